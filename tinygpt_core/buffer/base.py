@@ -1,0 +1,744 @@
+"""The Buffer contract: what an array means. Written once, for every backend.
+
+A public method here validates its operands, infers the shape and dtype of the result, and calls a hook: the method of the same name
+with a leading underscore. A hook may trust what it is given. A backend is a subclass that provides the hooks; it decides where
+elements live, never what an operation means.
+
+Hooks a backend MUST provide:
+    creation        _from_array _to_array _full _arange _cast _copy
+    layout          _reshape _permute _expand _slice _assign _concatenate
+    one operand     _neg _exp _log _sqrt _tanh _sin _cos
+    two operands    _add _sub _mul _div _pow _maximum _equal _less, and _where
+    reductions      _sum _max _argmax
+    products        _matmul
+    by index        _take _scatter_add
+
+Hooks it MAY override, because a default stands here:
+    _erf _check_indices _random_uniform _random_normal
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, ClassVar, TypeVar
+
+from .. import backends, random
+from ..dtype import DType, promote, promote_scalar
+from ..shape import (
+    Index,
+    Shape,
+    broadcast_shapes,
+    check_shape,
+    concatenated_shape,
+    is_contiguous,
+    matmul_shape,
+    normalize_axes,
+    normalize_axis,
+    normalize_index,
+    numel,
+    permutation,
+    reduced_shape,
+    reshaped,
+)
+
+B = TypeVar("B", bound="Buffer")
+Scalar = bool | int | float
+Real = float  # the class below has a method called `float`, which hides the type from annotations in it
+
+
+def _flatten(data: Any) -> tuple[Shape, list[Any]]:
+    """Returns the shape and the flat elements of nested lists or tuples, level by level; raises ValueError where they are ragged."""
+    shape: list[int] = []
+    level = [data]
+    while level and isinstance(level[0], (list, tuple)):
+        size = len(level[0])
+        for position, item in enumerate(level):
+            if not isinstance(item, (list, tuple)):
+                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}")
+            if len(item) != size:
+                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}")
+        shape.append(size)
+        level = list(chain.from_iterable(level))
+    return tuple(shape), level
+
+
+def _deduce(values: Sequence[Any], dimension: int) -> DType:
+    """Returns the dtype of flat elements that are all of one Python type; raises TypeError where they mix."""
+    kinds = set(map(type, values))
+    if len(kinds) > 1:
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise TypeError(f"mixed data: dimension {max(dimension - 1, 0)} holds {names}; pass a dtype to convert them")
+    if kinds == {int} and not all(-(2**31) <= value < 2**31 for value in values):
+        return DType.int64
+    return DType.deduce_dtype(values[0]) if values else DType.float32
+
+
+class Buffer:
+    """A multidimensional array of one dtype, on some backend: the data structure under every Tensor. It knows nothing of gradients.
+
+    `Buffer(data, dtype=None)` makes one on the active backend from nested lists or tuples, a scalar or another Buffer. Without a dtype,
+    Python's bools, ints and floats become `bool`, `int32` and `float32`.
+
+    Arithmetic follows NumPy: operands broadcast, dtypes promote (`dtype.promote`), comparisons give `bool`. Basic slicing, `permute`,
+    `expand` and, where strides allow, `reshape` return views that share storage. Reductions keep their axes, with size 1.
+
+    Attributes:
+        data: the flat storage; supports Python's buffer protocol, so `memoryview(buffer.data)` reads it without a copy.
+        dtype, shape, stride, offset: how the storage is seen, strides and offset in elements.
+        version: a list with one number that all views of a storage share and every write increases.
+        backend: the name of the backend (of the class).
+
+    Raises:
+        ValueError: ragged data.
+        TypeError: elements of mixed types without a dtype, or of a type no dtype holds.
+    """
+
+    __slots__ = ("__weakref__", "data", "dtype", "offset", "shape", "stride", "version")
+
+    backend: ClassVar[str] = ""
+
+    data: Any
+    dtype: DType
+    shape: Shape
+    stride: Shape
+    offset: int
+    version: list[int]
+
+    def __new__(cls: type[B], data: Any = None, dtype: DType | None = None) -> B:
+        kind: Any = backends.active() if cls is Buffer else cls
+        if isinstance(data, Buffer):
+            found = data.to(kind.backend)
+            return found if dtype is None or dtype is found.dtype else found.cast(dtype)  # type: ignore[return-value]
+        shape, values = _flatten(data)
+        if dtype is None:
+            dtype = _deduce(values, len(shape))
+        elif not isinstance(dtype, DType):
+            raise TypeError(f"a dtype is one of {', '.join(map(repr, DType.all))}, not {dtype!r}")
+        try:
+            flat = dtype.pack(values if dtype.kind == "f" else list(map(dtype.convert, values)))
+        except OverflowError:
+            bad = next((v for v in values if not isinstance(v, (bool, int, float))), None)
+            if bad is None:
+                raise
+            raise TypeError(f"cannot make a {dtype.name} Buffer of a {type(bad).__name__} ({bad!r})") from None
+        except (TypeError, ValueError) as problem:
+            raise TypeError(f"cannot make a {dtype.name} Buffer of this data: {problem}") from None
+        return kind._from_array(flat, shape, dtype)  # type: ignore[no-any-return]
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    @property
+    def numel(self) -> int:
+        """How many elements there are."""
+        return numel(self.shape)
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie one after the other in C order."""
+        return is_contiguous(self.shape, self.stride)
+
+    def to_array(self) -> array[Any]:
+        """Returns the elements in C order as a new `array.array` of the dtype's typecode."""
+        return self._to_array()
+
+    def to_python(self) -> Any:
+        """Returns the elements as nested lists of Python numbers; a scalar for no axes."""
+        values: list[Any] = self.dtype.to_python(self._to_array())
+        if not self.shape:
+            return values[0]
+        if 0 in self.shape:
+            return _empty_lists(self.shape)
+        for size in reversed(self.shape[1:]):
+            values = [values[i : i + size] for i in range(0, len(values), size)]
+        return values
+
+    def item(self) -> Any:
+        """Returns the only element as a Python number; raises ValueError where there is not exactly one."""
+        if self.numel != 1:
+            raise ValueError(f"only a Buffer with one element is a scalar, not one of shape {self.shape}")
+        return self.dtype.to_python(self._to_array())[0]
+
+    def __float__(self) -> Real:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a Buffer without axes has no length")
+        return self.shape[0]
+
+    def __iter__(self: B) -> Iterator[B]:
+        if not self.shape:
+            raise TypeError("cannot iterate over a Buffer without axes")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.to_python()}, dtype={self.dtype.name}, backend={self.backend!r})"
+
+    # ---------------------------------------------------------------- making one
+
+    @classmethod
+    def _backend(cls: type[B]) -> type[B]:
+        return backends.active() if cls is Buffer else cls  # type: ignore[return-value]
+
+    @classmethod
+    def from_array(cls: type[B], flat: array[Any], shape: Any, dtype: DType) -> B:
+        """Makes a Buffer of `shape` from an `array.array` with its elements in C order, which it takes over.
+
+        Raises:
+            ValueError: the wrong number of elements. TypeError: another typecode than the dtype's.
+        """
+        shape = check_shape(shape)
+        if flat.typecode != dtype.typecode:
+            raise TypeError(f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}")
+        if len(flat) != numel(shape):
+            raise ValueError(f"{len(flat)} elements do not fill shape {shape}, which has {numel(shape)}")
+        return cls._backend()._from_array(flat, shape, dtype)
+
+    @classmethod
+    def full(cls: type[B], shape: Any, value: Scalar, dtype: DType | None = None) -> B:
+        """Returns a Buffer of `shape` that holds `value` everywhere."""
+        dtype = dtype or DType.deduce_dtype(value)
+        return cls._backend()._full(check_shape(shape), dtype.cast(value), dtype)
+
+    @classmethod
+    def zeros(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
+        """Returns a Buffer of zeros."""
+        return cls.full(shape, 0, dtype)
+
+    @classmethod
+    def ones(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
+        """Returns a Buffer of ones."""
+        return cls.full(shape, 1, dtype)
+
+    @classmethod
+    def arange(cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None) -> B:
+        """Returns start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
+        if stop is None:
+            start, stop = 0, start
+        if step == 0:
+            raise ValueError("the step of a range is not zero")
+        if dtype is None:
+            dtype = DType.deduce_dtype(start + stop + step)
+        return cls._backend()._arange(start, step, max(0, math.ceil((stop - start) / step)), dtype)
+
+    @classmethod
+    def uniform(
+        cls: type[B],
+        shape: Any,
+        low: Real = 0.0,
+        high: Real = 1.0,
+        dtype: DType = DType.float32,
+        generator: random.Generator | None = None,
+    ) -> B:
+        """Returns random elements, uniform in [low, high), the same for a seed on every backend (module `random`)."""
+        shape = check_shape(shape)
+        words = numel(shape) * (2 if _floating(dtype, "uniform") is DType.float64 else 1)
+        key = (generator or random.default_generator()).reserve(words)
+        return cls._backend()._random_uniform(key, shape, dtype, float(low), float(high))
+
+    @classmethod
+    def normal(
+        cls: type[B],
+        shape: Any,
+        mean: Real = 0.0,
+        std: Real = 1.0,
+        dtype: DType = DType.float32,
+        generator: random.Generator | None = None,
+    ) -> B:
+        """Returns random elements, normally distributed, the same for a seed on every backend (module `random`)."""
+        shape = check_shape(shape)
+        key = (generator or random.default_generator()).reserve(numel(shape))
+        return cls._backend()._random_normal(key, shape, _floating(dtype, "normal"), float(mean), float(std))
+
+    @classmethod
+    def concatenate(cls: type[B], buffers: Sequence[B], axis: int = 0) -> B:
+        """Returns the buffers joined along `axis`, in their promoted dtype."""
+        if not buffers:
+            raise ValueError("concatenate needs at least one Buffer")
+        first = buffers[0]
+        axis = normalize_axis(axis, first.ndim)
+        shape = concatenated_shape([buffer.shape for buffer in buffers], axis)
+        dtype = first.dtype
+        for buffer in buffers:
+            first._check_backend(buffer)
+            dtype = promote(dtype, buffer.dtype)
+        return type(first)._concatenate([buffer._as(dtype) for buffer in buffers], axis, shape, dtype)
+
+    def to(self, backend: str) -> Buffer:
+        """Returns this Buffer on another backend (itself if it is there already)."""
+        kind = backends.get(backend)
+        return self if type(self) is kind else kind._from_array(self._to_array(), self.shape, self.dtype)
+
+    def copy(self: B) -> B:
+        """Returns a contiguous copy with a storage of its own."""
+        return self._copy()
+
+    def cast(self: B, dtype: DType) -> B:
+        """Returns a copy in another dtype: floats are truncated to integers, what is not zero becomes True.
+
+        Raises:
+            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
+        """
+        return self._copy() if dtype is self.dtype else self._cast(dtype)
+
+    def _as(self: B, dtype: DType) -> B:
+        """This Buffer in `dtype`, without a copy where it has it."""
+        return self if dtype is self.dtype else self._cast(dtype)
+
+    # ---------------------------------------------------------------- how it is seen
+
+    def reshape(self: B, shape: Any) -> B:
+        """Returns the same elements under another shape (one axis may be -1): a view where strides allow, else a copy."""
+        return self._reshape(reshaped(self.shape, shape))
+
+    def permute(self: B, axes: Sequence[int]) -> B:
+        """Returns a view whose axis i is this Buffer's axis axes[i]."""
+        return self._permute(permutation(axes, self.ndim))
+
+    def transpose(self: B, axis1: int, axis2: int) -> B:
+        """Returns a view with two axes exchanged."""
+        axes = list(range(self.ndim))
+        first, second = normalize_axis(axis1, self.ndim), normalize_axis(axis2, self.ndim)
+        axes[first], axes[second] = second, first
+        return self._permute(tuple(axes))
+
+    def expand(self: B, shape: Any) -> B:
+        """Returns a view broadcast to `shape`; it cannot be assigned to."""
+        return self._expand(check_shape(shape))
+
+    def __getitem__(self: B, index: Any) -> B:
+        """Returns a view: ints choose and drop an axis, slices with any step keep it, `...` stands for the axes not named."""
+        return self._slice(normalize_index(index, self.shape))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Writes `value` (a Buffer, a scalar or nested lists), broadcast and cast, into the elements that `index` selects."""
+        self[index].assign(value)
+
+    def assign(self: B, value: Any) -> B:
+        """Writes `value`, broadcast and cast, into this Buffer's storage, where every view sees it. Returns itself.
+
+        Raises:
+            ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not broadcast.
+        """
+        if any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
+            raise ValueError(f"cannot assign to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
+        if isinstance(value, (bool, int, float)):
+            value = self._full((), self.dtype.convert(value), self.dtype)
+        elif not isinstance(value, Buffer):
+            value = type(self)(value, self.dtype)
+        self._check_backend(value)
+        self._assign(value._as(self.dtype)._expand(self.shape))
+        self.version[0] += 1
+        return self
+
+    def tril(self: B, diagonal: int = 0) -> B:
+        """Returns a copy in which elements above a diagonal of the last two axes are 0: those at column > row + diagonal."""
+        if self.ndim < 2:
+            raise ValueError(f"tril needs at least two axes, not shape {self.shape}")
+        kind = type(self)
+        rows = kind._arange(0, 1, self.shape[-2], DType.int64)._reshape((self.shape[-2], 1))
+        columns = kind._arange(-diagonal, 1, self.shape[-1], DType.int64)
+        return self.where(rows._less(columns), kind._full((), self.dtype.cast(0), self.dtype), self)
+
+    # ---------------------------------------------------------------- arithmetic
+
+    def _check_backend(self, other: Buffer) -> None:
+        if type(self) is not type(other):
+            raise TypeError(
+                f"operands are on two backends, {self.backend!r} and {other.backend!r}: move one with .to({self.backend!r})"
+            )
+
+    def _meet(self: B, other: Any) -> tuple[B, B] | None:
+        """Returns both operands in one dtype, with shapes that broadcast, or None where `other` is no operand."""
+        if isinstance(other, Buffer):
+            self._check_backend(other)
+            if self.shape != other.shape:
+                broadcast_shapes(self.shape, other.shape)
+            if self.dtype is not other.dtype:
+                dtype = promote(self.dtype, other.dtype)
+                return self._as(dtype), other._as(dtype)  # type: ignore[return-value]
+            return self, other  # type: ignore[return-value]
+        if isinstance(other, (bool, int, float)):
+            dtype = promote_scalar(self.dtype, other)
+            return self._as(dtype), self._full((), dtype.convert(other), dtype)
+        return None
+
+    def _arithmetic(self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = "") -> B:
+        pair = self._meet(other)
+        if pair is None:
+            return NotImplemented  # type: ignore[no-any-return]
+        first, second = pair
+        if first.dtype.kind == "b" and least == "i":
+            raise TypeError(f"{name} is not defined on bool: cast() to an integer dtype first")
+        if least == "f" and first.dtype.kind != "f":
+            first, second = first._cast(DType.float64), second._cast(DType.float64)
+        return hook(second, first) if swap else hook(first, second)
+
+    def __add__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._add, "+")
+
+    __radd__ = __add__
+
+    def __sub__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._sub, "-", least="i")
+
+    def __rsub__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._sub, "-", swap=True, least="i")
+
+    def __mul__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._mul, "*")
+
+    __rmul__ = __mul__
+
+    def __truediv__(self: B, other: Any) -> B:
+        """True division: integers give float64; x / 0 is an infinity or NaN, as IEEE 754 has it."""
+        return self._arithmetic(other, type(self)._div, "/", least="f")
+
+    def __rtruediv__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._div, "/", swap=True, least="f")
+
+    def __pow__(self: B, other: Any) -> B:
+        """self ** other; raises ValueError for an integer to a negative power."""
+        return self._arithmetic(other, type(self)._checked_pow, "**", least="i")
+
+    def __rpow__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._checked_pow, "**", swap=True, least="i")
+
+    def _checked_pow(self: B, other: B) -> B:
+        if other.dtype.kind == "i" and any(value < 0 for value in other._to_array()):
+            raise ValueError("an integer to a negative power is no integer: cast() the base to a float dtype")
+        return self._pow(other)
+
+    def maximum(self: B, other: Any) -> B:
+        """The larger of two elements; NaN where either is NaN."""
+        return self._arithmetic(other, type(self)._maximum, "maximum")
+
+    def __eq__(self: B, other: Any) -> B:  # type: ignore[override]
+        return self._arithmetic(other, type(self)._equal, "==")
+
+    def __ne__(self: B, other: Any) -> B:  # type: ignore[override]
+        return self._arithmetic(other, lambda a, b: a._equal(b)._not(), "!=")
+
+    def __lt__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._less, "<")
+
+    def __gt__(self: B, other: Any) -> B:
+        return self._arithmetic(other, type(self)._less, ">", swap=True)
+
+    def __le__(self: B, other: Any) -> B:
+        # Not "not greater": a NaN is neither less, nor equal, nor greater.
+        return self._arithmetic(other, lambda a, b: a._less(b)._maximum(a._equal(b)), "<=")
+
+    def __ge__(self: B, other: Any) -> B:
+        return self._arithmetic(other, lambda a, b: b._less(a)._maximum(a._equal(b)), ">=")
+
+    __hash__ = None  # type: ignore[assignment]  # == compares elements
+
+    def _not(self: B) -> B:
+        return self._equal(self._full((), False, DType.bool))
+
+    def neg(self: B) -> B:
+        """-x."""
+        if self.dtype.kind == "b":
+            raise TypeError("- is not defined on bool: cast() to an integer dtype first")
+        return self._neg()
+
+    __neg__ = neg
+
+    def _float(self: B) -> B:
+        return self if self.dtype.kind == "f" else self._cast(DType.float64)
+
+    def exp(self: B) -> B:
+        """e to the power x; infinity where that is too large."""
+        return self._float()._exp()
+
+    def log(self: B) -> B:
+        """The natural logarithm; -infinity at 0, NaN below."""
+        return self._float()._log()
+
+    def sqrt(self: B) -> B:
+        """The square root; NaN below 0."""
+        return self._float()._sqrt()
+
+    def tanh(self: B) -> B:
+        """The hyperbolic tangent."""
+        return self._float()._tanh()
+
+    def sin(self: B) -> B:
+        """The sine of x in radians; NaN at infinities."""
+        return self._float()._sin()
+
+    def cos(self: B) -> B:
+        """The cosine of x in radians; NaN at infinities."""
+        return self._float()._cos()
+
+    def erf(self: B) -> B:
+        """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+        return self._float()._erf()
+
+    def float(self: B) -> B:
+        """Returns a copy as float32."""
+        return self.cast(DType.float32)
+
+    @staticmethod
+    def where(condition: B, first: Any, second: Any) -> B:
+        """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast, the two promote."""
+        if condition.dtype.kind != "b":
+            raise TypeError(f"a condition has dtype bool, not {condition.dtype.name}")
+        if not isinstance(first, Buffer) and not isinstance(second, Buffer):
+            first = type(condition)(first)
+        if isinstance(first, Buffer):
+            pair = first._meet(second)
+        else:
+            pair = second._meet(first)
+            pair = pair and (pair[1], pair[0])
+        if pair is None:
+            raise TypeError(f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}")
+        condition._check_backend(pair[0])
+        broadcast_shapes(condition.shape, pair[0].shape, pair[1].shape)
+        return condition._where(*pair)
+
+    # ---------------------------------------------------------------- reductions, products, indices
+
+    def sum(self: B, axes: Any = None) -> B:
+        """The sum over `axes` (None: all), which stay with size 1; bool and int32 are added in int64."""
+        operand = self if self.dtype.kind == "f" else self._as(DType.int64)
+        return operand._sum(normalize_axes(axes, self.ndim))
+
+    def max(self: B, axes: Any = None) -> B:
+        """The largest element over `axes` (None: all), which stay with size 1; NaN where there is one.
+
+        Raises:
+            ValueError: a reduced axis is empty.
+        """
+        axes = normalize_axes(axes, self.ndim)
+        if self.numel == 0 and numel(reduced_shape(self.shape, axes)):
+            raise ValueError(f"max over the empty axes {axes} of shape {self.shape} has no value")
+        return self._max(axes)
+
+    def argmax(self: B, axis: int) -> B:
+        """The int64 position of the largest element along `axis`, which stays with size 1: the first of equals, the first NaN if any."""
+        axis = normalize_axis(axis, self.ndim)
+        if self.shape[axis] == 0:
+            raise ValueError(f"argmax over the empty axis {axis} of shape {self.shape} has no value")
+        return self._argmax(axis)
+
+    def matmul(self: B, other: B) -> B:
+        """The matrix product over the last two axes; the axes before them broadcast.
+
+        Raises:
+            ValueError: fewer than two axes, or inner sizes that differ.
+        """
+        if not isinstance(other, Buffer):
+            raise TypeError(f"a matrix product needs two Buffers, not a {type(other).__name__}")
+        self._check_backend(other)
+        shape = matmul_shape(self.shape, other.shape)
+        dtype = promote(self.dtype, other.dtype)
+        return self._as(dtype)._matmul(other._as(dtype), shape)  # type: ignore[arg-type]
+
+    __matmul__ = matmul
+
+    def take(self: B, indices: B, axis: int = 0) -> B:
+        """Returns the slices along `axis` that integer `indices` name; their axes stand where `axis` stood.
+
+        Raises:
+            TypeError: indices that are no integers. IndexError: an index outside [0, size).
+        """
+        axis = normalize_axis(axis, self.ndim)
+        indices._check_indices(self.shape[axis])
+        self._check_backend(indices)
+        if axis == 0:
+            return self._take(indices)
+        rest = [i for i in range(self.ndim) if i != axis]
+        taken = self._permute((axis, *rest))._take(indices)
+        lead = tuple(range(indices.ndim))
+        return taken._permute((*range(len(lead), len(lead) + axis), *lead, *range(len(lead) + axis, taken.ndim)))
+
+    def scatter_add(self: B, indices: B, values: B) -> B:
+        """self[indices[i]] += values[i] for every i along axis 0, in place; repeated indices add up. Returns itself.
+
+        Raises:
+            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: shapes that do not fit.
+        """
+        indices._check_indices(self.shape[0] if self.shape else 0)
+        self._check_backend(values)
+        if values.shape != indices.shape + self.shape[1:]:
+            raise ValueError(f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}")
+        self._scatter_add(indices, values._as(self.dtype))
+        self.version[0] += 1
+        return self
+
+    # ---------------------------------------------------------------- hooks with a default
+
+    def _check_indices(self, size: int) -> None:
+        """Raises unless the elements are integers in [0, size). A backend far from the host may check otherwise."""
+        if self.dtype.kind != "i":
+            raise TypeError(f"indices have an integer dtype, not {self.dtype.name}")
+        if self.numel:
+            flat = self._to_array()
+            low, high = min(flat), max(flat)
+            if low < 0 or high >= size:
+                raise IndexError(f"index {low if low < 0 else high} is out of range for an axis of size {size}")
+
+    def _erf(self: B) -> B:
+        return self._from_array(self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype)
+
+    @classmethod
+    def _random_uniform(cls: type[B], key: random.Key, shape: Shape, dtype: DType, low: Real, high: Real) -> B:
+        draw = random.uniforms64 if dtype is DType.float64 else random.uniforms32
+        width = high - low
+        return cls._from_array(dtype.pack([low + width * u for u in draw(key, numel(shape))]), shape, dtype)
+
+    @classmethod
+    def _random_normal(cls: type[B], key: random.Key, shape: Shape, dtype: DType, mean: Real, std: Real) -> B:
+        return cls._from_array(dtype.pack([mean + std * z for z in random.normals(key, numel(shape))]), shape, dtype)
+
+    # ---------------------------------------------------------------- hooks every backend provides
+
+    @classmethod
+    def _from_array(cls: type[B], flat: array[Any], shape: Shape, dtype: DType) -> B:
+        """A Buffer of the elements in `flat`, in C order."""
+        raise NotImplementedError
+
+    def _to_array(self) -> array[Any]:
+        """The elements in C order, in a new array of the dtype's typecode."""
+        raise NotImplementedError
+
+    @classmethod
+    def _full(cls: type[B], shape: Shape, value: Scalar, dtype: DType) -> B:
+        raise NotImplementedError
+
+    @classmethod
+    def _arange(cls: type[B], start: Scalar, step: Scalar, count: int, dtype: DType) -> B:
+        """start + i * step for i < count."""
+        raise NotImplementedError
+
+    def _cast(self: B, dtype: DType) -> B:
+        """A copy in another dtype."""
+        raise NotImplementedError
+
+    def _copy(self: B) -> B:
+        """A contiguous copy."""
+        raise NotImplementedError
+
+    def _reshape(self: B, shape: Shape) -> B:
+        """The same elements under a shape with as many; a view where strides allow."""
+        raise NotImplementedError
+
+    def _permute(self: B, axes: Shape) -> B:
+        raise NotImplementedError
+
+    def _expand(self: B, shape: Shape) -> B:
+        """A view; raises the ValueError of `shape.expand_strides` where `shape` cannot be broadcast to."""
+        raise NotImplementedError
+
+    def _slice(self: B, index: Index) -> B:
+        """A view; `index` has one int or slice for each axis (`shape.normalize_index`)."""
+        raise NotImplementedError
+
+    def _assign(self: B, value: B) -> None:
+        """Writes elements of the same shape and dtype; `value` may overlap this Buffer."""
+        raise NotImplementedError
+
+    @classmethod
+    def _concatenate(cls: type[B], buffers: list[B], axis: int, shape: Shape, dtype: DType) -> B:
+        raise NotImplementedError
+
+    def _neg(self: B) -> B:
+        raise NotImplementedError
+
+    def _exp(self: B) -> B:
+        raise NotImplementedError
+
+    def _log(self: B) -> B:
+        raise NotImplementedError
+
+    def _sqrt(self: B) -> B:
+        raise NotImplementedError
+
+    def _tanh(self: B) -> B:
+        raise NotImplementedError
+
+    def _sin(self: B) -> B:
+        raise NotImplementedError
+
+    def _cos(self: B) -> B:
+        raise NotImplementedError
+
+    # Two operands: of one dtype, with shapes that broadcast.
+
+    def _add(self: B, other: B) -> B:
+        """On bool: or."""
+        raise NotImplementedError
+
+    def _sub(self: B, other: B) -> B:
+        raise NotImplementedError
+
+    def _mul(self: B, other: B) -> B:
+        """On bool: and."""
+        raise NotImplementedError
+
+    def _div(self: B, other: B) -> B:
+        """Of a float dtype."""
+        raise NotImplementedError
+
+    def _pow(self: B, other: B) -> B:
+        raise NotImplementedError
+
+    def _maximum(self: B, other: B) -> B:
+        """On bool: or."""
+        raise NotImplementedError
+
+    def _equal(self: B, other: B) -> B:
+        raise NotImplementedError
+
+    def _less(self: B, other: B) -> B:
+        raise NotImplementedError
+
+    def _where(self: B, first: B, second: B) -> B:
+        """On a bool Buffer; the operands have one dtype, and all three shapes broadcast."""
+        raise NotImplementedError
+
+    def _sum(self: B, axes: Shape) -> B:
+        raise NotImplementedError
+
+    def _max(self: B, axes: Shape) -> B:
+        raise NotImplementedError
+
+    def _argmax(self: B, axis: int) -> B:
+        raise NotImplementedError
+
+    def _matmul(self: B, other: B, shape: Shape) -> B:
+        """The product of `shape`; both operands have at least two axes."""
+        raise NotImplementedError
+
+    def _take(self: B, indices: B) -> B:
+        """The slices along axis 0 at valid indices."""
+        raise NotImplementedError
+
+    def _scatter_add(self: B, indices: B, values: B) -> None:
+        """Adds `values` of shape indices.shape + self.shape[1:] at valid indices along axis 0, in place."""
+        raise NotImplementedError
+
+
+def _floating(dtype: DType, what: str) -> DType:
+    if dtype.kind != "f":
+        raise TypeError(f"{what} random numbers have a float dtype, not {dtype.name}")
+    return dtype
+
+
+def _empty_lists(shape: Shape) -> list[Any]:
+    return [_empty_lists(shape[1:]) for _ in range(shape[0])] if len(shape) > 1 else []

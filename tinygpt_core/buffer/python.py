@@ -1,0 +1,409 @@
+"""The reference backend: every element in one `array.array`, every operation in pure Python.
+
+What makes it fast enough to train a GPT is that nothing here computes the position of a single element. Views are copied in whole
+slices along their longest axis (`shape.copy_plan`), and arithmetic runs through `map` over whole lists, in C, with one rounding to
+the dtype at the end. Sums and products accumulate in doubles whatever the dtype.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
+from typing import Any, final
+
+from ..dtype import DType
+from ..shape import (
+    Index,
+    Shape,
+    broadcast_shapes,
+    contiguous_strides,
+    copy_plan,
+    expand_strides,
+    is_contiguous,
+    numel,
+    reduced_shape,
+    reshape_strides,
+    slice_strides,
+)
+from .base import Buffer, Scalar
+
+Row = Sequence[float]
+INFINITY, NAN = math.inf, math.nan
+_sumprod: Callable[[Any, Any], Any] | None = getattr(math, "sumprod", None)  # Python 3.12 and later: twice as fast as sum(map(mul))
+_DOT_LENGTH = 12 if _sumprod else 48  # from this length on, a product of two rows as they lie beats eight columns at a time
+
+
+def dot(a: Row, b: Row) -> float:
+    """The sum of a[i] * b[i]."""
+    return _sumprod(a, b) if _sumprod else sum(map(operator.mul, a, b))
+
+
+def chunks(values: Sequence[Any], size: int) -> list[Any]:
+    """Returns a flat list as rows of `size`."""
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None) -> list[list[float]]:
+    """Returns the rows of a @ b (+ start in every row).
+
+    Eight rows of `b` are taken at a time, as columns: then one comprehension does eight multiply-adds for each element it
+    makes, and the interpreter's cost of making an element is paid an eighth as often.
+    """
+    depth, width = len(b), len(b[0]) if b else len(start or ())
+    if _sumprod and start is None and depth >= _DOT_LENGTH and len(a) > 2:
+        return product_transposed(a, list(zip(*b, strict=True)))
+    out: list[Any] = [start or [0.0] * width] * len(a)
+    fresh = start is None
+    for k in range(0, depth - depth % 8 + (8 if depth % 8 > 4 else 0), 8):
+        missing = k + 8 - depth
+        block = b[k : k + 8] if missing <= 0 else [*b[k:], *repeat([0.0] * width, missing)]
+        columns = list(zip(*block, strict=True))
+        for i, row in enumerate(a):
+            a0, a1, a2, a3, a4, a5, a6, a7 = row[k : k + 8] if missing <= 0 else [*row[k:], *repeat(0.0, missing)]
+            if fresh:
+                out[i] = [
+                    a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
+                    for b0, b1, b2, b3, b4, b5, b6, b7 in columns
+                ]
+            else:
+                out[i] = [
+                    c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
+                    for c, (b0, b1, b2, b3, b4, b5, b6, b7) in zip(out[i], columns, strict=True)
+                ]
+        fresh = False
+    if 0 < depth % 8 <= 4:
+        k, missing = depth - depth % 8, 4 - depth % 8
+        columns = list(zip(*b[k:], *repeat([0.0] * width, missing), strict=True))
+        for i, row in enumerate(a):
+            a0, a1, a2, a3 = row[k:] if not missing else [*row[k:], *repeat(0.0, missing)]
+            if fresh:
+                out[i] = [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in columns]
+            else:
+                out[i] = [
+                    c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3
+                    for c, (b0, b1, b2, b3) in zip(out[i], columns, strict=True)
+                ]
+    return out
+
+
+def product_transposed(a: Sequence[Row], b: Sequence[Row]) -> list[list[float]]:
+    """Returns the rows of a @ b^T: every row of `a` dotted with every row of `b`."""
+    if b and len(b[0]) < _DOT_LENGTH:
+        return product(a, list(zip(*b, strict=True)))
+    if _sumprod:
+        return [[_sumprod(x, y) for y in b] for x in a]
+    return [[sum(map(operator.mul, x, y)) for y in b] for x in a]
+
+
+def copy_elements(
+    source: array[Any], source_start: int, source_stride: Shape, target: array[Any], target_start: int, target_stride: Shape, shape: Shape
+) -> None:
+    """Copies the elements of one strided array onto another of the same shape, slice by slice."""
+    if 0 in shape:
+        return
+    length, source_step, target_step, starts = copy_plan(shape, source_stride, target_stride)
+    if length == 1:
+        for p, q in starts:
+            target[target_start + q] = source[source_start + p]
+        return
+    reach, span = length * source_step, length * target_step
+    for p, q in starts:
+        p, q = p + source_start, q + target_start
+        if source_step:
+            end = p + reach
+            run = source[p : None if end < 0 else end : source_step]
+        else:
+            run = source[p : p + 1] * length
+        end = q + span
+        target[q : None if end < 0 else end : target_step] = run
+
+
+def _safely(function: Callable[[float], float], at_zero: float = NAN) -> Callable[[float], float]:
+    """Wraps a `math` function so that it answers as IEEE 754 does where Python raises."""
+
+    def call(x: float) -> float:
+        try:
+            return function(x)
+        except OverflowError:
+            return INFINITY
+        except ValueError:
+            return at_zero if x == 0 else NAN
+
+    return call
+
+
+def _safe_divide(x: float, y: float) -> float:
+    if y:
+        return x / y
+    return NAN if x == 0 or x != x else math.copysign(INFINITY, x) * math.copysign(1.0, y)
+
+
+def _safe_power(x: float, y: float) -> float:
+    try:
+        return math.pow(x, y)
+    except OverflowError:
+        return -INFINITY if x < 0 and abs(math.fmod(y, 2)) == 1 else INFINITY
+    except ValueError:  # a negative base to a fraction, or zero to a negative power
+        if x:
+            return NAN
+        return math.copysign(INFINITY, x) if abs(math.fmod(y, 2)) == 1 else INFINITY
+
+
+def _larger(a: Any, b: Any) -> Any:
+    return a if a >= b or a != a else b
+
+
+@final
+class PythonBuffer(Buffer):
+    """A Buffer whose storage is an `array.array`."""
+
+    __slots__ = ()
+
+    backend = "python"
+
+    @classmethod
+    def _make(cls, data: array[Any], shape: Shape, stride: Shape, offset: int, dtype: DType, version: list[int]) -> PythonBuffer:
+        self = object.__new__(cls)
+        self.data, self.shape, self.stride, self.offset, self.dtype, self.version = data, shape, stride, offset, dtype, version
+        return self
+
+    @classmethod
+    def _from_array(cls, flat: array[Any], shape: Shape, dtype: DType) -> PythonBuffer:
+        return cls._make(flat, shape, contiguous_strides(shape), 0, dtype, [0])
+
+    @classmethod
+    def of(cls, values: Sequence[Any], shape: Shape, dtype: DType) -> PythonBuffer:
+        """Returns flat Python numbers, rounded to `dtype`, as a new Buffer."""
+        return cls._make(dtype.pack(values), shape, contiguous_strides(shape), 0, dtype, [0])
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Row], shape: Shape, dtype: DType) -> PythonBuffer:
+        """Returns rows of Python numbers as a new Buffer."""
+        return cls.of(list(chain.from_iterable(rows)), shape, dtype)
+
+    def _view(self, shape: Shape, stride: Shape, offset: int) -> PythonBuffer:
+        return self._make(self.data, shape, stride, offset, self.dtype, self.version)
+
+    def _flat(self) -> array[Any]:
+        """The elements in C order: the storage itself where it is exactly that, so the result must not be written to."""
+        total = numel(self.shape)
+        if is_contiguous(self.shape, self.stride):
+            data: array[Any] = self.data
+            return data if total == len(data) else data[self.offset : self.offset + total]
+        flat = array(self.dtype.typecode, bytes(total * self.dtype.itemsize))
+        copy_elements(self.data, self.offset, self.stride, flat, 0, contiguous_strides(self.shape), self.shape)
+        return flat
+
+    def values(self) -> list[Any]:
+        """The elements in C order as Python numbers (0 and 1 for bool)."""
+        return self._flat().tolist()
+
+    def rows(self) -> list[list[Any]]:
+        """The elements as lists along the last axis."""
+        width = self.shape[-1]
+        return chunks(self.values(), width) if width else [[] for _ in range(numel(self.shape[:-1]))]
+
+    def _to_array(self) -> array[Any]:
+        return self._flat()[:]
+
+    # ---------------------------------------------------------------- making one
+
+    @classmethod
+    def _full(cls, shape: Shape, value: Scalar, dtype: DType) -> PythonBuffer:
+        return cls._from_array(dtype.pack((value,)) * numel(shape), shape, dtype)
+
+    @classmethod
+    def _arange(cls, start: Scalar, step: Scalar, count: int, dtype: DType) -> PythonBuffer:
+        return cls.of([dtype.convert(start + i * step) for i in range(count)], (count,), dtype)
+
+    def _cast(self, dtype: DType) -> PythonBuffer:
+        values = self.values()
+        if dtype.kind == "f" or self.dtype.kind == "b" or (dtype.kind == "i" and self.dtype.kind == "i"):
+            return self.of(values, self.shape, dtype)
+        return self.of(list(map(dtype.convert, values)), self.shape, dtype)
+
+    def _copy(self) -> PythonBuffer:
+        return self._from_array(self._to_array(), self.shape, self.dtype)
+
+    # ---------------------------------------------------------------- how it is seen
+
+    def _reshape(self, shape: Shape) -> PythonBuffer:
+        stride = reshape_strides(self.shape, self.stride, shape)
+        return self._copy()._reshape(shape) if stride is None else self._view(shape, stride, self.offset)
+
+    def _permute(self, axes: Shape) -> PythonBuffer:
+        return self._view(tuple(self.shape[axis] for axis in axes), tuple(self.stride[axis] for axis in axes), self.offset)
+
+    def _expand(self, shape: Shape) -> PythonBuffer:
+        return self if shape == self.shape else self._view(shape, expand_strides(self.shape, self.stride, shape), self.offset)
+
+    def _slice(self, index: Index) -> PythonBuffer:
+        shape, stride, distance = slice_strides(self.shape, self.stride, index)
+        return self._view(shape, stride, self.offset + distance)
+
+    def _assign(self, value: PythonBuffer) -> None:
+        copy_elements(value._to_array(), 0, contiguous_strides(self.shape), self.data, self.offset, self.stride, self.shape)
+
+    @classmethod
+    def _concatenate(cls, buffers: Sequence[PythonBuffer], axis: int, shape: Shape, dtype: DType) -> PythonBuffer:
+        joined = cls._full(shape, 0, dtype)
+        start = 0
+        for buffer in buffers:
+            offset = start * joined.stride[axis]
+            copy_elements(buffer.data, buffer.offset, buffer.stride, joined.data, offset, joined.stride, buffer.shape)
+            start += buffer.shape[axis]
+        return joined
+
+    # ---------------------------------------------------------------- one operand
+
+    def _unary(self, function: Callable[[float], float], safe: Callable[[float], float]) -> PythonBuffer:
+        values = self.values()
+        try:
+            return self.of(list(map(function, values)), self.shape, self.dtype)
+        except (OverflowError, ValueError):
+            return self.of(list(map(safe, values)), self.shape, self.dtype)
+
+    def _neg(self) -> PythonBuffer:
+        return self.of(list(map(operator.neg, self.values())), self.shape, self.dtype)
+
+    def _exp(self) -> PythonBuffer:
+        return self._unary(math.exp, _safely(math.exp))
+
+    def _log(self) -> PythonBuffer:
+        return self._unary(math.log, _safely(math.log, at_zero=-INFINITY))
+
+    def _sqrt(self) -> PythonBuffer:
+        return self._unary(math.sqrt, _safely(math.sqrt))
+
+    def _tanh(self) -> PythonBuffer:
+        return self._unary(math.tanh, math.tanh)
+
+    def _sin(self) -> PythonBuffer:
+        return self._unary(math.sin, _safely(math.sin))
+
+    def _cos(self) -> PythonBuffer:
+        return self._unary(math.cos, _safely(math.cos))
+
+    # ---------------------------------------------------------------- two operands
+
+    def _broadcast(self, shape: Shape) -> Iterable[Any]:
+        """The elements of this Buffer broadcast to `shape`; endless where there is only one."""
+        if self.shape != shape and numel(self.shape) == 1 and numel(shape) != 1:
+            return repeat(self.data[self.offset])
+        return self._expand(shape).values()
+
+    def _binary(self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None) -> PythonBuffer:
+        shape = self.shape if self.shape == other.shape else broadcast_shapes(self.shape, other.shape)
+        first, second = self._broadcast(shape), other._broadcast(shape)
+        return self.of(list(map(function, first, second)) if numel(shape) else (), shape, dtype or self.dtype)
+
+    def _add(self, other: PythonBuffer) -> PythonBuffer:
+        return self._binary(other, operator.or_ if self.dtype.kind == "b" else operator.add)
+
+    def _sub(self, other: PythonBuffer) -> PythonBuffer:
+        return self._binary(other, operator.sub)
+
+    def _mul(self, other: PythonBuffer) -> PythonBuffer:
+        return self._binary(other, operator.mul)
+
+    def _div(self, other: PythonBuffer) -> PythonBuffer:
+        try:
+            return self._binary(other, operator.truediv)
+        except ZeroDivisionError:
+            return self._binary(other, _safe_divide)
+
+    def _pow(self, other: PythonBuffer) -> PythonBuffer:
+        if self.dtype.kind == "i":
+            return self._binary(other, operator.pow)
+        if other.shape == () and other.data[other.offset] == 2:
+            return self._mul(self)
+        try:
+            return self._binary(other, math.pow)
+        except (OverflowError, ValueError):
+            return self._binary(other, _safe_power)
+
+    def _maximum(self, other: PythonBuffer) -> PythonBuffer:
+        return self._binary(other, _larger)
+
+    def _equal(self, other: PythonBuffer) -> PythonBuffer:
+        return self._binary(other, operator.eq, DType.bool)
+
+    def _less(self, other: PythonBuffer) -> PythonBuffer:
+        return self._binary(other, operator.lt, DType.bool)
+
+    def _where(self, first: PythonBuffer, second: PythonBuffer) -> PythonBuffer:
+        shape = broadcast_shapes(self.shape, first.shape, second.shape)
+        columns = (self._expand(shape).values(), first._expand(shape).values(), second._expand(shape).values())
+        return self.of([a if c else b for c, a, b in zip(*columns, strict=True)], shape, first.dtype)
+
+    # ---------------------------------------------------------------- reductions
+
+    def _groups(self, axes: Shape) -> list[Any]:
+        """The elements as one list for each element of the result of a reduction over `axes`."""
+        kept = tuple(axis for axis in range(self.ndim) if axis not in axes)
+        size = numel([self.shape[axis] for axis in axes])
+        if axes and kept and axes[-1] < kept[0] and is_contiguous(self.shape, self.stride):
+            flat, width = self._flat(), numel([self.shape[axis] for axis in kept])
+            return [flat[i::width] for i in range(width)]  # leading axes: every width-th element, as one slice
+        values = self._permute(kept + axes).values()
+        return chunks(values, size) if size else [()] * numel([self.shape[axis] for axis in kept])
+
+    def _sum(self, axes: Shape) -> PythonBuffer:
+        shape = reduced_shape(self.shape, axes)
+        if not axes:
+            return self._copy()
+        zero = 0.0 if self.dtype.kind == "f" else 0
+        return self.of([sum(group, zero) for group in self._groups(axes)], shape, self.dtype)
+
+    def _max(self, axes: Shape) -> PythonBuffer:
+        shape = reduced_shape(self.shape, axes)
+        groups = self._groups(axes)
+        result = list(map(max, groups))
+        if self.dtype.kind == "f":
+            result = [NAN if (total := sum(group)) != total and any(x != x for x in group) else m for m, group in zip(result, groups, strict=True)]
+        return self.of(result, shape, self.dtype)
+
+    def _argmax(self, axis: int) -> PythonBuffer:
+        result = []
+        for group in self._groups((axis,)):
+            group = list(group)
+            bad = next((i for i, x in enumerate(group) if x != x), None) if self.dtype.kind == "f" else None
+            result.append(group.index(max(group)) if bad is None else bad)
+        return self.of(result, reduced_shape(self.shape, (axis,)), DType.int64)
+
+    # ---------------------------------------------------------------- products and indices
+
+    def _matmul(self, other: PythonBuffer, shape: Shape) -> PythonBuffer:
+        batch, (height, depth), width = shape[:-2], self.shape[-2:], other.shape[-1]
+        if 0 in shape or depth == 0:
+            return self._full(shape, 0, self.dtype)
+        rows_of_a = self._expand((*batch, height, depth)).rows()
+        other = other._expand((*batch, depth, width))
+        exact = self.dtype.kind != "f"
+        if exact or (other.stride[-2] == 1 and depth >= _DOT_LENGTH):  # columns that lie as runs are dotted as they are
+            pairs = zip(chunks(rows_of_a, height), chunks(other.transpose(-1, -2).rows(), width), strict=True)
+            if exact:
+                rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
+                return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
+            return self.of_rows(chain.from_iterable(product_transposed(a, b) for a, b in pairs), shape, self.dtype)
+        pairs = zip(chunks(rows_of_a, height), chunks(other.rows(), depth), strict=True)
+        return self.of_rows(chain.from_iterable(product(a, b) for a, b in pairs), shape, self.dtype)
+
+    def _take(self, indices: PythonBuffer) -> PythonBuffer:
+        width = numel(self.shape[1:])
+        flat, taken = self._flat(), array(self.dtype.typecode)
+        for i in indices._flat():
+            taken += flat[i * width : (i + 1) * width]
+        return self._from_array(taken, indices.shape + self.shape[1:], self.dtype)
+
+    def _scatter_add(self, indices: PythonBuffer, values: PythonBuffer) -> None:
+        width = numel(self.shape[1:])
+        sums: dict[int, Any] = {}  # one running total in doubles for each index, rounded once
+        for i, row in zip(indices._flat(), chunks(values.values(), width) if width else (), strict=False):
+            sums[i] = list(map(operator.add, sums[i], row)) if i in sums else row
+        for i, row in sums.items():
+            target = self._slice((i, *(slice(0, size, 1) for size in self.shape[1:])))
+            target._assign(self.of(list(map(operator.add, target.values(), row)), target.shape, self.dtype))

@@ -1,0 +1,45 @@
+"""Floor 3: kernels, the compound computations that are worth writing as one.
+
+Each is a forward and a backward over Buffers that belong together. The classes here are the textbook versions, composed from the
+Buffer's own operations, so they run on every backend. A backend that knows a faster way registers a subclass for its Buffer class; the
+textbook version stays reachable as the class itself, and one law (fused equals composed) holds for all of them.
+"""
+
+from .base import Gradient, Kernel, lookup, register
+from .composed import (
+    GELU,
+    AdamWStep,
+    Attention,
+    CrossEntropy,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    LogSoftmax,
+    RMSNorm,
+    Rotary,
+    SGDStep,
+    SiLU,
+    Softmax,
+)
+
+__all__ = [
+    "GELU",
+    "AdamWStep",
+    "Attention",
+    "CrossEntropy",
+    "Dropout",
+    "Embedding",
+    "Gradient",
+    "Kernel",
+    "LayerNorm",
+    "Linear",
+    "LogSoftmax",
+    "RMSNorm",
+    "Rotary",
+    "SGDStep",
+    "SiLU",
+    "Softmax",
+    "lookup",
+    "register",
+]

@@ -1,0 +1,441 @@
+"""Floor 4: operations, each a function of Buffers with its derivative beside it.
+
+An `Operation` computes its result in `forward` and keeps on itself what `backward` needs and no more. `backward(grad)` takes the
+gradient g of the loss with respect to the result and returns one for each input, in order. An entry may be a Buffer, None, or a
+function without arguments: the engine (module `tensor`) calls it only where that gradient is needed, sums the result back over
+broadcast axes, and accumulates it. So a derivative here is the bare formula.
+
+    class Square(Operation):                 # a user's own operation, whole
+        def forward(self, x):
+            self.x = x
+            return x * x
+
+        def backward(self, grad):
+            return grad * self.x * 2.0
+
+    y = apply_op(Square, x)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from . import kernels
+from .buffer.base import Buffer
+from .dtype import DType
+from .kernels import Gradient
+from .shape import Shape, normalize_axes, normalize_index, permutation
+
+
+class Operation:
+    """A differentiable function of Buffers.
+
+    Args:
+        needs_input_grad: for each input, whether its gradient is wanted. Returning functions from `backward` makes it unnecessary to
+            look at this.
+    """
+
+    def __init__(self, needs_input_grad: Sequence[bool] = ()) -> None:
+        self.needs_input_grad = needs_input_grad
+
+    def forward(self, *buffers: Any, **options: Any) -> Buffer:
+        """Returns the result, and keeps on itself what `backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, grad: Any) -> Any:
+        """Returns the gradient of the input, or a tuple of one for each input."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+
+class PartialGradient:
+    """The gradient of a view: `values` at `index` of an otherwise zero Buffer of `shape`.
+
+    The engine adds it in place to the gradient it belongs to. So a hundred slices of one tensor cost one buffer of zeros, not a hundred.
+    """
+
+    __slots__ = ("index", "shape", "values")
+
+    def __init__(self, shape: Shape, index: Any, values: Buffer) -> None:
+        self.shape, self.index, self.values = shape, index, values
+
+    def add_to(self, total: Buffer | None) -> Buffer:
+        """Returns `total` (zeros where there is none) with the values added in place."""
+        if total is None:
+            total = type(self.values)._full(self.shape, 0, self.values.dtype)
+            total[self.index] = self.values
+        else:
+            view = total[self.index]
+            view.assign(view + self.values)
+        return total
+
+
+# ---------------------------------------------------------------- two operands
+
+
+class Add(Operation):
+    """y = a + b; dL/da = g, dL/db = g."""
+
+    def forward(self, a: Buffer, b: Buffer) -> Buffer:
+        return a + b
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad, grad
+
+
+class Sub(Operation):
+    """y = a - b; dL/da = g, dL/db = -g."""
+
+    def forward(self, a: Buffer, b: Buffer) -> Buffer:
+        return a - b
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad, lambda: -grad
+
+
+class Mul(Operation):
+    """y = a b; dL/da = g b, dL/db = g a."""
+
+    def forward(self, a: Buffer, b: Buffer) -> Buffer:
+        self.a, self.b = a, b
+        return a * b
+
+    def backward(self, grad: Buffer) -> Any:
+        return lambda: grad * self.b, lambda: grad * self.a
+
+
+class Div(Operation):
+    """y = a / b; dL/da = g / b, dL/db = -g y / b."""
+
+    def forward(self, a: Buffer, b: Buffer) -> Buffer:
+        self.b = b
+        self.y = a / b
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        return lambda: grad / self.b, lambda: -grad * self.y / self.b
+
+
+class Pow(Operation):
+    """y = a ^ b; dL/da = g b a^(b - 1), which is 0 where b is 0; dL/db = g y log a, which is 0 where a is 0 and b is not negative."""
+
+    def forward(self, a: Buffer, b: Buffer) -> Buffer:
+        self.a, self.b = a, b
+        self.y = a**b
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        a, b = self.a, self.b
+
+        def of_base() -> Buffer:
+            return grad * Buffer.where(b == 0, 0.0, b * a ** (b - 1.0))
+
+        def of_exponent() -> Buffer:
+            vanishes = (a == 0) * (b >= 0)
+            return grad * Buffer.where(vanishes, 0.0, self.y * Buffer.where(vanishes, 1.0, a).log())
+
+        return of_base, of_exponent
+
+
+class Maximum(Operation):
+    """y = max(a, b); g goes to the larger, and half of it to each of equals."""
+
+    def forward(self, a: Buffer, b: Buffer) -> Buffer:
+        self.a, self.b = a, b
+        return a.maximum(b)
+
+    def backward(self, grad: Buffer) -> Any:
+        def share(one: Buffer, other: Buffer) -> Buffer:
+            return grad * ((one > other).cast(grad.dtype) + (one == other).cast(grad.dtype) * 0.5)
+
+        return lambda: share(self.a, self.b), lambda: share(self.b, self.a)
+
+
+class Where(Operation):
+    """y = a where the condition holds, else b; g goes where y came from."""
+
+    def forward(self, condition: Buffer, a: Buffer, b: Buffer) -> Buffer:
+        self.condition = condition
+        return Buffer.where(condition, a, b)
+
+    def backward(self, grad: Buffer) -> Any:
+        return None, lambda: Buffer.where(self.condition, grad, 0.0), lambda: Buffer.where(self.condition, 0.0, grad)
+
+
+class MatMul(Operation):
+    """y = a b over the last two axes; dL/da = g b^T, dL/db = a^T g."""
+
+    def forward(self, a: Buffer, b: Buffer) -> Buffer:
+        self.a, self.b = a, b
+        return a.matmul(b)
+
+    def backward(self, grad: Buffer) -> Any:
+        return lambda: grad.matmul(self.b.transpose(-1, -2)), lambda: self.a.transpose(-1, -2).matmul(grad)
+
+
+# ---------------------------------------------------------------- one operand
+
+
+class Neg(Operation):
+    """y = -x; dL/dx = -g."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        return -x
+
+    def backward(self, grad: Buffer) -> Any:
+        return -grad
+
+
+class Exp(Operation):
+    """y = e^x; dL/dx = g y."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.y = x.exp()
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad * self.y
+
+
+class Log(Operation):
+    """y = ln x; dL/dx = g / x."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.x = x
+        return x.log()
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad / self.x
+
+
+class Sqrt(Operation):
+    """y = sqrt x; dL/dx = g / (2 y)."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.y = x.sqrt()
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad / (self.y * 2.0)
+
+
+class Tanh(Operation):
+    """y = tanh x; dL/dx = g (1 - y^2)."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.y = x.tanh()
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad * (1.0 - self.y * self.y)
+
+
+class Sigmoid(Operation):
+    """y = 1 / (1 + e^-x), computed as (1 + tanh(x / 2)) / 2, which cannot overflow; dL/dx = g y (1 - y)."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.y = (x * 0.5).tanh() * 0.5 + 0.5
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad * self.y * (1.0 - self.y)
+
+
+class Sin(Operation):
+    """y = sin x; dL/dx = g cos x."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.x = x
+        return x.sin()
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad * self.x.cos()
+
+
+class Cos(Operation):
+    """y = cos x; dL/dx = -g sin x."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.x = x
+        return x.cos()
+
+    def backward(self, grad: Buffer) -> Any:
+        return -grad * self.x.sin()
+
+
+class Relu(Operation):
+    """y = max(x, 0); dL/dx = g where x > 0, else 0 (at 0 too)."""
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.y = x.maximum(0.0)
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        return Buffer.where(self.y > 0.0, grad, 0.0)
+
+
+# ---------------------------------------------------------------- reductions
+
+
+class Sum(Operation):
+    """y = sum of x over `axes` (None: all), which stay with size 1; dL/dx = g, spread out again."""
+
+    def forward(self, x: Buffer, axes: Any = None) -> Buffer:
+        self.shape = x.shape
+        return x.sum(axes)
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad.expand(self.shape)
+
+
+class Max(Operation):
+    """y = max of x over `axes` (None: all), which stay with size 1; g goes to the largest, in equal parts where there are several."""
+
+    def forward(self, x: Buffer, axes: Any = None) -> Buffer:
+        self.x, self.axes = x, normalize_axes(axes, x.ndim)
+        self.y = x.max(axes)
+        return self.y
+
+    def backward(self, grad: Buffer) -> Any:
+        largest = (self.x == self.y).cast(grad.dtype)
+        return largest * (grad / largest.sum(self.axes))
+
+
+# ---------------------------------------------------------------- layout
+
+
+class Reshape(Operation):
+    """y = x under another shape; dL/dx = g under the old one."""
+
+    def forward(self, x: Buffer, shape: Any) -> Buffer:
+        self.shape = x.shape
+        return x.reshape(shape)
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad.reshape(self.shape)
+
+
+class Expand(Operation):
+    """y = x broadcast to a shape; dL/dx = g (the engine sums it back)."""
+
+    def forward(self, x: Buffer, shape: Any) -> Buffer:
+        return x.expand(shape)
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad
+
+
+class Permute(Operation):
+    """y = x with its axes in another order; dL/dx = g with them back."""
+
+    def forward(self, x: Buffer, axes: Sequence[int]) -> Buffer:
+        self.axes = permutation(axes, x.ndim)
+        return x.permute(self.axes)
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad.permute(sorted(range(len(self.axes)), key=self.axes.__getitem__))
+
+
+class Slice(Operation):
+    """y = x[index]; dL/dx = g there and 0 elsewhere."""
+
+    def forward(self, x: Buffer, index: Any) -> Buffer:
+        self.shape, self.index = x.shape, normalize_index(index, x.shape)
+        return x[index]
+
+    def backward(self, grad: Buffer) -> Any:
+        return lambda: PartialGradient(self.shape, self.index, grad)
+
+
+class Concatenate(Operation):
+    """y = the inputs joined along an axis; each gets its part of g."""
+
+    def forward(self, *buffers: Buffer, axis: int = 0) -> Buffer:
+        y = type(buffers[0]).concatenate(buffers, axis)
+        axis %= y.ndim
+        ends = [sum(buffer.shape[axis] for buffer in buffers[: i + 1]) for i in range(len(buffers))]
+        whole = (slice(None),) * axis
+        self.parts = [(*whole, slice(e - b.shape[axis], e)) for b, e in zip(buffers, ends, strict=True)]
+        return y
+
+    def backward(self, grad: Buffer) -> Any:
+        return tuple(grad[part] for part in self.parts)
+
+
+class Tril(Operation):
+    """y = x with zeros above a diagonal of its last two axes; so has dL/dx."""
+
+    def forward(self, x: Buffer, diagonal: int = 0) -> Buffer:
+        self.diagonal = diagonal
+        return x.tril(diagonal)
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad.tril(self.diagonal)
+
+
+class Cast(Operation):
+    """y = x in another dtype; dL/dx = g in the old one."""
+
+    def forward(self, x: Buffer, dtype: DType) -> Buffer:
+        self.dtype = x.dtype
+        return x.cast(dtype)
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad.cast(self.dtype)
+
+
+class Take(Operation):
+    """y = the slices of x along `axis` that integer indices name; dL/dx adds g up at each index."""
+
+    def forward(self, x: Buffer, indices: Buffer, axis: int = 0) -> Buffer:
+        (self.axis,), self.shape, self.indices = normalize_axes(axis, x.ndim), x.shape, indices
+        return x.take(indices, axis)
+
+    def backward(self, grad: Buffer) -> Any:
+        axis, lead = self.axis, self.indices.ndim
+        order = (axis, *(i for i in range(len(self.shape)) if i != axis))
+        total = type(grad)._full(tuple(self.shape[i] for i in order), 0, grad.dtype)
+        front = grad.permute((*range(axis, axis + lead), *range(axis), *range(axis + lead, grad.ndim)))
+        total.scatter_add(self.indices, front)
+        return total.permute(sorted(range(len(order)), key=order.__getitem__)), None
+
+
+# ---------------------------------------------------------------- kernels
+
+
+class KernelOperation(Operation):
+    """An operation whose forward and backward are those of a kernel, in the version the backend of its first input has registered."""
+
+    kernel: ClassVar[type[kernels.Kernel]]
+
+    def forward(self, *buffers: Any, **options: Any) -> Buffer:
+        first = buffers[0]
+        for other in buffers[1:]:
+            if other is not None and type(other) is not type(first):
+                first._check_backend(other)
+        self.implementation = kernels.lookup(self.kernel, type(first))
+        result, self.saved = self.implementation.forward(*buffers, **options)
+        return result  # type: ignore[no-any-return]
+
+    def backward(self, grad: Buffer) -> tuple[Gradient, ...]:
+        return self.implementation.backward(self.saved, grad)[: len(self.needs_input_grad)]  # optional inputs may be missing
+
+
+def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
+    """The operation of a kernel has the kernel's name and says what it says."""
+    return type(kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__})
+
+
+Linear = _kernel_operation(kernels.Linear)
+Softmax = _kernel_operation(kernels.Softmax)
+LogSoftmax = _kernel_operation(kernels.LogSoftmax)
+CrossEntropy = _kernel_operation(kernels.CrossEntropy)
+LayerNorm = _kernel_operation(kernels.LayerNorm)
+RMSNorm = _kernel_operation(kernels.RMSNorm)
+GELU = _kernel_operation(kernels.GELU)
+SiLU = _kernel_operation(kernels.SiLU)
+Dropout = _kernel_operation(kernels.Dropout)
+Attention = _kernel_operation(kernels.Attention)
+Rotary = _kernel_operation(kernels.Rotary)
+Embedding = _kernel_operation(kernels.Embedding)
+

@@ -1,0 +1,846 @@
+"""Floor 5: Tensor, the array that remembers how it was made, and the engine that differentiates.
+
+Every operation on Tensors that require gradients leaves a `GradientFunction` behind: the Operation with what it kept, and where each
+input came from. `backward` walks these records from the result to the leaves, newest first, and applies the chain rule at each:
+
+    dL/dx = sum over the uses y of x of  dL/dy * dy/dx
+
+Records are numbered as they are made and an operation's inputs always carry smaller numbers than its result, so taking the largest
+number first visits every record after all that used it, exactly once, without recursion.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from types import TracebackType
+from typing import Any
+
+from . import operations, random
+from .buffer.base import Buffer
+from .dtype import DType, promote_scalar
+from .kernels.composed import sum_to
+from .operations import Operation, PartialGradient
+from .shape import Shape, normalize_axes, normalize_axis, reduced_shape
+
+_numbers = count()
+_recording = [True]
+
+
+class no_grad:
+    """`with no_grad():` operations leave no records, so their results require no gradients. Also decorates functions."""
+
+    def __enter__(self) -> None:
+        self._previous = _recording[0]
+        _recording[0] = False
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        _recording[0] = self._previous
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        from functools import wraps
+
+        @wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            with no_grad():
+                return function(*args, **options)
+
+        return call
+
+
+class GradientFunction:
+    """The record of one operation: what to call on the way back, and where to send the gradients.
+
+    Attributes:
+        operation: the Operation, with what it kept for its backward; None once a backward pass has used and freed it.
+        parents: for each input the leaf Tensor or the GradientFunction it came from, or None where no gradient is needed.
+        number: records made later have larger numbers.
+    """
+
+    __slots__ = ("__weakref__", "inputs", "kept", "number", "operation", "output", "parents", "result")
+
+    def __init__(self, operation: Operation, tensors: Sequence[Tensor | None], result: Buffer) -> None:
+        self.operation: Operation | None = operation
+        self.parents: tuple[Tensor | GradientFunction | None, ...] = tuple(
+            None if tensor is None or not tensor.requires_grad else tensor.grad_fn or tensor for tensor in tensors
+        )
+        self.inputs = tuple(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in tensors)
+        self.result = (result.shape, result.dtype)
+        self.number = next(_numbers)
+        self.kept = [(name, buffer, buffer.version[0]) for name, buffer in _kept_buffers(operation)]
+        self.output: weakref.ref[Tensor] | None = None  # set by retain_grad; weak, so that no cycle arises
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return type(self.operation).__name__ if self.operation else "freed"
+
+    def __repr__(self) -> str:
+        return f"<GradientFunction {self.name} of {len(self.inputs)} inputs, result of shape {self.result[0]}>"
+
+    def apply(self, grad: Buffer) -> Iterator[tuple[Tensor | GradientFunction, Buffer | PartialGradient]]:
+        """Yields each parent that needs a gradient with that gradient, in the shape and dtype of the input.
+
+        Raises:
+            RuntimeError: the record was freed, something it kept has changed since, or a gradient does not fit its input.
+        """
+        operation = self.operation
+        if operation is None:
+            raise RuntimeError(
+                "this graph was freed by an earlier backward(): call that one with retain_graph=True to go through it again"
+            )
+        for name, buffer, version in self.kept:
+            if buffer.version[0] != version:
+                raise RuntimeError(
+                    f"{self.name} needs what it kept as {name!r} (shape {buffer.shape}) for its backward, but that was changed in place "
+                    f"after the forward: use an operation that makes a new Tensor instead, or change it after backward()"
+                )
+        gradients = operation.backward(grad)
+        if not isinstance(gradients, tuple):
+            gradients = (gradients,)
+        if len(gradients) != len(self.parents):
+            if len(gradients) > len(self.parents) or any(self.parents[len(gradients) :]):
+                raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs")
+        for position, (parent, gradient) in enumerate(zip(self.parents, gradients, strict=False)):
+            if parent is None or gradient is None:
+                continue
+            if callable(gradient):
+                gradient = gradient()
+            if isinstance(gradient, PartialGradient):
+                yield parent, gradient
+                continue
+            shape, dtype = self.inputs[position]  # type: ignore[misc]
+            if not isinstance(gradient, Buffer):
+                raise RuntimeError(f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer")
+            if gradient.shape != shape:
+                gradient = self._sum_back(gradient, shape, position)
+            yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
+
+    def _sum_back(self, gradient: Buffer, shape: Shape, position: int) -> Buffer:
+        """Undoes broadcasting, here and nowhere else."""
+        extra = gradient.ndim - len(shape)
+        if extra < 0 or any(size != 1 and size != g for size, g in zip(shape, gradient.shape[extra:], strict=True)):
+            raise RuntimeError(
+                f"{self.name}.backward returned a gradient of shape {gradient.shape} for input {position} of shape {shape}"
+            )
+        return sum_to(gradient, shape)
+
+
+def _kept_buffers(operation: Operation) -> Iterator[tuple[str, Buffer]]:
+    """Every Buffer that an operation keeps on itself, directly or in a tuple: that is what its backward reads."""
+    for name, value in vars(operation).items():
+        for item in value if type(value) is tuple else (value,):
+            if isinstance(item, Buffer):
+                yield name, item
+
+
+def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **options: Any) -> Tensor:
+    """Applies an operation to Tensors (or None for an optional input) and records it where an input requires gradients.
+
+    Raises:
+        TypeError: an input that is no Tensor, or whatever the operation's forward raises.
+    """
+    buffers: list[Buffer | None] = []
+    needs: list[bool] = []
+    for tensor in tensors:
+        if tensor is None:
+            buffers.append(None)
+            needs.append(False)
+        elif isinstance(tensor, Tensor):
+            buffers.append(tensor.buffer)
+            needs.append(tensor._requires_grad)
+        else:
+            raise TypeError(f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)")
+    operation = operation_class(needs)
+    buffer = operation.forward(*buffers, **options)
+    if not isinstance(buffer, Buffer):
+        raise TypeError(f"{operation_class.__name__}.forward returned a {type(buffer).__name__}, not a Buffer")
+    result = _wrap(buffer)
+    if _recording[0] and any(needs) and buffer.dtype.kind == "f":
+        result._requires_grad = True
+        result.grad_fn = GradientFunction(operation, tensors, buffer)
+    return result
+
+
+def _wrap(buffer: Buffer) -> Tensor:
+    """A Tensor around a Buffer, without the checks of the constructor."""
+    tensor = object.__new__(Tensor)
+    tensor.buffer, tensor.grad, tensor.grad_fn, tensor._requires_grad = buffer, None, None, False
+    return tensor
+
+
+class Tensor:
+    """An array that can be differentiated.
+
+    Args:
+        data: nested lists or tuples, a scalar, a Buffer (shared, not copied) or a Tensor.
+        dtype: its dtype; deduced from the data where missing.
+        requires_grad: whether `backward` shall leave the gradient with respect to this Tensor in `grad`.
+
+    Attributes:
+        buffer: the Buffer with the elements.
+        grad: the gradient, a Tensor, or None before any backward. Passes add up until `zero_grad`.
+        grad_fn: the record of the operation that made this Tensor; None for a leaf.
+
+    Raises:
+        RuntimeError: gradients are required of a Tensor that is not floating point.
+    """
+
+    __slots__ = ("__weakref__", "_requires_grad", "buffer", "grad", "grad_fn")
+
+    def __init__(self, data: Any, dtype: DType | None = None, requires_grad: bool = False) -> None:
+        if isinstance(data, Tensor):
+            data = data.buffer
+        if isinstance(data, Buffer):
+            self.buffer = data if dtype is None or dtype is data.dtype else data.cast(dtype)
+        else:
+            self.buffer = Buffer(data, dtype)
+        self.grad: Tensor | None = None
+        self.grad_fn: GradientFunction | None = None
+        self._requires_grad = False
+        if requires_grad:
+            self.requires_grad = True
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def shape(self) -> Shape:
+        """The size of each axis."""
+        return self.buffer.shape
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.buffer.shape)
+
+    @property
+    def numel(self) -> int:
+        """How many elements there are."""
+        return self.buffer.numel
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+        return self.buffer.dtype
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that holds the elements."""
+        return self.buffer.backend
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this Tensor."""
+        return self.grad_fn is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to or through this Tensor."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and self.dtype.kind != "f":
+            raise RuntimeError(f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64")
+        if not value and self.grad_fn is not None:
+            raise RuntimeError("requires_grad can be switched off on leaves only: detach() gives a Tensor without history")
+        self._requires_grad = bool(value)
+
+    def __len__(self) -> int:
+        return len(self.buffer)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise TypeError("cannot iterate over a Tensor without axes")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __float__(self) -> float:
+        return float(self.buffer)
+
+    def __int__(self) -> int:
+        return int(self.buffer)
+
+    def __bool__(self) -> bool:
+        return bool(self.buffer)
+
+    def __repr__(self) -> str:
+        gradient = f", grad_fn={self.grad_fn.name}" if self.grad_fn else ", requires_grad=True" if self.requires_grad else ""
+        where = "" if self.backend == "python" else f", backend={self.backend!r}"
+        return f"Tensor({_format(self.buffer)}, shape={self.shape}, dtype={self.dtype.name}{where}{gradient})"
+
+    def to_python(self) -> Any:
+        """Returns the elements as nested lists of Python numbers; a scalar for no axes."""
+        return self.buffer.to_python()
+
+    def item(self) -> Any:
+        """Returns the only element as a Python number; raises ValueError where there is not exactly one."""
+        return self.buffer.item()
+
+    def print_dag(self) -> None:
+        """Prints the graph of operations that made this Tensor, indented, shared parts once."""
+        for line in dag_lines(self):
+            print(line)
+
+    # ---------------------------------------------------------------- making one
+
+    @staticmethod
+    def full(shape: Any, value: float, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+        """Returns a Tensor of `shape` that holds `value` everywhere."""
+        return Tensor(Buffer.full(shape, value, dtype), requires_grad=requires_grad)
+
+    @staticmethod
+    def zeros(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
+        """Returns a Tensor of zeros."""
+        return Tensor(Buffer.zeros(shape, dtype), requires_grad=requires_grad)
+
+    @staticmethod
+    def ones(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
+        """Returns a Tensor of ones."""
+        return Tensor(Buffer.ones(shape, dtype), requires_grad=requires_grad)
+
+    @staticmethod
+    def arange(start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None) -> Tensor:
+        """Returns start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
+        return Tensor(Buffer.arange(start, stop, step, dtype))
+
+    @staticmethod
+    def uniform(
+        shape: Any,
+        low: float = 0.0,
+        high: float = 1.0,
+        dtype: DType = DType.float32,
+        requires_grad: bool = False,
+        generator: random.Generator | None = None,
+    ) -> Tensor:
+        """Returns random elements, uniform in [low, high), from `generator` or the process-wide one."""
+        return Tensor(Buffer.uniform(shape, low, high, dtype, generator), requires_grad=requires_grad)
+
+    @staticmethod
+    def normal(
+        shape: Any,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: DType = DType.float32,
+        requires_grad: bool = False,
+        generator: random.Generator | None = None,
+    ) -> Tensor:
+        """Returns random elements, normally distributed, from `generator` or the process-wide one."""
+        return Tensor(Buffer.normal(shape, mean, std, dtype, generator), requires_grad=requires_grad)
+
+    @staticmethod
+    def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+        """Returns the tensors joined along `axis`; all other axes must agree."""
+        tensors = tuple(tensors)
+        if not tensors:
+            raise ValueError("concatenate needs at least one Tensor")
+        return apply_op(operations.Concatenate, *tensors, axis=axis)
+
+    @staticmethod
+    def where(condition: Tensor, first: Any, second: Any) -> Tensor:
+        """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
+        like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
+        sides = [value if isinstance(value, Tensor) else like._scalar(value) if like else Tensor(value) for value in (first, second)]
+        return apply_op(operations.Where, condition, *sides)
+
+    # ---------------------------------------------------------------- arithmetic
+
+    def _scalar(self, value: Any) -> Tensor:
+        """A Python number as a Tensor beside this one: on its backend, in the dtype in which the two meet."""
+        dtype = promote_scalar(self.dtype, value)
+        return _wrap(type(self.buffer)._full((), dtype.convert(value), dtype))
+
+    def _apply(self, operation: type[Operation], other: Any, swap: bool = False) -> Tensor:
+        if not isinstance(other, Tensor):
+            if not isinstance(other, (bool, int, float)):
+                return NotImplemented  # type: ignore[no-any-return]
+            other = self._scalar(other)
+        return apply_op(operation, other, self) if swap else apply_op(operation, self, other)
+
+    def __add__(self, other: Any) -> Tensor:
+        return self._apply(operations.Add, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return self._apply(operations.Add, other, swap=True)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return self._apply(operations.Sub, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return self._apply(operations.Sub, other, swap=True)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return self._apply(operations.Mul, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return self._apply(operations.Mul, other, swap=True)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return self._apply(operations.Div, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return self._apply(operations.Div, other, swap=True)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return self._apply(operations.Pow, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return self._apply(operations.Pow, other, swap=True)
+
+    def __neg__(self) -> Tensor:
+        return apply_op(operations.Neg, self)
+
+    def maximum(self, other: Any) -> Tensor:
+        """The larger of two elements; where they are equal, each gets half the gradient."""
+        return self._apply(operations.Maximum, other)
+
+    def _compare(self, other: Any, symbol: str) -> Tensor:
+        if isinstance(other, Tensor):
+            other = other.buffer
+        result = getattr(self.buffer, symbol)(other)
+        return result if result is NotImplemented else _wrap(result)
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self._compare(other, "__eq__")
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self._compare(other, "__ne__")
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self._compare(other, "__lt__")
+
+    def __le__(self, other: Any) -> Tensor:
+        return self._compare(other, "__le__")
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self._compare(other, "__gt__")
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self._compare(other, "__ge__")
+
+    __hash__ = object.__hash__  # == compares elements, but a Tensor is still itself in a set
+
+    def close_to(self, other: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+        """Whether all elements satisfy |self - other| <= atol + rtol |other|, after broadcasting."""
+        if not isinstance(other, Tensor):
+            other = Tensor(other)
+        a, b = self.buffer.cast(DType.float64), other.buffer.cast(DType.float64)
+        distance = (a - b).maximum(b - a)
+        bound = b.maximum(-b) * rtol + atol
+        return all(((distance <= bound).maximum(a == b)).to_array())
+
+    # ---------------------------------------------------------------- functions
+
+    def exp(self) -> Tensor:
+        """e to the power x."""
+        return apply_op(operations.Exp, self)
+
+    def log(self) -> Tensor:
+        """The natural logarithm."""
+        return apply_op(operations.Log, self)
+
+    def sqrt(self) -> Tensor:
+        """The square root."""
+        return apply_op(operations.Sqrt, self)
+
+    def tanh(self) -> Tensor:
+        """The hyperbolic tangent."""
+        return apply_op(operations.Tanh, self)
+
+    def sigmoid(self) -> Tensor:
+        """The logistic function 1 / (1 + exp(-x))."""
+        return apply_op(operations.Sigmoid, self)
+
+    def sin(self) -> Tensor:
+        """The sine of x in radians."""
+        return apply_op(operations.Sin, self)
+
+    def cos(self) -> Tensor:
+        """The cosine of x in radians."""
+        return apply_op(operations.Cos, self)
+
+    def relu(self) -> Tensor:
+        """max(x, 0)."""
+        return apply_op(operations.Relu, self)
+
+    def gelu(self, approximate: str = "tanh") -> Tensor:
+        """x times the normal distribution function of x; its tanh form (GPT-2's), or "none" for the exact one."""
+        return apply_op(operations.GELU, self, approximate=approximate)
+
+    def silu(self) -> Tensor:
+        """x times the logistic function of x."""
+        return apply_op(operations.SiLU, self)
+
+    def softmax(self, axis: int = -1) -> Tensor:
+        """exp(x) normalized to sum 1 along `axis`."""
+        return apply_op(operations.Softmax, self, axis=axis)
+
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        """The logarithm of softmax, without the underflow of softmax(x).log()."""
+        return apply_op(operations.LogSoftmax, self, axis=axis)
+
+    def _reduce(self, operation: type[Operation], axes: Any, keepdim: bool) -> Tensor:
+        axes = normalize_axes(axes, self.ndim)
+        result = apply_op(operation, self, axes=axes)
+        if keepdim:
+            return result
+        return result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
+
+    def sum(self, axes: Any = None, keepdim: bool = False) -> Tensor:
+        """The sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1."""
+        return self._reduce(operations.Sum, axes, keepdim)
+
+    def mean(self, axes: Any = None, keepdim: bool = False) -> Tensor:
+        """The mean over `axes`; raises ValueError where they hold no elements."""
+        total = self.sum(axes, keepdim)
+        count = self.numel // max(total.numel, 1)
+        if count == 0:
+            raise ValueError(f"the mean over no elements has no value (axes {axes} of shape {self.shape})")
+        return total / count
+
+    def max(self, axes: Any = None, keepdim: bool = False) -> Tensor:
+        """The largest element over `axes`; equal ones share the gradient."""
+        return self._reduce(operations.Max, axes, keepdim)
+
+    def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
+        """The int64 position of the largest element along `axis` (None: in the flattened Tensor), the first of equals."""
+        if axis is None:
+            return _wrap(self.buffer.reshape((self.numel,)).argmax(0).reshape((1,) * self.ndim if keepdim else ()))
+        axis = normalize_axis(axis, self.ndim)
+        found = self.buffer.argmax(axis)
+        return _wrap(found if keepdim else found.reshape(self.shape[:axis] + self.shape[axis + 1 :]))
+
+    def dot(self, other: Tensor) -> Tensor:
+        """The matrix product over the last axis of this and the last but one of the other (the only one of a vector), as `@`.
+
+        Raises:
+            RuntimeError: sizes that differ or no axes.
+        """
+        if not isinstance(other, Tensor):
+            raise TypeError(f"dot needs a Tensor, not a {type(other).__name__}")
+        if not self.ndim or not other.ndim or self.shape[-1] != other.shape[-min(other.ndim, 2)]:
+            raise ShapeError(
+                f"cannot multiply shapes {self.shape} and {other.shape}: the last axis of the first must equal the last but one of "
+                f"the second (the only one of a vector)"
+            )
+        a = self if self.ndim > 1 else self.reshape((1, *self.shape))
+        b = other if other.ndim > 1 else other.reshape((*other.shape, 1))
+        result = apply_op(operations.MatMul, a, b)
+        shape = result.shape
+        if other.ndim == 1:
+            shape = shape[:-1]
+        if self.ndim == 1:
+            shape = shape[:-1] if other.ndim == 1 else (*shape[:-2], shape[-1])
+        return result if shape == result.shape else result.reshape(shape)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return self.dot(other) if isinstance(other, Tensor) else NotImplemented
+
+    def take(self, indices: Any, axis: int = 0) -> Tensor:
+        """The slices along `axis` that integer indices name; gradients of repeated indices add up."""
+        if not isinstance(indices, Tensor):
+            indices = _wrap(type(self.buffer)(indices))
+        return apply_op(operations.Take, self, indices, axis=axis)
+
+    # ---------------------------------------------------------------- layout
+
+    def reshape(self, shape: Any) -> Tensor:
+        """The same elements under another shape; one axis may be -1."""
+        return apply_op(operations.Reshape, self, shape=shape)
+
+    def expand(self, shape: Any) -> Tensor:
+        """A view broadcast to `shape`."""
+        return apply_op(operations.Expand, self, shape=shape)
+
+    def permute(self, axes: Sequence[int]) -> Tensor:
+        """A view whose axis i is this Tensor's axis axes[i]."""
+        return apply_op(operations.Permute, self, axes=axes)
+
+    def transpose(self, axis1: int, axis2: int) -> Tensor:
+        """A view with two axes exchanged."""
+        axes = list(range(self.ndim))
+        first, second = normalize_axis(axis1, self.ndim), normalize_axis(axis2, self.ndim)
+        axes[first], axes[second] = second, first
+        return self.permute(axes)
+
+    def tril(self, diagonal: int = 0) -> Tensor:
+        """A copy with zeros above a diagonal of the last two axes."""
+        return apply_op(operations.Tril, self, diagonal=diagonal)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """A view for ints, slices and `...`; for an integer Tensor, the rows it names (`take`)."""
+        if isinstance(index, Tensor):
+            return self.take(index)
+        return apply_op(operations.Slice, self, index=index)
+
+    def cast(self, dtype: DType) -> Tensor:
+        """A copy in another dtype; gradients are cast back."""
+        return apply_op(operations.Cast, self, dtype=dtype)
+
+    def to(self, backend: str) -> Tensor:
+        """This Tensor's elements on another backend, as a leaf; itself if it is there already."""
+        buffer = self.buffer.to(backend)
+        return self if buffer is self.buffer else Tensor(buffer, requires_grad=self.requires_grad)
+
+    # ---------------------------------------------------------------- in place
+
+    def _may_change(self) -> None:
+        if _recording[0] and self.requires_grad:
+            kind = "a leaf that requires gradients" if self.is_leaf else "the result of a recorded operation"
+            raise RuntimeError(f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`")
+
+    def assign(self, value: Any) -> Tensor:
+        """Writes `value` (a Tensor, a number or nested lists), broadcast and cast, into this Tensor's storage, unrecorded.
+
+        Returns:
+            This Tensor. Raises RuntimeError for the result of a recorded operation (unless inside `no_grad`).
+        """
+        if not self.is_leaf:
+            self._may_change()
+        self.buffer.assign(value.buffer if isinstance(value, Tensor) else value)
+        return self
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._may_change()
+        if isinstance(value, Tensor):
+            if _recording[0] and value.requires_grad:
+                raise RuntimeError("assigning into a slice is not recorded: detach() the value, or build the result with concatenate")
+            value = value.buffer
+        self.buffer[index] = value
+
+    def _in_place(self, operation: type[Operation], other: Any) -> Tensor:
+        """`self op= other`: into the storage where nothing is recorded; else this Tensor becomes the result of the operation."""
+        if self.is_leaf:
+            self._may_change()
+        result = self._apply(operation, other)
+        if result is NotImplemented:
+            return result
+        if result.shape != self.shape:
+            raise ValueError(f"an in-place operation cannot turn shape {self.shape} into {result.shape}")
+        if result.grad_fn is None:
+            self.buffer.assign(result.buffer)
+        else:
+            self.buffer, self.grad_fn, self._requires_grad = result.buffer, result.grad_fn, True
+        return self
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._in_place(operations.Add, other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._in_place(operations.Sub, other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._in_place(operations.Mul, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._in_place(operations.Div, other)
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return self._in_place(operations.Pow, other)
+
+    # ---------------------------------------------------------------- gradients
+
+    def detach(self) -> Tensor:
+        """Returns a leaf that shares this Tensor's storage and requires no gradients."""
+        return _wrap(self.buffer)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradient."""
+        self.grad = None
+
+    def retain_grad(self) -> None:
+        """Asks backward to leave the gradient in `grad` although this is no leaf. Raises RuntimeError where none is required."""
+        if not self.requires_grad:
+            raise RuntimeError("a Tensor that requires no gradients has none to retain")
+        if self.grad_fn is not None:
+            self.grad_fn.output = weakref.ref(self)
+
+    def _accumulate(self, gradient: Buffer) -> None:
+        self.grad = _wrap(gradient if self.grad is None else self.grad.buffer + gradient)
+
+    def backward(self, incoming_gradient: Any = None, retain_graph: bool = False) -> None:
+        """Adds dL/dx to `x.grad` for every leaf x that requires it, where L is the sum of this Tensor times `incoming_gradient`.
+
+        Args:
+            incoming_gradient: a Tensor, Buffer or nested lists of this Tensor's shape; ones where missing.
+            retain_graph: keep the records so that backward can run again; else they are freed as the walk goes.
+
+        Raises:
+            RuntimeError: no gradients are required, the graph was freed, something it needs was changed in place, or the incoming
+                gradient has another shape.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward() needs a Tensor that requires gradients: none of what made this one does")
+        gradient = self._incoming(incoming_gradient)
+        if self.grad_fn is None:
+            self._accumulate(gradient.copy() if incoming_gradient is not None else gradient)
+            return
+        pending: dict[GradientFunction, Buffer] = {self.grad_fn: gradient}
+        owned: set[GradientFunction] = set()  # whose pending gradient only this walk knows, so that slices may add to it in place
+        queue = [(-self.grad_fn.number, self.grad_fn)]
+        while queue:
+            _, record = heapq.heappop(queue)
+            gradient = pending.pop(record)
+            owned.discard(record)
+            if record.output is not None and (tensor := record.output()) is not None:
+                tensor._accumulate(gradient.copy())
+            seen = {id(gradient.version)}  # storages that already are someone's gradient
+            for parent, part in record.apply(gradient):
+                if isinstance(parent, Tensor):
+                    if isinstance(part, PartialGradient):
+                        part = part.add_to(None)
+                    shared = id(part.version) in seen
+                    seen.add(id(part.version))
+                    parent._accumulate(part.copy() if shared and parent.grad is None else part)
+                    continue
+                total = pending.get(parent)
+                if total is None:
+                    heapq.heappush(queue, (-parent.number, parent))
+                if isinstance(part, PartialGradient):
+                    if total is not None and parent not in owned:
+                        total = total.copy()
+                    pending[parent] = part.add_to(total)
+                    owned.add(parent)
+                else:
+                    seen.add(id(part.version))
+                    if total is not None:
+                        part = total + part
+                        owned.add(parent)
+                    pending[parent] = part
+            if not retain_graph:
+                record.operation, record.parents, record.kept = None, (), []
+
+    def _incoming(self, gradient: Any) -> Buffer:
+        kind = type(self.buffer)
+        if gradient is None:
+            return kind._full(self.shape, 1.0, self.dtype)
+        buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, None if isinstance(gradient, Buffer) else self.dtype)
+        if buffer.shape != self.shape:
+            raise RuntimeError(f"the incoming gradient has shape {buffer.shape}, but the Tensor has {self.shape}")
+        self.buffer._check_backend(buffer)
+        return buffer._as(self.dtype)
+
+    # ---------------------------------------------------------------- as text
+
+    def serialize_tensor(self) -> str:
+        """Returns `Tensor(data=…, requires_grad=…)`, the text form of TinyGPT's weight files."""
+        return f"Tensor(data={self.to_python()!r}, requires_grad={self.requires_grad})"
+
+    @staticmethod
+    def validate_serialized_tensor(text: str) -> bool:
+        """Whether `text` has the form that `serialize_tensor` writes: nothing but numbers in brackets. Nothing is evaluated."""
+        return isinstance(text, str) and _SERIALIZED.fullmatch(text) is not None
+
+    @staticmethod
+    def deserialize_tensor(text: str) -> Tensor:
+        """Returns the Tensor that a text of `serialize_tensor` describes; its dtype follows from the numbers.
+
+        Raises:
+            ValueError: the text has another form, or its data are ragged.
+        """
+        found = _SERIALIZED.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}")
+        import json
+
+        words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
+        try:
+            data = json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], found["data"]))
+        except (ValueError, KeyError, RecursionError):
+            raise ValueError(f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}") from None
+        return Tensor(data, requires_grad=found["grad"] == "True")
+
+
+_SERIALIZED = re.compile(r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)")
+
+
+class ShapeError(ValueError, RuntimeError):
+    """Shapes that do not fit. Both a ValueError, as in Python and NumPy, and a RuntimeError, as in PyTorch and TinyGPT."""
+
+
+def _format(buffer: Buffer, edge: int = 3, limit: int = 200) -> str:
+    """The elements as nested brackets with six significant digits; of more than `limit`, only `edge` at either end of each axis."""
+    elide = buffer.numel > limit
+
+    def show(part: Buffer) -> str:
+        if not part.ndim:
+            value = part.item()
+            return f"{value:.6g}" if isinstance(value, float) else str(value)
+        size = part.shape[0]
+        if elide and size > 2 * edge:
+            shown = [show(part[i]) for i in range(edge)] + ["…"] + [show(part[i]) for i in range(size - edge, size)]
+        else:
+            shown = [show(part[i]) for i in range(size)]
+        return "[" + ", ".join(shown) + "]"
+
+    return show(buffer)
+
+
+def dag_lines(tensor: Tensor) -> Iterator[str]:
+    """Yields the graph that made `tensor`, one line a node, its inputs indented below it; what was shown before is only named."""
+    seen: set[int] = set()
+    stack: list[tuple[str, str, Tensor | GradientFunction]] = [("", "", tensor.grad_fn or tensor)]
+    while stack:
+        lead, indent, node = stack.pop()
+        if isinstance(node, Tensor):
+            yield f"{lead}leaf Tensor of shape {node.shape}, {node.dtype.name}"
+            continue
+        again = id(node) in seen
+        yield f"{lead}{node.name} -> shape {node.result[0]} (#{node.number}{', shown above' if again else ''})"
+        if again:
+            continue
+        seen.add(id(node))
+        parents = [parent for parent in node.parents if parent is not None]
+        for i in reversed(range(len(parents))):
+            last = i == len(parents) - 1
+            stack.append((indent + ("└── " if last else "├── "), indent + ("    " if last else "│   "), parents[i]))
+
+
+def check_gradients(
+    function: Callable[..., Tensor], *tensors: Tensor, step: float = 1e-6, rtol: float = 1e-4, atol: float = 1e-6
+) -> bool:
+    """Compares the gradients of `function(*tensors)` with central differences, (f(x + h) - f(x - h)) / 2h, element by element.
+
+    Computed in float64, whatever the dtype of the tensors, on copies. A result that is not a scalar is weighted by fixed random numbers.
+
+    Args:
+        function: takes Tensors and returns one.
+        tensors: where to compare; integer ones are passed through.
+        step: h, relative to max(1, |x|). rtol, atol: the difference allowed, atol + rtol |numerical|.
+
+    Returns:
+        True. Raises AssertionError naming the first element whose gradients differ.
+    """
+    copies = [
+        Tensor(t.buffer.cast(DType.float64), requires_grad=True) if t.dtype.kind == "f" else Tensor(t.buffer.copy()) for t in tensors
+    ]
+    result = function(*copies)
+    weights = Tensor(type(result.buffer).uniform(result.shape, 0.5, 1.5, DType.float64, random.Generator(0)))
+    (result * weights).sum().backward()
+
+    def value() -> float:
+        with no_grad():
+            return float((function(*copies) * weights).sum())
+
+    for position, tensor in enumerate(copies):
+        if not tensor.requires_grad:
+            continue
+        flat = tensor.buffer.reshape((tensor.numel,))  # a view: copies are contiguous
+        analytic = tensor.grad.buffer.to_array() if tensor.grad is not None else [0.0] * tensor.numel
+        for i in range(tensor.numel):
+            x = float(flat[i])
+            h = step * max(1.0, abs(x))
+            flat[i] = x + h
+            above = value()
+            flat[i] = x - h
+            below = value()
+            flat[i] = x
+            numerical = (above - below) / (2.0 * h)
+            if not abs(analytic[i] - numerical) <= atol + rtol * abs(numerical):
+                raise AssertionError(
+                    f"gradient of input {position} (shape {tensor.shape}) at flat element {i}: backward says {analytic[i]:.10g}, "
+                    f"central differences say {numerical:.10g}"
+                )
+    return True
