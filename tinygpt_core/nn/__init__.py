@@ -1,0 +1,50 @@
+"""Neural-network building blocks, from single layers up to a whole GPT."""
+
+from ..module import Module
+from .attention import (
+    CasualSelfAttention,
+    CausalSelfAttention,
+    KeyValueCache,
+    RotaryEncoding,
+    TransformerBlock,
+)
+from .gpt import GPT, GPTConfig
+from .layers import (
+    ACTIVATION_FUNCTIONS,
+    GELU,
+    MLP,
+    Dropout,
+    Embedding,
+    FullyConnectedLayer,
+    GatedMLP,
+    LayerNorm,
+    Linear,
+    ReLU,
+    RMSNorm,
+    Sequential,
+    SiLU,
+)
+
+__all__ = [
+    "ACTIVATION_FUNCTIONS",
+    "GELU",
+    "GPT",
+    "MLP",
+    "CasualSelfAttention",
+    "CausalSelfAttention",
+    "Dropout",
+    "Embedding",
+    "FullyConnectedLayer",
+    "GPTConfig",
+    "GatedMLP",
+    "KeyValueCache",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "RMSNorm",
+    "ReLU",
+    "RotaryEncoding",
+    "Sequential",
+    "SiLU",
+    "TransformerBlock",
+]

@@ -1,0 +1,302 @@
+"""GPT: a decoder-only transformer language model, GPT-2's architecture by default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .. import operations, random
+from ..module import Module
+from ..tensor import ShapeError, Tensor, apply_op, no_grad
+from .attention import KeyValueCache, TransformerBlock, normalization_layer
+from .layers import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS, Dropout, Embedding, FullyConnectedLayer, check_size
+
+_CHOICES = {
+    "normalization": ("layer_norm", "rms_norm"),
+    "positions": ("learned", "rotary", "none"),
+    "activation": (*ACTIVATION_FUNCTIONS, *GATED_ACTIVATIONS),
+}
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """What a GPT is built from. Every field is checked; an error names the field.
+
+    Args:
+        vocab_size: number of token ids.
+        context_length: the most positions that the model sees at once.
+        num_layers, num_heads, embedding_dim: of the transformer; num_heads divides embedding_dim.
+        hidden_dim: size inside the MLPs. None means 4 * embedding_dim, or for gated activations 8/3 * embedding_dim
+            rounded up to a multiple of 8, which holds about as many parameters.
+        normalization: "layer_norm" or "rms_norm".
+        positions: "learned" (a table of context_length vectors), "rotary" or "none".
+        activation: of the MLPs: "gelu", "relu", "silu", "tanh", "sigmoid", "linear", or gated: "swiglu", "geglu",
+            "reglu", "glu".
+        bias: whether linear layers and LayerNorm have biases (the head has none).
+        attention_bias: whether those of the attention have; None means as ``bias``.
+        tied_head: whether the head uses the token embeddings as its weights.
+        dropout: probability, on the embeddings and on what each attention and MLP adds.
+        eps: of the normalizations.
+
+    Raises:
+        TypeError, ValueError: a field has the wrong type, or a value that does not work.
+    """
+
+    vocab_size: int
+    context_length: int
+    num_layers: int
+    num_heads: int
+    embedding_dim: int
+    hidden_dim: int | None = None
+    normalization: str = "layer_norm"
+    positions: str = "learned"
+    activation: str = "gelu"
+    bias: bool = True
+    attention_bias: bool | None = None
+    tied_head: bool = True
+    dropout: float = 0.0
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "num_layers", "num_heads", "embedding_dim", "hidden_dim"):
+            if name != "hidden_dim" or self.hidden_dim is not None:
+                check_size(name, getattr(self, name))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
+        for name in ("bias", "tied_head", "attention_bias"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (name == "attention_bias" and value is None):
+                raise TypeError(f"{name} must be True or False, but got {value!r}")
+        for name in ("dropout", "eps"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a number, but got {value!r}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout}")
+        if not 0.0 < self.eps < 1.0:
+            raise ValueError(f"eps must lie in (0, 1), but got {self.eps}")
+        if self.embedding_dim % self.num_heads:
+            raise ValueError(f"embedding_dim ({self.embedding_dim}) must be divisible by num_heads ({self.num_heads})")
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise ValueError(
+                f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one attention head."""
+        return self.embedding_dim // self.num_heads
+
+    @property
+    def mlp_dim(self) -> int:
+        """Size inside the MLPs: hidden_dim, or what its None means."""
+        if self.hidden_dim is not None:
+            return self.hidden_dim
+        if self.activation in GATED_ACTIVATIONS:
+            return -(-8 * self.embedding_dim // 24) * 8
+        return 4 * self.embedding_dim
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, ready for JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
+        """Build a config from what `to_dict` gave.
+
+        Raises:
+            TypeError: it is no mapping, or a value has the wrong type.
+            ValueError: a name is unknown or missing, or a value does not work.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"a GPT config must be a mapping of names to values, but got a {type(values).__name__}")
+        names = [field.name for field in fields(cls)]
+        if unknown := sorted(str(name) for name in values if name not in names):
+            raise ValueError(f"unknown in a GPT config: {', '.join(unknown)}; it may hold {', '.join(names)}")
+        if missing := [name for name in names[:5] if name not in values]:
+            raise ValueError(f"missing in a GPT config: {', '.join(missing)}")
+        return cls(**values)
+
+
+class GPT(Module):
+    """A language model: for each position, the logits of the next token.
+
+    ``x = embed(token_ids) + embed(positions); x = block(x) for each block; logits = layer_norm(x) head``
+
+    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2). Weights start as GPT-2's do:
+    normal with standard deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 num_layers), biases zero.
+
+    Args:
+        config: a `GPTConfig`. TinyGPT's arguments ``(max_seq_length, vocab_size, num_layers, num_heads,
+            embedding_dim)`` are taken instead, and give TinyGPT's architecture: ReLU, no biases in the attention, a
+            head of its own.
+
+    Shape:
+        int (B, T) -> (B, T, vocab_size), T <= context_length.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig | int | None = None,
+        vocab_size: int | None = None,
+        num_layers: int | None = None,
+        num_heads: int | None = None,
+        embedding_dim: int | None = None,
+        *,
+        max_seq_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(config, GPTConfig):
+            length = config if max_seq_length is None else max_seq_length
+            arguments = (vocab_size, length, num_layers, num_heads, embedding_dim)
+            if None in arguments or not isinstance(length, int):
+                raise TypeError(
+                    "GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim"
+                )
+            config = GPTConfig(*arguments, activation="relu", attention_bias=False, tied_head=False)
+        elif (vocab_size, num_layers, num_heads, embedding_dim, max_seq_length) != (None,) * 5:
+            raise TypeError("GPT takes either a GPTConfig or sizes, not both")
+        self.config = config
+        std = 0.02
+        self.embedding_layer = Embedding(config.vocab_size, config.embedding_dim, std=std)
+        if config.positions == "learned":
+            self.position_embedding_layer = Embedding(config.context_length, config.embedding_dim, std=std)
+        self.dropout = Dropout(config.dropout)
+        self.transformer_blocks = [
+            TransformerBlock(
+                config.embedding_dim,
+                config.context_length,
+                config.num_heads,
+                hidden_dim=config.mlp_dim,
+                activation=config.activation,
+                normalization=config.normalization,
+                bias=config.bias,
+                attention_bias=config.bias if config.attention_bias is None else config.attention_bias,
+                rotary=config.positions == "rotary",
+                dropout=config.dropout,
+                eps=config.eps,
+                std=std,
+                output_std=std / math.sqrt(2 * config.num_layers),
+            )
+            for _ in range(config.num_layers)
+        ]
+        self.layer_norm = normalization_layer(config.normalization, config.embedding_dim, config.eps, config.bias)
+        if not config.tied_head:
+            self.head = FullyConnectedLayer(config.embedding_dim, config.vocab_size, bias=False, std=std)
+
+    @property
+    def max_seq_length(self) -> int:
+        """TinyGPT's name of ``config.context_length``."""
+        return self.config.context_length
+
+    def __call__(self, token_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Compute the logits of the next token at every position.
+
+        Args:
+            token_ids: int (B, T).
+            cache: of `new_cache`. Then ``token_ids`` are only the new positions; they are added to the cache, and no
+                gradients are recorded. The logits are those that the whole sequence would give at the new positions.
+
+        Raises:
+            ValueError: token_ids has another number of axes, or the cache another batch size, or there are more
+                positions than the context holds.
+        """
+        if cache is not None:
+            with no_grad():
+                logits = self._forward(token_ids, cache)
+            cache.length += token_ids.shape[1]
+            return logits
+        return self._forward(token_ids, None)
+
+    def _forward(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+        if token_ids.ndim != 2:
+            raise ShapeError(f"token_ids must have the shape (batch, positions), but got {token_ids.shape}")
+        if cache is not None and cache.batch_size != token_ids.shape[0]:
+            raise ValueError(
+                f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows"
+            )
+        start = 0 if cache is None else cache.length
+        end = start + token_ids.shape[1]
+        if end > self.config.context_length:
+            cached = f" after {start} cached ones" if start else ""
+            raise ValueError(
+                f"{token_ids.shape[1]} positions{cached} do not fit the context of {self.config.context_length}; "
+                "pass the last ones only, with a fresh cache"
+            )
+        x = self.embedding_layer(token_ids)
+        if self.config.positions == "learned":
+            x = x + self.position_embedding_layer.embeddings[start:end]
+        x = self.dropout(x)
+        for layer, block in enumerate(self.transformer_blocks):
+            x = block(x, cache, layer)
+        x = self.layer_norm(x)
+        if self.config.tied_head:
+            return apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
+        return self.head(x)
+
+    def new_cache(self, batch_size: int = 1) -> KeyValueCache:
+        """An empty key/value cache for generating with this model."""
+        c = self.config
+        like = self.embedding_layer.embeddings.buffer
+        return KeyValueCache(c.num_layers, batch_size, c.num_heads, c.context_length, c.head_dim, like)
+
+    def generate_greedy(self, token_ids: Tensor, max_new_tokens: int) -> Tensor:
+        """Continue a sequence with the most probable token, again and again.
+
+        Args:
+            token_ids: int (1, T), T >= 1.
+            max_new_tokens: how many tokens to add.
+
+        Returns:
+            int (1, T + max_new_tokens). When the sequence outgrows the context, only its last tokens are seen.
+        """
+        return self._generate(token_ids, max_new_tokens, lambda logits: max(range(len(logits)), key=logits.__getitem__))
+
+    def generate_sample_with_temperature(
+        self, token_ids: Tensor, max_new_tokens: int, temperature: float = 1.0
+    ) -> Tensor:
+        """Continue a sequence with tokens drawn from ``softmax(logits / temperature)`` by the default generator.
+
+        Args:
+            token_ids, max_new_tokens: as for `generate_greedy`.
+            temperature: 1 samples the model's distribution, lower is more careful, 0 is greedy.
+        """
+        if not 0.0 <= temperature < math.inf:
+            raise ValueError(f"temperature must be a number of at least 0, but got {temperature}")
+        if temperature == 0.0:
+            return self.generate_greedy(token_ids, max_new_tokens)
+
+        def draw(logits: Sequence[float]) -> int:
+            highest = max(logits)
+            return random.default_generator().choice([math.exp((logit - highest) / temperature) for logit in logits])
+
+        return self._generate(token_ids, max_new_tokens, draw)
+
+    def _generate(self, token_ids: Tensor, max_new_tokens: int, pick: Callable[[Sequence[float]], int]) -> Tensor:
+        if token_ids.ndim != 2 or token_ids.shape[0] != 1 or token_ids.shape[1] < 1:
+            raise ValueError(
+                f"token_ids must have the shape (1, positions) with a position at least, but got {token_ids.shape}"
+            )
+        kind, context_length = type(token_ids.buffer), self.config.context_length
+        tokens: list[int] = token_ids.to_python()[0]
+        was_training = self.training
+        self.eval()
+        try:
+            cache = self.new_cache()
+            pending = tokens[-context_length:]
+            for _ in range(max_new_tokens):
+                if cache.length + len(pending) > context_length:  # all positions shift: what is cached no longer holds
+                    cache.reset()
+                    pending = tokens[-context_length:]
+                logits = self(Tensor(kind([pending], token_ids.dtype)), cache)
+                pending = [pick(logits.buffer[0, -1].to_python())]
+                tokens += pending
+        finally:
+            self.train(was_training)
+        return Tensor(kind([tokens], token_ids.dtype))
+
+    def _extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.config.to_dict().items())

@@ -1,0 +1,320 @@
+"""Optimizers: rules that change parameters by their gradients. No optimizer changes a gradient.
+
+Symbols: p parameter, g its gradient, η learning rate, λ weight decay, t number of updates, this one included.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import kernels
+from .buffer import Buffer
+from .dtype import DType
+from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
+from .tensor import Tensor, no_grad
+
+Named = list[tuple[str, Tensor]]
+
+
+class OptimizerState(dict[Any, Any]):
+    """A dict in which a missing key is an empty OptimizerState, and ``get(key, default)`` also stores the default."""
+
+    def __missing__(self, key: Any) -> OptimizerState:
+        self[key] = OptimizerState()
+        return self[key]  # type: ignore[no-any-return]
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value of a key, which becomes ``default`` if there is none."""
+        return self.setdefault(key, default)
+
+
+class Optimizer:
+    """Base class of optimizers.
+
+    A subclass writes `apply_single`, which computes one new parameter:
+
+        class PlainSGD(Optimizer):
+            def apply_single(self, parameter, state):
+                return parameter.detach() - 0.1 * parameter.grad
+
+    Parameters that are frozen or have no gradient are left alone; tied weights are updated once.
+
+    Args:
+        module: the Module whose parameters to update.
+
+    Attributes:
+        state: for each parameter name an `OptimizerState` with what the rule remembers, such as momentum.
+        step: how many updates were done.
+    """
+
+    slots: tuple[str, ...] = ()  # names of what the optimizer remembers, each of a parameter's shape, where it is known
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.state = OptimizerState()
+        self.step = 0
+
+    def update(self) -> None:
+        """Change the parameters, in place, by their gradients."""
+        named = [(name, p) for name, p in self.module.named_parameters(trainable_only=True) if p.grad is not None]
+        if not named:
+            return
+        self.step += 1
+        with no_grad():
+            if type(self).apply_single is Optimizer.apply_single:
+                self._update_all(named)
+                return
+            for name, parameter in named:
+                parameter.assign(self.apply_single(parameter, self.state[name]))
+
+    def apply_single(self, parameter: Tensor, state: OptimizerState) -> Tensor:
+        """Compute the new value of a parameter; for subclasses.
+
+        Args:
+            parameter: has a gradient in ``parameter.grad``.
+            state: what this method kept for this parameter; Tensors and numbers in it are saved by `save_state`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define apply_single(parameter, state)")
+
+    def _update_all(self, named: Named) -> None:
+        """Update all parameters at once, by a kernel; for the optimizers of this module."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply_single(parameter, state)")
+
+    def _slot(self, slot: str, named: Named) -> list[Buffer]:
+        """What is remembered under a name for each of the parameters: zeros at first, and where the parameter is."""
+        buffers = []
+        for name, parameter in named:
+            like, remembered = parameter.buffer, self.state[name]
+            if slot not in remembered:
+                remembered[slot] = Tensor(type(like).zeros(like.shape, like.dtype))
+            elif type(remembered[slot].buffer) is not type(like) or remembered[slot].dtype is not like.dtype:
+                remembered[slot] = matching(remembered[slot], parameter)
+            buffers.append(remembered[slot].buffer)
+        return buffers
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the module's parameters."""
+        self.module.zero_grad()
+
+    # -- keeping the state ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Buffer]:
+        """All that the optimizer remembers: ``"step"`` (a 0-d int64), and ``"<slot>.<parameter>"`` for each parameter.
+
+        The Buffers are the live ones: the next update changes them.
+        """
+        named = self.module.named_parameters(trainable_only=True)
+        for slot in self.slots:
+            self._slot(slot, named)
+        tensors = {"step": Buffer(self.step, DType.int64)}
+        for name, remembered in self.state.items():
+            for slot, value in remembered.items():
+                if isinstance(value, (bool, int, float)):
+                    tensors[f"{slot}.{name}"] = Buffer(
+                        value, DType.float64 if isinstance(value, float) else DType.int64
+                    )
+                else:
+                    tensors[f"{slot}.{name}"] = value.buffer
+        return tensors
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor | Buffer], strict: bool = True) -> None:
+        """Take over what `state_dict` gave, as copies.
+
+        Raises:
+            ValueError: a name is unknown or missing (strict), or a shape is wrong. The state is then unchanged.
+        """
+        parameters = dict(self.module.named_parameters())
+        state, step, unknown = OptimizerState(), self.step, []
+        for key, value in tensors.items():
+            buffer = value.buffer if isinstance(value, Tensor) else value
+            slot, _, name = key.partition(".")
+            if key == "step":
+                if buffer.shape != () or buffer.dtype.kind != "i" or int(buffer.item()) < 0:
+                    raise ValueError(f"the entry 'step' must be one integer of at least 0, but it is {buffer!r}")
+                step = int(buffer.item())
+            elif name not in parameters or (self.slots and slot not in self.slots):
+                unknown.append(key)
+            elif self.slots and buffer.shape != parameters[name].shape:
+                raise ValueError(
+                    f"{key}: the parameter has the shape {parameters[name].shape}, the state has {buffer.shape}"
+                )
+            elif buffer.ndim == 0 and parameters[name].ndim > 0:
+                state[name][slot] = buffer.item()  # a number that apply_single keeps
+            else:
+                state[name][slot] = Tensor(buffer.copy())
+        expected = [f"{slot}.{name}" for slot in self.slots for name, p in parameters.items() if p.requires_grad]
+        missing = [key for key in ["step", *expected] if key not in tensors]
+        if strict and unknown:
+            raise ValueError(
+                f"state that {type(self).__name__} does not have for this module: {', '.join(sorted(unknown))}"
+            )
+        if strict and missing:
+            raise ValueError(f"missing in the state of {type(self).__name__}: {', '.join(missing)}")
+        self.state, self.step = state, step
+
+    def save_state(self, file: WeightFile) -> None:
+        """Write `state_dict` to a ``.safetensors`` or ``.json`` file."""
+        write_tensors(file, self.state_dict())
+
+    def load_state(self, file_or_pairs: Weights, strict: bool = True) -> None:
+        """Take over the state in a file that `save_state` wrote, or in pairs of name and Tensor (or Buffer).
+
+        Args:
+            file_or_pairs: where the state is.
+            strict: require exactly the names of this optimizer and module; otherwise only known ones are loaded.
+
+        Raises:
+            ValueError: as `load_state_dict`; the message names the file.
+        """
+        try:
+            self.load_state_dict(named_tensors(file_or_pairs), strict)
+        except ValueError as error:
+            if isinstance(file_or_pairs, (str, os.PathLike)) and os.fspath(file_or_pairs) not in str(error):
+                raise ValueError(f"{os.fspath(file_or_pairs)}: {error}") from error
+            raise
+
+
+def _check_range(name: str, value: float, below: float = math.inf) -> float:
+    if not 0.0 <= value < below:
+        raise ValueError(f"{name} must lie in [0, {below}), but got {value}")
+    return value
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum μ, dampening τ: ``v = μ v + (1 - τ) (g + λ p); p = p - η v``.
+
+    At the first update v = g + λ p. Nesterov's form moves by ``g + λ p + μ v`` instead of v. Without momentum v is g +
+    λ p, and the decay still counts. Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html
+
+    Args:
+        module: whose parameters to update.
+        learning_rate: η; may be assigned later.
+        momentum, weight_decay, dampening, nesterov: μ, λ, τ, and whether to use Nesterov's form.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(module)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                f"Nesterov momentum needs momentum > 0 and dampening 0, but got {momentum} and {dampening}"
+            )
+        self.learning_rate = _check_range("learning_rate", learning_rate)
+        self.momentum = _check_range("momentum", momentum)
+        self.weight_decay = _check_range("weight_decay", weight_decay)
+        self.dampening = dampening
+        self.nesterov = nesterov
+        self.slots = ("velocity",) if momentum else ()
+
+    def _update_all(self, named: Named) -> None:
+        parameters = [parameter.buffer for _, parameter in named]
+        kernels.lookup(kernels.SGDStep, type(parameters[0])).forward(
+            parameters,
+            [parameter.grad.buffer for _, parameter in named],
+            self._slot("velocity", named) if self.slots else None,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            nesterov=self.nesterov,
+            weight_decays=[self.weight_decay] * len(named),
+            step=self.step,
+        )
+
+
+class Adam(Optimizer):
+    """Adam: steps of about η, whatever the scale of the gradients.
+
+    ``m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²; p = p - η (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + eps)``
+    Kingma, Ba 2014, https://arxiv.org/abs/1412.6980
+
+    Args:
+        module: whose parameters to update.
+        learning_rate: η; may be assigned later.
+        betas: (β1, β2), how slowly the running means of g and g² forget.
+        eps: keeps the division away from zero.
+    """
+
+    slots = ("first_moment", "second_moment")
+
+    def __init__(
+        self, module: Module, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        super().__init__(module)
+        self.learning_rate = _check_range("learning_rate", learning_rate)
+        self.betas = (_check_range("betas[0]", betas[0], 1.0), _check_range("betas[1]", betas[1], 1.0))
+        self.eps = _check_range("eps", eps)
+        self.weight_decay = 0.0
+
+    def _update_all(self, named: Named) -> None:
+        parameters = [parameter.buffer for _, parameter in named]
+        kernels.lookup(kernels.AdamWStep, type(parameters[0])).forward(
+            parameters,
+            [parameter.grad.buffer for _, parameter in named],
+            self._slot("first_moment", named),
+            self._slot("second_moment", named),
+            learning_rate=self.learning_rate,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decays=[self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters],
+            step=self.step,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: before Adam's step, ``p = p - η λ p``.
+
+    Only matrices (two axes or more) decay; biases and the scales of normalizations do not.
+    Loshchilov, Hutter 2017, https://arxiv.org/abs/1711.05101
+
+    Args:
+        module, learning_rate, betas, eps: as for `Adam`.
+        weight_decay: λ; may be assigned later.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(module, learning_rate, betas, eps)
+        self.weight_decay = _check_range("weight_decay", weight_decay)
+
+
+def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients by one factor, so that their global norm ``sqrt(sum of all g²)`` is at most max_norm.
+
+    Pascanu, Mikolov, Bengio 2013, https://arxiv.org/abs/1211.5063
+
+    Args:
+        parameters: a Module, or Tensors; those without a gradient do not count.
+        max_norm: positive; infinity only measures.
+
+    Returns:
+        The norm before scaling, summed in double precision. If it is not finite, the gradients are left as they are.
+    """
+    if not max_norm > 0.0:
+        raise ValueError(f"max_norm must be positive, but got {max_norm}")
+    tensors = [p for _, p in parameters.named_parameters()] if isinstance(parameters, Module) else parameters
+    unique = {id(tensor): tensor for tensor in tensors if tensor.grad is not None}.values()
+    total = 0.0
+    for tensor in unique:
+        grad = tensor.grad.buffer.cast(DType.float64)
+        total += (grad * grad).sum().item()
+    norm = math.sqrt(total)
+    if max_norm < norm < math.inf:
+        for tensor in unique:
+            tensor.grad = Tensor(tensor.grad.buffer * (max_norm / norm))
+    return norm
