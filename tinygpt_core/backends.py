@@ -163,5 +163,7 @@ class use:
     def __enter__(self) -> type[Buffer]:
         return _active[-1]
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _active[:] = [] if self._previous is None else [self._previous]

@@ -418,12 +418,16 @@ class KernelOperation(Operation):
         return result  # type: ignore[no-any-return]
 
     def backward(self, grad: Buffer) -> tuple[Gradient, ...]:
-        return self.implementation.backward(self.saved, grad)[: len(self.needs_input_grad)]  # optional inputs may be missing
+        return self.implementation.backward(self.saved, grad)[
+            : len(self.needs_input_grad)
+        ]  # optional inputs may be missing
 
 
 def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
     """The operation of a kernel has the kernel's name and says what it says."""
-    return type(kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__})
+    return type(
+        kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__}
+    )
 
 
 Linear = _kernel_operation(kernels.Linear)
@@ -438,4 +442,3 @@ Dropout = _kernel_operation(kernels.Dropout)
 Attention = _kernel_operation(kernels.Attention)
 Rotary = _kernel_operation(kernels.Rotary)
 Embedding = _kernel_operation(kernels.Embedding)
-

@@ -24,7 +24,7 @@ from .buffer.base import Buffer
 from .dtype import DType, promote_scalar
 from .kernels.composed import sum_to
 from .operations import Operation, PartialGradient
-from .shape import Shape, normalize_axes, normalize_axis, reduced_shape
+from .shape import Shape, normalize_axes, normalize_axis
 
 _numbers = count()
 _recording = [True]
@@ -37,7 +37,9 @@ class no_grad:
         self._previous = _recording[0]
         _recording[0] = False
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _recording[0] = self._previous
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,9 +103,12 @@ class GradientFunction:
         gradients = operation.backward(grad)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
-        if len(gradients) != len(self.parents):
-            if len(gradients) > len(self.parents) or any(self.parents[len(gradients) :]):
-                raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs")
+        if len(gradients) != len(self.parents) and (
+            len(gradients) > len(self.parents) or any(self.parents[len(gradients) :])
+        ):
+            raise RuntimeError(
+                f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs"
+            )
         for position, (parent, gradient) in enumerate(zip(self.parents, gradients, strict=False)):
             if parent is None or gradient is None:
                 continue
@@ -114,7 +119,9 @@ class GradientFunction:
                 continue
             shape, dtype = self.inputs[position]  # type: ignore[misc]
             if not isinstance(gradient, Buffer):
-                raise RuntimeError(f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer")
+                raise RuntimeError(
+                    f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer"
+                )
             if gradient.shape != shape:
                 gradient = self._sum_back(gradient, shape, position)
             yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
@@ -153,7 +160,9 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
             buffers.append(tensor.buffer)
             needs.append(tensor._requires_grad)
         else:
-            raise TypeError(f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)")
+            raise TypeError(
+                f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)"
+            )
     operation = operation_class(needs)
     buffer = operation.forward(*buffers, **options)
     if not isinstance(buffer, Buffer):
@@ -167,7 +176,7 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
 
 def _wrap(buffer: Buffer) -> Tensor:
     """A Tensor around a Buffer, without the checks of the constructor."""
-    tensor = object.__new__(Tensor)
+    tensor: Tensor = object.__new__(Tensor)
     tensor.buffer, tensor.grad, tensor.grad_fn, tensor._requires_grad = buffer, None, None, False
     return tensor
 
@@ -195,7 +204,7 @@ class Tensor:
         if isinstance(data, Tensor):
             data = data.buffer
         if isinstance(data, Buffer):
-            self.buffer = data if dtype is None or dtype is data.dtype else data.cast(dtype)
+            self.buffer: Buffer = data if dtype is None or dtype is data.dtype else data.cast(dtype)
         else:
             self.buffer = Buffer(data, dtype)
         self.grad: Tensor | None = None
@@ -244,9 +253,13 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if value and self.dtype.kind != "f":
-            raise RuntimeError(f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64")
+            raise RuntimeError(
+                f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64"
+            )
         if not value and self.grad_fn is not None:
-            raise RuntimeError("requires_grad can be switched off on leaves only: detach() gives a Tensor without history")
+            raise RuntimeError(
+                "requires_grad can be switched off on leaves only: detach() gives a Tensor without history"
+            )
         self._requires_grad = bool(value)
 
     def __len__(self) -> int:
@@ -267,7 +280,9 @@ class Tensor:
         return bool(self.buffer)
 
     def __repr__(self) -> str:
-        gradient = f", grad_fn={self.grad_fn.name}" if self.grad_fn else ", requires_grad=True" if self.requires_grad else ""
+        gradient = (
+            f", grad_fn={self.grad_fn.name}" if self.grad_fn else ", requires_grad=True" if self.requires_grad else ""
+        )
         where = "" if self.backend == "python" else f", backend={self.backend!r}"
         return f"Tensor({_format(self.buffer)}, shape={self.shape}, dtype={self.dtype.name}{where}{gradient})"
 
@@ -342,7 +357,10 @@ class Tensor:
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
-        sides = [value if isinstance(value, Tensor) else like._scalar(value) if like else Tensor(value) for value in (first, second)]
+        sides = [
+            value if isinstance(value, Tensor) else like._scalar(value) if like else Tensor(value)
+            for value in (first, second)
+        ]
         return apply_op(operations.Where, condition, *sides)
 
     # ---------------------------------------------------------------- arithmetic
@@ -589,7 +607,9 @@ class Tensor:
     def _may_change(self) -> None:
         if _recording[0] and self.requires_grad:
             kind = "a leaf that requires gradients" if self.is_leaf else "the result of a recorded operation"
-            raise RuntimeError(f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`")
+            raise RuntimeError(
+                f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`"
+            )
 
     def assign(self, value: Any) -> Tensor:
         """Writes `value` (a Tensor, a number or nested lists), broadcast and cast, into this Tensor's storage, unrecorded.
@@ -606,7 +626,9 @@ class Tensor:
         self._may_change()
         if isinstance(value, Tensor):
             if _recording[0] and value.requires_grad:
-                raise RuntimeError("assigning into a slice is not recorded: detach() the value, or build the result with concatenate")
+                raise RuntimeError(
+                    "assigning into a slice is not recorded: detach() the value, or build the result with concatenate"
+                )
             value = value.buffer
         self.buffer[index] = value
 
@@ -616,7 +638,7 @@ class Tensor:
             self._may_change()
         result = self._apply(operation, other)
         if result is NotImplemented:
-            return result
+            return result  # type: ignore[no-any-return]
         if result.shape != self.shape:
             raise ValueError(f"an in-place operation cannot turn shape {self.shape} into {result.shape}")
         if result.grad_fn is None:
@@ -678,7 +700,9 @@ class Tensor:
             self._accumulate(gradient.copy() if incoming_gradient is not None else gradient)
             return
         pending: dict[GradientFunction, Buffer] = {self.grad_fn: gradient}
-        owned: set[GradientFunction] = set()  # whose pending gradient only this walk knows, so that slices may add to it in place
+        owned: set[GradientFunction] = (
+            set()
+        )  # whose pending gradient only this walk knows, so that slices may add to it in place
         queue = [(-self.grad_fn.number, self.grad_fn)]
         while queue:
             _, record = heapq.heappop(queue)
@@ -716,7 +740,7 @@ class Tensor:
         kind = type(self.buffer)
         if gradient is None:
             return kind._full(self.shape, 1.0, self.dtype)
-        buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, None if isinstance(gradient, Buffer) else self.dtype)
+        buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, self.dtype)
         if buffer.shape != self.shape:
             raise RuntimeError(f"the incoming gradient has shape {buffer.shape}, but the Tensor has {self.shape}")
         self.buffer._check_backend(buffer)
@@ -742,14 +766,18 @@ class Tensor:
         """
         found = _SERIALIZED.fullmatch(text) if isinstance(text, str) else None
         if found is None:
-            raise ValueError(f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}")
+            raise ValueError(
+                f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}"
+            )
         import json
 
         words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
         try:
             data = json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], found["data"]))
         except (ValueError, KeyError, RecursionError):
-            raise ValueError(f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}") from None
+            raise ValueError(
+                f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}"
+            ) from None
         return Tensor(data, requires_grad=found["grad"] == "True")
 
 
@@ -814,7 +842,8 @@ def check_gradients(
         True. Raises AssertionError naming the first element whose gradients differ.
     """
     copies = [
-        Tensor(t.buffer.cast(DType.float64), requires_grad=True) if t.dtype.kind == "f" else Tensor(t.buffer.copy()) for t in tensors
+        Tensor(t.buffer.cast(DType.float64), requires_grad=True) if t.dtype.kind == "f" else Tensor(t.buffer.copy())
+        for t in tensors
     ]
     result = function(*copies)
     weights = Tensor(type(result.buffer).uniform(result.shape, 0.5, 1.5, DType.float64, random.Generator(0)))

@@ -57,9 +57,13 @@ def _flatten(data: Any) -> tuple[Shape, list[Any]]:
         size = len(level[0])
         for position, item in enumerate(level):
             if not isinstance(item, (list, tuple)):
-                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}")
+                raise ValueError(
+                    f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}"
+                )
             if len(item) != size:
-                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}")
+                raise ValueError(
+                    f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}"
+                )
         shape.append(size)
         level = list(chain.from_iterable(level))
     return tuple(shape), level
@@ -202,7 +206,9 @@ class Buffer:
         """
         shape = check_shape(shape)
         if flat.typecode != dtype.typecode:
-            raise TypeError(f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}")
+            raise TypeError(
+                f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}"
+            )
         if len(flat) != numel(shape):
             raise ValueError(f"{len(flat)} elements do not fill shape {shape}, which has {numel(shape)}")
         return cls._backend()._from_array(flat, shape, dtype)
@@ -224,7 +230,9 @@ class Buffer:
         return cls.full(shape, 1, dtype)
 
     @classmethod
-    def arange(cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None) -> B:
+    def arange(
+        cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None
+    ) -> B:
         """Returns start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
         if stop is None:
             start, stop = 0, start
@@ -334,7 +342,9 @@ class Buffer:
             ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not broadcast.
         """
         if any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
-            raise ValueError(f"cannot assign to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
+            raise ValueError(
+                f"cannot assign to a broadcast view of shape {self.shape}: many positions share an element; copy() it first"
+            )
         if isinstance(value, (bool, int, float)):
             value = self._full((), self.dtype.convert(value), self.dtype)
         elif not isinstance(value, Buffer):
@@ -376,7 +386,9 @@ class Buffer:
             return self._as(dtype), self._full((), dtype.convert(other), dtype)
         return None
 
-    def _arithmetic(self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = "") -> B:
+    def _arithmetic(
+        self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = ""
+    ) -> B:
         pair = self._meet(other)
         if pair is None:
             return NotImplemented  # type: ignore[no-any-return]
@@ -506,10 +518,12 @@ class Buffer:
             pair = second._meet(first)
             pair = pair and (pair[1], pair[0])
         if pair is None:
-            raise TypeError(f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}")
+            raise TypeError(
+                f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}"
+            )
         condition._check_backend(pair[0])
         broadcast_shapes(condition.shape, pair[0].shape, pair[1].shape)
-        return condition._where(*pair)
+        return condition._where(*pair)  # type: ignore[arg-type]
 
     # ---------------------------------------------------------------- reductions, products, indices
 
@@ -547,7 +561,7 @@ class Buffer:
         self._check_backend(other)
         shape = matmul_shape(self.shape, other.shape)
         dtype = promote(self.dtype, other.dtype)
-        return self._as(dtype)._matmul(other._as(dtype), shape)  # type: ignore[arg-type]
+        return self._as(dtype)._matmul(other._as(dtype), shape)
 
     __matmul__ = matmul
 
@@ -576,7 +590,9 @@ class Buffer:
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_backend(values)
         if values.shape != indices.shape + self.shape[1:]:
-            raise ValueError(f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}")
+            raise ValueError(
+                f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}"
+            )
         self._scatter_add(indices, values._as(self.dtype))
         self.version[0] += 1
         return self

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ..buffer.base import Buffer
 
-Gradient = Buffer | Callable[[], Buffer] | None
+Gradient: TypeAlias = "Buffer | Callable[[], Buffer] | None"
 K = TypeVar("K", bound="Kernel")
 
 _registered: dict[tuple[type[Kernel], type[Buffer]], type[Kernel]] = {}
@@ -51,6 +51,8 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
     """Returns the implementation of `kernel` for a Buffer class: the nearest registered along its bases, else the textbook one."""
     found = _found.get((kernel, buffer_class))
     if found is None:
-        found = next((_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered), kernel)
+        found = next(
+            (_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered), kernel
+        )
         _found[kernel, buffer_class] = found
     return found  # type: ignore[return-value]

@@ -52,9 +52,13 @@ class Linear(Kernel):
         require_float("linear", x=x, weight=weight, bias=bias)
         if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[0]:
             wanted = x.shape[-1] if x.ndim else "at least one axis"
-            raise ValueError(f"linear: an input of shape {x.shape} needs a weight of shape ({wanted}, out), not {weight.shape}")
+            raise ValueError(
+                f"linear: an input of shape {x.shape} needs a weight of shape ({wanted}, out), not {weight.shape}"
+            )
         if bias is not None and bias.shape != weight.shape[1:]:
-            raise ValueError(f"linear: a weight of shape {weight.shape} needs a bias of shape {weight.shape[1:]}, not {bias.shape}")
+            raise ValueError(
+                f"linear: a weight of shape {weight.shape} needs a bias of shape {weight.shape[1:]}, not {bias.shape}"
+            )
 
     @staticmethod
     def forward(x: Buffer, weight: Buffer, bias: Buffer | None = None) -> tuple[Buffer, Any]:
@@ -124,7 +128,9 @@ class CrossEntropy(Kernel):
         """Returns the targets with ignored ones replaced by 0; raises where shapes, dtypes or ids do not fit."""
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
-            raise ValueError(f"cross_entropy: logits of shape {logits.shape} need targets of shape {logits.shape[:-1]}, not {targets.shape}")
+            raise ValueError(
+                f"cross_entropy: logits of shape {logits.shape} need targets of shape {logits.shape[:-1]}, not {targets.shape}"
+            )
         if targets.dtype.kind != "i":
             raise TypeError(f"cross_entropy: targets are integer class ids, not {targets.dtype.name}")
         if ignore_index is not None:
@@ -169,7 +175,9 @@ def _normalized(x: Buffer, weight: Buffer | None, bias: Buffer | None, num_axes:
     shape = x.shape[x.ndim - num_axes :]
     for what, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
-            raise ValueError(f"{name}: an input of shape {x.shape} needs a {what} of shape {shape}, not {parameter.shape}")
+            raise ValueError(
+                f"{name}: an input of shape {x.shape} needs a {what} of shape {shape}, not {parameter.shape}"
+            )
     return shape
 
 
@@ -250,10 +258,8 @@ class GELU(Kernel):
     @staticmethod
     def forward(x: Buffer, *, approximate: str = "tanh") -> tuple[Buffer, Any]:
         GELU.check(x, approximate)
-        if approximate == "tanh":
-            t = ((x + x * x * x * GELU_CUBIC) * SQRT_2_OVER_PI).tanh()
-        else:
-            t = (x * math.sqrt(0.5)).erf()
+        cubic = (x + x * x * x * GELU_CUBIC) * SQRT_2_OVER_PI
+        t = cubic.tanh() if approximate == "tanh" else (x * math.sqrt(0.5)).erf()
         return x * (t + 1.0) * 0.5, (x, t, approximate)
 
     @staticmethod
@@ -324,7 +330,9 @@ class Attention(Kernel):
                 f"not {query.shape}, {key.shape} and {value.shape}"
             )
         if causal and query.shape[2] > key.shape[2]:
-            raise ValueError(f"causal attention: {query.shape[2]} queries need at least as many keys, not {key.shape[2]}")
+            raise ValueError(
+                f"causal attention: {query.shape[2]} queries need at least as many keys, not {key.shape[2]}"
+            )
 
     @staticmethod
     def forward(
@@ -346,7 +354,7 @@ class Attention(Kernel):
         query, key, value, probabilities, scale = saved
         of_probabilities = grad.matmul(value.transpose(2, 3))
         (of_scores,) = Softmax.backward((probabilities, 3), of_probabilities)
-        of_scores = of_scores * scale  # type: ignore[operator]
+        of_scores = of_scores * scale
         return (
             lambda: of_scores.matmul(key),
             lambda: of_scores.transpose(2, 3).matmul(query),

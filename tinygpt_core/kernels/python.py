@@ -52,7 +52,9 @@ class PythonLinear(Linear):
         rows, shape = x.rows(), (*x.shape[:-1], weight.shape[1])
         if not weight.shape[0]:
             return Linear.forward(x, weight, bias)
-        if bias is None and weight.stride[0] == 1 < weight.stride[1]:  # a transposed view, as of a tied head: its columns lie as rows
+        if (
+            bias is None and weight.stride[0] == 1 < weight.stride[1]
+        ):  # a transposed view, as of a tied head: its columns lie as rows
             y = product_transposed(rows, weight.transpose(0, 1).rows())
         else:
             y = product(rows, weight.rows(), None if bias is None else bias.values())
@@ -110,7 +112,8 @@ class PythonCrossEntropy(CrossEntropy):
     @staticmethod
     def forward(logits: Any, targets: Any, *, ignore_index: int | None = None) -> tuple[Any, Any]:
         CrossEntropy.check(logits, targets, ignore_index)
-        losses, kept = [], []
+        losses: list[float] = []
+        kept: list[tuple[list[float], float, int] | None] = []
         for row, target in zip(logits.rows(), targets.values(), strict=True):
             if target == ignore_index:
                 losses.append(0.0)
@@ -143,7 +146,9 @@ class PythonLayerNorm(LayerNorm):
     """Row by row, keeping the normalized rows and their scales."""
 
     @staticmethod
-    def forward(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
+    def forward(
+        x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
+    ) -> tuple[Any, Any]:
         shape = _normalized(x, weight, bias, num_axes, "layer_norm")
         size, scales, normal = math.prod(shape), [], []
         for row in chunks(x.values(), size) if x.numel else ():
@@ -153,7 +158,7 @@ class PythonLayerNorm(LayerNorm):
             scales.append(scale)
             normal.append([v * scale for v in centred])
         w = None if weight is None else weight.values()
-        y: list[Row] = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
+        y = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
         if bias is not None:
             b = bias.values()
             y = [list(map(add, row, b)) for row in y]
@@ -192,7 +197,7 @@ class PythonRMSNorm(RMSNorm):
             scales.append(scale)
             normal.append([v * scale for v in row])
         w = None if weight is None else weight.values()
-        y: list[Row] = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
+        y = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
         return PythonBuffer.of_rows(y, x.shape, x.dtype), (normal, scales, w, shape)
 
     @staticmethod
@@ -231,7 +236,9 @@ class PythonGELU(GELU):
         values, t, approximate = saved
         if approximate == "tanh":
             a, b = 0.5 * SQRT_2_OVER_PI, 3.0 * GELU_CUBIC
-            slopes = [0.5 * (1.0 + u) + v * (1.0 - u * u) * a * (1.0 + b * v * v) for v, u in zip(values, t, strict=True)]
+            slopes = [
+                0.5 * (1.0 + u) + v * (1.0 - u * u) * a * (1.0 + b * v * v) for v, u in zip(values, t, strict=True)
+            ]
         else:
             a, exp = 1.0 / math.sqrt(2.0 * math.pi), math.exp
             slopes = [0.5 * (1.0 + u) + v * a * exp(-0.5 * v * v) for v, u in zip(values, t, strict=True)]
@@ -242,7 +249,9 @@ class PythonAttention(Attention):
     """Head by head, over lists of rows; a query's row of scores ends where causality does."""
 
     @staticmethod
-    def forward(query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None) -> tuple[Any, Any]:
+    def forward(
+        query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None
+    ) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
         if not query.numel or not key.numel:
             y, saved = Attention.forward(query, key, value, causal=causal, scale=scale)
@@ -303,7 +312,8 @@ class PythonAdamWStep(AdamWStep):
             first = [beta1 * a + new1 * d for a, d in zip(m.values(), gradient, strict=True)]
             second = [beta2 * b + new2 * d * d for b, d in zip(v.values(), gradient, strict=True)]
             updated = [
-                keep * x - rate * a / (sqrt(b) * correction + eps) for x, a, b in zip(p.values(), first, second, strict=True)
+                keep * x - rate * a / (sqrt(b) * correction + eps)
+                for x, a, b in zip(p.values(), first, second, strict=True)
             ]
             for buffer, values in ((m, first), (v, second), (p, updated)):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
