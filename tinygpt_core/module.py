@@ -122,8 +122,9 @@ class Module:
 
     def leaf_modules(self) -> dict[str, Any]:
         """The submodules, at any depth, that contain no further module."""
-        is_leaf = lambda m, key, value: isinstance(value, Module) and not value.children()  # noqa: E731
-        return self.filter_and_map(Module.valid_child_filter, is_leaf_fn=is_leaf)
+        return self.filter_and_map(
+            Module.valid_child_filter, is_leaf_fn=lambda m, k, value: isinstance(value, Module) and not value.children()
+        )
 
     def named_modules(self, prefix: str = "") -> list[tuple[str, Module]]:
         """Pairs of dotted name and module for this module (named ``prefix``) and every submodule, parents first."""
@@ -321,8 +322,8 @@ def _suffix(file: WeightFile) -> str:
 
 
 # The safetensors format lives two floors up, because checkpoints need it beside the tokenizer and the dataset. Users
-# expect `model.save_weights(file)` all the same, so these two functions reach up, at call time only; the import contract
-# in pyproject.toml lists this one exception.
+# expect `model.save_weights(file)` all the same, so these two functions reach up, at call time only: the one exception
+# that the import contract in pyproject.toml lists.
 
 
 def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> None:
