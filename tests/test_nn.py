@@ -117,7 +117,7 @@ def test_sequential():
     model = nn.Sequential(first, Tensor.tanh, last)
     x = Tensor.normal((4, 2))
     close(model(x), last(first(x).tanh()))
-    assert len(model) == 3 and list(model)[0] is first and model[2] is last
+    assert len(model) == 3 and next(iter(model)) is first and model[2] is last
     assert [name for name, _ in model.named_parameters()] == [
         "layers.0.weights", "layers.0.bias", "layers.2.weights", "layers.2.bias",
     ]  # fmt: skip

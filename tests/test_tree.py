@@ -11,7 +11,9 @@ names = st.text("abc_", min_size=1, max_size=3)
 # No empty containers: they have no leaves, so the flat form cannot tell of them.
 trees = st.recursive(
     leaves,
-    lambda children: st.lists(children, min_size=1, max_size=3) | st.dictionaries(names, children, min_size=1, max_size=3),
+    lambda children: (
+        st.lists(children, min_size=1, max_size=3) | st.dictionaries(names, children, min_size=1, max_size=3)
+    ),
     max_leaves=8,
 )
 

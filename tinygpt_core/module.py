@@ -14,10 +14,11 @@ from typing import Any
 
 from .buffer import Buffer
 from .tensor import Tensor, no_grad
-from .tree import Tree, tree_flatten
+from .tree import tree_flatten
 
 Filter = Callable[["Module", str, Any], bool]
 Map = Callable[[Any], Any]
+Found = dict[str, Any]
 WeightFile = str | os.PathLike[str]
 Weights = WeightFile | Mapping[str, Tensor | Buffer] | Iterable[tuple[str, Tensor | Buffer]]
 
@@ -29,6 +30,10 @@ def _holds(value: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, (list, tuple)):
         return any(_holds(item, kinds) for item in value)
     return isinstance(value, kinds)
+
+
+def _is_leaf_module(module: Module, key: str, value: Any) -> bool:
+    return isinstance(value, Module) and not value.children()
 
 
 class Module:
@@ -66,7 +71,7 @@ class Module:
         """Keep Modules, and whatever Modules can be found in, under public names."""
         return not key.startswith("_") and _holds(value, (Module,))
 
-    def filter_and_map(self, filter_fn: Filter, map_fn: Map | None = None, is_leaf_fn: Filter | None = None) -> Tree:
+    def filter_and_map(self, filter_fn: Filter, map_fn: Map | None = None, is_leaf_fn: Filter | None = None) -> Found:
         """Select from the module's contents, recursively, and map what was selected.
 
         Args:
@@ -122,9 +127,7 @@ class Module:
 
     def leaf_modules(self) -> dict[str, Any]:
         """The submodules, at any depth, that contain no further module."""
-        return self.filter_and_map(
-            Module.valid_child_filter, is_leaf_fn=lambda m, k, value: isinstance(value, Module) and not value.children()
-        )
+        return self.filter_and_map(Module.valid_child_filter, None, _is_leaf_module)
 
     def named_modules(self, prefix: str = "") -> list[tuple[str, Module]]:
         """Pairs of dotted name and module for this module (named ``prefix``) and every submodule, parents first."""
@@ -283,7 +286,9 @@ def _merge(current: Any, new: Any, kind: type, name: str) -> Any:
     if isinstance(current, kind) and isinstance(new, kind):
         return new
     if isinstance(current, (Module, dict, list, tuple)) and isinstance(new, (dict, list, tuple)):
-        old = current if isinstance(current, dict) else vars(current) if isinstance(current, Module) else list(current)
+        old: Any = (
+            current if isinstance(current, dict) else vars(current) if isinstance(current, Module) else list(current)
+        )
         for place, value in new.items() if isinstance(new, dict) else enumerate(new):
             if place in old if isinstance(old, dict) else isinstance(place, int) and place < len(old):
                 old[place] = _merge(old[place], value, kind, f"{name}.{place}")

@@ -220,7 +220,7 @@ class SGD(Optimizer):
         parameters = [parameter.buffer for _, parameter in named]
         kernels.lookup(kernels.SGDStep, type(parameters[0])).forward(
             parameters,
-            [parameter.grad.buffer for _, parameter in named],
+            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
             self._slot("velocity", named) if self.slots else None,
             learning_rate=self.learning_rate,
             momentum=self.momentum,
@@ -259,7 +259,7 @@ class Adam(Optimizer):
         parameters = [parameter.buffer for _, parameter in named]
         kernels.lookup(kernels.AdamWStep, type(parameters[0])).forward(
             parameters,
-            [parameter.grad.buffer for _, parameter in named],
+            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
             self._slot("first_moment", named),
             self._slot("second_moment", named),
             learning_rate=self.learning_rate,
@@ -308,13 +308,13 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
     if not max_norm > 0.0:
         raise ValueError(f"max_norm must be positive, but got {max_norm}")
     tensors = [p for _, p in parameters.named_parameters()] if isinstance(parameters, Module) else parameters
-    unique = {id(tensor): tensor for tensor in tensors if tensor.grad is not None}.values()
+    unique = {id(tensor): (tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None}.values()
     total = 0.0
-    for tensor in unique:
-        grad = tensor.grad.buffer.cast(DType.float64)
-        total += (grad * grad).sum().item()
+    for _, grad in unique:
+        doubles = grad.cast(DType.float64)
+        total += (doubles * doubles).sum().item()
     norm = math.sqrt(total)
     if max_norm < norm < math.inf:
-        for tensor in unique:
-            tensor.grad = Tensor(tensor.grad.buffer * (max_norm / norm))
+        for tensor, grad in unique:
+            tensor.grad = Tensor(grad * (max_norm / norm))
     return norm

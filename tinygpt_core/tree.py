@@ -79,7 +79,7 @@ def tree_map(fn: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: IsLeaf | 
     Raises:
         ValueError: a tree of ``rest`` lacks a place of ``tree``.
     """
-    if is_leaf is not None and is_leaf(tree) or not isinstance(tree, (dict, list, tuple)):
+    if not isinstance(tree, (dict, list, tuple)) or (is_leaf is not None and is_leaf(tree)):
         return fn(tree, *rest)
 
     def at(key: Any) -> list[Tree]:

@@ -151,12 +151,13 @@ class GPT(Module):
         super().__init__()
         if not isinstance(config, GPTConfig):
             length = config if max_seq_length is None else max_seq_length
-            arguments = (vocab_size, length, num_layers, num_heads, embedding_dim)
-            if None in arguments or not isinstance(length, int):
+            sizes: Any = (vocab_size, length, num_layers, num_heads, embedding_dim)
+            if None in sizes:
                 raise TypeError(
                     "GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim"
                 )
-            config = GPTConfig(*arguments, activation="relu", attention_bias=False, tied_head=False)
+            tinygpt: Any = {"activation": "relu", "attention_bias": False, "tied_head": False}
+            config = GPTConfig(*sizes, **tinygpt)
         elif (vocab_size, num_layers, num_heads, embedding_dim, max_seq_length) != (None,) * 5:
             raise TypeError("GPT takes either a GPTConfig or sizes, not both")
         self.config = config

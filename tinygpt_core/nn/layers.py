@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from .. import operations, random
 from ..module import Module
@@ -314,11 +315,8 @@ class MLP(Module):
         activation_function(activation_fn)  # an unknown name raises here rather than at the first call
         self.activation_fn = activation_fn
         sizes = [input_dims, *hidden_dims]
-        stds = [std] * (len(sizes) - 2) + [output_std]
-        self.layers = [
-            FullyConnectedLayer(*pair, bias, std=layer_std)
-            for pair, layer_std in zip(zip(sizes, sizes[1:], strict=False), stds, strict=False)
-        ]
+        stds = [std] * (len(hidden_dims) - 1) + [output_std]
+        self.layers = [FullyConnectedLayer(*pair, bias, std=s) for pair, s in zip(pairwise(sizes), stds, strict=False)]
 
     def __call__(self, x: Tensor) -> Tensor:
         activation = ACTIVATION_FUNCTIONS[self.activation_fn]
