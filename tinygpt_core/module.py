@@ -23,13 +23,9 @@ WeightFile = str | os.PathLike[str]
 Weights = WeightFile | Mapping[str, Tensor | Buffer] | Iterable[tuple[str, Tensor | Buffer]]
 
 
-def _holds(value: Any, kinds: tuple[type, ...]) -> bool:
+def _holds(value: Any, *kinds: type) -> bool:
     """Whether a value is of one of these kinds, or a container with such a value somewhere inside."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_holds(item, kinds) for item in value)
-    return isinstance(value, kinds)
+    return any(isinstance(leaf, kinds) for _, leaf in tree_flatten(value))
 
 
 def _is_leaf_module(module: Module, key: str, value: Any) -> bool:
@@ -58,7 +54,7 @@ class Module:
     @staticmethod
     def valid_parameter_filter(module: Module, key: str, value: Any) -> bool:
         """Keep Tensors, and whatever Tensors can be found in, under public names."""
-        return not key.startswith("_") and _holds(value, (Tensor, Module))
+        return not key.startswith("_") and _holds(value, Tensor, Module)
 
     @staticmethod
     def trainable_parameter_filter(module: Module, key: str, value: Any) -> bool:
@@ -69,7 +65,7 @@ class Module:
     @staticmethod
     def valid_child_filter(module: Module, key: str, value: Any) -> bool:
         """Keep Modules, and whatever Modules can be found in, under public names."""
-        return not key.startswith("_") and _holds(value, (Module,))
+        return not key.startswith("_") and _holds(value, Module)
 
     def filter_and_map(self, filter_fn: Filter, map_fn: Map | None = None, is_leaf_fn: Filter | None = None) -> Found:
         """Select from the module's contents, recursively, and map what was selected.
@@ -173,10 +169,9 @@ class Module:
 
         def mapped(tensor: Tensor) -> Tensor:
             if id(tensor) not in results:
-                result = map_fn(tensor)
+                result = results[id(tensor)] = map_fn(tensor)
                 if isinstance(result, Tensor) and result is not tensor:
                     result.requires_grad = tensor.requires_grad and result.dtype.is_floating
-                results[id(tensor)] = result
             return results[id(tensor)]
 
         with no_grad():
@@ -193,12 +188,10 @@ class Module:
         for module in self.modules() if recurse else [self]:
             for key, attribute in vars(module).items():
                 for name, leaf in tree_flatten(attribute, key):
-                    if key.startswith("_") or not isinstance(leaf, Tensor):
-                        continue
                     matches = {key, name} if wanted is None else {key, name} & wanted
-                    if matches and (leaf.dtype.is_floating or not value):
-                        leaf.requires_grad = value
-                    found |= matches
+                    if matches and not key.startswith("_") and isinstance(leaf, Tensor):
+                        leaf.requires_grad = value and leaf.dtype.is_floating
+                        found |= matches
         if strict and wanted is not None and (unknown := wanted - found):
             raise KeyError(f"{type(self).__name__} has no parameter named {', '.join(sorted(unknown))}")
 
@@ -304,10 +297,10 @@ def _merge(current: Any, new: Any, kind: type, name: str) -> Any:
 
 def matching(value: Tensor | Buffer, like: Tensor) -> Tensor:
     """The value as a Tensor of the dtype and on the backend of another Tensor."""
-    buffer = value.buffer if isinstance(value, Tensor) else value
+    buffer = Tensor(value).buffer
     if type(buffer) is not type(like.buffer):
         buffer = buffer.to(like.buffer.backend)
-    return Tensor(buffer if buffer.dtype is like.dtype else buffer.cast(like.dtype))
+    return Tensor(buffer, like.dtype)
 
 
 def named_tensors(source: Any) -> dict[str, Tensor | Buffer]:
