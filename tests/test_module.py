@@ -70,7 +70,7 @@ def test_update_replaces_only_what_it_is_given():
     changed = [name for name, tensor in flat(module.parameters()) if tensor is new]
     assert changed == ["listed.1", "table.left", "layers.0.bias"]
     assert isinstance(module.layers, tuple) and "unknown" not in module
-    with pytest.raises(TypeError, match="Everything.tensor"):
+    with pytest.raises(TypeError, match=r"Everything\.tensor"):
         module.update({"tensor": 3.0})
 
 
@@ -183,7 +183,7 @@ def test_weights_survive_a_file(tmp_path, suffix):
 def test_strict_loading():
     linear, bare = FullyConnectedLayer(2, 1), FullyConnectedLayer(2, 1, bias=False)
     before = linear.weights.to_python()
-    with pytest.raises(ValueError, match="no weights for .*bias"):
+    with pytest.raises(ValueError, match=r"no weights for .*bias"):
         linear.load_weights(flat(bare.parameters()))
     with pytest.raises(ValueError, match="does not have: bias"):
         bare.load_weights(flat(linear.parameters()))
@@ -204,7 +204,7 @@ def test_bad_files(tmp_path):
         linear.save_weights(tmp_path / "weights.pkl")
     for text in ("", "[1]", '{"weights": 3}', '{"weights": "__import__(1)"}', "[" * 100_000):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(ValueError, match="bad.json"):
+        with pytest.raises(ValueError, match=r"bad\.json"):
             linear.load_weights(tmp_path / "bad.json")
 
 
