@@ -125,7 +125,10 @@ def test_filter_and_map():
 
 def test_freeze_and_unfreeze():
     mlp = MLP(2, [3, 1], "relu")
-    trainable = lambda: [name for name, _ in flat(mlp.trainable_parameters())]
+
+    def trainable():
+        return [name for name, _ in flat(mlp.trainable_parameters())]
+
     everything = trainable()
     mlp.freeze()
     assert mlp.trainable_parameters() == {"layers": [{}, {}]} and mlp.num_parameters(trainable_only=True) == 0
