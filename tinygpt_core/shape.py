@@ -21,6 +21,10 @@ Shape = tuple[int, ...]
 Index = tuple["int | slice", ...]
 
 
+class ShapeError(ValueError, RuntimeError):
+    """Shapes that do not fit. Both a ValueError, as in Python and NumPy, and a RuntimeError, as in PyTorch and TinyGPT."""
+
+
 def numel(shape: Sequence[int]) -> int:
     """Returns how many elements an array of `shape` has: the product of its axes, 1 for no axes."""
     return prod(shape)
@@ -74,14 +78,14 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     """Returns the shape that all `shapes` broadcast to: aligned on their last axes, sizes must agree or be 1 (or be missing).
 
     Raises:
-        ValueError: naming the axis that disagrees, with the shapes aligned.
+        ShapeError: naming the axis that disagrees, with the shapes aligned.
     """
     depth = max(map(len, shapes), default=0)
     result = []
     for axis in range(-depth, 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
         if len(sizes) > 1:
-            raise ValueError(
+            raise ShapeError(
                 f"shapes {' and '.join(map(str, shapes))} do not broadcast: axis {axis} has sizes "
                 f"{' and '.join(map(str, sorted(sizes)))}, which are neither equal nor 1:\n{aligned(*shapes)}"
             )
@@ -124,7 +128,7 @@ def permutation(axes: Any, ndim: int) -> Shape:
 
 
 def reshaped(shape: Shape, new_shape: Any) -> Shape:
-    """Returns `new_shape` with a -1 replaced by what is left; raises ValueError where the numbers of elements differ."""
+    """Returns `new_shape` with a -1 replaced by what is left; raises ShapeError where the numbers of elements differ."""
     wanted = tuple(map(as_index, new_shape)) if isinstance(new_shape, (tuple, list)) else (as_index(new_shape),)
     total = numel(shape)
     if wanted.count(-1) == 1:
@@ -132,7 +136,7 @@ def reshaped(shape: Shape, new_shape: Any) -> Shape:
         if known and total % known == 0:
             wanted = tuple(total // known if size == -1 else size for size in wanted)
     if any(size < 0 for size in wanted) or numel(wanted) != total:
-        raise ValueError(f"cannot reshape {shape} ({total} elements) to {new_shape}")
+        raise ShapeError(f"cannot reshape {shape} ({total} elements) to {new_shape}")
     return wanted
 
 
@@ -167,13 +171,13 @@ def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
     """Returns strides that show `shape` broadcast to `new_shape`: stretched and added axes get stride 0.
 
     Raises:
-        ValueError: `shape` does not broadcast to `new_shape`.
+        ShapeError: `shape` does not broadcast to `new_shape`.
     """
     extra = len(new_shape) - len(shape)
     if extra < 0 or any(
         size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)
     ):
-        raise ValueError(
+        raise ShapeError(
             f"cannot expand {shape} to {new_shape}: only axes of size 1 stretch:\n{aligned(shape, new_shape)}"
         )
     return (0,) * extra + tuple(
@@ -232,13 +236,13 @@ def slice_strides(shape: Shape, stride: Shape, index: Index) -> tuple[Shape, Sha
 
 
 def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
-    """Returns the shape of arrays joined along `axis`; raises ValueError naming the first that does not fit."""
+    """Returns the shape of arrays joined along `axis`; raises ShapeError naming the first that does not fit."""
     first = shapes[0]
     for position, shape in enumerate(shapes):
         if len(shape) != len(first) or any(
             a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
         ):
-            raise ValueError(
+            raise ShapeError(
                 f"cannot concatenate along axis {axis}: operand {position} has shape {shape}, operand 0 has {first}; "
                 f"all other axes must agree"
             )
@@ -249,12 +253,12 @@ def matmul_shape(first: Shape, second: Shape) -> Shape:
     """Returns the shape of a (batched) matrix product: (…, n, k) by (…, k, m) gives (…, n, m), batch axes broadcast.
 
     Raises:
-        ValueError: an operand without two axes, or inner sizes that differ.
+        ShapeError: an operand without two axes, or inner sizes that differ.
     """
     if len(first) < 2 or len(second) < 2:
-        raise ValueError(f"a matrix product needs at least two axes on either side, not {first} and {second}")
+        raise ShapeError(f"a matrix product needs at least two axes on either side, not {first} and {second}")
     if first[-1] != second[-2]:
-        raise ValueError(
+        raise ShapeError(
             f"cannot multiply {first} by {second}: the last axis of the first ({first[-1]}) must equal the last but one of the "
             f"second ({second[-2]})"
         )

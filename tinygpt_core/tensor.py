@@ -24,7 +24,7 @@ from .buffer.base import Buffer
 from .dtype import DType, promote_scalar
 from .kernels.composed import sum_to
 from .operations import Operation, PartialGradient
-from .shape import Shape, normalize_axes, normalize_axis
+from .shape import Shape, ShapeError, normalize_axes, normalize_axis
 
 _numbers = count()
 _recording = [True]
@@ -261,6 +261,15 @@ class Tensor:
                 "requires_grad can be switched off on leaves only: detach() gives a Tensor without history"
             )
         self._requires_grad = bool(value)
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        if self.grad_fn is not None:
+            raise RuntimeError(
+                "only leaves can be deep-copied: the result of a recorded operation is part of its graph; detach() it"
+            )
+        copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
+        copy.grad = None if self.grad is None else Tensor(self.grad.buffer.copy())
+        return copy
 
     def __len__(self) -> int:
         return len(self.buffer)
@@ -782,10 +791,6 @@ class Tensor:
 
 
 _SERIALIZED = re.compile(r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)")
-
-
-class ShapeError(ValueError, RuntimeError):
-    """Shapes that do not fit. Both a ValueError, as in Python and NumPy, and a RuntimeError, as in PyTorch and TinyGPT."""
 
 
 def _format(buffer: Buffer, edge: int = 3, limit: int = 200) -> str:

@@ -290,6 +290,9 @@ class Buffer:
         kind = backends.get(backend)
         return self if type(self) is kind else kind._from_array(self._to_array(), self.shape, self.dtype)
 
+    def __deepcopy__(self: B, memo: Any) -> B:
+        return self._copy()
+
     def copy(self: B) -> B:
         """Returns a contiguous copy with a storage of its own."""
         return self._copy()

@@ -11,7 +11,7 @@ from typing import Any
 from .. import random
 from ..buffer.base import Buffer
 from ..dtype import DType
-from ..shape import Shape, normalize_axis
+from ..shape import Shape, ShapeError, normalize_axis
 from .base import Gradient, Kernel
 
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
@@ -52,11 +52,11 @@ class Linear(Kernel):
         require_float("linear", x=x, weight=weight, bias=bias)
         if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[0]:
             wanted = x.shape[-1] if x.ndim else "at least one axis"
-            raise ValueError(
+            raise ShapeError(
                 f"linear: an input of shape {x.shape} needs a weight of shape ({wanted}, out), not {weight.shape}"
             )
         if bias is not None and bias.shape != weight.shape[1:]:
-            raise ValueError(
+            raise ShapeError(
                 f"linear: a weight of shape {weight.shape} needs a bias of shape {weight.shape[1:]}, not {bias.shape}"
             )
 
@@ -128,7 +128,7 @@ class CrossEntropy(Kernel):
         """Returns the targets with ignored ones replaced by 0; raises where shapes, dtypes or ids do not fit."""
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
-            raise ValueError(
+            raise ShapeError(
                 f"cross_entropy: logits of shape {logits.shape} need targets of shape {logits.shape[:-1]}, not {targets.shape}"
             )
         if targets.dtype.kind != "i":
@@ -171,11 +171,11 @@ def _normalized(x: Buffer, weight: Buffer | None, bias: Buffer | None, num_axes:
     """Returns the last `num_axes` axes of x; raises where the parameters do not have exactly that shape."""
     require_float(name, x=x, weight=weight, bias=bias)
     if not 1 <= num_axes <= x.ndim:
-        raise ValueError(f"{name}: cannot normalize over {num_axes} axes of an input of shape {x.shape}")
+        raise ShapeError(f"{name}: cannot normalize over {num_axes} axes of an input of shape {x.shape}")
     shape = x.shape[x.ndim - num_axes :]
     for what, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
-            raise ValueError(
+            raise ShapeError(
                 f"{name}: an input of shape {x.shape} needs a {what} of shape {shape}, not {parameter.shape}"
             )
     return shape
@@ -325,12 +325,12 @@ class Attention(Kernel):
         require_float("attention", query=query, key=key, value=value)
         fits = query.ndim == key.ndim == 4 and key.shape == value.shape and query.shape[:2] == key.shape[:2]
         if not fits or query.shape[3] != key.shape[3]:
-            raise ValueError(
+            raise ShapeError(
                 f"attention needs a query (batch, heads, T, size) with keys and values (batch, heads, S, size), "
                 f"not {query.shape}, {key.shape} and {value.shape}"
             )
         if causal and query.shape[2] > key.shape[2]:
-            raise ValueError(
+            raise ShapeError(
                 f"causal attention: {query.shape[2]} queries need at least as many keys, not {key.shape[2]}"
             )
 
@@ -374,7 +374,7 @@ class Rotary(Kernel):
         """Returns cosines and sines of shape (T, D / 2); raises ValueError for a shape that has none."""
         require_float("rotary", x=x)
         if x.ndim != 4 or x.shape[3] % 2:
-            raise ValueError(f"rotary needs an input (batch, heads, positions, an even size), not {x.shape}")
+            raise ShapeError(f"rotary needs an input (batch, heads, positions, an even size), not {x.shape}")
         half = x.shape[3] // 2
         frequencies = [base ** (-i / half) for i in range(half)]
         angles = [(positions_start + t) * f for t in range(x.shape[2]) for f in frequencies]
@@ -407,7 +407,7 @@ class Embedding(Kernel):
         """Raises unless the weight is a float matrix and every index an id of one of its rows."""
         require_float("embedding", weight=weight)
         if weight.ndim != 2:
-            raise ValueError(f"embedding: a weight has two axes (ids, size), not shape {weight.shape}")
+            raise ShapeError(f"embedding: a weight has two axes (ids, size), not shape {weight.shape}")
         try:
             indices._check_indices(weight.shape[0])
         except IndexError as problem:
