@@ -97,7 +97,8 @@ class Layout(NamedTuple):
         """Returns the view of `base`, a Buffer or a NumPy array."""
         for name, option in self.steps:
             if name == "slice":
-                base = base[option]
+                # With ints alone NumPy would give a number, with `...` it gives a view without axes.
+                base = base[option] if isinstance(base, Buffer) else base[(*option, ...)]
             elif name == "permute":
                 base = base.permute(option) if isinstance(base, Buffer) else np.transpose(base, option)
             else:
