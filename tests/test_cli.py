@@ -1,0 +1,336 @@
+"""The command line as a real process: `python -S -m tinygpt_core ...`, with nothing but the standard library."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ["--steps", "6", "--layers", "1", "--heads", "2", "--embedding-dim", "8", "--context-length", "8", "--batch-size", "2",
+        "--eval-every", "3", "--eval-batches", "1", "--checkpoint-every", "3"]  # fmt: skip
+WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
+
+
+def environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def tinygpt(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-S", "-m", "tinygpt_core", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a small corpus and one finished run, `runs/tiny`."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "words.txt").write_text(WORDS)
+    (place / "prose.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    result = tinygpt("train", "names", "--data", "words.txt", "--out", "runs/tiny", *TINY, cwd=place)
+    assert result.returncode == 0, result.stderr
+    (place / "printed.txt").write_text(result.stdout)
+    return place
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
+    """One line on the error stream that holds the words, and nothing else."""
+    assert result.returncode == code, (result.stdout, result.stderr)
+    assert re.fullmatch(r"tinygpt: error: [^\n]+\n", result.stderr), result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+# ---- train
+
+
+def test_train_identifiers_with_nothing_installed(tmp_path: Path) -> None:
+    result = tinygpt("train", *TINY, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "runs" / "latest"
+    assert run.resolve().name.startswith("identifiers-")
+    assert "20 samples" in result.stdout and "unigram entropy" in result.stdout
+    assert f"generate {os.path.join('runs', run.resolve().name)}" in result.stdout
+
+
+def test_a_run_holds_its_files(place: Path) -> None:
+    names = {path.name for path in (place / "runs" / "tiny").iterdir()}
+    assert names == {"config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json", "log.jsonl"}
+    assert (place / "runs" / "latest" / "state.json").exists()
+
+
+def test_the_log_has_one_object_a_step_and_one_a_validation(place: Path) -> None:
+    lines = [json.loads(line) for line in (place / "runs" / "tiny" / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    validations = [line for line in lines if "val_loss" in line]
+    assert len(steps) + len(validations) == len(lines)
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in validations] == [3, 6]
+    assert all(set(line) == {"step", "loss", "learning_rate", "tokens", "seconds"} for line in steps)
+    assert all(set(line) == {"step", "val_loss"} for line in validations)
+    assert all(line["seconds"] > 0 and line["tokens"] > 0 and line["learning_rate"] > 0 for line in steps)
+
+
+def test_a_pipe_gets_plain_lines(place: Path) -> None:
+    printed = (place / "printed.txt").read_text()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", printed)
+    assert re.search(r"^step +6/6  loss \d\.\d+  [\d,]+ tokens/s", printed, re.MULTILINE)
+    assert re.search(r"^step +6/6  validation loss \d", printed, re.MULTILINE)
+
+
+def test_a_terminal_gets_one_line_redrawn(place: Path) -> None:
+    parent, child = pty.openpty()
+    command = [sys.executable, "-S", "-m", "tinygpt_core", "train", "names", "--data", "words.txt", "--out", "runs/terminal", *TINY]
+    process = subprocess.Popen(command, cwd=place, env=environment(), stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    shown = b""
+    while select.select([parent], [], [], 60)[0]:
+        try:
+            shown += os.read(parent, 65536)
+        except OSError:  # Linux's way to say that the other side was closed
+            break
+    os.close(parent)
+    assert process.wait(60) == 0
+    assert re.search(rb"\rstep +6/6  loss \d\.\d+  [\d,]+ tokens/s  0:00 left[^\r\n]*\x1b\[K\r\n", shown), shown
+    assert b"20 samples" in shown
+
+
+def test_quiet_shows_only_the_result(place: Path) -> None:
+    result = tinygpt("train", "names", "--data", "words.txt", "--out", "runs/quiet", "--quiet", *TINY, cwd=place)
+    assert result.returncode == 0 and "tokens/s" not in result.stdout and "20 samples" in result.stdout
+
+
+def test_any_text_file_is_a_stream(place: Path) -> None:
+    result = tinygpt("train", "--data", "prose.txt", "--out", "runs/prose", *TINY, cwd=place)
+    assert result.returncode == 0, result.stderr
+    assert "a sample at temperature" in result.stdout
+    result = tinygpt("generate", "runs/prose", "--prompt", "the ", "--tokens", "30", "--seed", "1", cwd=place)
+    assert result.returncode == 0 and result.stdout.startswith("the ") and len(result.stdout) == 4 + 30 + 1
+
+
+def test_byte_pair_tokens(place: Path) -> None:
+    result = tinygpt("train", "--data", "prose.txt", "--tokenizer", "bpe", "--vocab-size", "280", "--out", "runs/bpe", *TINY, cwd=place)
+    assert result.returncode == 0, result.stderr
+    assert "of 280 kinds" in result.stdout
+
+
+def test_two_runs_with_one_seed_are_the_same(place: Path) -> None:
+    result = tinygpt("train", "names", "--data", "words.txt", "--out", "runs/again", *TINY, cwd=place)
+    assert result.returncode == 0
+    one, two = (json.loads((place / "runs" / name / "state.json").read_text()) for name in ("tiny", "again"))
+    assert one == two  # it holds the digests of the weights and of the optimizer
+
+
+# ---- resume
+
+
+def test_resume_goes_on_with_more_steps(place: Path) -> None:
+    arguments = ("names", "--data", "words.txt", "--out", "runs/longer", *TINY)
+    assert tinygpt("train", *arguments, cwd=place).returncode == 0
+    result = tinygpt("train", "--resume", "runs/longer", "--steps", "9", cwd=place)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (place / "runs" / "longer" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--learning-rate", "0.1"], ["--learning-rate", "--steps"]),
+        (["names"], ["corpus 'names'"]),
+        (["--out", "elsewhere"], ["--out"]),
+        (["--steps", "2"], ["steps", "6"]),
+    ],
+)
+def test_resume_refuses_other_settings(place: Path, arguments: list[str], words: list[str]) -> None:
+    before = snapshot(place / "runs" / "tiny")
+    assert_refused(tinygpt("train", "--resume", "runs/tiny", *arguments, cwd=place), *words)
+    assert snapshot(place / "runs" / "tiny") == before
+
+
+def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(place: Path) -> None:
+    arguments = ["train", "names", "--data", "words.txt", "--out", "runs/stopped", *TINY, "--steps", "100000", "--eval-every", "0"]
+    command = [sys.executable, "-S", "-m", "tinygpt_core", *arguments]
+    process = subprocess.Popen(
+        command, cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # pytest in the background ignores it
+    )  # fmt: skip
+    log = place / "runs" / "stopped" / "log.jsonl"
+    wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= 4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    step = json.loads((place / "runs" / "stopped" / "state.json").read_text())["step"]
+    assert errors.startswith(f"tinygpt: error: stopped by Ctrl-C at step {step},") and errors.count("\n") == 1
+    assert "train --resume runs/stopped" in errors
+    assert log.read_bytes().count(b"\n") == step
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "the process under test did not get that far"
+        time.sleep(0.01)
+
+
+# ---- generate
+
+
+def test_generate_documents_one_a_line(place: Path) -> None:
+    result = tinygpt("generate", "runs/latest", "--prompt", "get", "--count", "5", "--tokens", "12", "--seed", "3", cwd=place)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 5 and all(line.startswith("get") and len(line) <= 15 for line in lines)
+    again = tinygpt("generate", "runs/latest", "--prompt", "get", "--count", "5", "--tokens", "12", "--seed", "3", cwd=place)
+    assert again.stdout == result.stdout
+
+
+def test_generate_greedily(place: Path) -> None:
+    result = tinygpt("generate", "runs/tiny", "--temperature", "0", "--count", "2", "--top-k", "1", "--top-p", "0.5", cwd=place)
+    first, second = result.stdout.splitlines()
+    assert first == second
+
+
+def test_generate_is_quiet_when_its_reader_leaves(place: Path) -> None:
+    command = f"'{sys.executable}' -S -m tinygpt_core generate runs/tiny --count 2000 --tokens 5 | head -n 1"
+    result = subprocess.run(["sh", "-c", command], cwd=place, env=environment(), capture_output=True, encoding="utf-8", timeout=60)
+    assert result.stdout.count("\n") == 1 and result.stderr == ""
+
+
+# ---- the rest
+
+
+def test_backends(tmp_path: Path) -> None:
+    result = tinygpt("backends", cwd=tmp_path)
+    assert result.returncode == 0 and re.search(r"^python ", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["backends"], ["spec"]])
+def test_help(tmp_path: Path, command: list[str]) -> None:
+    result = tinygpt(*command, "--help", cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.startswith("usage: tinygpt")
+    options = re.findall(r"^  (--[a-z-]+)[^\n]*(?:\n {20,}[^\n]*)*", result.stdout, re.MULTILINE)
+    texts = re.findall(r"^  --[a-z-]+[^\n]*(?:\n {20,}[^\n]*)*", result.stdout, re.MULTILINE)
+    without = [o for o, text in zip(options, texts, strict=True) if "default" not in text and o != "--resume"]
+    assert not without, f"no default is stated for {without}"
+
+
+def test_spec_without_pytest_says_what_to_install(tmp_path: Path) -> None:
+    assert_refused(tinygpt("spec", "--backend", "python", cwd=tmp_path), "pip install", code=1)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["COMMAND"]),
+        (["fly"], ["fly"]),
+        (["train", "nonsense"], ["nonsense", "identifiers"]),
+        (["train", "--preset", "nonsense"], ["nonsense", "identifiers"]),
+        (["train", "--backend", "nonsense"], ["nonsense", "python"]),
+        (["train", "--nonsense"], ["--nonsense"]),
+        (["train", "--steps", "0"], ["--steps", "0"]),
+        (["train", "--steps", "ten"], ["--steps", "ten"]),
+        (["train", "--batch-size", "-1"], ["--batch-size"]),
+        (["train", "--heads", "3"], ["--embedding-dim", "--heads"]),
+        (["train", "--learning-rate", "nan"], ["--learning-rate", "nan"]),
+        (["train", "--learning-rate", "0"], ["--learning-rate"]),
+        (["train", "--dropout", "1"], ["--dropout"]),
+        (["train", "--seed", "-1"], ["--seed"]),
+        (["train", "--tokenizer", "words"], ["--tokenizer", "bpe"]),
+        (["train", "--data", "missing.txt"], ["missing.txt"]),
+        (["train", "--data", "empty.txt"], ["empty"]),
+        (["train", "names", "--data", "empty.txt"], ["empty"]),
+        (["train", "--data", "short.txt", "--context-length", "64"], ["64"]),
+        (["train", "--data", "binary.bin"], ["binary.bin", "UTF-8"]),
+        (["train", "--data", "."], ["irectory"]),
+        (["train", "--data", "prose.txt", "--out", "words.txt/run"], ["words.txt"]),
+        (["train", "--data", "prose.txt", "--out", "words.txt"], ["words.txt"]),
+        (["train", "--data", "prose.txt", "--out", "used"], ["used", "not empty"]),
+        (["train", "--resume", "missing"], ["missing"]),
+        (["train", "--resume", "used"], ["used"]),
+        (["generate", "missing"], ["missing"]),
+        (["generate", "used"], ["used"]),
+        (["generate", "runs/tiny", "--tokens", "-1"], ["tokens"]),
+        (["generate", "runs/tiny", "--count", "-1"], ["--count"]),
+        (["generate", "runs/tiny", "--temperature", "-1"], ["temperature"]),
+        (["generate", "runs/tiny", "--temperature", "inf"], ["temperature"]),
+        (["generate", "runs/tiny", "--top-k", "0"], ["top_k"]),
+        (["generate", "runs/tiny", "--top-p", "1.5"], ["top_p"]),
+        (["generate", "runs/tiny", "--seed", "-1"], ["seed"]),
+        (["generate", "runs/tiny", "--prompt", "日本"], ["日"]),
+        (["generate", "runs/tiny", "--backend", "nonsense"], ["nonsense"]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)
+def test_bad_input_gets_one_clear_line(place: Path, arguments: list[str], words: list[str]) -> None:
+    (place / "empty.txt").write_text("")
+    (place / "short.txt").write_text("too short")
+    (place / "binary.bin").write_bytes(bytes(range(128, 256)) * 10)
+    (place / "used").mkdir(exist_ok=True)
+    (place / "used" / "diary.txt").write_text("dear diary")
+    before = snapshot(place)
+    assert_refused(tinygpt(*arguments, cwd=place), *words)
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "tampered", "newer", "nonsense", "setting", "missing"])
+@pytest.mark.parametrize("command", [["generate", "damaged"], ["train", "--resume", "damaged", "--steps", "8"]])
+def test_a_damaged_run_is_refused(place: Path, tmp_path: Path, damage: str, command: list[str]) -> None:
+    run = tmp_path / "damaged"
+    run.mkdir()
+    for name, content in snapshot(place / "runs" / "tiny").items():
+        (run / name).write_bytes(content)
+    model = (run / "model.safetensors").read_bytes()
+    config = json.loads((run / "config.json").read_text())
+    if damage == "truncated":
+        (run / "model.safetensors").write_bytes(model[:-7])
+    elif damage == "tampered":
+        (run / "model.safetensors").write_bytes(model[:-1] + bytes([model[-1] ^ 1]))
+    elif damage == "missing":
+        (run / "model.safetensors").unlink()
+    elif damage == "newer":
+        (run / "config.json").write_text(json.dumps(config | {"format_version": 999}))
+    elif damage == "nonsense":
+        (run / "config.json").write_text("{" * 1000)
+    elif damage == "setting":
+        config["training"]["steps"] = "many"
+        config["model"]["num_heads"] = "many"
+        (run / "config.json").write_text(json.dumps(config))
+    before = snapshot(run)
+    assert_refused(tinygpt(*command, cwd=tmp_path))
+    assert snapshot(run) == before
+
+
+def test_a_full_disk_is_a_failure(place: Path) -> None:
+    import resource
+
+    def limit() -> None:  # a file may hold 2,000 bytes, so the first checkpoint fails as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    result = tinygpt("train", "names", "--data", "words.txt", "--out", "runs/full", *TINY, cwd=place, preexec_fn=limit)
+    assert_refused(result, "File too large", code=1)
+
+
+def test_another_corpus_is_noticed_on_resume(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text(WORDS)
+    assert tinygpt("train", "names", "--data", "words.txt", "--out", "run", *TINY, cwd=tmp_path).returncode == 0
+    (tmp_path / "words.txt").write_text(WORDS + "another\n")
+    assert_refused(tinygpt("train", "--resume", "run", "--steps", "8", cwd=tmp_path), "not the text")

@@ -1,0 +1,173 @@
+"""Sampling: which index may be drawn, when generation stops, and that text comes out whole."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tinygpt_core import random
+from tinygpt_core.generation import generate, generate_ids, sample_index
+from tinygpt_core.nn.gpt import GPT, GPTConfig
+from tinygpt_core.tensor import Tensor
+from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    random.seed(5)
+    return GPT(GPTConfig(vocab_size=11, context_length=6, num_layers=2, num_heads=2, embedding_dim=8, dropout=0.5))
+
+
+def draws(logits: list[float], count: int = 300, **options: float) -> list[int]:
+    generator = random.Generator(1)
+    return [sample_index(logits, generator=generator, **options) for _ in range(count)]  # type: ignore[arg-type]
+
+
+# ---- sample_index
+
+
+def test_greedy_takes_the_first_of_the_largest() -> None:
+    assert sample_index([0.0, 3.0, 3.0, 1.0], temperature=0) == 1
+
+
+def test_draws_follow_the_probabilities() -> None:
+    counts = [draws([math.log(1), math.log(2), math.log(7)], 4000).count(index) / 4000 for index in range(3)]
+    assert counts == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
+
+
+def test_temperature_sharpens_and_flattens() -> None:
+    logits = [0.0, 1.0]
+    assert draws(logits, temperature=0.1).count(1) > draws(logits).count(1) > draws(logits, temperature=50).count(1)
+
+
+def test_top_k_and_top_p_limit_the_candidates() -> None:
+    logits = [math.log(p) for p in (0.1, 0.4, 0.2, 0.3)]
+    assert set(draws(logits, top_k=1)) == {1}
+    assert set(draws(logits, top_k=2)) == {1, 3}
+    assert set(draws(logits, top_k=99)) == {0, 1, 2, 3}
+    assert set(draws(logits, top_p=0.39)) == {1}
+    assert set(draws(logits, top_p=0.69)) == {1, 3}
+    assert set(draws(logits, top_p=1.0)) == {0, 1, 2, 3}
+    assert set(draws(logits, top_k=3, top_p=0.99)) == {1, 2, 3}
+
+
+def test_huge_and_impossible_logits() -> None:
+    assert sample_index([-math.inf, 1e300, -1e300], generator=random.Generator(1)) == 1
+
+
+@pytest.mark.parametrize("logits", [[], [math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]])
+def test_logits_that_mean_nothing_are_refused(logits: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"empty|not finite"):
+        sample_index(logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -1.0), ("temperature", math.nan), ("temperature", math.inf), ("top_k", 0), ("top_p", 0.0), ("top_p", 1.1)],
+)
+def test_settings_out_of_range_are_refused(model: GPT, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        sample_index([0.0], **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=name):
+        list(generate_ids(model, [1], tokens=1, **{name: value}))  # type: ignore[arg-type]
+
+
+# ---- generate_ids
+
+
+def test_the_cache_changes_nothing(model: GPT) -> None:
+    """Greedy ids equal those of running the whole window anew for every token."""
+    history, expected = [3, 1], []
+    window = list(history)
+    model.eval()
+    for _ in range(20):
+        if len(window) > 6:
+            window = history[-3:]
+        row = model(Tensor([window])).to_python()[0][-1]
+        expected.append(row.index(max(row)))
+        history.append(expected[-1])
+        window.append(expected[-1])
+    assert list(generate_ids(model, [3, 1], tokens=20, temperature=0)) == expected
+
+
+def test_a_prompt_longer_than_the_context_is_cropped(model: GPT) -> None:
+    long = [index % 11 for index in range(50)]
+    assert list(generate_ids(model, long, tokens=1, temperature=0)) == list(generate_ids(model, long[-6:], tokens=1, temperature=0))
+
+
+def test_generation_stops_at_the_stop_id(model: GPT) -> None:
+    free = list(generate_ids(model, [1], tokens=30, generator=random.Generator(2)))
+    stopped = list(generate_ids(model, [1], tokens=30, generator=random.Generator(2), stop_id=free[4]))
+    assert stopped == free[: free.index(free[4])]
+
+
+def test_the_mode_of_the_model_is_put_back(model: GPT) -> None:
+    for mode in (True, False):
+        model.train(mode)
+        list(generate_ids(model, [1], tokens=2))
+        assert model.training is mode
+
+
+def test_no_tokens_and_no_start(model: GPT) -> None:
+    assert list(generate_ids(model, [1], tokens=0)) == []
+    with pytest.raises(ValueError, match="at least one token"):
+        list(generate_ids(model, [], tokens=1))
+    with pytest.raises(ValueError, match="tokens"):
+        list(generate_ids(model, [1], tokens=-1))
+
+
+# ---- generate
+
+
+class Scripted:
+    """A model that gives the ids of a script, whatever it is shown."""
+
+    class config:
+        context_length = 1000
+
+    training = False
+
+    def __init__(self, script: list[int], vocab_size: int) -> None:
+        self.script, self.vocab_size, self.calls = script, vocab_size, 0
+
+    def eval(self) -> None: ...
+
+    def train(self, mode: bool) -> None: ...
+
+    def new_cache(self, batch_size: int) -> object:
+        return type("Cache", (), {"length": 0})()
+
+    def __call__(self, token_ids: Tensor, cache: object) -> Tensor:
+        logits = [0.0] * self.vocab_size
+        logits[self.script[self.calls]] = 1.0
+        self.calls += 1
+        return Tensor([[logits] * token_ids.shape[1]])
+
+
+@pytest.mark.parametrize("text", ["naïve 日本語 🙂 é", "plain", "🙂"])
+def test_characters_of_several_tokens_come_whole(text: str) -> None:
+    tokenizer = BPETokenizer(RegexPatterns.GPT4)
+    tokenizer.train("plain text", 256)  # bytes: every character beyond ASCII takes several tokens
+    script = tokenizer.encode(text)
+    pieces = list(generate(Scripted(script, 256), tokenizer, "x", tokens=len(script), temperature=0))
+    assert "".join(pieces) == text
+    assert all("\ufffd" not in piece for piece in pieces)
+
+
+def test_bytes_that_are_no_text_become_replacement_characters() -> None:
+    tokenizer = BPETokenizer(RegexPatterns.GPT4)
+    tokenizer.train("plain text", 256)
+    broken = [0xFF, 0xC3, 0xC3, 0xA9, 0x41, 0xE6, 0x97]
+    script = [tokenizer.encode("\0")[0] + byte if tokenizer.encode("\0") == [0] else byte for byte in broken]
+    pieces = list(generate(Scripted(script, 256), tokenizer, "x", tokens=len(script), temperature=0))
+    assert "".join(pieces) == bytes(broken).decode("utf-8", "replace")
+
+
+def test_a_document_begins_after_the_boundary_and_ends_at_it() -> None:
+    tokenizer = CharTokenizer.train("abc")
+    tokenizer.register_special_tokens({"<|endoftext|>": tokenizer.vocab_size})
+    boundary = tokenizer.special_tokens["<|endoftext|>"]
+    script = [*tokenizer.encode("cab"), boundary, *tokenizer.encode("aaa")]
+    model = Scripted(script, tokenizer.vocab_size)
+    assert "".join(generate(model, tokenizer, "", tokens=7, temperature=0, stop_id=boundary)) == "cab"

@@ -1,0 +1,177 @@
+"""The training loop as a library: settings, learning, accumulation, and what a run keeps."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tinygpt_core.training import (
+    PRESETS,
+    CheckpointEvent,
+    StepEvent,
+    Trainer,
+    TrainingConfig,
+    ValidationEvent,
+    load_model,
+    prepare_data,
+    unigram_entropy,
+)
+
+WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainingConfig:
+    (tmp_path / "words.txt").write_text(WORDS)
+    return replace(PRESETS["debug"][1], corpus="names", data_file=str(tmp_path / "words.txt"), seed=3)
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name: str) -> None:
+    config = PRESETS[name][1]
+    assert config.preset == name
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("steps", 2**40), ("steps", 1.5), ("steps", True), ("batch_size", -1), ("learning_rate", 0.0),
+     ("learning_rate", math.nan), ("learning_rate", math.inf), ("learning_rate", "fast"), ("dropout", 1.0), ("beta1", 1.0),
+     ("gradient_clip", 0.0), ("seed", -1), ("seed", 2**64), ("tokenizer", "words"), ("vocab_size", 10), ("corpus", None),
+     ("num_heads", 3), ("eval_every", -1)],
+)  # fmt: skip
+def test_settings_out_of_range_are_named(field: str, value: object) -> None:
+    with pytest.raises((ValueError, TypeError), match=field):
+        TrainingConfig(**{field: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=field):
+        TrainingConfig.from_dict({field: value})
+
+
+def test_unknown_settings_are_named() -> None:
+    with pytest.raises(ValueError, match="'speed'"):
+        TrainingConfig.from_dict({"speed": 1})
+
+
+# ---- data
+
+
+def test_unigram_entropy() -> None:
+    assert unigram_entropy({0: 5, 1: 5}) == pytest.approx(math.log(2))
+    assert unigram_entropy({0: 7}) == 0
+    assert unigram_entropy({0: 1, 1: 2, 2: 1}) == pytest.approx(1.5 * math.log(2))
+
+
+def test_documents_count_their_boundaries(config: TrainingConfig) -> None:
+    data = prepare_data(config)
+    assert data.is_documents
+    assert data.num_tokens == len(WORDS)  # one boundary for every line break
+    frequencies = [WORDS.count(c) / len(WORDS) for c in set(WORDS)]
+    assert data.unigram_entropy == pytest.approx(-sum(p * math.log(p) for p in frequencies))
+    assert data.tokenizer.vocab_size == len(set(WORDS))
+
+
+# ---- the loop
+
+
+def test_it_learns(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(replace(config, steps=60, learning_rate=2e-2), str(tmp_path / "run"))
+    events = list(trainer.run())
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    assert steps[0].loss == pytest.approx(math.log(trainer.data.tokenizer.vocab_size), abs=0.3)  # it begins without an opinion
+    assert sum(event.loss for event in steps[-5:]) / 5 < trainer.data.unigram_entropy
+    assert isinstance(events[-1], CheckpointEvent) and events[-1].step == 60
+
+
+def test_the_events_are_the_log(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    seen = []
+    for event in trainer.run():
+        lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+        if isinstance(event, (StepEvent, ValidationEvent)):
+            seen.append(event._asdict())
+        assert [json.loads(line) for line in lines] == seen
+    assert [e["step"] for e in seen if "val_loss" in e] == [10, 20]
+
+
+def test_accumulation_equals_one_large_batch(config: TrainingConfig, tmp_path: Path) -> None:
+    large = Trainer.start(replace(config, batch_size=6), str(tmp_path / "large"))
+    inputs, targets = large.data.training_batches.next_batch()
+    small = Trainer.start(replace(config, batch_size=2, accumulation=3), str(tmp_path / "small"))
+
+    class Replay:
+        def __init__(self, *batches: object) -> None:
+            self.batches = iter(batches)
+
+        def next_batch(self) -> object:
+            return next(self.batches)
+
+    large.data = large.data._replace(training_batches=Replay((inputs, targets)))
+    parts = [(inputs[start : start + 2], targets[start : start + 2]) for start in (0, 2, 4)]
+    small.data = small.data._replace(training_batches=Replay(*parts))
+    one, other = large.train_step(), small.train_step()
+    assert one.tokens == other.tokens
+    assert one.loss == pytest.approx(other.loss, rel=1e-6)
+    for (name, a), (_, b) in zip(large.model.named_parameters(), small.model.named_parameters(), strict=True):
+        assert a.buffer.to_array().tolist() == pytest.approx(b.buffer.to_array().tolist(), abs=2e-4), name
+
+
+def test_validation_is_the_same_each_time_and_changes_nothing(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(replace(config, dropout=0.5), str(tmp_path / "run"))
+    assert trainer.validate() == trainer.validate()
+    plain = [event.loss for event in Trainer.start(replace(config, eval_every=0), str(tmp_path / "a")).run() if isinstance(event, StepEvent)]
+    often = [event.loss for event in Trainer.start(replace(config, eval_every=1), str(tmp_path / "b")).run() if isinstance(event, StepEvent)]
+    assert plain == often
+
+
+def test_resume_in_the_same_process(config: TrainingConfig, tmp_path: Path) -> None:
+    config = replace(config, dropout=0.3, checkpoint_every=7, eval_every=0)
+    whole = [event.loss for event in Trainer.start(config, str(tmp_path / "whole")).run() if isinstance(event, StepEvent)]
+    trainer = Trainer.start(config, str(tmp_path / "half"))
+    half = []
+    for event in trainer.run():
+        if isinstance(event, StepEvent):
+            half.append(event.loss)
+            if event.step == 9:
+                break  # as if it were killed: the newest checkpoint is of step 7
+    rest = [event.loss for event in Trainer.resume(str(tmp_path / "half")).run() if isinstance(event, StepEvent)]
+    assert half[:7] + rest == whole
+
+
+def test_a_stop_is_a_checkpoint(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    for event in trainer.run():
+        if event.step == 3:
+            trainer.stop_requested = True
+    assert event == CheckpointEvent(3, str(tmp_path / "run"))
+    assert Trainer.resume(str(tmp_path / "run")).step == 3
+
+
+def test_a_used_directory_is_refused(config: TrainingConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not empty"):
+        Trainer.start(config, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]
+
+
+def test_a_model_comes_back_from_its_directory(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    list(trainer.run())
+    model, tokenizer, saved = load_model(str(tmp_path / "run"))
+    assert saved["training"] == config.to_dict()
+    assert tokenizer.encode("get_a") == trainer.data.tokenizer.encode("get_a")
+    for (name, a), (_, b) in zip(model.named_parameters(), trainer.model.named_parameters(), strict=True):
+        assert a.buffer.to_array() == b.buffer.to_array(), name
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(replace(config, checkpoint_every=0), str(tmp_path / "run"))
+    trainer.total_loss = lambda inputs, targets: Trainer.total_loss(trainer, inputs, targets) * math.inf  # type: ignore[method-assign]
+    with pytest.raises(ArithmeticError, match="learning_rate"):
+        list(trainer.run())
+    assert Trainer.resume(str(tmp_path / "run")).step == 0

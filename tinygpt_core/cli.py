@@ -1,0 +1,513 @@
+"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, backends, spec.
+
+Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C. An error is one line on the
+standard error stream; set TINYGPT_DEBUG=1 to see the traceback too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+if TYPE_CHECKING:
+    from .training import Event, Trainer, TrainingConfig
+
+RUNS = "runs"  # where runs are kept unless --out says otherwise
+LATEST = "latest"  # in RUNS: a link to the newest run there
+SAMPLES = 20
+SAMPLE_TEMPERATURE = 0.8
+RESUMABLE = ("steps", "eval_every", "checkpoint_every")  # settings that --resume may change
+
+# Every option of `train` that is a setting: field of TrainingConfig, option, type, what it is.
+SETTINGS: tuple[tuple[str, str, type, str], ...] = (
+    ("steps", "--steps", int, "updates to make"),
+    ("batch_size", "--batch-size", int, "sequences in a batch"),
+    ("accumulation", "--accumulation", int, "batches whose gradients make one update"),
+    ("context_length", "--context-length", int, "tokens the model sees at once"),
+    ("num_layers", "--layers", int, "transformer blocks"),
+    ("num_heads", "--heads", int, "attention heads in a block"),
+    ("embedding_dim", "--embedding-dim", int, "width of the model, a multiple of the heads"),
+    ("dropout", "--dropout", float, "probability of dropping an activation, at least 0 and below 1"),
+    ("learning_rate", "--learning-rate", float, "highest learning rate, reached after the warm-up"),
+    ("minimum_learning_rate", "--minimum-learning-rate", float, "learning rate at the end of the cosine"),
+    ("warmup_steps", "--warmup-steps", int, "steps over which the learning rate rises from 0"),
+    ("weight_decay", "--weight-decay", float, "AdamW's decay of matrices"),
+    ("gradient_clip", "--gradient-clip", float, "largest norm of the gradient"),
+    ("tokenizer", "--tokenizer", str, "'characters' or 'bpe'"),
+    ("vocab_size", "--vocab-size", int, "tokens of a bpe tokenizer"),
+    ("seed", "--seed", int, "of everything random"),
+    ("eval_every", "--eval-every", int, "steps between validations, 0 for none"),
+    ("eval_batches", "--eval-batches", int, "batches in a validation"),
+    ("checkpoint_every", "--checkpoint-every", int, "steps between checkpoints, 0 for one at the end only"),
+)
+
+
+class UsageError(ValueError):
+    """The command line makes no sense; the message says why."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: the arguments after the command's name; default: those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not end a run
+    try:
+        arguments = build_parser().parse_args(argv)
+        code: int = arguments.command(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit as finished:  # argparse, after --help and --version
+        return int(finished.code or 0)
+    except KeyboardInterrupt:
+        return _complain("stopped by Ctrl-C", 130)
+    except BrokenPipeError:  # the reader of a pipe has left: say nothing, also not when Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as problem:
+        if os.environ.get("TINYGPT_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        return _complain(*_explain(problem))
+
+
+def _explain(problem: Exception) -> tuple[str, int]:
+    """What to say about an exception, and the exit code."""
+    from .backends import BackendUnavailable
+
+    if isinstance(problem, OSError):
+        bad_paths = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EROFS,
+                     errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # fmt: skip
+        reason = problem.strerror or str(problem) or type(problem).__name__
+        message = f"{problem.filename}: {reason}" if problem.filename else reason
+        return message, 2 if problem.errno in bad_paths else 1
+    if isinstance(problem, (ValueError, BackendUnavailable)):
+        return str(problem), 2
+    if isinstance(problem, MemoryError):
+        return "not enough memory: a smaller model or batch would need less", 1
+    if isinstance(problem, (ArithmeticError, CommandFailed)):
+        return str(problem), 1
+    return f"{type(problem).__name__}: {problem} (this is a bug; TINYGPT_DEBUG=1 shows where)", 1
+
+
+class CommandFailed(RuntimeError):
+    """A command could not do its work, for a reason other than its input."""
+
+
+def _complain(message: str, code: int) -> int:
+    line = " ".join(message.split())  # one line, whatever the message holds
+    print("tinygpt: error:", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr, flush=True)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
+    from . import corpora
+    from .training import PRESETS, TrainingConfig
+
+    parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    presets = "\n".join(
+        f"  {name:<12} {text}\n{'':15}{c.corpus}, {c.num_layers} layers, {c.num_heads} heads, {c.embedding_dim} wide, "
+        f"length {c.context_length}, batch {c.batch_size}, {c.steps} steps"
+        for name, (text, c) in PRESETS.items()
+    )
+    train = commands.add_parser(
+        "train", help="train a model", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a GPT on a corpus. With no arguments: about a minute on `identifiers`, the names in Python's own library.",
+        epilog=f"presets (options override them):\n{presets}",
+    )  # fmt: skip
+    train.set_defaults(command=run_train)
+    train.add_argument("corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)} (default: the preset's)")
+    train.add_argument("--data", metavar="FILE", help="a text file to train on (or the corpus's file, instead of fetching it)")
+    train.add_argument("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
+    default = TrainingConfig()
+    for field, option, kind, text in SETTINGS:
+        train.add_argument(
+            option, dest=field, type=kind, metavar={int: "N", float: "X", str: "KIND"}[kind],
+            help=f"{text} (default: the preset's; identifiers: {getattr(default, field)})",
+        )  # fmt: skip
+    train.add_argument("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND or python)")
+    train.add_argument("--out", metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
+    train.add_argument("--resume", metavar="DIR", help="continue the run in DIR with its own settings (only --steps, --eval-every, "
+                       "--checkpoint-every and --quiet may stand beside it)")  # fmt: skip
+    train.add_argument("--quiet", action="store_true", help="no progress, only the result (default: progress)")
+
+    generate = commands.add_parser("generate", help="sample from a trained model", allow_abbrev=False,
+                                   description="Continue a text with the model of a run, as it is sampled.")  # fmt: skip
+    generate.set_defaults(command=run_generate)
+    generate.add_argument("directory", metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
+    generate.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
+    generate.add_argument("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
+    generate.add_argument("--tokens", type=int, default=200, metavar="N", help="most tokens to sample for each (default: 200)")
+    generate.add_argument("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X",
+                          help=f"0 takes the most probable token, 1 samples as trained (default: {SAMPLE_TEMPERATURE})")  # fmt: skip
+    generate.add_argument("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
+    generate.add_argument("--top-p", type=float, metavar="X",
+                          help="sample among the most probable tokens that reach probability X together (default: all)")  # fmt: skip
+    generate.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text (default: a new one each time)")
+    generate.add_argument("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
+
+    listing = commands.add_parser("backends", help="list the backends", allow_abbrev=False,
+                                  description="List what can run here and, for what cannot, why.")  # fmt: skip
+    listing.set_defaults(command=run_backends)
+    spec = commands.add_parser("spec", help="run the specification on a backend", allow_abbrev=False,
+                               description="Run the laws that every backend must keep (needs pytest and hypothesis).")  # fmt: skip
+    spec.set_defaults(command=run_spec)
+    spec.add_argument("--backend", default="python", metavar="NAME[,NAME...]", help="what to test (default: python)")
+    spec.add_argument("pytest_arguments", nargs="*", metavar="ARGUMENT", help="for pytest, after `--` (default: none)")
+    return parser
+
+
+# ---- train
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """`tinygpt train`: start or resume a run, show its progress, end with samples."""
+    from .training import Trainer
+
+    if arguments.resume is not None:
+        changes = _resume_changes(arguments)
+        trainer = Trainer.resume(find_run(arguments.resume), **changes)
+    else:
+        config = settings_from(arguments)
+        trainer = Trainer.start(config, arguments.out or new_directory(config))
+        _point_latest_at(trainer.directory)
+    progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
+    progress.begin()
+    try:
+        with _StopPolitely(trainer):
+            for event in trainer.run():
+                progress.show(event)
+    except KeyboardInterrupt:
+        trainer.stop_requested = True
+    finally:
+        progress.end()
+    if trainer.step < trainer.config.steps:
+        saved = "is kept" if trainer.saved_step == trainer.step else f"is lost after step {trainer.saved_step}"
+        return _complain(
+            f"stopped by Ctrl-C at step {trainer.step}, which {saved}; "
+            f"continue with: {command_name()} train --resume {_quoted(trainer.directory)}", 130,
+        )  # fmt: skip
+    _summarize(trainer)
+    return 0
+
+
+def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
+    """The settings of a new run: those of the preset, overridden by the options."""
+    from dataclasses import replace
+
+    from . import backends
+    from .training import PRESETS
+
+    by_default = "text" if arguments.data and not arguments.corpus else arguments.corpus or "identifiers"
+    preset = arguments.preset or (by_default if by_default in PRESETS else "identifiers")
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
+    changes = {field: getattr(arguments, field) for field, *_ in SETTINGS if getattr(arguments, field) is not None}
+    if arguments.corpus:
+        changes["corpus"] = arguments.corpus
+    elif arguments.data:
+        changes["corpus"] = "text"
+    if arguments.data:
+        changes["data_file"] = os.path.abspath(arguments.data)
+    if "learning_rate" in changes:  # the preset's minimum may lie above it
+        changes.setdefault("minimum_learning_rate", changes["learning_rate"] / 10)
+    changes["backend"] = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or "python"
+    backends.get(changes["backend"])
+    try:
+        return replace(PRESETS[preset][1], **changes)
+    except ValueError as problem:
+        message = str(problem)
+        for field, option, *_ in SETTINGS:  # speak of what was typed
+            message = message.replace(field, option)
+        raise UsageError(message) from None
+
+
+def _resume_changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {field: option for field, option, *_ in SETTINGS if getattr(arguments, field) is not None}
+    given |= {name: f"--{name}" for name in ("data", "preset", "backend", "out") if getattr(arguments, name) is not None}
+    if arguments.corpus is not None:
+        given["corpus"] = f"the corpus {arguments.corpus!r}"
+    refused = [option for field, option in given.items() if field not in RESUMABLE]
+    if refused:
+        raise UsageError(
+            f"--resume takes its settings from the run, so {', '.join(refused)} cannot stand beside it; "
+            "only --steps, --eval-every, --checkpoint-every and --quiet can"
+        )
+    return {field: getattr(arguments, field) for field in given}
+
+
+class _StopPolitely:
+    """While it is entered, the first Ctrl-C lets the running step end and be saved; the second one stops at once."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def __enter__(self) -> None:
+        import signal
+        import threading
+
+        self.previous = None
+        if threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self.stop)
+
+    def stop(self, number: int, frame: object) -> None:
+        import signal
+
+        self.trainer.stop_requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *exception: object) -> None:
+        import signal
+
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+
+
+class Progress:
+    """Shows a run: one line that is redrawn on a terminal; about twenty plain lines, and the validations, elsewhere."""
+
+    def __init__(self, stream: TextIO, trainer: Trainer, *, quiet: bool = False) -> None:
+        self.stream, self.trainer, self.quiet = stream, trainer, quiet
+        self.is_live = stream.isatty() and not quiet
+        self.total = trainer.config.steps
+        self.every = max(1, (self.total - trainer.step) // 20)
+        self.first_step = trainer.step
+        self.tokens, self.seconds, self.loss = 0, 0.0, float("nan")
+        self.val_loss: float | None = None
+        self.drawn_at = -1.0
+        self.is_line_open = False
+
+    def begin(self) -> None:
+        """Say what will be done, and where."""
+        if self.quiet:
+            return
+        trainer, config = self.trainer, self.trainer.config
+        print(f"corpus     {config.corpus}: {trainer.data.num_tokens:,} tokens of {trainer.data.tokenizer.vocab_size} kinds",
+              file=self.stream)  # fmt: skip
+        print(f"model      {trainer.model.num_parameters():,} parameters: {config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, "
+              f"context {config.context_length}", file=self.stream)  # fmt: skip
+        print(f"directory  {trainer.directory}", file=self.stream)
+        if self.first_step:
+            print(f"resuming   after step {self.first_step} of {self.total}", file=self.stream)
+        self.stream.flush()
+
+    def show(self, event: Event) -> None:
+        """Show one event of `Trainer.run`."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if hasattr(event, "val_loss"):
+            self.val_loss = event.val_loss
+            if not self.is_live:
+                print(f"step {event.step:>6}/{self.total}  validation loss {event.val_loss:.4f}", file=self.stream, flush=True)
+        elif hasattr(event, "loss"):
+            self.tokens += event.tokens
+            self.seconds += event.seconds
+            # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
+            self.loss = event.loss if self.loss != self.loss else 0.95 * self.loss + 0.05 * event.loss
+            is_last = event.step == self.total
+            if self.is_live and (is_last or now - self.drawn_at > 0.1):
+                self._redraw(event.step)
+                self.drawn_at = now
+            elif not self.is_live and (is_last or event.step % self.every == 0 or now - self.drawn_at > 30):
+                print(self._line(event.step), file=self.stream, flush=True)
+                self.drawn_at = now
+
+    def end(self) -> None:
+        """Leave the line that was redrawn."""
+        if self.is_line_open:
+            print(file=self.stream, flush=True)
+            self.is_line_open = False
+
+    def _line(self, step: int) -> str:
+        left = (self.total - step) * self.seconds / (step - self.first_step)
+        rate = self.tokens / self.seconds if self.seconds else 0.0
+        text = f"step {step:>6}/{self.total}  loss {self.loss:.4f}  {rate:,.0f} tokens/s  {_duration(left)} left"
+        return text if self.val_loss is None or not self.is_live else f"{text}  validation {self.val_loss:.4f}"
+
+    def _redraw(self, step: int) -> None:
+        try:
+            width = os.get_terminal_size(self.stream.fileno()).columns
+        except OSError:
+            width = 0
+        line = self._line(step)[: (width or 80) - 1]  # a line that wraps could not be drawn over
+        self.stream.write(f"\r{line}\x1b[K")
+        self.stream.flush()
+        self.is_line_open = True
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _summarize(trainer: Trainer) -> None:
+    """Samples, how good they should be, and where the model is."""
+    from . import backends, random
+
+    data = trainer.data
+    generator = random.Generator(trainer.config.seed, stream=3)
+    print()
+    with backends.use(trainer.config.backend):
+        if data.is_documents:
+            texts = ["".join(_pieces(trainer.model, data.tokenizer, "", True, 200, generator)) for _ in range(SAMPLES)]
+            print(f"{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE} "
+                  f"({sum(text not in data.documents for text in texts)} of them not in the corpus):")  # fmt: skip
+            for text in texts:
+                print(f"  {text}")
+        else:
+            print(f"a sample at temperature {SAMPLE_TEMPERATURE}:")
+            for piece in _pieces(trainer.model, data.tokenizer, "", False, 400, generator):
+                _write_text(piece)
+            print()
+        val_loss = trainer.validate()
+    print(f"\nvalidation loss {val_loss:.3f} nats a token; the corpus's unigram entropy, the best without context, is "
+          f"{data.unigram_entropy:.3f}")  # fmt: skip
+    print(f"the model is kept in {trainer.directory}; more of it: "
+          f"{command_name()} generate {_quoted(trainer.directory)} --count {SAMPLES}")  # fmt: skip
+
+
+def command_name() -> str:
+    """How this process was called, for messages that say what to type next."""
+    return "python3 -m tinygpt_core" if sys.argv[0].endswith("__main__.py") else "tinygpt"
+
+
+def _quoted(path: str) -> str:
+    import shlex
+
+    return shlex.quote(path)
+
+
+# ---- directories of runs
+
+
+def new_directory(config: TrainingConfig) -> str:
+    """A name for a new run that no run has yet: runs/CORPUS-DATE-TIME."""
+    base = os.path.join(RUNS, f"{config.corpus}-{time.strftime('%Y%m%d-%H%M%S')}")
+    names = (base if count == 1 else f"{base}-{count}" for count in range(1, 1000))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def _point_latest_at(directory: str) -> None:
+    """Make runs/latest lead to a run in `runs`: a symbolic link, or a file with the name where there are none."""
+    if os.path.realpath(os.path.dirname(os.path.abspath(directory))) != os.path.realpath(RUNS):
+        return
+    name, latest = os.path.basename(os.path.abspath(directory)), os.path.join(RUNS, LATEST)
+    if os.path.isdir(latest) and not os.path.islink(latest):
+        return  # someone's own directory
+    temporary = f"{latest}.{os.getpid()}"
+    try:
+        os.symlink(name, temporary)
+    except (OSError, NotImplementedError):
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(name + "\n")
+    os.replace(temporary, latest)
+
+
+def find_run(path: str) -> str:
+    """The directory that `path` means: itself, or the one that a `latest` file names.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    if os.path.isfile(path) and os.path.basename(path) == LATEST:
+        with open(path, encoding="utf-8") as file:
+            path = os.path.join(os.path.dirname(path), os.path.basename(file.readline(4096).strip()))
+    if not os.path.isdir(path):
+        raise UsageError(f"there is no run in {path}: `{command_name()} train` makes one")
+    return os.path.normpath(path) if not os.path.islink(path) else os.path.relpath(os.path.realpath(path))
+
+
+# ---- generate, backends, spec
+
+
+def run_generate(arguments: argparse.Namespace) -> int:
+    """`tinygpt generate`: texts from a trained model, streamed."""
+    from . import backends, random
+    from .generation import check_sampling
+
+    if arguments.count < 0:
+        raise UsageError(f"--count must be 0 or more, not {arguments.count}")
+    check_sampling(arguments.tokens, arguments.temperature, arguments.top_k, arguments.top_p)
+    seed = arguments.seed if arguments.seed is not None else int.from_bytes(os.urandom(4), "little")
+    generator = random.Generator(seed)
+    from .training import load_model
+
+    run = find_run(arguments.directory)
+    model, tokenizer, config = load_model(run, arguments.backend)
+    with backends.use(arguments.backend or config["training"]["backend"]):
+        for index in range(arguments.count):
+            if index and not config["data"]["is_documents"]:
+                print("---")
+            _write_text(arguments.prompt)
+            for piece in _pieces(
+                model, tokenizer, arguments.prompt, config["data"]["is_documents"], arguments.tokens, generator,
+                temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p,
+            ):  # fmt: skip
+                _write_text(piece)
+            print(flush=True)
+    return 0
+
+
+def _pieces(
+    model: Any, tokenizer: Any, prompt: str, is_documents: bool, tokens: int, generator: Any, *,
+    temperature: float = SAMPLE_TEMPERATURE, top_k: int | None = None, top_p: float | None = None,
+) -> Iterator[str]:  # fmt: skip
+    from .generation import generate
+    from .training import BOUNDARY
+
+    stop_id = tokenizer.special_tokens[BOUNDARY] if is_documents else None
+    if not prompt and not is_documents:
+        prompt = "\n"  # a stream has no beginning of its own
+    return generate(
+        model, tokenizer, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+        generator=generator, stop_id=stop_id,
+    )  # fmt: skip
+
+
+def _write_text(text: str) -> None:
+    """Print sampled text as it comes; on a terminal without the control characters that could act on it."""
+    if sys.stdout.isatty():
+        text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def run_backends(arguments: argparse.Namespace) -> int:
+    """`tinygpt backends`: one line a backend."""
+    from . import backends
+
+    for status in backends.available():
+        about = status.description if status.available else f"not available: {status.reason}"
+        print(f"{status.name:<10} {about}")
+    return 0
+
+
+def run_spec(arguments: argparse.Namespace) -> int:
+    """`tinygpt spec`: the specification, through pytest."""
+    try:
+        import pytest
+        import tinygpt_spec  # noqa: F401
+    except ImportError as problem:
+        raise CommandFailed(f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"') from None
+    chosen = ["-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec", "--backend", arguments.backend]
+    run: Callable[[list[str]], int] = pytest.main
+    return int(run([*chosen, *arguments.pytest_arguments]))

@@ -1,0 +1,179 @@
+"""Sampling text from a model, one token at a time.
+
+A language model gives, for every prefix, a probability to each token that could come next. Generating is then a loop:
+ask for the logits, draw a token, append it, ask again. Two things make it practical: a key/value cache, so that each
+turn of the loop runs only the newest position, and a window that moves on once the context is full.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from . import random
+from .tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+UNFINISHED = "\ufffd"  # what decoding gives for bytes that are not (or not yet) a character
+LONGEST_CHARACTER = 4  # bytes, in UTF-8
+
+
+def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Refuse settings of `generate` that have no meaning.
+
+    Raises:
+        ValueError: names the setting and the values it may have.
+    """
+    if tokens < 0:
+        raise ValueError(f"tokens must be 0 or more, not {tokens}")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature must be a finite number, 0 (greedy) or more, not {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be 1 or more (or None for all tokens), not {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1] (or be None), not {top_p}")
+
+
+def sample_index(
+    logits: Sequence[float],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: random.Generator | None = None,
+) -> int:
+    """Draw an index from the distribution that the logits describe.
+
+        p_i = exp((logit_i - max) / temperature) / sum_j exp((logit_j - max) / temperature)
+
+    Args:
+        logits: one number a token.
+        temperature: below 1 sharpens the distribution, above 1 flattens it; 0 takes the first of the largest logits.
+        top_k: only the k most probable tokens may be drawn.
+        top_p: only the smallest set of most probable tokens whose probabilities reach top_p may be drawn
+            ("nucleus sampling", Holtzman et al., 2020).
+        generator: where the randomness comes from; default: the process-wide generator.
+
+    Returns:
+        An index into `logits`.
+
+    Raises:
+        ValueError: a setting is out of range, there are no logits, or they are not numbers (NaN).
+    """
+    check_sampling(0, temperature, top_k, top_p)
+    if not logits:
+        raise ValueError("cannot draw from an empty list of logits")
+    largest = max(logits)
+    if any(logit != logit for logit in logits) or math.isinf(largest):
+        raise ValueError("the model's logits are not finite (nan or inf): its weights have diverged")
+    if temperature == 0:
+        return logits.index(largest)
+
+    weights = [math.exp((logit - largest) / temperature) for logit in logits]
+    by_weight = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)  # stable: ties in index order
+    candidates = by_weight if top_k is None else by_weight[:top_k]
+    if top_p is not None:
+        enough = top_p * math.fsum(weights[index] for index in candidates)
+        reached, count = 0.0, 0
+        while count < len(candidates) and reached < enough:
+            reached += weights[candidates[count]]
+            count += 1
+        candidates = candidates[:count]
+    generator = generator or random.default_generator()
+    return candidates[generator.choice([weights[index] for index in candidates])]
+
+
+def generate_ids(
+    model: Any,
+    prompt_ids: Sequence[int],
+    *,
+    tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: random.Generator | None = None,
+    stop_id: int | None = None,
+) -> Iterator[int]:
+    """Yield the ids that follow `prompt_ids`, as they are drawn.
+
+    The cache keeps the keys and values of the positions seen so far. When the context is full it is filled anew
+    from the last half of the context, so the cost of a long text stays one position a token, with one longer run now
+    and then. `stop_id` ends the sequence and is not yielded. Arguments are as in `generate`.
+    """
+    check_sampling(tokens, temperature, top_k, top_p)
+    if not prompt_ids:
+        raise ValueError("generating needs at least one token to start from")
+    context_length = model.config.context_length
+    history = list(prompt_ids)
+    pending = history[-context_length:]  # the positions the cache has not seen
+    cache = model.new_cache(batch_size=1)
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(tokens):
+            if cache.length + len(pending) > context_length:
+                cache = model.new_cache(batch_size=1)
+                pending = history[-max(1, context_length // 2) :]
+            last_row = model(Tensor([pending]), cache=cache).buffer[0, -1].to_python()
+            drawn = sample_index(
+                last_row, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+            )
+            if drawn == stop_id:
+                return
+            yield drawn
+            history.append(drawn)
+            pending = [drawn]
+    finally:
+        model.train(was_training)
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: random.Generator | None = None,
+    stop_id: int | None = None,
+) -> Iterator[str]:
+    """Continue a text, yielding pieces of it as they are sampled.
+
+    Args:
+        model: a GPT whose vocabulary is the tokenizer's.
+        tokenizer: turns the prompt into ids and the ids drawn into text.
+        prompt: the text to continue; it is not part of what is yielded.
+        tokens: how many tokens to draw at most.
+        temperature: 0 is greedy, 1 samples from the model's own distribution.
+        top_k: keep only the k most probable tokens.
+        top_p: keep only the most probable tokens that together reach this probability.
+        generator: where the randomness comes from; the same state gives the same text.
+        stop_id: the boundary between documents. When given, the prompt is the beginning of a document (it is put after
+            a boundary) and the text ends where the model draws the next one.
+
+    Yields:
+        Text. A character that takes several tokens is yielded when it is whole.
+
+    Raises:
+        ValueError: a setting is out of range, or the prompt has characters that the tokenizer does not know.
+    """
+    start = [] if stop_id is None else [stop_id]
+    ids = generate_ids(
+        model, start + list(tokenizer.encode(prompt)), tokens=tokens, temperature=temperature,
+        top_k=top_k, top_p=top_p, generator=generator, stop_id=stop_id,
+    )  # fmt: skip
+    unfinished: list[int] = []
+    for token in ids:
+        unfinished.append(token)
+        text = tokenizer.decode(unfinished)
+        # Byte-level tokens may end within a character: hold them back, but not longer than any character is.
+        if text.endswith(UNFINISHED) and len(unfinished) < LONGEST_CHARACTER:
+            continue
+        unfinished.clear()
+        yield text
+    if unfinished:
+        yield tokenizer.decode(unfinished)

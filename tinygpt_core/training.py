@@ -1,0 +1,466 @@
+"""The training loop: from a corpus to a model in a directory.
+
+Read it from top to bottom: the settings, the named sets of them, and `Trainer`, whose `run` is the loop. A run lives in one
+directory: `config.json`, `tokenizer`, `model.safetensors`, `optimizer.safetensors`, `state.json` (the newest checkpoint)
+and `log.jsonl`. Everything that the next step depends on is in the checkpoint, so a run that was killed and resumed gives
+the same losses, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from . import backends, checkpoint, corpora, dataset, random, schedules, tokenizer
+from .buffer import Buffer
+from .dtype import DType
+from .losses import CrossEntropyLoss
+from .nn.gpt import GPT, GPTConfig
+from .optimizers import AdamW, clip_gradients
+from .tensor import Tensor, no_grad
+
+BOUNDARY = "<|endoftext|>"  # stands before the first document and after every one
+LOG = "log.jsonl"
+DATA_STREAM = 1  # random stream of the run's seed for the order of the data; stream 0 is for weights and dropout
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All settings of a run. Lengths are in tokens, rates are per step.
+
+    Raises:
+        TypeError, ValueError: a setting has the wrong type or is out of range; the message names it.
+    """
+
+    corpus: str = "identifiers"
+    data_file: str | None = None
+    preset: str = "identifiers"
+    backend: str = "python"
+    seed: int = 1337
+
+    tokenizer: str = "characters"  # or "bpe"
+    vocab_size: int = 512  # of a bpe tokenizer; characters are counted
+
+    context_length: int = 16
+    num_layers: int = 1
+    num_heads: int = 4
+    embedding_dim: int = 16
+    dropout: float = 0.0
+
+    steps: int = 1000
+    batch_size: int = 8
+    accumulation: int = 1  # batches whose gradients are summed before an update
+    learning_rate: float = 1e-2
+    minimum_learning_rate: float = 1e-3
+    warmup_steps: int = 20
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.99
+    gradient_clip: float = 1.0
+
+    eval_every: int = 250  # 0: never
+    eval_batches: int = 8
+    checkpoint_every: int = 250  # 0: only at the end
+
+    def __post_init__(self) -> None:
+        types = {"int": int, "float": (int, float), "str": str, "str | None": (str, type(None))}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            expected = types[str(field.type)]
+            if not isinstance(value, expected) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise TypeError(f"{field.name} must be {field.type}, not {value!r}")
+            if field.name in _RANGES:
+                low, high, text = _RANGES[field.name]
+                if not low <= value <= high:
+                    raise ValueError(f"{field.name} must be {text}, not {value}")
+        if self.tokenizer not in ("characters", "bpe"):
+            raise ValueError(f"tokenizer must be 'characters' or 'bpe', not {self.tokenizer!r}")
+        if self.embedding_dim % self.num_heads:
+            raise ValueError(
+                f"embedding_dim must be a multiple of num_heads, and {self.embedding_dim} is not one of {self.num_heads}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """Read what `to_dict` gave; unknown names are refused, missing ones get their defaults."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown training settings: {', '.join(map(repr, unknown))}")
+        try:
+            return cls(**values)
+        except TypeError as problem:  # from a file, so the value is wrong rather than the program
+            raise ValueError(str(problem)) from None
+
+
+_LARGE = 2**31 - 1
+_AT_LEAST_0, _AT_LEAST_1 = (0, _LARGE, "0 or more"), (1, _LARGE, "1 or more")
+_FRACTION = (0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
+_RATE = (0.0, 1e6, "a finite number, 0 or more")
+_RANGES: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(
+        ("context_length", "num_layers", "num_heads", "embedding_dim", "steps", "batch_size", "accumulation", "eval_batches"),
+        _AT_LEAST_1,
+    ),
+    **dict.fromkeys(("warmup_steps", "eval_every", "checkpoint_every"), _AT_LEAST_0),
+    **dict.fromkeys(("dropout", "beta1", "beta2"), _FRACTION),
+    **dict.fromkeys(("minimum_learning_rate", "weight_decay"), _RATE),
+    "learning_rate": (5e-324, 1e6, "a finite number above 0"),
+    "gradient_clip": (5e-324, math.inf, "above 0 (inf: no clipping)"),
+    "vocab_size": (257, _LARGE, "257 or more (256 bytes and the boundary)"),
+    "seed": (0, 2**64 - 1, "from 0 to 2**64 - 1"),
+}
+
+_DEFAULT = TrainingConfig()
+_NANOGPT = TrainingConfig(
+    corpus="shakespeare", preset="nanogpt-cpu", context_length=64, num_layers=4, num_heads=4, embedding_dim=128, batch_size=12,
+    steps=2000, learning_rate=1e-3, minimum_learning_rate=1e-4, warmup_steps=100, beta2=0.99,
+)  # fmt: skip
+PRESETS: dict[str, tuple[str, TrainingConfig]] = {
+    "identifiers": ("about a minute in pure Python: Python-like names, letter by letter", _DEFAULT),
+    "names": ("microgpt's size on first names", replace(_DEFAULT, corpus="names", preset="names")),
+    "text": ("a small letter-by-letter model of any text file", replace(
+        _DEFAULT, corpus="text", preset="text", context_length=32, num_heads=4, embedding_dim=32, steps=1000, learning_rate=5e-3,
+        minimum_learning_rate=5e-4)),
+    "shakespeare": ("a small letter-by-letter model of Shakespeare's plays, for pure Python", replace(
+        _DEFAULT, corpus="shakespeare", preset="shakespeare", context_length=32, num_heads=4, embedding_dim=32, steps=1000,
+        learning_rate=5e-3, minimum_learning_rate=5e-4)),
+    "docs": ("the language reference, in BPE tokens", replace(
+        _DEFAULT, corpus="docs", preset="docs", tokenizer="bpe", context_length=32, embedding_dim=32, steps=1000,
+        learning_rate=5e-3, minimum_learning_rate=5e-4)),
+    "stdlib": ("the standard library's source, in BPE tokens", replace(
+        _DEFAULT, corpus="stdlib", preset="stdlib", tokenizer="bpe", context_length=32, embedding_dim=32, steps=1000,
+        learning_rate=5e-3, minimum_learning_rate=5e-4)),
+    "nanogpt-cpu": ("nanoGPT's settings for a CPU (4 layers, 128 wide); wants a fast backend", _NANOGPT),
+    "baby": ("nanoGPT's baby GPT on Shakespeare (6 layers, 384 wide); wants a GPU", replace(
+        _NANOGPT, preset="baby", context_length=256, num_layers=6, num_heads=6, embedding_dim=384, dropout=0.2, batch_size=64,
+        steps=5000)),
+    "gpt2-124m": ("the size and schedule of GPT-2 small; wants a large GPU", replace(
+        _NANOGPT, corpus="stdlib", preset="gpt2-124m", tokenizer="bpe", vocab_size=50257, context_length=1024, num_layers=12,
+        num_heads=12, embedding_dim=768, batch_size=12, accumulation=40, steps=20000, learning_rate=6e-4,
+        minimum_learning_rate=6e-5, warmup_steps=700, beta2=0.95)),
+    "debug": ("seconds: to see that everything works", replace(
+        _DEFAULT, preset="debug", context_length=8, num_heads=2, embedding_dim=8, steps=20, batch_size=4, warmup_steps=2,
+        eval_every=10, eval_batches=2, checkpoint_every=10)),
+}  # fmt: skip
+
+
+class StepEvent(NamedTuple):
+    """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    tokens: int
+    seconds: float
+
+
+class ValidationEvent(NamedTuple):
+    """The mean loss over the fixed validation batches after `step` updates."""
+
+    step: int
+    val_loss: float
+
+
+class CheckpointEvent(NamedTuple):
+    """The state after `step` updates is safe on disk."""
+
+    step: int
+    directory: str
+
+
+Event = StepEvent | ValidationEvent | CheckpointEvent
+
+
+class Data(NamedTuple):
+    """What a corpus has become: a tokenizer, batches to train on, and fixed ones to validate on."""
+
+    tokenizer: Any
+    is_documents: bool
+    training_batches: Any
+    validation_batches: list[dataset.Batch]
+    num_tokens: int
+    unigram_entropy: float
+    sha256: str
+    documents: frozenset[str]  # to tell an invented one from one that was learned by heart
+
+
+def as_tensors(batch: dataset.Batch) -> tuple[Tensor, Tensor]:
+    """A batch's inputs and targets as int32 Tensors on the active backend."""
+    inputs, targets = (Buffer.from_array(ids[:], batch.shape, DType.int32) for ids in (batch.inputs, batch.targets))
+    return Tensor(inputs), Tensor(targets)
+
+
+def unigram_entropy(counts: dict[int, int]) -> float:
+    """The loss, in nats a token, of the best model that ignores context: `-sum_i p_i log p_i` with p_i = count_i / total."""
+    total = sum(counts.values())
+    return -math.fsum(count / total * math.log(count / total) for count in counts.values() if count)
+
+
+def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None) -> Data:
+    """Read the corpus, turn it into tokens and split it; nothing here depends on anything but the settings and the text.
+
+    Args:
+        config: the settings.
+        trained_tokenizer: the tokenizer of the run that is resumed; default: one is trained on the corpus.
+
+    Raises:
+        ValueError: the corpus is unknown, empty, or too short for the context length.
+        OSError: a file cannot be read.
+    """
+    import hashlib
+
+    corpus = corpora.load_corpus(config.corpus, config.data_file)
+    texts = corpus.documents if corpus.documents is not None else [corpus.text]
+    if trained_tokenizer is None:
+        trained_tokenizer = _train_tokenizer(config, texts)
+    boundary = trained_tokenizer.special_tokens[BOUNDARY]
+    digest = hashlib.sha256()
+    counts: Counter[int] = Counter()
+
+    def encoded() -> Iterator[array[int]]:
+        for text in texts:
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+            ids = array("I", trained_tokenizer.encode(text, allowed_special="none"))
+            counts.update(ids)
+            yield ids
+
+    generator = random.Generator(config.seed, stream=DATA_STREAM)
+    shape = {"context_length": config.context_length, "batch_size": config.batch_size}
+    if corpus.documents is None:
+        stream = dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
+    else:
+        store = dataset.DocumentStore(encoded(), trained_tokenizer.vocab_size)
+        counts[boundary] = len(store)
+        # Rows begin with their document, so of documents longer than the context only the beginning would ever be seen.
+        stream = store.joined(boundary) if sum(counts.values()) > 2 * config.context_length * len(store) else None
+    if stream is None:
+        training, validation = dataset.split_train_validation(store)
+        batches = dataset.DocumentBatches(training, generator=generator, boundary_id=boundary, **shape)
+        validating = dataset.evaluation_batches(validation, **shape, count=config.eval_batches, boundary_id=boundary)
+    else:
+        training, validation = dataset.split_train_validation(stream)
+        batches = dataset.StreamBatches(training, generator=generator, **shape)
+        validating = dataset.evaluation_batches(validation, **shape, count=config.eval_batches)
+    return Data(
+        tokenizer=trained_tokenizer,
+        is_documents=stream is None,
+        training_batches=batches,
+        validation_batches=validating,
+        num_tokens=sum(counts.values()),
+        unigram_entropy=unigram_entropy(counts),
+        sha256=digest.hexdigest(),
+        documents=frozenset(corpus.documents or ()),
+    )
+
+
+def _train_tokenizer(config: TrainingConfig, texts: list[str]) -> Any:
+    if config.tokenizer == "characters":
+        trained = tokenizer.CharTokenizer.train("".join(texts))
+        trained.register_special_tokens({BOUNDARY: trained.vocab_size})
+    else:
+        trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
+        trained.train("\n".join(texts), config.vocab_size - 1)
+        trained.register_special_tokens({BOUNDARY: trained.vocab_size})
+    return trained
+
+
+class Trainer:
+    """A model, its optimizer, its data, and the directory they are kept in.
+
+    Make one with `Trainer.start` (a new run) or `Trainer.resume` (an old one), then iterate over `run()`.
+    """
+
+    def __init__(self, config: TrainingConfig, directory: str, data: Data, state: checkpoint.Checkpoint | None = None) -> None:
+        self.config, self.directory, self.data = config, directory, data
+        self.step = self.saved_step = 0
+        self.stop_requested = False
+        self.criterion = CrossEntropyLoss()
+        random.seed(config.seed)
+        self.model = GPT(
+            GPTConfig(
+                vocab_size=data.tokenizer.vocab_size, context_length=config.context_length, num_layers=config.num_layers,
+                num_heads=config.num_heads, embedding_dim=config.embedding_dim, dropout=config.dropout,
+            )
+        )  # fmt: skip
+        self.optimizer = AdamW(
+            self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
+        )
+        self.schedule = schedules.cosine_with_warmup(
+            config.learning_rate, warmup_steps=min(config.warmup_steps, config.steps - 1), total_steps=config.steps,
+            minimum=config.minimum_learning_rate,
+        )  # fmt: skip
+        if state is not None:
+            self._restore(state)
+
+    @classmethod
+    def start(cls, config: TrainingConfig, directory: str) -> Trainer:
+        """Begin a run in a directory that is new or empty, and keep its first checkpoint (step 0).
+
+        Raises:
+            ValueError: the settings do not fit the corpus, or the directory already holds something.
+            OSError: the directory cannot be written.
+        """
+        refuse_used_directory(directory)
+        with backends.use(config.backend):
+            trainer = cls(config, directory, prepare_data(config))
+            os.makedirs(directory, exist_ok=True)
+            trainer.save()
+        return trainer
+
+    @classmethod
+    def resume(cls, directory: str, **changes: Any) -> Trainer:
+        """Continue the run in `directory` from its newest checkpoint.
+
+        Args:
+            directory: of an earlier run.
+            changes: settings that may differ without changing what was computed: steps, eval_every, checkpoint_every.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or the corpus is no longer the same.
+        """
+        saved = checkpoint.load_checkpoint(directory)
+        config = replace(TrainingConfig.from_dict(saved.config["training"]), **changes)
+        if config.steps < saved.state["step"]:
+            raise ValueError(f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}")
+        data = prepare_data(config, saved.tokenizer)
+        if data.sha256 != saved.config["data"]["sha256"]:
+            raise ValueError(
+                f"the corpus {config.corpus!r} is not the text that the run in {directory} began with (another file, or another "
+                "version of Python?): resume with the same one, or begin a new run"
+            )
+        with backends.use(config.backend):
+            trainer = cls(config, directory, data, saved)
+        checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
+        return trainer
+
+    def run(self) -> Iterator[Event]:
+        """Train until `config.steps` updates are done or `stop_requested` is set, yielding what happens.
+
+        Each event is in the log (and the log flushed) before it is yielded. The last event is a checkpoint.
+        """
+        config = self.config
+        with open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log:
+            while self.step < config.steps and not self.stop_requested:
+                event = self._on_backend(self.train_step)
+                yield self._logged(log, event)
+                is_last = self.step == config.steps
+                if config.eval_every and (is_last or self.step % config.eval_every == 0):
+                    yield self._logged(log, ValidationEvent(self.step, self._on_backend(self.validate)))
+                if config.checkpoint_every and self.step % config.checkpoint_every == 0:
+                    self.save()
+                    yield CheckpointEvent(self.step, self.directory)
+            if self.saved_step != self.step:
+                self.save()
+                yield CheckpointEvent(self.step, self.directory)
+
+    def train_step(self) -> StepEvent:
+        """One update: the gradient of the mean loss over all target tokens of `accumulation` batches, clipped, then AdamW."""
+        started = time.perf_counter()
+        self.model.train()
+        batches = [self.data.training_batches.next_batch() for _ in range(self.config.accumulation)]
+        num_targets = sum(batch.num_targets for batch in batches)
+        self.optimizer.zero_grad()
+        loss = 0.0
+        for batch in batches:
+            # Dividing by the targets of all batches makes accumulation equal to one large batch, padded or not.
+            part = self.total_loss(batch) / num_targets
+            part.backward()
+            loss += part.item()
+        clip_gradients(self.model, self.config.gradient_clip)
+        self.optimizer.learning_rate = self.schedule(self.step)
+        self.optimizer.update()
+        self.step += 1
+        if not math.isfinite(loss):
+            raise ArithmeticError(
+                f"the loss became {loss} at step {self.step}: try a smaller learning_rate than {self.config.learning_rate}"
+            )
+        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started)
+
+    def total_loss(self, batch: dataset.Batch) -> Tensor:
+        """The sum of the cross-entropies of all targets that are not padding, in nats."""
+        inputs, targets = as_tensors(batch)
+        return self.criterion(logits=self.model(inputs), labels=targets).sum()
+
+    def validate(self) -> float:
+        """The mean loss a target token over the validation batches, which are the same each time."""
+        self.model.eval()
+        total, num_targets = 0.0, 0
+        with no_grad():
+            for batch in self.data.validation_batches:
+                total += self.total_loss(batch).item()
+                num_targets += batch.num_targets
+        return total / num_targets
+
+    def save(self) -> None:
+        """Write a checkpoint: weights, optimizer and everything random, so that `resume` continues bit for bit."""
+        data = self.data
+        checkpoint.save_checkpoint(
+            self.directory,
+            config={
+                "training": self.config.to_dict(),
+                "model": self.model.config.to_dict(),
+                "data": {"is_documents": data.is_documents, "sha256": data.sha256, "unigram_entropy": data.unigram_entropy},
+            },
+            tokenizer=data.tokenizer,
+            model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
+            optimizer_tensors=self.optimizer.state_dict(),
+            state={
+                "step": self.step,
+                "data_order": data.training_batches.get_state(),
+                "random": random.default_generator().get_state(),
+            },
+        )
+        self.saved_step = self.step
+
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        self.step = self.saved_step = saved.state["step"]
+        self.model.load_weights(list(saved.model_tensors.items()))
+        self.optimizer.load_state(list(saved.optimizer_tensors.items()))
+        self.data.training_batches.set_state(saved.state["data_order"])
+        random.default_generator().set_state(saved.state["random"])
+
+    def _on_backend(self, work: Any) -> Any:
+        with backends.use(self.config.backend):  # not around `yield`: the caller's backend stays the caller's
+            return work()
+
+    @staticmethod
+    def _logged(log: Any, event: Any) -> Any:
+        log.write(json.dumps(event._asdict()) + "\n")
+        log.flush()
+        return event
+
+
+def refuse_used_directory(directory: str) -> None:
+    """Raise ValueError if `directory` holds anything, so that no run overwrites another."""
+    if os.path.lexists(directory) and not os.path.isdir(directory):
+        raise ValueError(f"{directory} is not a directory")
+    if os.path.isdir(directory) and os.listdir(directory):
+        raise ValueError(f"{directory} is not empty and nothing is overwritten: choose another directory, or resume the run in it")
+
+
+def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, dict[str, Any]]:
+    """Read what a run has learned so far.
+
+    Args:
+        directory: of a run.
+        backend: where the model shall live; default: the backend it was trained on.
+
+    Returns:
+        The model, its tokenizer, and the run's config (`training`, `model` and `data`).
+    """
+    saved = checkpoint.load_checkpoint(directory)
+    with backends.use(backend or saved.config["training"]["backend"]):
+        model = GPT(GPTConfig.from_dict(saved.config["model"]))
+        model.load_weights(list(saved.model_tensors.items()))
+    return model, saved.tokenizer, saved.config
