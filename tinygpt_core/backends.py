@@ -53,9 +53,7 @@ _active: list[type[Buffer]] = []
 _discovered = False
 
 
-def register(
-    name: str, factory: Callable[[str], type[Buffer]], probe: Callable[[], str] | None = None, description: str = ""
-) -> None:
+def register(name: str, factory: Callable[[str], type[Buffer]], probe: Callable[[], str] | None = None, description: str = "") -> None:
     """Makes a backend known under `name`, replacing one of that name.
 
     Args:
@@ -133,9 +131,7 @@ def get(name: str) -> type[Buffer]:
     if base not in _entries:
         _discover()
     if base not in _entries:
-        raise ValueError(
-            f"unknown backend {name!r}: known are {', '.join(sorted(_entries))}; others come with `pip install tinygpt-accel`"
-        )
+        raise ValueError(f"unknown backend {name!r}: known are {', '.join(sorted(_entries))}; others come with `pip install tinygpt-accel`")
     try:
         backend = _entries[base].factory(device)
     except BackendUnavailable as problem:
@@ -163,7 +159,5 @@ class use:
     def __enter__(self) -> type[Buffer]:
         return _active[-1]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         _active[:] = [] if self._previous is None else [self._previous]

@@ -1,11 +1,11 @@
 """Texts to train on: three that every CPython carries, two that are fetched once, and any file of yours.
 
-    identifiers  public function and class names of the standard library, as documents
-    docs         the language reference, as one text
-    stdlib       the source files of the standard library, as documents
-    shakespeare  1.1 million characters of Shakespeare's plays, as one text (fetched, verified, cached)
-    names        32,033 first names, as documents (fetched, verified, cached)
-    text         the file that is given with it
+identifiers  public function and class names of the standard library, as documents
+docs         the language reference, as one text
+stdlib       the source files of the standard library, as documents
+shakespeare  1.1 million characters of Shakespeare's plays, as one text (fetched, verified, cached)
+names        32,033 first names, as documents (fetched, verified, cached)
+text         the file that is given with it
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ class Corpus(NamedTuple):
         return f"{self.name}: {kind}, {sum(map(len, texts)):,} characters ({len(set().union(*texts)):,} different)"
 
 
-def load_corpus(
-    name: str, data_file: str | os.PathLike[str] | None = None, documents_by_line: bool | None = None
-) -> Corpus:
+def load_corpus(name: str, data_file: str | os.PathLike[str] | None = None, documents_by_line: bool | None = None) -> Corpus:
     """Return the corpus `name`, or the text of `data_file` in its place.
 
     Args:
@@ -117,8 +115,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         text = _normalized(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{path} is not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start} "
-            f"({error.reason}); save it as UTF-8 first"
+            f"{path} is not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason}); save it as UTF-8 first"
         ) from None
     if not text.strip():
         raise CorpusError(f"{path} is empty: a corpus needs some text")
@@ -202,9 +199,7 @@ def _is_genuine(data: bytes, download: Download) -> bool:
 
 
 # Tests and demonstrations are not what the library offers; `encodings` is mostly tables; `pydoc_data` is in `docs`.
-_SKIPPED = {
-    *("test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings", "pydoc_data", "site-packages", "__pycache__")
-}
+_SKIPPED = {*("test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings", "pydoc_data", "site-packages", "__pycache__")}
 
 # A regular expression reads the library ten times as fast as `ast`, and finds all that `ast` finds, plus the names in
 # examples inside docstrings (under 1 %).

@@ -317,12 +317,7 @@ class DocumentBatches:
     """
 
     def __init__(
-        self,
-        documents: Iterable[Iterable[int]],
-        context_length: int,
-        batch_size: int,
-        generator: Generator,
-        boundary_id: int,
+        self, documents: Iterable[Iterable[int]], context_length: int, batch_size: int, generator: Generator, boundary_id: int
     ) -> None:
         self.store = documents if isinstance(documents, DocumentStore) else DocumentStore(documents)
         self.context_length = _count("context_length", context_length)

@@ -117,9 +117,7 @@ def generate_ids(
                 cache = model.new_cache(batch_size=1)
                 pending = history[-max(1, context_length // 2) :]
             last_row = model(Tensor([pending]), cache=cache).buffer[0, -1].to_python()
-            drawn = sample_index(
-                last_row, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-            )
+            drawn = sample_index(last_row, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
             if drawn == stop_id:
                 return
             yield drawn

@@ -37,9 +37,7 @@ class CrossEntropyLoss(Module):
             IndexError: a label is no class index and not ignore_index.
         """
         if logits.ndim < 1 or not logits.dtype.is_floating:
-            raise ValueError(
-                f"logits must be floats of shape (..., classes), but got {logits.dtype.name} {logits.shape}"
-            )
+            raise ValueError(f"logits must be floats of shape (..., classes), but got {logits.dtype.name} {logits.shape}")
         if labels.dtype.kind == "i" and labels.shape == logits.shape[:-1]:
             return apply_op(operations.CrossEntropy, logits, labels, ignore_index=self.ignore_index)
         if labels.shape != logits.shape[logits.ndim - labels.ndim :] or labels.ndim < 1:
@@ -61,8 +59,6 @@ class MSELoss(Module):
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Compute the loss, a scalar; raises a ValueError unless both shapes are the same."""
         if prediction.shape != target.shape:
-            raise ValueError(
-                f"prediction and target must have one shape, but got {prediction.shape} and {target.shape}"
-            )
+            raise ValueError(f"prediction and target must have one shape, but got {prediction.shape} and {target.shape}")
         difference = prediction - target
         return (difference * difference).mean()

@@ -279,18 +279,14 @@ def _merge(current: Any, new: Any, kind: type, name: str) -> Any:
     if isinstance(current, kind) and isinstance(new, kind):
         return new
     if isinstance(current, (Module, dict, list, tuple)) and isinstance(new, (dict, list, tuple)):
-        old: Any = (
-            current if isinstance(current, dict) else vars(current) if isinstance(current, Module) else list(current)
-        )
+        old: Any = current if isinstance(current, dict) else vars(current) if isinstance(current, Module) else list(current)
         for place, value in new.items() if isinstance(new, dict) else enumerate(new):
             if place in old if isinstance(old, dict) else isinstance(place, int) and place < len(old):
                 old[place] = _merge(old[place], value, kind, f"{name}.{place}")
         if isinstance(current, list):
             current[:] = old
         return tuple(old) if isinstance(current, tuple) else current
-    if isinstance(current, kind) and not isinstance(
-        new, dict
-    ):  # {} is what filter_and_map leaves where it kept nothing
+    if isinstance(current, kind) and not isinstance(new, dict):  # {} is what filter_and_map leaves where it kept nothing
         raise TypeError(f"{name}: expected a {kind.__name__}, but got a {type(new).__name__}")
     return current
 

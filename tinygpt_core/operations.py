@@ -418,16 +418,12 @@ class KernelOperation(Operation):
         return result  # type: ignore[no-any-return]
 
     def backward(self, grad: Buffer) -> tuple[Gradient, ...]:
-        return self.implementation.backward(self.saved, grad)[
-            : len(self.needs_input_grad)
-        ]  # optional inputs may be missing
+        return self.implementation.backward(self.saved, grad)[: len(self.needs_input_grad)]  # optional inputs may be missing
 
 
 def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
     """The operation of a kernel has the kernel's name and says what it says."""
-    return type(
-        kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__}
-    )
+    return type(kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__})
 
 
 Linear = _kernel_operation(kernels.Linear)

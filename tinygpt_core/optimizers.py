@@ -113,9 +113,7 @@ class Optimizer:
         for name, remembered in self.state.items():
             for slot, value in remembered.items():
                 if isinstance(value, (bool, int, float)):
-                    tensors[f"{slot}.{name}"] = Buffer(
-                        value, DType.float64 if isinstance(value, float) else DType.int64
-                    )
+                    tensors[f"{slot}.{name}"] = Buffer(value, DType.float64 if isinstance(value, float) else DType.int64)
                 else:
                     tensors[f"{slot}.{name}"] = value.buffer
         return tensors
@@ -138,9 +136,7 @@ class Optimizer:
             elif name not in parameters or (self.slots and slot not in self.slots):
                 unknown.append(key)
             elif self.slots and buffer.shape != parameters[name].shape:
-                raise ValueError(
-                    f"{key}: the parameter has the shape {parameters[name].shape}, the state has {buffer.shape}"
-                )
+                raise ValueError(f"{key}: the parameter has the shape {parameters[name].shape}, the state has {buffer.shape}")
             elif buffer.ndim == 0 and parameters[name].ndim > 0:
                 state[name][slot] = buffer.item()  # a number that apply_single keeps
             else:
@@ -148,9 +144,7 @@ class Optimizer:
         expected = [f"{slot}.{name}" for slot in self.slots for name, p in parameters.items() if p.requires_grad]
         missing = [key for key in ["step", *expected] if key not in tensors]
         if strict and unknown:
-            raise ValueError(
-                f"state that {type(self).__name__} does not have for this module: {', '.join(sorted(unknown))}"
-            )
+            raise ValueError(f"state that {type(self).__name__} does not have for this module: {', '.join(sorted(unknown))}")
         if strict and missing:
             raise ValueError(f"missing in the state of {type(self).__name__}: {', '.join(missing)}")
         self.state, self.step = state, step
@@ -206,9 +200,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(module)
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(
-                f"Nesterov momentum needs momentum > 0 and dampening 0, but got {momentum} and {dampening}"
-            )
+            raise ValueError(f"Nesterov momentum needs momentum > 0 and dampening 0, but got {momentum} and {dampening}")
         self.learning_rate = _check_range("learning_rate", learning_rate)
         self.momentum = _check_range("momentum", momentum)
         self.weight_decay = _check_range("weight_decay", weight_decay)
@@ -246,9 +238,7 @@ class Adam(Optimizer):
 
     slots = ("first_moment", "second_moment")
 
-    def __init__(
-        self, module: Module, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
-    ) -> None:
+    def __init__(self, module: Module, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(module)
         self.learning_rate = _check_range("learning_rate", learning_rate)
         self.betas = (_check_range("betas[0]", betas[0], 1.0), _check_range("betas[1]", betas[1], 1.0))
@@ -282,12 +272,7 @@ class AdamW(Adam):
     """
 
     def __init__(
-        self,
-        module: Module,
-        learning_rate: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
+        self, module: Module, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
     ) -> None:
         super().__init__(module, learning_rate, betas, eps)
         self.weight_decay = _check_range("weight_decay", weight_decay)

@@ -206,12 +206,8 @@ class Generator:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to a state of `get_state`; raises ValueError where it is none."""
         values = [state.get(name) for name in ("seed", "stream", "position")] if isinstance(state, Mapping) else []
-        if len(values) != 3 or any(
-            isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < 1 << 64 for v in values
-        ):
-            raise ValueError(
-                f"a generator's state has integers seed, stream and position in [0, 2^64), unlike {state!r}"
-            )
+        if len(values) != 3 or any(isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < 1 << 64 for v in values):
+            raise ValueError(f"a generator's state has integers seed, stream and position in [0, 2^64), unlike {state!r}")
         self.seed, self.stream, self.position = values  # type: ignore[assignment]
 
 

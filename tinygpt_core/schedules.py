@@ -13,18 +13,12 @@ Schedule = Callable[[int], float]
 
 def _check(learning_rate: float, minimum: float, warmup_steps: int, total_steps: int) -> None:
     if not 0.0 <= minimum <= learning_rate < math.inf:
-        raise ValueError(
-            f"expected 0 <= minimum <= learning_rate, but got minimum {minimum}, learning_rate {learning_rate}"
-        )
+        raise ValueError(f"expected 0 <= minimum <= learning_rate, but got minimum {minimum}, learning_rate {learning_rate}")
     if not 0 <= warmup_steps <= total_steps or total_steps < 1:
-        raise ValueError(
-            f"expected 0 <= warmup_steps <= total_steps and at least one step, but got {warmup_steps} and {total_steps}"
-        )
+        raise ValueError(f"expected 0 <= warmup_steps <= total_steps and at least one step, but got {warmup_steps} and {total_steps}")
 
 
-def _warmed_up(
-    learning_rate: float, minimum: float, warmup_steps: int, total_steps: int, shape: Callable[[float], float]
-) -> Schedule:
+def _warmed_up(learning_rate: float, minimum: float, warmup_steps: int, total_steps: int, shape: Callable[[float], float]) -> Schedule:
     """Rise over the warm-up, then fall from learning_rate to minimum as ``shape`` falls from 1 (at 0) to 0 (at 1)."""
     _check(learning_rate, minimum, warmup_steps, total_steps)
 
@@ -50,9 +44,7 @@ def linear_warmup(learning_rate: float, warmup_steps: int) -> Schedule:
     return lambda step: learning_rate * min(1.0, (step + 1) / (warmup_steps + 1))
 
 
-def cosine_with_warmup(
-    learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0
-) -> Schedule:
+def cosine_with_warmup(learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0) -> Schedule:
     """Rise linearly, then fall along half a cosine: nanoGPT's schedule.
 
     ``learning_rate * (step + 1) / (warmup_steps + 1)`` for step < warmup_steps; then, with r = (step - warmup_steps) /
@@ -65,9 +57,7 @@ def cosine_with_warmup(
         warmup_steps: steps of the rise.
         minimum: the lowest, at the end.
     """
-    return _warmed_up(
-        learning_rate, minimum, warmup_steps, total_steps, lambda ratio: 0.5 * (1.0 + math.cos(math.pi * ratio))
-    )
+    return _warmed_up(learning_rate, minimum, warmup_steps, total_steps, lambda ratio: 0.5 * (1.0 + math.cos(math.pi * ratio)))
 
 
 def linear(learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0) -> Schedule:

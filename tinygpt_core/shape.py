@@ -68,9 +68,7 @@ def aligned(*shapes: Shape) -> str:
     """Returns shapes one under the other, aligned on their last axes, for error messages."""
     width = max((len(str(size)) for shape in shapes for size in shape), default=1)
     depth = max(map(len, shapes))
-    return "\n".join(
-        "  (" + ", ".join([" " * width] * (depth - len(s)) + [str(n).rjust(width) for n in s]) + ")" for s in shapes
-    )
+    return "\n".join("  (" + ", ".join([" " * width] * (depth - len(s)) + [str(n).rjust(width) for n in s]) + ")" for s in shapes)
 
 
 @lru_cache(maxsize=4096)
@@ -174,15 +172,9 @@ def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
         ShapeError: `shape` does not broadcast to `new_shape`.
     """
     extra = len(new_shape) - len(shape)
-    if extra < 0 or any(
-        size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)
-    ):
-        raise ShapeError(
-            f"cannot expand {shape} to {new_shape}: only axes of size 1 stretch:\n{aligned(shape, new_shape)}"
-        )
-    return (0,) * extra + tuple(
-        step if size == wanted else 0 for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True)
-    )
+    if extra < 0 or any(size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)):
+        raise ShapeError(f"cannot expand {shape} to {new_shape}: only axes of size 1 stretch:\n{aligned(shape, new_shape)}")
+    return (0,) * extra + tuple(step if size == wanted else 0 for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True))
 
 
 def normalize_index(index: Any, shape: Shape) -> Index:
@@ -239,9 +231,7 @@ def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
     """Returns the shape of arrays joined along `axis`; raises ShapeError naming the first that does not fit."""
     first = shapes[0]
     for position, shape in enumerate(shapes):
-        if len(shape) != len(first) or any(
-            a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
-        ):
+        if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis):
             raise ShapeError(
                 f"cannot concatenate along axis {axis}: operand {position} has shape {shape}, operand 0 has {first}; "
                 f"all other axes must agree"

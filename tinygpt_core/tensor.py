@@ -37,9 +37,7 @@ class no_grad:
         self._previous = _recording[0]
         _recording[0] = False
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         _recording[0] = self._previous
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,9 +89,7 @@ class GradientFunction:
         """
         operation = self.operation
         if operation is None:
-            raise RuntimeError(
-                "this graph was freed by an earlier backward(): call that one with retain_graph=True to go through it again"
-            )
+            raise RuntimeError("this graph was freed by an earlier backward(): call that one with retain_graph=True to go through it again")
         for name, buffer, version in self.kept:
             if buffer.version[0] != version:
                 raise RuntimeError(
@@ -103,12 +99,8 @@ class GradientFunction:
         gradients = operation.backward(grad)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
-        if len(gradients) != len(self.parents) and (
-            len(gradients) > len(self.parents) or any(self.parents[len(gradients) :])
-        ):
-            raise RuntimeError(
-                f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs"
-            )
+        if len(gradients) != len(self.parents) and (len(gradients) > len(self.parents) or any(self.parents[len(gradients) :])):
+            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs")
         for position, (parent, gradient) in enumerate(zip(self.parents, gradients, strict=False)):
             if parent is None or gradient is None:
                 continue
@@ -119,9 +111,7 @@ class GradientFunction:
                 continue
             shape, dtype = self.inputs[position]  # type: ignore[misc]
             if not isinstance(gradient, Buffer):
-                raise RuntimeError(
-                    f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer"
-                )
+                raise RuntimeError(f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer")
             if gradient.shape != shape:
                 gradient = self._sum_back(gradient, shape, position)
             yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
@@ -130,9 +120,7 @@ class GradientFunction:
         """Undoes broadcasting, here and nowhere else."""
         extra = gradient.ndim - len(shape)
         if extra < 0 or any(size != 1 and size != g for size, g in zip(shape, gradient.shape[extra:], strict=True)):
-            raise RuntimeError(
-                f"{self.name}.backward returned a gradient of shape {gradient.shape} for input {position} of shape {shape}"
-            )
+            raise RuntimeError(f"{self.name}.backward returned a gradient of shape {gradient.shape} for input {position} of shape {shape}")
         return sum_to(gradient, shape)
 
 
@@ -160,9 +148,7 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
             buffers.append(tensor.buffer)
             needs.append(tensor._requires_grad)
         else:
-            raise TypeError(
-                f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)"
-            )
+            raise TypeError(f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)")
     operation = operation_class(needs)
     buffer = operation.forward(*buffers, **options)
     if not isinstance(buffer, Buffer):
@@ -253,20 +239,14 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if value and self.dtype.kind != "f":
-            raise RuntimeError(
-                f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64"
-            )
+            raise RuntimeError(f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64")
         if not value and self.grad_fn is not None:
-            raise RuntimeError(
-                "requires_grad can be switched off on leaves only: detach() gives a Tensor without history"
-            )
+            raise RuntimeError("requires_grad can be switched off on leaves only: detach() gives a Tensor without history")
         self._requires_grad = bool(value)
 
     def __deepcopy__(self, memo: Any) -> Tensor:
         if self.grad_fn is not None:
-            raise RuntimeError(
-                "only leaves can be deep-copied: the result of a recorded operation is part of its graph; detach() it"
-            )
+            raise RuntimeError("only leaves can be deep-copied: the result of a recorded operation is part of its graph; detach() it")
         copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
         copy.grad = None if self.grad is None else Tensor(self.grad.buffer.copy())
         return copy
@@ -289,9 +269,7 @@ class Tensor:
         return bool(self.buffer)
 
     def __repr__(self) -> str:
-        gradient = (
-            f", grad_fn={self.grad_fn.name}" if self.grad_fn else ", requires_grad=True" if self.requires_grad else ""
-        )
+        gradient = f", grad_fn={self.grad_fn.name}" if self.grad_fn else ", requires_grad=True" if self.requires_grad else ""
         where = "" if self.backend == "python" else f", backend={self.backend!r}"
         return f"Tensor({_format(self.buffer)}, shape={self.shape}, dtype={self.dtype.name}{where}{gradient})"
 
@@ -366,10 +344,7 @@ class Tensor:
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
-        sides = [
-            value if isinstance(value, Tensor) else like._scalar(value) if like else Tensor(value)
-            for value in (first, second)
-        ]
+        sides = [value if isinstance(value, Tensor) else like._scalar(value) if like else Tensor(value) for value in (first, second)]
         return apply_op(operations.Where, condition, *sides)
 
     # ---------------------------------------------------------------- arithmetic
@@ -389,8 +364,7 @@ class Tensor:
     def __add__(self, other: Any) -> Tensor:
         return self._apply(operations.Add, other)
 
-    def __radd__(self, other: Any) -> Tensor:
-        return self._apply(operations.Add, other, swap=True)
+    __radd__ = __add__
 
     def __sub__(self, other: Any) -> Tensor:
         return self._apply(operations.Sub, other)
@@ -401,8 +375,7 @@ class Tensor:
     def __mul__(self, other: Any) -> Tensor:
         return self._apply(operations.Mul, other)
 
-    def __rmul__(self, other: Any) -> Tensor:
-        return self._apply(operations.Mul, other, swap=True)
+    __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Tensor:
         return self._apply(operations.Div, other)
@@ -616,9 +589,7 @@ class Tensor:
     def _may_change(self) -> None:
         if _recording[0] and self.requires_grad:
             kind = "a leaf that requires gradients" if self.is_leaf else "the result of a recorded operation"
-            raise RuntimeError(
-                f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`"
-            )
+            raise RuntimeError(f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`")
 
     def assign(self, value: Any) -> Tensor:
         """Writes `value` (a Tensor, a number or nested lists), broadcast and cast, into this Tensor's storage, unrecorded.
@@ -635,9 +606,7 @@ class Tensor:
         self._may_change()
         if isinstance(value, Tensor):
             if _recording[0] and value.requires_grad:
-                raise RuntimeError(
-                    "assigning into a slice is not recorded: detach() the value, or build the result with concatenate"
-                )
+                raise RuntimeError("assigning into a slice is not recorded: detach() the value, or build the result with concatenate")
             value = value.buffer
         self.buffer[index] = value
 
@@ -709,9 +678,7 @@ class Tensor:
             self._accumulate(gradient.copy() if incoming_gradient is not None else gradient)
             return
         pending: dict[GradientFunction, Buffer] = {self.grad_fn: gradient}
-        owned: set[GradientFunction] = (
-            set()
-        )  # whose pending gradient only this walk knows, so that slices may add to it in place
+        owned: set[GradientFunction] = set()  # whose pending gradient only this walk knows, so that slices may add to it in place
         queue = [(-self.grad_fn.number, self.grad_fn)]
         while queue:
             _, record = heapq.heappop(queue)
@@ -775,18 +742,14 @@ class Tensor:
         """
         found = _SERIALIZED.fullmatch(text) if isinstance(text, str) else None
         if found is None:
-            raise ValueError(
-                f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}"
-            )
+            raise ValueError(f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}")
         import json
 
         words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
         try:
             data = json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], found["data"]))
         except (ValueError, KeyError, RecursionError):
-            raise ValueError(
-                f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}"
-            ) from None
+            raise ValueError(f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}") from None
         return Tensor(data, requires_grad=found["grad"] == "True")
 
 
@@ -831,9 +794,7 @@ def dag_lines(tensor: Tensor) -> Iterator[str]:
             stack.append((indent + ("└── " if last else "├── "), indent + ("    " if last else "│   "), parents[i]))
 
 
-def check_gradients(
-    function: Callable[..., Tensor], *tensors: Tensor, step: float = 1e-6, rtol: float = 1e-4, atol: float = 1e-6
-) -> bool:
+def check_gradients(function: Callable[..., Tensor], *tensors: Tensor, step: float = 1e-6, rtol: float = 1e-4, atol: float = 1e-6) -> bool:
     """Compares the gradients of `function(*tensors)` with central differences, (f(x + h) - f(x - h)) / 2h, element by element.
 
     Computed in float64, whatever the dtype of the tensors, on copies. A result that is not a scalar is weighted by fixed random numbers.
@@ -846,10 +807,7 @@ def check_gradients(
     Returns:
         True. Raises AssertionError naming the first element whose gradients differ.
     """
-    copies = [
-        Tensor(t.buffer.cast(DType.float64), requires_grad=True) if t.dtype.kind == "f" else Tensor(t.buffer.copy())
-        for t in tensors
-    ]
+    copies = [Tensor(t.buffer.cast(DType.float64), requires_grad=True) if t.dtype.kind == "f" else Tensor(t.buffer.copy()) for t in tensors]
     result = function(*copies)
     weights = Tensor(type(result.buffer).uniform(result.shape, 0.5, 1.5, DType.float64, random.Generator(0)))
     (result * weights).sum().backward()

@@ -16,7 +16,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 Path = str | os.PathLike[str]
@@ -49,7 +49,7 @@ class RegexPatterns:
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # the property White_Space; `re`'s \s has more
 
 
-@lru_cache(maxsize=None)
+@cache
 def unicode_class(letter: str) -> str:
     """Returns the inside of a bracket expression that matches all characters whose general category begins with `letter`."""
     ranges: list[list[int]] = []
@@ -265,7 +265,9 @@ class Tokenizer:
         lengths = list(map(len, rows))
         if padding_type != "none":
             if padding_token not in self.special_tokens:
-                raise TokenizerError(f"padding needs a padding_token among the special tokens {list(self.special_tokens)}, not {padding_token!r}")
+                raise TokenizerError(
+                    f"padding needs a padding_token among the special tokens {list(self.special_tokens)}, not {padding_token!r}"
+                )
             width = max_length if padding_type == "max_length" else max(lengths, default=0)
             rows = [row + [self.special_tokens[padding_token]] * (width - len(row)) for row in rows]  # type: ignore[operator,index]
         elif len(set(lengths)) > 1:
@@ -407,7 +409,7 @@ class BPETokenizer(Tokenizer):
             frequencies[chunk] = frequencies.get(chunk, 0) + 1
         words = [list(chunk.encode("utf-8")) for chunk in frequencies]  # in the order of their first appearance
         weights = list(frequencies.values())
-        size = {idx: 1 for idx in range(256)}  # of each token, in bytes
+        size = dict.fromkeys(range(256), 1)  # of each token, in bytes
         counts: dict[Pair, int] = {}
         where: dict[Pair, set[int]] = {}  # the words that hold a pair, or held it once
         for number, word in enumerate(words):

@@ -83,9 +83,7 @@ class TrainingConfig:
         if self.tokenizer not in ("characters", "bpe"):
             raise ValueError(f"tokenizer must be 'characters' or 'bpe', not {self.tokenizer!r}")
         if self.embedding_dim % self.num_heads:
-            raise ValueError(
-                f"embedding_dim must be a multiple of num_heads, and {self.embedding_dim} is not one of {self.num_heads}"
-            )
+            raise ValueError(f"embedding_dim must be a multiple of num_heads, and {self.embedding_dim} is not one of {self.num_heads}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
@@ -109,8 +107,7 @@ _FRACTION = (0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 _RATE = (0.0, 1e6, "a finite number, 0 or more")
 _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(
-        ("context_length", "num_layers", "num_heads", "embedding_dim", "steps", "batch_size", "accumulation", "eval_batches"),
-        _AT_LEAST_1,
+        ("context_length", "num_layers", "num_heads", "embedding_dim", "steps", "batch_size", "accumulation", "eval_batches"), _AT_LEAST_1
     ),
     **dict.fromkeys(("warmup_steps", "eval_every", "checkpoint_every"), _AT_LEAST_0),
     **dict.fromkeys(("dropout", "beta1", "beta2"), _FRACTION),
@@ -293,9 +290,7 @@ class Trainer:
                 num_heads=config.num_heads, embedding_dim=config.embedding_dim, dropout=config.dropout,
             )
         )  # fmt: skip
-        self.optimizer = AdamW(
-            self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
-        )
+        self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
         self.schedule = schedules.cosine_with_warmup(
             config.learning_rate, warmup_steps=min(config.warmup_steps, config.steps - 1), total_steps=config.steps,
             minimum=config.minimum_learning_rate,
@@ -415,11 +410,7 @@ class Trainer:
             tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
             optimizer_tensors=self.optimizer.state_dict(),
-            state={
-                "step": self.step,
-                "data_order": data.training_batches.get_state(),
-                "random": random.default_generator().get_state(),
-            },
+            state={"step": self.step, "data_order": data.training_batches.get_state(), "random": random.default_generator().get_state()},
         )
         self.saved_step = self.step
 

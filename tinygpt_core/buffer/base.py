@@ -28,7 +28,6 @@ from typing import Any, ClassVar, TypeVar
 from .. import backends, random
 from ..dtype import DType, promote, promote_scalar
 from ..shape import (
-    Index,
     Shape,
     broadcast_shapes,
     check_shape,
@@ -57,13 +56,9 @@ def _flatten(data: Any) -> tuple[Shape, list[Any]]:
         size = len(level[0])
         for position, item in enumerate(level):
             if not isinstance(item, (list, tuple)):
-                raise ValueError(
-                    f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}"
-                )
+                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}")
             if len(item) != size:
-                raise ValueError(
-                    f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}"
-                )
+                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}")
         shape.append(size)
         level = list(chain.from_iterable(level))
     return tuple(shape), level
@@ -206,9 +201,7 @@ class Buffer:
         """
         shape = check_shape(shape)
         if flat.typecode != dtype.typecode:
-            raise TypeError(
-                f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}"
-            )
+            raise TypeError(f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}")
         if len(flat) != numel(shape):
             raise ValueError(f"{len(flat)} elements do not fill shape {shape}, which has {numel(shape)}")
         return cls._backend()._from_array(flat, shape, dtype)
@@ -230,9 +223,7 @@ class Buffer:
         return cls.full(shape, 1, dtype)
 
     @classmethod
-    def arange(
-        cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None
-    ) -> B:
+    def arange(cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None) -> B:
         """Returns start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
         if stop is None:
             start, stop = 0, start
@@ -244,12 +235,7 @@ class Buffer:
 
     @classmethod
     def uniform(
-        cls: type[B],
-        shape: Any,
-        low: Real = 0.0,
-        high: Real = 1.0,
-        dtype: DType = DType.float32,
-        generator: random.Generator | None = None,
+        cls: type[B], shape: Any, low: Real = 0.0, high: Real = 1.0, dtype: DType = DType.float32, generator: random.Generator | None = None
     ) -> B:
         """Returns random elements, uniform in [low, high), the same for a seed on every backend (module `random`)."""
         shape = check_shape(shape)
@@ -259,12 +245,7 @@ class Buffer:
 
     @classmethod
     def normal(
-        cls: type[B],
-        shape: Any,
-        mean: Real = 0.0,
-        std: Real = 1.0,
-        dtype: DType = DType.float32,
-        generator: random.Generator | None = None,
+        cls: type[B], shape: Any, mean: Real = 0.0, std: Real = 1.0, dtype: DType = DType.float32, generator: random.Generator | None = None
     ) -> B:
         """Returns random elements, normally distributed, the same for a seed on every backend (module `random`)."""
         shape = check_shape(shape)
@@ -345,9 +326,7 @@ class Buffer:
             ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not broadcast.
         """
         if any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
-            raise ValueError(
-                f"cannot assign to a broadcast view of shape {self.shape}: many positions share an element; copy() it first"
-            )
+            raise ValueError(f"cannot assign to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
         if isinstance(value, (bool, int, float)):
             value = self._full((), self.dtype.convert(value), self.dtype)
         elif not isinstance(value, Buffer):
@@ -370,9 +349,7 @@ class Buffer:
 
     def _check_backend(self, other: Buffer) -> None:
         if type(self) is not type(other):
-            raise TypeError(
-                f"operands are on two backends, {self.backend!r} and {other.backend!r}: move one with .to({self.backend!r})"
-            )
+            raise TypeError(f"operands are on two backends, {self.backend!r} and {other.backend!r}: move one with .to({self.backend!r})")
 
     def _meet(self: B, other: Any) -> tuple[B, B] | None:
         """Returns both operands in one dtype, with shapes that broadcast, or None where `other` is no operand."""
@@ -389,9 +366,7 @@ class Buffer:
             return self._as(dtype), self._full((), dtype.convert(other), dtype)
         return None
 
-    def _arithmetic(
-        self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = ""
-    ) -> B:
+    def _arithmetic(self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = "") -> B:
         pair = self._meet(other)
         if pair is None:
             return NotImplemented  # type: ignore[no-any-return]
@@ -521,9 +496,7 @@ class Buffer:
             pair = second._meet(first)
             pair = pair and (pair[1], pair[0])
         if pair is None:
-            raise TypeError(
-                f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}"
-            )
+            raise TypeError(f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}")
         condition._check_backend(pair[0])
         broadcast_shapes(condition.shape, pair[0].shape, pair[1].shape)
         return condition._where(*pair)  # type: ignore[arg-type]
@@ -593,9 +566,7 @@ class Buffer:
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_backend(values)
         if values.shape != indices.shape + self.shape[1:]:
-            raise ValueError(
-                f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}"
-            )
+            raise ValueError(f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}")
         self._scatter_add(indices, values._as(self.dtype))
         self.version[0] += 1
         return self
@@ -627,17 +598,17 @@ class Buffer:
 
     # ---------------------------------------------------------------- hooks every backend provides
 
+    def _missing(self, *arguments: Any) -> Any:
+        raise NotImplementedError(f"the {self.backend!r} backend lacks a hook: buffer/base.py lists those it must provide")
+
     @classmethod
     def _from_array(cls: type[B], flat: array[Any], shape: Shape, dtype: DType) -> B:
         """A Buffer of the elements in `flat`, in C order."""
         raise NotImplementedError
 
-    def _to_array(self) -> array[Any]:
-        """The elements in C order, in a new array of the dtype's typecode."""
-        raise NotImplementedError
-
     @classmethod
     def _full(cls: type[B], shape: Shape, value: Scalar, dtype: DType) -> B:
+        """A Buffer that holds `value`, already a Python number of the dtype, everywhere."""
         raise NotImplementedError
 
     @classmethod
@@ -645,112 +616,33 @@ class Buffer:
         """start + i * step for i < count."""
         raise NotImplementedError
 
-    def _cast(self: B, dtype: DType) -> B:
-        """A copy in another dtype."""
-        raise NotImplementedError
-
-    def _copy(self: B) -> B:
-        """A contiguous copy."""
-        raise NotImplementedError
-
-    def _reshape(self: B, shape: Shape) -> B:
-        """The same elements under a shape with as many; a view where strides allow."""
-        raise NotImplementedError
-
-    def _permute(self: B, axes: Shape) -> B:
-        raise NotImplementedError
-
-    def _expand(self: B, shape: Shape) -> B:
-        """A view; raises the ValueError of `shape.expand_strides` where `shape` cannot be broadcast to."""
-        raise NotImplementedError
-
-    def _slice(self: B, index: Index) -> B:
-        """A view; `index` has one int or slice for each axis (`shape.normalize_index`)."""
-        raise NotImplementedError
-
-    def _assign(self: B, value: B) -> None:
-        """Writes elements of the same shape and dtype; `value` may overlap this Buffer."""
-        raise NotImplementedError
-
     @classmethod
-    def _concatenate(cls: type[B], buffers: list[B], axis: int, shape: Shape, dtype: DType) -> B:
+    def _concatenate(cls: type[B], buffers: Sequence[B], axis: int, shape: Shape, dtype: DType) -> B:
+        """Buffers of one dtype joined to `shape`."""
         raise NotImplementedError
 
-    def _neg(self: B) -> B:
-        raise NotImplementedError
-
-    def _exp(self: B) -> B:
-        raise NotImplementedError
-
-    def _log(self: B) -> B:
-        raise NotImplementedError
-
-    def _sqrt(self: B) -> B:
-        raise NotImplementedError
-
-    def _tanh(self: B) -> B:
-        raise NotImplementedError
-
-    def _sin(self: B) -> B:
-        raise NotImplementedError
-
-    def _cos(self: B) -> B:
-        raise NotImplementedError
-
-    # Two operands: of one dtype, with shapes that broadcast.
-
-    def _add(self: B, other: B) -> B:
-        """On bool: or."""
-        raise NotImplementedError
-
-    def _sub(self: B, other: B) -> B:
-        raise NotImplementedError
-
-    def _mul(self: B, other: B) -> B:
-        """On bool: and."""
-        raise NotImplementedError
-
-    def _div(self: B, other: B) -> B:
-        """Of a float dtype."""
-        raise NotImplementedError
-
-    def _pow(self: B, other: B) -> B:
-        raise NotImplementedError
-
-    def _maximum(self: B, other: B) -> B:
-        """On bool: or."""
-        raise NotImplementedError
-
-    def _equal(self: B, other: B) -> B:
-        raise NotImplementedError
-
-    def _less(self: B, other: B) -> B:
-        raise NotImplementedError
-
-    def _where(self: B, first: B, second: B) -> B:
-        """On a bool Buffer; the operands have one dtype, and all three shapes broadcast."""
-        raise NotImplementedError
-
-    def _sum(self: B, axes: Shape) -> B:
-        raise NotImplementedError
-
-    def _max(self: B, axes: Shape) -> B:
-        raise NotImplementedError
-
-    def _argmax(self: B, axis: int) -> B:
-        raise NotImplementedError
-
-    def _matmul(self: B, other: B, shape: Shape) -> B:
-        """The product of `shape`; both operands have at least two axes."""
-        raise NotImplementedError
-
-    def _take(self: B, indices: B) -> B:
-        """The slices along axis 0 at valid indices."""
-        raise NotImplementedError
-
-    def _scatter_add(self: B, indices: B, values: B) -> None:
-        """Adds `values` of shape indices.shape + self.shape[1:] at valid indices along axis 0, in place."""
-        raise NotImplementedError
+    # () -> array.array: the elements in C order, in a new array of the dtype's typecode
+    _to_array = _missing
+    # (dtype), (): copies in C order
+    _cast = _copy = _missing
+    # (shape): the same elements under a shape with as many; a view where strides allow
+    _reshape = _missing
+    # (axes), (shape), (index): views. _expand raises the error of `shape.expand_strides`; an index has one int or slice for each axis
+    _permute = _expand = _slice = _missing
+    # (value): writes elements of the same shape and dtype, which may overlap these
+    _assign = _missing
+    # (): of a float dtype, except _neg
+    _neg = _exp = _log = _sqrt = _tanh = _sin = _cos = _missing
+    # (other): of the same dtype, with a shape that broadcasts; _div of a float dtype; on bool, _add and _maximum mean or, _mul means and
+    _add = _sub = _mul = _div = _pow = _maximum = _equal = _less = _missing
+    # (first, second): on a bool Buffer, two of one dtype; all three broadcast
+    _where = _missing
+    # (axes), (axes), (axis): reduced axes stay with size 1
+    _sum = _max = _argmax = _missing
+    # (other, shape): the product of `shape`, of operands with at least two axes
+    _matmul = _missing
+    # (indices): the slices along axis 0; (indices, values): adds `values` to them, in place. Indices are valid
+    _take = _scatter_add = _missing
 
 
 def _floating(dtype: DType, what: str) -> DType:

@@ -32,12 +32,8 @@ from .base import Buffer, Scalar
 
 Row = Sequence[float]
 INFINITY, NAN = math.inf, math.nan
-_sumprod: Callable[[Any, Any], float] | None = getattr(
-    math, "sumprod", None
-)  # Python 3.12 and later: twice as fast as sum(map(mul))
-_DOT_LENGTH = (
-    12 if _sumprod else 48
-)  # from this length on, a product of two rows as they lie beats eight columns at a time
+_sumprod: Callable[[Any, Any], float] | None = getattr(math, "sumprod", None)  # Python 3.12 and later: twice as fast as sum(map(mul))
+_DOT_LENGTH = 12 if _sumprod else 48  # from this length on, a product of two rows as they lie beats eight columns at a time
 
 
 def dot(a: Row, b: Row) -> float:
@@ -86,10 +82,7 @@ def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None) -> lis
             if fresh:
                 out[i] = [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in columns]
             else:
-                out[i] = [
-                    c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3
-                    for c, (b0, b1, b2, b3) in zip(out[i], columns, strict=True)
-                ]
+                out[i] = [c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for c, (b0, b1, b2, b3) in zip(out[i], columns, strict=True)]
     return out
 
 
@@ -103,13 +96,7 @@ def product_transposed(a: Sequence[Row], b: Sequence[Row]) -> list[list[float]]:
 
 
 def copy_elements(
-    source: array[Any],
-    source_start: int,
-    source_stride: Shape,
-    target: array[Any],
-    target_start: int,
-    target_stride: Shape,
-    shape: Shape,
+    source: array[Any], source_start: int, source_stride: Shape, target: array[Any], target_start: int, target_stride: Shape, shape: Shape
 ) -> None:
     """Copies the elements of one strided array onto another of the same shape, slice by slice."""
     if 0 in shape:
@@ -175,18 +162,9 @@ class PythonBuffer(Buffer):
     backend = "python"
 
     @classmethod
-    def _make(
-        cls, data: array[Any], shape: Shape, stride: Shape, offset: int, dtype: DType, version: list[int]
-    ) -> PythonBuffer:
+    def _make(cls, data: array[Any], shape: Shape, stride: Shape, offset: int, dtype: DType, version: list[int]) -> PythonBuffer:
         self = object.__new__(cls)
-        self.data, self.shape, self.stride, self.offset, self.dtype, self.version = (
-            data,
-            shape,
-            stride,
-            offset,
-            dtype,
-            version,
-        )
+        self.data, self.shape, self.stride, self.offset, self.dtype, self.version = (data, shape, stride, offset, dtype, version)
         return self
 
     @classmethod
@@ -254,25 +232,17 @@ class PythonBuffer(Buffer):
         return self._copy()._reshape(shape) if stride is None else self._view(shape, stride, self.offset)
 
     def _permute(self, axes: Shape) -> PythonBuffer:
-        return self._view(
-            tuple(self.shape[axis] for axis in axes), tuple(self.stride[axis] for axis in axes), self.offset
-        )
+        return self._view(tuple(self.shape[axis] for axis in axes), tuple(self.stride[axis] for axis in axes), self.offset)
 
     def _expand(self, shape: Shape) -> PythonBuffer:
-        return (
-            self
-            if shape == self.shape
-            else self._view(shape, expand_strides(self.shape, self.stride, shape), self.offset)
-        )
+        return self if shape == self.shape else self._view(shape, expand_strides(self.shape, self.stride, shape), self.offset)
 
     def _slice(self, index: Index) -> PythonBuffer:
         shape, stride, distance = slice_strides(self.shape, self.stride, index)
         return self._view(shape, stride, self.offset + distance)
 
     def _assign(self, value: PythonBuffer) -> None:
-        copy_elements(
-            value._to_array(), 0, contiguous_strides(self.shape), self.data, self.offset, self.stride, self.shape
-        )
+        copy_elements(value._to_array(), 0, contiguous_strides(self.shape), self.data, self.offset, self.stride, self.shape)
 
     @classmethod
     def _concatenate(cls, buffers: Sequence[PythonBuffer], axis: int, shape: Shape, dtype: DType) -> PythonBuffer:
@@ -322,9 +292,7 @@ class PythonBuffer(Buffer):
             return repeat(self.data[self.offset])
         return self._expand(shape).values()
 
-    def _binary(
-        self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None
-    ) -> PythonBuffer:
+    def _binary(self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None) -> PythonBuffer:
         shape = self.shape if self.shape == other.shape else broadcast_shapes(self.shape, other.shape)
         first, second = self._broadcast(shape), other._broadcast(shape)
         return self.of(list(map(function, first, second)) if numel(shape) else (), shape, dtype or self.dtype)

@@ -51,8 +51,6 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
     """Returns the implementation of `kernel` for a Buffer class: the nearest registered along its bases, else the textbook one."""
     found = _found.get((kernel, buffer_class))
     if found is None:
-        found = next(
-            (_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered), kernel
-        )
+        found = next((_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered), kernel)
         _found[kernel, buffer_class] = found
     return found  # type: ignore[return-value]

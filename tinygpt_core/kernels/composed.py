@@ -52,13 +52,9 @@ class Linear(Kernel):
         require_float("linear", x=x, weight=weight, bias=bias)
         if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[0]:
             wanted = x.shape[-1] if x.ndim else "at least one axis"
-            raise ShapeError(
-                f"linear: an input of shape {x.shape} needs a weight of shape ({wanted}, out), not {weight.shape}"
-            )
+            raise ShapeError(f"linear: an input of shape {x.shape} needs a weight of shape ({wanted}, out), not {weight.shape}")
         if bias is not None and bias.shape != weight.shape[1:]:
-            raise ShapeError(
-                f"linear: a weight of shape {weight.shape} needs a bias of shape {weight.shape[1:]}, not {bias.shape}"
-            )
+            raise ShapeError(f"linear: a weight of shape {weight.shape} needs a bias of shape {weight.shape[1:]}, not {bias.shape}")
 
     @staticmethod
     def forward(x: Buffer, weight: Buffer, bias: Buffer | None = None) -> tuple[Buffer, Any]:
@@ -175,9 +171,7 @@ def _normalized(x: Buffer, weight: Buffer | None, bias: Buffer | None, num_axes:
     shape = x.shape[x.ndim - num_axes :]
     for what, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
-            raise ShapeError(
-                f"{name}: an input of shape {x.shape} needs a {what} of shape {shape}, not {parameter.shape}"
-            )
+            raise ShapeError(f"{name}: an input of shape {x.shape} needs a {what} of shape {shape}, not {parameter.shape}")
     return shape
 
 
@@ -330,14 +324,10 @@ class Attention(Kernel):
                 f"not {query.shape}, {key.shape} and {value.shape}"
             )
         if causal and query.shape[2] > key.shape[2]:
-            raise ShapeError(
-                f"causal attention: {query.shape[2]} queries need at least as many keys, not {key.shape[2]}"
-            )
+            raise ShapeError(f"causal attention: {query.shape[2]} queries need at least as many keys, not {key.shape[2]}")
 
     @staticmethod
-    def forward(
-        query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None
-    ) -> tuple[Buffer, Any]:
+    def forward(query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None) -> tuple[Buffer, Any]:
         Attention.check(query, key, value, causal)
         scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
         scores = query.matmul(key.transpose(2, 3)) * scale

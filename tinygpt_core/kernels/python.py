@@ -13,6 +13,7 @@ from operator import add
 from typing import Any
 
 from ..buffer.python import PythonBuffer, Row, chunks, dot, product, product_transposed
+from ..shape import Shape
 from .base import Gradient, register
 from .composed import (
     GELU,
@@ -52,9 +53,7 @@ class PythonLinear(Linear):
         rows, shape = x.rows(), (*x.shape[:-1], weight.shape[1])
         if not weight.shape[0]:
             return Linear.forward(x, weight, bias)
-        if (
-            bias is None and weight.stride[0] == 1 < weight.stride[1]
-        ):  # a transposed view, as of a tied head: its columns lie as rows
+        if bias is None and weight.stride[0] == 1 < weight.stride[1]:  # a transposed view, as of a tied head: its columns lie as rows
             y = product_transposed(rows, weight.transpose(0, 1).rows())
         else:
             y = product(rows, weight.rows(), None if bias is None else bias.values())
@@ -142,79 +141,64 @@ class PythonCrossEntropy(CrossEntropy):
         return PythonBuffer.of_rows(rows, shape, grad.dtype), None
 
 
-class PythonLayerNorm(LayerNorm):
-    """Row by row, keeping the normalized rows and their scales."""
-
-    @staticmethod
-    def forward(
-        x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
-    ) -> tuple[Any, Any]:
-        shape = _normalized(x, weight, bias, num_axes, "layer_norm")
-        size, scales, normal = math.prod(shape), [], []
-        for row in chunks(x.values(), size) if x.numel else ():
+def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre: bool) -> tuple[Any, Any]:
+    """Row by row, both norms; keeps the normalized rows and their scales."""
+    size, scales, normal = math.prod(shape), [], []
+    for row in chunks(x.values(), size) if x.numel else ():
+        if centre:
             mean = sum(row) / size
-            centred = [v - mean for v in row]
-            scale = 1.0 / math.sqrt(dot(centred, centred) / size + eps)
-            scales.append(scale)
-            normal.append([v * scale for v in centred])
-        w = None if weight is None else weight.values()
-        y = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
-        if bias is not None:
-            b = bias.values()
-            y = [list(map(add, row, b)) for row in y]
-        return PythonBuffer.of_rows(y, x.shape, x.dtype), (normal, scales, w, shape)
+            row = [v - mean for v in row]
+        scale = 1.0 / math.sqrt(dot(row, row) / size + eps)
+        scales.append(scale)
+        normal.append([v * scale for v in row])
+    w = None if weight is None else weight.values()
+    y = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
+    if bias is not None:
+        b = bias.values()
+        y = [list(map(add, row, b)) for row in y]
+    return PythonBuffer.of_rows(y, x.shape, x.dtype), (normal, scales, w, shape, centre)
+
+
+def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, Gradient, Gradient]:
+    normal, scales, w, shape, centre = saved
+    size = math.prod(shape)
+    g = chunks(grad.values(), size) if grad.numel else []
+
+    def of_input() -> PythonBuffer:
+        result = []
+        for row, n, scale in zip(g, normal, scales, strict=True):
+            h = row if w is None else [v * a for v, a in zip(row, w, strict=True)]
+            mean, along = sum(h) / size if centre else 0.0, dot(h, n) / size
+            result.append([scale * (v - mean - u * along) for v, u in zip(h, n, strict=True)])
+        return PythonBuffer.of_rows(result, grad.shape, grad.dtype)
+
+    return (
+        of_input,
+        lambda: PythonBuffer.of(_column_dots(g, normal, size), shape, grad.dtype),
+        lambda: PythonBuffer.of(_column_sums(g, size), shape, grad.dtype),
+    )
+
+
+class PythonLayerNorm(LayerNorm):
+    """Row by row."""
 
     @staticmethod
-    def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        normal, scales, w, shape = saved
-        size = math.prod(shape)
-        g = chunks(grad.values(), size) if grad.numel else []
+    def forward(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
+        return _normalize(x, weight, bias, _normalized(x, weight, bias, num_axes, "layer_norm"), eps, centre=True)
 
-        def of_input() -> PythonBuffer:
-            result = []
-            for row, n, scale in zip(g, normal, scales, strict=True):
-                h = row if w is None else [v * a for v, a in zip(row, w, strict=True)]
-                mean, along = sum(h) / size, dot(h, n) / size
-                result.append([scale * (v - mean - u * along) for v, u in zip(h, n, strict=True)])
-            return PythonBuffer.of_rows(result, grad.shape, grad.dtype)
-
-        return (
-            of_input,
-            lambda: PythonBuffer.of(_column_dots(g, normal, size), shape, grad.dtype),
-            lambda: PythonBuffer.of(_column_sums(g, size), shape, grad.dtype),
-        )
+    backward = staticmethod(_normalize_gradients)
 
 
 class PythonRMSNorm(RMSNorm):
-    """Row by row, keeping the normalized rows and their scales."""
+    """Row by row."""
 
     @staticmethod
     def forward(x: Any, weight: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
-        shape = _normalized(x, weight, None, num_axes, "rms_norm")
-        size, scales, normal = math.prod(shape), [], []
-        for row in chunks(x.values(), size) if x.numel else ():
-            scale = 1.0 / math.sqrt(dot(row, row) / size + eps)
-            scales.append(scale)
-            normal.append([v * scale for v in row])
-        w = None if weight is None else weight.values()
-        y = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
-        return PythonBuffer.of_rows(y, x.shape, x.dtype), (normal, scales, w, shape)
+        return _normalize(x, weight, None, _normalized(x, weight, None, num_axes, "rms_norm"), eps, centre=False)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        normal, scales, w, shape = saved
-        size = math.prod(shape)
-        g = chunks(grad.values(), size) if grad.numel else []
-
-        def of_input() -> PythonBuffer:
-            result = []
-            for row, n, scale in zip(g, normal, scales, strict=True):
-                h = row if w is None else [v * a for v, a in zip(row, w, strict=True)]
-                along = dot(h, n) / size
-                result.append([scale * (v - u * along) for v, u in zip(h, n, strict=True)])
-            return PythonBuffer.of_rows(result, grad.shape, grad.dtype)
-
-        return of_input, lambda: PythonBuffer.of(_column_dots(g, normal, size), shape, grad.dtype)
+        return _normalize_gradients(saved, grad)[:2]
 
 
 class PythonGELU(GELU):
@@ -236,9 +220,7 @@ class PythonGELU(GELU):
         values, t, approximate = saved
         if approximate == "tanh":
             a, b = 0.5 * SQRT_2_OVER_PI, 3.0 * GELU_CUBIC
-            slopes = [
-                0.5 * (1.0 + u) + v * (1.0 - u * u) * a * (1.0 + b * v * v) for v, u in zip(values, t, strict=True)
-            ]
+            slopes = [0.5 * (1.0 + u) + v * (1.0 - u * u) * a * (1.0 + b * v * v) for v, u in zip(values, t, strict=True)]
         else:
             a, exp = 1.0 / math.sqrt(2.0 * math.pi), math.exp
             slopes = [0.5 * (1.0 + u) + v * a * exp(-0.5 * v * v) for v, u in zip(values, t, strict=True)]
@@ -249,9 +231,7 @@ class PythonAttention(Attention):
     """Head by head, over lists of rows; a query's row of scores ends where causality does."""
 
     @staticmethod
-    def forward(
-        query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None
-    ) -> tuple[Any, Any]:
+    def forward(query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
         if not query.numel or not key.numel:
             y, saved = Attention.forward(query, key, value, causal=causal, scale=scale)
@@ -311,10 +291,7 @@ class PythonAdamWStep(AdamWStep):
             keep, gradient = 1.0 - learning_rate * decay, g.values()
             first = [beta1 * a + new1 * d for a, d in zip(m.values(), gradient, strict=True)]
             second = [beta2 * b + new2 * d * d for b, d in zip(v.values(), gradient, strict=True)]
-            updated = [
-                keep * x - rate * a / (sqrt(b) * correction + eps)
-                for x, a, b in zip(p.values(), first, second, strict=True)
-            ]
+            updated = [keep * x - rate * a / (sqrt(b) * correction + eps) for x, a, b in zip(p.values(), first, second, strict=True)]
             for buffer, values in ((m, first), (v, second), (p, updated)):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
         return None, None

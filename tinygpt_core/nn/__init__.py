@@ -1,13 +1,7 @@
 """Neural-network building blocks, from single layers up to a whole GPT."""
 
 from ..module import Module
-from .attention import (
-    CasualSelfAttention,
-    CausalSelfAttention,
-    KeyValueCache,
-    RotaryEncoding,
-    TransformerBlock,
-)
+from .attention import CasualSelfAttention, CausalSelfAttention, KeyValueCache, RotaryEncoding, TransformerBlock
 from .gpt import GPT, GPTConfig
 from .layers import (
     ACTIVATION_FUNCTIONS,

@@ -24,9 +24,7 @@ class KeyValueCache:
         keys, values: for each layer a Buffer (batch_size, num_heads, context_length, head_dim).
     """
 
-    def __init__(
-        self, num_layers: int, batch_size: int, num_heads: int, context_length: int, head_dim: int, like: Buffer
-    ) -> None:
+    def __init__(self, num_layers: int, batch_size: int, num_heads: int, context_length: int, head_dim: int, like: Buffer) -> None:
         shape = (check_size("batch_size", batch_size), num_heads, context_length, head_dim)
         self.batch_size = batch_size
         self.context_length = context_length
@@ -110,9 +108,7 @@ class CausalSelfAttention(Module):
             raise ValueError(f"embedding_dim ({embedding_dim}) must be divisible by num_heads ({num_heads})")
         self.head_dim = embedding_dim // num_heads
         if rotary and self.head_dim % 2:
-            raise ValueError(
-                f"rotary encoding needs an even head size, but embedding_dim / num_heads is {self.head_dim}"
-            )
+            raise ValueError(f"rotary encoding needs an even head size, but embedding_dim / num_heads is {self.head_dim}")
         self.query_key_value = FullyConnectedLayer(embedding_dim, 3 * embedding_dim, bias, std=std)
         self.out = FullyConnectedLayer(embedding_dim, embedding_dim, bias, std=output_std)
         if rotary:
@@ -133,9 +129,7 @@ class CausalSelfAttention(Module):
         if x.ndim != 3 or x.shape[2] != self.embedding_dim:
             raise ShapeError(f"expected an input of shape (batch, positions, {self.embedding_dim}), but got {x.shape}")
         if start + x.shape[1] > self.max_seq_length:
-            raise ShapeError(
-                f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}"
-            )
+            raise ShapeError(f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}")
         batch_size, length, _ = x.shape
         packed = self.query_key_value(x).reshape((batch_size, length, 3, self.num_heads, self.head_dim))
         query, key, value = (packed[:, :, part].permute((0, 2, 1, 3)) for part in range(3))  # each (B, H, T, D)
@@ -195,9 +189,7 @@ class TransformerBlock(Module):
         stds = {"std": std, "output_std": output_std}
         hidden_dim = 4 * embedding_dim if hidden_dim is None else hidden_dim
         self.ln_1 = normalization_layer(normalization, embedding_dim, eps, bias)
-        self.attn = CausalSelfAttention(
-            embedding_dim, max_seq_length, num_heads, bias=attention_bias, rotary=rotary, **stds
-        )
+        self.attn = CausalSelfAttention(embedding_dim, max_seq_length, num_heads, bias=attention_bias, rotary=rotary, **stds)
         self.ln_2 = normalization_layer(normalization, embedding_dim, eps, bias)
         self.mlp: MLP | GatedMLP
         if activation in GATED_ACTIVATIONS:

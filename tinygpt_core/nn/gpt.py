@@ -81,9 +81,7 @@ class GPTConfig:
         if self.embedding_dim % self.num_heads:
             raise ValueError(f"embedding_dim ({self.embedding_dim}) must be divisible by num_heads ({self.num_heads})")
         if self.positions == "rotary" and self.head_dim % 2:
-            raise ValueError(
-                f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}"
-            )
+            raise ValueError(f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}")
 
     @property
     def head_dim(self) -> int:
@@ -153,9 +151,7 @@ class GPT(Module):
             length = config if max_seq_length is None else max_seq_length
             sizes: Any = (vocab_size, length, num_layers, num_heads, embedding_dim)
             if None in sizes:
-                raise TypeError(
-                    "GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim"
-                )
+                raise TypeError("GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim")
             tinygpt: Any = {"activation": "relu", "attention_bias": False, "tied_head": False}
             config = GPTConfig(*sizes, **tinygpt)
         elif (vocab_size, num_layers, num_heads, embedding_dim, max_seq_length) != (None,) * 5:
@@ -216,9 +212,7 @@ class GPT(Module):
         if token_ids.ndim != 2:
             raise ShapeError(f"token_ids must have the shape (batch, positions), but got {token_ids.shape}")
         if cache is not None and cache.batch_size != token_ids.shape[0]:
-            raise ValueError(
-                f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows"
-            )
+            raise ValueError(f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows")
         start = 0 if cache is None else cache.length
         end = start + token_ids.shape[1]
         if end > self.config.context_length:
@@ -256,9 +250,7 @@ class GPT(Module):
         """
         return self._generate(token_ids, max_new_tokens, lambda logits: max(range(len(logits)), key=logits.__getitem__))
 
-    def generate_sample_with_temperature(
-        self, token_ids: Tensor, max_new_tokens: int, temperature: float = 1.0
-    ) -> Tensor:
+    def generate_sample_with_temperature(self, token_ids: Tensor, max_new_tokens: int, temperature: float = 1.0) -> Tensor:
         """Continue a sequence with tokens drawn from ``softmax(logits / temperature)`` by the default generator.
 
         Args:
@@ -278,9 +270,7 @@ class GPT(Module):
 
     def _generate(self, token_ids: Tensor, max_new_tokens: int, pick: Callable[[Sequence[float]], int]) -> Tensor:
         if token_ids.ndim != 2 or token_ids.shape[0] != 1 or token_ids.shape[1] < 1:
-            raise ValueError(
-                f"token_ids must have the shape (1, positions) with a position at least, but got {token_ids.shape}"
-            )
+            raise ValueError(f"token_ids must have the shape (1, positions) with a position at least, but got {token_ids.shape}")
         kind, context_length = type(token_ids.buffer), self.config.context_length
         tokens: list[int] = token_ids.to_python()[0]
         was_training = self.training

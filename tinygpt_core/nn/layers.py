@@ -139,8 +139,7 @@ class _Normalization(Module):
     def _check(self, x: Tensor) -> None:
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
             raise ShapeError(
-                f"{type(self).__name__} normalizes trailing axes of shape {self.normalized_shape}, "
-                f"but the input has the shape {x.shape}"
+                f"{type(self).__name__} normalizes trailing axes of shape {self.normalized_shape}, but the input has the shape {x.shape}"
             )
 
     def _extra_repr(self) -> str:
@@ -164,11 +163,7 @@ class LayerNorm(_Normalization):
     """
 
     def __init__(
-        self,
-        normalized_shape: int | tuple[int, ...],
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
+        self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True
     ) -> None:
         super().__init__(normalized_shape, eps, elementwise_affine)
         if elementwise_affine and bias:
@@ -188,9 +183,7 @@ class RMSNorm(_Normalization):
     Args and shape: as for `LayerNorm`; there is no bias.
     """
 
-    def __init__(
-        self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True
-    ) -> None:
+    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True) -> None:
         super().__init__(normalized_shape, eps, elementwise_affine)
 
     def __call__(self, x: Tensor) -> Tensor:
