@@ -1,0 +1,218 @@
+"""Laws of kernels: the one that a backend has registered does what the textbook one, composed from its own hooks, does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt_core import kernels
+from tinygpt_core.buffer import Buffer
+
+from .strategies import FLOATS, arrays, make, operands, read, shapes, supported
+from .table import ROWS, Row
+from .templates import arrays_of, buffers_of, draw_operands, truth
+from .tolerances import assert_close
+
+KERNELS = [pytest.param(row, id=row.name) for row in ROWS if row.kernel]
+
+
+def gradients_of(kernel: type[kernels.Kernel], saved: Any, grad: Buffer) -> list[Any]:
+    """Returns the gradients of a kernel's inputs, those that come as functions called."""
+    return [gradient() if callable(gradient) else gradient for gradient in kernel.backward(saved, grad)]
+
+
+@pytest.mark.parametrize("row", KERNELS)
+@given(data=st.data())
+def test_fused_equals_composed(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
+    """For all values and all gradients, in any layout, float32 and float64. Inputs and incoming gradient stay as they were."""
+    case = data.draw(row.cases())
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    count = sum(slot is not None and not slot.dtype for slot in case.slots)
+    made = draw_operands(data.draw, backend, row, case, [dtype] * count)
+    composed: type[kernels.Kernel] = row.kernel  # type: ignore[assignment]
+    fused = kernels.lookup(composed, backend)
+    assert issubclass(fused, composed)
+    result, saved = fused.forward(*buffers_of(made), **case.options)
+    expected, expected_saved = composed.forward(*buffers_of(made), **case.options)
+    assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+    _, magnitude = truth(row, arrays_of(made), case.options)
+    assert_close(read(result), read(expected), dtype, magnitude, f"{row.name} forward {case.options}")
+    grad = data.draw(operands(backend, result.shape, dtype, -2, 2))
+    got, wanted = gradients_of(fused, saved, grad.buffer), gradients_of(composed, expected_saved, grad.buffer)
+    free = [i for i, slot in enumerate(case.slots) if slot is not None and not slot.dtype]
+    for i in free:
+        assert got[i] is not None, f"{row.name} gives input {i} no gradient"
+        assert got[i].dtype.name == dtype and got[i].shape == made[i].buffer.shape  # type: ignore[union-attr]
+        # Gradients of a normalization are differences of numbers as large as the slope 1 / deviation times the gradient.
+        scale = float(np.max(np.abs(read(wanted[i])), initial=0.0)) + 10.0 * _steepness(row, made, case.options)
+        assert_close(read(got[i]), read(wanted[i]), dtype, scale, f"{row.name} gradient {i} {case.options}")
+    for operand in (*made, grad):
+        if operand is not None:
+            assert np.array_equal(read(operand.buffer), operand.array), f"{row.name} changed an operand"
+
+
+def _steepness(row: Row, made: list[Any], options: dict[str, Any]) -> float:
+    """Returns how large a normalization's derivative can be; 1 for everything else."""
+    if row.name not in ("LayerNorm", "RMSNorm"):
+        return 1.0
+    x = made[0].array.astype(np.float64)
+    axes = tuple(range(-options["num_axes"], 0))
+    spread = x.var(axes) if row.name == "LayerNorm" else np.mean(x * x, axes)
+    slope = float(np.max(1.0 / np.sqrt(spread + options["eps"]), initial=0.0))
+    return slope * (1.0 + slope * float(np.max(np.abs(x), initial=0.0)))
+
+
+@pytest.mark.parametrize("row", KERNELS)
+@given(data=st.data())
+def test_backward_can_run_again(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
+    """A second backward on the same `saved` gives the same bits: the first used nothing up."""
+    case = data.draw(row.cases())
+    count = sum(slot is not None and not slot.dtype for slot in case.slots)
+    made = draw_operands(data.draw, backend, row, case, ["float32"] * count)
+    kernel = kernels.lookup(row.kernel, backend)  # type: ignore[type-var]
+    result, saved = kernel.forward(*buffers_of(made), **case.options)  # type: ignore[union-attr]
+    grad = make(backend, data.draw(arrays("float32", result.shape, -2, 2)))
+    first, second = gradients_of(kernel, saved, grad), gradients_of(kernel, saved, grad)  # type: ignore[arg-type]
+    for one, other in zip(first, second, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert np.array_equal(read(one), read(other), equal_nan=True)
+
+
+def test_attention_is_causal(backend: type[Buffer]) -> None:
+    """What comes after a position has no influence on it, not even infinities, and gets no gradient from it."""
+    values = np.random.default_rng(0).normal(size=(3, 1, 2, 5, 4)).astype(np.float32)
+    changed = values.copy()
+    changed[1:, :, :, 3:] = 1e4
+    kernel = kernels.lookup(kernels.Attention, backend)
+    first, saved = kernel.forward(*[make(backend, x) for x in values])
+    second, _ = kernel.forward(*[make(backend, x) for x in changed])
+    assert np.array_equal(read(first)[:, :, :3], read(second)[:, :, :3])
+    grad = np.zeros((1, 2, 5, 4), np.float32)
+    grad[:, :, :3] = 1.0
+    _, of_keys, of_values = gradients_of(kernel, saved, make(backend, grad))
+    assert not read(of_keys)[:, :, 3:].any() and not read(of_values)[:, :, 3:].any()
+
+
+def test_attention_of_a_suffix_is_the_suffix_of_attention(backend: type[Buffer]) -> None:
+    """What a key/value cache relies on: the last T queries alone, with all S keys, give the last T rows."""
+    query, key, value = np.random.default_rng(1).normal(size=(3, 2, 2, 6, 4)).astype(np.float32)
+    kernel = kernels.lookup(kernels.Attention, backend)
+    whole, _ = kernel.forward(*[make(backend, x) for x in (query, key, value)])
+    for t in (1, 2, 5):
+        part, _ = kernel.forward(make(backend, query[:, :, -t:]), make(backend, key), make(backend, value))
+        assert_close(read(part), read(whole)[:, :, -t:], "float32", 4.0)
+
+
+def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
+    """Softmax and its kin subtract the maximum first: logits of 1e4 give no infinity and no NaN."""
+    logits = backend([[1e4, 0.0, -1e4], [-1e4, -1e4, -1e4]])
+    probabilities, saved = kernels.lookup(kernels.Softmax, backend).forward(logits)
+    assert_close(read(probabilities), [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]], "float32")
+    (gradient,) = gradients_of(kernels.lookup(kernels.Softmax, backend), saved, backend([[1.0, 2.0, 3.0]] * 2))
+    assert np.isfinite(read(gradient)).all()
+    losses, _ = kernels.lookup(kernels.CrossEntropy, backend).forward(logits, backend([1, 2]))
+    assert_close(read(losses), [1e4, math.log(3)], "float32")
+    for kernel in (kernels.GELU, kernels.SiLU):
+        result, saved = kernels.lookup(kernel, backend).forward(logits)
+        assert_close(read(result), [[1e4, 0, 0], [0, 0, 0]], "float32")
+        (gradient,) = gradients_of(kernels.lookup(kernel, backend), saved, logits * 0.0 + 1.0)
+        assert_close(read(gradient), [[1, 0.5, 0], [0, 0, 0]], "float32")
+
+
+# ---------------------------------------------------------------- optimizers' steps
+
+
+@st.composite
+def parameter_lists(draw: st.DrawFn, count: int) -> tuple[str, list[list[np.ndarray]]]:
+    """`count` lists of arrays of the same shapes."""
+    dtype = draw(st.sampled_from(FLOATS))
+    wanted = draw(st.lists(shapes(max_dims=2), min_size=0, max_size=3))
+    return dtype, [[draw(arrays(dtype, shape, -2, 2)) for shape in wanted] for _ in range(count)]
+
+
+@given(data=st.data())
+def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook step, several in a row, against NumPy in float64; gradients stay as they were."""
+    dtype, (parameters, grads) = data.draw(parameter_lists(2))
+    options: dict[str, Any] = {
+        "learning_rate": data.draw(st.sampled_from([1e-3, 0.1])),
+        "betas": data.draw(st.sampled_from([(0.9, 0.999), (0.0, 0.95)])),
+        "eps": 1e-3,
+        "weight_decays": [data.draw(st.sampled_from([0.0, 0.1])) for _ in parameters],
+    }
+    beta1, beta2 = options["betas"]
+    p = [x.astype(np.float64) for x in parameters]
+    m, v = [x * 0 for x in p], [x * 0 for x in p]
+    for step in (1, 2, 3):
+        for i, grad in enumerate(grads):
+            g = grad.astype(np.float64)
+            m[i] = beta1 * m[i] + (1 - beta1) * g
+            v[i] = beta2 * v[i] + (1 - beta2) * g * g
+            p[i] = p[i] - options["learning_rate"] * options["weight_decays"][i] * p[i]
+            p[i] = p[i] - options["learning_rate"] * (m[i] / (1 - beta1**step)) / (np.sqrt(v[i] / (1 - beta2**step)) + options["eps"])
+    for kernel in {kernels.AdamWStep, kernels.lookup(kernels.AdamWStep, backend)}:
+        ours, gradients = [make(backend, x) for x in parameters], [make(backend, x) for x in grads]
+        first, second = ([make(backend, x * 0) for x in parameters] for _ in range(2))
+        versions = [x.version[0] for x in ours]
+        for step in (1, 2, 3):
+            kernel.forward(ours, gradients, first, second, step=step, **options)
+        for got, wanted in ((ours, p), (first, m), (second, v), (gradients, grads)):
+            for one, other in zip(got, wanted, strict=True):
+                assert_close(read(one), other, dtype, 2.0)
+        assert all(x.version[0] > version for x, version in zip(ours, versions, strict=True))
+
+
+@given(data=st.data())
+def test_sgd_step(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook step against NumPy in float64: momentum, dampening, Nesterov and weight decay (also without momentum)."""
+    dtype, (parameters, grads) = data.draw(parameter_lists(2))
+    momentum = data.draw(st.sampled_from([0.0, 0.9]))
+    options: dict[str, Any] = {
+        "learning_rate": 0.1,
+        "momentum": momentum,
+        "dampening": data.draw(st.sampled_from([0.0, 0.5])),
+        "nesterov": bool(momentum) and data.draw(st.booleans()),
+        "weight_decays": [data.draw(st.sampled_from([0.0, 0.1])) for _ in parameters],
+    }
+    p, u = [x.astype(np.float64) for x in parameters], [x.astype(np.float64) * 0 for x in parameters]
+    for step in (1, 2, 3):
+        for i, grad in enumerate(grads):
+            d = grad.astype(np.float64) + options["weight_decays"][i] * p[i]
+            if momentum:
+                u[i] = d if step == 1 else momentum * u[i] + (1 - options["dampening"]) * d
+                d = d + momentum * u[i] if options["nesterov"] else u[i]
+            p[i] = p[i] - 0.1 * d
+    for kernel in {kernels.SGDStep, kernels.lookup(kernels.SGDStep, backend)}:
+        ours, gradients = [make(backend, x) for x in parameters], [make(backend, x) for x in grads]
+        velocities = [make(backend, x * 0) for x in parameters] if momentum else None
+        for step in (1, 2, 3):
+            kernel.forward(ours, gradients, velocities, step=step, **options)
+        for got, wanted in ((ours, p), (velocities or [], u if momentum else []), (gradients, grads)):
+            for one, other in zip(got, wanted, strict=True):
+                assert_close(read(one), other, dtype, 2.0)
+
+
+# ---------------------------------------------------------------- the registry
+
+
+def test_lookup_walks_the_class_hierarchy(backend: type[Buffer]) -> None:
+    """A subclass of a backend's Buffer uses its kernels until it has its own; the textbook one stays reachable as the class itself."""
+
+    class Nearer(backend):  # type: ignore[misc, valid-type]
+        __slots__ = ()
+
+    class Own(kernels.SiLU):
+        pass
+
+    assert kernels.lookup(kernels.SiLU, Nearer) is kernels.lookup(kernels.SiLU, backend)
+    before = kernels.lookup(kernels.SiLU, backend)
+    kernels.register(kernels.SiLU, Nearer, Own)
+    assert kernels.lookup(kernels.SiLU, Nearer) is Own and kernels.lookup(kernels.SiLU, backend) is before
+    with pytest.raises(TypeError, match="SiLU"):
+        kernels.register(kernels.SiLU, Nearer, kernels.GELU)  # type: ignore[type-var]

@@ -1,0 +1,219 @@
+"""The specification is tested, too: the smallest backend passes it, every broken one is caught, and the plug-in is never silent."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.spec import broken, minimal, table
+from tests.spec.broken import BROKEN, Law
+from tinygpt_core import backends, kernels, operations
+from tinygpt_core.buffer import Buffer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Enough examples to find a defect, none spent on making the failure small.
+SEARCH = settings(
+    max_examples=150,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+)
+
+
+def obeys(law: Law, backend: type[Buffer], examples: settings = SEARCH) -> bool:
+    """Whether a backend passes a law."""
+    test: Callable[..., Any] = getattr(import_module(f"tests.spec.{law.module}"), law.name)
+    arguments: dict[str, Any] = {"backend": backend}
+    for name in inspect.signature(test).parameters:
+        if name == "row":
+            arguments["row"] = next(row for row in table.ROWS if row.name == law.row)
+        elif name == "wrong":
+            row, _, what = law.row.partition(": ")
+            arguments["wrong"] = next(w for r in table.ROWS if r.name == row for w in r.errors if w.what == what)
+        elif name == "name":
+            arguments["name"] = law.row
+    if hasattr(test, "hypothesis"):
+        inner = test.hypothesis.inner_test
+        wanted = {name: DRAWN[name] for name in inspect.signature(inner).parameters if name not in arguments}
+        test = examples(given(**wanted)(inner))
+    with backends.use(backend.backend):
+        try:
+            test(**arguments)
+        except (Exception, pytest.fail.Exception):  # a crash is caught as well as a wrong answer
+            return False
+    return True
+
+
+# What the laws that broken backends are tried on draw.
+DRAWN: dict[str, st.SearchStrategy[Any]] = {
+    "data": st.data(),
+    "seed": st.integers(0, 99),
+    "stream": st.integers(0, 3),
+    "skip": st.integers(0, 9),
+}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    minimal.register()
+    broken.register()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_backend_is_caught(name: str) -> None:
+    entry = BROKEN[name]
+    assert entry.backend.__doc__, "what is wrong with it?"
+    for law in entry.caught_by:
+        assert not obeys(law, entry.backend), f"{name} passes {law.name} {law.row}, although: {entry.backend.__doc__}"
+
+
+LAWS = sorted({law for entry in BROKEN.values() for law in entry.caught_by})
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{law.name}-{law.row}".replace(" ", "_"))
+def test_what_catches_broken_backends_lets_the_minimal_one_pass(law: Law) -> None:
+    assert obeys(law, minimal.MinimalBuffer, settings(SEARCH, max_examples=25))
+
+
+def test_the_minimal_backend_has_the_must_hooks_and_nothing_else() -> None:
+    """It proves that the list of MUST hooks is complete, and that textbook kernels run on it."""
+    hooks = {
+        name
+        for name, value in vars(Buffer).items()
+        if name.startswith("_")
+        and not name.startswith("__")
+        and "NotImplementedError" in getattr(getattr(value, "__func__", value), "__code__", test_a_broken_backend_is_caught.__code__).co_names
+    }
+    assert hooks <= set(vars(minimal.MinimalBuffer)), f"missing: {sorted(hooks - set(vars(minimal.MinimalBuffer)))}"
+    overridden = {name for name in vars(minimal.MinimalBuffer) if name in vars(Buffer) and callable(getattr(Buffer, name))}
+    assert overridden - {"__doc__", "__module__", "__slots__"} == hooks
+    for name in kernels.__all__:
+        kernel = getattr(kernels, name)
+        if isinstance(kernel, type) and issubclass(kernel, kernels.Kernel):
+            assert kernels.lookup(kernel, minimal.MinimalBuffer) is kernel
+
+
+# ---------------------------------------------------------------- broken derivatives, which no backend has of its own
+
+
+def _to_the_first(self: Any, grad: Any) -> Any:
+    """All of the gradient of equals goes to the first."""
+    larger = (self.a >= self.b).cast(grad.dtype)
+    return grad * larger, grad * (1.0 - larger)
+
+
+def _to_none(self: Any, grad: Any) -> Any:
+    """A tie has no gradient."""
+    return grad * (self.a > self.b).cast(grad.dtype), grad * (self.b > self.a).cast(grad.dtype)
+
+
+def _to_each(self: Any, grad: Any) -> Any:
+    """Each of the largest gets the whole gradient."""
+    return (self.x == self.y).cast(grad.dtype) * grad
+
+
+def _always_from_zero(self: Any, grad: Any) -> Any:
+    """Inputs that need no gradient are skipped, and with them their part of it."""
+    start, parts = 0, []
+    for part, needed in zip(self.parts, self.needs_input_grad, strict=True):
+        size = part[-1].stop - part[-1].start
+        parts.append(grad[(*part[:-1], slice(start, start + size))] if needed else None)
+        start += size if needed else 0
+    return tuple(parts)
+
+
+def _slope_2_001(self: Any, grad: Any) -> Any:
+    return grad * (1.0 - self.y * self.y) * 1.0005
+
+
+GRADIENTS: list[tuple[str, Any, Law]] = [
+    ("Maximum", _to_the_first, Law("test_operation_laws", "test_tied_maximum_shares_the_gradient")),
+    ("Maximum", _to_none, Law("test_operation_laws", "test_tied_maximum_shares_the_gradient")),
+    ("Max", _to_each, Law("test_operation_laws", "test_tied_max_shares_the_gradient")),
+    ("Concatenate", _always_from_zero, Law("test_autograd_laws", "test_unused_inputs_of_concatenate")),
+    ("Tanh", _slope_2_001, Law("test_operation_laws", "test_gradients_against_central_differences_of_the_reference", "tanh")),
+    ("Relu", lambda self, grad: grad * (self.y >= 0.0).cast(grad.dtype), Law("test_operation_laws", "test_relu_at_zero_has_no_slope")),
+    ("Permute", lambda self, grad: grad.permute(self.axes), Law("test_operation_laws", "test_gradients_against_central_differences_of_the_reference", "permute")),
+    ("Expand", lambda self, grad: grad * 2.0, Law("test_operation_laws", "test_gradients_against_central_differences_of_the_reference", "expand")),
+    ("Slice", lambda self, grad: operations.PartialGradient(self.shape, (), grad), Law("test_autograd_laws", "test_slices_accumulate")),
+]
+
+
+@pytest.mark.parametrize("operation, backward, law", GRADIENTS, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(GRADIENTS)])
+def test_a_broken_derivative_is_caught(operation: str, backward: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = backends.get("python")
+    assert obeys(law, python, settings(SEARCH, max_examples=25))
+    monkeypatch.setattr(getattr(operations, operation), "backward", backward)
+    assert not obeys(law, python)
+
+
+# ---------------------------------------------------------------- the plug-in, as a process
+
+
+def run_pytest(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    cleaned = {key: value for key, value in os.environ.items() if key not in ("TINYGPT_BACKEND", "PYTEST_ADDOPTS")}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=cwd, env={**cleaned, **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_the_minimal_backend_passes_the_whole_specification() -> None:
+    done = run_pytest("tests/spec", "--backend", "minimal", "--tb=short")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout
+
+
+def test_a_missing_backend_is_an_error() -> None:
+    for arguments, environment in ((["--backend", "python,nowhere"], {}), ([], {"TINYGPT_BACKEND": "nowhere"})):
+        done = run_pytest("tests/spec/test_random_laws.py", *arguments, **environment)
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR and "nowhere" in done.stderr + done.stdout
+
+
+def test_several_backends_run_side_by_side() -> None:
+    done = run_pytest("tests/spec/test_random_laws.py", "--backend", "python,broken-own-random-numbers", "-k", "test_uniform_bit_for_bit", "-rA")
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "PASSED tests/spec/test_random_laws.py::test_uniform_bit_for_bit[python]" in done.stdout
+    assert "FAILED tests/spec/test_random_laws.py::test_uniform_bit_for_bit[broken-own-random-numbers]" in done.stdout
+
+
+def test_it_runs_outside_the_repository(tmp_path: Path) -> None:
+    """As an installed package does: under the name tinygpt_spec, with the backend of someone else from a plug-in of theirs."""
+    (tmp_path / "tinygpt_spec").symlink_to(ROOT / "tests" / "spec")
+    (tmp_path / "theirs.py").write_text(
+        "from tinygpt_core import backends\nfrom tinygpt_spec.minimal import MinimalBuffer\n"
+        "class Theirs(MinimalBuffer):\n    __slots__ = ()\n    backend = 'theirs'\n"
+        "backends.register('theirs', lambda device: Theirs)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    arguments = ["-p", "theirs", "-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec.test_determinism", "--backend", "theirs", "-rA", "-k", "add"]
+    done = run_pytest(*arguments, cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "[theirs-add]" in done.stdout
+
+
+def test_everything_a_law_needs_is_in_the_package() -> None:
+    """Only NumPy, Hypothesis, pytest, the standard library and tinygpt_core are imported, and the package itself by relative imports."""
+    for file in (ROOT / "tests" / "spec").glob("*.py"):
+        for line in file.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["import"], ["from"]) and not words[1].startswith("."):
+                package = words[1].split(".")[0]
+                allowed = {"numpy", "hypothesis", "pytest", "tinygpt_core", *sys.stdlib_module_names}
+                assert package in allowed, f"{file.name}: {line}"
+
+
