@@ -22,7 +22,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("4  operations", ["operations.py", "mlops.py"]),
     ("5  tensor", ["tensor.py"]),
     ("6  module, tree", ["module.py", "tree.py", "utils.py"]),
-    ("7  nn, losses, optimizers", ["nn", "losses.py", "optimizers.py", "schedules.py"]),
+    ("7  nn, losses, optimizers", ["nn", "losses.py", "checks.py", "optimizers.py", "schedules.py"]),
     ("7  text and data", ["tokenizer.py", "dataset.py", "corpora.py"]),
     ("8  files", ["serialization.py", "checkpoint.py"]),
     ("9  training, generation", ["training.py", "generation.py"]),

@@ -1,16 +1,17 @@
 """tinygpt: a deep-learning framework that shows how it works, in pure Python with no dependencies.
 
-Read it bottom-up: `dtype` and `shape`, `random`, `buffer` and `kernels`, `operations`, `tensor`, `module`, `nn`; then `tokenizer`, `dataset`,
-`training` and `generation`. Backends (`backends`) replace the arrays underneath and nothing else.
+Read it bottom-up: `dtype` and `shape`, `random`, `buffer` and `kernels`, `operations`, `tensor`, `module`, `nn`; then `tokenizer`,
+`dataset`, `training` and `generation`. Backends (`backends`) replace the arrays underneath and nothing else.
 """
 
 from . import backends
 from .buffer import Buffer
+from .checks import check_gradients
 from .dtype import DType
 from .module import Module
 from .operations import Operation
 from .random import seed
-from .tensor import GradientFunction, Tensor, apply_op, check_gradients, no_grad
+from .tensor import GradientFunction, Tensor, apply_op, no_grad
 
 __version__ = "0.1.0"
 

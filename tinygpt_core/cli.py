@@ -96,7 +96,8 @@ def _explain(problem: Exception) -> tuple[str, int]:
         message = f"{problem.filename}: {reason}" if problem.filename else reason
         return message, 2 if problem.errno in bad_paths else 1
     if isinstance(problem, (ValueError, BackendUnavailable)):
-        return str(problem), 2
+        is_failure = isinstance(problem.__cause__, OSError) and _explain(problem.__cause__)[1] == 1  # a full disk, in other words
+        return str(problem), 1 if is_failure else 2
     if isinstance(problem, MemoryError):
         return "not enough memory: a smaller model or batch would need less", 1
     if isinstance(problem, (ArithmeticError, CommandFailed)):
@@ -134,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     train.set_defaults(command=run_train)
     train.add_argument("corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)} (default: the preset's)")
-    train.add_argument("--data", metavar="FILE", help="a text file to train on (or the corpus's file, instead of fetching it)")
+    train.add_argument("--data", metavar="FILE", help="a text file to train on (default: what the corpus stands for)")
     train.add_argument("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
     default = TrainingConfig()
     for field, option, kind, text in SETTINGS:
@@ -156,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
     generate.add_argument("--tokens", type=int, default=200, metavar="N", help="most tokens to sample for each (default: 200)")
     generate.add_argument("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X",
-                          help=f"0 takes the most probable token, 1 samples as trained (default: {SAMPLE_TEMPERATURE})")  # fmt: skip
+                          help=f"how daring: 0 takes the most probable token, 1 samples as trained (default: {SAMPLE_TEMPERATURE})")  # fmt: skip
     generate.add_argument("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
     generate.add_argument("--top-p", type=float, metavar="X",
                           help="sample among the most probable tokens that reach probability X together (default: all)")  # fmt: skip
@@ -301,8 +302,8 @@ class Progress:
         trainer, config = self.trainer, self.trainer.config
         print(f"corpus     {config.corpus}: {trainer.data.num_tokens:,} tokens of {trainer.data.tokenizer.vocab_size} kinds",
               file=self.stream)  # fmt: skip
-        print(f"model      {trainer.model.num_parameters():,} parameters: {config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, "
-              f"context {config.context_length}", file=self.stream)  # fmt: skip
+        sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
+        print(f"model      {trainer.model.num_parameters():,} parameters: {sizes}", file=self.stream)
         print(f"directory  {trainer.directory}", file=self.stream)
         if self.first_step:
             print(f"resuming   after step {self.first_step} of {self.total}", file=self.stream)
@@ -310,14 +311,16 @@ class Progress:
 
     def show(self, event: Event) -> None:
         """Show one event of `Trainer.run`."""
+        from .training import StepEvent, ValidationEvent
+
         if self.quiet:
             return
         now = time.monotonic()
-        if hasattr(event, "val_loss"):
+        if isinstance(event, ValidationEvent):
             self.val_loss = event.val_loss
             if not self.is_live:
                 print(f"step {event.step:>6}/{self.total}  validation loss {event.val_loss:.4f}", file=self.stream, flush=True)
-        elif hasattr(event, "loss"):
+        elif isinstance(event, StepEvent):
             self.tokens += event.tokens
             self.seconds += event.seconds
             # One batch's loss jumps about; a running mean shows where it is going. The log has every value.

@@ -142,7 +142,7 @@ class TokenStream(Sequence[int]):
             if not size or size % itemsize:
                 raise ValueError(f"{os.fspath(path)} has {size} bytes: not a whole number of {itemsize}-byte tokens")
             if sys.byteorder == "little":
-                data: Any = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(typecode)
+                data: Any = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(typecode)  # type: ignore[call-overload]
             else:  # mapped bytes would be in the wrong order
                 data = array(typecode, file.read())
                 data.byteswap()
@@ -418,11 +418,11 @@ def split_train_validation(items: Items, fraction: float = 0.1, seed: int = 0) -
         raise ValueError(f"the corpus is too short to keep a part for validation: it has {count} items, 2 are needed")
     cut = count - min(count - 1, max(1, round(count * fraction)))
     if isinstance(items, TokenStream):
-        return items.view(0, cut), items.view(cut, count)
+        return items.view(0, cut), items.view(cut, count)  # type: ignore[return-value]
     order = Generator(seed).permutation(count)
     training, validation = sorted(order[:cut]), sorted(order[cut:])
     if isinstance(items, list):
-        return [items[index] for index in training], [items[index] for index in validation]
+        return [items[index] for index in training], [items[index] for index in validation]  # type: ignore[return-value]
     return items.select(training), items.select(validation)
 
 

@@ -415,7 +415,7 @@ class KernelOperation(Operation):
                 first._check_backend(other)
         self.implementation = kernels.lookup(self.kernel, type(first))
         result, self.saved = self.implementation.forward(*buffers, **options)
-        return result  # type: ignore[no-any-return]
+        return result
 
     def backward(self, grad: Buffer) -> tuple[Gradient, ...]:
         return self.implementation.backward(self.saved, grad)[: len(self.needs_input_grad)]  # optional inputs may be missing

@@ -24,7 +24,7 @@ class OptimizerState(dict[Any, Any]):
 
     def __missing__(self, key: Any) -> OptimizerState:
         self[key] = OptimizerState()
-        return self[key]  # type: ignore[no-any-return]
+        return self[key]
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, which becomes ``default`` if there is none."""

@@ -15,6 +15,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from math import prod
 from typing import Any, NamedTuple
@@ -73,7 +74,8 @@ def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     """
     digest, size = sha256(), 0
     with open(path, "wb") as file:
-        for chunk in (chunks,) if isinstance(chunks, bytes) else chunks:
+        pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
+        for chunk in pieces:
             digest.update(chunk)
             size += file.write(chunk)
         file.flush()
@@ -87,12 +89,9 @@ def sync_directory(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return
-    try:
+    with suppress(OSError):
         os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
@@ -107,10 +106,8 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
         written = write_durably(temporary, chunks)
         os.replace(temporary, path)
     except BaseException:
-        try:
+        with suppress(OSError):
             os.unlink(temporary)
-        except OSError:
-            pass
         raise
     sync_directory(folder or ".")
     return written

@@ -14,12 +14,13 @@ from __future__ import annotations
 import heapq
 import re
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ContextDecorator
 from itertools import count
 from types import TracebackType
 from typing import Any
 
-from . import operations, random
+from . import operations
 from .buffer.base import Buffer
 from .dtype import DType, promote_scalar
 from .kernels.composed import sum_to
@@ -30,7 +31,7 @@ _numbers = count()
 _recording = [True]
 
 
-class no_grad:
+class no_grad(ContextDecorator):
     """`with no_grad():` operations leave no records, so their results require no gradients. Also decorates functions."""
 
     def __enter__(self) -> None:
@@ -39,16 +40,6 @@ class no_grad:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         _recording[0] = self._previous
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        from functools import wraps
-
-        @wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            with no_grad():
-                return function(*args, **options)
-
-        return call
 
 
 class GradientFunction:
@@ -310,27 +301,17 @@ class Tensor:
 
     @staticmethod
     def uniform(
-        shape: Any,
-        low: float = 0.0,
-        high: float = 1.0,
-        dtype: DType = DType.float32,
-        requires_grad: bool = False,
-        generator: random.Generator | None = None,
+        shape: Any, low: float = 0.0, high: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
     ) -> Tensor:
-        """Returns random elements, uniform in [low, high), from `generator` or the process-wide one."""
-        return Tensor(Buffer.uniform(shape, low, high, dtype, generator), requires_grad=requires_grad)
+        """Returns random elements, uniform in [low, high), from the `generator` in `options` or the process-wide one."""
+        return Tensor(Buffer.uniform(shape, low, high, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
     def normal(
-        shape: Any,
-        mean: float = 0.0,
-        std: float = 1.0,
-        dtype: DType = DType.float32,
-        requires_grad: bool = False,
-        generator: random.Generator | None = None,
+        shape: Any, mean: float = 0.0, std: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
     ) -> Tensor:
-        """Returns random elements, normally distributed, from `generator` or the process-wide one."""
-        return Tensor(Buffer.normal(shape, mean, std, dtype, generator), requires_grad=requires_grad)
+        """Returns random elements, normally distributed, from the `generator` in `options` or the process-wide one."""
+        return Tensor(Buffer.normal(shape, mean, std, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
     def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -344,7 +325,9 @@ class Tensor:
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
-        sides = [value if isinstance(value, Tensor) else like._scalar(value) if like else Tensor(value) for value in (first, second)]
+        sides = [
+            value if isinstance(value, Tensor) else Tensor(value) if like is None else like._scalar(value) for value in (first, second)
+        ]
         return apply_op(operations.Where, condition, *sides)
 
     # ---------------------------------------------------------------- arithmetic
@@ -357,7 +340,7 @@ class Tensor:
     def _apply(self, operation: type[Operation], other: Any, swap: bool = False) -> Tensor:
         if not isinstance(other, Tensor):
             if not isinstance(other, (bool, int, float)):
-                return NotImplemented  # type: ignore[no-any-return]
+                return NotImplemented
             other = self._scalar(other)
         return apply_op(operation, other, self) if swap else apply_op(operation, self, other)
 
@@ -616,7 +599,7 @@ class Tensor:
             self._may_change()
         result = self._apply(operation, other)
         if result is NotImplemented:
-            return result  # type: ignore[no-any-return]
+            return result
         if result.shape != self.shape:
             raise ValueError(f"an in-place operation cannot turn shape {self.shape} into {result.shape}")
         if result.grad_fn is None:
@@ -792,47 +775,3 @@ def dag_lines(tensor: Tensor) -> Iterator[str]:
         for i in reversed(range(len(parents))):
             last = i == len(parents) - 1
             stack.append((indent + ("└── " if last else "├── "), indent + ("    " if last else "│   "), parents[i]))
-
-
-def check_gradients(function: Callable[..., Tensor], *tensors: Tensor, step: float = 1e-6, rtol: float = 1e-4, atol: float = 1e-6) -> bool:
-    """Compares the gradients of `function(*tensors)` with central differences, (f(x + h) - f(x - h)) / 2h, element by element.
-
-    Computed in float64, whatever the dtype of the tensors, on copies. A result that is not a scalar is weighted by fixed random numbers.
-
-    Args:
-        function: takes Tensors and returns one.
-        tensors: where to compare; integer ones are passed through.
-        step: h, relative to max(1, |x|). rtol, atol: the difference allowed, atol + rtol |numerical|.
-
-    Returns:
-        True. Raises AssertionError naming the first element whose gradients differ.
-    """
-    copies = [Tensor(t.buffer.cast(DType.float64), requires_grad=True) if t.dtype.kind == "f" else Tensor(t.buffer.copy()) for t in tensors]
-    result = function(*copies)
-    weights = Tensor(type(result.buffer).uniform(result.shape, 0.5, 1.5, DType.float64, random.Generator(0)))
-    (result * weights).sum().backward()
-
-    def value() -> float:
-        with no_grad():
-            return float((function(*copies) * weights).sum())
-
-    for position, tensor in enumerate(copies):
-        if not tensor.requires_grad:
-            continue
-        flat = tensor.buffer.reshape((tensor.numel,))  # a view: copies are contiguous
-        analytic = tensor.grad.buffer.to_array() if tensor.grad is not None else [0.0] * tensor.numel
-        for i in range(tensor.numel):
-            x = float(flat[i])
-            h = step * max(1.0, abs(x))
-            flat[i] = x + h
-            above = value()
-            flat[i] = x - h
-            below = value()
-            flat[i] = x
-            numerical = (above - below) / (2.0 * h)
-            if not abs(analytic[i] - numerical) <= atol + rtol * abs(numerical):
-                raise AssertionError(
-                    f"gradient of input {position} (shape {tensor.shape}) at flat element {i}: backward says {analytic[i]:.10g}, "
-                    f"central differences say {numerical:.10g}"
-                )
-    return True

@@ -17,6 +17,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import Any, ClassVar
 
 Path = str | os.PathLike[str]
@@ -104,8 +105,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 def get_stats(ids: Iterable[int], counts: dict[Pair, int] | None = None) -> dict[Pair, int]:
     """Counts the pairs of neighbours in `ids`, on top of `counts` where given: [1, 2, 3, 1, 2] gives {(1, 2): 2, (2, 3): 1, (3, 1): 1}."""
     counts = {} if counts is None else counts
-    ids = list(ids)
-    for pair in zip(ids, ids[1:], strict=False):
+    for pair in pairwise(ids):
         counts[pair] = counts.get(pair, 0) + 1
     return counts
 
@@ -256,7 +256,7 @@ class Tokenizer:
         if padding_type == "max_length" and max_length is None:
             raise ValueError("padding_type='max_length' needs a max_length")
         single = isinstance(texts, str)
-        rows = [self.encode(text, allowed_special) for text in ([texts] if single else texts)]
+        rows = [self.encode(text, allowed_special) for text in ([texts] if isinstance(texts, str) else texts)]
         if max_length is not None:
             if not truncation and any(len(row) > max_length for row in rows):
                 longest = max(map(len, rows))
@@ -269,7 +269,7 @@ class Tokenizer:
                     f"padding needs a padding_token among the special tokens {list(self.special_tokens)}, not {padding_token!r}"
                 )
             width = max_length if padding_type == "max_length" else max(lengths, default=0)
-            rows = [row + [self.special_tokens[padding_token]] * (width - len(row)) for row in rows]  # type: ignore[operator,index]
+            rows = [row + [self.special_tokens[padding_token]] * (width - len(row)) for row in rows]  # type: ignore[operator]
         elif len(set(lengths)) > 1:
             raise TokenizerError(f"texts of {min(lengths)} to {max(lengths)} tokens need padding_type='longest' or 'max_length'")
         from .dtype import DType
@@ -413,7 +413,7 @@ class BPETokenizer(Tokenizer):
         counts: dict[Pair, int] = {}
         where: dict[Pair, set[int]] = {}  # the words that hold a pair, or held it once
         for number, word in enumerate(words):
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 counts[pair] = counts.get(pair, 0) + weights[number]
                 where.setdefault(pair, set()).add(number)
 
@@ -421,7 +421,7 @@ class BPETokenizer(Tokenizer):
             """Where the pair stands first: the word, and the byte in it, which merges elsewhere do not move."""
             for number in sorted(where[pair]):
                 offset, word = 0, words[number]
-                for a, b in zip(word, word[1:], strict=False):
+                for a, b in pairwise(word):
                     if (a, b) == pair:
                         return number, offset
                     offset += size[a]
@@ -450,9 +450,9 @@ class BPETokenizer(Tokenizer):
                 if len(new) == len(old):
                     continue
                 words[number] = new
-                for a in zip(old, old[1:], strict=False):
+                for a in pairwise(old):
                     counts[a] -= weight
-                for b in zip(new, new[1:], strict=False):
+                for b in pairwise(new):
                     counts[b] = counts.get(b, 0) + weight
                     if idx in b:
                         where.setdefault(b, set()).add(number)
@@ -481,7 +481,7 @@ class BPETokenizer(Tokenizer):
         """Merges the pair of lowest rank, everywhere, until none is left."""
         ids, rank, never = list(data), self.merges.get, len(self.vocab)
         while len(ids) > 1:
-            best = min(zip(ids, ids[1:], strict=False), key=lambda pair: rank(pair, never))
+            best = min(pairwise(ids), key=lambda pair: rank(pair, never))
             idx = rank(best)
             if idx is None:
                 break
@@ -526,7 +526,7 @@ class BPETokenizer(Tokenizer):
             pattern, count = lines[1], int(lines[2])
             if not 0 <= count <= len(lines) - 3:
                 raise TokenizerError(f"{count} special tokens do not fit {len(lines)} lines")
-            specials = dict((text, int(idx)) for text, _, idx in (line.rpartition(" ") for line in lines[3 : 3 + count]))
+            specials = {text: int(idx) for text, _, idx in (line.rpartition(" ") for line in lines[3 : 3 + count])}
             merges = [(int(a), int(b)) for a, b in (line.split() for line in lines[3 + count :])]
             loaded = BPETokenizer(pattern)
             loaded._set_merges(merges)
@@ -553,7 +553,7 @@ class BPETokenizer(Tokenizer):
 def _stands_at(word: Sequence[int], offset: int, pair: Pair, size: Mapping[int, int]) -> bool:
     """Whether `pair` stands at a byte offset of a word."""
     position = 0
-    for a, b in zip(word, word[1:], strict=False):
+    for a, b in pairwise(word):
         if position >= offset:
             return position == offset and (a, b) == pair
         position += size[a]

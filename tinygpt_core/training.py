@@ -218,7 +218,7 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None) -> Data:
     import hashlib
 
     corpus = corpora.load_corpus(config.corpus, config.data_file)
-    texts = corpus.documents if corpus.documents is not None else [corpus.text]
+    texts = [corpus.text or ""] if corpus.documents is None else corpus.documents
     if trained_tokenizer is None:
         trained_tokenizer = _train_tokenizer(config, texts)
     boundary = trained_tokenizer.special_tokens[BOUNDARY]
@@ -234,6 +234,8 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None) -> Data:
 
     generator = random.Generator(config.seed, stream=DATA_STREAM)
     shape = {"context_length": config.context_length, "batch_size": config.batch_size}
+    stream: dataset.TokenStream | None
+    batches: dataset.StreamBatches | dataset.DocumentBatches
     if corpus.documents is None:
         stream = dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
     else:
@@ -246,9 +248,9 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None) -> Data:
         batches = dataset.DocumentBatches(training, generator=generator, boundary_id=boundary, **shape)
         validating = dataset.evaluation_batches(validation, **shape, count=config.eval_batches, boundary_id=boundary)
     else:
-        training, validation = dataset.split_train_validation(stream)
-        batches = dataset.StreamBatches(training, generator=generator, **shape)
-        validating = dataset.evaluation_batches(validation, **shape, count=config.eval_batches)
+        tokens, held_out = dataset.split_train_validation(stream)
+        batches = dataset.StreamBatches(tokens, generator=generator, **shape)
+        validating = dataset.evaluation_batches(held_out, **shape, count=config.eval_batches)
     return Data(
         tokenizer=trained_tokenizer,
         is_documents=stream is None,
@@ -261,14 +263,14 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None) -> Data:
     )
 
 
-def _train_tokenizer(config: TrainingConfig, texts: list[str]) -> Any:
+def _train_tokenizer(config: TrainingConfig, texts: list[str]) -> tokenizer.Tokenizer:
+    trained: tokenizer.Tokenizer
     if config.tokenizer == "characters":
         trained = tokenizer.CharTokenizer.train("".join(texts))
-        trained.register_special_tokens({BOUNDARY: trained.vocab_size})
     else:
-        trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
-        trained.train("\n".join(texts), config.vocab_size - 1)
-        trained.register_special_tokens({BOUNDARY: trained.vocab_size})
+        trained = bpe = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
+        bpe.train("\n".join(texts), config.vocab_size - 1)
+    trained.register_special_tokens({BOUNDARY: trained.vocab_size})
     return trained
 
 

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, TypeVar
 
 from .. import backends, random
 from ..dtype import DType, promote, promote_scalar
+from ..random import Generator
 from ..shape import (
     Shape,
     broadcast_shapes,
@@ -125,7 +126,7 @@ class Buffer:
             raise TypeError(f"cannot make a {dtype.name} Buffer of a {type(bad).__name__} ({bad!r})") from None
         except (TypeError, ValueError) as problem:
             raise TypeError(f"cannot make a {dtype.name} Buffer of this data: {problem}") from None
-        return kind._from_array(flat, shape, dtype)  # type: ignore[no-any-return]
+        return kind._from_array(flat, shape, dtype)
 
     # ---------------------------------------------------------------- what it is
 
@@ -235,9 +236,9 @@ class Buffer:
 
     @classmethod
     def uniform(
-        cls: type[B], shape: Any, low: Real = 0.0, high: Real = 1.0, dtype: DType = DType.float32, generator: random.Generator | None = None
+        cls: type[B], shape: Any, low: Real = 0.0, high: Real = 1.0, dtype: DType = DType.float32, generator: Generator | None = None
     ) -> B:
-        """Returns random elements, uniform in [low, high), the same for a seed on every backend (module `random`)."""
+        """Returns random elements, uniform in [low, high) before they are rounded to `dtype`: the same for a seed on every backend."""
         shape = check_shape(shape)
         words = numel(shape) * (2 if _floating(dtype, "uniform") is DType.float64 else 1)
         key = (generator or random.default_generator()).reserve(words)
@@ -245,9 +246,9 @@ class Buffer:
 
     @classmethod
     def normal(
-        cls: type[B], shape: Any, mean: Real = 0.0, std: Real = 1.0, dtype: DType = DType.float32, generator: random.Generator | None = None
+        cls: type[B], shape: Any, mean: Real = 0.0, std: Real = 1.0, dtype: DType = DType.float32, generator: Generator | None = None
     ) -> B:
-        """Returns random elements, normally distributed, the same for a seed on every backend (module `random`)."""
+        """Returns random elements, normally distributed: the same for a seed on every backend."""
         shape = check_shape(shape)
         key = (generator or random.default_generator()).reserve(numel(shape))
         return cls._backend()._random_normal(key, shape, _floating(dtype, "normal"), float(mean), float(std))
@@ -319,14 +320,17 @@ class Buffer:
         """Writes `value` (a Buffer, a scalar or nested lists), broadcast and cast, into the elements that `index` selects."""
         self[index].assign(value)
 
+    def _check_writable(self) -> None:
+        if any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
+            raise ValueError(f"cannot write to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
+
     def assign(self: B, value: Any) -> B:
         """Writes `value`, broadcast and cast, into this Buffer's storage, where every view sees it. Returns itself.
 
         Raises:
             ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not broadcast.
         """
-        if any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
-            raise ValueError(f"cannot assign to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
+        self._check_writable()
         if isinstance(value, (bool, int, float)):
             value = self._full((), self.dtype.convert(value), self.dtype)
         elif not isinstance(value, Buffer):
@@ -369,7 +373,7 @@ class Buffer:
     def _arithmetic(self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = "") -> B:
         pair = self._meet(other)
         if pair is None:
-            return NotImplemented  # type: ignore[no-any-return]
+            return NotImplemented
         first, second = pair
         if first.dtype.kind == "b" and least == "i":
             raise TypeError(f"{name} is not defined on bool: cast() to an integer dtype first")
@@ -499,7 +503,7 @@ class Buffer:
             raise TypeError(f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}")
         condition._check_backend(pair[0])
         broadcast_shapes(condition.shape, pair[0].shape, pair[1].shape)
-        return condition._where(*pair)  # type: ignore[arg-type]
+        return condition._where(*pair)
 
     # ---------------------------------------------------------------- reductions, products, indices
 
@@ -565,6 +569,7 @@ class Buffer:
         """
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_backend(values)
+        self._check_writable()
         if values.shape != indices.shape + self.shape[1:]:
             raise ValueError(f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}")
         self._scatter_add(indices, values._as(self.dtype))

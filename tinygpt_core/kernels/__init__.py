@@ -22,24 +22,3 @@ from .composed import (
     SiLU,
     Softmax,
 )
-
-__all__ = [
-    "GELU",
-    "AdamWStep",
-    "Attention",
-    "CrossEntropy",
-    "Dropout",
-    "Embedding",
-    "Gradient",
-    "Kernel",
-    "LayerNorm",
-    "Linear",
-    "LogSoftmax",
-    "RMSNorm",
-    "Rotary",
-    "SGDStep",
-    "SiLU",
-    "Softmax",
-    "lookup",
-    "register",
-]

@@ -201,7 +201,7 @@ class LayerNorm(Kernel):
 
         def of_input() -> Buffer:
             h = grad if weight is None else grad * weight
-            return scale * (h - h.sum(axes) / size - n * ((h * n).sum(axes) / size))  # type: ignore[no-any-return]
+            return scale * (h - h.sum(axes) / size - n * ((h * n).sum(axes) / size))
 
         return of_input, lambda: sum_to(grad * n, shape), lambda: sum_to(grad, shape)
 
@@ -228,7 +228,7 @@ class RMSNorm(Kernel):
 
         def of_input() -> Buffer:
             h = grad if weight is None else grad * weight
-            return scale * (h - n * ((h * n).sum(axes) / size))  # type: ignore[no-any-return]
+            return scale * (h - n * ((h * n).sum(axes) / size))
 
         return of_input, lambda: sum_to(grad * n, shape)
 

@@ -18,27 +18,3 @@ from .layers import (
     Sequential,
     SiLU,
 )
-
-__all__ = [
-    "ACTIVATION_FUNCTIONS",
-    "GELU",
-    "GPT",
-    "MLP",
-    "CasualSelfAttention",
-    "CausalSelfAttention",
-    "Dropout",
-    "Embedding",
-    "FullyConnectedLayer",
-    "GPTConfig",
-    "GatedMLP",
-    "KeyValueCache",
-    "LayerNorm",
-    "Linear",
-    "Module",
-    "RMSNorm",
-    "ReLU",
-    "RotaryEncoding",
-    "Sequential",
-    "SiLU",
-    "TransformerBlock",
-]

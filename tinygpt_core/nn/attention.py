@@ -8,7 +8,8 @@ from __future__ import annotations
 from .. import operations
 from ..buffer import Buffer
 from ..module import Module
-from ..tensor import ShapeError, Tensor, apply_op
+from ..shape import ShapeError
+from ..tensor import Tensor, apply_op
 from .layers import GATED_ACTIVATIONS, MLP, Dropout, FullyConnectedLayer, GatedMLP, LayerNorm, RMSNorm, check_size
 
 

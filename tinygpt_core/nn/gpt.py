@@ -9,7 +9,8 @@ from typing import Any
 
 from .. import operations, random
 from ..module import Module
-from ..tensor import ShapeError, Tensor, apply_op, no_grad
+from ..shape import ShapeError
+from ..tensor import Tensor, apply_op, no_grad
 from .attention import KeyValueCache, TransformerBlock, normalization_layer
 from .layers import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS, Dropout, Embedding, FullyConnectedLayer, check_size
 

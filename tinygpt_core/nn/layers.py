@@ -11,7 +11,8 @@ from itertools import pairwise
 
 from .. import operations, random
 from ..module import Module
-from ..tensor import ShapeError, Tensor, apply_op
+from ..shape import ShapeError
+from ..tensor import Tensor, apply_op
 
 ActivationFunction = Callable[[Tensor], Tensor]
 
