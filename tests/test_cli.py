@@ -175,7 +175,7 @@ def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(place: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    step = json.loads((place / "runs" / "stopped" / "state.json").read_text())["step"]
+    step = json.loads((place / "runs" / "stopped" / "state.json").read_text())["state"]["step"]
     assert errors.startswith(f"tinygpt: error: stopped by Ctrl-C at step {step},") and errors.count("\n") == 1
     assert "train --resume runs/stopped" in errors
     assert log.read_bytes().count(b"\n") == step
@@ -224,8 +224,8 @@ def test_backends(tmp_path: Path) -> None:
 def test_help(tmp_path: Path, command: list[str]) -> None:
     result = tinygpt(*command, "--help", cwd=tmp_path)
     assert result.returncode == 0 and result.stdout.startswith("usage: tinygpt")
-    options = re.findall(r"^  (--[a-z-]+)[^\n]*(?:\n {20,}[^\n]*)*", result.stdout, re.MULTILINE)
-    texts = re.findall(r"^  --[a-z-]+[^\n]*(?:\n {20,}[^\n]*)*", result.stdout, re.MULTILINE)
+    options = re.findall(r"^  (--[a-z-]+)[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
+    texts = re.findall(r"^  --[a-z-]+[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
     without = [o for o, text in zip(options, texts, strict=True) if "default" not in text and o != "--resume"]
     assert not without, f"no default is stated for {without}"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tinygpt_core.dataset import Batch
 from tinygpt_core.training import (
     PRESETS,
     CheckpointEvent,
@@ -28,6 +29,10 @@ WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("
 def config(tmp_path: Path) -> TrainingConfig:
     (tmp_path / "words.txt").write_text(WORDS)
     return replace(PRESETS["debug"][1], corpus="names", data_file=str(tmp_path / "words.txt"), seed=3)
+
+
+def losses(trainer: Trainer) -> list[float]:
+    return [event.loss for event in trainer.run() if isinstance(event, StepEvent)]
 
 
 # ---- settings
@@ -102,18 +107,23 @@ def test_the_events_are_the_log(config: TrainingConfig, tmp_path: Path) -> None:
 
 def test_accumulation_equals_one_large_batch(config: TrainingConfig, tmp_path: Path) -> None:
     large = Trainer.start(replace(config, batch_size=6), str(tmp_path / "large"))
-    inputs, targets = large.data.training_batches.next_batch()
+    batch = large.data.training_batches.next_batch()
     small = Trainer.start(replace(config, batch_size=2, accumulation=3), str(tmp_path / "small"))
 
     class Replay:
-        def __init__(self, *batches: object) -> None:
+        def __init__(self, *batches: Batch) -> None:
             self.batches = iter(batches)
 
-        def next_batch(self) -> object:
+        def next_batch(self) -> Batch:
             return next(self.batches)
 
-    large.data = large.data._replace(training_batches=Replay((inputs, targets)))
-    parts = [(inputs[start : start + 2], targets[start : start + 2]) for start in (0, 2, 4)]
+    rows, length = batch.shape
+    size = rows // 3 * length
+    parts = [
+        Batch(batch.inputs[start : start + size], batch.targets[start : start + size], (rows // 3, length))
+        for start in range(0, rows * length, size)
+    ]
+    large.data = large.data._replace(training_batches=Replay(batch))
     small.data = small.data._replace(training_batches=Replay(*parts))
     one, other = large.train_step(), small.train_step()
     assert one.tokens == other.tokens
@@ -125,14 +135,14 @@ def test_accumulation_equals_one_large_batch(config: TrainingConfig, tmp_path: P
 def test_validation_is_the_same_each_time_and_changes_nothing(config: TrainingConfig, tmp_path: Path) -> None:
     trainer = Trainer.start(replace(config, dropout=0.5), str(tmp_path / "run"))
     assert trainer.validate() == trainer.validate()
-    plain = [event.loss for event in Trainer.start(replace(config, eval_every=0), str(tmp_path / "a")).run() if isinstance(event, StepEvent)]
-    often = [event.loss for event in Trainer.start(replace(config, eval_every=1), str(tmp_path / "b")).run() if isinstance(event, StepEvent)]
+    plain = losses(Trainer.start(replace(config, eval_every=0), str(tmp_path / "a")))
+    often = losses(Trainer.start(replace(config, eval_every=1), str(tmp_path / "b")))
     assert plain == often
 
 
 def test_resume_in_the_same_process(config: TrainingConfig, tmp_path: Path) -> None:
     config = replace(config, dropout=0.3, checkpoint_every=7, eval_every=0)
-    whole = [event.loss for event in Trainer.start(config, str(tmp_path / "whole")).run() if isinstance(event, StepEvent)]
+    whole = losses(Trainer.start(config, str(tmp_path / "whole")))
     trainer = Trainer.start(config, str(tmp_path / "half"))
     half = []
     for event in trainer.run():
@@ -140,7 +150,7 @@ def test_resume_in_the_same_process(config: TrainingConfig, tmp_path: Path) -> N
             half.append(event.loss)
             if event.step == 9:
                 break  # as if it were killed: the newest checkpoint is of step 7
-    rest = [event.loss for event in Trainer.resume(str(tmp_path / "half")).run() if isinstance(event, StepEvent)]
+    rest = losses(Trainer.resume(str(tmp_path / "half")))
     assert half[:7] + rest == whole
 
 
@@ -171,7 +181,7 @@ def test_a_model_comes_back_from_its_directory(config: TrainingConfig, tmp_path:
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(config: TrainingConfig, tmp_path: Path) -> None:
     trainer = Trainer.start(replace(config, checkpoint_every=0), str(tmp_path / "run"))
-    trainer.total_loss = lambda inputs, targets: Trainer.total_loss(trainer, inputs, targets) * math.inf  # type: ignore[method-assign]
+    trainer.total_loss = lambda batch: Trainer.total_loss(trainer, batch) * math.inf  # type: ignore[method-assign]
     with pytest.raises(ArithmeticError, match="learning_rate"):
         list(trainer.run())
     assert Trainer.resume(str(tmp_path / "run")).step == 0

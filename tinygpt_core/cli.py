@@ -21,6 +21,7 @@ RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
 SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.8
+SAMPLE_TOKENS = 200  # the most for a document
 RESUMABLE = ("steps", "eval_every", "checkpoint_every")  # settings that --resume may change
 
 # Every option of `train` that is a setting: field of TrainingConfig, option, type, what it is.
@@ -155,9 +156,10 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("directory", metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
     generate.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
     generate.add_argument("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
-    generate.add_argument("--tokens", type=int, default=200, metavar="N", help="most tokens to sample for each (default: 200)")
+    generate.add_argument("--tokens", type=int, default=SAMPLE_TOKENS, metavar="N",
+                          help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})")  # fmt: skip
     generate.add_argument("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X",
-                          help=f"how daring: 0 takes the most probable token, 1 samples as trained (default: {SAMPLE_TEMPERATURE})")  # fmt: skip
+                          help=f"0: always the most probable token, 1: as trained (default: {SAMPLE_TEMPERATURE})")  # fmt: skip
     generate.add_argument("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
     generate.add_argument("--top-p", type=float, metavar="X",
                           help="sample among the most probable tokens that reach probability X together (default: all)")  # fmt: skip
@@ -371,14 +373,14 @@ def _summarize(trainer: Trainer) -> None:
     print()
     with backends.use(trainer.config.backend):
         if data.is_documents:
-            texts = ["".join(_pieces(trainer.model, data.tokenizer, "", True, 200, generator)) for _ in range(SAMPLES)]
+            texts = ["".join(_pieces(trainer.model, data.tokenizer, "", True, SAMPLE_TOKENS, generator)) for _ in range(SAMPLES)]
             print(f"{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE} "
                   f"({sum(text not in data.documents for text in texts)} of them not in the corpus):")  # fmt: skip
             for text in texts:
                 print(f"  {text}")
         else:
             print(f"a sample at temperature {SAMPLE_TEMPERATURE}:")
-            for piece in _pieces(trainer.model, data.tokenizer, "", False, 400, generator):
+            for piece in _pieces(trainer.model, data.tokenizer, data.opening, False, 2 * SAMPLE_TOKENS, generator):
                 _write_text(piece)
             print()
         val_loss = trainer.validate()
@@ -446,23 +448,24 @@ def run_generate(arguments: argparse.Namespace) -> int:
     """`tinygpt generate`: texts from a trained model, streamed."""
     from . import backends, random
     from .generation import check_sampling
+    from .training import load_model
 
     if arguments.count < 0:
         raise UsageError(f"--count must be 0 or more, not {arguments.count}")
     check_sampling(arguments.tokens, arguments.temperature, arguments.top_k, arguments.top_p)
     seed = arguments.seed if arguments.seed is not None else int.from_bytes(os.urandom(4), "little")
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"--seed must be from 0 to 2**64 - 1, not {seed}")
     generator = random.Generator(seed)
-    from .training import load_model
-
-    run = find_run(arguments.directory)
-    model, tokenizer, config = load_model(run, arguments.backend)
+    model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
+    is_documents = config["data"]["is_documents"]
     with backends.use(arguments.backend or config["training"]["backend"]):
         for index in range(arguments.count):
-            if index and not config["data"]["is_documents"]:
+            if index and not is_documents:
                 print("---")
             _write_text(arguments.prompt)
             for piece in _pieces(
-                model, tokenizer, arguments.prompt, config["data"]["is_documents"], arguments.tokens, generator,
+                model, tokenizer, arguments.prompt or config["data"]["opening"], is_documents, arguments.tokens, generator,
                 temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p,
             ):  # fmt: skip
                 _write_text(piece)
@@ -478,8 +481,6 @@ def _pieces(
     from .training import BOUNDARY
 
     stop_id = tokenizer.special_tokens[BOUNDARY] if is_documents else None
-    if not prompt and not is_documents:
-        prompt = "\n"  # a stream has no beginning of its own
     return generate(
         model, tokenizer, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         generator=generator, stop_id=stop_id,

@@ -7,6 +7,7 @@ turn of the loop runs only the newest position, and a window that moves on once 
 
 from __future__ import annotations
 
+import codecs
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,6 @@ from .tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-UNFINISHED = "\ufffd"  # what decoding gives for bytes that are not (or not yet) a character
-LONGEST_CHARACTER = 4  # bytes, in UTF-8
 
 
 def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -164,14 +162,10 @@ def generate(
         model, start + list(tokenizer.encode(prompt)), tokens=tokens, temperature=temperature,
         top_k=top_k, top_p=top_p, generator=generator, stop_id=stop_id,
     )  # fmt: skip
-    unfinished: list[int] = []
+    # Byte-level tokens may end within a character; this decoder keeps the bytes of one until the rest of it has come.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
-        unfinished.append(token)
-        text = tokenizer.decode(unfinished)
-        # Byte-level tokens may end within a character: hold them back, but not longer than any character is.
-        if text.endswith(UNFINISHED) and len(unfinished) < LONGEST_CHARACTER:
-            continue
-        unfinished.clear()
+        if text := decoder.decode(tokenizer._decode_bytes([token])):
+            yield text
+    if text := decoder.decode(b"", final=True):
         yield text
-    if unfinished:
-        yield tokenizer.decode(unfinished)

@@ -190,6 +190,7 @@ class Data(NamedTuple):
     unigram_entropy: float
     sha256: str
     documents: frozenset[str]  # to tell an invented one from one that was learned by heart
+    opening: str  # what a text that nobody began begins with; documents begin after a boundary
 
 
 def as_tensors(batch: dataset.Batch) -> tuple[Tensor, Tensor]:
@@ -204,30 +205,37 @@ def unigram_entropy(counts: dict[int, int]) -> float:
     return -math.fsum(count / total * math.log(count / total) for count in counts.values() if count)
 
 
-def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None) -> Data:
+def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: str | None = None) -> Data:
     """Read the corpus, turn it into tokens and split it; nothing here depends on anything but the settings and the text.
 
     Args:
         config: the settings.
         trained_tokenizer: the tokenizer of the run that is resumed; default: one is trained on the corpus.
+        sha256: of the text of the run that is resumed.
 
     Raises:
-        ValueError: the corpus is unknown, empty, or too short for the context length.
+        ValueError: the corpus is unknown, empty, too short for the context length, or not the text that was expected.
         OSError: a file cannot be read.
     """
     import hashlib
 
     corpus = corpora.load_corpus(config.corpus, config.data_file)
     texts = [corpus.text or ""] if corpus.documents is None else corpus.documents
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    if sha256 not in (None, digest.hexdigest()):
+        raise ValueError(
+            f"the corpus {config.corpus!r} is not the text that the run began with (another file, or another version of Python?): "
+            "resume with the same one, or begin a new run"
+        )
     if trained_tokenizer is None:
         trained_tokenizer = _train_tokenizer(config, texts)
     boundary = trained_tokenizer.special_tokens[BOUNDARY]
-    digest = hashlib.sha256()
     counts: Counter[int] = Counter()
 
     def encoded() -> Iterator[array[int]]:
         for text in texts:
-            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
             ids = array("I", trained_tokenizer.encode(text, allowed_special="none"))
             counts.update(ids)
             yield ids
@@ -259,7 +267,8 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None) -> Data:
         num_tokens=sum(counts.values()),
         unigram_entropy=unigram_entropy(counts),
         sha256=digest.hexdigest(),
-        documents=frozenset(corpus.documents or ()),
+        documents=frozenset(texts if stream is None else ()),
+        opening="" if stream is None else "\n" if "\n" in texts[0] else texts[0][0],
     )
 
 
@@ -327,17 +336,15 @@ class Trainer:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
         """
         saved = checkpoint.load_checkpoint(directory)
-        config = replace(TrainingConfig.from_dict(saved.config["training"]), **changes)
-        if config.steps < saved.state["step"]:
-            raise ValueError(f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}")
-        data = prepare_data(config, saved.tokenizer)
-        if data.sha256 != saved.config["data"]["sha256"]:
-            raise ValueError(
-                f"the corpus {config.corpus!r} is not the text that the run in {directory} began with (another file, or another "
-                "version of Python?): resume with the same one, or begin a new run"
-            )
-        with backends.use(config.backend):
-            trainer = cls(config, directory, data, saved)
+        try:
+            config = replace(TrainingConfig.from_dict(saved.config["training"]), **changes)
+            if config.steps < saved.state["step"]:
+                raise ValueError(f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}")
+            data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
+            with backends.use(config.backend):
+                trainer = cls(config, directory, data, saved)
+        except (KeyError, TypeError) as problem:
+            raise checkpoint.CheckpointError(f"the checkpoint in {directory} lacks what a run keeps: {problem}") from problem
         checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
         return trainer
 
@@ -407,7 +414,7 @@ class Trainer:
             config={
                 "training": self.config.to_dict(),
                 "model": self.model.config.to_dict(),
-                "data": {"is_documents": data.is_documents, "sha256": data.sha256, "unigram_entropy": data.unigram_entropy},
+                "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256},
             },
             tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
@@ -452,8 +459,11 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
     Returns:
         The model, its tokenizer, and the run's config (`training`, `model` and `data`).
     """
-    saved = checkpoint.load_checkpoint(directory)
-    with backends.use(backend or saved.config["training"]["backend"]):
-        model = GPT(GPTConfig.from_dict(saved.config["model"]))
-        model.load_weights(list(saved.model_tensors.items()))
+    saved = checkpoint.load_checkpoint(directory, optimizer=False)
+    try:
+        with backends.use(backend or saved.config["training"]["backend"]):
+            model = GPT(GPTConfig.from_dict(saved.config["model"]))
+            model.load_weights(list(saved.model_tensors.items()))
+    except (KeyError, TypeError) as problem:
+        raise checkpoint.CheckpointError(f"the checkpoint in {directory} lacks what a model needs: {problem}") from problem
     return model, saved.tokenizer, saved.config
