@@ -14,7 +14,7 @@ import os
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar
 
 from .corpora import read_text, write_atomically
 from .random import Generator, default_generator
@@ -93,11 +93,7 @@ class DatasetHandler:
             yield self._columns(order[start : start + self.batch_size])
 
     def _columns(self, indices: Sequence[int]) -> tuple[tuple[Any, ...], ...]:
-        samples = [self.dataset[index] for index in indices]
-        try:
-            return tuple(zip(*samples, strict=True))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"samples of {type(self.dataset).__name__} must be tuples of one length: {error}") from error
+        return tuple(zip(*(self.dataset[index] for index in indices), strict=True))
 
 
 class TokenStream(Sequence[int]):
@@ -136,9 +132,8 @@ class TokenStream(Sequence[int]):
 
         if typecode not in _LIMITS:
             raise ValueError(f"typecode must be 'B', 'H' or 'I' (1, 2 or 4 bytes a token), not {typecode!r}")
-        itemsize = array(typecode).itemsize
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            size, itemsize = os.fstat(file.fileno()).st_size, array(typecode).itemsize
             if not size or size % itemsize:
                 raise ValueError(f"{os.fspath(path)} has {size} bytes: not a whole number of {itemsize}-byte tokens")
             if sys.byteorder == "little":
@@ -185,11 +180,7 @@ class TokenStream(Sequence[int]):
     def __len__(self) -> int:
         return len(self._data)
 
-    @overload
-    def __getitem__(self, index: int) -> int: ...
-    @overload
-    def __getitem__(self, index: slice) -> array[int]: ...
-    def __getitem__(self, index: int | slice) -> int | array[int]:
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return array(self.typecode, self._data[index].tobytes())
         return self._data[index]
@@ -278,16 +269,14 @@ class StreamBatches:
 
     def __init__(self, stream: Iterable[int], context_length: int, batch_size: int, generator: Generator) -> None:
         self.stream = stream if isinstance(stream, TokenStream) else TokenStream(stream)
-        self.context_length = _count("context_length", context_length)
-        self.batch_size = _count("batch_size", batch_size)
+        self.context_length, self.batch_size = _count("context_length", context_length), _count("batch_size", batch_size)
         self.generator = generator
         _require_window(self.stream, context_length, "the corpus")
 
     def next_batch(self) -> Batch:
         """Draw the next batch, of shape (batch_size, context_length)."""
         end = len(self.stream) - self.context_length
-        starts = [self.generator.integer(0, end) for _ in range(self.batch_size)]
-        return _windows(self.stream, starts, self.context_length)
+        return _windows(self.stream, [self.generator.integer(0, end) for _ in range(self.batch_size)], self.context_length)
 
     def get_state(self) -> dict[str, Any]:
         """Return what `set_state` needs to continue with the very same batches, as JSON values."""
@@ -320,8 +309,7 @@ class DocumentBatches:
         self, documents: Iterable[Iterable[int]], context_length: int, batch_size: int, generator: Generator, boundary_id: int
     ) -> None:
         self.store = documents if isinstance(documents, DocumentStore) else DocumentStore(documents)
-        self.context_length = _count("context_length", context_length)
-        self.batch_size = _count("batch_size", batch_size)
+        self.context_length, self.batch_size = _count("context_length", context_length), _count("batch_size", batch_size)
         self.boundary_id = boundary_id
         if not len(self.store):
             raise ValueError("the corpus is empty: it has no documents")
@@ -340,8 +328,8 @@ class DocumentBatches:
 
     def get_state(self) -> dict[str, Any]:
         """Return what `set_state` needs to continue with the very same batches, as JSON values."""
-        place = {"seed": self._seed, "stream": self._stream, "epoch": self.epoch, "position": self.position}
-        return {"kind": "documents", "documents": len(self.store), **place}
+        random = {"seed": self._seed, "stream": self._stream}
+        return {"kind": "documents", "documents": len(self.store), **random, "epoch": self.epoch, "position": self.position}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue where `get_state` was called. Raises ValueError if the state is of another corpus or malformed."""
@@ -394,14 +382,14 @@ def evaluation_batches(
     return [_windows(items, starts[i : i + batch_size], context_length) for i in range(0, total, batch_size)]
 
 
-Items = TypeVar("Items", TokenStream, DocumentStore, list[Any])
+Items = TypeVar("Items", TokenStream, DocumentStore)
 
 
 def split_train_validation(items: Items, fraction: float = 0.1, seed: int = 0) -> tuple[Items, Items]:
     """Split into a part to train on and one to validate on, both of the type of `items` and neither empty.
 
-    Of a `TokenStream`, the tail is validation. Of a `DocumentStore` or a list, items are drawn by `seed`; both parts keep
-    their order. Token storage is shared, not copied.
+    Of a `TokenStream`, the tail is validation. Of a `DocumentStore`, documents are drawn by `seed`; both parts keep their
+    order. Token storage is shared, not copied.
 
     Args:
         items: tokens or documents.
@@ -417,13 +405,11 @@ def split_train_validation(items: Items, fraction: float = 0.1, seed: int = 0) -
     if count < 2:
         raise ValueError(f"the corpus is too short to keep a part for validation: it has {count} items, 2 are needed")
     cut = count - min(count - 1, max(1, round(count * fraction)))
+    whole: Any = items  # each branch returns the type it was given
     if isinstance(items, TokenStream):
-        return items.view(0, cut), items.view(cut, count)  # type: ignore[return-value]
+        return whole.view(0, cut), whole.view(cut, count)
     order = Generator(seed).permutation(count)
-    training, validation = sorted(order[:cut]), sorted(order[cut:])
-    if isinstance(items, list):
-        return [items[index] for index in training], [items[index] for index in validation]  # type: ignore[return-value]
-    return items.select(training), items.select(validation)
+    return whole.select(sorted(order[:cut])), whole.select(sorted(order[cut:]))
 
 
 def _windows(stream: TokenStream, starts: Sequence[int], context_length: int) -> Batch:
