@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from spec import broken, minimal, table
+from spec.broken import BROKEN, Law
+from spec.templates import must_hooks
 
-from tests.spec import broken, minimal, table
-from tests.spec.broken import BROKEN, Law
 from tinygpt_core import backends, kernels, operations
 from tinygpt_core.buffer import Buffer
 
@@ -36,7 +37,7 @@ SEARCH = settings(
 
 def obeys(law: Law, backend: type[Buffer], examples: settings = SEARCH) -> bool:
     """Whether a backend passes a law."""
-    test: Callable[..., Any] = getattr(import_module(f"tests.spec.{law.module}"), law.name)
+    test: Callable[..., Any] = getattr(import_module(f"spec.{law.module}"), law.name)
     arguments: dict[str, Any] = {"backend": backend}
     for name in inspect.signature(test).parameters:
         if name == "row":
@@ -91,18 +92,11 @@ def test_what_catches_broken_backends_lets_the_minimal_one_pass(law: Law) -> Non
 
 def test_the_minimal_backend_has_the_must_hooks_and_nothing_else() -> None:
     """It proves that the list of MUST hooks is complete, and that textbook kernels run on it."""
-    hooks = {
-        name
-        for name, value in vars(Buffer).items()
-        if name.startswith("_")
-        and not name.startswith("__")
-        and "NotImplementedError" in getattr(getattr(value, "__func__", value), "__code__", test_a_broken_backend_is_caught.__code__).co_names
-    }
+    hooks = must_hooks()
     assert hooks <= set(vars(minimal.MinimalBuffer)), f"missing: {sorted(hooks - set(vars(minimal.MinimalBuffer)))}"
     overridden = {name for name in vars(minimal.MinimalBuffer) if name in vars(Buffer) and callable(getattr(Buffer, name))}
     assert overridden - {"__doc__", "__module__", "__slots__"} == hooks
-    for name in kernels.__all__:
-        kernel = getattr(kernels, name)
+    for kernel in vars(kernels).values():
         if isinstance(kernel, type) and issubclass(kernel, kernels.Kernel):
             assert kernels.lookup(kernel, minimal.MinimalBuffer) is kernel
 
@@ -140,15 +134,16 @@ def _slope_2_001(self: Any, grad: Any) -> Any:
     return grad * (1.0 - self.y * self.y) * 1.0005
 
 
+DIFFERENCES = "test_gradients_against_central_differences_of_the_reference"
 GRADIENTS: list[tuple[str, Any, Law]] = [
     ("Maximum", _to_the_first, Law("test_operation_laws", "test_tied_maximum_shares_the_gradient")),
     ("Maximum", _to_none, Law("test_operation_laws", "test_tied_maximum_shares_the_gradient")),
     ("Max", _to_each, Law("test_operation_laws", "test_tied_max_shares_the_gradient")),
     ("Concatenate", _always_from_zero, Law("test_autograd_laws", "test_unused_inputs_of_concatenate")),
-    ("Tanh", _slope_2_001, Law("test_operation_laws", "test_gradients_against_central_differences_of_the_reference", "tanh")),
+    ("Tanh", _slope_2_001, Law("test_operation_laws", DIFFERENCES, "tanh")),
     ("Relu", lambda self, grad: grad * (self.y >= 0.0).cast(grad.dtype), Law("test_operation_laws", "test_relu_at_zero_has_no_slope")),
-    ("Permute", lambda self, grad: grad.permute(self.axes), Law("test_operation_laws", "test_gradients_against_central_differences_of_the_reference", "permute")),
-    ("Expand", lambda self, grad: grad * 2.0, Law("test_operation_laws", "test_gradients_against_central_differences_of_the_reference", "expand")),
+    ("Permute", lambda self, grad: grad.permute(self.axes), Law("test_operation_laws", DIFFERENCES, "permute")),
+    ("Expand", lambda self, grad: grad * 2.0, Law("test_operation_laws", DIFFERENCES, "expand")),
     ("Slice", lambda self, grad: operations.PartialGradient(self.shape, (), grad), Law("test_autograd_laws", "test_slices_accumulate")),
 ]
 
@@ -185,7 +180,9 @@ def test_a_missing_backend_is_an_error() -> None:
 
 
 def test_several_backends_run_side_by_side() -> None:
-    done = run_pytest("tests/spec/test_random_laws.py", "--backend", "python,broken-own-random-numbers", "-k", "test_uniform_bit_for_bit", "-rA")
+    done = run_pytest(
+        "tests/spec/test_random_laws.py", "--backend", "python,broken-own-random-numbers", "-k", "test_uniform_bit_for_bit", "-rA"
+    )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "PASSED tests/spec/test_random_laws.py::test_uniform_bit_for_bit[python]" in done.stdout
     assert "FAILED tests/spec/test_random_laws.py::test_uniform_bit_for_bit[broken-own-random-numbers]" in done.stdout
@@ -200,7 +197,19 @@ def test_it_runs_outside_the_repository(tmp_path: Path) -> None:
         "backends.register('theirs', lambda device: Theirs)\n"
     )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    arguments = ["-p", "theirs", "-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec.test_determinism", "--backend", "theirs", "-rA", "-k", "add"]
+    arguments = [
+        "-p",
+        "theirs",
+        "-p",
+        "tinygpt_spec.plugin",
+        "--pyargs",
+        "tinygpt_spec.test_determinism",
+        "--backend",
+        "theirs",
+        "-rA",
+        "-k",
+        "add",
+    ]
     done = run_pytest(*arguments, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "[theirs-add]" in done.stdout
@@ -215,5 +224,3 @@ def test_everything_a_law_needs_is_in_the_package() -> None:
                 package = words[1].split(".")[0]
                 allowed = {"numpy", "hypothesis", "pytest", "tinygpt_core", *sys.stdlib_module_names}
                 assert package in allowed, f"{file.name}: {line}"
-
-

@@ -22,15 +22,7 @@ from typing import Any
 from tinygpt_core import backends
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
-from tinygpt_core.shape import (
-    broadcast_shapes,
-    contiguous_strides,
-    expand_strides,
-    numel,
-    reduced_shape,
-    reshape_strides,
-    slice_strides,
-)
+from tinygpt_core.shape import broadcast_shapes, contiguous_strides, expand_strides, numel, reduced_shape, reshape_strides, slice_strides
 
 Shape = tuple[int, ...]
 
@@ -119,7 +111,9 @@ class MinimalBuffer(Buffer):
         result, start = cls._full(shape, 0, dtype), 0
         for buffer in buffers:
             stop = start + buffer.shape[axis]
-            result._slice((*[slice(0, n, 1) for n in shape[:axis]], slice(start, stop, 1), *[slice(0, n, 1) for n in shape[axis + 1 :]]))._assign(buffer)
+            part = [slice(0, size, 1) for size in shape]
+            part[axis] = slice(start, stop, 1)
+            result._slice(tuple(part))._assign(buffer)
             start = stop
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,9 @@ def draw_operands(
     return result
 
 
-def truth(row: Row, arrays: list[Any], options: dict[str, Any]) -> tuple[Any, Any]:
+def truth(row: Row, arrays: list[Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
     """Returns the reference's result, computed in float64, and the magnitude that scales its tolerance."""
+
     def widened(x: Any) -> Any:
         return x.astype(np.float64) if x is not None and (x.dtype.name in FLOATS or row.result is floating) else x
 
@@ -62,3 +63,13 @@ def buffers_of(made: list[Operand | None]) -> list[Any]:
 def draw_smooth(draw: Callable[[Any], Any], slot: Slot) -> np.ndarray:
     """Returns float64 values at which derivatives exist: distinct, and in the range that the slot calls smooth."""
     return draw(distinct(slot.shape, *slot.smooth))
+
+
+def must_hooks() -> set[str]:
+    """Returns the names of the hooks that Buffer itself leaves out: calling one raises NotImplementedError."""
+
+    def raises(name: str, value: Any) -> bool:
+        code = getattr(getattr(value, "__func__", value), "__code__", None)
+        return name.startswith("_") and not name.startswith("__") and code is not None and "NotImplementedError" in code.co_names
+
+    return {name for name, value in vars(Buffer).items() if raises(name, value)} - {"_missing"}

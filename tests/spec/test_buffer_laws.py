@@ -15,7 +15,21 @@ from tinygpt_core import backends
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 
-from .strategies import DTYPES, FLOATS, INTEGERS, NUMBERS, arrays, basic_indices, broadcastable, layouts, make, operands, read, shapes, supported
+from .strategies import (
+    DTYPES,
+    FLOATS,
+    INTEGERS,
+    NUMBERS,
+    arrays,
+    basic_indices,
+    broadcastable,
+    layouts,
+    make,
+    operands,
+    read,
+    shapes,
+    supported,
+)
 from .tolerances import assert_close
 
 DEFAULTS: dict[type, np.dtype[Any]] = {bool: np.dtype("bool"), int: np.dtype("int32"), float: np.dtype("float32")}
@@ -264,6 +278,8 @@ def test_float32_results_are_rounded_to_float32(backend: type[Buffer]) -> None:
     for result in (third, third + third, third.exp(), third.sum(), third * 0.1, backend([0.1]), backend.full((1,), 0.1)):
         value = result.to_python()[0]
         assert result.dtype is DType.float32 and value == float(np.float32(value)), f"{value!r} is no float32"
+    # In doubles, 2^24 + 1 is another number than 2^24; in float32 it is not, and what is added later cannot bring it back.
+    assert ((backend([2.0**24]) + 1.0) - 2.0**24).to_python() == [0.0]
 
 
 def test_int64_is_exact(backend: type[Buffer]) -> None:
@@ -365,7 +381,9 @@ def test_assignment_is_numpys(backend: type[Buffer], data: st.DataObject) -> Non
     index = data.draw(basic_indices(made.array.shape))
     expected = made.array.copy()
     target = expected[index]
-    value_shape = tuple(1 if data.draw(st.booleans()) else size for size in np.shape(target))[data.draw(st.integers(0, 1)) if np.ndim(target) and np.shape(target)[0] == 1 else 0 :]
+    value_shape = tuple(1 if data.draw(st.booleans()) else size for size in np.shape(target))
+    if value_shape[:1] == (1,) and data.draw(st.booleans()):
+        value_shape = value_shape[1:]
     value_dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     value = data.draw(operands(backend, value_shape, value_dtype))
     expected[index] = value.array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_fused_equals_composed(backend: type[Buffer], row: Row, data: st.DataObj
             assert np.array_equal(read(operand.buffer), operand.array), f"{row.name} changed an operand"
 
 
-def _steepness(row: Row, made: list[Any], options: dict[str, Any]) -> float:
+def _steepness(row: Row, made: list[Any], options: Mapping[str, Any]) -> float:
     """Returns how large a normalization's derivative can be; 1 for everything else."""
     if row.name not in ("LayerNorm", "RMSNorm"):
         return 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt_core.buffer import Buffer
+from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
 from tinygpt_core.random import Generator
-from tinygpt_core.tensor import Tensor, check_gradients
+from tinygpt_core.tensor import Tensor
 
 from .strategies import arrays, layouts, make, operands, read
 from .table import ROWS, Case, Row
@@ -66,7 +68,9 @@ def test_values_of_tensors(backend: type[Buffer], row: Row, data: st.DataObject)
         assert recorded.requires_grad and not recorded.is_leaf
 
 
-def numerical_gradients(row: Row, references: list[Any], free: list[int], options: dict[str, Any], weights: np.ndarray) -> list[np.ndarray]:
+def numerical_gradients(
+    row: Row, references: list[Any], free: list[int], options: Mapping[str, Any], weights: np.ndarray
+) -> list[np.ndarray]:
     """Central differences of sum(weights * reference(…)): nothing of ours is called."""
 
     def value() -> float:
