@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ SETTINGS: tuple[tuple[str, str, type, str], ...] = (
     ("num_layers", "--layers", int, "transformer blocks"),
     ("num_heads", "--heads", int, "attention heads in a block"),
     ("embedding_dim", "--embedding-dim", int, "width of the model, a multiple of the heads"),
+    ("positions", "--positions", str, "how the model knows places: 'learned', 'rotary' or 'none'"),
+    ("normalization", "--normalization", str, "'layer_norm' or 'rms_norm'"),
+    ("activation", "--activation", str, "of the MLPs: 'gelu', 'relu', 'silu', 'swiglu' and others"),
     ("dropout", "--dropout", float, "probability of dropping an activation, at least 0 and below 1"),
     ("learning_rate", "--learning-rate", float, "highest learning rate, reached after the warm-up"),
     ("minimum_learning_rate", "--minimum-learning-rate", float, "learning rate at the end of the cosine"),
@@ -94,8 +99,7 @@ def _explain(problem: Exception) -> tuple[str, int]:
         bad_paths = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EROFS,
                      errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # fmt: skip
         reason = problem.strerror or str(problem) or type(problem).__name__
-        message = f"{problem.filename}: {reason}" if problem.filename else reason
-        return message, 2 if problem.errno in bad_paths else 1
+        return f"{problem.filename}: {reason}" if problem.filename else reason, 2 if problem.errno in bad_paths else 1
     if isinstance(problem, (ValueError, BackendUnavailable)):
         is_failure = isinstance(problem.__cause__, OSError) and _explain(problem.__cause__)[1] == 1  # a full disk, in other words
         return str(problem), 1 if is_failure else 2
@@ -129,48 +133,44 @@ def build_parser() -> argparse.ArgumentParser:
         f"length {c.context_length}, batch {c.batch_size}, {c.steps} steps"
         for name, (text, c) in PRESETS.items()
     )
-    train = commands.add_parser(
-        "train", help="train a model", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train a GPT on a corpus. With no arguments: about a minute on `identifiers`, the names in Python's own library.",
-        epilog=f"presets (options override them):\n{presets}",
-    )  # fmt: skip
+    about = "Train a GPT on a corpus. With no arguments: about a minute on `identifiers`, the names in Python's own library."
+    train = commands.add_parser("train", help="train a model", allow_abbrev=False, description=about)
+    train.formatter_class = argparse.RawDescriptionHelpFormatter
+    train.epilog = f"presets (options override them):\n{presets}"
     train.set_defaults(command=run_train)
-    train.add_argument("corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)} (default: the preset's)")
-    train.add_argument("--data", metavar="FILE", help="a text file to train on (default: what the corpus stands for)")
-    train.add_argument("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
-    default = TrainingConfig()
-    for field, option, kind, text in SETTINGS:
-        train.add_argument(
-            option, dest=field, type=kind, metavar={int: "N", float: "X", str: "KIND"}[kind],
-            help=f"{text} (default: the preset's; identifiers: {getattr(default, field)})",
-        )  # fmt: skip
-    train.add_argument("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND or python)")
-    train.add_argument("--out", metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
-    train.add_argument("--resume", metavar="DIR", help="continue the run in DIR with its own settings (only --steps, --eval-every, "
-                       "--checkpoint-every and --quiet may stand beside it)")  # fmt: skip
-    train.add_argument("--quiet", action="store_true", help="no progress, only the result (default: progress)")
+    option = train.add_argument
+    option("corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)} (default: the preset's)")
+    option("--data", metavar="FILE", help="a text file to train on (default: what the corpus stands for)")
+    option("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
+    default, metavars = TrainingConfig(), {int: "N", float: "X", str: "KIND"}
+    for field, name, kind, text in SETTINGS:
+        text = f"{text} (default: the preset's; identifiers: {getattr(default, field)})"
+        option(name, dest=field, type=kind, metavar=metavars[kind], help=text)
+    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND or python)")
+    option("--out", metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
+    beside = "only --steps, --eval-every, --checkpoint-every and --quiet may stand beside it"
+    option("--resume", metavar="DIR", help=f"continue the run in DIR with its own settings; {beside}")
+    option("--quiet", action="store_true", help="no progress, only the result (default: progress)")
 
-    generate = commands.add_parser("generate", help="sample from a trained model", allow_abbrev=False,
-                                   description="Continue a text with the model of a run, as it is sampled.")  # fmt: skip
+    about = "Continue a text with the model of a run, as it is sampled."
+    generate = commands.add_parser("generate", help="sample from a trained model", allow_abbrev=False, description=about)
     generate.set_defaults(command=run_generate)
-    generate.add_argument("directory", metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
-    generate.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
-    generate.add_argument("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
-    generate.add_argument("--tokens", type=int, default=SAMPLE_TOKENS, metavar="N",
-                          help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})")  # fmt: skip
-    generate.add_argument("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X",
-                          help=f"0: always the most probable token, 1: as trained (default: {SAMPLE_TEMPERATURE})")  # fmt: skip
-    generate.add_argument("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
-    generate.add_argument("--top-p", type=float, metavar="X",
-                          help="sample among the most probable tokens that reach probability X together (default: all)")  # fmt: skip
-    generate.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text (default: a new one each time)")
-    generate.add_argument("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
+    option = generate.add_argument
+    option("directory", metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
+    option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
+    option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
+    option("--tokens", type=int, default=SAMPLE_TOKENS, metavar="N", help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})")
+    text = f"0: always the most probable token, 1: as trained (default: {SAMPLE_TEMPERATURE})"
+    option("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X", help=text)
+    option("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
+    option("--top-p", type=float, metavar="X", help="sample among the most probable tokens that reach probability X (default: all)")
+    option("--seed", type=int, metavar="N", help="the same seed gives the same text (default: a new one each time)")
+    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
 
-    listing = commands.add_parser("backends", help="list the backends", allow_abbrev=False,
-                                  description="List what can run here and, for what cannot, why.")  # fmt: skip
-    listing.set_defaults(command=run_backends)
-    spec = commands.add_parser("spec", help="run the specification on a backend", allow_abbrev=False,
-                               description="Run the laws that every backend must keep (needs pytest and hypothesis).")  # fmt: skip
+    about = "List what can run here and, for what cannot, why."
+    commands.add_parser("backends", help="list the backends", description=about).set_defaults(command=run_backends)
+    about = "Run the laws that every backend must keep (needs pytest and hypothesis)."
+    spec = commands.add_parser("spec", help="run the specification on a backend", allow_abbrev=False, description=about)
     spec.set_defaults(command=run_spec)
     spec.add_argument("--backend", default="python", metavar="NAME[,NAME...]", help="what to test (default: python)")
     spec.add_argument("pytest_arguments", nargs="*", metavar="ARGUMENT", help="for pytest, after `--` (default: none)")
@@ -194,7 +194,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
     try:
-        with _StopPolitely(trainer):
+        with _polite_stop(trainer):
             for event in trainer.run():
                 progress.show(event)
     except KeyboardInterrupt:
@@ -203,10 +203,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         progress.end()
     if trainer.step < trainer.config.steps:
         saved = "is kept" if trainer.saved_step == trainer.step else f"is lost after step {trainer.saved_step}"
-        return _complain(
-            f"stopped by Ctrl-C at step {trainer.step}, which {saved}; "
-            f"continue with: {command_name()} train --resume {_quoted(trainer.directory)}", 130,
-        )  # fmt: skip
+        advice = f"continue with: {command_name()} train --resume {shlex.quote(trainer.directory)}"
+        return _complain(f"stopped by Ctrl-C at step {trainer.step}, which {saved}; {advice}", 130)
     _summarize(trainer)
     return 0
 
@@ -256,31 +254,20 @@ def _resume_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     return {field: getattr(arguments, field) for field in given}
 
 
-class _StopPolitely:
-    """While it is entered, the first Ctrl-C lets the running step end and be saved; the second one stops at once."""
+@contextmanager
+def _polite_stop(trainer: Trainer) -> Iterator[None]:
+    """Inside it the first Ctrl-C lets the running step end and be saved; the second one stops at once."""
+    import signal
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def __enter__(self) -> None:
-        import signal
-        import threading
-
-        self.previous = None
-        if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self.stop)
-
-    def stop(self, number: int, frame: object) -> None:
-        import signal
-
-        self.trainer.stop_requested = True
+    def stop(number: int, frame: object) -> None:
+        trainer.stop_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def __exit__(self, *exception: object) -> None:
-        import signal
-
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class Progress:
@@ -368,37 +355,32 @@ def _summarize(trainer: Trainer) -> None:
     """Samples, how good they should be, and where the model is."""
     from . import backends, random
 
-    data = trainer.data
-    generator = random.Generator(trainer.config.seed, stream=3)
-    print()
+    data, generator = trainer.data, random.Generator(trainer.config.seed, stream=3)
+
+    def pieces(tokens: int) -> Iterator[str]:
+        return _pieces(trainer.model, data.tokenizer, data.opening, data.is_documents, generator, tokens=tokens)
+
     with backends.use(trainer.config.backend):
         if data.is_documents:
-            texts = ["".join(_pieces(trainer.model, data.tokenizer, "", True, SAMPLE_TOKENS, generator)) for _ in range(SAMPLES)]
-            print(f"{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE} "
-                  f"({sum(text not in data.documents for text in texts)} of them not in the corpus):")  # fmt: skip
-            for text in texts:
-                print(f"  {text}")
+            texts = ["".join(pieces(SAMPLE_TOKENS)) for _ in range(SAMPLES)]
+            invented = sum(text not in data.documents for text in texts)
+            print(f"\n{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus:")
+            _write_text("".join(f"  {text}\n" for text in texts))
         else:
-            print(f"a sample at temperature {SAMPLE_TEMPERATURE}:")
-            for piece in _pieces(trainer.model, data.tokenizer, data.opening, False, 2 * SAMPLE_TOKENS, generator):
+            print(f"\na sample at temperature {SAMPLE_TEMPERATURE}:")
+            for piece in pieces(2 * SAMPLE_TOKENS):
                 _write_text(piece)
             print()
         val_loss = trainer.validate()
-    print(f"\nvalidation loss {val_loss:.3f} nats a token; the corpus's unigram entropy, the best without context, is "
-          f"{data.unigram_entropy:.3f}")  # fmt: skip
-    print(f"the model is kept in {trainer.directory}; more of it: "
-          f"{command_name()} generate {_quoted(trainer.directory)} --count {SAMPLES}")  # fmt: skip
+    entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:.3f}"
+    print(f"\nvalidation loss {val_loss:.3f} nats a token; {entropy}")
+    command = f"{command_name()} generate {shlex.quote(trainer.directory)} --count {SAMPLES if data.is_documents else 1}"
+    print(f"the model is kept in {trainer.directory}; more of it: {command}")
 
 
 def command_name() -> str:
     """How this process was called, for messages that say what to type next."""
     return "python3 -m tinygpt_core" if sys.argv[0].endswith("__main__.py") else "tinygpt"
-
-
-def _quoted(path: str) -> str:
-    import shlex
-
-    return shlex.quote(path)
 
 
 # ---- directories of runs
@@ -459,32 +441,27 @@ def run_generate(arguments: argparse.Namespace) -> int:
     generator = random.Generator(seed)
     model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
     is_documents = config["data"]["is_documents"]
+    prompt = arguments.prompt or config["data"]["opening"]
+    sampling = {name: getattr(arguments, name) for name in ("tokens", "temperature", "top_k", "top_p")}
     with backends.use(arguments.backend or config["training"]["backend"]):
         for index in range(arguments.count):
             if index and not is_documents:
                 print("---")
             _write_text(arguments.prompt)
-            for piece in _pieces(
-                model, tokenizer, arguments.prompt or config["data"]["opening"], is_documents, arguments.tokens, generator,
-                temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p,
-            ):  # fmt: skip
+            for piece in _pieces(model, tokenizer, prompt, is_documents, generator, **sampling):
                 _write_text(piece)
             print(flush=True)
     return 0
 
 
 def _pieces(
-    model: Any, tokenizer: Any, prompt: str, is_documents: bool, tokens: int, generator: Any, *,
-    temperature: float = SAMPLE_TEMPERATURE, top_k: int | None = None, top_p: float | None = None,
-) -> Iterator[str]:  # fmt: skip
+    model: Any, tokenizer: Any, prompt: str, is_documents: bool, generator: Any, *, temperature: float = SAMPLE_TEMPERATURE, **sampling: Any
+) -> Iterator[str]:
     from .generation import generate
     from .training import BOUNDARY
 
     stop_id = tokenizer.special_tokens[BOUNDARY] if is_documents else None
-    return generate(
-        model, tokenizer, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-        generator=generator, stop_id=stop_id,
-    )  # fmt: skip
+    return generate(model, tokenizer, prompt, temperature=temperature, generator=generator, stop_id=stop_id, **sampling)
 
 
 def _write_text(text: str) -> None:

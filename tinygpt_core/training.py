@@ -48,19 +48,24 @@ class TrainingConfig:
     tokenizer: str = "characters"  # or "bpe"
     vocab_size: int = 512  # of a bpe tokenizer; characters are counted
 
-    context_length: int = 16
+    context_length: int = 32
     num_layers: int = 1
-    num_heads: int = 4
+    num_heads: int = 2
     embedding_dim: int = 16
+    normalization: str = "layer_norm"
+    positions: str = "rotary"
+    activation: str = "gelu"
+    tied_head: bool = False
+    initial_std: float = 0.12  # of matrices; GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16
     dropout: float = 0.0
 
-    steps: int = 1000
+    steps: int = 850
     batch_size: int = 8
     accumulation: int = 1  # batches whose gradients are summed before an update
-    learning_rate: float = 1e-2
-    minimum_learning_rate: float = 1e-3
+    learning_rate: float = 0.015
+    minimum_learning_rate: float = 0.0007
     warmup_steps: int = 20
-    weight_decay: float = 0.1
+    weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.99
     gradient_clip: float = 1.0
@@ -70,20 +75,22 @@ class TrainingConfig:
     checkpoint_every: int = 250  # 0: only at the end
 
     def __post_init__(self) -> None:
-        types = {"int": int, "float": (int, float), "str": str, "str | None": (str, type(None))}
+        kinds = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "str | None": (str, type(None))}
         for field in fields(self):
             value = getattr(self, field.name)
-            expected = types[str(field.type)]
-            if not isinstance(value, expected) or isinstance(value, bool):  # type: ignore[arg-type]
+            if not isinstance(value, kinds[str(field.type)]) or isinstance(value, bool) != (field.type == "bool"):
                 raise TypeError(f"{field.name} must be {field.type}, not {value!r}")
-            if field.name in _RANGES:
-                low, high, text = _RANGES[field.name]
-                if not low <= value <= high:
-                    raise ValueError(f"{field.name} must be {text}, not {value}")
+            low, high, text = _RANGES.get(field.name, (None, None, ""))
+            if text and not low <= value <= high:
+                raise ValueError(f"{field.name} must be {text}, not {value}")
         if self.tokenizer not in ("characters", "bpe"):
             raise ValueError(f"tokenizer must be 'characters' or 'bpe', not {self.tokenizer!r}")
-        if self.embedding_dim % self.num_heads:
-            raise ValueError(f"embedding_dim must be a multiple of num_heads, and {self.embedding_dim} is not one of {self.num_heads}")
+        self.model_config(vocab_size=1)  # whose own checks speak of the rest
+
+    def model_config(self, vocab_size: int) -> GPTConfig:
+        """Return the configuration of the model, which also depends on the tokenizer."""
+        names = {field.name for field in fields(GPTConfig)} & {field.name for field in fields(self)}
+        return GPTConfig(**{name: getattr(self, name) for name in names} | {"vocab_size": vocab_size})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
@@ -101,55 +108,46 @@ class TrainingConfig:
             raise ValueError(str(problem)) from None
 
 
-_LARGE = 2**31 - 1
-_AT_LEAST_0, _AT_LEAST_1 = (0, _LARGE, "0 or more"), (1, _LARGE, "1 or more")
-_FRACTION = (0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
-_RATE = (0.0, 1e6, "a finite number, 0 or more")
-_RANGES: dict[str, tuple[float, float, str]] = {
-    **dict.fromkeys(
-        ("context_length", "num_layers", "num_heads", "embedding_dim", "steps", "batch_size", "accumulation", "eval_batches"), _AT_LEAST_1
-    ),
-    **dict.fromkeys(("warmup_steps", "eval_every", "checkpoint_every"), _AT_LEAST_0),
-    **dict.fromkeys(("dropout", "beta1", "beta2"), _FRACTION),
-    **dict.fromkeys(("minimum_learning_rate", "weight_decay"), _RATE),
-    "learning_rate": (5e-324, 1e6, "a finite number above 0"),
-    "gradient_clip": (5e-324, math.inf, "above 0 (inf: no clipping)"),
-    "vocab_size": (257, _LARGE, "257 or more (256 bytes and the boundary)"),
+_POSITIVE = math.ulp(0.0)  # the least number above 0
+_RANGES: dict[str, tuple[Any, Any, str]] = {
+    **dict.fromkeys(("steps", "batch_size", "accumulation", "eval_batches"), (1, 2**31, "1 or more")),
+    **dict.fromkeys(("context_length", "num_layers", "num_heads", "embedding_dim"), (1, 2**24, "from 1 to 2**24")),
+    **dict.fromkeys(("warmup_steps", "eval_every", "checkpoint_every"), (0, 2**31, "0 or more")),
+    **dict.fromkeys(("dropout", "beta1", "beta2"), (0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")),
+    **dict.fromkeys(("minimum_learning_rate", "weight_decay"), (0.0, 1e6, "a finite number, 0 or more")),
+    **dict.fromkeys(("learning_rate", "initial_std"), (_POSITIVE, 1e6, "a finite number above 0")),
+    "gradient_clip": (_POSITIVE, math.inf, "above 0 (inf: no clipping)"),
+    "vocab_size": (257, 2**24, "from 257 (256 bytes and the boundary) to 2**24"),
     "seed": (0, 2**64 - 1, "from 0 to 2**64 - 1"),
 }
 
 _DEFAULT = TrainingConfig()
-_NANOGPT = TrainingConfig(
-    corpus="shakespeare", preset="nanogpt-cpu", context_length=64, num_layers=4, num_heads=4, embedding_dim=128, batch_size=12,
-    steps=2000, learning_rate=1e-3, minimum_learning_rate=1e-4, warmup_steps=100, beta2=0.99,
+_WIDER = replace(
+    _DEFAULT, num_heads=4, embedding_dim=32, initial_std=0.1, steps=1000, learning_rate=0.01, minimum_learning_rate=0.0005
+)
+_GPT2 = replace(
+    _DEFAULT, corpus="shakespeare", context_length=64, num_layers=4, num_heads=4, embedding_dim=128, positions="learned", tied_head=True,
+    initial_std=0.02, steps=2000, batch_size=12, learning_rate=1e-3, minimum_learning_rate=1e-4, warmup_steps=100, weight_decay=0.1,
 )  # fmt: skip
-PRESETS: dict[str, tuple[str, TrainingConfig]] = {
-    "identifiers": ("about a minute in pure Python: Python-like names, letter by letter", _DEFAULT),
-    "names": ("microgpt's size on first names", replace(_DEFAULT, corpus="names", preset="names")),
-    "text": ("a small letter-by-letter model of any text file", replace(
-        _DEFAULT, corpus="text", preset="text", context_length=32, num_heads=4, embedding_dim=32, steps=1000, learning_rate=5e-3,
-        minimum_learning_rate=5e-4)),
-    "shakespeare": ("a small letter-by-letter model of Shakespeare's plays, for pure Python", replace(
-        _DEFAULT, corpus="shakespeare", preset="shakespeare", context_length=32, num_heads=4, embedding_dim=32, steps=1000,
-        learning_rate=5e-3, minimum_learning_rate=5e-4)),
-    "docs": ("the language reference, in BPE tokens", replace(
-        _DEFAULT, corpus="docs", preset="docs", tokenizer="bpe", context_length=32, embedding_dim=32, steps=1000,
-        learning_rate=5e-3, minimum_learning_rate=5e-4)),
-    "stdlib": ("the standard library's source, in BPE tokens", replace(
-        _DEFAULT, corpus="stdlib", preset="stdlib", tokenizer="bpe", context_length=32, embedding_dim=32, steps=1000,
-        learning_rate=5e-3, minimum_learning_rate=5e-4)),
-    "nanogpt-cpu": ("nanoGPT's settings for a CPU (4 layers, 128 wide); wants a fast backend", _NANOGPT),
-    "baby": ("nanoGPT's baby GPT on Shakespeare (6 layers, 384 wide); wants a GPU", replace(
-        _NANOGPT, preset="baby", context_length=256, num_layers=6, num_heads=6, embedding_dim=384, dropout=0.2, batch_size=64,
-        steps=5000)),
-    "gpt2-124m": ("the size and schedule of GPT-2 small; wants a large GPU", replace(
-        _NANOGPT, corpus="stdlib", preset="gpt2-124m", tokenizer="bpe", vocab_size=50257, context_length=1024, num_layers=12,
-        num_heads=12, embedding_dim=768, batch_size=12, accumulation=40, steps=20000, learning_rate=6e-4,
-        minimum_learning_rate=6e-5, warmup_steps=700, beta2=0.95)),
-    "debug": ("seconds: to see that everything works", replace(
-        _DEFAULT, preset="debug", context_length=8, num_heads=2, embedding_dim=8, steps=20, batch_size=4, warmup_steps=2,
-        eval_every=10, eval_batches=2, checkpoint_every=10)),
-}  # fmt: skip
+_BABY = replace(_GPT2, context_length=256, num_layers=6, num_heads=6, embedding_dim=384, dropout=0.2, batch_size=64, steps=5000)
+_124M = replace(
+    _GPT2, corpus="stdlib", tokenizer="bpe", vocab_size=50257, context_length=1024, num_layers=12, num_heads=12, embedding_dim=768,
+    accumulation=40, steps=20000, learning_rate=6e-4, minimum_learning_rate=6e-5, warmup_steps=700, beta2=0.95,
+)  # fmt: skip
+_DEBUG = replace(_DEFAULT, embedding_dim=8, steps=20, batch_size=4, warmup_steps=2, eval_every=10, eval_batches=2, checkpoint_every=10)
+_PRESETS = {
+    "identifiers": ("about a minute in pure Python: names like Python's own, letter by letter", _DEFAULT),
+    "names": ("the same on first names", replace(_DEFAULT, corpus="names")),
+    "text": ("a few minutes in pure Python: any text file, letter by letter", replace(_WIDER, corpus="text")),
+    "shakespeare": ("the same on Shakespeare's plays", replace(_WIDER, corpus="shakespeare")),
+    "docs": ("the same on the language reference, in tokens of several letters", replace(_WIDER, corpus="docs", tokenizer="bpe")),
+    "stdlib": ("the same on the standard library's source", replace(_WIDER, corpus="stdlib", tokenizer="bpe")),
+    "nanogpt-cpu": ("nanoGPT's settings for a CPU; wants a fast backend", _GPT2),
+    "baby": ("nanoGPT's baby GPT; wants a GPU", _BABY),
+    "gpt2-124m": ("the size and schedule of GPT-2 small; wants a large GPU", _124M),
+    "debug": ("seconds: to see that everything works", _DEBUG),
+}
+PRESETS = {name: (text, replace(config, preset=name)) for name, (text, config) in _PRESETS.items()}  # name -> what it is, settings
 
 
 class StepEvent(NamedTuple):
@@ -240,35 +238,33 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
             counts.update(ids)
             yield ids
 
-    generator = random.Generator(config.seed, stream=DATA_STREAM)
-    shape = {"context_length": config.context_length, "batch_size": config.batch_size}
-    stream: dataset.TokenStream | None
-    batches: dataset.StreamBatches | dataset.DocumentBatches
-    if corpus.documents is None:
-        stream = dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
-    else:
+    generator, shape = random.Generator(config.seed, stream=DATA_STREAM), (config.context_length, config.batch_size)
+    batches: dataset.DocumentBatches | dataset.StreamBatches
+    is_documents = corpus.documents is not None
+    if is_documents:
         store = dataset.DocumentStore(encoded(), trained_tokenizer.vocab_size)
         counts[boundary] = len(store)
         # Rows begin with their document, so of documents longer than the context only the beginning would ever be seen.
-        stream = store.joined(boundary) if sum(counts.values()) > 2 * config.context_length * len(store) else None
-    if stream is None:
-        training, validation = dataset.split_train_validation(store)
-        batches = dataset.DocumentBatches(training, generator=generator, boundary_id=boundary, **shape)
-        validating = dataset.evaluation_batches(validation, **shape, count=config.eval_batches, boundary_id=boundary)
+        is_documents = sum(counts.values()) <= 2 * config.context_length * len(store)
+    if is_documents:
+        documents, validation = dataset.split_train_validation(store)
+        batches = dataset.DocumentBatches(documents, *shape, generator, boundary)
+        validating = dataset.evaluation_batches(validation, *shape, config.eval_batches, boundary)
     else:
-        tokens, held_out = dataset.split_train_validation(stream)
-        batches = dataset.StreamBatches(tokens, generator=generator, **shape)
-        validating = dataset.evaluation_batches(held_out, **shape, count=config.eval_batches)
+        stream = store.joined(boundary) if corpus.documents else dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
+        training, tail = dataset.split_train_validation(stream)
+        batches = dataset.StreamBatches(training, *shape, generator)
+        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)
     return Data(
         tokenizer=trained_tokenizer,
-        is_documents=stream is None,
+        is_documents=is_documents,
         training_batches=batches,
         validation_batches=validating,
         num_tokens=sum(counts.values()),
         unigram_entropy=unigram_entropy(counts),
         sha256=digest.hexdigest(),
-        documents=frozenset(texts if stream is None else ()),
-        opening="" if stream is None else "\n" if "\n" in texts[0] else texts[0][0],
+        documents=frozenset(texts if is_documents else ()),
+        opening="" if is_documents else "\n" if "\n" in texts[0] else texts[0][0],
     )
 
 
@@ -277,8 +273,8 @@ def _train_tokenizer(config: TrainingConfig, texts: list[str]) -> tokenizer.Toke
     if config.tokenizer == "characters":
         trained = tokenizer.CharTokenizer.train("".join(texts))
     else:
-        trained = bpe = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
-        bpe.train("\n".join(texts), config.vocab_size - 1)
+        trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
+        trained.train("\n".join(texts), config.vocab_size - 1)
     trained.register_special_tokens({BOUNDARY: trained.vocab_size})
     return trained
 
@@ -295,17 +291,16 @@ class Trainer:
         self.stop_requested = False
         self.criterion = CrossEntropyLoss()
         random.seed(config.seed)
-        self.model = GPT(
-            GPTConfig(
-                vocab_size=data.tokenizer.vocab_size, context_length=config.context_length, num_layers=config.num_layers,
-                num_heads=config.num_heads, embedding_dim=config.embedding_dim, dropout=config.dropout,
-            )
-        )  # fmt: skip
+        self.model = GPT(config.model_config(data.tokenizer.vocab_size))
+        with no_grad():
+            for _, parameter in self.model.named_parameters():
+                if parameter.ndim >= 2:
+                    parameter.assign(parameter * (config.initial_std / 0.02))
         self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+        warmup_steps, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
         self.schedule = schedules.cosine_with_warmup(
-            config.learning_rate, warmup_steps=min(config.warmup_steps, config.steps - 1), total_steps=config.steps,
-            minimum=config.minimum_learning_rate,
-        )  # fmt: skip
+            config.learning_rate, total_steps=config.steps, warmup_steps=warmup_steps, minimum=minimum
+        )
         if state is not None:
             self._restore(state)
 
