@@ -519,13 +519,14 @@ ROWS: list[Row] = [
     Row(
         "pow",
         ("pow", "__pow__", "__rpow__", "Pow"),
-        lambda x, y: x**y,
+        np.power,
         two((-4.0, 4.0), (0.0, 4.0), ((0.4, 2.0), (-2.0, 1.9))),
         lambda x, y: x**y,
         lambda x, y: x**y,
         dtypes=NUMBERS,
         mixed=True,
-        special=True,
+        # (-inf) ** 0.5 is infinite by IEEE 754 and NaN where a square root is taken: test_powers_of_special_values says what holds.
+        special=False,
         errors=(
             _unfit(lambda x, y: x**y),
             _no_bool(lambda x: x**x),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -328,6 +329,26 @@ def test_a_hundred_thousand_operations_in_a_row(backend: type[Buffer]) -> None:
     for _ in range(50_000):
         y = -y
     del y  # a graph that no backward has freed
+
+
+def test_memory_grows_with_the_chain_and_no_faster(backend: type[Buffer]) -> None:
+    """Four times the operations keep four times the memory, forward and backward."""
+
+    def peak(length: int) -> int:
+        x = leaf(backend, [0.5])
+        gc.collect()
+        tracemalloc.start()
+        try:
+            y = x
+            for _ in range(length):
+                y = y * x
+            y.backward()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)
+    assert peak(4000) < 4.6 * peak(1000)
 
 
 def test_a_graph_dies_without_the_garbage_collector(backend: type[Buffer]) -> None:

@@ -453,6 +453,21 @@ def test_argmax_and_max_at_nan_and_infinities(backend: type[Buffer]) -> None:
     assert same(read(buffer.sum(1)), rows.sum(1, keepdims=True))
 
 
+def test_powers_of_special_values(backend: type[Buffer]) -> None:
+    """As IEEE 754 has it, without an exception and without complex numbers."""
+    nan, inf = np.nan, np.inf
+    cases = [
+        (0, 0, 1), (0, 2, 0), (0, -1, inf), (-0.0, -1, -inf), (0, -2, inf), (-8, 3, -512), (-8, 1 / 3, nan), (-2, -1, -0.5),
+        (1e30, 2, inf), (-1e30, 3, -inf), (1e30, -3, 0), (nan, 0, 1), (nan, 1, nan), (1, nan, 1), (inf, -1, 0), (inf, 2, inf),
+        (-inf, 3, -inf),
+    ]  # fmt: skip
+    bases, exponents, expected = (np.array(column, np.float32) for column in zip(*cases, strict=True))
+    assert_close(read(make(backend, bases) ** make(backend, exponents)), expected, "float32")
+    with np.errstate(all="ignore"):
+        assert_close(read(make(backend, bases) ** 2.0), bases.astype(float) ** 2, "float32")
+        assert_close(read(make(backend, bases) ** -1), 1 / bases.astype(float), "float32")
+
+
 @given(data=st.data())
 def test_scatter_add_through_a_view(backend: type[Buffer], data: st.DataObject) -> None:
     """It works in place, on any layout that can be assigned to; repeated indices add up; its version moves."""
