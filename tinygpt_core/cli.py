@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
 SAMPLES = 20
-SAMPLE_TEMPERATURE = 0.8
+SAMPLE_TEMPERATURE = 0.7
 SAMPLE_TOKENS = 200  # the most for a document
 RESUMABLE = ("steps", "eval_every", "checkpoint_every")  # settings that --resume may change
 
@@ -276,73 +277,54 @@ class Progress:
     def __init__(self, stream: TextIO, trainer: Trainer, *, quiet: bool = False) -> None:
         self.stream, self.trainer, self.quiet = stream, trainer, quiet
         self.is_live = stream.isatty() and not quiet
-        self.total = trainer.config.steps
-        self.every = max(1, (self.total - trainer.step) // 20)
-        self.first_step = trainer.step
+        self.first_step, self.total = trainer.step, trainer.config.steps
+        self.every = max(1, (self.total - self.first_step) // 20)
         self.tokens, self.seconds, self.loss = 0, 0.0, float("nan")
-        self.val_loss: float | None = None
-        self.drawn_at = -1.0
-        self.is_line_open = False
+        self.validation = ""
+        self.shown_at = -1.0
 
     def begin(self) -> None:
         """Say what will be done, and where."""
         if self.quiet:
             return
-        trainer, config = self.trainer, self.trainer.config
-        print(f"corpus     {config.corpus}: {trainer.data.num_tokens:,} tokens of {trainer.data.tokenizer.vocab_size} kinds",
-              file=self.stream)  # fmt: skip
+        data, config = self.trainer.data, self.trainer.config
         sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
-        print(f"model      {trainer.model.num_parameters():,} parameters: {sizes}", file=self.stream)
-        print(f"directory  {trainer.directory}", file=self.stream)
+        self._say(f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds")
+        self._say(f"model      {self.trainer.model.num_parameters():,} parameters: {sizes}")
+        self._say(f"directory  {self.trainer.directory}")
         if self.first_step:
-            print(f"resuming   after step {self.first_step} of {self.total}", file=self.stream)
-        self.stream.flush()
+            self._say(f"resuming   after step {self.first_step} of {self.total}")
 
     def show(self, event: Event) -> None:
         """Show one event of `Trainer.run`."""
         from .training import StepEvent, ValidationEvent
 
-        if self.quiet:
-            return
-        now = time.monotonic()
-        if isinstance(event, ValidationEvent):
-            self.val_loss = event.val_loss
+        if isinstance(event, ValidationEvent) and not self.quiet:
+            self.validation = f"  validation loss {event.val_loss:.4f}"
             if not self.is_live:
-                print(f"step {event.step:>6}/{self.total}  validation loss {event.val_loss:.4f}", file=self.stream, flush=True)
-        elif isinstance(event, StepEvent):
-            self.tokens += event.tokens
-            self.seconds += event.seconds
-            # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
-            self.loss = event.loss if self.loss != self.loss else 0.95 * self.loss + 0.05 * event.loss
-            is_last = event.step == self.total
-            if self.is_live and (is_last or now - self.drawn_at > 0.1):
-                self._redraw(event.step)
-                self.drawn_at = now
-            elif not self.is_live and (is_last or event.step % self.every == 0 or now - self.drawn_at > 30):
-                print(self._line(event.step), file=self.stream, flush=True)
-                self.drawn_at = now
+                self._say(f"step {event.step:>6}/{self.total}{self.validation}")
+        if not isinstance(event, StepEvent) or self.quiet:
+            return
+        self.tokens += event.tokens
+        self.seconds += event.seconds
+        # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
+        self.loss = event.loss if self.loss != self.loss else 0.95 * self.loss + 0.05 * event.loss
+        waited = time.monotonic() - self.shown_at
+        if event.step == self.total or (waited > 0.1 if self.is_live else waited > 30 or event.step % self.every == 0):
+            self.shown_at += waited
+            left = _duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
+            line = f"step {event.step:>6}/{self.total}  loss {self.loss:.4f}  {self.tokens / self.seconds:,.0f} tokens/s  {left} left"
+            if self.is_live:  # a line that wraps could not be drawn over
+                line = (line + self.validation)[: shutil.get_terminal_size().columns - 1]
+            self._say(f"\r{line}\x1b[K" if self.is_live else line, end="" if self.is_live else "\n")
 
     def end(self) -> None:
         """Leave the line that was redrawn."""
-        if self.is_line_open:
-            print(file=self.stream, flush=True)
-            self.is_line_open = False
+        if self.is_live:
+            self._say("")
 
-    def _line(self, step: int) -> str:
-        left = (self.total - step) * self.seconds / (step - self.first_step)
-        rate = self.tokens / self.seconds if self.seconds else 0.0
-        text = f"step {step:>6}/{self.total}  loss {self.loss:.4f}  {rate:,.0f} tokens/s  {_duration(left)} left"
-        return text if self.val_loss is None or not self.is_live else f"{text}  validation {self.val_loss:.4f}"
-
-    def _redraw(self, step: int) -> None:
-        try:
-            width = os.get_terminal_size(self.stream.fileno()).columns
-        except OSError:
-            width = 0
-        line = self._line(step)[: (width or 80) - 1]  # a line that wraps could not be drawn over
-        self.stream.write(f"\r{line}\x1b[K")
-        self.stream.flush()
-        self.is_line_open = True
+    def _say(self, text: str, end: str = "\n") -> None:
+        print(text, end=end, file=self.stream, flush=True)
 
 
 def _duration(seconds: float) -> str:

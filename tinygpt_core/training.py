@@ -59,7 +59,7 @@ class TrainingConfig:
     initial_std: float = 0.12  # of matrices; GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16
     dropout: float = 0.0
 
-    steps: int = 850
+    steps: int = 1100
     batch_size: int = 8
     accumulation: int = 1  # batches whose gradients are summed before an update
     learning_rate: float = 0.015

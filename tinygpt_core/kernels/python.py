@@ -13,6 +13,7 @@ from operator import add
 from typing import Any
 
 from ..buffer.python import PythonBuffer, Row, chunks, dot, product, product_transposed
+from ..dtype import DType
 from ..shape import Shape
 from .base import Gradient, register
 from .composed import (
@@ -50,13 +51,13 @@ class PythonLinear(Linear):
     @staticmethod
     def forward(x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
         Linear.check(x, weight, bias)
-        rows, shape = x.rows(), (*x.shape[:-1], weight.shape[1])
+        rows, shape, single = x.rows(), (*x.shape[:-1], weight.shape[1]), x.dtype is DType.float32
         if not weight.shape[0]:
             return Linear.forward(x, weight, bias)
         if bias is None and weight.stride[0] == 1 < weight.stride[1]:  # a transposed view, as of a tied head: its columns lie as rows
-            y = product_transposed(rows, weight.transpose(0, 1).rows())
+            y = product_transposed(rows, weight.transpose(0, 1).rows(), single)
         else:
-            y = product(rows, weight.rows(), None if bias is None else bias.values())
+            y = product(rows, weight.rows(), None if bias is None else bias.values(), single)
         return PythonBuffer.of_rows(y, shape, x.dtype), (x, weight)
 
     @staticmethod
@@ -64,10 +65,10 @@ class PythonLinear(Linear):
         x, weight = saved
         if not x.numel or not grad.numel:
             return Linear.backward(saved, grad)
-        g = grad.rows()
+        g, single = grad.rows(), x.dtype is DType.float32
         return (
-            lambda: PythonBuffer.of_rows(product_transposed(g, weight.rows()), x.shape, x.dtype),
-            lambda: PythonBuffer.of_rows(product(list(zip(*x.rows(), strict=True)), g), weight.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(product_transposed(g, weight.rows(), single), x.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(product(list(zip(*x.rows(), strict=True)), g, None, single), weight.shape, x.dtype),
             lambda: PythonBuffer.of(_column_sums(g, weight.shape[1]), weight.shape[1:], x.dtype),
         )
 
@@ -238,12 +239,13 @@ class PythonAttention(Attention):
             return y, (None, saved)
         length, total, size = query.shape[2], key.shape[2], query.shape[3]
         scale = 1.0 / math.sqrt(size) if scale is None else scale
+        single = query.dtype is DType.float32
         hidden = [[0.0] * (length - 1 - i) for i in range(length)] if causal else [[]] * length
         result, heads = [], []
         for q, k, v in zip(*(chunks(x.rows(), x.shape[2]) for x in (query, key, value)), strict=True):
-            scores = product_transposed([[x * scale for x in row] for row in q], k)
+            scores = product_transposed([[x * scale for x in row] for row in q], k, single)
             p = [_softmax(row[: total - len(mask)]) + mask for row, mask in zip(scores, hidden, strict=True)]
-            result.append(product(p, v))
+            result.append(product(p, v, None, single))
             heads.append((q, k, v, p))
         return PythonBuffer.of_rows(chain.from_iterable(result), query.shape, query.dtype), (scale, heads)
 
@@ -252,15 +254,15 @@ class PythonAttention(Attention):
         scale, heads = saved
         if scale is None:
             return Attention.backward(heads, grad)
-        of_query, of_key, of_value = [], [], []
+        of_query, of_key, of_value, single = [], [], [], grad.dtype is DType.float32
         for g, (q, k, v, p) in zip(chunks(grad.rows(), grad.shape[2]), heads, strict=True):
             of_scores = []
-            for probabilities, d in zip(p, product_transposed(g, v), strict=True):
+            for probabilities, d in zip(p, product_transposed(g, v, single), strict=True):
                 mean = dot(probabilities, d)
                 of_scores.append([a * (b - mean) * scale for a, b in zip(probabilities, d, strict=True)])
-            of_query.append(product(of_scores, k))
-            of_key.append(product(list(zip(*of_scores, strict=True)), q))
-            of_value.append(product(list(zip(*p, strict=True)), g))
+            of_query.append(product(of_scores, k, None, single))
+            of_key.append(product(list(zip(*of_scores, strict=True)), q, None, single))
+            of_value.append(product(list(zip(*p, strict=True)), g, None, single))
         keys = (*grad.shape[:2], len(heads[0][1]), grad.shape[3])
         return tuple(
             PythonBuffer.of_rows(chain.from_iterable(rows), shape, grad.dtype)
@@ -286,12 +288,13 @@ class PythonAdamWStep(AdamWStep):
     ) -> tuple[None, None]:
         beta1, beta2 = betas
         new1, new2, sqrt = 1.0 - beta1, 1.0 - beta2, math.sqrt
-        rate, correction = learning_rate / (1.0 - beta1**step), 1.0 / sqrt(1.0 - beta2**step)
+        root = sqrt(1.0 - beta2**step)
+        rate, small = learning_rate * root / (1.0 - beta1**step), eps * root  # the corrections, moved out of the loop
         for p, g, m, v, decay in zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True):
             keep, gradient = 1.0 - learning_rate * decay, g.values()
             first = [beta1 * a + new1 * d for a, d in zip(m.values(), gradient, strict=True)]
             second = [beta2 * b + new2 * d * d for b, d in zip(v.values(), gradient, strict=True)]
-            updated = [keep * x - rate * a / (sqrt(b) * correction + eps) for x, a, b in zip(p.values(), first, second, strict=True)]
+            updated = [keep * x - rate * a / (sqrt(b) + small) for x, a, b in zip(p.values(), first, second, strict=True)]
             for buffer, values in ((m, first), (v, second), (p, updated)):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
         return None, None

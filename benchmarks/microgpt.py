@@ -1,0 +1,257 @@
+"""microgpt's model, data and step: a scalar autograd beside tinygpt's Tensors, from the same weights, in one process, in turn.
+
+    python benchmarks/microgpt.py [--data names.txt] [--steps 20] [--json]
+
+The model (after Karpathy's microgpt): 1 layer, 16 wide, 4 heads, context 16, 27 tokens (26 letters and a boundary), RMSNorm without
+weights, a ReLU MLP four times as wide, no biases, an untied head; one name a step; Adam with betas 0.85 and 0.99. The scalar version
+below builds one node for every addition and multiplication, as micrograd does. It is written for this benchmark: nothing is copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tinygpt_core import Module, Tensor, apply_op, operations, random  # noqa: E402
+from tinygpt_core.corpora import load_corpus  # noqa: E402
+from tinygpt_core.optimizers import Adam  # noqa: E402
+
+WIDTH, HEADS, CONTEXT, VOCABULARY, BOUNDARY = 16, 4, 16, 27, 26
+HEAD = WIDTH // HEADS
+LEARNING_RATE, BETAS, EPS, NORM_EPS, TOTAL_STEPS = 0.01, (0.85, 0.99), 1e-8, 1e-5, 1000
+SHAPES = {
+    "token": (VOCABULARY, WIDTH), "position": (CONTEXT, WIDTH), "query": (WIDTH, WIDTH), "key": (WIDTH, WIDTH), "value": (WIDTH, WIDTH),
+    "out": (WIDTH, WIDTH), "expand": (WIDTH, 4 * WIDTH), "contract": (4 * WIDTH, WIDTH), "head": (WIDTH, VOCABULARY),
+}  # fmt: skip
+Matrix = list[list[float]]
+
+
+def initial_weights(seed: int) -> dict[str, Matrix]:
+    """Returns the weights that both versions start from, rounded to float32."""
+    generator = random.Generator(seed)
+    return {name: Tensor.normal(shape, 0.0, 0.08, generator=generator).to_python() for name, shape in SHAPES.items()}
+
+
+# ---------------------------------------------------------------- scalar by scalar
+
+
+class Value:
+    """A number that remembers the numbers it was made from and its derivative with respect to each."""
+
+    __slots__ = ("data", "grad", "inputs", "slopes")
+
+    def __init__(self, data: float, inputs: tuple[Value, ...] = (), slopes: tuple[float, ...] = ()) -> None:
+        self.data, self.grad, self.inputs, self.slopes = data, 0.0, inputs, slopes
+
+    def __add__(self, other: Value | float) -> Value:
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data + other.data, (self, other), (1.0, 1.0))
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Value | float) -> Value:
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data * other.data, (self, other), (other.data, self.data))
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: Value | float) -> Value:
+        return self + other * -1.0
+
+    def __truediv__(self, other: Value) -> Value:
+        return self * other**-1.0
+
+    def __pow__(self, power: float) -> Value:
+        return Value(self.data**power, (self,), (power * self.data ** (power - 1.0),))
+
+    def exp(self) -> Value:
+        result = math.exp(self.data)
+        return Value(result, (self,), (result,))
+
+    def log(self) -> Value:
+        return Value(math.log(self.data), (self,), (1.0 / self.data,))
+
+    def relu(self) -> Value:
+        return Value(max(self.data, 0.0), (self,), (float(self.data > 0.0),))
+
+    def backward(self) -> None:
+        """Adds the derivative of this number to `grad` of every number it was made from."""
+        order: list[Value] = []
+        seen: set[int] = set()
+        stack: list[tuple[Value, bool]] = [(self, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                order.append(node)
+            elif id(node) not in seen:
+                seen.add(id(node))
+                stack.append((node, True))
+                stack.extend((child, False) for child in node.inputs)
+        self.grad = 1.0
+        for node in reversed(order):
+            for child, slope in zip(node.inputs, node.slopes, strict=True):
+                child.grad += slope * node.grad
+
+
+class ScalarModel:
+    """The model and Adam on lists of Values."""
+
+    def __init__(self, weights: dict[str, Matrix]) -> None:
+        self.weights = {name: [[Value(x) for x in row] for row in matrix] for name, matrix in weights.items()}
+        self.parameters = [x for matrix in self.weights.values() for row in matrix for x in row]
+        self.moments = [(0.0, 0.0)] * len(self.parameters)
+
+    @staticmethod
+    def linear(x: Sequence[Value], weight: list[list[Value]]) -> list[Value]:
+        return [sum(a * row[j] for a, row in zip(x, weight, strict=True)) for j in range(len(weight[0]))]  # type: ignore[misc]
+
+    @staticmethod
+    def norm(x: Sequence[Value]) -> list[Value]:
+        scale = (sum(a * a for a in x) * (1.0 / len(x)) + NORM_EPS) ** -0.5  # type: ignore[operator]
+        return [a * scale for a in x]
+
+    @staticmethod
+    def softmax(x: Sequence[Value]) -> list[Value]:
+        top = max(a.data for a in x)
+        exponentials = [(a - top).exp() for a in x]
+        total = sum(exponentials)
+        return [e / total for e in exponentials]  # type: ignore[operator]
+
+    def loss(self, ids: Sequence[int]) -> Value:
+        w, keys, values, losses = self.weights, [], [], []  # type: ignore[var-annotated]
+        for position, (token, target) in enumerate(zip(ids, ids[1:], strict=False)):
+            x = self.norm([a + b for a, b in zip(w["token"][token], w["position"][position], strict=True)])
+            normal = self.norm(x)
+            query = self.linear(normal, w["query"])
+            keys.append(self.linear(normal, w["key"]))
+            values.append(self.linear(normal, w["value"]))
+            attended: list[Value] = []
+            for head in range(HEADS):
+                part = slice(head * HEAD, (head + 1) * HEAD)
+                scores = [sum(a * b for a, b in zip(query[part], key[part], strict=True)) * HEAD**-0.5 for key in keys]
+                probabilities = self.softmax(scores)  # type: ignore[arg-type]
+                for j in range(part.start, part.stop):
+                    attended.append(sum(p * value[j] for p, value in zip(probabilities, values, strict=True)))  # type: ignore[arg-type]
+            x = [a + b for a, b in zip(self.linear(attended, w["out"]), x, strict=True)]
+            hidden = [a.relu() for a in self.linear(self.norm(x), w["expand"])]
+            x = [a + b for a, b in zip(self.linear(hidden, w["contract"]), x, strict=True)]
+            losses.append(self.softmax(self.linear(x, w["head"]))[target].log() * -1.0)
+        return sum(losses) * (1.0 / len(losses))  # type: ignore[return-value]
+
+    def step(self, ids: Sequence[int], number: int) -> float:
+        """One step of Adam on one name; returns the loss."""
+        loss = self.loss(ids)
+        loss.backward()
+        (b1, b2), rate = BETAS, learning_rate(number)
+        for i, parameter in enumerate(self.parameters):
+            m = b1 * self.moments[i][0] + (1.0 - b1) * parameter.grad
+            v = b2 * self.moments[i][1] + (1.0 - b2) * parameter.grad**2
+            self.moments[i] = m, v
+            parameter.data -= rate * (m / (1.0 - b1**number)) / (math.sqrt(v / (1.0 - b2**number)) + EPS)
+            parameter.grad = 0.0
+        return loss.data
+
+
+# ---------------------------------------------------------------- tensor by tensor
+
+
+class TensorModel(Module):
+    """The same through tinygpt's public Tensor API, in float32."""
+
+    def __init__(self, weights: dict[str, Matrix]) -> None:
+        super().__init__()
+        for name in ("token", "position", "out", "expand", "contract", "head"):
+            setattr(self, name, Tensor(weights[name], requires_grad=True))
+        packed = [q + k + v for q, k, v in zip(weights["query"], weights["key"], weights["value"], strict=True)]
+        self.query_key_value = Tensor(packed, requires_grad=True)
+        self._optimizer = Adam(self, LEARNING_RATE, betas=BETAS, eps=EPS)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        length = ids.shape[0]
+        embedded = apply_op(operations.Embedding, self.token, ids) + self.position[:length]
+        x = apply_op(operations.RMSNorm, embedded, eps=NORM_EPS)
+        normal = apply_op(operations.RMSNorm, x, eps=NORM_EPS)
+        packed = apply_op(operations.Linear, normal, self.query_key_value).reshape((1, length, 3, HEADS, HEAD)).permute((2, 0, 3, 1, 4))
+        attended = apply_op(operations.Attention, packed[0], packed[1], packed[2])
+        x = apply_op(operations.Linear, attended.permute((0, 2, 1, 3)).reshape((length, WIDTH)), self.out) + x
+        hidden = apply_op(operations.Linear, apply_op(operations.RMSNorm, x, eps=NORM_EPS), self.expand).relu()
+        x = apply_op(operations.Linear, hidden, self.contract) + x
+        return apply_op(operations.Linear, x, self.head)
+
+    def step(self, ids: Sequence[int], number: int) -> float:
+        """One step of Adam on one name; returns the loss."""
+        self._optimizer.zero_grad()
+        loss = apply_op(operations.CrossEntropy, self(Tensor(ids[:-1])), Tensor(ids[1:])).mean()
+        loss.backward()
+        self._optimizer.learning_rate = learning_rate(number)
+        self._optimizer.update()
+        return float(loss)
+
+
+def learning_rate(number: int) -> float:
+    """The learning rate at step `number`, counted from 1: linear decay."""
+    return LEARNING_RATE * (1.0 - (number - 1) / TOTAL_STEPS)
+
+
+def read_names(path: str | None) -> list[list[int]]:
+    """Returns names as token ids between boundaries, in a random order."""
+    beside = ROOT.parent / "shared" / "data" / "names.txt"
+    found = path or (str(beside) if beside.is_file() else None)
+    documents = load_corpus("names", found).documents or []
+    order = random.Generator(42).permutation(len(documents))
+    return [[BOUNDARY, *(ord(c) - ord("a") for c in documents[i]), BOUNDARY][: CONTEXT + 1] for i in order]
+
+
+def compare(names: list[list[int]], steps: int, warm_up: int = 2) -> dict[str, float]:
+    """Runs both versions in turn on the same names; returns medians in seconds, the ratio, and how far the losses differ."""
+    weights = initial_weights(1)
+    scalar, tensor = ScalarModel(weights), TensorModel(weights)
+    times: list[tuple[float, float]] = []
+    difference = 0.0
+    for number, ids in enumerate(names[: steps + warm_up], 1):
+        start = time.perf_counter()
+        expected = scalar.step(ids, number)
+        middle = time.perf_counter()
+        loss = tensor.step(ids, number)
+        end = time.perf_counter()
+        difference = max(difference, abs(loss - expected))
+        if number > warm_up:
+            times.append((middle - start, end - middle))
+    return {
+        "scalar_seconds": statistics.median(a for a, _ in times),
+        "tensor_seconds": statistics.median(b for _, b in times),
+        "ratio": statistics.median(a / b for a, b in times),
+        "largest_loss_difference": difference,
+        "steps": steps,
+    }
+
+
+def main() -> None:
+    """Prints a Markdown table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="FILE", help="names, one a line (default: ../shared/data/names.txt, else the names corpus)")
+    parser.add_argument("--steps", type=int, default=20, help="steps that are timed (default: 20)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    result = compare(read_names(arguments.data), arguments.steps)
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    print(f"microgpt, {result['steps']} steps of one name each, Python {sys.version.split()[0]}\n")
+    print("| version | median seconds a step |\n|---|---|")
+    print(f"| scalar autograd | {result['scalar_seconds']:.4f} |\n| tinygpt_core, python backend | {result['tensor_seconds']:.4f} |\n")
+    print(f"The Tensor version is **{result['ratio']:.0f} times** faster (target: 40).")
+    print(f"Largest difference of the losses: {result['largest_loss_difference']:.1e}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Byte-pair encoding: seconds to train, megabytes a second to encode, and whether the merges are those of the textbook algorithm.
+
+    python benchmarks/tokenizer.py [--data FILE] [--vocab-size 1024]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tinygpt_core.corpora import load_corpus  # noqa: E402
+from tinygpt_core.tokenizer import BPETokenizer, RegexPatterns, compile_pattern, get_stats, merge  # noqa: E402
+
+PREFIX = 30_000  # characters on which the textbook algorithm is affordable
+
+
+def textbook_merges(text: str, count: int) -> list[tuple[int, int]]:
+    """Counts every pair of the whole text anew for each merge; of equal counts the pair met first wins."""
+    chunks = [list(found.group().encode()) for found in compile_pattern(RegexPatterns.GPT4).finditer(text)]
+    merges: list[tuple[int, int]] = []
+    while len(merges) < count:
+        stats: dict[tuple[int, int], int] = {}
+        for chunk in chunks:
+            get_stats(chunk, stats)
+        if not stats:
+            break
+        pair = max(stats, key=stats.__getitem__)
+        chunks = [merge(chunk, pair, 256 + len(merges)) for chunk in chunks]
+        merges.append(pair)
+    return merges
+
+
+def main() -> int:
+    """Prints a Markdown table; returns 1 where the merges differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    beside = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
+    default = str(beside) if beside.is_file() else None
+    parser.add_argument("--data", metavar="FILE", default=default, help="a text (default: tinyshakespeare, beside the project or fetched)")
+    parser.add_argument("--vocab-size", type=int, default=1024, help="tokens to learn (default: 1024)")
+    parser.add_argument("--runs", type=int, default=3, help="runs; medians are shown (default: 3)")
+    arguments = parser.parse_args()
+    text = load_corpus("shakespeare", arguments.data).text or ""
+    megabytes = len(text.encode()) / 1e6
+    training, encoding = [], []
+    for _ in range(arguments.runs):
+        tokenizer = BPETokenizer(RegexPatterns.GPT4)
+        start = time.perf_counter()
+        tokenizer.train(text, arguments.vocab_size)
+        middle = time.perf_counter()
+        ids = tokenizer.encode(text)
+        encoding.append(time.perf_counter() - middle)
+        training.append(middle - start)
+    small = BPETokenizer(RegexPatterns.GPT4)
+    small.train(text[:PREFIX], 512)
+    same = list(small.merges) == textbook_merges(text[:PREFIX], 256) and tokenizer.decode(ids) == text
+    print(f"{megabytes:.2f} MB of text, {arguments.vocab_size} tokens, Python {sys.version.split()[0]}\n")
+    print("| what | median | limit |\n|---|---|---|")
+    print(f"| training | {statistics.median(training):.2f} s | 5 s |")
+    print(f"| encoding | {megabytes / statistics.median(encoding):.2f} MB/s | 0.7 MB/s |")
+    print(f"| merges equal to the textbook's (first {PREFIX:,} characters), round trip | {'yes' if same else 'NO'} | yes |")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
