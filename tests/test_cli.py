@@ -106,7 +106,7 @@ def test_a_terminal_gets_one_line_redrawn(place: Path) -> None:
             break
     os.close(parent)
     assert process.wait(60) == 0
-    assert re.search(rb"\rstep +6/6  loss \d\.\d+  [\d,]+ tokens/s  0:00 left[^\r\n]*\x1b\[K\r\n", shown), shown
+    assert re.search(rb"\rstep +6/6  loss \d\.\d+  [\d,]+ tokens/s  0:00 left[^\r\n]*\x1b\[K", shown), shown
     assert b"20 samples" in shown
 
 

@@ -26,7 +26,7 @@ from .nn.gpt import GPT, GPTConfig
 from .optimizers import AdamW, clip_gradients
 from .tensor import Tensor, no_grad
 
-BOUNDARY = "<|endoftext|>"  # stands before the first document and after every one
+BOUNDARY = "<|endoftext|>"  # stands before and after every document
 LOG = "log.jsonl"
 DATA_STREAM = 1  # random stream of the run's seed for the order of the data; stream 0 is for weights and dropout
 
@@ -228,8 +228,8 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
             "resume with the same one, or begin a new run"
         )
     if trained_tokenizer is None:
-        trained_tokenizer = _train_tokenizer(config, texts)
-    boundary = trained_tokenizer.special_tokens[BOUNDARY]
+        trained_tokenizer = _train_tokenizer(config, texts, boundaries=corpus.documents is not None)
+    boundary = trained_tokenizer.special_tokens.get(BOUNDARY, -1)
     counts: Counter[int] = Counter()
 
     def encoded() -> Iterator[array[int]]:
@@ -268,14 +268,15 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
     )
 
 
-def _train_tokenizer(config: TrainingConfig, texts: list[str]) -> tokenizer.Tokenizer:
+def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool) -> tokenizer.Tokenizer:
     trained: tokenizer.Tokenizer
     if config.tokenizer == "characters":
         trained = tokenizer.CharTokenizer.train("".join(texts))
     else:
         trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
-        trained.train("\n".join(texts), config.vocab_size - 1)
-    trained.register_special_tokens({BOUNDARY: trained.vocab_size})
+        trained.train("\n".join(texts), config.vocab_size - boundaries)
+    if boundaries:  # one long text has none, and a token that never occurs would still be sampled now and then
+        trained.register_special_tokens({BOUNDARY: trained.vocab_size})
     return trained
 
 
