@@ -1,6 +1,6 @@
 """Measures what `import tinygpt_core` costs: fresh processes, with and without it, in turn.
 
-    python benchmarks/import_time.py [--runs 20]
+python benchmarks/import_time.py [--runs 20]
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,7 +129,7 @@ class ScalarModel:
 
     def loss(self, ids: Sequence[int]) -> Value:
         w, keys, values, losses = self.weights, [], [], []  # type: ignore[var-annotated]
-        for position, (token, target) in enumerate(zip(ids, ids[1:], strict=False)):
+        for position, (token, target) in enumerate(pairwise(ids)):
             x = self.norm([a + b for a, b in zip(w["token"][token], w["position"][position], strict=True)])
             normal = self.norm(x)
             query = self.linear(normal, w["query"])

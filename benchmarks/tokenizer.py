@@ -1,6 +1,6 @@
 """Byte-pair encoding: seconds to train, megabytes a second to encode, and whether the merges are those of the textbook algorithm.
 
-    python benchmarks/tokenizer.py [--data FILE] [--vocab-size 1024]
+python benchmarks/tokenizer.py [--data FILE] [--vocab-size 1024]
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
 from tinygpt_core.losses import CrossEntropyLoss, MSELoss
-from tinygpt_core.tensor import Tensor, check_gradients
+from tinygpt_core.tensor import Tensor
 
 loss = CrossEntropyLoss()
 numbers = st.floats(-30, 30, width=32)
@@ -48,9 +49,7 @@ def test_cross_entropy_of_probabilities():
     assert loss(logits=Tensor(logits), labels=Tensor(labels)).to_python() == pytest.approx(expected, abs=1e-5)
     same_for_all = loss(logits=Tensor(logits), labels=Tensor([0.0, 1.0, 0.0])).to_python()
     assert same_for_all == pytest.approx([0.035976, 0.004945], abs=1e-5)
-    assert loss(logits=Tensor(logits[0]), labels=Tensor([0.0, 1.0, 0.0])).to_python() == pytest.approx(
-        0.035976, abs=1e-5
-    )
+    assert loss(logits=Tensor(logits[0]), labels=Tensor([0.0, 1.0, 0.0])).to_python() == pytest.approx(0.035976, abs=1e-5)
     assert loss(logits=Tensor(logits[0]), labels=Tensor(1)).to_python() == pytest.approx(0.035976, abs=1e-5)
 
 

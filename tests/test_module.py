@@ -80,8 +80,7 @@ def test_apply_makes_trainable_leaves():
     assert module.tensor.to_python() == [2.0, 4.0] and module.table["right"]["deep"].to_python() == [14.0]
     assert module.tensor.requires_grad and module.tensor.is_leaf and not module.frozen.requires_grad
     module.apply(
-        lambda tensor: tensor.cast(DType.float64),
-        lambda m, key, value: Module.valid_parameter_filter(m, key, value) and key != "frozen",
+        lambda tensor: tensor.cast(DType.float64), lambda m, key, value: Module.valid_parameter_filter(m, key, value) and key != "frozen"
     )
     assert module.tensor.dtype is DType.float64 and module.frozen.dtype is DType.float32
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygpt_core import nn, random
+from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
-from tinygpt_core.tensor import Tensor, check_gradients, no_grad
+from tinygpt_core.tensor import Tensor, no_grad
 
 
 @pytest.fixture(autouse=True)
@@ -202,9 +203,7 @@ def attention_by_hand(attention, x):
     for i in range(len(rows)):
         row = []
         for head in range(attention.num_heads):
-            q, k, v = (
-                [p[part * dims + head * size : part * dims + (head + 1) * size] for p in packed] for part in range(3)
-            )
+            q, k, v = ([p[part * dims + head * size : part * dims + (head + 1) * size] for p in packed] for part in range(3))
             scores = [sum(a * b for a, b in zip(q[i], k[j], strict=True)) / math.sqrt(size) for j in range(i + 1)]
             weights = [math.exp(score - max(scores)) for score in scores]
             row += [sum(w * v[j][d] for j, w in enumerate(weights)) / sum(weights) for d in range(size)]

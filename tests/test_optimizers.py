@@ -89,19 +89,11 @@ def test_rule(kind, scalar, options, steps):
         optimizer.update()
         expected = [rule.step(p, g, i < 4) for i, (rule, p, g) in enumerate(zip(rules, expected, values, strict=True))]
         assert flat(module) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-        assert [
-            *sum(module.matrix.grad.to_python(), []),
-            *module.vector.grad.to_python(),
-        ] == values  # grad is left alone
+        assert [*sum(module.matrix.grad.to_python(), []), *module.vector.grad.to_python()] == values  # grad is left alone
 
 
 def optimizers(module):
-    return [
-        SGD(module, 0.1),
-        SGD(module, 0.1, momentum=0.9, weight_decay=0.1),
-        Adam(module, 0.1),
-        AdamW(module, 0.1, weight_decay=0.1),
-    ]
+    return [SGD(module, 0.1), SGD(module, 0.1, momentum=0.9, weight_decay=0.1), Adam(module, 0.1), AdamW(module, 0.1, weight_decay=0.1)]
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -130,9 +122,7 @@ def test_updates_are_in_place_and_seen_by_a_pending_backward(place):
     loss = module(Tensor([[1.0, 2.0]])).sum()
     loss.backward(retain_graph=True)
     optimizer.update()
-    assert all(
-        a is b and b.is_leaf and b.requires_grad for a, (_, b) in zip(tensors, module.named_parameters(), strict=True)
-    )
+    assert all(a is b and b.is_leaf and b.requires_grad for a, (_, b) in zip(tensors, module.named_parameters(), strict=True))
     with pytest.raises(RuntimeError):
         loss.backward()
 
@@ -297,16 +287,12 @@ def test_clipping_scales_all_gradients_by_one_factor(values, max_norm):
 def test_clipping_of_tensors():
     linear = FullyConnectedLayer(2, 1)
     linear(Tensor([[3.0, 4.0]])).sum().backward()
-    assert (
-        clip_gradients([linear.weights, linear.weights, Tensor([1.0])], 1.0) == 5.0
-    )  # once each, and none without gradient
+    assert clip_gradients([linear.weights, linear.weights, Tensor([1.0])], 1.0) == 5.0  # once each, and none without gradient
     assert sum(linear.weights.grad.to_python(), []) == pytest.approx([0.6, 0.8])
     assert linear.weights.grad.dtype is DType.float32 and linear.bias.grad.to_python() == [1.0]
     assert clip_gradients(linear, math.inf) == pytest.approx(math.sqrt(2.0))
     linear.bias.grad = Tensor([math.inf])
-    assert clip_gradients(linear, 1.0) == math.inf and sum(linear.weights.grad.to_python(), []) == pytest.approx(
-        [0.6, 0.8]
-    )
+    assert clip_gradients(linear, 1.0) == math.inf and sum(linear.weights.grad.to_python(), []) == pytest.approx([0.6, 0.8])
     for wrong in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="max_norm"):
             clip_gradients(linear, wrong)

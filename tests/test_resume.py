@@ -23,9 +23,7 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-S", "-m", "tinygpt_core", "train", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
-    )
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -43,9 +41,7 @@ def lines_in(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize(
-    "corpus", [["names", "--data", "words.txt"], ["--data", "words.txt"]], ids=["documents", "stream"]
-)
+@pytest.mark.parametrize("corpus", [["names", "--data", "words.txt"], ["--data", "words.txt"]], ids=["documents", "stream"])
 def test_killed_and_resumed_is_the_same_run(tmp_path: Path, corpus: list[str]) -> None:
     (tmp_path / "words.txt").write_text(WORDS)
     finish(start(*corpus, *SETTINGS, "--out", "whole", cwd=tmp_path))

@@ -122,9 +122,7 @@ _RANGES: dict[str, tuple[Any, Any, str]] = {
 }
 
 _DEFAULT = TrainingConfig()
-_WIDER = replace(
-    _DEFAULT, num_heads=4, embedding_dim=32, initial_std=0.1, steps=1000, learning_rate=0.01, minimum_learning_rate=0.0005
-)
+_WIDER = replace(_DEFAULT, num_heads=4, embedding_dim=32, initial_std=0.1, steps=1000, learning_rate=0.01, minimum_learning_rate=0.0005)
 _GPT2 = replace(
     _DEFAULT, corpus="shakespeare", context_length=64, num_layers=4, num_heads=4, embedding_dim=128, positions="learned", tied_head=True,
     initial_std=0.02, steps=2000, batch_size=12, learning_rate=1e-3, minimum_learning_rate=1e-4, warmup_steps=100, weight_decay=0.1,
