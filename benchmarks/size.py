@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("5  tensor", ["tensor.py"]),
     ("6  module, tree", ["module.py", "tree.py", "utils.py"]),
     ("7  nn, losses, optimizers", ["nn", "losses.py", "checks.py", "optimizers.py", "schedules.py"]),
-    ("7  text and data", ["tokenizer.py", "dataset.py", "corpora.py"]),
+    ("7  text and data", ["tokenizer.py", "dataset.py", "corpora.py", "files.py"]),
     ("8  files", ["serialization.py", "checkpoint.py"]),
     ("9  training, generation", ["training.py", "generation.py"]),
     ("10 command line", ["cli.py", "__main__.py", "__init__.py"]),

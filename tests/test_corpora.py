@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt_core import corpora
+from tinygpt_core import corpora, files
 from tinygpt_core.corpora import Corpus, CorpusError, Download, load_corpus
 
 CONTENT = b"emma\nolivia\n\nava\n"
@@ -187,5 +187,5 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
-        corpora.write_atomically(file, b"new")
+        files.atomic_write(file, b"new")
     assert file.read_bytes() == b"old" and os.listdir(tmp_path) == ["kept"]

@@ -21,18 +21,14 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from .buffer import Buffer
+from .files import Path, Written, atomic_write, sync_directory, write_durably
 from .serialization import (
-    Path,
     SerializationError,
-    Written,
-    atomic_write,
     json_bytes,
     load_safetensors,
     parse_json_object,
     read_json_object,
     safetensors_chunks,
-    sync_directory,
-    write_durably,
     write_json,
 )
 from .tokenizer import load_tokenizer, save_tokenizer
@@ -91,11 +87,6 @@ def save_checkpoint(
         raise CheckpointError(f"cannot write a checkpoint to {directory}: {problem}; choose another directory with --out") from problem
 
 
-def checkpoint_exists(directory: Path) -> bool:
-    """Whether a checkpoint was ever completed in `directory`."""
-    return os.path.isfile(os.path.join(directory, STATE))
-
-
 def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
     """Returns the checkpoint in `directory`; without the optimizer's tensors where only the model is wanted.
 
@@ -109,12 +100,9 @@ def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
         config = read_json_object(paths[CONFIG])
         _check_version(config, paths[CONFIG])
         return Checkpoint(
-            {name: value for name, value in config.items() if name != "format_version"},
-            load_tokenizer(paths[TOKENIZER]),
-            load_safetensors(paths[MODEL]),
-            load_safetensors(paths[OPTIMIZER]) if optimizer else {},
-            state,
-        )
+            {name: value for name, value in config.items() if name != "format_version"}, load_tokenizer(paths[TOKENIZER]),
+            load_safetensors(paths[MODEL]), load_safetensors(paths[OPTIMIZER]) if optimizer else {}, state,
+        )  # fmt: skip
     except CheckpointError:
         raise
     except (OSError, ValueError) as problem:
@@ -189,7 +177,8 @@ def _locate(directory: str, name: str, expected: Written) -> str:
 
 def _finish(directory: str) -> None:
     """Completes the renames of an interrupted save, before new `.next` files may overwrite the ones it needs."""
-    if any(os.path.exists(_next(directory, name)) for name in (CONFIG, TOKENIZER, MODEL, OPTIMIZER)) and checkpoint_exists(directory):
+    pending = any(os.path.exists(_next(directory, name)) for name in (CONFIG, TOKENIZER, MODEL, OPTIMIZER))
+    if pending and os.path.isfile(os.path.join(directory, STATE)):
         for name, expected in _read_state(directory)[0].items():
             _locate(directory, name, expected)
 

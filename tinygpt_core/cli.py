@@ -106,13 +106,9 @@ def _explain(problem: Exception) -> tuple[str, int]:
         return str(problem), 1 if is_failure else 2
     if isinstance(problem, MemoryError):
         return "not enough memory: a smaller model or batch would need less", 1
-    if isinstance(problem, (ArithmeticError, CommandFailed)):
+    if isinstance(problem, ArithmeticError) or type(problem) is RuntimeError:  # said by us, of something other than the input
         return str(problem), 1
     return f"{type(problem).__name__}: {problem} (this is a bug; TINYGPT_DEBUG=1 shows where)", 1
-
-
-class CommandFailed(RuntimeError):
-    """A command could not do its work, for a reason other than its input."""
 
 
 def _complain(message: str, code: int) -> int:
@@ -376,7 +372,7 @@ def new_directory(config: TrainingConfig) -> str:
 
 
 def _point_latest_at(directory: str) -> None:
-    """Make runs/latest lead to a run in `runs`: a symbolic link, or a file with the name where there are none."""
+    """Make the symbolic link runs/latest lead to a run in `runs`."""
     if os.path.realpath(os.path.dirname(os.path.abspath(directory))) != os.path.realpath(RUNS):
         return
     name, latest = os.path.basename(os.path.abspath(directory)), os.path.join(RUNS, LATEST)
@@ -385,21 +381,17 @@ def _point_latest_at(directory: str) -> None:
     temporary = f"{latest}.{os.getpid()}"
     try:
         os.symlink(name, temporary)
+        os.replace(temporary, latest)
     except (OSError, NotImplementedError):
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(name + "\n")
-    os.replace(temporary, latest)
+        return  # a convenience, which a system without symbolic links lacks
 
 
 def find_run(path: str) -> str:
-    """The directory that `path` means: itself, or the one that a `latest` file names.
+    """The directory that `path` means: itself, or the one that a link leads to.
 
     Raises:
         UsageError: there is no such run.
     """
-    if os.path.isfile(path) and os.path.basename(path) == LATEST:
-        with open(path, encoding="utf-8") as file:
-            path = os.path.join(os.path.dirname(path), os.path.basename(file.readline(4096).strip()))
     if not os.path.isdir(path):
         raise UsageError(f"there is no run in {path}: `{command_name()} train` makes one")
     return os.path.normpath(path) if not os.path.islink(path) else os.path.relpath(os.path.realpath(path))
@@ -470,7 +462,7 @@ def run_spec(arguments: argparse.Namespace) -> int:
         import pytest
         import tinygpt_spec  # noqa: F401
     except ImportError as problem:
-        raise CommandFailed(f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"') from None
+        raise RuntimeError(f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"') from None
     chosen = ["-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec", "--backend", arguments.backend]
     run: Callable[[list[str]], int] = pytest.main
     return int(run([*chosen, *arguments.pytest_arguments]))

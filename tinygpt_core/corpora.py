@@ -16,6 +16,8 @@ import sys
 import warnings
 from typing import NamedTuple
 
+from .files import atomic_write
+
 CORPORA = {
     "identifiers": "public function and class names of Python's standard library, one a document",
     "docs": "Python's language reference, one text",
@@ -36,17 +38,11 @@ class Download(NamedTuple):
 
 
 DOWNLOADS = {
-    "shakespeare": Download(
-        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-        1_115_394,
-        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-    ),
-    "names": Download(
-        "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt",
-        228_145,
-        "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
-    ),
-}
+    "shakespeare": Download("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                            1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
+    "names": Download("https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt",
+                      228_145, "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"),
+}  # fmt: skip
 
 
 class CorpusError(ValueError):
@@ -122,19 +118,6 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that nobody ever sees half of it."""
-    temporary = f"{path}.{os.getpid()}.part"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
-
-
 def cache_directory() -> str:
     """Return where fetched corpora are kept: ``$XDG_CACHE_HOME/tinygpt``, else ``~/.cache/tinygpt``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -168,7 +151,7 @@ def _downloaded(name: str) -> str:
     data = _fetched(name, download, damage)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_atomically(path, data)
+        atomic_write(path, data)
     except OSError as error:
         warnings.warn(f"{name} was fetched but cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2)
     return data.decode("utf-8")

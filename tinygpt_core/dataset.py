@@ -16,7 +16,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from .corpora import read_text, write_atomically
+from .corpora import read_text
+from .files import atomic_write
 from .random import Generator, default_generator
 
 IGNORED_TARGET = -1  # "no target here": the loss of such a position does not count
@@ -151,7 +152,7 @@ class TokenStream(Sequence[int]):
         data = self[:]
         if sys.byteorder == "big":
             data.byteswap()
-        write_atomically(path, data.tobytes())
+        atomic_write(path, data.tobytes())
 
     @classmethod
     def _of(cls, view: memoryview, vocab_size: int) -> TokenStream:

@@ -211,16 +211,10 @@ class SGD(Optimizer):
     def _update_all(self, named: Named) -> None:
         parameters = [parameter.buffer for _, parameter in named]
         kernels.lookup(kernels.SGDStep, type(parameters[0])).forward(
-            parameters,
-            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self._slot("velocity", named) if self.slots else None,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            dampening=self.dampening,
-            nesterov=self.nesterov,
-            weight_decays=[self.weight_decay] * len(named),
-            step=self.step,
-        )
+            parameters, [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
+            self._slot("velocity", named) if self.slots else None, learning_rate=self.learning_rate, momentum=self.momentum,
+            dampening=self.dampening, nesterov=self.nesterov, weight_decays=[self.weight_decay] * len(named), step=self.step,
+        )  # fmt: skip
 
 
 class Adam(Optimizer):
@@ -248,16 +242,10 @@ class Adam(Optimizer):
     def _update_all(self, named: Named) -> None:
         parameters = [parameter.buffer for _, parameter in named]
         kernels.lookup(kernels.AdamWStep, type(parameters[0])).forward(
-            parameters,
-            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self._slot("first_moment", named),
-            self._slot("second_moment", named),
-            learning_rate=self.learning_rate,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decays=[self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters],
-            step=self.step,
-        )
+            parameters, [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
+            self._slot("first_moment", named), self._slot("second_moment", named), learning_rate=self.learning_rate, betas=self.betas,
+            eps=self.eps, weight_decays=[self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters], step=self.step,
+        )  # fmt: skip
 
 
 class AdamW(Adam):

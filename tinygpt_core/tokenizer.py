@@ -20,7 +20,8 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar
 
-Path = str | os.PathLike[str]
+from .files import Path, write_durably
+
 Pair = tuple[int, int]
 
 FORMAT = "tinygpt tokenizer"
@@ -577,10 +578,7 @@ def _read_text(path: Path) -> str:
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Writes any tokenizer to one JSON file, and waits until it is on the disk."""
     value = {"format": FORMAT, "version": FORMAT_VERSION, "kind": tokenizer.kind, "special_tokens": tokenizer.special_tokens}
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({**value, **tokenizer._to_json()}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(path, json.dumps({**value, **tokenizer._to_json()}).encode())
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -254,16 +254,10 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         batches = dataset.StreamBatches(training, *shape, generator)
         validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)
     return Data(
-        tokenizer=trained_tokenizer,
-        is_documents=is_documents,
-        training_batches=batches,
-        validation_batches=validating,
-        num_tokens=sum(counts.values()),
-        unigram_entropy=unigram_entropy(counts),
-        sha256=digest.hexdigest(),
-        documents=frozenset(texts if is_documents else ()),
-        opening="" if is_documents else "\n" if "\n" in texts[0] else texts[0][0],
-    )
+        tokenizer=trained_tokenizer, is_documents=is_documents, training_batches=batches, validation_batches=validating,
+        num_tokens=sum(counts.values()), unigram_entropy=unigram_entropy(counts), sha256=digest.hexdigest(),
+        documents=frozenset(texts if is_documents else ()), opening="" if is_documents else "\n" if "\n" in texts[0] else texts[0][0],
+    )  # fmt: skip
 
 
 def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool) -> tokenizer.Tokenizer:
@@ -404,17 +398,12 @@ class Trainer:
         """Write a checkpoint: weights, optimizer and everything random, so that `resume` continues bit for bit."""
         data = self.data
         checkpoint.save_checkpoint(
-            self.directory,
-            config={
-                "training": self.config.to_dict(),
-                "model": self.model.config.to_dict(),
-                "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256},
-            },
-            tokenizer=data.tokenizer,
+            self.directory, config={ "training": self.config.to_dict(), "model": self.model.config.to_dict(),
+            "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256}, }, tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
             optimizer_tensors=self.optimizer.state_dict(),
             state={"step": self.step, "data_order": data.training_batches.get_state(), "random": random.default_generator().get_state()},
-        )
+        )  # fmt: skip
         self.saved_step = self.step
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:

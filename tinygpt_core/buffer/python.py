@@ -48,22 +48,24 @@ def chunks(values: Sequence[Any], size: int) -> list[Any]:
 def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
     """Returns the rows of a @ b (+ start in every row); `single` says that float32 is accurate enough.
 
-    Long rows are dotted (`product_transposed`). Of short ones, eight rows of `b` are taken at a time, as columns: then one comprehension
-    does eight multiply-adds for each element it makes, and the interpreter's cost of making one is paid an eighth as often.
+    Long rows are dotted (`product_transposed`). Of short ones, up to eight rows of `b` are taken at a time, as columns: then one
+    comprehension does eight multiply-adds for each element it makes, and the interpreter's cost of making one is paid an eighth as often.
     """
     depth, width = len(b), len(b[0]) if b else len(start or ())
     if _worth_dotting(depth, single) and len(a) > 2:
         rows = product_transposed(a, list(zip(*b, strict=True)), single)
         return rows if start is None else [list(map(operator.add, row, start)) for row in rows]
+    if 0 < depth <= 4 and start is None:
+        columns: list[Any] = list(zip(*b, *repeat([0.0] * width, 4 - depth), strict=True))
+        missing = [0.0] * (4 - depth)
+        return [[a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in columns] for a0, a1, a2, a3 in [(*row, *missing) for row in a]]
     out: list[Any] = [start or [0.0] * width] * len(a)
-    fresh = start is None
-    for k in range(0, depth - depth % 8 + (8 if depth % 8 > 4 else 0), 8):
-        missing = k + 8 - depth
-        block = b[k : k + 8] if missing <= 0 else [*b[k:], *repeat([0.0] * width, missing)]
-        columns = list(zip(*block, strict=True))
+    for k in range(0, depth, 8):
+        columns = list(zip(*b[k : k + 8], *repeat([0.0] * width, k + 8 - depth), strict=True))
+        missing = [0.0] * (k + 8 - depth)
         for i, row in enumerate(a):
-            a0, a1, a2, a3, a4, a5, a6, a7 = row[k : k + 8] if missing <= 0 else [*row[k:], *repeat(0.0, missing)]
-            if fresh:
+            a0, a1, a2, a3, a4, a5, a6, a7 = (*row[k : k + 8], *missing)
+            if start is None and k == 0:
                 out[i] = [
                     a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
                     for b0, b1, b2, b3, b4, b5, b6, b7 in columns
@@ -73,45 +75,46 @@ def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single
                     c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
                     for c, (b0, b1, b2, b3, b4, b5, b6, b7) in zip(out[i], columns, strict=True)
                 ]
-        fresh = False
-    if 0 < depth % 8 <= 4:
-        k, missing = depth - depth % 8, 4 - depth % 8
-        columns = list(zip(*b[k:], *repeat([0.0] * width, missing), strict=True))
-        for i, row in enumerate(a):
-            a0, a1, a2, a3 = row[k:] if not missing else [*row[k:], *repeat(0.0, missing)]
-            if fresh:
-                out[i] = [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in columns]
-            else:
-                out[i] = [c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for c, (b0, b1, b2, b3) in zip(out[i], columns, strict=True)]
     return out
 
 
 def _worth_dotting(depth: int, single: bool) -> bool:
-    return depth >= (12 if _sumprod else 16 if single else 48)
+    return depth >= (12 if _sumprod else 9 if single else 48)
 
 
 def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
     """Returns the rows of a @ b^T: every row of `a` dotted with every row of `b`.
 
-    Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than sum(map(mul)). For unit
-    vectors u and v, |u - v|^2 = 2 - 2 u.v, so a.b = |a| |b| (1 - dist(u, v)^2 / 2): to a few 1e-16 of |a| |b|, as exact as summing
-    doubles and far below what float32 keeps.
+    Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than sum(map(mul)). As
+    |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, it gives the dot product too: with u a row of `a` scaled to the length of the rows of `b`, the
+    error is a few 1e-16 of |a| |b|, as with a sum of doubles and far below what float32 keeps. Where the rows of `b` differ much in
+    length (or are zero), they are scaled to length 1 as well.
     """
     if not b or not _worth_dotting(len(b[0]), single):
         return product(a, list(zip(*b, strict=True)), None, single) if b else [[] for _ in a]
     if _sumprod:
         return [[_sumprod(x, y) for y in b] for x in a]
-    lengths_a, lengths_b = ([math.hypot(*row) for row in rows] for rows in (a, b))
-    if not single or not math.isfinite(sum(lengths_a) + sum(lengths_b)):
+    b = list(map(tuple, b))
+    origin, dist = repeat((0.0,) * len(b[0])), math.dist
+    lengths_a, lengths_b = list(map(dist, a, origin)), list(map(dist, b, origin))
+    common = max(lengths_b)
+    if not single or not math.isfinite(common + sum(lengths_a)):
         return [[sum(map(operator.mul, x, y)) for y in b] for x in a]
-    units_a, units_b = (
-        [tuple([x / length for x in row]) if length else row for row, length in zip(rows, lengths, strict=True)]
-        for rows, lengths in ((a, lengths_a), (b, lengths_b))
-    )
-    return [
-        [n * m * (1.0 - 0.5 * d * d) for m, d in zip(lengths_b, map(math.dist, repeat(u), units_b), strict=False)] if n else [0.0] * len(b)
-        for u, n in zip(units_a, lengths_a, strict=True)
-    ]
+    uneven = min(lengths_b) < 1e-3 * common
+    if uneven:
+        common, b = 1.0, [tuple([x / n for x in row]) if n else row for row, n in zip(b, lengths_b, strict=True)]
+    squares = [common * common + (1.0 if uneven else n * n) for n in lengths_b]
+    result = []
+    for row, length in zip(a, lengths_a, strict=True):
+        half, scale = length / (2.0 * common or 1.0), common / (length or 1.0)
+        distances = map(dist, repeat(tuple([x * scale for x in row])), b)
+        if not half:
+            result.append([0.0] * len(b))
+        elif uneven:
+            result.append([half * n * (s - d * d) for s, d, n in zip(squares, distances, lengths_b, strict=True)])
+        else:
+            result.append([half * (s - d * d) for s, d in zip(squares, distances, strict=True)])
+    return result
 
 
 def copy_elements(

@@ -16,20 +16,7 @@ from ..buffer.python import PythonBuffer, Row, chunks, dot, product, product_tra
 from ..dtype import DType
 from ..shape import Shape
 from .base import Gradient, register
-from .composed import (
-    GELU,
-    GELU_CUBIC,
-    SQRT_2_OVER_PI,
-    AdamWStep,
-    Attention,
-    CrossEntropy,
-    LayerNorm,
-    Linear,
-    RMSNorm,
-    Softmax,
-    _normalized,
-    require_float,
-)
+from .composed import GELU, GELU_CUBIC, SQRT_2_OVER_PI, AdamWStep, Attention, CrossEntropy, LayerNorm, Linear, RMSNorm, _normalized
 
 __all__ = ["PythonBuffer"]
 
@@ -78,32 +65,6 @@ def _softmax(row: Row) -> list[float]:
     e = [math.exp(x - top) for x in row]
     total = sum(e)
     return [x / total for x in e]
-
-
-class PythonSoftmax(Softmax):
-    """Row by row along the last axis."""
-
-    @staticmethod
-    def forward(x: Any, *, axis: int = -1) -> tuple[Any, Any]:
-        if not x.numel or x.ndim == 0 or axis not in (-1, x.ndim - 1):
-            y, saved = Softmax.forward(x, axis=axis)
-            return y, (*saved, None)
-        require_float("softmax", x=x)
-        rows = list(map(_softmax, x.rows()))
-        return PythonBuffer.of_rows(rows, x.shape, x.dtype), (None, axis, rows)
-
-    @staticmethod
-    def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        y, axis, rows = saved
-        return Softmax.backward((y, axis), grad) if rows is None else (_softmax_gradient(rows, grad),)
-
-
-def _softmax_gradient(rows: Rows, grad: Any) -> PythonBuffer:
-    result = []
-    for y, g in zip(rows, grad.rows(), strict=True):
-        total = dot(y, g)
-        result.append([p * (d - total) for p, d in zip(y, g, strict=True)])
-    return PythonBuffer.of_rows(result, grad.shape, grad.dtype)
 
 
 class PythonCrossEntropy(CrossEntropy):
@@ -275,33 +236,23 @@ class PythonAdamWStep(AdamWStep):
 
     @staticmethod
     def forward(
-        parameters: Any,
-        grads: Any,
-        first_moments: Any,
-        second_moments: Any,
-        *,
-        learning_rate: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decays: list[float],
-        step: int,
+        parameters: Any, grads: Any, first: Any, second: Any, *, learning_rate: float, betas: Any, eps: float, weight_decays: Any, step: int
     ) -> tuple[None, None]:
         beta1, beta2 = betas
         new1, new2, sqrt = 1.0 - beta1, 1.0 - beta2, math.sqrt
         root = sqrt(1.0 - beta2**step)
         rate, small = learning_rate * root / (1.0 - beta1**step), eps * root  # the corrections, moved out of the loop
-        for p, g, m, v, decay in zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True):
+        for p, g, m, v, decay in zip(parameters, grads, first, second, weight_decays, strict=True):
             keep, gradient = 1.0 - learning_rate * decay, g.values()
-            first = [beta1 * a + new1 * d for a, d in zip(m.values(), gradient, strict=True)]
-            second = [beta2 * b + new2 * d * d for b, d in zip(v.values(), gradient, strict=True)]
-            updated = [keep * x - rate * a / (sqrt(b) + small) for x, a, b in zip(p.values(), first, second, strict=True)]
-            for buffer, values in ((m, first), (v, second), (p, updated)):
+            new_m = [beta1 * a + new1 * d for a, d in zip(m.values(), gradient, strict=True)]
+            new_v = [beta2 * b + new2 * d * d for b, d in zip(v.values(), gradient, strict=True)]
+            updated = [keep * x - rate * a / (sqrt(b) + small) for x, a, b in zip(p.values(), new_m, new_v, strict=True)]
+            for buffer, values in ((m, new_m), (v, new_v), (p, updated)):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
         return None, None
 
 
 register(Linear, PythonBuffer, PythonLinear)
-register(Softmax, PythonBuffer, PythonSoftmax)
 register(CrossEntropy, PythonBuffer, PythonCrossEntropy)
 register(LayerNorm, PythonBuffer, PythonLayerNorm)
 register(RMSNorm, PythonBuffer, PythonRMSNorm)

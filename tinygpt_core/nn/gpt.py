@@ -165,22 +165,13 @@ class GPT(Module):
         self.dropout = Dropout(config.dropout)
         self.transformer_blocks = [
             TransformerBlock(
-                config.embedding_dim,
-                config.context_length,
-                config.num_heads,
-                hidden_dim=config.mlp_dim,
-                activation=config.activation,
-                normalization=config.normalization,
-                bias=config.bias,
+                config.embedding_dim, config.context_length, config.num_heads, hidden_dim=config.mlp_dim, activation=config.activation,
+                normalization=config.normalization, bias=config.bias, dropout=config.dropout, eps=config.eps,
                 attention_bias=config.bias if config.attention_bias is None else config.attention_bias,
-                rotary=config.positions == "rotary",
-                dropout=config.dropout,
-                eps=config.eps,
-                std=std,
-                output_std=std / math.sqrt(2 * config.num_layers),
+                rotary=config.positions == "rotary", std=std, output_std=std / math.sqrt(2 * config.num_layers),
             )
             for _ in range(config.num_layers)
-        ]
+        ]  # fmt: skip
         self.layer_norm = normalization_layer(config.normalization, config.embedding_dim, config.eps, config.bias)
         if not config.tied_head:
             self.head = FullyConnectedLayer(config.embedding_dim, config.vocab_size, bias=False, std=std)

@@ -17,13 +17,9 @@ from ..tensor import Tensor, apply_op
 ActivationFunction = Callable[[Tensor], Tensor]
 
 ACTIVATION_FUNCTIONS: dict[str, ActivationFunction] = {
-    "linear": lambda tensor: tensor,
-    "relu": Tensor.relu,
-    "gelu": Tensor.gelu,
-    "silu": Tensor.silu,
-    "tanh": Tensor.tanh,
-    "sigmoid": Tensor.sigmoid,
-}
+    "linear": lambda tensor: tensor, "relu": Tensor.relu, "gelu": Tensor.gelu,
+    "silu": Tensor.silu, "tanh": Tensor.tanh, "sigmoid": Tensor.sigmoid,
+}  # fmt: skip
 """Activation functions by name."""
 
 GATED_ACTIVATIONS = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}

@@ -1,0 +1,66 @@
+"""Floor 2: files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+Path = str | os.PathLike[str]
+
+
+class Written(NamedTuple):
+    """How large a written file is and the SHA-256 of its bytes."""
+
+    size: int
+    sha256: str
+
+
+def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
+    """Writes a file and waits until it is on the disk. Not atomic: `atomic_write` is.
+
+    Args:
+        path: overwritten if it exists.
+        chunks: bytes, or an iterable of bytes-like pieces, which are written and forgotten one by one.
+    """
+    digest, size = sha256(), 0
+    with open(path, "wb") as file:
+        pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
+        for chunk in pieces:
+            digest.update(chunk)
+            size += file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return Written(size, digest.hexdigest())
+
+
+def sync_directory(path: Path) -> None:
+    """Waits until the names in a directory (renames, that is) are on the disk, where the system can do that."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    with suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
+    """Writes a file so that at any moment either the old one is there or the new one, whole.
+
+    It is written under a temporary name beside its place, flushed to the disk, and renamed. A failure leaves the old file alone.
+    """
+    path = os.fspath(path)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        written = write_durably(temporary, chunks)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(folder or ".")
+    return written
