@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -464,5 +464,4 @@ def run_spec(arguments: argparse.Namespace) -> int:
     except ImportError as problem:
         raise RuntimeError(f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"') from None
     chosen = ["-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec", "--backend", arguments.backend]
-    run: Callable[[list[str]], int] = pytest.main
-    return int(run([*chosen, *arguments.pytest_arguments]))
+    return int(pytest.main([*chosen, *arguments.pytest_arguments]))

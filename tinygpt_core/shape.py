@@ -125,6 +125,12 @@ def permutation(axes: Any, ndim: int) -> Shape:
     return order
 
 
+def exchanged(axis1: int, axis2: int, ndim: int) -> Shape:
+    """Returns the permutation of `ndim` axes that exchanges two of them."""
+    first, second = normalize_axis(axis1, ndim), normalize_axis(axis2, ndim)
+    return tuple(second if axis == first else first if axis == second else axis for axis in range(ndim))
+
+
 def reshaped(shape: Shape, new_shape: Any) -> Shape:
     """Returns `new_shape` with a -1 replaced by what is left; raises ShapeError where the numbers of elements differ."""
     wanted = tuple(map(as_index, new_shape)) if isinstance(new_shape, (tuple, list)) else (as_index(new_shape),)

@@ -25,7 +25,7 @@ from .buffer.base import Buffer
 from .dtype import DType, promote_scalar
 from .kernels.composed import sum_to
 from .operations import Operation, PartialGradient
-from .shape import Shape, ShapeError, normalize_axes, normalize_axis
+from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
 
 _numbers = count()
 _recording = [True]
@@ -543,10 +543,7 @@ class Tensor:
 
     def transpose(self, axis1: int, axis2: int) -> Tensor:
         """A view with two axes exchanged."""
-        axes = list(range(self.ndim))
-        first, second = normalize_axis(axis1, self.ndim), normalize_axis(axis2, self.ndim)
-        axes[first], axes[second] = second, first
-        return self.permute(axes)
+        return self.permute(exchanged(axis1, axis2, self.ndim))
 
     def tril(self, diagonal: int = 0) -> Tensor:
         """A copy with zeros above a diagonal of the last two axes."""

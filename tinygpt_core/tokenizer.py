@@ -156,11 +156,11 @@ class Tokenizer:
         """How many ids there are: all ids are below it."""
         raise NotImplementedError
 
-    def _encode_ordinary(self, text: str) -> list[int]:
-        raise NotImplementedError
+    def _missing(self, *arguments: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} is no complete tokenizer")
 
-    def _decode_bytes(self, ids: Iterable[int]) -> bytes:
-        raise NotImplementedError
+    # text -> ids; ids -> bytes; () -> how many ids are not special; () -> its JSON fields; JSON fields -> a tokenizer (of the class)
+    _encode_ordinary = _decode_bytes = _ordinary_size = _to_json = _from_json = _missing
 
     def register_special_tokens(self, special_tokens: Mapping[str, int]) -> None:
         """Sets the special tokens, {text: id}; their ids are not those of ordinary tokens.
@@ -176,9 +176,6 @@ class Tokenizer:
             if type(idx) is not int or not taken <= idx < 1 << 31 or ids.count(idx) > 1:
                 raise TokenizerError(f"special token {text!r} needs an id of its own, {taken} or above, not {idx!r}")
         self.special_tokens = dict(special_tokens)
-
-    def _ordinary_size(self) -> int:
-        raise NotImplementedError
 
     def encode(self, text: str, allowed_special: str | set[str] = "none_raise", visualise: bool = False) -> list[int]:
         """Returns the ids of `text`.
@@ -280,13 +277,6 @@ class Tokenizer:
             return ids
         masks = [[1] * n + [0] * (len(row) - n) for n, row in zip(lengths, rows, strict=True)]
         return ids, Tensor(masks[0] if single else masks, dtype=DType.int32)
-
-    def _to_json(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    @classmethod
-    def _from_json(cls, value: dict[str, Any]) -> Tokenizer:
-        raise NotImplementedError
 
 
 class CharTokenizer(Tokenizer):
@@ -597,7 +587,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         classes: dict[Any, type[Tokenizer]] = {kind.kind: kind for kind in (CharTokenizer, BPETokenizer)}
         if not isinstance(value.get("kind"), str) or value["kind"] not in classes:
             raise TokenizerError(f"kind is one of {', '.join(classes)}, not {value.get('kind')!r}")
-        tokenizer = classes[value["kind"]]._from_json(value)
+        tokenizer = classes[value["kind"]]._from_json(value)  # type: ignore[arg-type]
         specials = value.get("special_tokens")
         if not isinstance(specials, dict):
             raise TokenizerError("'special_tokens' maps texts to ids")

@@ -33,6 +33,7 @@ from ..shape import (
     broadcast_shapes,
     check_shape,
     concatenated_shape,
+    exchanged,
     is_contiguous,
     matmul_shape,
     normalize_axes,
@@ -303,10 +304,7 @@ class Buffer:
 
     def transpose(self: B, axis1: int, axis2: int) -> B:
         """Returns a view with two axes exchanged."""
-        axes = list(range(self.ndim))
-        first, second = normalize_axis(axis1, self.ndim), normalize_axis(axis2, self.ndim)
-        axes[first], axes[second] = second, first
-        return self._permute(tuple(axes))
+        return self._permute(exchanged(axis1, axis2, self.ndim))
 
     def expand(self: B, shape: Any) -> B:
         """Returns a view broadcast to `shape`; it cannot be assigned to."""
