@@ -46,23 +46,31 @@ def chunks(values: Sequence[Any], size: int) -> list[Any]:
 
 
 def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b (+ start in every row); `single` says that float32 is accurate enough.
+    """Returns the rows of a @ b (+ start in every row), for at least one row of `b`; `single`: float32 is accurate enough."""
+    return product_transposed(a, list(zip(*b, strict=True)), start, single)
 
-    Long rows are dotted (`product_transposed`). Of short ones, up to eight rows of `b` are taken at a time, as columns: then one
-    comprehension does eight multiply-adds for each element it makes, and the interpreter's cost of making one is paid an eighth as often.
+
+def product_transposed(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
+    """Returns the rows of a @ b^T (+ start in every row): every row of `a` dotted with every row of `b`.
+
+    For short rows, one comprehension does up to eight multiply-adds for each element it makes, so that the interpreter's cost of making
+    an element is paid an eighth as often. Longer ones are left to a function that runs over two rows in C (`_dots`).
     """
-    depth, width = len(b), len(b[0]) if b else len(start or ())
-    if _worth_dotting(depth, single) and len(a) > 2:
-        rows = product_transposed(a, list(zip(*b, strict=True)), single)
+    if not b:
+        return [[] for _ in a]
+    depth = len(b[0])
+    if depth >= (12 if _sumprod else 9 if single else 48):
+        rows = _dots(a, b, single)
         return rows if start is None else [list(map(operator.add, row, start)) for row in rows]
-    if 0 < depth <= 4 and start is None:
-        columns: list[Any] = list(zip(*b, *repeat([0.0] * width, 4 - depth), strict=True))
-        missing = [0.0] * (4 - depth)
-        return [[a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in columns] for a0, a1, a2, a3 in [(*row, *missing) for row in a]]
-    out: list[Any] = [start or [0.0] * width] * len(a)
+    if depth <= 4 and start is None:
+        if depth < 4:
+            missing = (0.0,) * (4 - depth)
+            a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
+        return [[a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in b] for a0, a1, a2, a3 in a]
+    out: list[Any] = [start or [0.0] * len(b)] * len(a)
     for k in range(0, depth, 8):
-        columns = list(zip(*b[k : k + 8], *repeat([0.0] * width, k + 8 - depth), strict=True))
-        missing = [0.0] * (k + 8 - depth)
+        missing = (0.0,) * (k + 8 - depth)
+        columns = b if depth == 8 else [(*row[k : k + 8], *missing) for row in b]
         for i, row in enumerate(a):
             a0, a1, a2, a3, a4, a5, a6, a7 = (*row[k : k + 8], *missing)
             if start is None and k == 0:
@@ -78,20 +86,14 @@ def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single
     return out
 
 
-def _worth_dotting(depth: int, single: bool) -> bool:
-    return depth >= (12 if _sumprod else 9 if single else 48)
-
-
-def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b^T: every row of `a` dotted with every row of `b`.
+def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]:
+    """The dot products of rows of `a` and `b`, by `math.sumprod` where Python has it.
 
     Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than sum(map(mul)). As
     |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, it gives the dot product too: with u a row of `a` scaled to the length of the rows of `b`, the
     error is a few 1e-16 of |a| |b|, as with a sum of doubles and far below what float32 keeps. Where the rows of `b` differ much in
     length (or are zero), they are scaled to length 1 as well.
     """
-    if not b or not _worth_dotting(len(b[0]), single):
-        return product(a, list(zip(*b, strict=True)), None, single) if b else [[] for _ in a]
     if _sumprod:
         return [[_sumprod(x, y) for y in b] for x in a]
     b = list(map(tuple, b))
@@ -169,10 +171,6 @@ def _safe_power(x: float, y: float) -> float:
         if x:
             return NAN
         return math.copysign(INFINITY, x) if abs(math.fmod(y, 2)) == 1 else INFINITY
-
-
-def _larger(a: Any, b: Any) -> Any:
-    return a if a >= b or a != a else b
 
 
 @final
@@ -345,7 +343,9 @@ class PythonBuffer(Buffer):
             return self._binary(other, _safe_power)
 
     def _maximum(self, other: PythonBuffer) -> PythonBuffer:
-        return self._binary(other, _larger)
+        shape = broadcast_shapes(self.shape, other.shape)
+        pairs = zip(self._broadcast(shape), other._broadcast(shape), strict=False)
+        return self.of([a if a >= b or a != a else b for a, b in pairs], shape, self.dtype)  # a != a: NaN wins
 
     def _equal(self, other: PythonBuffer) -> PythonBuffer:
         return self._binary(other, operator.eq, DType.bool)
@@ -355,8 +355,8 @@ class PythonBuffer(Buffer):
 
     def _where(self, first: PythonBuffer, second: PythonBuffer) -> PythonBuffer:
         shape = broadcast_shapes(self.shape, first.shape, second.shape)
-        columns = (self._expand(shape).values(), first._expand(shape).values(), second._expand(shape).values())
-        return self.of([a if c else b for c, a, b in zip(*columns, strict=True)], shape, first.dtype)
+        columns = (self._broadcast(shape), first._broadcast(shape), second._broadcast(shape))
+        return self.of([a if c else b for c, a, b in zip(*columns, strict=False)], shape, first.dtype)
 
     # ---------------------------------------------------------------- reductions
 
@@ -405,12 +405,12 @@ class PythonBuffer(Buffer):
         rows_of_a = self._expand((*batch, height, depth)).rows()
         other = other._expand((*batch, depth, width))
         exact, single = self.dtype.kind != "f", self.dtype is DType.float32
-        if exact or (other.stride[-2] == 1 and _worth_dotting(depth, single)):  # columns that lie as runs are dotted as they are
+        if exact or other.stride[-2] == 1:  # columns that lie as runs are dotted as they are
             pairs = zip(chunks(rows_of_a, height), chunks(other.transpose(-1, -2).rows(), width), strict=True)
             if exact:
                 rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
                 return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
-            return self.of_rows(chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype)
+            return self.of_rows(chain.from_iterable(product_transposed(a, b, None, single) for a, b in pairs), shape, self.dtype)
         pairs = zip(chunks(rows_of_a, height), chunks(other.rows(), depth), strict=True)
         return self.of_rows(chain.from_iterable(product(a, b, None, single) for a, b in pairs), shape, self.dtype)
 

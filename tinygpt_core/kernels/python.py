@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import chain
-from operator import add
 from typing import Any
 
 from ..buffer.python import PythonBuffer, Row, chunks, dot, product, product_transposed
@@ -42,7 +41,7 @@ class PythonLinear(Linear):
         if not weight.shape[0]:
             return Linear.forward(x, weight, bias)
         if bias is None and weight.stride[0] == 1 < weight.stride[1]:  # a transposed view, as of a tied head: its columns lie as rows
-            y = product_transposed(rows, weight.transpose(0, 1).rows(), single)
+            y = product_transposed(rows, weight.transpose(0, 1).rows(), None, single)
         else:
             y = product(rows, weight.rows(), None if bias is None else bias.values(), single)
         return PythonBuffer.of_rows(y, shape, x.dtype), (x, weight)
@@ -54,15 +53,15 @@ class PythonLinear(Linear):
             return Linear.backward(saved, grad)
         g, single = grad.rows(), x.dtype is DType.float32
         return (
-            lambda: PythonBuffer.of_rows(product_transposed(g, weight.rows(), single), x.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(product_transposed(g, weight.rows(), None, single), x.shape, x.dtype),
             lambda: PythonBuffer.of_rows(product(list(zip(*x.rows(), strict=True)), g, None, single), weight.shape, x.dtype),
             lambda: PythonBuffer.of(_column_sums(g, weight.shape[1]), weight.shape[1:], x.dtype),
         )
 
 
-def _softmax(row: Row) -> list[float]:
-    top = max(row)
-    e = [math.exp(x - top) for x in row]
+def _softmax(row: Row, scale: float) -> list[float]:
+    top, exp = (max(row) if scale > 0.0 else min(row)), math.exp
+    e = [exp((x - top) * scale) for x in row]
     total = sum(e)
     return [x / total for x in e]
 
@@ -73,6 +72,7 @@ class PythonCrossEntropy(CrossEntropy):
     @staticmethod
     def forward(logits: Any, targets: Any, *, ignore_index: int | None = None) -> tuple[Any, Any]:
         CrossEntropy.check(logits, targets, ignore_index)
+        exp = math.exp
         losses: list[float] = []
         kept: list[tuple[list[float], float, int] | None] = []
         for row, target in zip(logits.rows(), targets.values(), strict=True):
@@ -81,7 +81,7 @@ class PythonCrossEntropy(CrossEntropy):
                 kept.append(None)
                 continue
             top = max(row)
-            e = [math.exp(x - top) for x in row]
+            e = [exp(x - top) for x in row]
             total = sum(e)
             losses.append(math.log(total) + top - row[target])
             kept.append((e, total, target))
@@ -114,10 +114,11 @@ def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre:
         scales.append(scale)
         normal.append([v * scale for v in row])
     w = None if weight is None else weight.values()
-    y = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
     if bias is not None:
-        b = bias.values()
-        y = [list(map(add, row, b)) for row in y]
+        scale_and_shift = list(zip(w or [1.0] * size, bias.values(), strict=True))
+        y = [[v * a + c for v, (a, c) in zip(row, scale_and_shift, strict=True)] for row in normal]
+    else:
+        y = normal if w is None else [[v * a for v, a in zip(row, w, strict=True)] for row in normal]
     return PythonBuffer.of_rows(y, x.shape, x.dtype), (normal, scales, w, shape, centre)
 
 
@@ -204,8 +205,8 @@ class PythonAttention(Attention):
         hidden = [[0.0] * (length - 1 - i) for i in range(length)] if causal else [[]] * length
         result, heads = [], []
         for q, k, v in zip(*(chunks(x.rows(), x.shape[2]) for x in (query, key, value)), strict=True):
-            scores = product_transposed([[x * scale for x in row] for row in q], k, single)
-            p = [_softmax(row[: total - len(mask)]) + mask for row, mask in zip(scores, hidden, strict=True)]
+            scores = product_transposed(q, k, None, single)
+            p = [_softmax(row[: total - len(mask)], scale) + mask for row, mask in zip(scores, hidden, strict=True)]
             result.append(product(p, v, None, single))
             heads.append((q, k, v, p))
         return PythonBuffer.of_rows(chain.from_iterable(result), query.shape, query.dtype), (scale, heads)
@@ -218,7 +219,7 @@ class PythonAttention(Attention):
         of_query, of_key, of_value, single = [], [], [], grad.dtype is DType.float32
         for g, (q, k, v, p) in zip(chunks(grad.rows(), grad.shape[2]), heads, strict=True):
             of_scores = []
-            for probabilities, d in zip(p, product_transposed(g, v, single), strict=True):
+            for probabilities, d in zip(p, product_transposed(g, v, None, single), strict=True):
                 mean = dot(probabilities, d)
                 of_scores.append([a * (b - mean) * scale for a, b in zip(probabilities, d, strict=True)])
             of_query.append(product(of_scores, k, None, single))
@@ -246,7 +247,7 @@ class PythonAdamWStep(AdamWStep):
             keep, gradient = 1.0 - learning_rate * decay, g.values()
             new_m = [beta1 * a + new1 * d for a, d in zip(m.values(), gradient, strict=True)]
             new_v = [beta2 * b + new2 * d * d for b, d in zip(v.values(), gradient, strict=True)]
-            updated = [keep * x - rate * a / (sqrt(b) + small) for x, a, b in zip(p.values(), new_m, new_v, strict=True)]
+            updated = [keep * x - rate * a / (b + small) for x, a, b in zip(p.values(), new_m, map(sqrt, new_v), strict=True)]
             for buffer, values in ((m, new_m), (v, new_v), (p, updated)):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
         return None, None
