@@ -1,0 +1,253 @@
+"""Tokenizers: merges are the textbook's, nothing is lost, and hostile files are refused."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinygpt_core.tokenizer import (
+    BPETokenizer,
+    CharTokenizer,
+    RegexPatterns,
+    Tokenizer,
+    TokenizerError,
+    compile_pattern,
+    get_stats,
+    load_tokenizer,
+    merge,
+    render_token,
+    replace_control_characters,
+    save_tokenizer,
+    unicode_class,
+)
+
+few = settings(max_examples=40, deadline=None)
+PATTERNS = [RegexPatterns.GPT4, RegexPatterns.GPT2, r"[\s\S]+"]
+TEXT = "the cat sat on the mat, the other cat sat on the hat: 1234 cats!\n\n  'tis théâtre 🎭 " * 3
+small_texts = st.one_of(st.text("ab ", max_size=60), st.text("aab\n", max_size=60), st.text("hé1 🎭'", max_size=30), st.text(max_size=40))
+
+
+def textbook_merges(text: str, count: int, pattern: str) -> list[tuple[int, int]]:
+    """Recounts every pair of the whole text for each merge; max() takes the pair met first among equals."""
+    chunks = [list(found.group().encode()) for found in compile_pattern(pattern).finditer(text)]
+    merges: list[tuple[int, int]] = []
+    while len(merges) < count:
+        stats: dict[tuple[int, int], int] = {}
+        for chunk in chunks:
+            get_stats(chunk, stats)
+        if not stats:
+            break
+        pair = max(stats, key=stats.__getitem__)
+        chunks = [merge(chunk, pair, 256 + len(merges)) for chunk in chunks]
+        merges.append(pair)
+    return merges
+
+
+def trained(text: str = TEXT, size: int = 300, pattern: str = RegexPatterns.GPT4) -> BPETokenizer:
+    tokenizer = BPETokenizer(pattern)
+    tokenizer.train(text, size)
+    return tokenizer
+
+
+@few
+@given(small_texts, st.integers(0, 25), st.sampled_from(PATTERNS))
+def test_merges_are_those_of_the_textbook(text: str, count: int, pattern: str) -> None:
+    assert list(trained(text, 256 + count, pattern).merges) == textbook_merges(text, count, pattern)
+
+
+@few
+@given(st.text(max_size=80), st.sampled_from(PATTERNS))
+def test_decode_undoes_encode(text: str, pattern: str) -> None:
+    tokenizer = trained(pattern=pattern)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert all(0 <= idx < tokenizer.vocab_size for idx in tokenizer.encode(text))
+
+
+@few
+@given(small_texts)
+def test_encoding_applies_the_merge_of_lowest_rank_first(text: str) -> None:
+    tokenizer = trained("aaab aab ab hé hé " * 3, 275)
+    expected: list[int] = []
+    for found in compile_pattern(tokenizer.pattern).finditer(text):
+        ids = list(found.group().encode())
+        for pair, idx in tokenizer.merges.items():  # every merge, in the order of training
+            ids = merge(ids, pair, idx)
+        expected += ids
+    assert tokenizer.encode(text) == expected
+
+
+def test_statistics_and_merging() -> None:
+    assert get_stats([1, 2, 3, 1, 2]) == {(1, 2): 2, (2, 3): 1, (3, 1): 1}
+    assert get_stats([1, 2], {(1, 2): 5}) == {(1, 2): 6}
+    assert get_stats([7, 7, 7]) == {(7, 7): 2}  # overlapping pairs count
+    assert merge([7, 7, 7], (7, 7), 9) == [9, 7]  # merged from left to right
+    assert render_token(b"a\n\xff") == "a\\u000a\ufffd"
+    assert replace_control_characters("a\tb\x1b") == "a\\u0009b\\u001b"
+
+
+def test_unicode_classes_hold_exactly_their_categories() -> None:
+    for letter in "LN":
+        matches = __import__("re").compile(f"[{unicode_class(letter)}]").match
+        for code in [*range(0x3000), *range(0x1F100, 0x1F200), 0x10FFFF, 0x20000, 0xD800]:
+            assert bool(matches(chr(code))) == (unicodedata.category(chr(code))[0] == letter), hex(code)
+
+
+def test_gpt4_pattern_splits_as_its_authors_have_it() -> None:
+    chunks = [found.group() for found in compile_pattern(RegexPatterns.GPT4).finditer("I'LL see 12345 ²x  \n\n  end!\n?")]
+    assert chunks == ["I", "'LL", " see", " ", "123", "45", " ", "²", "x", "  \n\n", " ", " end", "!\n", "?"]
+
+
+@pytest.mark.parametrize("pattern", ["(", r"\p{Greek}", "a" * 20_000, 5])
+def test_bad_patterns(pattern: str) -> None:
+    with pytest.raises(TokenizerError):
+        BPETokenizer(pattern)
+
+
+@few
+@given(st.text(min_size=1, max_size=50))
+def test_characters(text: str) -> None:
+    tokenizer = CharTokenizer.train(text)
+    assert tokenizer.vocab_size == len(set(text)) and tokenizer.characters == sorted(set(text))
+    if not any(0xD800 <= ord(c) < 0xE000 for c in text):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_unknown_characters_and_empty_texts() -> None:
+    with pytest.raises(TokenizerError, match="'z'"):
+        CharTokenizer.train("abc").encode("az")
+    with pytest.raises(TokenizerError, match="empty"):
+        CharTokenizer.train("")
+    assert trained("", 300).vocab_size == 256
+    with pytest.raises(TokenizerError, match="256"):
+        trained("abc", 255)
+    with pytest.raises(TokenizerError, match="999"):
+        trained().decode([999])
+    with pytest.raises(TypeError):
+        trained().encode(b"abc")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tokenizer", [trained(), CharTokenizer(TEXT + "<|endofx>")], ids=["bpe", "characters"])
+def test_special_tokens(tokenizer: Tokenizer) -> None:
+    size = tokenizer.vocab_size
+    tokenizer.register_special_tokens({"<|end|>": size, "<|end|><|end|>": size + 5})
+    assert tokenizer.vocab_size == size + 6
+    with pytest.raises(TokenizerError, match="allowed_special"):
+        tokenizer.encode("the<|end|>")
+    assert tokenizer.encode("the<|end|>the", "all").count(size) == 1
+    assert tokenizer.encode("<|end|><|end|>", "all") == [size + 5]  # the longest first
+    assert tokenizer.encode("<|end|><|end|>", {"<|end|>"}) == [size, size]
+    assert size not in tokenizer.encode("<|end|>", "none")
+    assert tokenizer.decode(tokenizer.encode("the<|end|>cat", "all")) == "the<|end|>cat"
+    with pytest.raises(ValueError, match="allowed_special"):
+        tokenizer.encode("a", "some")
+    for bad in ({"": size}, {"x": 0}, {"x": -1}, {"x": size, "y": size}, {"x": 1.5}, {"x": 2**40}):
+        with pytest.raises(TokenizerError):
+            tokenizer.register_special_tokens(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tokenizer", [trained(), CharTokenizer(TEXT)], ids=["bpe", "characters"])
+def test_one_file_round_trip(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.register_special_tokens({"<|endoftext|>": tokenizer.vocab_size})
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    loaded = load_tokenizer(tmp_path / "tokenizer")
+    assert type(loaded) is type(tokenizer) and loaded.special_tokens == tokenizer.special_tokens
+    assert loaded.encode(TEXT) == tokenizer.encode(TEXT) and loaded.vocab_size == tokenizer.vocab_size
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+
+
+def test_model_files(tmp_path: Path) -> None:
+    tokenizer = trained()
+    tokenizer.register_special_tokens({"<|end|>": 300, "a b": 301})
+    tokenizer.save(str(tmp_path / "t"))
+    loaded = BPETokenizer(r"\w+")
+    loaded.load(tmp_path / "t.model")
+    assert loaded.merges == tokenizer.merges and loaded.pattern == tokenizer.pattern and loaded.special_tokens == tokenizer.special_tokens
+    assert "[t][h] -> [th] 25" in (tmp_path / "t.vocab").read_text() or "[h][e] -> [he] 25" in (tmp_path / "t.vocab").read_text()
+    text = (tmp_path / "t.model").read_text().replace("tinygpt v1", "minbpe v1")
+    (tmp_path / "m.model").write_text(text)
+    loaded.load(tmp_path / "m.model")  # minbpe's own header
+    for cut in range(0, len(text) - 1, 7):
+        (tmp_path / "cut.model").write_text(text[:cut])
+        before = dict(loaded.merges)
+        try:
+            BPETokenizer().load(tmp_path / "cut.model")  # a file cut after a whole line is a smaller tokenizer
+        except TokenizerError:
+            assert loaded.merges == before
+
+
+HOSTILE = {
+    "another format": {"format": "x"},
+    "a newer version": {"version": 99},
+    "an unknown kind": {"kind": "pickle"},
+    "a kind that is no text": {"kind": ["bpe"]},
+    "merges of undefined ids": {"merges": [[500, 1]]},
+    "a merge of itself": {"merges": [[256, 256]]},
+    "a merge twice": {"merges": [[1, 2], [1, 2]]},
+    "negative ids": {"merges": [[-1, 2]]},
+    "merges that are no pairs": {"merges": [[1, 2, 3]]},
+    "merges of floats": {"merges": [[1.0, 2]]},
+    "merges as text": {"merges": "abc"},
+    "no merges": {"merges": None},
+    "no pattern": {"pattern": None},
+    "a broken pattern": {"pattern": "("},
+    "an endless pattern": {"pattern": "a" * 100_000},
+    "special tokens of text": {"special_tokens": {"<x>": "1"}},
+    "special tokens that are taken": {"special_tokens": {"<x>": 5}},
+    "a huge id": {"special_tokens": {"<x>": 10**30}},
+    "special tokens in a list": {"special_tokens": [1]},
+    "tokens that double sixty times": {"merges": [[97, 97], *([256 + i, 256 + i] for i in range(60))]},
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_files_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+    save_tokenizer(trained(), tmp_path / "t")
+    value = json.loads((tmp_path / "t").read_text())
+    (tmp_path / "t").write_text(json.dumps(value | change))
+    with pytest.raises(TokenizerError, match="is not a tokenizer file"):
+        load_tokenizer(tmp_path / "t")
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    save_tokenizer(trained("abab", 258), tmp_path / "t")
+    data = (tmp_path / "t").read_bytes()
+    for cut in range(len(data)):
+        (tmp_path / "t").write_bytes(data[:cut])
+        with pytest.raises(TokenizerError):
+            load_tokenizer(tmp_path / "t")
+    for foreign in (b"\xff\xfe", b"[]", b"3", b"[" * 100_000):
+        (tmp_path / "t").write_bytes(foreign)
+        with pytest.raises(TokenizerError):
+            load_tokenizer(tmp_path / "t")
+
+
+def test_calling_gives_tensors() -> None:
+    tokenizer = CharTokenizer("abc")
+    tokenizer.register_special_tokens({"<pad>": 3})
+    assert tokenizer("abc").to_python() == [0, 1, 2]
+    assert tokenizer(["ab", "bc"]).to_python() == [[0, 1], [1, 2]]
+    ids, mask = tokenizer(["a", "abc"], padding_type="longest", padding_token="<pad>", return_attention_mask=True)
+    assert ids.to_python() == [[0, 3, 3], [0, 1, 2]] and mask.to_python() == [[1, 0, 0], [1, 1, 1]]
+    assert tokenizer(["a"], "max_length", "<pad>", max_length=2).to_python() == [[0, 3]]
+    assert tokenizer("abc", max_length=2, truncation=True).to_python() == [0, 1]
+    for wrong in (
+        {"texts": ["a", "ab"]},
+        {"texts": ["a"], "padding_type": "longest"},
+        {"texts": ["a"], "padding_type": "left"},
+        {"texts": ["a"], "padding_type": "max_length"},
+        {"texts": "abc", "max_length": 2},
+    ):
+        with pytest.raises(ValueError):
+            tokenizer(**wrong)
+
+
+def test_visualising_prints_the_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    trained().encode("the cat", visualise=True)
+    assert capsys.readouterr().out.replace("|", "").strip() == "the cat"
+    trained("abab", 257).train("abab", 257, verbose=True)
+    assert "(97, 98) -> 256" in capsys.readouterr().out
