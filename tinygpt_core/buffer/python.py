@@ -109,10 +109,11 @@ def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]
     result = []
     for row, length in zip(a, lengths_a, strict=True):
         half, scale = length / (2.0 * common or 1.0), common / (length or 1.0)
-        distances = map(dist, repeat(tuple([x * scale for x in row])), b)
         if not half:
             result.append([0.0] * len(b))
-        elif uneven:
+            continue
+        distances = map(dist, repeat(tuple([x * scale for x in row])), b)
+        if uneven:
             result.append([half * n * (s - d * d) for s, d, n in zip(squares, distances, lengths_b, strict=True)])
         else:
             result.append([half * (s - d * d) for s, d in zip(squares, distances, strict=True)])
