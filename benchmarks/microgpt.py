@@ -203,22 +203,28 @@ def learning_rate(number: int) -> float:
     return LEARNING_RATE * (1.0 - (number - 1) / TOTAL_STEPS)
 
 
-def read_names(path: str | None) -> list[list[int]]:
-    """Returns names as token ids between boundaries, in a random order."""
+def token_ids(name: str) -> list[int]:
+    """Returns a name as token ids between boundaries, cut to the context."""
+    return [BOUNDARY, *(ord(c) - ord("a") for c in name), BOUNDARY][: CONTEXT + 1]
+
+
+def read_names(path: str | None) -> list[str]:
+    """Returns names in a random order, as microgpt holds them: strings, which become ids when their turn comes."""
     beside = ROOT.parent / "shared" / "data" / "names.txt"
     found = path or (str(beside) if beside.is_file() else None)
     documents = load_corpus("names", found).documents or []
     order = random.Generator(42).permutation(len(documents))
-    return [[BOUNDARY, *(ord(c) - ord("a") for c in documents[i]), BOUNDARY][: CONTEXT + 1] for i in order]
+    return [documents[i] for i in order]
 
 
-def compare(names: list[list[int]], steps: int, warm_up: int = 2) -> dict[str, float]:
+def compare(names: list[str], steps: int, warm_up: int = 2) -> dict[str, float]:
     """Runs both versions in turn on the same names; returns medians in seconds, the ratio, and how far the losses differ."""
     weights = initial_weights(1)
     scalar, tensor = ScalarModel(weights), TensorModel(weights)
     times: list[tuple[float, float]] = []
     difference = 0.0
-    for number, ids in enumerate(names[: steps + warm_up], 1):
+    for number, name in enumerate(names[: steps + warm_up], 1):
+        ids = token_ids(name)
         start = time.perf_counter()
         expected = scalar.step(ids, number)
         middle = time.perf_counter()

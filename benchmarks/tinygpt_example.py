@@ -24,7 +24,7 @@ VOCABULARY, LENGTH, BATCH = 1024, 6, 16
 LIMIT = 1.7
 
 
-def token_ids(generator: random.Generator) -> Tensor:
+def random_ids(generator: random.Generator) -> Tensor:
     """Returns a batch of random ids."""
     ids = Buffer.uniform((BATCH, LENGTH), 0, VOCABULARY, DType.float64, generator)
     return Tensor(ids.cast(DType.int32))
@@ -46,13 +46,13 @@ def main() -> None:
 
     times = []
     for number in range(1, arguments.steps + 2):
-        inputs, targets = token_ids(generator), token_ids(generator)
+        inputs, targets = random_ids(generator), random_ids(generator)
         start = time.perf_counter()
         optimizer.zero_grad()
         loss_function(logits=model(inputs), labels=targets).mean().backward()
         optimizer.update()
         middle = time.perf_counter()
-        scalar.step(names[number], number)
+        scalar.step(microgpt.token_ids(names[number]), number)
         times.append((middle - start, time.perf_counter() - middle))
     ours, theirs = (statistics.median(column) for column in zip(*times[1:], strict=True))
     ratio = statistics.median(a / b for a, b in times[1:])
