@@ -319,7 +319,7 @@ class Buffer:
         self[index].assign(value)
 
     def _check_writable(self) -> None:
-        if any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
+        if self.numel and any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
             raise ValueError(f"cannot write to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
 
     def assign(self: B, value: Any) -> B:

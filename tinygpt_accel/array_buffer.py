@@ -1,0 +1,229 @@
+"""What NumPy and CuPy have in common: a Buffer that holds an `ndarray` of some namespace.
+
+An ndarray *is* a strided array, so no second account of strides is kept: views are the library's own views.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
+
+from tinygpt_core.buffer.base import Buffer, Scalar
+from tinygpt_core.dtype import DType
+from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
+
+A = TypeVar("A", bound="ArrayBuffer")
+
+
+class ArrayBuffer(Buffer):
+    """A Buffer over an ndarray; a subclass binds `xp`, the namespace (`numpy` or `cupy`), and its dtypes.
+
+    Attributes:
+        array: the ndarray, with this Buffer's shape and dtype.
+    """
+
+    __slots__ = ("array",)
+
+    xp: ClassVar[Any]
+    dtypes: ClassVar[dict[DType, Any]]
+
+    array: Any
+
+    @classmethod
+    def wrap(cls: type[A], result: Any, dtype: DType) -> A:
+        """Returns an ndarray that nothing else writes to as a Buffer."""
+        self = object.__new__(cls)
+        if type(result) is not cls.xp.ndarray:
+            result = cls.xp.asarray(result)  # a NumPy function of arrays without axes returns a scalar
+        self.array, self.shape, self.dtype, self.version = result, result.shape, dtype, [0]
+        return self
+
+    def _view(self: A, result: Any) -> A:
+        view = object.__new__(type(self))
+        view.array, view.shape, view.dtype, view.version = result, result.shape, self.dtype, self.version
+        return view
+
+    def _storage(self) -> Any:
+        """The ndarray that owns the elements, flat, in the order in which they lie."""
+        root = base = self.array
+        while base is not None:  # as_strided puts a holder between a view and its array
+            root = base if type(base) is self.xp.ndarray and base.dtype == self.array.dtype else root
+            base = getattr(base, "base", None)
+        order = sorted(range(root.ndim), key=lambda axis: -root.strides[axis])
+        return root.transpose(order).reshape(-1)
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        """The flat storage, an ndarray, which supports the buffer protocol where it lies in the host's memory."""
+        return self._storage()
+
+    @property
+    def stride(self) -> Shape:  # type: ignore[override]
+        """Strides in elements."""
+        return tuple(step // self.dtype.itemsize for step in self.array.strides)
+
+    @property
+    def offset(self) -> int:  # type: ignore[override]
+        """Where in `data` the first element lies."""
+        return (self._address(self.array) - self._address(self._storage())) // self.dtype.itemsize if self.array.size else 0
+
+    def is_contiguous(self) -> bool:
+        return bool(self.array.flags.c_contiguous)
+
+    @staticmethod
+    def _address(array: Any) -> int:
+        return int(array.__array_interface__["data"][0])
+
+    @classmethod
+    def _to_host(cls, result: Any) -> Any:
+        """Returns an ndarray of NumPy's with the elements of one of this namespace."""
+        return result
+
+    # ---------------------------------------------------------------- creation
+
+    @classmethod
+    def _from_array(cls: type[A], flat: array[Any], shape: Shape, dtype: DType) -> A:
+        host = memoryview(flat) if len(flat) else b""
+        return cls.wrap(cls.xp.asarray(cls._frombuffer(host, dtype)).reshape(shape), dtype)
+
+    @classmethod
+    def _frombuffer(cls, host: Any, dtype: DType) -> Any:
+        import numpy
+
+        return numpy.frombuffer(host, dtype=cls.dtypes[dtype]) if len(host) else numpy.empty(0, cls.dtypes[dtype])
+
+    def _to_array(self) -> array[Any]:
+        flat = array(self.dtype.typecode)
+        flat.frombytes(self._to_host(self.array).tobytes())
+        return flat
+
+    @classmethod
+    def _full(cls: type[A], shape: Shape, value: Scalar, dtype: DType) -> A:
+        return cls.wrap(cls.xp.full(shape, value, cls.dtypes[dtype]), dtype)
+
+    @classmethod
+    def _arange(cls: type[A], start: Scalar, step: Scalar, count: int, dtype: DType) -> A:
+        return cls.wrap((start + cls.xp.arange(count) * step).astype(cls.dtypes[dtype], copy=False), dtype)
+
+    def _cast(self: A, dtype: DType) -> A:
+        if dtype.kind == "i":
+            self._check_fits(dtype)
+        return self.wrap(self.array.astype(self.dtypes[dtype]), dtype)
+
+    def _check_fits(self, dtype: DType) -> None:
+        """Raises as `DType.convert` and `DType.pack` do where elements do not fit an integer dtype."""
+        if self.dtype.kind == "b" or not self.array.size or (self.dtype.itemsize < dtype.itemsize and self.dtype.kind == "i"):
+            return
+        if self.dtype.kind == "f" and not self.xp.isfinite(self.array).all():
+            raise ValueError(f"cannot cast NaN or an infinity to {dtype.name}: it is not a finite number")
+        bound = 2.0 ** (8 * dtype.itemsize - 1)
+        if self.dtype.itemsize * (self.dtype.kind == "i") != dtype.itemsize:
+            low, high = self.array.min(), self.array.max()
+            if float(low) < -bound or float(high) >= bound:
+                raise OverflowError(f"a value does not fit {dtype.name}: the elements lie in [{low}, {high}]")
+
+    def _copy(self: A) -> A:
+        return self.wrap(self.array.copy(order="C"), self.dtype)
+
+    # ---------------------------------------------------------------- layout
+
+    def _reshape(self: A, shape: Shape) -> A:
+        if self.array.flags.c_contiguous or reshape_strides(self.shape, self.stride, shape) is not None:
+            return self._view(self.array.reshape(shape))
+        return self.wrap(self.array.reshape(shape), self.dtype)
+
+    def _permute(self: A, axes: Shape) -> A:
+        return self._view(self.array.transpose(axes))
+
+    def _expand(self: A, shape: Shape) -> A:
+        if shape == self.shape:
+            return self
+        strides = expand_strides(self.shape, self.array.strides, shape)
+        # Not broadcast_to, whose result is read-only: a part of this view that stands in one place may be written to.
+        return self._view(self.xp.lib.stride_tricks.as_strided(self.array, shape, strides))
+
+    def _slice(self: A, index: Index) -> A:
+        return self._view(self.array[(*index, ...)])
+
+    def _assign(self: A, value: A) -> None:
+        self.array[...] = value.array
+
+    @classmethod
+    def _concatenate(cls: type[A], buffers: Sequence[A], axis: int, shape: Shape, dtype: DType) -> A:
+        return cls.wrap(cls.xp.concatenate([buffer.array for buffer in buffers], axis), dtype)
+
+    # ---------------------------------------------------------------- elements
+
+    def _neg(self: A) -> A:
+        return self.wrap(self.xp.negative(self.array), self.dtype)
+
+    def _exp(self: A) -> A:
+        return self.wrap(self.xp.exp(self.array), self.dtype)
+
+    def _log(self: A) -> A:
+        return self.wrap(self.xp.log(self.array), self.dtype)
+
+    def _sqrt(self: A) -> A:
+        return self.wrap(self.xp.sqrt(self.array), self.dtype)
+
+    def _tanh(self: A) -> A:
+        return self.wrap(self.xp.tanh(self.array), self.dtype)
+
+    def _sin(self: A) -> A:
+        return self.wrap(self.xp.sin(self.array), self.dtype)
+
+    def _cos(self: A) -> A:
+        return self.wrap(self.xp.cos(self.array), self.dtype)
+
+    def _add(self: A, other: A) -> A:
+        return self.wrap(self.xp.add(self.array, other.array), self.dtype)
+
+    def _sub(self: A, other: A) -> A:
+        return self.wrap(self.xp.subtract(self.array, other.array), self.dtype)
+
+    def _mul(self: A, other: A) -> A:
+        return self.wrap(self.xp.multiply(self.array, other.array), self.dtype)
+
+    def _div(self: A, other: A) -> A:
+        return self.wrap(self.xp.divide(self.array, other.array), self.dtype)
+
+    def _pow(self: A, other: A) -> A:
+        return self.wrap(self.xp.power(self.array, other.array), self.dtype)
+
+    def _maximum(self: A, other: A) -> A:
+        return self.wrap(self.xp.maximum(self.array, other.array), self.dtype)
+
+    def _equal(self: A, other: A) -> A:
+        return self.wrap(self.xp.equal(self.array, other.array), DType.bool)
+
+    def _less(self: A, other: A) -> A:
+        return self.wrap(self.xp.less(self.array, other.array), DType.bool)
+
+    def _where(self: A, first: A, second: A) -> A:
+        return self.wrap(self.xp.where(self.array, first.array, second.array), first.dtype)
+
+    # ---------------------------------------------------------------- reductions, products, indices
+
+    def _sum(self: A, axes: Shape) -> A:
+        return self.wrap(self.array.sum(axis=axes, keepdims=True), self.dtype)
+
+    def _max(self: A, axes: Shape) -> A:
+        return self.wrap(self.array.max(axis=axes, keepdims=True), self.dtype)
+
+    def _argmax(self: A, axis: int) -> A:
+        return self.wrap(self.array.argmax(axis=axis, keepdims=True), DType.int64)
+
+    def _matmul(self: A, other: A, shape: Shape) -> A:
+        return self.wrap(self.xp.matmul(self.array, other.array), self.dtype)
+
+    def _take(self: A, indices: A) -> A:
+        return self.wrap(self.xp.take(self.array, indices.array, axis=0), self.dtype)
+
+    def _check_indices(self, size: int) -> None:
+        if self.dtype.kind != "i":
+            raise TypeError(f"indices have an integer dtype, not {self.dtype.name}")
+        if self.array.size:
+            low, high = int(self.array.min()), int(self.array.max())
+            if low < 0 or high >= size:
+                raise IndexError(f"index {low if low < 0 else high} is out of range for an axis of size {size}")

@@ -1,0 +1,30 @@
+"""The NumPy backend."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import numpy
+
+from tinygpt_core.dtype import DType
+
+from .array_buffer import ArrayBuffer
+
+
+@final
+class NumpyBuffer(ArrayBuffer):
+    """A Buffer over a `numpy.ndarray`."""
+
+    __slots__ = ()
+
+    backend = "numpy"
+    xp: ClassVar[Any] = numpy
+    dtypes: ClassVar[dict[DType, Any]] = {dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all}
+
+    def _scatter_add(self, indices: NumpyBuffer, values: NumpyBuffer) -> None:
+        numpy.add.at(self.array, indices.array, values.array)
+
+
+# IEEE 754 answers (infinities, NaN) are what the contract asks for, so NumPy's warnings about them are noise.
+for _name in ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_sum", "_matmul", "_cast"):
+    setattr(NumpyBuffer, _name, numpy.errstate(all="ignore")(getattr(ArrayBuffer, _name)))

@@ -1,0 +1,26 @@
+"""The entry point `tinygpt.backends: numpy`. Light: NumPy is imported by `factory` only."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from tinygpt_core.backends import BackendUnavailable
+
+description = "NumPy: BLAS products and fused kernels on the CPU"
+
+
+def probe() -> str:
+    """Returns why the backend cannot run here, or ""."""
+    return "" if find_spec("numpy") else "NumPy is not installed: pip install numpy"
+
+
+def factory(device: str) -> Any:
+    """Returns the Buffer class; raises BackendUnavailable where NumPy cannot be imported."""
+    if device:
+        raise ValueError(f"the numpy backend has no devices, so 'numpy:{device}' means nothing: use 'numpy'")
+    try:
+        return import_module("tinygpt_accel.numpy_backend").NumpyBuffer
+    except ImportError as problem:
+        raise BackendUnavailable(f"NumPy cannot be imported ({problem}): pip install numpy") from problem
