@@ -5,13 +5,17 @@ An ndarray *is* a strided array, so no second account of strides is kept: views 
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from tinygpt_core.buffer.base import Buffer, Scalar
 from tinygpt_core.dtype import DType
+from tinygpt_core.random import Key
 from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
+
+from . import philox
 
 A = TypeVar("A", bound="ArrayBuffer")
 
@@ -219,6 +223,32 @@ class ArrayBuffer(Buffer):
 
     def _take(self: A, indices: A) -> A:
         return self.wrap(self.xp.take(self.array, indices.array, axis=0), self.dtype)
+
+    # ---------------------------------------------------------------- random numbers
+
+    @classmethod
+    def _random_uniform(cls: type[A], key: Key, shape: Shape, dtype: DType, low: float, high: float) -> A:
+        double, width = dtype is DType.float64, high - low
+        return cls._drawn(key, shape, dtype, 2 if double else 1, lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double))
+
+    @classmethod
+    def _random_normal(cls: type[A], key: Key, shape: Shape, dtype: DType, mean: float, std: float) -> A:
+        return cls._drawn(key, shape, dtype, 1, lambda part, count: mean + std * philox.normals(cls.xp, part, count))
+
+    @classmethod
+    def _drawn(cls: type[A], key: Key, shape: Shape, dtype: DType, words: int, draw: Callable[[Key, int], Any]) -> A:
+        """Fills an array chunk by chunk; `words` is how many words of the stream a number takes."""
+        flat = cls.xp.empty(math.prod(shape), cls.dtypes[dtype])
+        for start in range(0, flat.size, philox.CHUNK):
+            part = flat[start : start + philox.CHUNK]
+            part[...] = draw(key._replace(block=key.block + start * words // 4), part.size)
+        return cls.wrap(flat.reshape(shape), dtype)
+
+    def _sum_of_squares(self) -> float:
+        flat, step = self.array.reshape(-1), 1 << 16
+        parts = (flat[start : start + step] for start in range(0, flat.size, step))
+        total = sum(float(self.xp.dot(part, part)) for part in parts) if self.dtype.kind == "f" else 0.0
+        return total if 1e-20 < total < math.inf else super()._sum_of_squares()  # where squares leave float32's range, in doubles
 
     def _check_indices(self, size: int) -> None:
         if self.dtype.kind != "i":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -20,7 +21,9 @@ def factory(device: str) -> Any:
     """Returns the Buffer class; raises BackendUnavailable where NumPy cannot be imported."""
     if device:
         raise ValueError(f"the numpy backend has no devices, so 'numpy:{device}' means nothing: use 'numpy'")
+    # OpenBLAS's threads spin for tens of milliseconds after a product, on the core that the next elementwise step wants: 2^16 cycles will do.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
-        return import_module("tinygpt_accel.numpy_backend").NumpyBuffer
+        return import_module("tinygpt_accel.numpy_kernels").NumpyBuffer
     except ImportError as problem:
         raise BackendUnavailable(f"NumPy cannot be imported ({problem}): pip install numpy") from problem

@@ -282,11 +282,7 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
         raise ValueError(f"max_norm must be positive, but got {max_norm}")
     tensors = [p for _, p in parameters.named_parameters()] if isinstance(parameters, Module) else parameters
     unique = {id(tensor): (tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None}.values()
-    total = 0.0
-    for _, grad in unique:
-        doubles = grad.cast(DType.float64)
-        total += (doubles * doubles).sum().item()
-    norm = math.sqrt(total)
+    norm = math.sqrt(sum(grad._sum_of_squares() for _, grad in unique))
     if max_norm < norm < math.inf:
         for tensor, grad in unique:
             tensor.grad = Tensor(grad * (max_norm / norm))

@@ -14,7 +14,7 @@ Hooks a backend MUST provide:
     by index        _take _scatter_add
 
 Hooks it MAY override, because a default stands here:
-    _erf _check_indices _random_uniform _random_normal
+    _erf _check_indices _random_uniform _random_normal _sum_of_squares
 """
 
 from __future__ import annotations
@@ -588,6 +588,10 @@ class Buffer:
 
     def _erf(self: B) -> B:
         return self._from_array(self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype)
+
+    def _sum_of_squares(self) -> Real:
+        doubles = self._as(DType.float64)
+        return (doubles * doubles).sum().item()
 
     @classmethod
     def _random_uniform(cls: type[B], key: random.Key, shape: Shape, dtype: DType, low: Real, high: Real) -> B:

@@ -1,0 +1,112 @@
+"""Two threads for long elementwise chains: NumPy releases the interpreter's lock inside each call, BLAS has threads of its own.
+
+A chain of NumPy calls over a large array is bound by one core, and each call by memory. So a fused kernel walks over blocks that stay
+in the cache, and the blocks are shared out among the cores. How many threads there are never changes a result: every block is computed
+as it would be alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from queue import SimpleQueue
+from typing import Any
+
+import numpy
+
+VARIABLE = "TINYGPT_THREADS"
+BLOCK = 1 << 16  # elements of a block: 256 KB of float32, of which a few fit a core's second-level cache
+
+Work = Callable[[int, int], None]
+_queues: list[SimpleQueue[Any]] = []
+_local = threading.local()
+
+
+def thread_count() -> int:
+    """Returns how many threads share out work: $TINYGPT_THREADS, else the cores this process may use, at most 8."""
+    return _count
+
+
+def _thread_count() -> int:
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted and not (wanted.isdecimal() and 1 <= int(wanted) <= 256):
+        raise ValueError(f"${VARIABLE} is a number of threads from 1 to 256, not {wanted!r}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(wanted) if wanted else min(cores, 8)
+
+
+_count = _thread_count()
+
+
+def share_out(work: Work, count: int, grain: int = 1) -> None:
+    """Calls `work(start, stop)` for ranges that make up range(count), on several threads where each gets at least `grain`.
+
+    Args:
+        work: must not depend on how the range is cut.
+        count: how much there is to do.
+        grain: the least that is worth waking a thread for, which takes about 20 microseconds.
+    """
+    parts = min(_count, count // max(grain, 1))
+    if parts < 2:
+        work(0, count)
+        return
+    ends = [count * i // parts for i in range(parts + 1)]
+    while len(_queues) < parts - 1:
+        _queues.append(_start_thread())
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    for i in range(1, parts):
+        _queues[i - 1].put((work, ends[i], ends[i + 1], done))
+    try:
+        work(0, ends[1])
+    finally:
+        problems = [done.get() for _ in range(1, parts)]
+    for problem in problems:
+        if problem is not None:
+            raise problem
+
+
+def _start_thread() -> SimpleQueue[Any]:
+    inbox: SimpleQueue[Any] = SimpleQueue()
+
+    def loop() -> None:
+        numpy.seterr(all="ignore")  # a thread has its own settings
+        while True:
+            work, start, stop, done = inbox.get()
+            try:
+                work(start, stop)
+            except BaseException as problem:
+                done.put(problem)
+            else:
+                done.put(None)
+            del work, done  # what the closure holds must not live until the next call
+
+    threading.Thread(target=loop, name="tinygpt-accel", daemon=True).start()
+    return inbox
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork, so the child starts its own
+    os.register_at_fork(after_in_child=_queues.clear)
+
+
+def workspace(slot: int, size: int, dtype: Any) -> Any:
+    """Returns a flat array of `size` elements to scribble on, the same memory for a slot on each call of a thread."""
+    spaces: dict[Any, Any] = _local.__dict__
+    found = spaces.get((slot, dtype))
+    if found is None or found.size < size:
+        found = spaces[slot, dtype] = numpy.empty(size, dtype)
+    return found[:size]
+
+
+def single_threaded_blas() -> AbstractContextManager[Any]:
+    """Returns a context in which BLAS keeps to the calling thread: for many small products on threads of our own."""
+    return _controller.limit(limits=1, user_api="blas") if _controller and _count > 1 else nullcontext()
+
+
+try:
+    from threadpoolctl import ThreadpoolController
+
+    _controller = ThreadpoolController()
+except ImportError:  # then small products may wake BLAS's threads, which costs time and nothing else
+    _controller = None
