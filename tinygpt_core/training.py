@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from . import backends, checkpoint, corpora, dataset, random, schedules, tokenizer
+from . import backends, checkpoint, corpora, dataset, encoders, random, schedules, tokenizer
 from .buffer import Buffer
 from .dtype import DType
 from .losses import CrossEntropyLoss
@@ -229,10 +229,11 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         trained_tokenizer = _train_tokenizer(config, texts, boundaries=corpus.documents is not None)
     boundary = trained_tokenizer.special_tokens.get(BOUNDARY, -1)
     counts: Counter[int] = Counter()
+    encode = encoders.ordinary_encoder(trained_tokenizer)
 
     def encoded() -> Iterator[array[int]]:
         for text in texts:
-            ids = array("I", trained_tokenizer.encode(text, allowed_special="none"))
+            ids = array("I", encode(text))
             counts.update(ids)
             yield ids
 
