@@ -30,7 +30,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("10 command line", ["cli.py", "__main__.py", "__init__.py"]),
 ]
 # Added since: breadth (issue 5). Rooms that the core does without, counted apart from it.
-BREADTH = ["encoders.py", "merging.py", "pretokenize.py", "vocabularies.py"]
+BREADTH = ["encoders.py", "folders.py", "id_check.py", "merging.py", "pretokenize.py", "token_folders.py", "vocabularies.py"]
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 
 

@@ -48,7 +48,7 @@ def test_ids_are_those_of_gpt2() -> None:
     encode = tiktoken_encoder(tokenizer)
     everything = "".join(f"a{chr(code)}1 {chr(code)}" for code in range(0, sys.maxunicode + 1, 11))
     source = Path(__file__).read_text(encoding="utf-8")
-    for text in (everything, source, " " * 2_000_000 + "x", "\ud800 half", "<|endoftext|>"):
+    for text in (everything, source, " " * 1_000_000 + "x", "\ud800 half", "<|endoftext|>"):
         assert encode(text) == tokenizer.encode(text, "none")
 
 

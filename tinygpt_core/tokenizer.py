@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from .files import Path, write_durably
 from .merging import Pair, merge_lowest
 from .pretokenize import RegexPatterns, TokenizerError, compile_pattern
-from .vocabularies import read_gpt2, read_ranks
+from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
 
 FORMAT = "tinygpt tokenizer"
 FORMAT_VERSION = 2  # of a file that lists its tokens; one that lists merges alone is of version 1
@@ -334,23 +334,14 @@ class BPETokenizer(Tokenizer):
         return cls._of_tokens(pattern, read_ranks(rank_file, specials.values()), None, specials)
 
     @classmethod
-    def _of_tokens(
-        cls, pattern: str, tokens: Sequence[bytes | None], merges: Iterable[Pair] | None, specials: Mapping[str, int]
-    ) -> BPETokenizer:
-        """A tokenizer of given tokens; one of None is a hole. Of pairs in the order of their ids, or of all whose bytes are a token."""
+    def _of_tokens(cls, pattern: str, tokens: Vocabulary, merges: list[Pair] | None, specials: Mapping[str, int]) -> BPETokenizer:
+        """A tokenizer of a checked vocabulary, with its merges in the order of their ids, or (None) all pairs whose bytes are a token."""
         tokenizer = cls(pattern)
-        ids = {token: idx for idx, token in enumerate(tokens) if token}
-        if len(ids) + tokens.count(None) != len(tokens) or not all(bytes([byte]) in ids for byte in range(256)):
-            raise TokenizerError("a vocabulary has all 256 bytes, and no token twice")
-        tokenizer.vocab = {idx: token for token, idx in ids.items()}
+        ids = {token: idx for idx, token in enumerate(tokens) if token is not None}
+        vocab = tokenizer.vocab = {idx: token for token, idx in ids.items()}
         tokenizer._bytes = [ids[bytes([byte])] for byte in range(256)]
-        if merges is None:
-            tokenizer._ids = ids
-        else:
-            vocab = tokenizer.vocab
-            tokenizer.merges = {(a, b): ids[vocab[a] + vocab[b]] for a, b in merges}
-            if any(first > second for first, second in pairwise(tokenizer.merges.values())):
-                raise TokenizerError("the ids of a vocabulary are in the order of its merges")
+        tokenizer._ids = ids if merges is None else None
+        tokenizer.merges = {(a, b): ids[vocab[a] + vocab[b]] for a, b in merges or ()}
         tokenizer.register_special_tokens(specials)
         return tokenizer
 
@@ -518,25 +509,13 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> BPETokenizer:
-        merges, tokens = value.get("merges"), value.get("tokens")
+        tokens, merges = parse_fields(value)
         pattern: str = value.get("pattern")  # type: ignore[assignment]
-        pairs: list[Pair] | None = None
-        if merges is not None or tokens is None:
-            if not isinstance(merges, list) or not all(
-                isinstance(pair, list) and len(pair) == 2 and all(type(part) is int for part in pair) for pair in merges
-            ):
-                raise TokenizerError("'merges' is a list of pairs of ids")
-            pairs = [(a, b) for a, b in merges]
-        if tokens is None:
-            tokenizer = cls(pattern)
-            tokenizer._set_merges(pairs or [])
-            return tokenizer
-        if not isinstance(tokens, list) or not all(token is None or isinstance(token, str) for token in tokens):
-            raise TokenizerError("'tokens' is a list of strings, one character a byte, with null where there is none")
-        try:
-            return cls._of_tokens(pattern, [None if token is None else token.encode("latin-1") for token in tokens], pairs, {})
-        except KeyError as problem:
-            raise TokenizerError(f"'merges' makes {problem.args[0]!r}, which is no token or the id of none") from None
+        if tokens is not None:
+            return cls._of_tokens(pattern, tokens, merges, {})
+        tokenizer = cls(pattern)
+        tokenizer._set_merges(merges or [])
+        return tokenizer
 
 
 def _stands_at(word: Sequence[int], offset: int, pair: Pair, size: Mapping[int, int]) -> bool:

@@ -152,6 +152,38 @@ def read_ranks(path: Path, reserved: Collection[int]) -> Vocabulary:
     return tokens
 
 
+def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] | None]:
+    """Returns the tokens (None: those that the merges make) and the merges (None: all that make tokens) in the fields of our own file.
+
+    Raises:
+        TokenizerError: they are no lists of tokens and pairs, or a merge is not of tokens, makes none or is out of order.
+    """
+    tokens, merges = fields.get("tokens"), fields.get("merges")
+    pairs: list[Pair] | None = None
+    if merges is not None or tokens is None:
+        if not isinstance(merges, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(type(part) is int for part in pair) for pair in merges
+        ):
+            raise TokenizerError("'merges' is a list of pairs of ids")
+        pairs = [(a, b) for a, b in merges]
+    if tokens is None:
+        return None, pairs
+    if not isinstance(tokens, list) or not all(
+        token is None or (isinstance(token, str) and max(token, default="") <= "ÿ") for token in tokens
+    ):
+        raise TokenizerError("'tokens' is a list of strings, one character a byte, with null where there is none")
+    ids = {token: idx for idx, token in enumerate(tokens) if token}
+    if len(ids) + tokens.count(None) != len(tokens) or not all(chr(byte) in ids for byte in range(256)):
+        raise TokenizerError("'tokens' has all 256 bytes, and none twice")
+    made = [-1]
+    for a, b in pairs or ():
+        parts = [tokens[idx] or "" if 0 <= idx < len(tokens) else "" for idx in (a, b)]
+        made.append(ids.get("".join(parts), -1))
+        if not all(parts) or made[-1] < made[-2]:
+            raise TokenizerError(f"the merge of {a} and {b} is not of two tokens, makes none, or one with a lower id than the merge before")
+    return [None if token is None else token.encode("latin-1") for token in tokens], pairs
+
+
 def _read(path: Path) -> str:
     name = os.fspath(path)
     with open(path, "rb") as file:
