@@ -29,11 +29,11 @@ LONGEST_SPACE = 100_000  # tiktoken 0.14 ends the process's thread with a panic 
 
 def tiktoken_encoder(tokenizer: Any) -> Callable[[str], list[int]] | None:
     """Returns a function from ordinary text to ids, or None where tiktoken is missing or its ids might differ."""
-    if not isinstance(tokenizer, BPETokenizer) or tokenizer.pattern not in PATTERNS or not _agrees(tokenizer):
-        return None
     try:
         import tiktoken
     except ImportError:
+        return None
+    if not isinstance(tokenizer, BPETokenizer) or tokenizer.pattern not in PATTERNS or not _agrees(tokenizer):
         return None
     ranks = {token: idx for idx, token in tokenizer.vocab.items()}
     encoding = tiktoken.Encoding("tinygpt", pat_str=spell_out(tokenizer.pattern), mergeable_ranks=ranks, special_tokens={})
