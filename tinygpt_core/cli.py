@@ -45,7 +45,7 @@ SETTINGS: tuple[tuple[str, str, type, str], ...] = (
     ("warmup_steps", "--warmup-steps", int, "steps over which the learning rate rises from 0"),
     ("weight_decay", "--weight-decay", float, "AdamW's decay of matrices"),
     ("gradient_clip", "--gradient-clip", float, "largest norm of the gradient"),
-    ("tokenizer", "--tokenizer", str, "'characters' or 'bpe'"),
+    ("tokenizer", "--tokenizer", str, "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt"),
     ("vocab_size", "--vocab-size", int, "tokens of a bpe tokenizer"),
     ("seed", "--seed", int, "of everything random"),
     ("eval_every", "--eval-every", int, "steps between validations, 0 for none"),
@@ -136,8 +136,12 @@ def build_parser() -> argparse.ArgumentParser:
     train.epilog = f"presets (options override them):\n{presets}"
     train.set_defaults(command=run_train)
     option = train.add_argument
-    option("corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)} (default: the preset's)")
-    option("--data", metavar="FILE", help="a text file to train on (default: what the corpus stands for)")
+    option(
+        "corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)"
+    )
+    option(
+        "--data", metavar="FILE", help="a text file to train on, or a folder of texts or of train.bin (default: what the corpus stands for)"
+    )
     option("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
     default, metavars = TrainingConfig(), {int: "N", float: "X", str: "KIND"}
     for field, name, kind, text in SETTINGS:
@@ -210,9 +214,11 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
     """The settings of a new run: those of the preset, overridden by the options."""
     from dataclasses import replace
 
-    from . import backends
+    from . import backends, corpora
     from .training import PRESETS
 
+    if not arguments.data and arguments.corpus not in corpora.CORPORA and os.path.exists(arguments.corpus or ""):
+        arguments.data, arguments.corpus = arguments.corpus, None
     by_default = "text" if arguments.data and not arguments.corpus else arguments.corpus or "identifiers"
     preset = arguments.preset or (by_default if by_default in PRESETS else "identifiers")
     if preset not in PRESETS:
@@ -224,6 +230,8 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
         changes["corpus"] = "text"
     if arguments.data:
         changes["data_file"] = os.path.abspath(arguments.data)
+    if changes.get("tokenizer") not in (None, "characters", "bpe"):
+        changes["tokenizer"] = os.path.abspath(changes["tokenizer"])
     if "learning_rate" in changes:  # the preset's minimum may lie above it
         changes.setdefault("minimum_learning_rate", changes["learning_rate"] / 10)
     changes["backend"] = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or "python"

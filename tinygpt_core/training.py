@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from . import backends, checkpoint, corpora, dataset, random, schedules, tokenizer
+from . import backends, checkpoint, corpora, dataset, encoders, random, schedules, token_folders, tokenizer
 from .buffer import Buffer
 from .dtype import DType
 from .losses import CrossEntropyLoss
@@ -45,7 +45,7 @@ class TrainingConfig:
     backend: str = "python"
     seed: int = 1337
 
-    tokenizer: str = "characters"  # or "bpe"
+    tokenizer: str = "characters"  # or "bpe", or the absolute path of a tokenizer, see token_folders.find_tokenizer
     vocab_size: int = 512  # of a bpe tokenizer; characters are counted
 
     context_length: int = 32
@@ -83,8 +83,8 @@ class TrainingConfig:
             low, high, text = _RANGES.get(field.name, (None, None, ""))
             if text and not low <= value <= high:
                 raise ValueError(f"{field.name} must be {text}, not {value}")
-        if self.tokenizer not in ("characters", "bpe"):
-            raise ValueError(f"tokenizer must be 'characters' or 'bpe', not {self.tokenizer!r}")
+        if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
+            raise ValueError(f"tokenizer must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r}")
         self.model_config(vocab_size=1)  # whose own checks speak of the rest
 
     def model_config(self, vocab_size: int) -> GPTConfig:
@@ -215,24 +215,23 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
     """
     import hashlib
 
+    if token_folders.is_token_folder(config.data_file):
+        return _token_data(config, trained_tokenizer, sha256)
     corpus = corpora.load_corpus(config.corpus, config.data_file)
     texts = [corpus.text or ""] if corpus.documents is None else corpus.documents
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    if sha256 not in (None, digest.hexdigest()):
-        raise ValueError(
-            f"the corpus {config.corpus!r} is not the text that the run began with (another file, or another version of Python?): "
-            "resume with the same one, or begin a new run"
-        )
+    _require_same(config, sha256, digest.hexdigest())
     if trained_tokenizer is None:
         trained_tokenizer = _train_tokenizer(config, texts, boundaries=corpus.documents is not None)
     boundary = trained_tokenizer.special_tokens.get(BOUNDARY, -1)
     counts: Counter[int] = Counter()
+    encode = encoders.ordinary_encoder(trained_tokenizer)
 
     def encoded() -> Iterator[array[int]]:
         for text in texts:
-            ids = array("I", trained_tokenizer.encode(text, allowed_special="none"))
+            ids = array("I", encode(text))
             counts.update(ids)
             yield ids
 
@@ -260,15 +259,33 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
     )  # fmt: skip
 
 
+def _require_same(config: TrainingConfig, expected: str | None, found: str) -> None:
+    if expected not in (None, found):
+        raise ValueError(
+            f"the corpus {config.corpus!r} is not the text that the run began with (another file, or another version of Python?): "
+            "resume with the same one, or begin a new run"
+        )
+
+
+def _token_data(config: TrainingConfig, trained_tokenizer: Any, sha256: str | None) -> Data:
+    """What `prepare_data` does with a folder of token ids: they are one stream, which stays in its files."""
+    folder = token_folders.open_token_folder(config.data_file or "", trained_tokenizer or config.tokenizer)
+    _require_same(config, sha256, folder.sha256)
+    fields = folder.fields(config, random.Generator(config.seed, stream=DATA_STREAM))
+    return Data(is_documents=False, documents=frozenset(), unigram_entropy=unigram_entropy(folder.counts()), **fields)
+
+
 def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool) -> tokenizer.Tokenizer:
     trained: tokenizer.Tokenizer
     if config.tokenizer == "characters":
         trained = tokenizer.CharTokenizer.train("".join(texts))
+    elif config.tokenizer != "bpe":
+        trained = token_folders.find_tokenizer(config.tokenizer)
     else:
         trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
         trained.train("\n".join(texts), config.vocab_size - boundaries)
-    if boundaries:  # one long text has none, and a token that never occurs would still be sampled now and then
-        trained.register_special_tokens({BOUNDARY: trained.vocab_size})
+    if boundaries and BOUNDARY not in trained.special_tokens:  # in one long text it never occurs, but would be sampled now and then
+        trained.register_special_tokens({**trained.special_tokens, BOUNDARY: trained.vocab_size})
     return trained
 
 
