@@ -153,6 +153,9 @@ class ArrayBuffer(Buffer):
     def _assign(self: A, value: A) -> None:
         self.array[...] = value.array
 
+    def _accumulate(self: A, value: A) -> None:
+        self.xp.add(self.array, value.array, out=self.array)
+
     @classmethod
     def _concatenate(cls: type[A], buffers: Sequence[A], axis: int, shape: Shape, dtype: DType) -> A:
         return cls.wrap(cls.xp.concatenate([buffer.array for buffer in buffers], axis), dtype)

@@ -65,8 +65,7 @@ class PartialGradient:
             total = type(self.values)._full(self.shape, 0, self.values.dtype)
             total[self.index] = self.values
         else:
-            view = total[self.index]
-            view.assign(view + self.values)
+            total[self.index]._accumulate(self.values)
         return total
 
 

@@ -14,7 +14,7 @@ Hooks a backend MUST provide:
     by index        _take _scatter_add
 
 Hooks it MAY override, because a default stands here:
-    _erf _check_indices _random_uniform _random_normal _sum_of_squares
+    _erf _check_indices _random_uniform _random_normal _sum_of_squares _accumulate
 """
 
 from __future__ import annotations
@@ -588,6 +588,9 @@ class Buffer:
 
     def _erf(self: B) -> B:
         return self._from_array(self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype)
+
+    def _accumulate(self: B, value: B) -> None:
+        self._assign(self._add(value))
 
     def _sum_of_squares(self) -> Real:
         doubles = self._as(DType.float64)
