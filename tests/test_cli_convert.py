@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 from tinygpt_core import Buffer, Tensor, random
 from tinygpt_core.cli import main
 from tinygpt_core.cli_convert import _measure
-from tinygpt_core.formats import load_pretrained, save_pretrained
+from tinygpt_core.formats import find_tokenizer, load_pretrained, save_pretrained
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.serialization import save_safetensors
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
+GPT2_FILES = ROOT.parent / "shared" / "data" / "gpt2"
+TINYGPT: dict[str, Any] = {"activation": "relu", "final_activation": True, "attention_bias": False, "tied_head": False}
 CONFIG = GPTConfig(5, 6, 1, 2, 4)
 
 
@@ -61,7 +64,7 @@ def test_from_a_run_to_each_format_and_back(kind: str, tmp_path: Path, capsys: p
     fields: dict[str, Any] = {
         "gpt2": {"tied_head": False},
         "llama": {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu", "bias": False, "num_key_value_heads": 1},
-        "tinygpt": {"activation": "relu", "final_activation": True, "attention_bias": False, "tied_head": False},
+        "tinygpt": TINYGPT,
     }
     tokenizer = BPETokenizer()
     tokenizer.train("the theme of the thesis", 258)
@@ -78,7 +81,7 @@ def test_from_a_run_to_each_format_and_back(kind: str, tmp_path: Path, capsys: p
 
 
 def test_tinygpt_files_need_their_heads_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = GPT(GPTConfig(5, 6, 1, 2, 4, activation="relu", final_activation=True, attention_bias=False, tied_head=False))
+    model = GPT(GPTConfig(5, 6, 1, 2, 4, **TINYGPT))
     save_pretrained(model, tmp_path / "theirs", "tinygpt")
     (tmp_path / "theirs" / "config.json").unlink()
     source = tmp_path / "theirs" / "gpt_model.json"
@@ -89,10 +92,30 @@ def test_tinygpt_files_need_their_heads_said(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_gpt2s_own_tokenizer_files_travel_along(gpt2: Path, tmp_path: Path) -> None:
-    (gpt2 / "vocab.json").write_text("{}")
+    (gpt2 / "vocab.json").write_text("{}")  # which nobody reads: the run's own `tokenizer` goes first
     (gpt2 / "merges.txt").write_text("#version\n")
     assert main(["convert", str(gpt2), str(tmp_path / "out"), "--to", "gpt2"]) == 0
     assert (tmp_path / "out" / "vocab.json").read_text() == "{}" and (tmp_path / "out" / "merges.txt").read_text() == "#version\n"
+
+
+def test_gpt2s_real_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint with GPT-2's vocabulary becomes a run that samples text, on nothing but its own files."""
+    if not GPT2_FILES.is_dir():
+        pytest.skip(f"GPT-2's vocab.json and merges.txt are not in {GPT2_FILES}")
+    if not hasattr(BPETokenizer, "from_gpt2"):
+        pytest.skip("this tinygpt does not read GPT-2's tokenizer")
+    save_pretrained(GPT(GPTConfig(50257, 4, 1, 1, 2)), tmp_path / "gpt2", "gpt2")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copyfile(GPT2_FILES / name, tmp_path / "gpt2" / name)
+    assert main(["convert", str(tmp_path / "gpt2"), str(tmp_path / "run")]) == 0
+    assert find_tokenizer(tmp_path / "run").encode("Hello world!") == [15496, 995, 0]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == {"is_documents": True, "opening": ""}
+    assert main(["generate", str(tmp_path / "run"), "--prompt", "Hello", "--tokens", "3"]) == 0
+    assert "Hello" in capsys.readouterr().out
+    for kind in ("gpt2", "tinygpt"):
+        model = load_pretrained(tmp_path / "gpt2") if kind == "gpt2" else GPT(GPTConfig(50257, 4, 1, 1, 2, **TINYGPT))
+        save_pretrained(model, tmp_path / kind / "out", kind, find_tokenizer(tmp_path / "run"))
+        assert find_tokenizer(tmp_path / kind / "out").encode("Hello world!") == [15496, 995, 0]
 
 
 def test_refused_conversions(gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from . import backends, checkpoint
@@ -42,7 +43,7 @@ from .serialization import (
     write_json,
 )
 from .tensor import Tensor, uninitialized
-from .tokenizer import BPETokenizer, Tokenizer, load_tokenizer, save_tokenizer
+from .tokenizer import BPETokenizer, Tokenizer, TokenizerError, load_tokenizer, save_tokenizer
 from .training import BOUNDARY, load_model
 
 FORMATS = ("native", "gpt2", "llama", "tinygpt")
@@ -526,10 +527,13 @@ def save_pretrained(
     else:
         save_safetensors(os.path.join(path, MODEL), tensors, {"format": "pt"})
     write_json(os.path.join(path, CONFIG), table.write_config(config))
-    if isinstance(tokenizer, BPETokenizer) and format == "tinygpt":
-        tokenizer.save(os.path.join(path, checkpoint.TOKENIZER))
-    elif tokenizer is not None:
-        save_tokenizer(tokenizer, os.path.join(path, checkpoint.TOKENIZER))
+    beside = os.path.join(path, checkpoint.TOKENIZER)
+    if format == "tinygpt" and isinstance(tokenizer, BPETokenizer):
+        with suppress(TokenizerError):  # a vocabulary that TinyGPT's file cannot hold is kept in ours
+            tokenizer.save(beside)
+            return
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, beside)
 
 
 def refuse_existing(path: str) -> None:
