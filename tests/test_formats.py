@@ -527,6 +527,23 @@ def test_a_llama_that_does_not_fit(changes: dict[str, Any], message: str, llama:
         load_pretrained(llama)
 
 
+JUNK = [None, True, False, 0, -1, 1, 2, 1.5, "x", "", [], [1], {}, {"rope_theta": "x"}, 10**30, float("nan"), float("inf")]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["gpt2", "llama"]), st.data())
+def test_whatever_a_config_says_is_loaded_or_refused(gpt2: Path, llama: Path, kind: str, data: st.DataObject) -> None:
+    path, config = (gpt2, GPT2) if kind == "gpt2" else (llama, LLAMA | {"rope_parameters": {}, "rope_scaling": None, "head_dim": 4})
+    names = data.draw(st.lists(st.sampled_from([*config, "n_inner", "resid_pdrop"]), min_size=1, max_size=3))
+    (path / "config.json").write_text(json.dumps(config | {name: data.draw(st.sampled_from(JUNK)) for name in names}))
+    try:
+        model = load_pretrained(path)
+    except FormatError as problem:
+        assert str(path) in str(problem) and len(str(problem)) < 2000
+    else:
+        assert model.num_parameters() == sum(e.numel for n, e in load_safetensors(path / "model.safetensors").items())
+
+
 def test_tensors_that_do_not_fit(gpt2: Path, rng: Any) -> None:
     tensors = gpt2_tensors(rng, GPT2)
     write_safetensors(gpt2 / "model.safetensors", tensors | {"transformer.wte.weight": tensors["wte.weight"]})
