@@ -565,6 +565,20 @@ def test_tensors_that_do_not_fit(gpt2: Path, rng: Any) -> None:
         load_pretrained(gpt2)
 
 
+def test_messages_stay_short(gpt2: Path, rng: Any) -> None:
+    """Whatever a file holds, what is said of it can be read."""
+    tensors = gpt2_tensors(rng, GPT2)
+    write_safetensors(gpt2 / "model.safetensors", tensors | {f"{number}{'x' * 100_000}": np.ones(1) for number in range(9)})
+    with pytest.raises(FormatError, match=r"9 tensors have no place .* and 4 more") as caught:
+        load_pretrained(gpt2)
+    assert len(str(caught.value)) < 2000
+    for changes in ({"model_type": "x" * 10**6}, {"activation_function": ["x"] * 10**5}, {"scale_attn_weights": "x" * 10**6}):
+        (gpt2 / "config.json").write_text(json.dumps(GPT2 | changes))
+        with pytest.raises(FormatError) as caught:
+            load_pretrained(gpt2)
+        assert len(str(caught.value)) < 2000
+
+
 def test_places_that_hold_no_checkpoint(tmp_path: Path, gpt2: Path) -> None:
     cases = {
         tmp_path / "nothing": "there is no file or directory",

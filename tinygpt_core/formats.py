@@ -9,6 +9,10 @@ saving, and what to say of a file that does not fit.
     tinygpt  gpt_model.json, config.json        TinyGPT's save_weights (whose files do not tell num_heads; config.json is our addition)
     native   what `tinygpt train` writes        see checkpoint.py
 
+TinyGPT divides attention scores by sqrt(embedding_dim) rather than by sqrt(head_dim), and puts a ReLU after an MLP's last layer, too. So
+that its weights mean here what they mean there, the first goes into the query weights (and out again when they are saved: to the bit
+where the number of heads is a power of 4), and the second is `final_activation` in the config.
+
 Files are hostile: names, shapes and dtypes are compared with what the config asks for before a tensor is read or memory is taken.
 Weights in safetensors files are memory-mapped where they lie as the backend wants them: copy-on-write, so training on changes no file.
 
@@ -76,18 +80,24 @@ _HF_LEAVES = {"weights": "weight", "bias": "bias", "embeddings": "weight"}
 _GPT2_ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
 
 
+def _short(value: Any) -> str:
+    """The beginning of what a file says, for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
+
+
 def _expect(values: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raises ValueError where a setting has a value that our GPT has no counterpart for."""
     for name, value in expected.items():
         if values.get(name, value) != value:
-            raise ValueError(f"{name} is {values[name]!r}; this GPT is built for {value!r}")
+            raise ValueError(f"{name} is {_short(values[name])}; this GPT is built for {value!r}")
 
 
 def _gpt2_config(values: Mapping[str, Any]) -> GPTConfig:
     _expect(values, {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False})
     activation = values.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in _GPT2_ACTIVATIONS:
-        raise ValueError(f"activation_function is {activation!r}; known are {', '.join(_GPT2_ACTIVATIONS)}")
+        raise ValueError(f"activation_function is {_short(activation)}; known are {', '.join(_GPT2_ACTIVATIONS)}")
     return GPTConfig(
         vocab_size=values["vocab_size"], context_length=values.get("n_positions", values.get("n_ctx")), num_layers=values["n_layer"],
         num_heads=values["n_head"], embedding_dim=values["n_embd"], hidden_dim=values.get("n_inner"),
@@ -111,7 +121,7 @@ def _llama_config(values: Mapping[str, Any]) -> GPTConfig:
     _expect(values, {"hidden_act": "silu", "rope_scaling": None, "pretraining_tp": 1, "sliding_window": None})
     rope = values.get("rope_parameters") or {}  # transformers 5; before that, rope_theta stood by itself
     if not isinstance(rope, Mapping) or rope.get("rope_type", "default") != "default":
-        raise ValueError(f"rope_parameters is {rope!r}; this GPT is built for the rope_type 'default'")
+        raise ValueError(f"rope_parameters is {_short(rope)}; this GPT is built for the rope_type 'default'")
     config = GPTConfig(
         vocab_size=values["vocab_size"], context_length=values["max_position_embeddings"], num_layers=values["num_hidden_layers"],
         num_heads=values["num_attention_heads"], embedding_dim=values["hidden_size"], hidden_dim=values["intermediate_size"],
@@ -121,7 +131,9 @@ def _llama_config(values: Mapping[str, Any]) -> GPTConfig:
         rotary_base=rope.get("rope_theta", values.get("rope_theta", 10000.0)),
     )  # fmt: skip
     if values.get("head_dim") not in (None, config.head_dim):
-        raise ValueError(f"head_dim is {values['head_dim']!r}; this GPT is built for hidden_size / num_attention_heads = {config.head_dim}")
+        raise ValueError(
+            f"head_dim is {_short(values['head_dim'])}; this GPT is built for hidden_size / num_attention_heads = {config.head_dim}"
+        )
     return config
 
 
@@ -256,7 +268,7 @@ class Tensors:
             header = self.headers[path] = read_safetensors_header(path)
             if twice := self._files.keys() & header.entries.keys():
                 name = min(twice)
-                raise FormatError(f"tensor {name!r} stands in two files, {self._files[name]} and {path}")
+                raise FormatError(f"tensor {_short(name)} stands in two files, {self._files[name]} and {path}")
             self.entries |= header.entries
             self._files |= dict.fromkeys(header.entries, path)
 
@@ -319,7 +331,7 @@ def find_source(path: Path) -> Source:
         raise FormatError(f"{directory} has no {CONFIG}, which tells how the weights are to be read")
     found = config.get("model_type")
     if not isinstance(found, str) or found not in _TABLES:
-        raise FormatError(f"{inside(CONFIG)}: model_type is {found!r}; those that can be read are {', '.join(_TABLES)}")
+        raise FormatError(f"{inside(CONFIG)}: model_type is {_short(found)}; those that can be read are {', '.join(_TABLES)}")
     if found == "tinygpt":
         return Source(found, directory, [inside(TINYGPT_MODEL)], config)
     if is_directory and os.path.isfile(inside(INDEX)) and not os.path.isfile(inside(MODEL)):
@@ -337,14 +349,14 @@ def _shards(index: str) -> list[str]:
         raise FormatError(f"{index} has no weight_map of tensors and files")
     for name in names.values():
         if not isinstance(name, str) or os.path.basename(name) != name or "\\" in name or not name.endswith(".safetensors"):
-            raise FormatError(f"{index} names the file {str(name)[:80]!r}: a shard is a .safetensors file beside the index")
+            raise FormatError(f"{index} names the file {_short(name)}: a shard is a .safetensors file beside the index")
     return sorted(set(names.values()))
 
 
 def _list(names: Iterable[str]) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - _SHOWN:,} more" if len(ordered) > _SHOWN else ""
-    return ", ".join(map(repr, ordered[:_SHOWN])) + more
+    return ", ".join(map(_short, ordered[:_SHOWN])) + more
 
 
 # ---------------------------------------------------------------- loading
@@ -385,7 +397,7 @@ def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
         read, config_path = files.read, os.path.join(source.directory, CONFIG)
         for name, entry in files.entries.items():
             if entry.dtype_name not in _FLOATING and not table.ignored.fullmatch(_full_name(table, name)):
-                raise FormatError(f"tensor {name!r} has dtype {entry.dtype_name}; weights are {', '.join(_FLOATING)}")
+                raise FormatError(f"tensor {_short(name)} has dtype {entry.dtype_name}; weights are {', '.join(_FLOATING)}")
     try:
         config = table.read_config(values)
         if num_heads not in (None, config.num_heads):
@@ -396,7 +408,7 @@ def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
     except KeyError as problem:
         raise FormatError(f"{config_path} lacks {problem}, which a {source.format} checkpoint has") from None
     except (TypeError, ValueError, OverflowError, MemoryError) as problem:
-        raise FormatError(f"{config_path}: {problem}") from None
+        raise FormatError(f"{config_path}: {str(problem)[:400]}") from None
     _fill(model, table, shapes, read, ", ".join(source.weights))
     model.eval()
     return model
