@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from . import backends, checkpoint
+from . import backends, checkpoint, token_folders
 from .buffer import Buffer
 from .dtype import DType
 from .files import Path
@@ -47,7 +47,7 @@ from .serialization import (
     write_json,
 )
 from .tensor import Tensor, uninitialized
-from .tokenizer import BPETokenizer, Tokenizer, TokenizerError, load_tokenizer, save_tokenizer
+from .tokenizer import BPETokenizer, Tokenizer, TokenizerError, save_tokenizer
 from .training import BOUNDARY, load_model
 
 FORMATS = ("native", "gpt2", "llama", "tinygpt")
@@ -485,11 +485,8 @@ def find_tokenizer(directory: Path) -> Tokenizer | None:
         TokenizerError: there is one, but it is damaged.
     """
     native, vocab, merges, model = (os.path.join(directory, name) for name in (checkpoint.TOKENIZER, *GPT2_TOKENIZER, TINYGPT_TOKENIZER))
-    if os.path.isfile(native):
-        return load_tokenizer(native)
-    if os.path.isfile(vocab) and os.path.isfile(merges):
-        read: Callable[[str, str], Tokenizer] | None = getattr(BPETokenizer, "from_gpt2", None)
-        return read(vocab, merges) if read else None
+    if os.path.isfile(native) or (os.path.isfile(vocab) and os.path.isfile(merges)):
+        return token_folders.find_tokenizer(directory)
     if os.path.isfile(model):
         with open(model, "rb") as file:  # Llama's binary sentencepiece model has this name, too
             if not file.read(10).startswith((b"tinygpt v", b"minbpe v")):
