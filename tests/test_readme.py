@@ -24,6 +24,11 @@ SUBSTITUTES = {
         'generate {run} --prompt "get_" --count 2',
         "another directory",
     ),
+    "python3 -m tinygpt_core inspect runs/latest": ("inspect {run}", "another directory"),
+    "python3 -m tinygpt_core convert gpt2 runs/gpt2": (
+        None,
+        "GPT-2's weights are a download; tests/test_cli_convert.py runs it on small ones",
+    ),
     "pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python": (None, "tests/spec is part of this very run"),
     'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest': (None, "installs; .ci/run runs these steps"),
 }

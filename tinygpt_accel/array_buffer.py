@@ -92,6 +92,10 @@ class ArrayBuffer(Buffer):
         return cls.wrap(cls.xp.asarray(cls._frombuffer(host, dtype)).reshape(shape), dtype)
 
     @classmethod
+    def _from_memory(cls: type[A], memory: memoryview, shape: Shape, dtype: DType) -> A:
+        return cls.wrap(cls.xp.asarray(cls._frombuffer(memory, dtype)).reshape(shape), dtype)
+
+    @classmethod
     def _frombuffer(cls, host: Any, dtype: DType) -> Any:
         import numpy
 

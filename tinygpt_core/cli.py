@@ -1,4 +1,4 @@
-"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, backends, spec.
+"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, convert, inspect, backends, spec.
 
 Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C. An error is one line on the
 standard error stream; set TINYGPT_DEBUG=1 to see the traceback too.
@@ -119,7 +119,7 @@ def _complain(message: str, code: int) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from . import corpora
+    from . import cli_convert, corpora
     from .training import PRESETS, TrainingConfig
 
     parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
@@ -168,6 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--seed", type=int, metavar="N", help="the same seed gives the same text (default: a new one each time)")
     option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
 
+    cli_convert.add_commands(commands)
     about = "List what can run here and, for what cannot, why."
     commands.add_parser("backends", help="list the backends", description=about).set_defaults(command=run_backends)
     about = "Run the laws that every backend must keep (needs pytest and hypothesis)."

@@ -28,7 +28,7 @@ from .operations import Operation, PartialGradient
 from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
 
 _numbers = count()
-_recording = [True]
+_recording, _allocating = [True], [True]
 
 
 class no_grad(ContextDecorator):
@@ -40,6 +40,20 @@ class no_grad(ContextDecorator):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         _recording[0] = self._previous
+
+
+class uninitialized(ContextDecorator):
+    """`with uninitialized():` new Tensors of zeros, ones or random numbers take no memory and draw nothing, for a model to be loaded into.
+
+    Each is one number seen through its shape (random ones: 0), which cannot be written to: give such a Tensor another buffer.
+    """
+
+    def __enter__(self) -> None:
+        self._previous = _allocating[0]
+        _allocating[0] = False
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        _allocating[0] = self._previous
 
 
 class GradientFunction:
@@ -282,17 +296,18 @@ class Tensor:
     @staticmethod
     def full(shape: Any, value: float, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of `shape` that holds `value` everywhere."""
-        return Tensor(Buffer.full(shape, value, dtype), requires_grad=requires_grad)
+        buffer = Buffer.full(shape, value, dtype) if _allocating[0] else Buffer.full((), value, dtype).expand(shape)
+        return Tensor(buffer, requires_grad=requires_grad)
 
     @staticmethod
     def zeros(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of zeros."""
-        return Tensor(Buffer.zeros(shape, dtype), requires_grad=requires_grad)
+        return Tensor.full(shape, 0, dtype, requires_grad)
 
     @staticmethod
     def ones(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of ones."""
-        return Tensor(Buffer.ones(shape, dtype), requires_grad=requires_grad)
+        return Tensor.full(shape, 1, dtype, requires_grad)
 
     @staticmethod
     def arange(start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None) -> Tensor:
@@ -304,6 +319,8 @@ class Tensor:
         shape: Any, low: float = 0.0, high: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
     ) -> Tensor:
         """Returns random elements, uniform in [low, high), from the `generator` in `options` or the process-wide one."""
+        if not _allocating[0]:
+            return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.uniform(shape, low, high, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
@@ -311,6 +328,8 @@ class Tensor:
         shape: Any, mean: float = 0.0, std: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
     ) -> Tensor:
         """Returns random elements, normally distributed, from the `generator` in `options` or the process-wide one."""
+        if not _allocating[0]:
+            return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.normal(shape, mean, std, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod

@@ -24,7 +24,7 @@ from .dtype import DType
 from .losses import CrossEntropyLoss
 from .nn.gpt import GPT, GPTConfig
 from .optimizers import AdamW, clip_gradients
-from .tensor import Tensor, no_grad
+from .tensor import Tensor, no_grad, uninitialized
 
 BOUNDARY = "<|endoftext|>"  # stands before and after every document
 LOG = "log.jsonl"
@@ -462,7 +462,9 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
     saved = checkpoint.load_checkpoint(directory, optimizer=False)
     try:
         with backends.use(backend or saved.config["training"]["backend"]):
-            model = GPT(GPTConfig.from_dict(saved.config["model"]))
+            with uninitialized():  # numbers that are about to be replaced need not be drawn
+                model = GPT(GPTConfig.from_dict(saved.config["model"]))
+            model.apply(lambda tensor: Tensor(tensor.buffer.copy()))
             model.load_weights(list(saved.model_tensors.items()))
     except (KeyError, TypeError) as problem:
         raise checkpoint.CheckpointError(f"the checkpoint in {directory} lacks what a model needs: {problem}") from problem

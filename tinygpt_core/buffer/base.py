@@ -14,7 +14,7 @@ Hooks a backend MUST provide:
     by index        _take _scatter_add
 
 Hooks it MAY override, because a default stands here:
-    _erf _check_indices _random_uniform _random_normal _sum_of_squares _accumulate
+    _erf _check_indices _random_uniform _random_normal _sum_of_squares _accumulate _from_memory
 """
 
 from __future__ import annotations
@@ -605,6 +605,13 @@ class Buffer:
     @classmethod
     def _random_normal(cls: type[B], key: random.Key, shape: Shape, dtype: DType, mean: Real, std: Real) -> B:
         return cls._from_array(dtype.pack([mean + std * z for z in random.normals(key, numel(shape))]), shape, dtype)
+
+    @classmethod
+    def _from_memory(cls: type[B], memory: memoryview, shape: Shape, dtype: DType) -> B:
+        """A Buffer of elements in C order that lie aligned in `memory`, which it may go on using and may write to."""
+        flat = array(dtype.typecode)
+        flat.frombytes(memory)
+        return cls._from_array(flat, shape, dtype)
 
     # ---------------------------------------------------------------- hooks every backend provides
 
