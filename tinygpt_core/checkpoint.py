@@ -22,15 +22,10 @@ from typing import Any, NamedTuple
 
 from .buffer import Buffer
 from .files import Path, Written, atomic_write, sync_directory, write_durably
-from .serialization import (
-    SerializationError,
-    json_bytes,
-    load_safetensors,
-    parse_json_object,
-    read_json_object,
-    safetensors_chunks,
-    write_json,
-)
+
+from .serialization import (  # isort: skip
+    SerializationError, json_bytes, load_safetensors, parse_json_object, read_json_object, safetensors_chunks, write_json
+)  # fmt: skip
 from .tokenizer import load_tokenizer, save_tokenizer
 
 FORMAT_VERSION = 1
