@@ -120,10 +120,8 @@ def available() -> list[BackendStatus]:
 
 def fastest() -> str:
     """Returns the name of the backend with the largest preference among those that can run."""
-    for status in sorted(available(), key=lambda status: -status.preference):
-        if status.available and not why_not(status.name):
-            return status.name
-    return "python"
+    ranked = sorted(available(), key=lambda status: -status.preference)
+    return next(status.name for status in ranked if status.available and not why_not(status.name))
 
 
 def why_not(name: str) -> str:

@@ -113,9 +113,7 @@ def _check_version(value: Mapping[str, Any], path: str) -> None:
     if type(version) is not int or version < 1:
         raise CheckpointError(f"{path} has no format_version: it is not a file of a tinygpt checkpoint")
     if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, newer than the {FORMAT_VERSION} that this tinygpt reads: upgrade tinygpt"
-        )
+        raise CheckpointError(f"{path} has format version {version}, newer than the {FORMAT_VERSION} read here: upgrade tinygpt")
 
 
 def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:

@@ -226,10 +226,8 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
     changes = {field: getattr(arguments, field) for field, *_ in SETTINGS if getattr(arguments, field) is not None}
-    if arguments.corpus:
-        changes["corpus"] = arguments.corpus
-    elif arguments.data:
-        changes["corpus"] = "text"
+    if arguments.corpus or arguments.data:
+        changes["corpus"] = by_default
     if arguments.data:
         changes["data_file"] = os.path.abspath(arguments.data)
     if "learning_rate" in changes:  # the preset's minimum may lie above it

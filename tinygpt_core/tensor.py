@@ -344,9 +344,7 @@ class Tensor:
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
-        sides = [
-            value if isinstance(value, Tensor) else Tensor(value) if like is None else like._scalar(value) for value in (first, second)
-        ]
+        sides = [side if isinstance(side, Tensor) else Tensor(side) if like is None else like._scalar(side) for side in (first, second)]
         return apply_op(operations.Where, condition, *sides)
 
     # ---------------------------------------------------------------- arithmetic

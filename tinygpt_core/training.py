@@ -291,10 +291,8 @@ class Trainer:
                 if parameter.ndim >= 2:
                     parameter.assign(parameter * (config.initial_std / 0.02))
         self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
-        warmup_steps, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
-        self.schedule = schedules.cosine_with_warmup(
-            config.learning_rate, total_steps=config.steps, warmup_steps=warmup_steps, minimum=minimum
-        )
+        warmup, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
+        self.schedule = schedules.cosine_with_warmup(config.learning_rate, total_steps=config.steps, warmup_steps=warmup, minimum=minimum)
         if state is not None:
             self._restore(state)
 
