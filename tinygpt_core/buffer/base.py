@@ -596,7 +596,7 @@ class Buffer:
         """A Buffer of what supports the buffer protocol, here a copy; `data` itself where it does not."""
         try:
             view = memoryview(data)
-        except TypeError:
+        except (TypeError, ValueError, BufferError):  # ValueError: an array whose elements have no format
             return data
         kind = _KINDS.get(view.format)
         dtype = next((dtype for dtype in DType.all if (dtype.kind, dtype.itemsize) == (kind, view.itemsize)), None)
