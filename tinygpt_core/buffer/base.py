@@ -565,8 +565,8 @@ class Buffer:
             TypeError: indices that are no integers. IndexError: an index outside [0, size).
         """
         axis = normalize_axis(axis, self.ndim)
-        indices._check_indices(self.shape[axis])
         self._check_backend(indices)
+        indices._check_indices(self.shape[axis])
         if axis == 0:
             return self._take(indices)
         rest = [i for i in range(self.ndim) if i != axis]
@@ -580,8 +580,9 @@ class Buffer:
         Raises:
             TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: shapes that do not fit.
         """
-        indices._check_indices(self.shape[0] if self.shape else 0)
+        self._check_backend(indices)
         self._check_backend(values)
+        indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
         if values.shape != indices.shape + self.shape[1:]:
             raise ValueError(f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}")
