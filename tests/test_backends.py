@@ -218,8 +218,8 @@ def test_fastest_is_the_largest_preference_that_can_run(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def numpy_backend() -> type[Buffer]:
-    pytest.importorskip("numpy", reason="the numpy backend needs NumPy, which is not installed")
-    pytest.importorskip("tinygpt_accel", reason="the numpy backend comes with tinygpt-accel, which is not installed")
+    if reason := backends.why_not("numpy"):
+        pytest.skip(f"this needs a second backend: {reason}")
     return backends.get("numpy")
 
 

@@ -20,7 +20,8 @@ from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 
 np = pytest.importorskip("numpy", reason="interoperation with NumPy is tested where NumPy is installed")
-pytest.importorskip("tinygpt_accel", reason="the numpy backend comes with tinygpt-accel, which is not installed")
+if reason := backends.why_not("numpy"):
+    pytest.skip(f"sharing is tested on the numpy backend, which cannot be had: {reason}", allow_module_level=True)
 
 from hypothesis.extra import numpy as hnp  # noqa: E402
 from spec.strategies import DTYPES, arrays, layouts, make, shapes  # noqa: E402

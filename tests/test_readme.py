@@ -25,7 +25,10 @@ SUBSTITUTES = {
         "another directory",
     ),
     "pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python": (None, "tests/spec is part of this very run"),
-    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest': (None, "installs; .ci/run runs these steps"),
+    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel && .venv/bin/pytest': (
+        None,
+        "installs; .ci/run runs these steps",
+    ),
 }
 
 
@@ -60,7 +63,7 @@ def test_commands_work_as_written(tmp_path: Path) -> None:
 
 def test_the_test_command_is_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for part in ('-e ".[test]"', "-m venv", "pytest"):
+    for part in ('-e ".[test]" -e ./tinygpt_accel', "-m venv", "pytest"):
         assert part in ci
 
 

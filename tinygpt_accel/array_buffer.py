@@ -62,7 +62,7 @@ class ArrayBuffer(Buffer):
         return self.xp.lib.stride_tricks.as_strided(lowest, (1 + span // root.itemsize,), (root.itemsize,))
 
     @property
-    def data(self) -> Any:  # type: ignore[override]
+    def data(self) -> Any:
         """The flat storage, an ndarray, which supports the buffer protocol where it lies in the host's memory."""
         return self._storage()
 
@@ -116,7 +116,7 @@ class ArrayBuffer(Buffer):
     def __dlpack__(self, **options: Any) -> Any:
         return self.array.__dlpack__(**options)
 
-    def __dlpack_device__(self) -> Any:
+    def __dlpack_device__(self, **options: Any) -> Any:
         return self.array.__dlpack_device__()
 
     # ---------------------------------------------------------------- creation
