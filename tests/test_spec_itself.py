@@ -21,6 +21,7 @@ from spec.templates import must_hooks
 
 from tinygpt_core import backends, kernels, operations
 from tinygpt_core.buffer import Buffer
+from tinygpt_core.dtype import DType
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -146,6 +147,7 @@ GRADIENTS: list[tuple[str, Any, Law]] = [
     ("Relu", lambda self, grad: grad * (self.y >= 0.0).cast(grad.dtype), Law("test_operation_laws", "test_relu_at_zero_has_no_slope")),
     ("Permute", lambda self, grad: grad.permute(self.axes), Law("test_operation_laws", DIFFERENCES, "permute")),
     ("Expand", lambda self, grad: grad * 2.0, Law("test_operation_laws", DIFFERENCES, "expand")),
+    ("Exp", lambda self, grad: grad * self.y.cast(DType.float64), Law("test_float32_stays", "test_float32_gradients", "exp")),
     ("Slice", lambda self, grad: operations.PartialGradient(self.shape, (), grad), Law("test_autograd_laws", "test_slices_accumulate")),
 ]
 
