@@ -186,6 +186,20 @@ def test_a_dtype_converts(name: str) -> None:
 
 
 @both
+def test_ndarrays_stand_wherever_nested_lists_may(name: str) -> None:
+    with backends.use(name):
+        tensor = Tensor.zeros((2, 3))
+        tensor.assign(np.arange(3.0))
+        assert tensor.to_python() == [[0.0, 1.0, 2.0]] * 2 and tensor.dtype is DType.float32
+        tensor[:, 1] = np.array([7, 8])
+        assert tensor.to_python() == [[0.0, 7.0, 2.0], [0.0, 8.0, 2.0]]
+        assert tensor.take(np.array([1, 1])).to_python() == [[0.0, 8.0, 2.0]] * 2
+        weight = Tensor(np.ones((2, 2), "float32"), requires_grad=True)
+        (weight * 3).backward(np.array([[1.0, 0.0], [0.0, 2.0]]))
+        assert weight.grad is not None and weight.grad.to_python() == [[3.0, 0.0], [0.0, 6.0]]
+
+
+@both
 def test_numpy_scalars_and_arrays_without_axes(name: str) -> None:
     with backends.use(name):
         for scalar in (np.float32(1.5), np.float64(1.5), np.int32(3), np.int64(3), np.bool_(True), np.array(2.5)):
