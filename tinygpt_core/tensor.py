@@ -176,7 +176,7 @@ class Tensor:
     """An array that can be differentiated.
 
     Args:
-        data: nested lists or tuples, a scalar, a Buffer (shared, not copied) or a Tensor.
+        data: nested lists or tuples, a scalar, a Buffer (shared, not copied), a Tensor, or an array of another library (see `Buffer`).
         dtype: its dtype; deduced from the data where missing.
         requires_grad: whether `backward` shall leave the gradient with respect to this Tensor in `grad`.
 
@@ -189,6 +189,7 @@ class Tensor:
         RuntimeError: gradients are required of a Tensor that is not floating point.
     """
 
+    __array_ufunc__ = None  # ndarray + Tensor is a TypeError: NumPy would otherwise answer, without gradients
     __slots__ = ("__weakref__", "_requires_grad", "buffer", "grad", "grad_fn")
 
     def __init__(self, data: Any, dtype: DType | None = None, requires_grad: bool = False) -> None:
@@ -286,6 +287,24 @@ class Tensor:
         """Returns the only element as a Python number; raises ValueError where there is not exactly one."""
         return self.buffer.item()
 
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """What `numpy.asarray(tensor)` reads: the elements where they lie; read-only where gradients are required."""
+        interface = self.buffer.__array_interface__
+        if self.requires_grad:
+            interface["data"] = interface["data"].toreadonly()
+        return interface
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The elements for `torch.from_dlpack(tensor)` and its like; BufferError where gradients are required (detach() it first)."""
+        if self.requires_grad:
+            raise BufferError("a Tensor that requires gradients is not exported, since changes could not be seen: detach() it first")
+        return self.buffer.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Where the elements are, for `__dlpack__`."""
+        return self.buffer.__dlpack_device__()
+
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
         for line in dag_lines(self):
@@ -344,9 +363,7 @@ class Tensor:
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
-        sides = [
-            value if isinstance(value, Tensor) else Tensor(value) if like is None else like._scalar(value) for value in (first, second)
-        ]
+        sides = [side if isinstance(side, Tensor) else Tensor(side) if like is None else like._scalar(side) for side in (first, second)]
         return apply_op(operations.Where, condition, *sides)
 
     # ---------------------------------------------------------------- arithmetic

@@ -192,9 +192,7 @@ class Tokenizer:
         lengths = list(map(len, rows))
         if padding_type != "none":
             if padding_token not in self.special_tokens:
-                raise TokenizerError(
-                    f"padding needs a padding_token among the special tokens {list(self.special_tokens)}, not {padding_token!r}"
-                )
+                raise TokenizerError(f"a padding_token is one of the special tokens {list(self.special_tokens)}, not {padding_token!r}")
             width = max_length if padding_type == "max_length" else max(lengths, default=0)
             rows = [row + [self.special_tokens[padding_token]] * (width - len(row)) for row in rows]  # type: ignore[operator]
         elif len(set(lengths)) > 1:

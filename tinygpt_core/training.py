@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -307,10 +308,8 @@ class Trainer:
                 if parameter.ndim >= 2:
                     parameter.assign(parameter * (config.initial_std / 0.02))
         self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
-        warmup_steps, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
-        self.schedule = schedules.cosine_with_warmup(
-            config.learning_rate, total_steps=config.steps, warmup_steps=warmup_steps, minimum=minimum
-        )
+        warmup, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
+        self.schedule = schedules.cosine_with_warmup(config.learning_rate, total_steps=config.steps, warmup_steps=warmup, minimum=minimum)
         if state is not None:
             self._restore(state)
 
@@ -335,14 +334,16 @@ class Trainer:
 
         Args:
             directory: of an earlier run.
-            changes: settings that may differ without changing what was computed: steps, eval_every, checkpoint_every.
+            changes: settings that may differ without changing what was computed: steps, eval_every, checkpoint_every; and the backend,
+                which changes roundings. Without it the run keeps its own, or goes on with python (and a warning) where that cannot run.
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
         """
         saved = checkpoint.load_checkpoint(directory)
         try:
-            config = replace(TrainingConfig.from_dict(saved.config["training"]), **changes)
+            config = TrainingConfig.from_dict(saved.config["training"])
+            config = replace(config, **{"backend": changes.get("backend") or _usable(config.backend), **changes})
             if config.steps < saved.state["step"]:
                 raise ValueError(f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}")
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
@@ -391,9 +392,7 @@ class Trainer:
         self.optimizer.update()
         self.step += 1
         if not math.isfinite(loss):
-            raise ArithmeticError(
-                f"the loss became {loss} at step {self.step}: try a smaller learning_rate than {self.config.learning_rate}"
-            )
+            raise ArithmeticError(f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}")
         return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started)
 
     def total_loss(self, batch: dataset.Batch) -> Tensor:
@@ -449,19 +448,29 @@ def refuse_used_directory(directory: str) -> None:
         raise ValueError(f"{directory} is not empty and nothing is overwritten: choose another directory, or resume the run in it")
 
 
+def _usable(name: str) -> str:
+    """`name` where that backend can run here, else "python", with a warning: a run can be continued on any backend."""
+    if problem := backends.why_not(name):
+        warnings.warn(f"{problem}; going on with the python backend", stacklevel=3)
+        return "python"
+    return name
+
+
 def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, dict[str, Any]]:
     """Read what a run has learned so far.
 
     Args:
         directory: of a run.
-        backend: where the model shall live; default: the backend it was trained on.
+        backend: where the model shall live; default: the backend it was trained on, or python (and a warning) where that cannot run.
 
     Returns:
-        The model, its tokenizer, and the run's config (`training`, `model` and `data`).
+        The model, its tokenizer, and the run's config (`training`, with the backend where the model lives, `model` and `data`).
     """
     saved = checkpoint.load_checkpoint(directory, optimizer=False)
     try:
-        with backends.use(backend or saved.config["training"]["backend"]):
+        settings = saved.config["training"]
+        settings["backend"] = backend or _usable(str(settings["backend"]))
+        with backends.use(settings["backend"]):
             with uninitialized():  # numbers that are about to be replaced need not be drawn
                 model = GPT(GPTConfig.from_dict(saved.config["model"]))
             model.apply(lambda tensor: Tensor(tensor.buffer.copy()))

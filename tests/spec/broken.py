@@ -71,6 +71,40 @@ def buffer_law(name: str) -> Law:
     return Law("test_buffer_laws", name)
 
 
+# ---------------------------------------------------------------- other libraries
+
+
+@broken(buffer_law("test_numpy_sees_the_storage"))
+class ArrayInterfaceWithoutOffset(MinimalBuffer):
+    """numpy.asarray of a view begins where the storage does."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {**super().__array_interface__, "offset": 0}
+
+
+@broken(buffer_law("test_numpy_sees_the_storage"))
+class ArrayInterfaceOfACopy(MinimalBuffer):
+    """numpy.asarray is given a copy of the storage, so neither side sees what the other writes."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        interface = super().__array_interface__
+        return {**interface, "data": memoryview(bytearray(interface["data"].cast("B")))}
+
+
+@broken(buffer_law("test_an_ndarray_comes_in"))
+class ForeignInMemoryOrder(MinimalBuffer):
+    """The elements of a transposed ndarray come in as they lie in memory, not in C order."""
+
+    @classmethod
+    def _from_foreign(cls, data: Any) -> Any:
+        buffer = super()._from_foreign(data)
+        if isinstance(buffer, Buffer):
+            buffer.data = array(buffer.dtype.typecode, memoryview(data).tobytes("A"))
+        return buffer
+
+
 # ---------------------------------------------------------------- layout
 
 

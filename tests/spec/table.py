@@ -971,6 +971,7 @@ ROWS += [
 _OF_BUFFERS = """
 from_array to_array to_python item full zeros ones arange float copy to assign is_contiguous ndim numel data dtype shape stride offset
 version backend __new__ __deepcopy__ __setitem__ __len__ __iter__ __repr__ __float__ __int__ __bool__ __hash__
+__array_interface__ __dlpack__ __dlpack_device__ from_foreign
 """
 OWN_LAWS: dict[str, str] = {
     **dict.fromkeys(_OF_BUFFERS.split(), "test_buffer_laws"),

@@ -3,18 +3,8 @@
 from ..module import Module
 from .attention import CasualSelfAttention, CausalSelfAttention, KeyValueCache, RotaryEncoding, TransformerBlock
 from .gpt import GPT, GPTConfig
-from .layers import (
-    ACTIVATION_FUNCTIONS,
-    GELU,
-    MLP,
-    Dropout,
-    Embedding,
-    FullyConnectedLayer,
-    GatedMLP,
-    LayerNorm,
-    Linear,
-    ReLU,
-    RMSNorm,
-    Sequential,
-    SiLU,
-)
+
+from .layers import (  # isort: skip
+    ACTIVATION_FUNCTIONS, GELU, MLP, Dropout, Embedding, FullyConnectedLayer, GatedMLP, LayerNorm, Linear, ReLU, RMSNorm, Sequential,
+    SiLU
+)  # fmt: skip

@@ -135,9 +135,8 @@ class _Normalization(Module):
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
-            raise ShapeError(
-                f"{type(self).__name__} normalizes trailing axes of shape {self.normalized_shape}, but the input has the shape {x.shape}"
-            )
+            name, wanted = type(self).__name__, self.normalized_shape
+            raise ShapeError(f"{name} normalizes trailing axes of shape {wanted}, but the input has the shape {x.shape}")
 
     def _extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
