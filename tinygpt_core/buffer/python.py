@@ -47,43 +47,31 @@ def chunks(values: Sequence[Any], size: int) -> list[Any]:
 
 def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
     """Returns the rows of a @ b (+ start in every row), for at least one row of `b`; `single`: float32 is accurate enough."""
-    return product_transposed(a, list(zip(*b, strict=True)), start, single)
+    if start is not None:  # the weight of one more input, which is always 1
+        a, b = [(*row, 1.0) for row in a], [*b, start]
+    return product_transposed(a, list(zip(*b, strict=True)), single)
 
 
-def product_transposed(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b^T (+ start in every row): every row of `a` dotted with every row of `b`.
+def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
+    """Returns the rows of a @ b^T: every row of `a` dotted with every row of `b`.
 
-    For short rows, one comprehension does up to eight multiply-adds for each element it makes, so that the interpreter's cost of making
-    an element is paid an eighth as often. Longer ones are left to a function that runs over two rows in C (`_dots`).
+    For short rows, one comprehension does all multiply-adds of an element, so that the interpreter's cost of making an element is paid
+    once. Longer ones are left to a function that runs over two rows in C (`_dots`).
     """
     if not b:
         return [[] for _ in a]
     depth = len(b[0])
-    if depth >= (12 if _sumprod else 9 if single else 48):
-        rows = _dots(a, b, single)
-        return rows if start is None else [list(map(operator.add, row, start)) for row in rows]
-    if depth <= 4 and start is None:
-        if depth < 4:
-            missing = (0.0,) * (4 - depth)
-            a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
+    if depth > 8:
+        return _dots(a, b, single)
+    if depth not in (4, 8):
+        missing = (0.0,) * (4 - depth if depth < 4 else 8 - depth)
+        a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
+    if depth <= 4:
         return [[a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in b] for a0, a1, a2, a3 in a]
-    out: list[Any] = [start or [0.0] * len(b)] * len(a)
-    for k in range(0, depth, 8):
-        missing = (0.0,) * (k + 8 - depth)
-        columns = b if depth == 8 else [(*row[k : k + 8], *missing) for row in b]
-        for i, row in enumerate(a):
-            a0, a1, a2, a3, a4, a5, a6, a7 = (*row[k : k + 8], *missing)
-            if start is None and k == 0:
-                out[i] = [
-                    a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
-                    for b0, b1, b2, b3, b4, b5, b6, b7 in columns
-                ]
-            else:
-                out[i] = [
-                    c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
-                    for c, (b0, b1, b2, b3, b4, b5, b6, b7) in zip(out[i], columns, strict=True)
-                ]
-    return out
+    return [
+        [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7 for b0, b1, b2, b3, b4, b5, b6, b7 in b]
+        for a0, a1, a2, a3, a4, a5, a6, a7 in a
+    ]
 
 
 def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]:
@@ -199,8 +187,8 @@ class PythonBuffer(Buffer):
 
     @classmethod
     def of_rows(cls, rows: Iterable[Row], shape: Shape, dtype: DType) -> PythonBuffer:
-        """Returns rows of Python numbers as a new Buffer."""
-        return cls.of(list(chain.from_iterable(rows)), shape, dtype)
+        """Returns equally long rows of floats as a new Buffer."""
+        return cls._from_array(dtype.pack_rows(rows), shape, dtype)
 
     def _view(self, shape: Shape, stride: Shape, offset: int) -> PythonBuffer:
         return self._make(self.data, shape, stride, offset, self.dtype, self.version)
@@ -263,6 +251,9 @@ class PythonBuffer(Buffer):
         return self._view(shape, stride, self.offset + distance)
 
     def _assign(self, value: PythonBuffer) -> None:
+        if is_contiguous(self.shape, self.stride):
+            self.data[self.offset : self.offset + numel(self.shape)] = value._flat()
+            return
         copy_elements(value._to_array(), 0, contiguous_strides(self.shape), self.data, self.offset, self.stride, self.shape)
 
     @classmethod
@@ -411,7 +402,7 @@ class PythonBuffer(Buffer):
             if exact:
                 rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
                 return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
-            return self.of_rows(chain.from_iterable(product_transposed(a, b, None, single) for a, b in pairs), shape, self.dtype)
+            return self.of_rows(chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype)
         pairs = zip(chunks(rows_of_a, height), chunks(other.rows(), depth), strict=True)
         return self.of_rows(chain.from_iterable(product(a, b, None, single) for a, b in pairs), shape, self.dtype)
 
