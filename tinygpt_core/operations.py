@@ -63,9 +63,9 @@ class PartialGradient:
         """Returns `total` (zeros where there is none) with the values added in place."""
         if total is None:
             total = type(self.values)._full(self.shape, 0, self.values.dtype)
-            total[self.index] = self.values
+            total._slice(self.index).assign(self.values)
         else:
-            view = total[self.index]
+            view = total._slice(self.index)
             view.assign(view + self.values)
         return total
 

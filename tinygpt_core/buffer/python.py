@@ -55,19 +55,18 @@ def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single
 def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
     """Returns the rows of a @ b^T: every row of `a` dotted with every row of `b`.
 
-    For short rows, one comprehension does all multiply-adds of an element, so that the interpreter's cost of making an element is paid
-    once. Longer ones are left to a function that runs over two rows in C (`_dots`).
+    For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's cost of making an element
+    is paid once. Longer rows are left to a function that runs over two of them in C (`_dots`).
     """
     if not b:
         return [[] for _ in a]
-    depth = len(b[0])
-    if depth > 8:
+    if len(a) > 2 * len(b):  # less is done for an element of `b` than for one of `a`
+        return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
+    if len(b[0]) > 8:
         return _dots(a, b, single)
-    if depth not in (4, 8):
-        missing = (0.0,) * (4 - depth if depth < 4 else 8 - depth)
+    missing = (0.0,) * (8 - len(b[0]))
+    if missing:
         a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
-    if depth <= 4:
-        return [[a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in b] for a0, a1, a2, a3 in a]
     return [
         [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7 for b0, b1, b2, b3, b4, b5, b6, b7 in b]
         for a0, a1, a2, a3, a4, a5, a6, a7 in a
@@ -115,10 +114,6 @@ def copy_elements(
     if 0 in shape:
         return
     length, source_step, target_step, starts = copy_plan(shape, source_stride, target_stride)
-    if length == 1:
-        for p, q in starts:
-            target[target_start + q] = source[source_start + p]
-        return
     reach, span = length * source_step, length * target_step
     for p, q in starts:
         p, q = p + source_start, q + target_start

@@ -185,15 +185,15 @@ class PythonGELU(GELU):
         return (PythonBuffer.of([g * s for g, s in zip(grad.values(), slopes, strict=True)], grad.shape, grad.dtype),)
 
 
-def _by_position(x: Any, size: int, positions: int) -> list[list[float]]:
+def _by_position(x: Any) -> list[list[float]]:
     """For each position of x (B, H, T, D), element 0 of every head, then element 1 of every head, and so on."""
-    flat, head = x.values(), size * positions
+    flat, size, head = x.values(), x.shape[3], x.shape[2] * x.shape[3]
     return [list(chain.from_iterable([flat[i + d :: head] for d in range(size)])) for i in range(0, head, size)]
 
 
-def _by_element(x: Any, size: int, positions: int) -> list[list[float]]:
+def _by_element(x: Any) -> list[list[float]]:
     """For each element of a head of x (B, H, T, D), position 0 of every head, then position 1 of every head, and so on."""
-    flat, head = x.values(), size * positions
+    flat, size, head = x.values(), x.shape[3], x.shape[2] * x.shape[3]
     return [list(chain.from_iterable([flat[i + d :: head] for i in range(0, head, size)])) for d in range(size)]
 
 
@@ -208,13 +208,14 @@ def _from_positions(rows: Rows, shape: Shape, dtype: DType) -> PythonBuffer:
 
 def _sum_of_products(a: Rows, b: Rows) -> list[float]:
     """The sum over k of a[k] times b[k], element by element, four terms at a time."""
-    pairs: list[Any] = list(zip(a, b, strict=False))
+    pairs = list(zip(a, b, strict=False))
     total: Any = repeat(0.0)
-    while len(pairs) >= 4:
-        (a0, b0), (a1, b1), (a2, b2), (a3, b3), *pairs = pairs
+    fours = len(pairs) // 4 * 4
+    for k in range(0, fours, 4):
+        (a0, b0), (a1, b1), (a2, b2), (a3, b3) = pairs[k : k + 4]
         columns = zip(total, a0, b0, a1, b1, a2, b2, a3, b3, strict=False)
         total = [t + p * q + r * s + u * v + x * y for t, p, q, r, s, u, v, x, y in columns]
-    for x, y in pairs:
+    for x, y in pairs[fours:]:
         total = [t + p * q for t, p, q in zip(total, x, y, strict=False)]
     return total
 
@@ -229,11 +230,10 @@ class PythonAttention(Attention):
     def forward(query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
         if not query.numel or not key.numel:
-            y, saved = Attention.forward(query, key, value, causal=causal, scale=scale)
-            return y, (None, saved)
+            return Attention.forward(query, key, value, causal=causal, scale=scale)
         (*outer, length, size), total, exp = query.shape, key.shape[2], math.exp
         heads, scale = math.prod(outer), 1.0 / math.sqrt(size) if scale is None else scale
-        q, k, v = _by_position(query, size, length), _by_element(key, size, total), _by_position(value, size, total)
+        q, k, v = _by_position(query), _by_element(key), _by_position(value)
         first = total - length + 1 if causal else total  # how many keys the first query sees
         result, probabilities = [], []
         for i, row in enumerate(q):
@@ -249,12 +249,12 @@ class PythonAttention(Attention):
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        if saved[0] is None:
-            return Attention.backward(saved[1], grad)
+        if isinstance(saved[0], PythonBuffer):
+            return Attention.backward(saved, grad)
         scale, causal, q, key, value, probabilities = saved
         (*outer, length, size), total = grad.shape, key.shape[2]
         heads = math.prod(outer)
-        g, k, v = _by_position(grad, size, length), _by_position(key, size, total), _by_element(value, size, total)
+        g, k, v = _by_position(grad), _by_position(key), _by_element(value)
         of_query, of_scores, spread = [], [], []
         for row, p in zip(g, probabilities, strict=True):
             seen, columns = len(p) // heads, chunks(p, heads)
@@ -288,13 +288,16 @@ class PythonAdamWStep(AdamWStep):
             new_m: list[float] = []
             new_v: list[float] = []
             updated: list[float] = []
-            keep = 1.0 - learning_rate * decay
-            for m, v, x, g in zip(*(buffer.values() for buffer in buffers), gradient.values(), strict=True):
+            moments1, moments2, x_values = (buffer.values() for buffer in buffers)
+            if decay:
+                keep = 1.0 - learning_rate * decay
+                x_values = [keep * x for x in x_values]
+            for m, v, x, g in zip(moments1, moments2, x_values, gradient.values(), strict=True):
                 m = beta1 * m + new1 * g
                 v = beta2 * v + new2 * g * g
                 new_m.append(m)
                 new_v.append(v)
-                updated.append(keep * x - rate * m / (sqrt(v) + small))
+                updated.append(x - rate * m / (sqrt(v) + small))
             for buffer, values in zip(buffers, (new_m, new_v, updated), strict=True):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
         return None, None
