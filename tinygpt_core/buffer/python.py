@@ -45,32 +45,33 @@ def chunks(values: Sequence[Any], size: int) -> list[Any]:
     return [values[i : i + size] for i in range(0, len(values), size)]
 
 
-def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b (+ start in every row), for at least one row of `b`; `single`: float32 is accurate enough."""
-    if start is not None:  # the weight of one more input, which is always 1
-        a, b = [(*row, 1.0) for row in a], [*b, start]
+def product(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
+    """Returns the rows of a @ b, for at least one row of `b`; `single`: float32 is accurate enough."""
     return product_transposed(a, list(zip(*b, strict=True)), single)
 
 
-def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b^T: every row of `a` dotted with every row of `b`.
+def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True, bias: Row | None = None) -> list[list[float]]:
+    """Returns the rows of a @ b^T (+ bias in every row): every row of `a` dotted with every row of `b`.
 
     For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's cost of making an element
     is paid once. Longer rows are left to a function that runs over two of them in C (`_dots`).
     """
     if not b:
         return [[] for _ in a]
-    if len(a) > 2 * len(b):  # less is done for an element of `b` than for one of `a`
+    if bias is not None:  # the weights of one more input, which is always 1
+        a, b = [(*row, 1.0) for row in a], [(*row, x) for row, x in zip(b, bias, strict=True)]
+    if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
         return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
     if len(b[0]) > 8:
         return _dots(a, b, single)
     missing = (0.0,) * (8 - len(b[0]))
-    if missing:
-        a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
-    return [
-        [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7 for b0, b1, b2, b3, b4, b5, b6, b7 in b]
+    a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
+    products = [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
         for a0, a1, a2, a3, a4, a5, a6, a7 in a
+        for b0, b1, b2, b3, b4, b5, b6, b7 in b
     ]
+    return chunks(products, len(b))
 
 
 def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]:
@@ -392,14 +393,11 @@ class PythonBuffer(Buffer):
         rows_of_a = self._expand((*batch, height, depth)).rows()
         other = other._expand((*batch, depth, width))
         exact, single = self.dtype.kind != "f", self.dtype is DType.float32
-        if exact or other.stride[-2] == 1:  # columns that lie as runs are dotted as they are
-            pairs = zip(chunks(rows_of_a, height), chunks(other.transpose(-1, -2).rows(), width), strict=True)
-            if exact:
-                rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
-                return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
-            return self.of_rows(chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype)
-        pairs = zip(chunks(rows_of_a, height), chunks(other.rows(), depth), strict=True)
-        return self.of_rows(chain.from_iterable(product(a, b, None, single) for a, b in pairs), shape, self.dtype)
+        pairs = zip(chunks(rows_of_a, height), chunks(other.transpose(-1, -2).rows(), width), strict=True)
+        if exact:
+            rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
+            return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
+        return self.of_rows(chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype)
 
     def _take(self, indices: PythonBuffer) -> PythonBuffer:
         width = numel(self.shape[1:])

@@ -37,25 +37,21 @@ class PythonLinear(Linear):
     @staticmethod
     def forward(x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
         Linear.check(x, weight, bias)
-        rows, weights, single = x.rows(), None, x.dtype is DType.float32
         if not weight.shape[0]:
             return Linear.forward(x, weight, bias)
-        if bias is None and weight.stride[0] == 1 < weight.stride[1]:  # a transposed view, as of a tied head: its columns lie as rows
-            y = product_transposed(rows, weight.transpose(0, 1).rows(), single)
-        else:
-            weights = weight.rows()
-            y = product(rows, weights, None if bias is None else bias.values(), single)
-        return PythonBuffer.of_rows(y, (*x.shape[:-1], weight.shape[1]), x.dtype), (x, weight, rows, weights)
+        rows, columns = x.rows(), weight.transpose(0, 1).rows()
+        y = product_transposed(rows, columns, x.dtype is DType.float32, None if bias is None else bias.values())
+        return PythonBuffer.of_rows(y, (*x.shape[:-1], weight.shape[1]), x.dtype), (x, weight, rows, columns)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        if not saved[0].numel or not grad.numel:
-            return Linear.backward(saved[:2], grad)
-        x, weight, rows, weights = saved
-        g, single = grad.rows(), x.dtype is DType.float32
+        x, weight, *kept = saved
+        if not x.numel or not grad.numel or not kept:
+            return Linear.backward((x, weight), grad)
+        (rows, columns), g, single = kept, grad.rows(), x.dtype is DType.float32
         return (
-            lambda: PythonBuffer.of_rows(product_transposed(g, weights or weight.rows(), single), x.shape, x.dtype),
-            lambda: PythonBuffer.of_rows(product(list(zip(*rows, strict=True)), g, None, single), weight.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(product(list(zip(*rows, strict=True)), g, single), weight.shape, x.dtype),
             lambda: PythonBuffer.of(_column_sums(g, weight.shape[1]), weight.shape[1:], x.dtype),
         )
 
