@@ -97,15 +97,9 @@ def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]
     result = []
     for row, length in zip(a, lengths_a, strict=True):
         half, scale = length / (2.0 * common or 1.0), common / (length or 1.0)
-        if not half:
-            result.append([0.0] * len(b))
-            continue
         distances = map(dist, repeat(tuple([x * scale for x in row])), b)
-        if uneven:
-            result.append([half * n * (s - d * d) for s, d, n in zip(squares, distances, lengths_b, strict=True)])
-        else:
-            result.append([half * (s - d * d) for s, d in zip(squares, distances, strict=True)])
-    return result
+        result.append([half * (s - d * d) for s, d in zip(squares, distances, strict=True)])
+    return [list(map(operator.mul, row, lengths_b)) for row in result] if uneven else result
 
 
 def copy_elements(
@@ -360,20 +354,13 @@ class PythonBuffer(Buffer):
 
     def _sum(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
-        if not axes:
-            return self._copy()
         zero = 0.0 if self.dtype.kind == "f" else 0
         return self.of([sum(group, zero) for group in self._groups(axes)], shape, self.dtype)
 
     def _max(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
-        groups = self._groups(axes)
-        result = list(map(max, groups))
-        if self.dtype.kind == "f":
-            for i, group in enumerate(groups):
-                total = sum(group)  # NaN where an element is, or where infinities of both signs are
-                if total != total and any(x != x for x in group):
-                    result[i] = NAN
+        # A sum is NaN where an element is, or where infinities of both signs are.
+        result = [max(group) if (t := sum(group)) == t or all(x == x for x in group) else NAN for group in self._groups(axes)]
         return self.of(result, shape, self.dtype)
 
     def _argmax(self, axis: int) -> PythonBuffer:

@@ -37,18 +37,16 @@ class PythonLinear(Linear):
     @staticmethod
     def forward(x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
         Linear.check(x, weight, bias)
-        if not weight.shape[0]:
-            return Linear.forward(x, weight, bias)
         rows, columns = x.rows(), weight.transpose(0, 1).rows()
         y = product_transposed(rows, columns, x.dtype is DType.float32, None if bias is None else bias.values())
         return PythonBuffer.of_rows(y, (*x.shape[:-1], weight.shape[1]), x.dtype), (x, weight, rows, columns)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        x, weight, *kept = saved
-        if not x.numel or not grad.numel or not kept:
+        x, weight, rows, columns = saved
+        if not x.numel or not grad.numel:
             return Linear.backward((x, weight), grad)
-        (rows, columns), g, single = kept, grad.rows(), x.dtype is DType.float32
+        g, single = grad.rows(), x.dtype is DType.float32
         return (
             lambda: PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype),
             lambda: PythonBuffer.of_rows(product(list(zip(*rows, strict=True)), g, single), weight.shape, x.dtype),
@@ -62,7 +60,6 @@ class PythonCrossEntropy(CrossEntropy):
     @staticmethod
     def forward(logits: Any, targets: Any, *, ignore_index: int | None = None) -> tuple[Any, Any]:
         CrossEntropy.check(logits, targets, ignore_index)
-        exp = math.exp
         losses: list[float] = []
         kept: list[tuple[list[float], float, int] | None] = []
         for row, target in zip(logits.rows(), targets.values(), strict=True):
@@ -72,7 +69,7 @@ class PythonCrossEntropy(CrossEntropy):
                 continue
             top = max(row)
             shift = top if abs(top) > 500.0 else 0.0  # exp must not overflow, nor all of them vanish
-            e = list(map(exp, [x - shift for x in row] if shift else row))
+            e = list(map(math.exp, [x - shift for x in row] if shift else row))
             total = sum(e)
             losses.append(math.log(total) + shift - row[target])
             kept.append((e, total, target))
@@ -193,13 +190,12 @@ def _by_element(x: Any) -> list[list[float]]:
     return [list(chain.from_iterable([flat[i + d :: head] for i in range(0, head, size)])) for d in range(size)]
 
 
-def _from_positions(rows: Rows, shape: Shape, dtype: DType) -> PythonBuffer:
-    """The Buffer (B, H, T, D) that `_by_position` takes apart."""
-    head = shape[2] * shape[3]
-    flat = [0.0] * math.prod(shape)
-    for i, elements in enumerate(chunks(list(chain.from_iterable(rows)), shape[0] * shape[1])):
+def _from_positions(rows: Rows, like: Any) -> PythonBuffer:
+    """The Buffer of the shape and dtype of `like` that `_by_position` takes apart."""
+    head, flat = like.shape[2] * like.shape[3], [0.0] * like.numel
+    for i, elements in enumerate(chunks(list(chain.from_iterable(rows)), like.numel // head)):
         flat[i::head] = elements
-    return PythonBuffer.of(flat, shape, dtype)
+    return PythonBuffer.of(flat, like.shape, like.dtype)
 
 
 def _sum_of_products(a: Rows, b: Rows) -> list[float]:
@@ -241,7 +237,7 @@ class PythonAttention(Attention):
             p = [x / y for x, y in zip(e, sums * seen, strict=True)]
             result.append(_sum_of_products([x * size for x in chunks(p, heads)], v))
             probabilities.append(p)
-        return _from_positions(result, query.shape, query.dtype), (scale, causal, q, key, value, probabilities)
+        return _from_positions(result, query), (scale, causal, q, key, value, probabilities)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -260,13 +256,10 @@ class PythonAttention(Attention):
             of_scores.append([x * size for x in s])  # once for each element of a head
             spread.append([x * size for x in columns])
             of_query.append(_sum_of_products(of_scores[-1], k))
-        of_key, of_value = [], []
-        for j in range(total):
-            first = max(0, j - total + length) if causal else 0  # the first query that sees key j
-            of_key.append(_sum_of_products([x[j] for x in of_scores[first:]], q[first:]))
-            of_value.append(_sum_of_products([x[j] for x in spread[first:]], g[first:]))
-        results = ((of_query, grad.shape), (of_key, key.shape), (of_value, key.shape))
-        return tuple(_from_positions(rows, shape, grad.dtype) for rows, shape in results)
+        firsts = [max(0, j - total + length) if causal else 0 for j in range(total)]  # the first query that sees each key
+        of_key = [_sum_of_products([x[j] for x in of_scores[i:]], q[i:]) for j, i in enumerate(firsts)]
+        of_value = [_sum_of_products([x[j] for x in spread[i:]], g[i:]) for j, i in enumerate(firsts)]
+        return _from_positions(of_query, grad), _from_positions(of_key, key), _from_positions(of_value, key)
 
 
 class PythonAdamWStep(AdamWStep):
@@ -281,9 +274,8 @@ class PythonAdamWStep(AdamWStep):
         root = sqrt(1.0 - beta2**step)
         rate, small = learning_rate * root / (1.0 - beta1**step), eps * root  # the corrections, moved out of the loop
         for *buffers, gradient, decay in zip(first, second, parameters, grads, weight_decays, strict=True):
-            new_m: list[float] = []
-            new_v: list[float] = []
-            updated: list[float] = []
+            results: tuple[list[float], ...] = ([], [], [])
+            new_m, new_v, updated = results
             moments1, moments2, x_values = (buffer.values() for buffer in buffers)
             if decay:
                 keep = 1.0 - learning_rate * decay
@@ -294,7 +286,7 @@ class PythonAdamWStep(AdamWStep):
                 new_m.append(m)
                 new_v.append(v)
                 updated.append(x - rate * m / (sqrt(v) + small))
-            for buffer, values in zip(buffers, (new_m, new_v, updated), strict=True):
+            for buffer, values in zip(buffers, results, strict=True):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
         return None, None
 
