@@ -63,9 +63,9 @@ class PartialGradient:
         """Returns `total` (zeros where there is none) with the values added in place."""
         if total is None:
             total = type(self.values)._full(self.shape, 0, self.values.dtype)
-            total[self.index] = self.values
+            total._slice(self.index).assign(self.values)
         else:
-            total[self.index]._accumulate(self.values)
+            total._slice(self.index)._accumulate(self.values)
         return total
 
 
