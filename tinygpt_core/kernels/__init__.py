@@ -22,3 +22,4 @@ from .composed import (
     SiLU,
     Softmax,
 )
+from .convolution import AvgPool2d, Conv2d, MaxPool2d
