@@ -55,8 +55,8 @@ def main() -> int:
         images, labels = Buffer.normal((options.batch, 1, 28, 28)), [i % 10 for i in range(options.batch)]
         x, y = Tensor(images), Tensor(labels)
         their_x, their_y = torch.tensor(images.to_python()), torch.tensor(labels)
-        loss_of, optimizer = CrossEntropyLoss(), AdamW(model, learning_rate=1e-3, weight_decay=0.01)
-        their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.01)
+        loss_of, optimizer = CrossEntropyLoss(), AdamW(model, learning_rate=1e-3, weight_decay=0.0)
+        their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.0)
 
         def step() -> float:
             loss = loss_of(model(x), y).mean()

@@ -1,8 +1,8 @@
 """Convolution and pooling on ndarrays: convolution as matrix products of many images, pooling as comparisons of shifted views.
 
-Inside, images lie as (channels, batch, height, width): the elements of windows, gathered from several images, are then the rows of one matrix
-with contiguous runs, the product with the weights lands where the result lies, and nothing is transposed. Results are views of such
-arrays with the axes in their usual order, and elementwise operations keep that layout from one layer to the next.
+Inside, images lie as (channels, batch, height, width): the elements of windows, gathered from several images, are then the rows of one
+matrix, the product with the weights lands where the result lies, and nothing is transposed. Results are views of such arrays with the
+axes in their usual order, and elementwise operations keep that layout from one layer to the next.
 
 The classes named `Array…` work in any namespace with NumPy's interface. Those named `Numpy…` cut the work into pieces that stay in a core's
 cache and share them out among threads; how many threads there are changes no result.
@@ -10,6 +10,7 @@ cache and share them out among threads; how many threads there are changes no re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -18,13 +19,57 @@ from tinygpt_core.kernels.convolution import Windows
 
 from .array_buffer import ArrayBuffer
 
-PARTS = 16
+PARTS = 8
 """Into how many parts, at most, the images of a batch are cut; each has its own sum of the weight's gradient."""
 
 
 def _channels_first(array: Any) -> Any:
     """Images with their axes of channels and batch exchanged, either way."""
     return array.transpose(1, 0, 2, 3)
+
+
+class _Columns:
+    """The matrix of columns of a few images, made and taken apart in two passes.
+
+    First come strips, of which each holds the padded images under one column of the kernel; then runs of their rows, which are long.
+    For a kernel of k by k, that is k short-run passes over the images instead of k^2.
+    """
+
+    def __init__(self, xp: Any, windows: Windows, groups: int, most: int, dtype: Any) -> None:
+        (height, width), channels, (rows, columns) = windows.kernel, windows.shape[1], windows.out
+        self.shapes = [(channels, width, windows.padded[2], columns), (channels, height, width, rows, columns)]
+        self.groups, self.positions = groups, rows * columns
+        self.memory = [xp.empty(math.prod(shape) * most, dtype) for shape in self.shapes]
+        spans = zip(windows.kernel, windows.dilation, windows.out, windows.stride, strict=True)
+        self.down, self.across = ([slice(i * d, i * d + (n - 1) * s + 1, s) for i in range(k)] for k, d, n, s in spans)
+
+    def hold(self, images: slice) -> None:
+        """Gives `strips`, `columns` and `matrix` (groups, depth of a product, columns) the shape for these images."""
+        self.images, count = images, images.stop - images.start
+        self.span = slice(images.start * self.positions, images.stop * self.positions)
+        self.strips, self.columns = (
+            memory[: math.prod(shape) * count].reshape(*shape[:-2], count, *shape[-2:])
+            for memory, shape in zip(self.memory, self.shapes, strict=True)
+        )
+        self.matrix = self.columns.reshape(self.groups, -1, count * self.positions)
+
+    def gather(self, padded: Any) -> Any:
+        """Returns the matrix for padded images."""
+        for j, across in enumerate(self.across):
+            self.strips[:, j] = padded[:, self.images, :, across]
+        for i, down in enumerate(self.down):
+            self.columns[:, i] = self.strips[..., down, :]
+        return self.matrix
+
+    def scatter(self, total: Any) -> None:
+        """Adds the columns up where they were gathered from."""
+        self.strips.fill(0)
+        for i, down in enumerate(self.down):
+            target = self.strips[..., down, :]
+            target += self.columns[:, i]
+        for j, across in enumerate(self.across):
+            target = total[:, self.images, :, across]
+            target += self.strips[:, j]
 
 
 class ArrayConv2d(Conv2d):
@@ -38,28 +83,20 @@ class ArrayConv2d(Conv2d):
         work(0, count)
 
     @classmethod
-    def each_chunk(cls, x: Any, windows: Windows, groups: int, use: Callable[[int, slice, slice, Any, Any], None]) -> None:
-        """Calls `use(part, images, span, columns, matrix)` for chunks of a batch.
-
-        `columns` is an array (channels, kernel elements, images, H', W') to be used for the columns of these images, and `matrix` the same
-        memory as (groups, depth of a product, images H' W'); `span` is where these columns stand in the matrix of the whole batch. Parts
-        may run at the same time, the chunks of a part come in order.
-        """
-        xp, (images, channels), taps = type(x).xp, windows.shape[:2], windows.kernel[0] * windows.kernel[1]
-        positions = windows.out[0] * windows.out[1]
+    def each_chunk(cls, x: Any, windows: Windows, groups: int, use: Callable[[int, _Columns], None]) -> None:
+        """Calls `use(part, columns)` for chunks of a batch. Parts may run at the same time; the chunks of a part come in order."""
+        images, channels = windows.shape[:2]
         parts = min(images, PARTS)
-        most = max(1, cls.column_bytes // (channels * taps * positions * x.dtype.itemsize))
+        image = channels * math.prod(windows.kernel) * math.prod(windows.out) * x.dtype.itemsize
+        most = min(max(1, cls.column_bytes // image), -(-images // parts))
 
         def work(start: int, stop: int) -> None:
-            size = min(most, -(-images // parts))
-            memory = xp.empty(channels * taps * size * positions, x.array.dtype)
+            columns = _Columns(type(x).xp, windows, groups, most, x.array.dtype)
             for part in range(start, stop):
                 end = images * (part + 1) // parts
-                for first in range(images * part // parts, end, size):
-                    last = min(first + size, end)
-                    columns = memory[: channels * taps * (last - first) * positions].reshape(channels, taps, last - first, *windows.out)
-                    matrix = columns.reshape(groups, -1, (last - first) * positions)
-                    use(part, slice(first, last), slice(first * positions, last * positions), columns, matrix)
+                for first in range(images * part // parts, end, most):
+                    columns.hold(slice(first, min(first + most, end)))
+                    use(part, columns)
 
         cls.share_out(work, parts)
 
@@ -78,14 +115,11 @@ class ArrayConv2d(Conv2d):
             padded[windows.inside] = _channels_first(x.array)
         y = xp.empty((out, x.shape[0], *windows.out), x.array.dtype)
         rows, result = weight.array.reshape(groups, out // groups, -1), y.reshape(groups, out // groups, -1)
-        offsets = list(windows.offsets())
 
-        def product(part: int, images: slice, span: slice, columns: Any, matrix: Any) -> None:
-            for tap, index in enumerate(offsets):
-                columns[:, tap] = padded[:, images][index]
-            xp.matmul(rows, matrix, out=result[:, :, span])
+        def product(part: int, columns: _Columns) -> None:
+            xp.matmul(rows, columns.gather(padded), out=result[:, :, columns.span])
             if bias is not None:
-                y[:, images] += bias.array.reshape(out, 1, 1, 1)
+                y[:, columns.images] += bias.array.reshape(out, 1, 1, 1)
 
         cls.each_chunk(x, windows, groups, product)
         return x.wrap(_channels_first(y), x.dtype), (x, weight, windows, groups, padded)
@@ -97,31 +131,27 @@ class ArrayConv2d(Conv2d):
             return Conv2d.backward(saved[:4], grad)
         xp, out, dtype = type(x).xp, weight.shape[0], x.array.dtype
         g = xp.ascontiguousarray(_channels_first(grad.array))
-        rows, offsets = g.reshape(groups, out // groups, -1), list(windows.offsets())
+        rows, depth = g.reshape(groups, out // groups, -1), weight.array[0].size
 
         def of_input() -> Any:
             total = xp.zeros(_padded_shape(windows), dtype)
-            turned = weight.array.reshape(groups, out // groups, -1).transpose(0, 2, 1)
+            turned = weight.array.reshape(groups, out // groups, depth).transpose(0, 2, 1)
 
-            def product(part: int, images: slice, span: slice, columns: Any, matrix: Any) -> None:
-                xp.matmul(turned, rows[:, :, span], out=matrix)
-                for tap, index in enumerate(offsets):
-                    target = total[:, images][index]
-                    target += columns[:, tap]
+            def product(part: int, columns: _Columns) -> None:
+                xp.matmul(turned, rows[:, :, columns.span], out=columns.matrix)
+                columns.scatter(total)
 
             cls.each_chunk(x, windows, groups, product)
             return x.wrap(_channels_first(total)[windows.inside], x.dtype)
 
         def of_weight() -> Any:
-            sums = xp.zeros((min(x.shape[0], PARTS), groups, out // groups, weight.array[0].size), dtype)
+            sums = xp.zeros((min(x.shape[0], PARTS), groups, depth, out // groups), dtype)
 
-            def product(part: int, images: slice, span: slice, columns: Any, matrix: Any) -> None:
-                for tap, index in enumerate(offsets):
-                    columns[:, tap] = padded[:, images][index]
-                sums[part] += xp.matmul(rows[:, :, span], matrix.transpose(0, 2, 1))
+            def product(part: int, columns: _Columns) -> None:  # (X g^T)^T, which BLAS does faster than g X^T where there are few outputs
+                sums[part] += xp.matmul(columns.gather(padded), rows[:, :, columns.span].transpose(0, 2, 1))
 
             cls.each_chunk(x, windows, groups, product)
-            return weight.wrap(sums.sum(0).reshape(weight.shape), x.dtype)
+            return weight.wrap(xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1)).reshape(weight.shape), x.dtype)
 
         return of_input, of_weight, lambda: x.wrap(g.reshape(out, -1).sum(1), x.dtype)
 
@@ -189,19 +219,22 @@ class ArrayMaxPool2d(MaxPool2d):
         xp = type(x).xp
         g = xp.ascontiguousarray(planes.of(grad.array))
         integer = xp.dtype(f"i{g.dtype.itemsize}")
-        total = xp.zeros(planes.shape, g.dtype)
         apart = windows.stride[0] >= windows.kernel[0] and windows.stride[1] >= windows.kernel[1]
+        tiled = windows.stride == windows.kernel and all(
+            n * s == p for n, s, p in zip(windows.out, windows.stride, planes.shape[1:], strict=True)
+        )
+        total = (xp.empty if tiled else xp.zeros)(planes.shape, g.dtype)
 
         def work(start: int, stop: int) -> None:
             out, block, y, bits = total[start:stop], padded[start:stop], largest[start:stop], g[start:stop].view(integer)
-            has_nan, taken = bool((y != y).any()), xp.zeros(y.shape, bool)
+            has_nan, taken = bool((y != y).any()), None
             for index in planes.offsets:
                 view = block[index]
                 hit = view == y
                 if has_nan:
                     hit |= view != view
-                first = hit > taken  # hit, and not taken
-                taken |= hit
+                first = hit if taken is None else hit > taken  # hit, and not taken
+                taken = hit if taken is None else taken | hit
                 # Bits times 0 or 1: a choice without a branch, which takes no harm from infinities.
                 if apart:
                     xp.multiply(bits, first, out=out[index].view(integer))

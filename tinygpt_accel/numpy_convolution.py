@@ -15,7 +15,7 @@ from .numpy_backend import NumpyBuffer
 class NumpyConv2d(ArrayConv2d):
     """Each thread gathers the columns of a few images and multiplies them while they are in its cache."""
 
-    column_bytes: ClassVar[int] = 1 << 19
+    column_bytes: ClassVar[int] = 1 << 20
 
     @staticmethod
     def share_out(work: Callable[[int, int], None], count: int) -> None:

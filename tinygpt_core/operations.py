@@ -426,12 +426,9 @@ def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
     return type(kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__})
 
 
-Linear = _kernel_operation(kernels.Linear)
-Softmax, LogSoftmax = map(_kernel_operation, (kernels.Softmax, kernels.LogSoftmax))
-CrossEntropy = _kernel_operation(kernels.CrossEntropy)
+Linear, CrossEntropy, Embedding = map(_kernel_operation, (kernels.Linear, kernels.CrossEntropy, kernels.Embedding))
+Softmax, LogSoftmax, Dropout = map(_kernel_operation, (kernels.Softmax, kernels.LogSoftmax, kernels.Dropout))
 LayerNorm, RMSNorm = map(_kernel_operation, (kernels.LayerNorm, kernels.RMSNorm))
 GELU, SiLU = map(_kernel_operation, (kernels.GELU, kernels.SiLU))
-Dropout = _kernel_operation(kernels.Dropout)
 Attention, Rotary = map(_kernel_operation, (kernels.Attention, kernels.Rotary))
-Embedding = _kernel_operation(kernels.Embedding)
 Conv2d, MaxPool2d, AvgPool2d = map(_kernel_operation, (kernels.Conv2d, kernels.MaxPool2d, kernels.AvgPool2d))
