@@ -23,6 +23,7 @@ from tinygpt_core.buffer import Buffer  # noqa: E402
 from tinygpt_core.images import load_mnist  # noqa: E402
 from tinygpt_core.losses import CrossEntropyLoss  # noqa: E402
 from tinygpt_core.optimizers import AdamW  # noqa: E402
+from tinygpt_core.schedules import cosine_with_warmup  # noqa: E402
 from tinygpt_core.tensor import Tensor, no_grad  # noqa: E402
 
 BATCH, LEARNING_RATE, SPLIT_SEED = 64, 3e-3, 5
@@ -76,18 +77,18 @@ def main() -> int:
     started = time.perf_counter()
     with backends.use(options.backend):
         images, labels = load_mnist("test", options.data)
-        order = random.Generator(SPLIT_SEED).permutation(10_000)
+        order = list(random.Generator(SPLIT_SEED).permutation(10_000))
         train, test = order[:8_000][:train_size], order[8_000:][:test_size]
         print(f"{options.backend}: {len(train):,} images to learn from, {len(test):,} to be tested on, {epochs} epochs", flush=True)
         random.seed(options.seed)
         model, loss_of = cnn(), CrossEntropyLoss()
         optimizer, shuffling = AdamW(model, learning_rate=LEARNING_RATE), random.Generator(options.seed)
-        steps, step = epochs * math.ceil(len(train) / BATCH), 0
+        schedule, step = cosine_with_warmup(LEARNING_RATE, total_steps=epochs * math.ceil(len(train) / BATCH)), 0
         for epoch in range(1, epochs + 1):
             shuffled, total = [train[i] for i in shuffling.permutation(len(train))], 0.0
             for start in range(0, len(train), BATCH):
                 x, y = batch(images, labels, shuffled[start : start + BATCH])
-                optimizer.learning_rate = LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+                optimizer.learning_rate = schedule(step)
                 loss = loss_of(model(x), y).mean()
                 loss.backward()
                 optimizer.update()
