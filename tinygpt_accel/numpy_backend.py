@@ -23,7 +23,8 @@ class NumpyBuffer(ArrayBuffer):
 
     def _where(self, first: NumpyBuffer, second: NumpyBuffer) -> NumpyBuffer:
         kept, mask = first.array, self.array
-        if second.array.ndim == 0 and kept.dtype.kind == "f" and kept.shape == mask.shape and not second.array:
+        is_zero = second.array.ndim == 0 and not second.array and not numpy.signbit(second.array)
+        if is_zero and kept.dtype.kind == "f" and kept.shape == mask.shape:
             # numpy.where has a branch for each element, ten times slower on a mask without a pattern; bits times 0 or 1 have none.
             bits = kept.view(f"i{kept.dtype.itemsize}") * mask
             return self.wrap(bits.view(kept.dtype), first.dtype)
