@@ -54,7 +54,7 @@ def test_blocks_of_planes_change_nothing(monkeypatch, options, swapped):
     with backends.use("numpy"):
         fused = kernels.lookup(kernels.MaxPool2d, backends.get("numpy"))
         threads = pytest.importorskip("tinygpt_accel.threads")
-        monkeypatch.setattr(threads, "BLOCK", 200)
+        monkeypatch.setattr(pytest.importorskip("tinygpt_accel.numpy_convolution"), "BLOCK", 200)
         monkeypatch.setattr(threads, "_count", 3)
         generator = Generator(4)
         x = Buffer.normal((5, 6, 9, 8), generator=generator).maximum(0.0)  # zeros: many ties

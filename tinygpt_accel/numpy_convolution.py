@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy
+
 from tinygpt_core.kernels import Conv2d, MaxPool2d, register
 
 from . import threads
 from .convolution import ArrayConv2d, ArrayMaxPool2d
 from .numpy_backend import NumpyBuffer
+
+BLOCK = 1 << 16  # elements of the planes that are pooled at a time: 256 KB of float32, of which a few fit a core's second-level cache
 
 
 class NumpyConv2d(ArrayConv2d):
@@ -19,7 +23,7 @@ class NumpyConv2d(ArrayConv2d):
 
     @staticmethod
     def share_out(work: Callable[[int, int], None], count: int) -> None:
-        with threads.single_threaded_blas():
+        with threads.single_threaded_blas(), numpy.errstate(all="ignore"):
             threads.share_out(work, count)
 
 
@@ -28,7 +32,7 @@ class NumpyMaxPool2d(ArrayMaxPool2d):
 
     @staticmethod
     def share_out(work: Callable[[int, int], None], count: int, size: int) -> None:
-        step = max(1, threads.BLOCK // max(size, 1))
+        step = max(1, BLOCK // max(size, 1))
 
         def blocks(start: int, stop: int) -> None:
             for first in range(start, stop, step):
