@@ -94,7 +94,7 @@ def main() -> int:
                 total, step = total + loss.item() * len(y), step + 1
             reached, seconds = accuracy(model, images, labels, test), time.perf_counter() - started
             print(f"epoch {epoch}: loss {total / len(train):.4f}, test accuracy {reached:.2%}, {seconds:.1f} s", flush=True)
-    print(f"{reached:.2%} in {seconds:.1f} s (goal: {goal:.0%} within {limit:.0f} s)")
+    print(f"{reached:.2%} in {seconds:.1f} s, {time.process_time():.1f} s of processor time (goal: {goal:.0%} within {limit:.0f} s)")
     return 0 if reached >= goal and seconds <= limit else 1
 
 

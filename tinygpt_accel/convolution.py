@@ -62,14 +62,21 @@ class _Columns:
         return self.matrix
 
     def scatter(self, total: Any) -> None:
-        """Adds the columns up where they were gathered from."""
-        self.strips.fill(0)
-        for i, down in enumerate(self.down):
-            target = self.strips[..., down, :]
-            target += self.columns[:, i]
-        for j, across in enumerate(self.across):
-            target = total[:, self.images, :, across]
-            target += self.strips[:, j]
+        """Writes, for these images, what the columns add up to where they were gathered from."""
+        _add_up(self.strips, self.down, -2, [self.columns[:, i] for i in range(len(self.down))])
+        _add_up(total[:, self.images], self.across, -1, [self.strips[:, j] for j in range(len(self.across))])
+
+
+def _add_up(total: Any, spans: list[slice], axis: int, parts: list[Any]) -> None:
+    """Writes the sum of parts that lie at `spans` of an axis, of which the first starts at 0; zero where none lies."""
+    targets = [total[(..., span, *[slice(None)] * (-1 - axis))] for span in spans]
+    if spans[0].step == 1:  # the first part need not be added to zeros
+        targets.pop(0)[...] = parts[0]
+        total[(..., slice(spans[0].stop, None), *[slice(None)] * (-1 - axis))] = 0
+    else:
+        total[...] = 0
+    for target, part in zip(targets, parts[-len(targets) :] if targets else [], strict=True):
+        target += part
 
 
 class ArrayConv2d(Conv2d):
@@ -134,7 +141,7 @@ class ArrayConv2d(Conv2d):
         rows, depth = g.reshape(groups, out // groups, -1), weight.array[0].size
 
         def of_input() -> Any:
-            total = xp.zeros(_padded_shape(windows), dtype)
+            total = xp.empty(_padded_shape(windows), dtype)
             turned = weight.array.reshape(groups, out // groups, depth).transpose(0, 2, 1)
 
             def product(part: int, columns: _Columns) -> None:
@@ -206,9 +213,10 @@ class ArrayMaxPool2d(MaxPool2d):
 
         def work(start: int, stop: int) -> None:
             out, block = largest[start:stop], padded[start:stop]
-            out[...] = block[planes.offsets[0]]
-            for index in planes.offsets[1:]:
-                xp.maximum(out, block[index], out=out)
+            views = [block[index] for index in planes.offsets]
+            xp.maximum(views[0], views[min(1, len(views) - 1)], out=out)
+            for view in views[2:]:
+                xp.maximum(out, view, out=out)
 
         cls.share_out(work, *_count_and_size(planes))
         return x.wrap(planes.whole(largest), x.dtype), (x, windows, planes, padded, largest)

@@ -25,6 +25,8 @@ Weights = WeightFile | Mapping[str, Tensor | Buffer] | Iterable[tuple[str, Tenso
 
 def _holds(value: Any, *kinds: type) -> bool:
     """Whether a value is of one of these kinds, or a container with such a value somewhere inside."""
+    if not isinstance(value, (dict, list, tuple)):
+        return isinstance(value, kinds)
     return any(isinstance(leaf, kinds) for _, leaf in tree_flatten(value))
 
 
