@@ -271,7 +271,9 @@ class ArrayBuffer(Buffer):
     @classmethod
     def _random_uniform(cls: type[A], key: Key, shape: Shape, dtype: DType, low: float, high: float) -> A:
         double, width = dtype is DType.float64, high - low
-        return cls._drawn(key, shape, dtype, 2 if double else 1, lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double))
+        return cls._drawn(
+            key, shape, dtype, 2 if double else 1, lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double)
+        )
 
     @classmethod
     def _random_normal(cls: type[A], key: Key, shape: Shape, dtype: DType, mean: float, std: float) -> A:

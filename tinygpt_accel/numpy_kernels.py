@@ -34,6 +34,7 @@ from tinygpt_core.kernels import (
 from tinygpt_core.kernels.composed import GELU_CUBIC, SQRT_2_OVER_PI, _normalized
 from tinygpt_core.shape import Shape, normalize_axis
 
+from . import numpy_convolution as numpy_convolution  # registers its kernels
 from .loops import loops_for
 from .memory import keep_freed_memory
 from .numpy_backend import NumpyBuffer

@@ -91,7 +91,7 @@ def load_corpus(name: str, data_file: str | os.PathLike[str] | None = None, docu
         return Corpus(name, [source for source in sources if source.strip()], None)
     if name == "text":
         raise CorpusError("the corpus 'text' is a file of yours: pass it with --data FILE")
-    text = _downloaded(name)
+    text = downloaded(name, DOWNLOADS[name], f"{name}.txt").decode("utf-8")
     return Corpus(name, _lines(text), None) if name == "names" else Corpus(name, None, text)
 
 
@@ -138,30 +138,33 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def _downloaded(name: str) -> str:
-    download, path, damage = DOWNLOADS[name], os.path.join(cache_directory(), f"{name}.txt"), ""
+_ADVICE = "pass a copy of it with --data FILE, or choose a corpus that needs no network: identifiers, docs, stdlib"
+
+
+def downloaded(name: str, download: Download, file_name: str, advice: str = _ADVICE) -> bytes:
+    """Return a published file from the cache, or fetch, verify and keep it; raise CorpusError with the advice where that fails."""
+    path, damage = os.path.join(cache_directory(), file_name), ""
     try:
         with open(path, "rb") as file:
             data = file.read(download.size + 1)
         if _is_genuine(data, download):
-            return data.decode("utf-8")
+            return data
         damage = f", and the copy in {path} is damaged"
     except OSError:
         pass  # not fetched yet
-    data = _fetched(name, download, damage)
+    data = _fetched(name, download, damage, advice)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         atomic_write(path, data)
     except OSError as error:
         warnings.warn(f"{name} was fetched but cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2)
-    return data.decode("utf-8")
+    return data
 
 
-def _fetched(name: str, download: Download, damage: str) -> bytes:
+def _fetched(name: str, download: Download, damage: str, advice: str) -> bytes:
     import http.client  # these two take longer to import than the whole of tinygpt_core
     import urllib.request
 
-    advice = "pass a copy of it with --data FILE, or choose a corpus that needs no network: identifiers, docs, stdlib"
     try:
         with urllib.request.urlopen(download.url, timeout=30) as response:
             data: bytes = response.read(download.size + 1)  # one byte too many is enough to refuse a longer file

@@ -14,10 +14,11 @@ from typing import Any
 from ..buffer.python import PythonBuffer, Row, chunks, dot, product, product_transposed
 from ..dtype import DType
 from ..shape import Shape
+from . import python_convolution
 from .base import Gradient, register
 from .composed import GELU, GELU_CUBIC, SQRT_2_OVER_PI, AdamWStep, Attention, CrossEntropy, LayerNorm, Linear, RMSNorm, _normalized
 
-__all__ = ["PythonBuffer"]
+__all__ = ["PythonBuffer", "python_convolution"]  # importing both registers what they have
 
 Rows = Sequence[Row]
 

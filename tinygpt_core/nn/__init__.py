@@ -2,6 +2,7 @@
 
 from ..module import Module
 from .attention import CasualSelfAttention, CausalSelfAttention, KeyValueCache, RotaryEncoding, TransformerBlock
+from .convolution import AvgPool2d, BatchNorm2d, Conv2d, Flatten, MaxPool2d
 from .gpt import GPT, GPTConfig
 
 from .layers import (  # isort: skip
