@@ -2,7 +2,8 @@
 
     python benchmarks/size.py
 
-Exits with 1 where the engine (floors 1 to 6) or the whole core is over its limit. A small core is a feature, so its growth is a choice.
+Exits with 1 where the engine (floors 1 to 6), the whole core or what was added since is over its limit. A small core is a feature, so its
+growth is a choice.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("9  training, generation", ["training.py", "generation.py"]),
     ("10 command line", ["cli.py", "__main__.py", "__init__.py"]),
 ]
+# What later issues add is counted apart, each with a limit of its own.
+ADDED: list[tuple[str, int, list[str]]] = [
+    ("breadth (issue 5)", 800, ["kernels/einsum.py"]),
+]  # fmt: skip
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 
 
@@ -48,12 +53,14 @@ def code_lines(path: Path) -> int:
 
 def main() -> int:
     """Prints the report; returns the exit code."""
-    counted: set[Path] = set()
+    added = {name: {CORE / entry for entry in entries} for name, _, entries in ADDED}
+    counted: set[Path] = set().union(*added.values())
+    apart = set(counted)
     totals: list[tuple[str, int]] = []
     for name, entries in FLOORS:
         files = [file for entry in entries for file in ((CORE / entry).rglob("*.py") if (CORE / entry).is_dir() else [CORE / entry])]
         counted.update(files)
-        totals.append((name, sum(map(code_lines, files))))
+        totals.append((name, sum(code_lines(file) for file in files if file not in apart)))
     missing = sorted(set(CORE.rglob("*.py")) - counted)
     if missing:
         print(f"no floor is named here for {', '.join(str(path.relative_to(CORE)) for path in missing)}", file=sys.stderr)
@@ -64,7 +71,12 @@ def main() -> int:
     engine = sum(lines for name, lines in totals if int(name.split()[0]) <= 6)
     core = sum(lines for _, lines in totals)
     print(f"| the engine, floors 1 to 6 | {engine:,} of {ENGINE_LIMIT:,} |\n| the core | {core:,} of {CORE_LIMIT:,} |")
-    return 0 if engine < ENGINE_LIMIT and core < CORE_LIMIT else 1
+    kept = engine < ENGINE_LIMIT and core < CORE_LIMIT
+    for name, limit, _ in ADDED:
+        lines = sum(map(code_lines, added[name]))
+        kept = kept and lines < limit
+        print(f"| added since: {name} | {lines:,} of {limit:,} |")
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":

@@ -22,3 +22,4 @@ from .composed import (
     SiLU,
     Softmax,
 )
+from .einsum import Einsum
