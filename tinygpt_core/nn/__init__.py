@@ -18,3 +18,4 @@ from .layers import (
     Sequential,
     SiLU,
 )
+from .recurrent import GRU, LSTM, RNN, detach_state
