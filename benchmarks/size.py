@@ -31,7 +31,8 @@ FLOORS: list[tuple[str, list[str]]] = [
 ]
 # What later issues add is counted apart, each with a limit of its own.
 ADDED: list[tuple[str, int, list[str]]] = [
-    ("breadth (issue 5)", 800, ["kernels/einsum.py", "nn/recurrent.py"]),
+    ("breadth (issue 5)", 700, ["kernels/einsum.py", "nn/recurrent.py", "nn/activations.py", "nn/initializers.py",
+                                "elementwise_losses.py", "inspection.py", "toy_data.py"]),
 ]  # fmt: skip
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 
