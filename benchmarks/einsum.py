@@ -62,6 +62,12 @@ CASES: list[tuple[str, str, tuple[tuple[int, ...], ...], Callable[..., Array]]] 
      lambda x, g: (x.reshape(-1, C).T @ g.reshape(-1, C)).reshape(C, H, D)),
     ("heads last", "tdh,sdh->tsh", ((T, D, 2 * H), (T, D, 2 * H)),
      lambda q, k: (q.transpose(2, 0, 1) @ k.transpose(2, 1, 0)).transpose(1, 2, 0)),
+    (
+        "scores of a small model",
+        "bihd,bjhd->bhij",
+        ((12, 64, 4, 32), (12, 64, 4, 32)),
+        lambda q, k: q.transpose(0, 2, 1, 3) @ k.transpose(0, 2, 3, 1),
+    ),
     ("three operands", "bhij,bjhd,hdc->bic", ((B, H, T, T), (B, T, H, D), (H, D, C)), values_and_projection),
 ]  # fmt: skip
 

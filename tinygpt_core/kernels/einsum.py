@@ -207,6 +207,8 @@ def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
 
 def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
     """Returns the diagonals of repeated indices of x, summed over all indices that are not `kept`."""
+    if term == kept:
+        return x
     if len(set(term)) < len(term):
         distinct, order, repeated = _diagonal_axes(term, x.shape)
         x = x.permute(order)
@@ -241,6 +243,67 @@ def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffe
     return total.permute(sorted(range(len(order)), key=order.__getitem__))
 
 
+class Layout(NamedTuple):
+    """How a pair becomes one batched matrix product (or, without an inner axis, a product of elements that broadcast).
+
+    Attributes:
+        swapped: whether the operands change places: (a b)^T = b^T a^T may lie as the output does.
+        axes, shapes: for each operand, the order of its axes and the shape they take then.
+        product: the shape of the matrix product; None for a product of elements, which already lies as the output does.
+        output_shape, output_axes: the axes of the matrix product one by one, and their order in the output.
+    """
+
+    swapped: bool
+    axes: tuple[Shape, Shape]
+    shapes: tuple[Shape, Shape]
+    product: Shape | None
+    output_shape: Shape
+    output_axes: Shape
+
+
+@lru_cache(maxsize=4096)
+def layout(a_term: Term, a_shape: Shape, a_stride: Shape, b_term: Term, b_shape: Shape, b_stride: Shape, output: Term) -> Layout:
+    """Returns how to multiply two operands. Axes that become one are taken in the order in which they lie: no copy where they are a run."""
+    sizes = dict(zip(a_term + b_term, a_shape + b_shape, strict=True))
+    a_steps, b_steps = dict(zip(a_term, a_stride, strict=True)), dict(zip(b_term, b_stride, strict=True))
+    inner = [index for index in a_term if index in b_term and index not in output]
+    if not inner:
+        axes = tuple(tuple(term.index(index) for index in output if index in term) for term in (a_term, b_term))
+        shapes = tuple(tuple(sizes[index] if index in term else 1 for index in output) for term in (a_term, b_term))
+        return Layout(False, axes, shapes, None, (), ())  # type: ignore[arg-type]
+    batch = [index for index in output if index in a_term and index in b_term]
+    rows = sorted((index for index in a_term if index not in b_term), key=lambda index: -a_steps[index])
+    columns = sorted((index for index in b_term if index not in a_term), key=lambda index: -b_steps[index])
+    if rows and columns and output.index(columns[-1]) < output.index(rows[-1]):
+        return layout(b_term, b_shape, b_stride, a_term, a_shape, a_stride, output)._replace(swapped=True)
+    inner.sort(key=(lambda index: -a_steps[index]) if math.prod(a_shape) >= math.prod(b_shape) else (lambda index: -b_steps[index]))
+    lead, m, k, n = (tuple(sizes[index] for index in group) for group in (batch, rows, inner, columns))
+    rows_by_inner, inner_by_columns = (*lead, math.prod(m), math.prod(k)), (*lead, math.prod(k), math.prod(n))
+    order = batch + rows + columns
+    return Layout(
+        False,
+        (tuple(map(a_term.index, batch + rows + inner)), tuple(map(b_term.index, batch + inner + columns))),
+        (rows_by_inner, inner_by_columns),
+        (*rows_by_inner[:-1], inner_by_columns[-1]),
+        (*lead, *m, *n),
+        tuple(map(order.index, output)),
+    )
+
+
+def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> Buffer:
+    """Returns the contraction of two operands of one dtype: an index that one of them lacks is in the output, each stands once a term."""
+    found = layout(a_term, a.shape, a.stride, b_term, b.shape, b.stride, output)
+    if found.swapped:
+        a, b = b, a
+    # What the layout says fits these shapes, so the hooks are called without the checks of the public methods.
+    a = a._permute(found.axes[0])._reshape(found.shapes[0])
+    b = b._permute(found.axes[1])._reshape(found.shapes[1])
+    if found.product is None:
+        return a._mul(b)
+    y: Buffer = a._matmul(b, found.product)
+    return y._reshape(found.output_shape)._permute(found.output_axes)
+
+
 class Einsum(Kernel):
     """y[output] = sum over all other indices of the product of the operands: `subscripts` such as "bhid,bhjd->bhij".
 
@@ -252,44 +315,8 @@ class Einsum(Kernel):
     """
 
     @staticmethod
-    def multiply(a: Buffer, b: Buffer) -> Buffer:
-        """Returns the batched matrix product; for backends whose product wants its operands prepared."""
-        return a.matmul(b)
-
-    @classmethod
-    def contract(cls, a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> Buffer:
-        """Returns the contraction of two operands: every index of one that the other lacks is in the output, and each stands once."""
-        inner = [index for index in a_term if index in b_term and index not in output]
-        if not inner:
-            return cls._aligned(a, a_term, output) * cls._aligned(b, b_term, output)
-        batch = [index for index in output if index in a_term and index in b_term]
-        rows = [index for index in a_term if index not in b_term]
-        columns = [index for index in b_term if index not in a_term]
-        if rows and columns and output.index(columns[-1]) < output.index(rows[-1]):  # (a b)^T = b^T a^T lies as the output does
-            return cls.contract(b, b_term, a, a_term, output)
-        # Axes that become one are taken in the order in which they lie, so that no copy is needed where they form one run.
-        rows.sort(key=lambda index: -a.stride[a_term.index(index)])
-        columns.sort(key=lambda index: -b.stride[b_term.index(index)])
-        larger, its_term = (a, a_term) if a.numel >= b.numel else (b, b_term)
-        inner.sort(key=lambda index: -larger.stride[its_term.index(index)])
-        a = a.permute([a_term.index(index) for index in batch + rows + inner])
-        b = b.permute([b_term.index(index) for index in batch + inner + columns])
-        lead, k = a.shape[: len(batch)], math.prod(b.shape[len(batch) : len(batch) + len(inner)])
-        row_sizes, column_sizes = a.shape[len(batch) : len(batch) + len(rows)], b.shape[len(batch) + len(inner) :]
-        y = cls.multiply(a.reshape((*lead, math.prod(row_sizes), k)), b.reshape((*lead, k, math.prod(column_sizes))))
-        order = batch + rows + columns
-        return y.reshape((*lead, *row_sizes, *column_sizes)).permute([order.index(index) for index in output])
-
-    @staticmethod
-    def _aligned(x: Buffer, term: Term, output: Term) -> Buffer:
-        """x with its axes where the output has them, and size 1 where it has none."""
-        x = x.permute([term.index(index) for index in output if index in term])
-        sizes = iter(x.shape)
-        return x.reshape(tuple(next(sizes) if index in term else 1 for index in output))
-
-    @classmethod
-    def forward(cls, *operands: Buffer, subscripts: str) -> tuple[Buffer, Any]:
-        dtype = reduce(promote, (x.dtype for x in operands))
+    def forward(*operands: Buffer, subscripts: str) -> tuple[Buffer, Any]:
+        dtype = reduce(promote, [x.dtype for x in operands])
         if dtype.kind == "b":
             raise TypeError("einsum is not defined on bool: cast() to another dtype first")
         found = plan(subscripts, tuple(x.shape for x in operands))
@@ -299,15 +326,15 @@ class Einsum(Kernel):
         ]
         terms = list(found.reduced)
         for i, j, term in found.pairs:
-            values.append(cls.contract(values[i], terms[i], values[j], terms[j], term))
+            values.append(contract(values[i], terms[i], values[j], terms[j], term))
             terms.append(term)
         y = values.pop()
         if not found.pairs:
             y = y.permute([terms[0].index(index) for index in found.output])
         return y, (found, terms, tuple(x.shape for x in operands), *values)
 
-    @classmethod
-    def backward(cls, saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
         found, terms, shapes, *values = saved
         used = {i: (step, j) for step, pair in enumerate(found.pairs, len(shapes)) for i, j in (pair[:2], pair[1::-1])}
         known: dict[int, Buffer] = {}
@@ -317,7 +344,7 @@ class Einsum(Kernel):
                 return grad if found.pairs else grad.permute([found.output.index(index) for index in terms[0]])
             if i not in known:
                 product, other = used[i]
-                known[i] = cls.contract(of_value(product), terms[product], values[other], terms[other], terms[i])
+                known[i] = contract(of_value(product), terms[product], values[other], terms[other], terms[i])
             return known[i]
 
         def gradient_of(i: int) -> Gradient:
