@@ -295,13 +295,19 @@ def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> 
     found = layout(a_term, a.shape, a.stride, b_term, b.shape, b.stride, output)
     if found.swapped:
         a, b = b, a
-    # What the layout says fits these shapes, so the hooks are called without the checks of the public methods.
-    a = a._permute(found.axes[0])._reshape(found.shapes[0])
-    b = b._permute(found.axes[1])._reshape(found.shapes[1])
+    a, b = _arranged(a, found.axes[0], found.shapes[0]), _arranged(b, found.axes[1], found.shapes[1])
     if found.product is None:
         return a._mul(b)
     y: Buffer = a._matmul(b, found.product)
-    return y._reshape(found.output_shape)._permute(found.output_axes)
+    if found.output_shape != found.product:
+        y = y._reshape(found.output_shape)
+    return y if found.output_axes == tuple(range(y.ndim)) else y._permute(found.output_axes)
+
+
+def _arranged(x: Buffer, axes: Shape, shape: Shape) -> Buffer:
+    # A layout fits its operands, so the hooks are called without the checks of the public methods, and only where they do something.
+    x = x._permute(axes)
+    return x if x.shape == shape else x._reshape(shape)
 
 
 class Einsum(Kernel):
@@ -316,7 +322,9 @@ class Einsum(Kernel):
 
     @staticmethod
     def forward(*operands: Buffer, subscripts: str) -> tuple[Buffer, Any]:
-        dtype = reduce(promote, [x.dtype for x in operands])
+        dtype = operands[0].dtype
+        if any(x.dtype is not dtype for x in operands):
+            dtype = reduce(promote, [x.dtype for x in operands])
         if dtype.kind == "b":
             raise TypeError("einsum is not defined on bool: cast() to another dtype first")
         found = plan(subscripts, tuple(x.shape for x in operands))
