@@ -35,6 +35,8 @@ ADDED: list[tuple[str, int, list[str]]] = [
      ["encoders.py", "folders.py", "id_check.py", "merging.py", "pretokenize.py", "token_folders.py", "vocabularies.py"]),
     ("weights from elsewhere (issue 5)", 800, ["cli_convert.py", "formats.py"]),
     ("convolution (issue 5)", 450, ["kernels/convolution.py", "kernels/python_convolution.py", "nn/convolution.py", "images.py"]),
+    ("einsum, recurrence, losses (issue 5)", 700, ["kernels/einsum.py", "nn/recurrent.py", "nn/activations.py", "nn/initializers.py",
+                                "elementwise_losses.py", "inspection.py", "toy_data.py"]),
 ]  # fmt: skip
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 

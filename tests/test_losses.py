@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
-from tinygpt_core.losses import CrossEntropyLoss, MSELoss
+from tinygpt_core.losses import BinaryCrossEntropyLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
 from tinygpt_core.tensor import Tensor
 
 loss = CrossEntropyLoss()
@@ -108,3 +108,80 @@ def test_mean_squared_error():
     assert prediction.grad.to_python() == [[0.0, 1.0], [1.5, 0.5]]
     with pytest.raises(ValueError, match=r"\(2, 2\) and \(2,\)"):
         MSELoss()(prediction, Tensor([1.0, 2.0]))
+
+
+ELEMENTWISE = {
+    "mse": (MSELoss, lambda p, t: (p - t) ** 2),
+    "l1": (L1Loss, lambda p, t: abs(p - t)),
+    "huber": (HuberLoss, lambda p, t: (p - t) ** 2 / 2 if abs(p - t) <= 1 else abs(p - t) - 0.5),
+    "huber-2": (
+        lambda reduction: HuberLoss(reduction, delta=2.0),
+        lambda p, t: (p - t) ** 2 / 2 if abs(p - t) <= 2 else 2 * (abs(p - t) - 1.0),
+    ),
+    "binary": (BinaryCrossEntropyLoss, lambda p, t: t * math.log1p(math.exp(-p)) + (1 - t) * math.log1p(math.exp(p))),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@settings(max_examples=30, deadline=None)
+@given(pairs=st.lists(st.tuples(st.floats(-6, 6, width=32), st.floats(0, 1, width=32)), min_size=1, max_size=6))
+def test_elementwise_losses_and_their_reductions(name, pairs):
+    """Each against its textbook formula in Python floats; "none" keeps the shape, "sum" and "mean" are those of it."""
+    make, formula = ELEMENTWISE[name]
+    predictions, targets = (Tensor([list(column)], DType.float64) for column in zip(*pairs, strict=True))
+    expected = [formula(p, t) for p, t in pairs]
+    assert make("none")(predictions, targets).to_python()[0] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert make("sum")(predictions, targets).item() == pytest.approx(sum(expected), rel=1e-9, abs=1e-12)
+    assert make("mean")(predictions, targets).item() == pytest.approx(sum(expected) / len(pairs), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_gradients_of_elementwise_losses(name, reduction, backend):
+    predictions, targets = Tensor([[0.3, -2.7], [1.4, 5.0]]), Tensor([[0.9, 0.1], [0.45, 0.2]])
+    assert check_gradients(ELEMENTWISE[name][0](reduction), predictions, targets)
+
+
+def test_slopes_where_the_formulas_meet(backend):
+    """At a difference of 0 the absolute error is flat; Huber's parts meet with one slope; a logit of 0 is worth 1/2."""
+    for make, values, slopes in (
+        (L1Loss("sum"), [0.0, 2.0, -2.0], [0.0, 1.0, -1.0]),
+        (HuberLoss("sum"), [0.0, 1.0, -1.0, 3.0], [0.0, 1.0, -1.0, 1.0]),
+        (BinaryCrossEntropyLoss("sum"), [0.0], [0.5]),
+    ):
+        predictions = Tensor(values, requires_grad=True)
+        make(predictions, Tensor([0.0] * len(values))).backward()
+        assert predictions.grad.to_python() == slopes
+
+
+def test_binary_cross_entropy_neither_overflows_nor_cancels(backend):
+    loss = BinaryCrossEntropyLoss("none")(Tensor([1e4, -1e4, 1e4, -20.0, 20.0]), Tensor([1, 0, 0, 0, 1])).to_python()
+    assert loss == pytest.approx([0.0, 0.0, 1e4, math.log1p(math.exp(-20)), math.log1p(math.exp(-20))], rel=1e-6)
+    for targets in (Tensor([1, 0]), Tensor([True, False]), Tensor([1.0, 0.0])):
+        result = BinaryCrossEntropyLoss()(Tensor([0.0, 0.0]), targets)
+        assert result.dtype is DType.float32 and result.item() == pytest.approx(math.log(2))
+    with pytest.raises(ValueError, match=r"targets lie in \[0, 1\], but got some from -1 to 2"):
+        BinaryCrossEntropyLoss()(Tensor([0.0, 0.0]), Tensor([2, -1]))
+
+
+def test_reductions_of_cross_entropy():
+    """The mean is over rows that count; a batch of padding costs nothing."""
+    logits, labels = Tensor([[0.5, -1.0], [2.0, 0.0], [0.0, 0.0]]), Tensor([0, -1, 1])
+    rows = loss(logits=logits, labels=labels).to_python()
+    assert CrossEntropyLoss(reduction="sum")(logits, labels).item() == pytest.approx(sum(rows))
+    assert CrossEntropyLoss(reduction="mean")(logits, labels).item() == pytest.approx(sum(rows) / 2)
+    assert CrossEntropyLoss(reduction="mean")(logits, Tensor([-1, -1, -1])).item() == 0.0
+    probabilities = Tensor([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]])
+    rows = loss(logits=logits, labels=probabilities).to_python()
+    assert CrossEntropyLoss(reduction="sum")(logits, probabilities).item() == pytest.approx(sum(rows))
+    assert CrossEntropyLoss(reduction="mean")(logits, probabilities).item() == pytest.approx(sum(rows) / 3)
+
+
+def test_bad_settings_of_losses():
+    for make in (MSELoss, L1Loss, HuberLoss, BinaryCrossEntropyLoss, lambda reduction: CrossEntropyLoss(reduction=reduction)):
+        with pytest.raises(ValueError, match="'mean', 'sum' or 'none', not 'average'"):
+            make("average")
+    with pytest.raises(ValueError, match="delta must be above 0, but got 0"):
+        HuberLoss(delta=0.0)
+    with pytest.raises(ValueError, match=r"\(2,\) and \(1,\)"):
+        BinaryCrossEntropyLoss()(Tensor([0.0, 0.0]), Tensor([1]))

@@ -283,3 +283,22 @@ def test_gradients(make):
 def test_no_grad_forward_records_nothing():
     with no_grad():
         assert not nn.MLP(2, [2], "relu")(Tensor([[1.0, 2.0]])).requires_grad
+
+
+def test_activations_as_modules():
+    x = Tensor.normal((3, 6))
+    for module, expected in (
+        (nn.Sigmoid(), x.sigmoid()),
+        (nn.Tanh(), x.tanh()),
+        (nn.Softmax(), x.softmax()),
+        (nn.Softmax(axis=0), x.softmax(0)),
+        (nn.Swish(), x.silu()),
+        (nn.GLU(), x[:, :3] * x[:, 3:].sigmoid()),
+        (nn.GLU("geglu"), x[:, :3] * x[:, 3:].gelu()),
+        (nn.SwiGLU(), x[:, :3] * x[:, 3:].silu()),
+    ):
+        close(module(x), expected)
+    with pytest.raises(ValueError, match="'maxout'; expected one of glu, "):
+        nn.GLU("maxout")
+    with pytest.raises(ValueError, match=r"SwiGLU needs a last axis of even size, but the input has the shape \(3, 5\)"):
+        nn.SwiGLU()(Tensor.zeros((3, 5)))

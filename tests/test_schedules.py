@@ -34,6 +34,7 @@ def test_known_values():
     assert [warmup(step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     decay = schedules.step_decay(1.0, factor=0.5, every=2)
     assert [decay(step) for step in range(5)] == [1.0, 1.0, 0.5, 0.5, 0.25]
+    assert [schedules.exponential_decay(2.0, factor=0.5)(step) for step in range(4)] == [2.0, 1.0, 0.5, 0.25]
 
 
 def test_bad_settings():

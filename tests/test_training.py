@@ -11,6 +11,7 @@ import pytest
 
 from tinygpt_core import backends
 from tinygpt_core.dataset import Batch
+from tinygpt_core.nn import GPT
 from tinygpt_core.training import (
     PRESETS,
     CheckpointEvent,
@@ -45,6 +46,18 @@ def test_presets_survive_json(name: str) -> None:
     config = PRESETS[name][1]
     assert config.preset == name
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(("name", "millions"), [("shakespeare-10m", 11), ("code-49m", 49), ("gpt2-124m", 124)])
+def test_presets_are_as_large_as_their_names_say(name: str, millions: int) -> None:
+    """Counted from the architecture, since such models are too large to make here: embeddings, positions, blocks, last norm."""
+    config = PRESETS[name][1].model_config(PRESETS[name][1].vocab_size)
+    width = config.embedding_dim
+    block = 12 * width * width + 13 * width
+    small = replace(config, vocab_size=3, num_layers=1, embedding_dim=8, num_heads=2, context_length=5)
+    assert GPT(small).num_parameters() == (3 + 5) * 8 + 12 * 64 + 13 * 8 + 2 * 8
+    total = (config.vocab_size + config.context_length) * width + config.num_layers * block + 2 * width
+    assert round(total / 1e6) == millions
 
 
 @pytest.mark.parametrize(

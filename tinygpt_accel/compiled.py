@@ -17,7 +17,7 @@ _loop = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "
 # Not reordered, because `exp` rounds by adding and subtracting a constant. LLVM puts these functions into the loops that call them.
 _exactly = njit(cache=True, error_model="numpy", fastmath={"contract"})
 
-F, I = numpy.float32, numpy.int32
+F, N = numpy.float32, numpy.int32
 LOG2_E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
 ROUND = F(12582912.0)  # 1.5 * 2^23: adding it to a number below 2^22 rounds that to an integer, in the low bits of the sum
 
@@ -41,8 +41,8 @@ def exp(x: Any) -> Any:
     p = p * r + F(1.6666665459e-1)
     p = p * r + F(5.0000001201e-1)
     p = p * r * r + r + F(1.0)
-    power = (shifted.view(I) + I(127 - 0x4B400000)) << I(23)
-    return F(0.0) if small else p * I(power).view(F)
+    power = (shifted.view(N) + N(127 - 0x4B400000)) << N(23)
+    return F(0.0) if small else p * N(power).view(F)
 
 
 @_exactly

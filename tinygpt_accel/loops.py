@@ -1,4 +1,4 @@
-"""Which elementwise chains serve a dtype: the compiled loops where Numba is installed and the dtype is float32, else chains of NumPy calls."""
+"""Which elementwise chains serve a dtype: compiled loops for float32 where Numba is installed, else chains of NumPy calls."""
 
 from __future__ import annotations
 

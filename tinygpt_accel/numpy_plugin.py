@@ -22,7 +22,7 @@ def factory(device: str) -> Any:
     """Returns the Buffer class; raises BackendUnavailable where NumPy cannot be imported."""
     if device:
         raise ValueError(f"the numpy backend has no devices, so 'numpy:{device}' means nothing: use 'numpy'")
-    # OpenBLAS's threads spin for tens of milliseconds after a product, on the core that the next elementwise step wants: 2^16 cycles will do.
+    # After a product OpenBLAS's threads spin for milliseconds on the core that the next elementwise step wants: 2^16 cycles will do.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
         return import_module("tinygpt_accel.numpy_kernels").NumpyBuffer

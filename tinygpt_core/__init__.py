@@ -15,17 +15,9 @@ from .tensor import GradientFunction, Tensor, apply_op, no_grad
 
 __version__ = "0.1.0"
 
+einsum = Tensor.einsum
+
 __all__ = [
-    "Buffer",
-    "DType",
-    "GradientFunction",
-    "Module",
-    "Operation",
-    "Tensor",
-    "__version__",
-    "apply_op",
-    "backends",
-    "check_gradients",
-    "no_grad",
-    "seed",
-]
+    "Buffer", "DType", "GradientFunction", "Module", "Operation", "Tensor", "__version__", "apply_op", "backends", "check_gradients",
+    "einsum", "no_grad", "seed",
+]  # fmt: skip

@@ -1,8 +1,9 @@
-"""Losses: how far a model's output is from what it should be."""
+"""Losses: how far a model's output is from what it should be. Those that compare single numbers are in `elementwise_losses`."""
 
 from __future__ import annotations
 
 from . import operations
+from .elementwise_losses import BinaryCrossEntropyLoss, HuberLoss, L1Loss, MSELoss, check_reduction, reduce_losses  # noqa: F401  # handed on
 from .module import Module
 from .tensor import Tensor, apply_op
 
@@ -15,11 +16,13 @@ class CrossEntropyLoss(Module):
 
     Args:
         ignore_index: integer labels of this value are padding: their loss is 0 and no gradient comes from them.
+        reduction: "none" (one loss a row), or the "sum" or "mean" of them; the mean is over rows that are not padding.
     """
 
-    def __init__(self, ignore_index: int = -1) -> None:
+    def __init__(self, ignore_index: int = -1, reduction: str = "none") -> None:
         super().__init__()
         self.ignore_index = ignore_index
+        self.reduction = check_reduction(reduction)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the losses.
@@ -30,7 +33,8 @@ class CrossEntropyLoss(Module):
                 shape.
 
         Returns:
-            floats (...), one a row. Take ``.mean()``, or divide ``.sum()`` by the number of labels that count.
+            floats (...), one a row, or a scalar, as the reduction says. Of single losses take ``.mean()``, or divide ``.sum()``
+            by the number of labels that count.
 
         Raises:
             ValueError: the shapes do not fit.
@@ -39,7 +43,8 @@ class CrossEntropyLoss(Module):
         if logits.ndim < 1 or not logits.dtype.is_floating:
             raise ValueError(f"logits must be floats of shape (..., classes), but got {logits.dtype.name} {logits.shape}")
         if labels.dtype.kind == "i" and labels.shape == logits.shape[:-1]:
-            return apply_op(operations.CrossEntropy, logits, labels, ignore_index=self.ignore_index)
+            losses = apply_op(operations.CrossEntropy, logits, labels, ignore_index=self.ignore_index)
+            return reduce_losses(losses, self.reduction, labels, self.ignore_index)
         if labels.shape != logits.shape[logits.ndim - labels.ndim :] or labels.ndim < 1:
             raise ValueError(
                 f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}: expected class indices "
@@ -47,18 +52,7 @@ class CrossEntropyLoss(Module):
             )
         if labels.dtype.kind == "i":  # one-hot rows of integers: float32 times int32 would become float64
             labels = Tensor(labels.buffer.cast(logits.dtype))
-        return -(logits.log_softmax(axis=-1) * labels).sum(-1)
+        return reduce_losses(-(logits.log_softmax(axis=-1) * labels).sum(-1), self.reduction)
 
     def _extra_repr(self) -> str:
-        return f"ignore_index={self.ignore_index}"
-
-
-class MSELoss(Module):
-    """Mean squared error: ``loss = mean((prediction - target) ** 2)`` over all elements."""
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss, a scalar; raises a ValueError unless both shapes are the same."""
-        if prediction.shape != target.shape:
-            raise ValueError(f"prediction and target must have one shape, but got {prediction.shape} and {target.shape}")
-        difference = prediction - target
-        return (difference * difference).mean()
+        return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"

@@ -71,3 +71,8 @@ def step_decay(learning_rate: float, *, factor: float, every: int) -> Schedule:
     if not 0.0 < factor <= 1.0 or every < 1:
         raise ValueError(f"expected a factor in (0, 1] and every >= 1, but got factor {factor}, every {every}")
     return lambda step: learning_rate * factor ** (step // every)
+
+
+def exponential_decay(learning_rate: float, *, factor: float) -> Schedule:
+    """Multiply by a factor at every step: ``learning_rate * factor ** step``."""
+    return step_decay(learning_rate, factor=factor, every=1)

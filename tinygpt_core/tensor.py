@@ -366,6 +366,11 @@ class Tensor:
         sides = [side if isinstance(side, Tensor) else Tensor(side) if like is None else like._scalar(side) for side in (first, second)]
         return apply_op(operations.Where, condition, *sides)
 
+    @staticmethod
+    def einsum(subscripts: str, first: Tensor, *others: Tensor) -> Tensor:
+        """Returns the sum of products that NumPy's notation describes: `Tensor.einsum("bhid,bhjd->bhij", query, key)`."""
+        return apply_op(operations.Einsum, first, *others, subscripts=subscripts)
+
     # ---------------------------------------------------------------- arithmetic
 
     def _scalar(self, value: Any) -> Tensor:

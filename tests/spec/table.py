@@ -321,6 +321,31 @@ def pooling_cases(draw: st.DrawFn) -> Case:
     return Case((Slot((draw(st.integers(0, 2)), draw(st.integers(1, 2)), height, width)),), options)
 
 
+@composite
+def einsum_cases(draw: st.DrawFn) -> Case:
+    """One to four operands over four letters, some repeated in one operand, some axes of size 1 or 0, with and without "..." and "->"."""
+    sizes = {letter: draw(st.sampled_from([1, 2, 3, 2, 3, 0])) for letter in "aBcd"}
+    ellipsis = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+    texts, slots = [], []
+    for position in range(draw(st.integers(1, 4))):
+        letters = draw(st.lists(st.sampled_from("aBcd"), max_size=4))
+        shape = [1 if letters.count(x) == 1 and draw(st.integers(0, 5)) == 0 else sizes[x] for x in letters]
+        if draw(st.integers(0, 2)) == 0:
+            place, count = draw(st.integers(0, len(letters))), draw(st.integers(0, len(ellipsis)))
+            letters.insert(place, "...")
+            shape[place:place] = [1 if draw(st.integers(0, 4)) == 0 else size for size in ellipsis[len(ellipsis) - count :]]
+        texts.append("".join(letters))
+        slots.append(Slot(tuple(shape), "", -4.0, 4.0, ((-2.0, 2.0), (-3.0, 1.9), (-1.0, 1.5), (-1.2, 1.0))[position]))
+    subscripts = ",".join(texts)
+    if draw(st.booleans()):
+        found = sorted(set(subscripts) - set(".,"))
+        output = draw(st.permutations(found))[: draw(st.integers(0, len(found)))]
+        if "..." in subscripts:
+            output.insert(draw(st.integers(0, len(output))), "...")
+        subscripts += "->" + "".join(output)
+    return Case(tuple(slots), {"subscripts": subscripts})
+
+
 # ---------------------------------------------------------------- references (NumPy in float64, math)
 
 
@@ -495,6 +520,10 @@ def _kernel_error(kernel: Any, what: str, exception: Any, names: tuple[str, ...]
         return kernels.lookup(kernel, backend).forward(*[zeros(backend, shape, dtype) for shape, dtype in slots], **options)
 
     return Wrong(what, call, exception, names)
+
+
+def _einsum_error(what: str, exception: Any, names: tuple[str, ...], subscripts: Any, *shapes: Shape) -> Wrong:
+    return _kernel_error(kernels.Einsum, what, exception, names, *[(shape, "float32") for shape in shapes], subscripts=subscripts)
 
 
 # ---------------------------------------------------------------- rows: one operand
@@ -1088,6 +1117,35 @@ ROWS += [
         magnitude=lambda x, **options: _avg_pool2d(np.abs(x), **options),
         errors=_pool_errors(kernels.AvgPool2d),
     ),
+]
+
+ROWS += [
+    kernel_row(
+        kernels.Einsum,
+        lambda *arrays, subscripts: np.einsum(subscripts, *arrays),
+        einsum_cases,
+        dtypes=NUMBERS,
+        mixed=True,
+        magnitude=lambda *arrays, subscripts: np.einsum(subscripts, *map(np.abs, arrays)),
+        errors=(
+            _einsum_error("another number of operands", ValueError, ("'ij,jk->ik'", "2 operands", "1"), "ij,jk->ik", (2, 3)),
+            _einsum_error("too few axes", ValueError, ("'ijk'", "operand 0", "(2, 3)"), "ijk", (2, 3)),
+            _einsum_error("too many axes", ValueError, ("'jk'", "operand 1", "(2, 3, 4)"), "ij,jk", (2, 3), (2, 3, 4)),
+            _einsum_error(
+                "sizes that disagree", ValueError, ("'j'", "operand 0", "(2, 3)", "operand 1", "(4, 5)"), "ij,jk", (2, 3), (4, 5)
+            ),
+            _einsum_error("a diagonal of no square", ValueError, ("'i'", "operand 0", "(1, 3)"), "ii", (1, 3)),
+            _einsum_error("an ellipsis that disagrees", ValueError, ("ellipsis", "operand 1", "(4,)"), "...,...", (2, 3), (4,)),
+            _einsum_error("an unknown output index", ValueError, ("'k'",), "ij->ik", (2, 3)),
+            _einsum_error("an output index twice", ValueError, ("'i'", "twice"), "ij->ii", (2, 3)),
+            _einsum_error("an output without the ellipsis", ValueError, ("2 axes", "'...i->i'"), "...i->i", (2, 3, 4)),
+            _einsum_error("a digit", ValueError, ("'1'", "operand 1"), "ij,j1", (2, 3), (3, 4)),
+            _einsum_error("two ellipses", ValueError, ("'.'", "operand 0"), "...i...", (2, 3)),
+            _einsum_error("two arrows", ValueError, ("'-'", "output"), "i->i->i", (2,)),
+            _einsum_error("no text", TypeError, ("list",), ["ij"], (2, 3)),
+            _kernel_error(kernels.Einsum, "bool", TypeError, ("bool",), ((2,), "bool"), subscripts="i"),
+        ),
+    )
 ]
 
 # What has laws of its own instead of a row: name -> the module with them.

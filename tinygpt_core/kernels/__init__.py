@@ -11,3 +11,4 @@ from .composed import (  # isort: skip
     GELU, AdamWStep, Attention, CrossEntropy, Dropout, Embedding, LayerNorm, Linear, LogSoftmax, RMSNorm, Rotary, SGDStep, SiLU, Softmax
 )  # fmt: skip
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
+from .einsum import Einsum

@@ -1,0 +1,110 @@
+"""Forward hooks, the record of calls and the summary: they show what happens, change nothing, and leave no trace."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from tinygpt_core import nn, random
+from tinygpt_core.inspection import ForwardHook, inspect, summary
+from tinygpt_core.tensor import Tensor
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    random.seed(3)
+
+
+def small_gpt():
+    return nn.GPT(nn.GPTConfig(vocab_size=7, context_length=5, num_layers=2, num_heads=2, embedding_dim=4, dropout=0.1))
+
+
+def test_a_hook_sees_calls_until_it_is_removed():
+    layer, seen = nn.Linear(2, 3), []
+    kind = type(layer)
+    x = Tensor([[1.0, 2.0]])
+    hook = ForwardHook(layer, lambda module, inputs, output: seen.append((module, inputs, output)))
+    y = layer(x)
+    assert len(seen) == 1 and seen[0][0] is layer and seen[0][1] == (x,) and seen[0][2] is y
+    assert isinstance(layer, kind) and repr(layer).startswith("FullyConnectedLayer(")
+    hook.remove()
+    hook.remove()
+    layer(x)
+    assert len(seen) == 1 and type(layer) is kind and set(vars(layer)) == {"weights", "bias"}
+
+
+def test_hooks_run_in_order_and_may_replace_the_output():
+    layer = nn.ReLU()
+    x = Tensor([-1.0, 2.0])
+    with ForwardHook(layer, lambda module, inputs, output: output * 10.0), ForwardHook(layer, lambda module, inputs, output: output + 1.0):
+        assert layer(x).to_python() == [1.0, 21.0]
+    assert layer(x).to_python() == [0.0, 2.0] and type(layer) is nn.ReLU
+
+
+def test_the_record_has_every_call_parts_before_the_whole():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = Tensor.normal((5, 3))
+    expected = model(x)
+    with inspect(model) as calls:
+        y = model(x)
+        hidden = model[0](x)
+    assert [call.name for call in calls] == ["layers.0", "layers.1", "layers.2", "", "layers.0"]
+    assert [call.output.shape for call in calls] == [(5, 4), (5, 4), (5, 2), (5, 2), (5, 4)]
+    assert calls[3].output is y and calls[3].module is model and calls[1].inputs[0] is calls[0].output and calls[4].output is hidden
+    assert y.to_python() == expected.to_python()
+    model(x)
+    assert len(calls) == 5 and [type(module) for module in model.modules()] == [nn.Sequential, nn.Linear, nn.ReLU, nn.Linear]
+
+
+def test_an_exception_leaves_no_hooks():
+    model = nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(ValueError), inspect(model):
+        model(Tensor.zeros((1, 2)))
+    assert type(model) is nn.Sequential and type(model[0]) is nn.Linear
+
+
+def test_a_shared_module_is_observed_once_a_call():
+    layer = nn.Linear(2, 2)
+    with inspect(nn.Sequential(layer, layer)) as calls:
+        calls[:] = []
+        layer(Tensor.zeros((1, 2)))
+    assert [call.name for call in calls] == ["layers.0"]
+
+
+def test_gradients_flow_and_models_can_be_copied_under_observation():
+    model = small_gpt()
+    ids = Tensor([[0, 1, 2]])
+    model.eval()
+    model(ids).sum().backward()
+    expected = [parameter.grad.to_python() for _, parameter in model.named_parameters()]
+    model.zero_grad()
+    with inspect(model) as calls:
+        model(ids).sum().backward()
+        assert copy.deepcopy(model)(ids).close_to(calls[-1].output)
+        assert model.num_parameters() == small_gpt().num_parameters()
+    assert [parameter.grad.to_python() for _, parameter in model.named_parameters()] == expected
+
+
+def test_summary():
+    model = small_gpt()
+    model.embedding_layer.freeze()
+    lines = summary(model, Tensor([[0, 1, 2]])).splitlines()
+    assert lines[0].split() == ["module", "output", "parameters"]
+    assert lines[1].split() == ["GPT", "(1,", "3,", "7)", f"{model.num_parameters()}"]
+    rows = {line.split(":")[0].strip(): line for line in lines[2:-1]}
+    assert len(rows) == len(model.modules()) - 1
+    block = rows["transformer_blocks.1"]
+    assert block.startswith("  transformer_blocks.1: TransformerBlock  ") and block.endswith(" 244") and "(1, 3, 4)" in block
+    assert rows["transformer_blocks.1.mlp.layers.0"].startswith("      transformer_blocks")
+    total, trainable = model.num_parameters(), model.num_parameters(trainable_only=True)
+    assert total - trainable == 28
+    assert lines[-1] == f"{total} parameters, {trainable} of them trainable, {4 * total:,} bytes"
+    assert model.training and all(module.training for module in model.modules())
+
+
+def test_summary_without_inputs_and_of_a_state():
+    text = summary(nn.LSTM(3, 4))
+    assert text.splitlines()[1].split() == ["LSTM", "144"] and "(" not in text
+    model = nn.LSTM(3, 4)
+    assert "(2, 5, 4), (1, 2, 4), (1, 2, 4)" in summary(model, Tensor.zeros((2, 5, 3)))

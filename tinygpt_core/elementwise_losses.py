@@ -1,0 +1,123 @@
+"""Losses that compare a prediction with its target element by element, and how many losses become one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .buffer import Buffer
+from .module import Module
+from .operations import Operation
+from .tensor import Tensor, apply_op
+
+
+def check_reduction(name: str) -> str:
+    """Returns a reduction's name; raises ValueError where there is none of that name."""
+    if name not in ("mean", "sum", "none"):
+        raise ValueError(f"a reduction is 'mean', 'sum' or 'none', not {name!r}")
+    return name
+
+
+def reduce_losses(losses: Tensor, reduction: str, labels: Tensor | None = None, ignore_index: int = -1) -> Tensor:
+    """Returns the losses, their sum or their mean, which is over those whose label is not `ignore_index` (0 where none is counted)."""
+    if reduction == "mean" and labels is not None:
+        return losses.sum() / max((labels != ignore_index).sum().item(), 1)
+    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+
+
+class ElementwiseLoss(Module):
+    """What the losses below share: two tensors of one shape, one loss for each element, and their reduction.
+
+    Args:
+        reduction: "mean" or "sum" of all elements (a scalar), or "none" (a loss for each element).
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = check_reduction(reduction)
+
+    def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The loss of each element."""
+        raise NotImplementedError(f"{type(self).__name__} defines no losses")
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss; raises a ValueError unless both shapes are the same."""
+        if prediction.shape != target.shape:
+            raise ValueError(f"prediction and target must have one shape, but got {prediction.shape} and {target.shape}")
+        return reduce_losses(self.losses(prediction, target), self.reduction)
+
+    def _extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"
+
+
+class MSELoss(ElementwiseLoss):
+    """Squared error: ``loss = (prediction - target) ** 2``."""
+
+    def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """(prediction - target) ** 2."""
+        difference = prediction - target
+        return difference * difference
+
+
+class L1Loss(ElementwiseLoss):
+    """Absolute error: ``loss = |prediction - target|``; where they are equal its slope is 0."""
+
+    def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """|prediction - target|."""
+        difference = prediction - target
+        return difference.maximum(-difference)  # of equals each gets half the gradient, so the slope at 0 is 0
+
+
+class HuberLoss(ElementwiseLoss):
+    """Squared near the target and absolute far from it, so that outliers do not dominate.
+
+    With d = |prediction - target|: ``loss = d ** 2 / 2`` where d <= delta, else ``delta (d - delta / 2)``. Huber 1964.
+
+    Args:
+        reduction: as for `ElementwiseLoss`.
+        delta: where the two parts meet.
+    """
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        if not delta > 0.0:
+            raise ValueError(f"delta must be above 0, but got {delta}")
+        self.delta = delta
+
+    def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """c (d - c / 2) with c = min(d, delta), which is both parts in one."""
+        difference = prediction - target
+        distance = difference.maximum(-difference)
+        near = -(-distance).maximum(-self.delta)
+        return near * (distance - near * 0.5)
+
+
+class BinaryCrossEntropy(Operation):
+    """y = log(1 + e^-|x|) + t max(-x, 0) + (1 - t) max(x, 0), for logits x and targets t; dL/dx = g (σ(x) - t), dL/dt = -g x.
+
+    This is -t log σ(x) - (1 - t) log(1 - σ(x)) as a sum of terms that are not negative, so nothing overflows and nothing cancels.
+    """
+
+    def forward(self, logits: Buffer, targets: Buffer) -> Buffer:
+        self.logits, self.targets = logits, targets
+        small = (-logits.maximum(-logits)).exp()
+        grown = small + 1.0
+        # log(1 + s) without losing a small s to the 1: the error of 1 + s is the same in both factors (Kahan).
+        log_grown = Buffer.where(grown == 1.0, small, grown.log() * small / (grown - 1.0))
+        return log_grown + targets * (-logits).maximum(0.0) + (1.0 - targets) * logits.maximum(0.0)
+
+    def backward(self, grad: Buffer) -> Any:
+        return lambda: grad * ((self.logits * 0.5).tanh() * 0.5 + 0.5 - self.targets), lambda: -grad * self.logits
+
+
+class BinaryCrossEntropyLoss(ElementwiseLoss):
+    """Cross-entropy of yes or no: ``loss = -t log σ(x) - (1 - t) log(1 - σ(x))``, in nats, for logits x and targets t in [0, 1].
+
+    Targets may be floats, integers or bools. Logits may be as large as they like.
+    """
+
+    def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """See `BinaryCrossEntropy`; raises ValueError for a target outside [0, 1]."""
+        values = target.buffer.cast(prediction.dtype) if target.dtype.kind != "f" else target.buffer
+        if values.numel and (float(values.max()) > 1.0 or float((-values).max()) > 0.0):
+            raise ValueError(f"targets lie in [0, 1], but got some from {-float((-values).max()):g} to {float(values.max()):g}")
+        return apply_op(BinaryCrossEntropy, prediction, target if values is target.buffer else Tensor(values))

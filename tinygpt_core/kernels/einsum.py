@@ -1,0 +1,361 @@
+"""Einstein summation: every product of arrays in which axes are matched by letters.
+
+A contraction becomes a short program. Each operand is first reduced on its own: an index that it repeats becomes a diagonal, one that
+stands nowhere else is summed away. Then two operands at a time are multiplied, in an order chosen by cost, each pair as one batched
+matrix product: indices that both have and the result keeps are batch axes, those that the result drops are the inner axis, and what
+only one of them has are rows or columns. The last step puts the axes into the order that was asked for.
+
+The derivative runs the program backwards. For a pair y = a b, dL/da is the contraction of g with b that leaves the indices of a, and
+the other way round; what is kept from the forward are the operands of the pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, reduce
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from ..buffer.base import Buffer
+from ..dtype import promote
+from ..shape import Shape, ShapeError
+from .base import Gradient, Kernel
+
+Term = str  # the indices of an operand, one character an axis
+Sizes = dict[str, int]
+
+ELLIPSIS_AXES = 0x2460  # an axis that "..." stands for is the character at this place plus its distance from the end
+MOST_EXHAUSTIVE = 8  # operands up to which the best order is found by trying all
+
+
+class Plan(NamedTuple):
+    """What to do with operands of certain shapes.
+
+    Attributes:
+        terms: for each operand, the indices of its axes.
+        reduced: those that are left of it before the products, in the same order.
+        pairs: (i, j, indices of the product): values i and j are multiplied to the next value; operands are the first values.
+        output: the indices of the result.
+    """
+
+    terms: tuple[Term, ...]
+    reduced: tuple[Term, ...]
+    pairs: tuple[tuple[int, int, Term], ...]
+    output: Term
+
+
+def _expand_ellipsis(text: str, count: int) -> Term:
+    return text.replace("...", "".join(chr(ELLIPSIS_AXES + i) for i in reversed(range(count))))
+
+
+def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], Term, Sizes]:
+    """Returns the indices of each operand, those of the result, and the size of each index.
+
+    Raises:
+        TypeError, ValueError: the subscripts are no such text. ShapeError: they do not fit the shapes; the message names index and operand.
+    """
+    if not isinstance(subscripts, str):
+        raise TypeError(f"einsum: subscripts are a text such as 'ij,jk->ik', not a {type(subscripts).__name__}")
+    left, arrow, right = subscripts.replace(" ", "").partition("->")
+    texts = left.split(",")
+    if len(texts) != len(shapes):
+        raise ValueError(f"einsum: {subscripts!r} speaks of {len(texts)} operands, but there are {len(shapes)}")
+    for position, text in enumerate((*texts, right)):
+        where = f"operand {position}" if position < len(texts) else "the output"
+        rest = text.replace("...", "", 1)
+        bad = next((character for character in rest if not (character.isascii() and character.isalpha())), "")
+        if bad:
+            raise ValueError(f"einsum: {subscripts!r} has {bad!r} in {where}: indices are letters, and one '...' may stand among them")
+    terms: list[Term] = []
+    sizes: Sizes = {}
+    seen_in: dict[str, int] = {}
+    widest = 0
+    for position, (text, shape) in enumerate(zip(texts, shapes, strict=True)):
+        covered = len(shape) - len(text.replace("...", ""))
+        if covered < 0 or (covered and "..." not in text):
+            raise ShapeError(f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, which has {len(shape)} axes: {shape}")
+        term = _expand_ellipsis(text, covered)
+        terms.append(term)
+        widest = max(widest, covered)
+        for axis, (index, size) in enumerate(zip(term, shape, strict=True)):
+            first = term.index(index)
+            if shape[first] != size:
+                raise ShapeError(
+                    f"einsum: index {index!r} in {subscripts!r} stands twice in operand {position} of shape {shape}, "
+                    f"but axes {first} and {axis} have sizes {shape[first]} and {size}"
+                )
+            if sizes.get(index, 1) != 1 and size not in (1, sizes[index]):
+                name = f"index {index!r}" if index.isalpha() else f"axis {ELLIPSIS_AXES - 1 - ord(index)} of the ellipsis"
+                raise ShapeError(
+                    f"einsum: {name} in {subscripts!r} has size {sizes[index]} in operand {seen_in[index]} of shape "
+                    f"{shapes[seen_in[index]]}, but {size} in operand {position} of shape {shape}"
+                )
+            if index not in sizes or size != 1:
+                sizes[index], seen_in[index] = size, position
+    if not arrow:
+        once = sorted(index for index in sizes if index.isalpha() and sum(text.count(index) for text in texts) == 1)
+        right = "..." + "".join(once)
+    elif widest and "..." not in right:
+        raise ValueError(f"einsum: '...' stands for {widest} axes in {subscripts!r}, so the output needs a '...' too")
+    output = _expand_ellipsis(right, widest)
+    for index in output:
+        if index not in sizes:
+            raise ValueError(f"einsum: index {index!r} of the output stands in no operand of {subscripts!r}")
+        if output.count(index) > 1:
+            raise ValueError(f"einsum: index {index!r} stands twice in the output of {subscripts!r}: a result has each axis once")
+    return tuple(terms), output, sizes
+
+
+def _product(a: Term, b: Term, others: str) -> Term:
+    """The indices of a product, when those in `others` are still wanted."""
+    return "".join(index for index in dict.fromkeys(a + b) if index in others)
+
+
+def _cost(a: Term, b: Term, product: Term, sizes: Sizes) -> int:
+    """Multiplications of a pair, and elements written."""
+    return math.prod(sizes[index] for index in {*a, *b}) + math.prod(sizes[index] for index in product)
+
+
+def _best_order(terms: Sequence[Term], output: Term, sizes: Sizes) -> Iterator[tuple[int, int, Term]]:
+    """The cheapest order of all, by dynamic programming over sets of operands (bits of an integer), smaller sets first."""
+    everything = (1 << len(terms)) - 1
+    best: dict[int, tuple[int, Term, int, int]] = {1 << i: (0, term, 0, 0) for i, term in enumerate(terms)}
+    for size in range(2, len(terms) + 1):
+        for chosen in combinations(range(len(terms)), size):
+            whole = sum(1 << i for i in chosen)
+            others = output + "".join(term for i, term in enumerate(terms) if not whole >> i & 1)
+            rest = second = whole & (whole - 1)
+            while second:  # each way to split the set once: its first operand is always in the first part
+                first = whole - second
+                (cost_a, a, _, _), (cost_b, b, _, _) = best[first], best[second]
+                product = _product(a, b, others)
+                cost = cost_a + cost_b + _cost(a, b, product, sizes)
+                if whole not in best or cost < best[whole][0]:
+                    best[whole] = cost, product, first, second
+                second = (second - 1) & rest
+    places = {1 << i: i for i in range(len(terms))}
+
+    def pairs_of(whole: int) -> Iterator[tuple[int, int, Term]]:
+        _, product, first, second = best[whole]
+        if first:
+            yield from pairs_of(first)
+            yield from pairs_of(second)
+            yield places[first], places[second], product
+            places[whole] = len(places)
+
+    yield from pairs_of(everything)
+
+
+def _greedy_order(terms: Sequence[Term], output: Term, sizes: Sizes) -> Iterator[tuple[int, int, Term]]:
+    """At each step the pair whose product grows the least: its elements less those of the two it replaces."""
+    left, count = dict(enumerate(terms)), len(terms)
+
+    def elements(term: Term) -> int:
+        return math.prod(sizes[index] for index in term)
+
+    while len(left) > 1:
+        used = {index: sum(index in term for term in left.values()) + (index in output) for index in sizes}
+        candidates = []
+        for (i, a), (j, b) in combinations(left.items(), 2):
+            kept = "".join(index for index in sizes if used[index] > (index in a) + (index in b))
+            product = _product(a, b, kept)
+            growth = elements(product) - elements(a) - elements(b)
+            candidates.append((growth, _cost(a, b, product, sizes), i, j, product))
+        _, _, i, j, product = min(candidates)
+        del left[i], left[j]
+        left[count] = product
+        count += 1
+        yield i, j, product
+
+
+@lru_cache(maxsize=1024)
+def plan(subscripts: str, shapes: tuple[Shape, ...]) -> Plan:
+    """Returns how to contract operands of these shapes; raises what `parse` raises.
+
+    The order of three and more is the one with the fewest multiplications (up to `MOST_EXHAUSTIVE` operands), or a greedy one.
+    """
+    terms, output, sizes = parse(subscripts, shapes)
+    # An axis of size 1 that stretches over a larger one adds nothing but that axis, which some other operand has.
+    full = [
+        "".join(dict.fromkeys(index for index, size in zip(term, shape, strict=True) if size == sizes[index]))
+        for term, shape in zip(terms, shapes, strict=True)
+    ]
+    reduced = []
+    for i, term in enumerate(full):
+        others = output + "".join(full[:i] + full[i + 1 :])
+        reduced.append("".join(index for index in term if index in others))
+    order = _best_order if len(terms) <= MOST_EXHAUSTIVE else _greedy_order
+    pairs = list(order(reduced, output, sizes))
+    if pairs:
+        pairs[-1] = (*pairs[-1][:2], output)
+    return Plan(terms, tuple(reduced), tuple(pairs), output)
+
+
+def _diagonal_axes(term: Term, shape: Shape) -> tuple[Term, tuple[int, ...], list[tuple[int, int]]]:
+    """Returns an operand's distinct indices, repeated ones last; its axes in that order; and (size, count) of each repeated one."""
+    single = [index for index in term if term.count(index) == 1]
+    repeated = [index for index in dict.fromkeys(term) if term.count(index) > 1]
+    order = [axis for index in (*single, *repeated) for axis, other in enumerate(term) if other == index]
+    return "".join(single + repeated), tuple(order), [(shape[term.index(index)], term.count(index)) for index in repeated]
+
+
+def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
+    """The index of the diagonals of axes that were made one: every (1 + n + n^2 + …)th element of n^k."""
+    return (..., *(slice(None, None, sum(size**i for i in range(count))) for size, count in repeated))
+
+
+def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
+    """Returns the diagonals of repeated indices of x, summed over all indices that are not `kept`."""
+    if term == kept:
+        return x
+    if len(set(term)) < len(term):
+        distinct, order, repeated = _diagonal_axes(term, x.shape)
+        x = x.permute(order)
+        lead = x.shape[: len(distinct) - len(repeated)]
+        x = x.reshape((*lead, *(size**count for size, count in repeated)))[_on_diagonals(repeated)]
+        # The indices that are kept stand in the order of the term.
+        x, term = x.permute([distinct.index(index) for index in dict.fromkeys(term)]), "".join(dict.fromkeys(term))
+    gone = tuple(axis for axis, index in enumerate(term) if index not in kept)
+    if not gone:
+        return x
+    shape = tuple(size for axis, size in enumerate(x.shape) if axis not in gone)
+    total = x if all(x.shape[axis] == 1 for axis in gone) else x.sum(gone)
+    return (total if total.dtype is x.dtype else total.cast(x.dtype)).reshape(shape)
+
+
+def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffer:
+    """Returns the gradient of `reduce_operand`'s input: g along the axes that were summed, and 0 beside diagonals."""
+    if grad.shape == shape and kept == term:
+        return grad
+    distinct, order, repeated = _diagonal_axes(term, shape)
+    sizes = dict(zip(term, shape, strict=True))
+    rank = {index: place for place, index in enumerate(kept)}
+    grad = grad.permute([rank[index] for index in distinct if index in rank])
+    grad = grad.reshape(tuple(sizes[index] if index in rank else 1 for index in distinct))
+    grad = grad.expand(tuple(sizes[index] for index in distinct))
+    if not repeated:
+        return grad
+    lead = grad.shape[: len(distinct) - len(repeated)]
+    total = type(grad).zeros((*lead, *(size**count for size, count in repeated)), grad.dtype)
+    total[_on_diagonals(repeated)] = grad
+    total = total.reshape(tuple(shape[axis] for axis in order))
+    return total.permute(sorted(range(len(order)), key=order.__getitem__))
+
+
+class Layout(NamedTuple):
+    """How a pair becomes one batched matrix product (or, without an inner axis, a product of elements that broadcast).
+
+    Attributes:
+        swapped: whether the operands change places: (a b)^T = b^T a^T may lie as the output does.
+        axes, shapes: for each operand, the order of its axes and the shape they take then.
+        product: the shape of the matrix product; None for a product of elements, which already lies as the output does.
+        output_shape, output_axes: the axes of the matrix product one by one, and their order in the output.
+    """
+
+    swapped: bool
+    axes: tuple[Shape, Shape]
+    shapes: tuple[Shape, Shape]
+    product: Shape | None
+    output_shape: Shape
+    output_axes: Shape
+
+
+@lru_cache(maxsize=4096)
+def layout(a_term: Term, a_shape: Shape, a_stride: Shape, b_term: Term, b_shape: Shape, b_stride: Shape, output: Term) -> Layout:
+    """Returns how to multiply two operands. Axes that become one are taken in the order in which they lie: no copy where they are a run."""
+    sizes = dict(zip(a_term + b_term, a_shape + b_shape, strict=True))
+    a_steps, b_steps = dict(zip(a_term, a_stride, strict=True)), dict(zip(b_term, b_stride, strict=True))
+    inner = [index for index in a_term if index in b_term and index not in output]
+    if not inner:
+        axes = tuple(tuple(term.index(index) for index in output if index in term) for term in (a_term, b_term))
+        shapes = tuple(tuple(sizes[index] if index in term else 1 for index in output) for term in (a_term, b_term))
+        return Layout(False, axes, shapes, None, (), ())  # type: ignore[arg-type]
+    batch = [index for index in output if index in a_term and index in b_term]
+    rows = sorted((index for index in a_term if index not in b_term), key=lambda index: -a_steps[index])
+    columns = sorted((index for index in b_term if index not in a_term), key=lambda index: -b_steps[index])
+    if rows and columns and output.index(columns[-1]) < output.index(rows[-1]):
+        return layout(b_term, b_shape, b_stride, a_term, a_shape, a_stride, output)._replace(swapped=True)
+    inner.sort(key=(lambda index: -a_steps[index]) if math.prod(a_shape) >= math.prod(b_shape) else (lambda index: -b_steps[index]))
+    lead, m, k, n = (tuple(sizes[index] for index in group) for group in (batch, rows, inner, columns))
+    rows_by_inner, inner_by_columns = (*lead, math.prod(m), math.prod(k)), (*lead, math.prod(k), math.prod(n))
+    order = batch + rows + columns
+    return Layout(
+        False,
+        (tuple(map(a_term.index, batch + rows + inner)), tuple(map(b_term.index, batch + inner + columns))),
+        (rows_by_inner, inner_by_columns),
+        (*rows_by_inner[:-1], inner_by_columns[-1]),
+        (*lead, *m, *n),
+        tuple(map(order.index, output)),
+    )
+
+
+def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> Buffer:
+    """Returns the contraction of two operands of one dtype: an index that one of them lacks is in the output, each stands once a term."""
+    found = layout(a_term, a.shape, a.stride, b_term, b.shape, b.stride, output)
+    if found.swapped:
+        a, b = b, a
+    a, b = _arranged(a, found.axes[0], found.shapes[0]), _arranged(b, found.axes[1], found.shapes[1])
+    if found.product is None:
+        return a._mul(b)
+    y: Buffer = a._matmul(b, found.product)
+    if found.output_shape != found.product:
+        y = y._reshape(found.output_shape)
+    return y if found.output_axes == tuple(range(y.ndim)) else y._permute(found.output_axes)
+
+
+def _arranged(x: Buffer, axes: Shape, shape: Shape) -> Buffer:
+    # A layout fits its operands, so the hooks are called without the checks of the public methods, and only where they do something.
+    x = x._permute(axes)
+    return x if x.shape == shape else x._reshape(shape)
+
+
+class Einsum(Kernel):
+    """y[output] = sum over all other indices of the product of the operands: `subscripts` such as "bhid,bhjd->bhij".
+
+    Letters name axes. An index that several operands have is one axis of the product, along which sizes agree or are 1. An index that
+    an operand repeats is its diagonal. "..." stands for the axes not named, which broadcast. Without "->" the output has "..." and then,
+    in alphabetical order, each index that stands once. All of this is NumPy's notation.
+
+    dL/d(operand) is the contraction of g with the other operands that leaves that operand's indices.
+    """
+
+    @staticmethod
+    def forward(*operands: Buffer, subscripts: str) -> tuple[Buffer, Any]:
+        dtype = operands[0].dtype
+        if any(x.dtype is not dtype for x in operands):
+            dtype = reduce(promote, [x.dtype for x in operands])
+        if dtype.kind == "b":
+            raise TypeError("einsum is not defined on bool: cast() to another dtype first")
+        found = plan(subscripts, tuple(x.shape for x in operands))
+        values = [
+            reduce_operand(x if x.dtype is dtype else x.cast(dtype), term, kept)
+            for x, term, kept in zip(operands, found.terms, found.reduced, strict=True)
+        ]
+        terms = list(found.reduced)
+        for i, j, term in found.pairs:
+            values.append(contract(values[i], terms[i], values[j], terms[j], term))
+            terms.append(term)
+        y = values.pop()
+        if not found.pairs:
+            y = y.permute([terms[0].index(index) for index in found.output])
+        return y, (found, terms, tuple(x.shape for x in operands), *values)
+
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+        found, terms, shapes, *values = saved
+        used = {i: (step, j) for step, pair in enumerate(found.pairs, len(shapes)) for i, j in (pair[:2], pair[1::-1])}
+        known: dict[int, Buffer] = {}
+
+        def of_value(i: int) -> Buffer:
+            if i not in used:  # the result
+                return grad if found.pairs else grad.permute([found.output.index(index) for index in terms[0]])
+            if i not in known:
+                product, other = used[i]
+                known[i] = contract(of_value(product), terms[product], values[other], terms[other], terms[i])
+            return known[i]
+
+        def gradient_of(i: int) -> Gradient:
+            return lambda: spread_gradient(of_value(i), terms[i], found.terms[i], shapes[i])
+
+        return tuple(gradient_of(i) for i in range(len(shapes)))

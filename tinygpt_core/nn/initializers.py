@@ -1,0 +1,84 @@
+"""Initialisers: functions that fill a parameter with numbers to start from, in place, and return it.
+
+How large the numbers should be follows from how many are added up. ``fan_in`` is the number of inputs that one output sees, ``fan_out``
+the number of outputs that one input reaches: the two sizes of a matrix (in, out), and for the weights of a convolution
+(out, in, height, width) those two times height times width.
+
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            xavier_uniform(parameter)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..tensor import Tensor
+
+GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0), "gelu": math.sqrt(2.0), "silu": math.sqrt(2.0)}
+"""By how much to enlarge weights before an activation function that shrinks what passes through it."""
+
+
+def fans(tensor: Tensor) -> tuple[int, int]:
+    """Returns (fan_in, fan_out); raises ValueError for a tensor with fewer than two axes, which has none."""
+    if tensor.ndim < 2:
+        raise ValueError(f"fan_in and fan_out are those of a matrix or a convolution's weights, not of shape {tensor.shape}")
+    if tensor.ndim == 2:
+        return tensor.shape[0], tensor.shape[1]
+    window = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * window, tensor.shape[0] * window
+
+
+def gain(activation: str) -> float:
+    """Looks a gain up; raises ValueError listing the names when there is none."""
+    if activation not in GAINS:
+        raise ValueError(f"no gain is known for {activation!r}; expected one of {', '.join(GAINS)}")
+    return GAINS[activation]
+
+
+def constant(tensor: Tensor, value: float) -> Tensor:
+    """Fills with one number."""
+    return tensor.assign(value)
+
+
+def uniform(tensor: Tensor, low: float = 0.0, high: float = 1.0, **options: Any) -> Tensor:
+    """Draws from the uniform distribution on [low, high); `generator` in options, else the process-wide one."""
+    return tensor.assign(type(tensor.buffer).uniform(tensor.shape, low, high, tensor.dtype, **options))
+
+
+def normal(tensor: Tensor, mean: float = 0.0, std: float = 1.0, **options: Any) -> Tensor:
+    """Draws from the normal distribution; `generator` in options, else the process-wide one."""
+    return tensor.assign(type(tensor.buffer).normal(tensor.shape, mean, std, tensor.dtype, **options))
+
+
+def xavier_uniform(tensor: Tensor, activation: str = "linear", **options: Any) -> Tensor:
+    """Uniform in ±gain sqrt(6 / (fan_in + fan_out)), whose variance is that of `xavier_normal`. Glorot, Bengio 2010."""
+    bound = gain(activation) * math.sqrt(6.0 / sum(fans(tensor)))
+    return uniform(tensor, -bound, bound, **options)
+
+
+def xavier_normal(tensor: Tensor, activation: str = "linear", **options: Any) -> Tensor:
+    """Normal with standard deviation gain sqrt(2 / (fan_in + fan_out)). Glorot, Bengio 2010."""
+    return normal(tensor, 0.0, gain(activation) * math.sqrt(2.0 / sum(fans(tensor))), **options)
+
+
+def kaiming_uniform(tensor: Tensor, activation: str = "relu", **options: Any) -> Tensor:
+    """Uniform in ±gain sqrt(3 / fan_in), whose variance is that of `kaiming_normal`. He et al. 2015."""
+    bound = gain(activation) * math.sqrt(3.0 / fans(tensor)[0])
+    return uniform(tensor, -bound, bound, **options)
+
+
+def kaiming_normal(tensor: Tensor, activation: str = "relu", **options: Any) -> Tensor:
+    """Normal with standard deviation gain / sqrt(fan_in). He et al. 2015."""
+    return normal(tensor, 0.0, gain(activation) / math.sqrt(fans(tensor)[0]), **options)
+
+
+def gpt2_scaled(tensor: Tensor, num_layers: int, std: float = 0.02, **options: Any) -> Tensor:
+    """Normal with standard deviation std / sqrt(2 num_layers): for the 2 num_layers maps that add to GPT-2's residual stream.
+
+    So the sum of what they add is as large as one map with `std` would make it. Radford et al. 2019.
+    """
+    if num_layers < 1:
+        raise ValueError(f"num_layers must be at least 1, but got {num_layers}")
+    return normal(tensor, 0.0, std / math.sqrt(2.0 * num_layers), **options)

@@ -1,0 +1,184 @@
+"""Recurrent layers: a state that is carried along the sequence and changed at every position.
+
+Shapes: B batch, T positions, C size of an input vector, H size of the state, L layers.
+
+What the input adds to the gates is one matrix product for all positions of a layer; only the state's part is a product for each.
+
+A long sequence is learnt in pieces. The state goes from one to the next, its gradient does not (truncated backpropagation through time):
+
+    state = None
+    for piece in pieces:                     # each (B, T, C)
+        output, state = lstm(piece, detach_state(state))
+        loss(output).backward()              # ends where the piece begins
+
+Equations and the order of the gates are PyTorch's, whose weights are ours transposed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .. import operations
+from ..module import Module
+from ..shape import ShapeError
+from ..tensor import Tensor, apply_op
+from .layers import Dropout, activation_function, check_size
+
+State = tuple[Tensor, ...]
+
+
+def detach_state(state: Any) -> Any:
+    """Returns a state (a Tensor, a tuple of them, or None) with the same values and without its history, so that gradients end here."""
+    if isinstance(state, tuple):
+        return tuple(map(detach_state, state))
+    return None if state is None else state.detach()
+
+
+class RecurrentWeights(Module):
+    """The two linear maps of one layer: from the input (C) and from the state (H) to the gates, which lie side by side.
+
+    All numbers are drawn uniformly between ±1 / sqrt(H).
+    """
+
+    def __init__(self, input_dims: int, hidden_dims: int, num_gates: int, bias: bool) -> None:
+        super().__init__()
+        bound, width = 1.0 / math.sqrt(hidden_dims), num_gates * hidden_dims
+        self.input_weights = Tensor.uniform((input_dims, width), -bound, bound, requires_grad=True)
+        self.hidden_weights = Tensor.uniform((hidden_dims, width), -bound, bound, requires_grad=True)
+        if bias:
+            self.input_bias = Tensor.uniform((width,), -bound, bound, requires_grad=True)
+            self.hidden_bias = Tensor.uniform((width,), -bound, bound, requires_grad=True)
+
+    def of_input(self, x: Tensor) -> Tensor:
+        """What inputs (..., C) add to the gates."""
+        return apply_op(operations.Linear, x, self.input_weights, getattr(self, "input_bias", None))
+
+    def of_state(self, hidden: Tensor) -> Tensor:
+        """What a state (B, H) adds to the gates."""
+        return apply_op(operations.Linear, hidden, self.hidden_weights, getattr(self, "hidden_bias", None))
+
+
+class _Recurrence(Module):
+    """What the three share: layers on top of each other, the way along the positions, and the checks."""
+
+    num_gates = 1
+    num_states = 1  # tensors that make up a state; the first is the output
+
+    def __init__(self, input_dims: int, hidden_dims: int, num_layers: int = 1, bias: bool = True, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.input_dims, self.hidden_dims = check_size("input_dims", input_dims), check_size("hidden_dims", hidden_dims)
+        sizes = [input_dims] + [hidden_dims] * (check_size("num_layers", num_layers) - 1)
+        self.layers = [RecurrentWeights(size, hidden_dims, self.num_gates, bias) for size in sizes]
+        self.dropout = Dropout(dropout)
+
+    def step(self, of_input: Tensor, of_state: Tensor, state: State) -> State:
+        """Returns the next state, given what input and state add to the gates (each (B, gates H)) and the state (each (B, H))."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Run along the positions.
+
+        Args:
+            x: (B, T, C), T >= 1.
+            state: what an earlier call returned, or None for zeros.
+
+        Returns:
+            the last layer's outputs (B, T, H), and the state behind the last position.
+
+        Raises:
+            ShapeError: the input or the state has another shape.
+        """
+        if x.ndim != 3 or x.shape[2] != self.input_dims or not x.shape[1]:
+            raise ShapeError(f"expected an input of shape (batch, positions >= 1, {self.input_dims}), but got {x.shape}")
+        batch_size, length, _ = x.shape
+        parts = self._parts(state, (len(self.layers), batch_size, self.hidden_dims), x)
+        finals: list[State] = []
+        for number, layer in enumerate(self.layers):
+            gates = layer.of_input(self.dropout(x) if number else x)
+            current = tuple(part[number] for part in parts)
+            outputs = []
+            for position in range(length):
+                current = self.step(gates[:, position], layer.of_state(current[0]), current)
+                outputs.append(current[0].reshape((batch_size, 1, self.hidden_dims)))
+            x = Tensor.concatenate(outputs, axis=1)
+            finals.append(current)
+        last = tuple(Tensor.concatenate([part.reshape((1, *part.shape)) for part in column]) for column in zip(*finals, strict=True))
+        return x, last if self.num_states > 1 else last[0]
+
+    def _parts(self, state: Any, shape: tuple[int, ...], x: Tensor) -> State:
+        if state is None:
+            return (Tensor(type(x.buffer).zeros(shape, x.dtype)),) * self.num_states
+        parts = state if isinstance(state, tuple) else (state,)
+        if [getattr(part, "shape", None) for part in parts] != [shape] * self.num_states:
+            found = ", ".join(str(getattr(part, "shape", type(part).__name__)) for part in parts)
+            raise ShapeError(f"{type(self).__name__}: expected a state of {self.num_states} x {shape}, but got {found}")
+        return parts
+
+    def _extra_repr(self) -> str:
+        return f"input_dims={self.input_dims}, hidden_dims={self.hidden_dims}, num_layers={len(self.layers)}"
+
+
+class RNN(_Recurrence):
+    """A simple recurrent network: ``h_t = f(x_t W_x + b_x + h_{t-1} W_h + b_h)``. Elman 1990.
+
+    Args:
+        input_dims: C. hidden_dims: H. num_layers: L; each takes the outputs of the one below.
+        bias: whether there are b_x and b_h.
+        activation: f, "tanh" or "relu".
+        dropout: probability of dropping an element between two layers, in training.
+
+    Shape:
+        (B, T, C) and a state (L, B, H) -> (B, T, H) and the next state.
+    """
+
+    def __init__(
+        self, input_dims: int, hidden_dims: int, num_layers: int = 1, bias: bool = True, *, activation: str = "tanh", dropout: float = 0.0
+    ) -> None:
+        super().__init__(input_dims, hidden_dims, num_layers, bias, dropout=dropout)
+        if activation not in ("tanh", "relu"):
+            raise ValueError(f"the activation of an RNN is 'tanh' or 'relu', not {activation!r}")
+        self.activation = activation
+
+    def step(self, of_input: Tensor, of_state: Tensor, state: State) -> State:
+        """h' = f(of_input + of_state)."""
+        return (activation_function(self.activation)(of_input + of_state),)
+
+
+class LSTM(_Recurrence):
+    """Long short-term memory: a second state c, to which gates add and from which they take.
+
+    With i, f, g, o the four parts of ``x_t W_x + b_x + h_{t-1} W_h + b_h``:
+    ``c_t = σ(f) c_{t-1} + σ(i) tanh(g)`` and ``h_t = σ(o) tanh(c_t)``. Hochreiter, Schmidhuber 1997; forget gate: Gers et al. 2000.
+
+    Args and shape: as for `RNN`, without an activation; the state is the pair (h, c), each (L, B, H).
+    """
+
+    num_gates = 4
+    num_states = 2
+
+    def step(self, of_input: Tensor, of_state: Tensor, state: State) -> State:
+        """(h', c') of the equations above."""
+        size, gates = self.hidden_dims, of_input + of_state
+        gate = gates[:, : 2 * size].sigmoid()
+        cell = gate[:, size:] * state[1] + gate[:, :size] * gates[:, 2 * size : 3 * size].tanh()
+        return gates[:, 3 * size :].sigmoid() * cell.tanh(), cell
+
+
+class GRU(_Recurrence):
+    """Gated recurrent unit: a state that is partly kept and partly replaced.
+
+    With (x_r, x_z, x_n) the parts of ``x_t W_x + b_x`` and (h_r, h_z, h_n) those of ``h_{t-1} W_h + b_h``: ``r = σ(x_r + h_r)``,
+    ``z = σ(x_z + h_z)``, ``n = tanh(x_n + r h_n)``, ``h_t = (1 - z) n + z h_{t-1}``. Cho et al. 2014.
+
+    Args and shape: as for `RNN`, without an activation.
+    """
+
+    num_gates = 3
+
+    def step(self, of_input: Tensor, of_state: Tensor, state: State) -> State:
+        """h' of the equations above."""
+        size, hidden = self.hidden_dims, state[0]
+        gate = (of_input[:, : 2 * size] + of_state[:, : 2 * size]).sigmoid()
+        new = (of_input[:, 2 * size :] + gate[:, :size] * of_state[:, 2 * size :]).tanh()
+        return (new + gate[:, size:] * (hidden - new),)
