@@ -250,7 +250,8 @@ class NumpyCrossEntropy(CrossEntropy):
 
     @staticmethod
     def forward(logits: Any, targets: Any, *, ignore_index: int | None = None) -> tuple[Any, Any]:
-        ids = _flat(CrossEntropy.check(logits, targets, ignore_index).array)
+        chosen: Any = CrossEntropy.check(logits, targets, ignore_index)
+        ids = _flat(chosen.array)
         if not logits.shape[-1]:
             return CrossEntropy.forward(logits, targets, ignore_index=ignore_index)
         x = _rows(logits.array, logits.shape[-1])
@@ -286,7 +287,7 @@ class NumpyEmbedding(Embedding):
         indices, shape, dtype = saved
 
         def of_weight() -> Any:
-            total = numpy.zeros((shape[0], math.prod(shape[1:])), grad.array.dtype)
+            total: Any = numpy.zeros((shape[0], math.prod(shape[1:])), grad.array.dtype)
             loops_for(total.dtype).add_rows(total, _flat(indices.array), numpy.ascontiguousarray(grad.array).reshape(indices.numel, -1))
             return wrap(total.reshape(shape), dtype)
 

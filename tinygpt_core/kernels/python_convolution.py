@@ -47,7 +47,7 @@ class PythonConv2d(Conv2d):
         single, shape = x.dtype is DType.float32, (x.shape[0], weight.shape[0], *windows.out)
         parts = chunks(weight.reshape((weight.shape[0], -1)).rows(), weight.shape[0] // groups)
         columns = _columns(_contiguous(windows.pad(x)), groups, windows.kernel, windows.out, windows.stride, windows.dilation)
-        y = [row for i, matrix in enumerate(columns) for row in product(parts[i % groups], matrix, None, single)]
+        y = [row for i, matrix in enumerate(columns) for row in product(parts[i % groups], matrix, single)]
         if bias is not None:
             y = [[v + b for v in row] for row, b in zip(y, bias.values() * x.shape[0], strict=True)]
         return PythonBuffer.of_rows(y, shape, x.dtype), (x, weight, windows, groups)
@@ -69,7 +69,7 @@ class PythonConv2d(Conv2d):
             turned = weight.reshape((groups, part, depth, *kernel))[..., ::-1, ::-1].permute((0, 2, 1, 3, 4))
             parts = chunks(turned.reshape((groups * depth, part * kernel[0] * kernel[1])).rows(), depth)
             columns = _columns(canvas, groups, kernel, x.shape[2:], (1, 1), windows.dilation, windows.padding)
-            rows = (product(parts[i % groups], matrix, None, single) for i, matrix in enumerate(columns))
+            rows = (product(parts[i % groups], matrix, single) for i, matrix in enumerate(columns))
             return PythonBuffer.of_rows(chain.from_iterable(rows), x.shape, x.dtype)
 
         def of_weight() -> PythonBuffer:
@@ -77,7 +77,7 @@ class PythonConv2d(Conv2d):
             gradients = chunks(chunks(grad.values(), positions), part)
             columns = _columns(_contiguous(windows.pad(x)), groups, kernel, windows.out, windows.stride, windows.dilation)
             for i, (g, matrix) in enumerate(zip(gradients, columns, strict=True)):
-                flat = list(chain.from_iterable(product_transposed(g, matrix, None, single)))
+                flat = list(chain.from_iterable(product_transposed(g, matrix, single)))
                 total = totals[i % groups]
                 totals[i % groups] = flat if total is None else list(map(operator.add, total, flat))
             return PythonBuffer.of_rows(totals, weight.shape, x.dtype)
