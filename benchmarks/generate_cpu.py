@@ -115,7 +115,9 @@ def main() -> int:
         return statistics.median(theirs / ours for ours, theirs in zip(seconds[OURS], seconds[name], strict=True))
 
     print(f"{pairing.machine('numpy', 'torch')}, {threads} threads each")
-    print(f"{arguments.config}: {describe(config)}; {tokens} tokens after a prompt of {len(PROMPT)}, {arguments.turns} texts of each side\n")
+    print(
+        f"{arguments.config}: {describe(config)}; {tokens} tokens after a prompt of {len(PROMPT)}, {arguments.turns} texts of each side\n"
+    )
     rows = []
     for name, values in seconds.items():
         low, middle, high = (tokens / value for value in pairing.quartiles(values))
@@ -123,7 +125,9 @@ def main() -> int:
     print(pairing.table(["side", "median tokens/s", "quartiles", "tinygpt is faster by (median of pairs)"], rows) + "\n")
     promises = pairing.Promises()
     promises.say(times_faster(CACHED) >= 1.0, f"{times_faster(CACHED):.2f} times PyTorch's tokens/s with a cache (at least 1)")
-    promises.say(times_faster(UNCACHED) >= TIMES, f"{times_faster(UNCACHED):.2f} times PyTorch's tokens/s without one (at least {TIMES:.0f})")
+    promises.say(
+        times_faster(UNCACHED) >= TIMES, f"{times_faster(UNCACHED):.2f} times PyTorch's tokens/s without one (at least {TIMES:.0f})"
+    )
     within = min(tokens, config.context_length - len(PROMPT) + 1)
     same = greedy[OURS] == greedy[CACHED] and greedy[OURS][:within] == greedy[UNCACHED][:within]
     promises.say(same, f"the greedy texts are the same ({len(set(greedy[OURS]))} kinds of tokens in {tokens})")

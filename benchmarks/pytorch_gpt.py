@@ -87,7 +87,9 @@ class GPT(nn.Module):
         ours = {"embedding_layer.embeddings": self.tokens.weight, "position_embedding_layer.embeddings": self.positions.weight}
         for prefix, module in self.named_modules():
             if isinstance(module, (nn.Linear, nn.LayerNorm)):
-                name = prefix.replace("blocks.", "transformer_blocks.").replace("expand", "mlp.layers.0").replace("contract", "mlp.layers.1")
+                name = (
+                    prefix.replace("blocks.", "transformer_blocks.").replace("expand", "mlp.layers.0").replace("contract", "mlp.layers.1")
+                )
                 ours[f"{name}.weights"] = module.weight.T if isinstance(module, nn.Linear) else module.weight
                 if module.bias is not None:
                     ours[f"{name}.bias"] = module.bias

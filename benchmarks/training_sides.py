@@ -22,10 +22,7 @@ from tinygpt_core.serialization import load_safetensors, save_safetensors
 from tinygpt_core.training import PRESETS, TrainingConfig, as_tensors
 
 VOCABULARY = 65  # of tinyshakespeare by characters
-SIZES = {
-    "nanogpt-cpu": PRESETS["nanogpt-cpu"][1],
-    "baby": replace(PRESETS["baby"][1], dropout=0.0, batch_size=8),
-}
+SIZES = {"nanogpt-cpu": PRESETS["nanogpt-cpu"][1], "baby": replace(PRESETS["baby"][1], dropout=0.0, batch_size=8)}
 
 
 def describe(config: TrainingConfig) -> str:
