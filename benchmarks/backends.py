@@ -41,8 +41,8 @@ def main() -> int:
     finally:
         for side in sides.values():
             side.close()
-    seconds = {name: [[time for time, _ in turn] for turn in turns[name]] for name in names}
-    losses = {name: [loss for turn in turns[name] for _, loss in turn] for name in names}
+    seconds = {name: [[step.seconds for step in turn] for turn in turns[name]] for name in names}
+    losses = {name: [step.value for turn in turns[name] for step in turn] for name in names}
     print(f"{pairing.machine()}\nThe preset {arguments.preset}: {describe(config)}\n")
     rows = []
     for name in names:

@@ -47,8 +47,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         try:
             turns = pairing.alternate(sides, arguments.turns, arguments.steps or STEPS[name], pause=arguments.pause)
             for side, worker in sides.items():
-                seconds = [[time for time, _ in turn] for turn in turns[side]]
-                entry: dict[str, Any] = {"seconds": seconds, "values": [value for turn in turns[side] for _, value in turn]}
+                seconds = [[step.seconds for step in turn] for turn in turns[side]]
+                entry: dict[str, Any] = {"seconds": seconds, "values": [step.value for turn in turns[side] for step in turn]}
+                entry["processor_seconds"] = [step.processor_seconds for turn in turns[side] for step in turn]
                 if side != FLOOR and not arguments.one_process:
                     entry["peak_memory"], entry["memory_before"] = worker.call("memory")
                 result["sides"][side] = entry
@@ -78,10 +79,21 @@ def show(result: dict[str, Any], promises: pairing.Promises) -> None:
         if "peak_memory" in entry:
             memory = [f"{entry['peak_memory'] / 2**20:.0f}", f"{(entry['peak_memory'] - entry['memory_before']) / 2**20:.0f}"]
         ratios = [f"{entry[kind]:.3f}" for kind in ("ratio", "paired_ratio", "fastest_ratio")]
-        rows.append([side, *pairing.milliseconds(pairing.flat(entry["seconds"])), *ratios, *memory])
+        processor, _ = pairing.milliseconds(entry["processor_seconds"])
+        rows.append([side, *pairing.milliseconds(pairing.flat(entry["seconds"])), *ratios, processor, *memory])
     if "compile_failed" in result:
-        rows.append([COMPILED, "failed: " + result["compile_failed"].replace("|", "/"), *[""] * 6])
-    header = ["side", "median ms a step", "quartiles", "ratio to eager", "of pairs", "of fastest steps", "peak MiB", "of it the model's"]
+        rows.append([COMPILED, "failed: " + result["compile_failed"].replace("|", "/"), *[""] * 7])
+    header = [
+        "side",
+        "median ms a step",
+        "quartiles",
+        "ratio to eager",
+        "of pairs",
+        "of fastest steps",
+        "processor ms",
+        "peak MiB",
+        "of it the model's",
+    ]
     print(pairing.table(header, rows))
     floor = sides[FLOOR]
     rate = floor["values"][0] / pairing.quartiles(pairing.flat(floor["seconds"]))[1] / 1e9

@@ -54,7 +54,7 @@ def measure(backend: str, sizes: Sequence[TrainingConfig], steps: int, turns: in
     """Returns the median seconds of a step for each size; the sizes take turns in one process, since one library is at work."""
     sides = {str(number): pairing.Local(TinyGPT, config, backend) for number, config in enumerate(sizes)}
     results = pairing.alternate(sides, turns, steps, pause=0.0)
-    return [pairing.quartiles(time for turn in results[name] for time, _ in turn)[1] for name in sides]
+    return [pairing.quartiles(step.seconds for turn in results[name] for step in turn)[1] for name in sides]
 
 
 def draw(sweeps: dict[str, dict[str, Any]], path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pairing  # beside this file; puts the repository on sys.path
 
@@ -58,20 +58,31 @@ def batches(config: TrainingConfig) -> Iterator[Batch]:
         yield drawn.next_batch()
 
 
+class Step(NamedTuple):
+    """What a step took: wall time, the loss (or what else the side says), and processor time over all threads.
+
+    On a machine with other work, processor time with one thread still compares two sides where wall time does not.
+    """
+
+    seconds: float
+    value: float
+    processor_seconds: float
+
+
 class Side:
     """What both sides share: the clock, the batches and the memory."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config, self.batches = config, batches(config)
 
-    def steps(self, count: int) -> list[tuple[float, float]]:
-        """Trains; returns seconds and loss, a pair a step."""
+    def steps(self, count: int) -> list[Step]:
+        """Trains; a value is a loss."""
         results = []
         for _ in range(count):
             inputs, targets = self.prepare(next(self.batches))
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             loss = self.step(inputs, targets)
-            results.append((time.perf_counter() - start, loss))
+            results.append(Step(time.perf_counter() - start, loss, time.process_time() - processor))
         return results
 
     def memory(self) -> tuple[int, int]:
@@ -195,12 +206,12 @@ class Products:
             add(square, key)  # of the queries
             add(square.swapaxes(-1, -2), query)  # of the keys
 
-    def steps(self, count: int) -> list[tuple[float, float]]:
-        """Returns seconds and the number of floating-point operations, a pair for each time all products were done."""
+    def steps(self, count: int) -> list[Step]:
+        """Does all products; a value is the number of floating-point operations."""
         results = []
         for _ in range(count):
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             for a, b, out in self.jobs:
                 self.numpy.matmul(a, b, out=out)
-            results.append((time.perf_counter() - start, float(self.operations)))
+            results.append(Step(time.perf_counter() - start, float(self.operations), time.process_time() - processor))
         return results

@@ -100,8 +100,8 @@ with tempfile.TemporaryDirectory() as directory:
     weights = os.path.join(directory, "weights.safetensors")
     sides.WeightsFile(config, weights, 5.0)
     torch, tiny = sides.PyTorch(config, weights, 1), sides.TinyGPT(config, "numpy", weights)
-    for (_, a), (_, b) in zip(torch.steps(8), tiny.steps(8), strict=True):
-        assert abs(a - b) < 1e-3, (a, b)
+    for theirs, ours in zip(torch.steps(8), tiny.steps(8), strict=True):
+        assert abs(theirs.value - ours.value) < 1e-3, (theirs, ours)
     theirs = [generate_cpu.PyTorch(config, weights, 1, with_cache) for with_cache in (True, False)]
     ours, cached, uncached = (side.texts(1, 40, 0.0)[0][1] for side in (generate_cpu.TinyGPT(config, weights, "numpy"), *theirs))
     assert ours == cached and len(set(ours)) > 3
