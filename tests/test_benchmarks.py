@@ -1,0 +1,112 @@
+"""The benchmark scripts run: `--help` of each, and a tiny run of those that measure side by side. What they measure is not tested."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tinygpt_core import backends
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8"))
+
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
+needs_numpy = pytest.mark.skipif(
+    "numpy" not in [status.name for status in backends.available() if status.available], reason="the numpy backend is not installed"
+)
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def script(name: str, *arguments: str) -> str:
+    return run(str(ROOT / "benchmarks" / name), "--threads", "1", *arguments)
+
+
+def takes_options(path: Path) -> bool:
+    return "argparse" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if takes_options(path)], ids=lambda path: path.stem)
+def test_help_explains_every_option(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"]
+    assert calls
+    for call in calls:
+        assert any(keyword.arg == "help" for keyword in call.keywords), f"{path.name}, line {call.lineno}: an option without help"
+
+
+def test_help_needs_no_numerical_library() -> None:
+    """`--help` of every script in one process, without site-packages, where neither NumPy nor PyTorch can be imported."""
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+for path in {[str(path) for path in SCRIPTS if takes_options(path)]!r}:
+    sys.argv = [path, "--help"]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as done:
+        assert done.code == 0, path
+    else:
+        raise AssertionError(path)
+"""
+    assert run("-S", "-c", code).count("usage:") == len([path for path in SCRIPTS if takes_options(path)])
+
+
+def test_the_list_of_scripts_is_whole() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert not [path.name for path in SCRIPTS if f"`{path.name}`" not in text]
+
+
+@needs_numpy
+def test_backends(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    tiny = ("--preset", "debug", "--backends", "python,numpy", "--turns", "2", "--steps", "1")
+    text = script("backends.py", *tiny, "--json", str(file), "--check")
+    assert "| numpy |" in text and "kept: the losses" in text
+    losses = json.loads(file.read_text(encoding="utf-8"))["losses"]
+    assert len(losses["python"]) == 2 and losses["python"] == pytest.approx(losses["numpy"], abs=1e-4)
+
+
+@needs_numpy
+def test_scaling(tmp_path: Path) -> None:
+    picture = ("--picture", str(tmp_path / "scaling.svg")) if find_spec("matplotlib") else ()
+    text = script("scaling.py", "--sweeps", "batch", "--points", "2", "--turns", "1", "--steps", "1", *picture)
+    assert "batch: time grows with slope" in text and "the arithmetic with 1.00" in text
+    if picture:
+        assert 1_000 < (tmp_path / "scaling.svg").stat().st_size < 100_000
+
+
+@needs_numpy
+@needs_torch
+def test_both_sides_compute_the_same() -> None:
+    """The comparison is fair only where both sides do the same work: losses of a few steps, and greedy texts."""
+    code = f"""
+import os, sys, tempfile
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import pairing, training_sides as sides, generate_cpu
+from dataclasses import replace
+config = replace(sides.SIZES["nanogpt-cpu"], num_layers=2, embedding_dim=32, context_length=16, batch_size=4)
+with tempfile.TemporaryDirectory() as directory:
+    weights = os.path.join(directory, "weights.safetensors")
+    sides.WeightsFile(config, weights, 5.0)
+    torch, tiny = sides.PyTorch(config, weights, 1), sides.TinyGPT(config, "numpy", weights)
+    for theirs, ours in zip(torch.steps(8), tiny.steps(8), strict=True):
+        assert abs(theirs.value - ours.value) < 1e-3, (theirs, ours)
+    theirs = [generate_cpu.PyTorch(config, weights, 1, with_cache) for with_cache in (True, False)]
+    ours, cached, uncached = (side.texts(1, 40, 0.0)[0][1] for side in (generate_cpu.TinyGPT(config, weights, "numpy"), *theirs))
+    assert ours == cached and len(set(ours)) > 3
+    within = config.context_length - len(generate_cpu.PROMPT) + 1
+    assert ours[:within] == uncached[:within]
+print("same")
+"""
+    assert run("-c", code) == "same\n"
