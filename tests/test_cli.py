@@ -260,7 +260,9 @@ def test_spec_without_pytest_says_what_to_install(tmp_path: Path) -> None:
         (["train", "names", "--data", "empty.txt"], ["empty"]),
         (["train", "--data", "short.txt", "--context-length", "64"], ["64"]),
         (["train", "--data", "binary.bin"], ["binary.bin", "UTF-8"]),
-        (["train", "--data", "."], ["irectory"]),
+        (["train", "--data", "binaries"], ["irectory", "1 not UTF-8"]),
+        (["train", "binaries"], ["irectory", "1 not UTF-8"]),
+        (["train", "prose.txt", "--tokenizer", "tricks"], ["tricks", "vocab.json"]),
         (["train", "--data", "prose.txt", "--out", "words.txt/run"], ["words.txt"]),
         (["train", "--data", "prose.txt", "--out", "words.txt"], ["words.txt"]),
         (["train", "--data", "prose.txt", "--out", "used"], ["used", "not empty"]),
@@ -284,6 +286,8 @@ def test_bad_input_gets_one_clear_line(place: Path, arguments: list[str], words:
     (place / "empty.txt").write_text("")
     (place / "short.txt").write_text("too short")
     (place / "binary.bin").write_bytes(bytes(range(128, 256)) * 10)
+    (place / "binaries").mkdir(exist_ok=True)
+    (place / "binaries" / "one").write_bytes(b"\x89PNG\0")
     (place / "used").mkdir(exist_ok=True)
     (place / "used" / "diary.txt").write_text("dear diary")
     before = snapshot(place)

@@ -145,7 +145,7 @@ def test_bad_data_files(tmp_path, content, message):
 def test_missing_files_directories_and_unknown_names(tmp_path):
     with pytest.raises(CorpusError, match=r"nowhere\.txt.*No such file.*--data FILE"):
         load_corpus("text", tmp_path / "nowhere.txt")
-    with pytest.raises(CorpusError, match=r"is a directory.*--data FILE"):
+    with pytest.raises(CorpusError, match=r"is a directory without a UTF-8 text file \(it is empty\)"):
         load_corpus("text", tmp_path)
     with pytest.raises(CorpusError, match=r"'nope'.*identifiers.*--data"):
         load_corpus("nope")

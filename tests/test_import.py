@@ -21,7 +21,8 @@ def run(code: str, *options: str) -> str:
 
 def test_nothing_outside_the_standard_library_is_imported() -> None:
     modules = (
-        "import tinygpt_core, tinygpt_core.cli, tinygpt_core.training, tinygpt_core.generation, tinygpt_core.mlops, tinygpt_core.utils"
+        "import tinygpt_core, tinygpt_core.cli, tinygpt_core.training, tinygpt_core.generation, tinygpt_core.mlops, tinygpt_core.utils, "
+        "tinygpt_core.formats, tinygpt_core.cli_convert"
     )
     loaded = run(f"{modules}; import sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))", "-S").split()
     assert set(loaded) - set(sys.stdlib_module_names) <= {"tinygpt_core", "__main__"}

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinygpt_core.pretokenize import compile_pattern
 from tinygpt_core.tokenizer import (
     BPETokenizer,
     CharTokenizer,
     RegexPatterns,
     Tokenizer,
     TokenizerError,
-    compile_pattern,
     get_stats,
     load_tokenizer,
     merge,
     render_token,
     replace_control_characters,
     save_tokenizer,
-    unicode_class,
 )
 
 few = settings(max_examples=40, deadline=None)
@@ -88,24 +86,6 @@ def test_statistics_and_merging() -> None:
     assert merge([7, 7, 7], (7, 7), 9) == [9, 7]  # merged from left to right
     assert render_token(b"a\n\xff") == "a\\u000a\ufffd"
     assert replace_control_characters("a\tb\x1b") == "a\\u0009b\\u001b"
-
-
-def test_unicode_classes_hold_exactly_their_categories() -> None:
-    for letter in "LN":
-        matches = __import__("re").compile(f"[{unicode_class(letter)}]").match
-        for code in [*range(0x3000), *range(0x1F100, 0x1F200), 0x10FFFF, 0x20000, 0xD800]:
-            assert bool(matches(chr(code))) == (unicodedata.category(chr(code))[0] == letter), hex(code)
-
-
-def test_gpt4_pattern_splits_as_its_authors_have_it() -> None:
-    chunks = [found.group() for found in compile_pattern(RegexPatterns.GPT4).finditer("I'LL see 12345 ²x  \n\n  end!\n?")]
-    assert chunks == ["I", "'LL", " see", " ", "123", "45", " ", "²", "x", "  \n\n", " ", " end", "!\n", "?"]
-
-
-@pytest.mark.parametrize("pattern", ["(", r"\p{Greek}", "a" * 20_000, 5])
-def test_bad_patterns(pattern: str) -> None:
-    with pytest.raises(TokenizerError):
-        BPETokenizer(pattern)
 
 
 @few

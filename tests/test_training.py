@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tinygpt_core import backends
 from tinygpt_core.dataset import Batch
 from tinygpt_core.nn import GPT
 from tinygpt_core.training import (
@@ -29,7 +30,8 @@ WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("
 @pytest.fixture
 def config(tmp_path: Path) -> TrainingConfig:
     (tmp_path / "words.txt").write_text(WORDS)
-    return replace(PRESETS["debug"][1], corpus="names", data_file=str(tmp_path / "words.txt"), seed=3)
+    here = backends.active().backend  # $TINYGPT_BACKEND: some tests take a step themselves, outside Trainer.run
+    return replace(PRESETS["debug"][1], corpus="names", data_file=str(tmp_path / "words.txt"), seed=3, backend=here)
 
 
 def losses(trainer: Trainer) -> list[float]:

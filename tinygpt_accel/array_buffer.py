@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from tinygpt_core.buffer.base import Buffer, Scalar
+from tinygpt_core.buffer.base import Buffer, Scalar, no_dtype_holds
 from tinygpt_core.dtype import DType
 from tinygpt_core.random import Key
 from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
@@ -54,11 +54,15 @@ class ArrayBuffer(Buffer):
         while base is not None:  # as_strided puts a holder between a view and its array
             root = base if type(base) is self.xp.ndarray and base.dtype == self.array.dtype else root
             base = getattr(base, "base", None)
-        order = sorted(range(root.ndim), key=lambda axis: -root.strides[axis])
-        return root.transpose(order).reshape(-1)
+        if not root.size:
+            return root.reshape(-1)
+        # From the lowest address to the highest: someone else's array may have gaps or run backwards.
+        lowest = root[(*(-1 if step < 0 else 0 for step in root.strides), ...)]
+        span = sum((size - 1) * abs(step) for size, step in zip(root.shape, root.strides, strict=True))
+        return self.xp.lib.stride_tricks.as_strided(lowest, (1 + span // root.itemsize,), (root.itemsize,))
 
     @property
-    def data(self) -> Any:  # type: ignore[override]
+    def data(self) -> Any:
         """The flat storage, an ndarray, which supports the buffer protocol where it lies in the host's memory."""
         return self._storage()
 
@@ -84,12 +88,47 @@ class ArrayBuffer(Buffer):
         """Returns an ndarray of NumPy's with the elements of one of this namespace."""
         return result
 
+    def _check_writable(self) -> None:
+        super()._check_writable()
+        if not self.array.flags.writeable:
+            raise ValueError("cannot write to a Buffer that shares a read-only array: copy() it first")
+
+    # ---------------------------------------------------------------- other libraries
+
+    @classmethod
+    def _from_foreign(cls: type[A], data: Any) -> A | Any:
+        """A Buffer that shares an array of this namespace, or what exports DLPack or the buffer protocol (copied if it is unaligned)."""
+        try:
+            if hasattr(data, "__dlpack__") and not isinstance(data, cls.xp.ndarray):
+                data = cls.xp.from_dlpack(data)
+            array = cls.xp.asarray(data if isinstance(data, cls.xp.ndarray) else memoryview(data))
+        except (BufferError, RuntimeError) as problem:
+            raise TypeError(f"cannot share the elements of a {type(data).__name__}: {problem}") from problem
+        except (TypeError, ValueError):  # no array at all: the caller says what it takes
+            return data
+        dtype = next((dtype for dtype, theirs in cls.dtypes.items() if theirs == array.dtype), None)
+        if dtype is None:
+            raise no_dtype_holds(array.dtype)
+        if array.size and any(step % array.itemsize for step in (cls._address(array), *array.strides)):
+            array = array.copy()
+        return cls.wrap(array, dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self, **options: Any) -> Any:
+        return self.array.__dlpack_device__()
+
     # ---------------------------------------------------------------- creation
 
     @classmethod
     def _from_array(cls: type[A], flat: array[Any], shape: Shape, dtype: DType) -> A:
         host = memoryview(flat) if len(flat) else b""
         return cls.wrap(cls.xp.asarray(cls._frombuffer(host, dtype)).reshape(shape), dtype)
+
+    @classmethod
+    def _from_memory(cls: type[A], memory: memoryview, shape: Shape, dtype: DType) -> A:
+        return cls.wrap(cls.xp.asarray(cls._frombuffer(memory, dtype)).reshape(shape), dtype)
 
     @classmethod
     def _frombuffer(cls, host: Any, dtype: DType) -> Any:
@@ -152,6 +191,9 @@ class ArrayBuffer(Buffer):
 
     def _assign(self: A, value: A) -> None:
         self.array[...] = value.array
+
+    def _accumulate(self: A, value: A) -> None:
+        self.xp.add(self.array, value.array, out=self.array)
 
     @classmethod
     def _concatenate(cls: type[A], buffers: Sequence[A], axis: int, shape: Shape, dtype: DType) -> A:
@@ -229,7 +271,9 @@ class ArrayBuffer(Buffer):
     @classmethod
     def _random_uniform(cls: type[A], key: Key, shape: Shape, dtype: DType, low: float, high: float) -> A:
         double, width = dtype is DType.float64, high - low
-        return cls._drawn(key, shape, dtype, 2 if double else 1, lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double))
+        return cls._drawn(
+            key, shape, dtype, 2 if double else 1, lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double)
+        )
 
     @classmethod
     def _random_normal(cls: type[A], key: Key, shape: Shape, dtype: DType, mean: float, std: float) -> A:

@@ -10,6 +10,7 @@ from typing import Any
 from tinygpt_core.backends import BackendUnavailable
 
 description = "NumPy: BLAS products and fused kernels on the CPU"
+preference = 10  # above the reference's 0, so that `tinygpt train` takes it where it can run
 
 
 def probe() -> str:

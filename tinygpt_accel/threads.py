@@ -17,7 +17,6 @@ from typing import Any
 import numpy
 
 VARIABLE = "TINYGPT_THREADS"
-BLOCK = 1 << 16  # elements of a block: 256 KB of float32, of which a few fit a core's second-level cache
 
 Work = Callable[[int, int], None]
 _queues: list[SimpleQueue[Any]] = []

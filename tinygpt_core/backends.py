@@ -1,8 +1,8 @@
 """Floor 3: which backends there are, and which one is in use.
 
-A backend is a subclass of Buffer. `python` is built in; others come from packages that name a factory under the entry-point group
-`tinygpt.backends`. Such a package is imported only when its backend is asked for (a light `probe` may say beforehand why it cannot
-run), so neither `import tinygpt_core` nor the list of backends ever imports NumPy.
+A backend is a subclass of Buffer. `python` is built in; others come from packages that name a light module under the entry-point
+group `tinygpt.backends`, with a `factory` that imports the rest when the backend is asked for and perhaps a `probe` that says
+beforehand why it cannot run. So neither `import tinygpt_core` nor the list of backends ever imports NumPy.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ class BackendUnavailable(RuntimeError):
 
 
 class BackendStatus(NamedTuple):
-    """A line of `available()`: the backend's name, whether it can run, why not (or ""), and what it is."""
+    """A line of `available()`: the backend's name, whether it can run, why not (or ""), what it is, and its rank in `fastest()`."""
 
     name: str
     available: bool
     reason: str
     description: str
+    preference: int
 
 
-class _Entry(NamedTuple):
+class _Plugin(NamedTuple):
+    """What is known of a backend. An entry point names a module (or object) with attributes of these names, all but `factory` optional."""
+
     factory: Callable[[str], type[Buffer]]
-    probe: Callable[[], str] | None
-    description: str
+    probe: Callable[[], str] | None = None
+    description: str = ""
+    preference: int = 0
 
 
 def _python(device: str) -> type[Buffer]:
@@ -47,13 +51,15 @@ def _python(device: str) -> type[Buffer]:
     return backend
 
 
-_entries: dict[str, _Entry] = {"python": _Entry(_python, None, "the reference: pure Python, no dependencies")}
+_plugins: dict[str, Any] = {"python": _Plugin(_python, description="the reference: pure Python, no dependencies")}
 _loaded: dict[str, type[Buffer]] = {}
 _active: list[type[Buffer]] = []
 _discovered = False
 
 
-def register(name: str, factory: Callable[[str], type[Buffer]], probe: Callable[[], str] | None = None, description: str = "") -> None:
+def register(
+    name: str, factory: Callable[[str], type[Buffer]], probe: Callable[[], str] | None = None, description: str = "", preference: int = 0
+) -> None:
     """Makes a backend known under `name`, replacing one of that name.
 
     Args:
@@ -61,81 +67,96 @@ def register(name: str, factory: Callable[[str], type[Buffer]], probe: Callable[
             of Buffer, or raises BackendUnavailable.
         probe: returns why the backend cannot run here, or "" if it can; must be cheap and import nothing heavy.
         description: one line for people.
+        preference: `fastest()` chooses the largest; the python backend has 0.
     """
     if not name or ":" in name:
         raise ValueError(f"a backend's name is not empty and has no ':', unlike {name!r}")
-    _entries[name] = _Entry(factory, probe, description)
+    _plugins[name] = _Plugin(factory, probe, description, preference)
     for key in [key for key in _loaded if key.partition(":")[0] == name]:
         del _loaded[key]
+
+
+def _plugin(name: str) -> Any:
+    """Returns what is known of a backend, importing the light module that an entry point names; raises BackendUnavailable."""
+    plugin = _plugins[name]
+    if hasattr(plugin, "load"):
+        try:
+            plugin = _plugins[name] = plugin.load()
+        except Exception as problem:  # whatever a broken plug-in raises must not break the core
+            message = f"its plug-in {plugin.value!r} cannot be imported: {type(problem).__name__}: {problem}"
+            raise BackendUnavailable(message) from problem
+    return plugin
 
 
 def _discover() -> None:
     """Notes the entry points of installed plug-ins, without importing them."""
     global _discovered
-    if _discovered:
-        return
-    _discovered = True
-    from importlib.metadata import entry_points  # 20 ms to import, so only when someone asks
+    if not _discovered:
+        _discovered = True
+        from importlib.metadata import entry_points  # 20 ms to import, so only when someone asks
 
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in _entries:
-            _entries[point.name] = _entry_from_plugin(point)
-
-
-def _entry_from_plugin(point: Any) -> _Entry:
-    """Wraps an entry point: it names a module or object with `factory(device)`, and optionally `probe()` and `description`."""
-
-    def load(device: str) -> type[Buffer]:
-        try:
-            plugin = point.load()
-        except Exception as problem:  # whatever a broken plug-in raises must not break the core
-            raise BackendUnavailable(f"its plug-in {point.value!r} cannot be imported: {problem}") from problem
-        backend: type[Buffer] = getattr(plugin, "factory", plugin)(device)
-        return backend
-
-    def probe() -> str:
-        try:
-            plugin = point.load()
-            check = getattr(plugin, "probe", None)
-            return str(check()) if check else ""
-        except Exception as problem:
-            return f"its plug-in {point.value!r} cannot be imported: {problem}"
-
-    package = point.dist.name if point.dist else point.value
-    return _Entry(load, probe, f"from the installed package {package}")
+        for point in entry_points(group=ENTRY_POINT_GROUP):
+            _plugins.setdefault(point.name, point)
 
 
 def available() -> list[BackendStatus]:
     """Returns every known backend with whether it can run and, if not, why. Imports no array library."""
     _discover()
     result = []
-    for name, entry in sorted(_entries.items(), key=lambda item: (item[0] != "python", item[0])):
+    for name in sorted(_plugins, key=lambda name: (name != "python", name)):
+        plugin = None
         try:
-            reason = entry.probe() if entry.probe else ""
+            plugin = _plugin(name)
+            check = getattr(plugin, "probe", None)
+            reason = str(check()) if check else ""
+        except BackendUnavailable as problem:
+            reason = str(problem)
         except Exception as problem:
-            reason = f"its probe failed: {problem}"
-        result.append(BackendStatus(name, not reason, reason, entry.description))
+            reason = f"its probe failed: {type(problem).__name__}: {problem}"
+        about, preference = getattr(plugin, "description", ""), getattr(plugin, "preference", 0)
+        result.append(BackendStatus(name, not reason, reason, about, preference))
     return result
+
+
+def fastest() -> str:
+    """Returns the name of the backend with the largest preference among those that can run."""
+    ranked = sorted(available(), key=lambda status: -status.preference)
+    return next(status.name for status in ranked if status.available and not why_not(status.name))
+
+
+def why_not(name: str) -> str:
+    """Returns why the backend called `name` cannot be used here, or "" where it can; imports it."""
+    try:
+        get(name)
+    except (ValueError, BackendUnavailable) as problem:
+        return str(problem)
+    return ""
 
 
 def get(name: str) -> type[Buffer]:
     """Returns the backend called `name` ("python", "numpy", "cupy:1"), importing it if needed.
 
     Raises:
-        ValueError: no backend has that name.
+        ValueError: no backend has that name, or it has no such device.
         BackendUnavailable: it cannot run here; the message says why.
     """
     if name in _loaded:
         return _loaded[name]
     base, _, device = name.partition(":")
-    if base not in _entries:
+    if base not in _plugins:
         _discover()
-    if base not in _entries:
-        raise ValueError(f"unknown backend {name!r}: known are {', '.join(sorted(_entries))}; others come with `pip install tinygpt-accel`")
+    if base not in _plugins:
+        raise ValueError(f"unknown backend {name!r}: known are {', '.join(sorted(_plugins))}; others come with `pip install tinygpt-accel`")
     try:
-        backend = _entries[base].factory(device)
-    except BackendUnavailable as problem:
-        raise BackendUnavailable(f"backend {name!r} is not available: {problem}") from problem
+        plugin = _plugin(base)
+        backend: type[Buffer] = getattr(plugin, "factory", plugin)(device)
+    except ValueError:
+        raise
+    except Exception as problem:
+        said = str(problem) if isinstance(problem, BackendUnavailable) else f"its factory failed: {type(problem).__name__}: {problem}"
+        raise BackendUnavailable(f"backend {name!r} is not available: {said}") from problem
+    if not hasattr(backend, "_from_array"):
+        raise BackendUnavailable(f"backend {name!r} is not available: its factory returned {backend!r}, which is no Buffer class")
     _loaded[name] = backend
     return backend
 

@@ -22,15 +22,10 @@ from typing import Any, NamedTuple
 
 from .buffer import Buffer
 from .files import Path, Written, atomic_write, sync_directory, write_durably
-from .serialization import (
-    SerializationError,
-    json_bytes,
-    load_safetensors,
-    parse_json_object,
-    read_json_object,
-    safetensors_chunks,
-    write_json,
-)
+
+from .serialization import (  # isort: skip
+    SerializationError, json_bytes, load_safetensors, parse_json_object, read_json_object, safetensors_chunks, write_json
+)  # fmt: skip
 from .tokenizer import load_tokenizer, save_tokenizer
 
 FORMAT_VERSION = 1
@@ -118,9 +113,7 @@ def _check_version(value: Mapping[str, Any], path: str) -> None:
     if type(version) is not int or version < 1:
         raise CheckpointError(f"{path} has no format_version: it is not a file of a tinygpt checkpoint")
     if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, newer than the {FORMAT_VERSION} that this tinygpt reads: upgrade tinygpt"
-        )
+        raise CheckpointError(f"{path} has format version {version}, newer than the {FORMAT_VERSION} read here: upgrade tinygpt")
 
 
 def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, backends, spec.
+"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, convert, inspect, backends, spec.
 
 Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C. An error is one line on the
 standard error stream; set TINYGPT_DEBUG=1 to see the traceback too.
@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -25,7 +26,8 @@ LATEST = "latest"  # in RUNS: a link to the newest run there
 SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.7
 SAMPLE_TOKENS = 200  # the most for a document
-RESUMABLE = ("steps", "eval_every", "checkpoint_every")  # settings that --resume may change
+RESUMABLE = ("steps", "eval_every", "checkpoint_every", "backend")  # settings that --resume may change
+BESIDE_RESUME = "only --steps, --eval-every, --checkpoint-every, --backend and --quiet may stand beside it"
 
 # Every option of `train` that is a setting: field of TrainingConfig, option, type, what it is.
 SETTINGS: tuple[tuple[str, str, type, str], ...] = (
@@ -45,7 +47,7 @@ SETTINGS: tuple[tuple[str, str, type, str], ...] = (
     ("warmup_steps", "--warmup-steps", int, "steps over which the learning rate rises from 0"),
     ("weight_decay", "--weight-decay", float, "AdamW's decay of matrices"),
     ("gradient_clip", "--gradient-clip", float, "largest norm of the gradient"),
-    ("tokenizer", "--tokenizer", str, "'characters' or 'bpe'"),
+    ("tokenizer", "--tokenizer", str, "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt"),
     ("vocab_size", "--vocab-size", int, "tokens of a bpe tokenizer"),
     ("seed", "--seed", int, "of everything random"),
     ("eval_every", "--eval-every", int, "steps between validations, 0 for none"),
@@ -72,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not end a run
+    warnings.formatwarning = lambda message, *_, **__: f"tinygpt: note: {_one_line(message)}\n"
     try:
         arguments = build_parser().parse_args(argv)
         code: int = arguments.command(arguments)
@@ -101,7 +104,9 @@ def _explain(problem: Exception) -> tuple[str, int]:
                      errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # fmt: skip
         reason = problem.strerror or str(problem) or type(problem).__name__
         return f"{problem.filename}: {reason}" if problem.filename else reason, 2 if problem.errno in bad_paths else 1
-    if isinstance(problem, (ValueError, BackendUnavailable)):
+    if isinstance(problem, BackendUnavailable):
+        return str(problem), 2
+    if isinstance(problem, ValueError):
         is_failure = isinstance(problem.__cause__, OSError) and _explain(problem.__cause__)[1] == 1  # a full disk, in other words
         return str(problem), 1 if is_failure else 2
     if isinstance(problem, MemoryError):
@@ -112,14 +117,18 @@ def _explain(problem: Exception) -> tuple[str, int]:
 
 
 def _complain(message: str, code: int) -> int:
-    line = " ".join(message.split())  # one line, whatever the message holds
-    print("tinygpt: error:", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr, flush=True)
+    print("tinygpt: error:", _one_line(message), file=sys.stderr, flush=True)
     return code
+
+
+def _one_line(message: object) -> str:
+    """A message as one printable line, whatever it holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(message).split()))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from . import corpora
+    from . import cli_convert, corpora
     from .training import PRESETS, TrainingConfig
 
     parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
@@ -136,17 +145,20 @@ def build_parser() -> argparse.ArgumentParser:
     train.epilog = f"presets (options override them):\n{presets}"
     train.set_defaults(command=run_train)
     option = train.add_argument
-    option("corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)} (default: the preset's)")
-    option("--data", metavar="FILE", help="a text file to train on (default: what the corpus stands for)")
+    option(
+        "corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)"
+    )
+    option(
+        "--data", metavar="FILE", help="a text file to train on, or a folder of texts or of train.bin (default: what the corpus stands for)"
+    )
     option("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
     default, metavars = TrainingConfig(), {int: "N", float: "X", str: "KIND"}
     for field, name, kind, text in SETTINGS:
         text = f"{text} (default: the preset's; identifiers: {getattr(default, field)})"
         option(name, dest=field, type=kind, metavar=metavars[kind], help=text)
-    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND or python)")
+    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND, or the fastest that can run)")
     option("--out", metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
-    beside = "only --steps, --eval-every, --checkpoint-every and --quiet may stand beside it"
-    option("--resume", metavar="DIR", help=f"continue the run in DIR with its own settings; {beside}")
+    option("--resume", metavar="DIR", help=f"continue the run in DIR with its own settings; {BESIDE_RESUME}")
     option("--quiet", action="store_true", help="no progress, only the result (default: progress)")
 
     about = "Continue a text with the model of a run, as it is sampled."
@@ -164,6 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--seed", type=int, metavar="N", help="the same seed gives the same text (default: a new one each time)")
     option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
 
+    cli_convert.add_commands(commands)
     about = "List what can run here and, for what cannot, why."
     commands.add_parser("backends", help="list the backends", description=about).set_defaults(command=run_backends)
     about = "Run the laws that every backend must keep (needs pytest and hypothesis)."
@@ -210,23 +223,25 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
     """The settings of a new run: those of the preset, overridden by the options."""
     from dataclasses import replace
 
-    from . import backends
+    from . import backends, corpora
     from .training import PRESETS
 
+    if not arguments.data and arguments.corpus not in corpora.CORPORA and os.path.exists(arguments.corpus or ""):
+        arguments.data, arguments.corpus = arguments.corpus, None
     by_default = "text" if arguments.data and not arguments.corpus else arguments.corpus or "identifiers"
     preset = arguments.preset or (by_default if by_default in PRESETS else "identifiers")
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
     changes = {field: getattr(arguments, field) for field, *_ in SETTINGS if getattr(arguments, field) is not None}
-    if arguments.corpus:
-        changes["corpus"] = arguments.corpus
-    elif arguments.data:
-        changes["corpus"] = "text"
+    if arguments.corpus or arguments.data:
+        changes["corpus"] = by_default
     if arguments.data:
         changes["data_file"] = os.path.abspath(arguments.data)
+    if changes.get("tokenizer") not in (None, "characters", "bpe"):
+        changes["tokenizer"] = os.path.abspath(changes["tokenizer"])
     if "learning_rate" in changes:  # the preset's minimum may lie above it
         changes.setdefault("minimum_learning_rate", changes["learning_rate"] / 10)
-    changes["backend"] = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or "python"
+    changes["backend"] = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
     backends.get(changes["backend"])
     try:
         return replace(PRESETS[preset][1], **changes)
@@ -244,10 +259,7 @@ def _resume_changes(arguments: argparse.Namespace) -> dict[str, Any]:
         given["corpus"] = f"the corpus {arguments.corpus!r}"
     refused = [option for field, option in given.items() if field not in RESUMABLE]
     if refused:
-        raise UsageError(
-            f"--resume takes its settings from the run, so {', '.join(refused)} cannot stand beside it; "
-            "only --steps, --eval-every, --checkpoint-every and --quiet can"
-        )
+        raise UsageError(f"--resume takes its settings from the run, so {', '.join(refused)} cannot be given; {BESIDE_RESUME}")
     return {field: getattr(arguments, field) for field in given}
 
 
@@ -287,6 +299,7 @@ class Progress:
         sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
         self._say(f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds")
         self._say(f"model      {self.trainer.model.num_parameters():,} parameters: {sizes}")
+        self._say(f"backend    {config.backend}")
         self._say(f"directory  {self.trainer.directory}")
         if self.first_step:
             self._say(f"resuming   after step {self.first_step} of {self.total}")
@@ -417,7 +430,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
     is_documents = config["data"]["is_documents"]
     prompt = arguments.prompt or config["data"]["opening"]
     sampling = {name: getattr(arguments, name) for name in ("tokens", "temperature", "top_k", "top_p")}
-    with backends.use(arguments.backend or config["training"]["backend"]):
+    with backends.use(config["training"]["backend"]):
         for index in range(arguments.count):
             if index and not is_documents:
                 print("---")
@@ -451,8 +464,7 @@ def run_backends(arguments: argparse.Namespace) -> int:
     from . import backends
 
     for status in backends.available():
-        about = status.description if status.available else f"not available: {status.reason}"
-        print(f"{status.name:<10} {about}")
+        print(f"{status.name:<10} {_one_line(status.description if status.available else f'not available: {status.reason}')}")
     return 0
 
 

@@ -1,11 +1,11 @@
-"""Texts to train on: three that every CPython carries, two that are fetched once, and any file of yours.
+"""Texts to train on: three that every CPython carries, two that are fetched once, and any file or folder of yours.
 
 identifiers  public function and class names of the standard library, as documents
 docs         the language reference, as one text
 stdlib       the source files of the standard library, as documents
 shakespeare  1.1 million characters of Shakespeare's plays, as one text (fetched, verified, cached)
 names        32,033 first names, as documents (fetched, verified, cached)
-text         the file that is given with it
+text         the file that is given with it, or the files of a folder as documents
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import warnings
 from typing import NamedTuple
 
 from .files import atomic_write
+from .folders import CorpusError, read_folder
 
 CORPORA = {
     "identifiers": "public function and class names of Python's standard library, one a document",
@@ -24,7 +25,7 @@ CORPORA = {
     "stdlib": "the source files of Python's standard library, one a document",
     "shakespeare": "Shakespeare's plays, one text of 1.1 MB (fetched once)",
     "names": "32,033 first names, one a document (fetched once)",
-    "text": "any UTF-8 text file, given with --data FILE",
+    "text": "any UTF-8 text file, or folder of them, given with --data FILE",
 }
 IDENTIFIER_LENGTHS = range(3, 25)  # shorter ones are mostly variables of examples; longer ones are under 2 %
 
@@ -43,10 +44,6 @@ DOWNLOADS = {
     "names": Download("https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt",
                       228_145, "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"),
 }  # fmt: skip
-
-
-class CorpusError(ValueError):
-    """A corpus that is unknown, unreadable, empty or out of reach; the message says what would work."""
 
 
 class Corpus(NamedTuple):
@@ -68,16 +65,19 @@ def load_corpus(name: str, data_file: str | os.PathLike[str] | None = None, docu
 
     Args:
         name: one of `CORPORA`.
-        data_file: a UTF-8 text file to read instead of what the name stands for (needed for `"text"`).
+        data_file: a UTF-8 text file to read instead of what the name stands for (needed for `"text"`), or a folder, each text file in
+            it a document.
         documents_by_line: whether each line of `data_file` is a document by itself, rather than the file one long text;
             default: only for `names`.
 
     Raises:
-        CorpusError: the name is unknown, the file is missing, a directory, not UTF-8 or empty, the network is out of
+        CorpusError: the name is unknown, the file is missing, not UTF-8 or empty, the folder holds no text, the network is out of
             reach, or this Python was installed without its sources.
     """
     if name not in CORPORA:
         raise CorpusError(f"there is no corpus {name!r}: choose one of {', '.join(CORPORA)}, or pass a text with --data")
+    if data_file is not None and os.path.isdir(data_file):
+        return Corpus(name, [_normalized(text) for text in read_folder(data_file)], None)
     if data_file is not None:
         text = read_text(data_file)
         by_line = name == "names" if documents_by_line is None else documents_by_line
@@ -91,7 +91,7 @@ def load_corpus(name: str, data_file: str | os.PathLike[str] | None = None, docu
         return Corpus(name, [source for source in sources if source.strip()], None)
     if name == "text":
         raise CorpusError("the corpus 'text' is a file of yours: pass it with --data FILE")
-    text = _downloaded(name)
+    text = downloaded(name, DOWNLOADS[name], f"{name}.txt").decode("utf-8")
     return Corpus(name, _lines(text), None) if name == "names" else Corpus(name, None, text)
 
 
@@ -138,30 +138,33 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def _downloaded(name: str) -> str:
-    download, path, damage = DOWNLOADS[name], os.path.join(cache_directory(), f"{name}.txt"), ""
+_ADVICE = "pass a copy of it with --data FILE, or choose a corpus that needs no network: identifiers, docs, stdlib"
+
+
+def downloaded(name: str, download: Download, file_name: str, advice: str = _ADVICE) -> bytes:
+    """Return a published file from the cache, or fetch, verify and keep it; raise CorpusError with the advice where that fails."""
+    path, damage = os.path.join(cache_directory(), file_name), ""
     try:
         with open(path, "rb") as file:
             data = file.read(download.size + 1)
         if _is_genuine(data, download):
-            return data.decode("utf-8")
+            return data
         damage = f", and the copy in {path} is damaged"
     except OSError:
         pass  # not fetched yet
-    data = _fetched(name, download, damage)
+    data = _fetched(name, download, damage, advice)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         atomic_write(path, data)
     except OSError as error:
         warnings.warn(f"{name} was fetched but cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2)
-    return data.decode("utf-8")
+    return data
 
 
-def _fetched(name: str, download: Download, damage: str) -> bytes:
+def _fetched(name: str, download: Download, damage: str, advice: str) -> bytes:
     import http.client  # these two take longer to import than the whole of tinygpt_core
     import urllib.request
 
-    advice = "pass a copy of it with --data FILE, or choose a corpus that needs no network: identifiers, docs, stdlib"
     try:
         with urllib.request.urlopen(download.url, timeout=30) as response:
             data: bytes = response.read(download.size + 1)  # one byte too many is enough to refuse a longer file

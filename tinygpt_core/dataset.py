@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .corpora import read_text
 from .files import atomic_write
+from .id_check import first_outside
 from .random import Generator, default_generator
 
 IGNORED_TARGET = -1  # "no target here": the loss of such a position does not count
@@ -123,7 +124,7 @@ class TokenStream(Sequence[int]):
         Args:
             path: a file that `write` made (or any raw file of uint8, uint16 or uint32).
             typecode: "B", "H" or "I" for 1, 2 or 4 bytes a token.
-            vocab_size: if given, every id is checked against it, which reads the whole file once.
+            vocab_size: if given, every id is checked against it, which reads the whole file once, piece by piece.
 
         Raises:
             ValueError: the file is empty, not a whole number of tokens, or holds an id that does not fit `vocab_size`.
@@ -144,7 +145,7 @@ class TokenStream(Sequence[int]):
                 data.byteswap()
         stream = cls._of(memoryview(data), _LIMITS[typecode])
         if vocab_size is not None:
-            stream.vocab_size = stream._checked(vocab_size)
+            stream.vocab_size = stream._checked(vocab_size, f"{os.fspath(path)}: ")
         return stream
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -160,13 +161,12 @@ class TokenStream(Sequence[int]):
         stream._data, stream.vocab_size = view, vocab_size
         return stream
 
-    def _checked(self, vocab_size: int) -> int:
+    def _checked(self, vocab_size: int, place: str = "") -> int:
         if _count("vocab_size", vocab_size) > 2**31:
             raise ValueError(f"vocab_size {vocab_size} is too large: token ids must be from 0 to 2**31 - 1")
-        largest = max(self._data, default=0)
-        if largest >= vocab_size:
-            position = self._data.tolist().index(largest)
-            raise ValueError(f"token id {largest} at position {position} does not fit vocab_size {vocab_size}")
+        position = first_outside(self._data, vocab_size)
+        if position is not None:
+            raise ValueError(f"{place}token id {self._data[position]} at position {position} does not fit vocab_size {vocab_size}")
         return vocab_size
 
     @property

@@ -35,13 +35,9 @@ def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: fl
 
 
 def sample_index(
-    logits: Sequence[float],
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    logits: Sequence[float], *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
     generator: random.Generator | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Draw an index from the distribution that the logits describe.
 
         p_i = exp((logit_i - max) / temperature) / sum_j exp((logit_j - max) / temperature)
@@ -84,16 +80,9 @@ def sample_index(
 
 
 def generate_ids(
-    model: Any,
-    prompt_ids: Sequence[int],
-    *,
-    tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: random.Generator | None = None,
-    stop_id: int | None = None,
-) -> Iterator[int]:
+    model: Any, prompt_ids: Sequence[int], *, tokens: int, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+    generator: random.Generator | None = None, stop_id: int | None = None,
+) -> Iterator[int]:  # fmt: skip
     """Yield the ids that follow `prompt_ids`, as they are drawn.
 
     The cache keeps the keys and values of the positions seen so far. When the context is full it is filled anew
@@ -126,17 +115,9 @@ def generate_ids(
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
-    prompt: str,
-    *,
-    tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: random.Generator | None = None,
-    stop_id: int | None = None,
-) -> Iterator[str]:
+    model: Any, tokenizer: Any, prompt: str, *, tokens: int, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+    generator: random.Generator | None = None, stop_id: int | None = None,
+) -> Iterator[str]:  # fmt: skip
     """Continue a text, yielding pieces of it as they are sampled.
 
     Args:

@@ -25,6 +25,8 @@ Weights = WeightFile | Mapping[str, Tensor | Buffer] | Iterable[tuple[str, Tenso
 
 def _holds(value: Any, *kinds: type) -> bool:
     """Whether a value is of one of these kinds, or a container with such a value somewhere inside."""
+    if not isinstance(value, (dict, list, tuple)):
+        return isinstance(value, kinds)
     return any(isinstance(leaf, kinds) for _, leaf in tree_flatten(value))
 
 
@@ -40,9 +42,11 @@ class Module:
 
     Attributes:
         training: whether the module is in training mode; layers such as Dropout behave differently outside it.
+        statistics: names of attributes that are kept with the weights but never trained, such as a running mean.
     """
 
     training: bool = True
+    statistics: tuple[str, ...] = ()
     __call__: Callable[..., Any]
 
     # -- what is in it -------------------------------------------------------------------------------------------------
@@ -190,7 +194,7 @@ class Module:
                 for name, leaf in tree_flatten(attribute, key):
                     matches = {key, name} if wanted is None else {key, name} & wanted
                     if matches and not key.startswith("_") and isinstance(leaf, Tensor):
-                        leaf.requires_grad = value and leaf.dtype.is_floating
+                        leaf.requires_grad = value and leaf.dtype.is_floating and key not in module.statistics
                         found |= matches
         if strict and wanted is not None and (unknown := wanted - found):
             raise KeyError(f"{type(self).__name__} has no parameter named {', '.join(sorted(unknown))}")

@@ -63,10 +63,9 @@ class PartialGradient:
         """Returns `total` (zeros where there is none) with the values added in place."""
         if total is None:
             total = type(self.values)._full(self.shape, 0, self.values.dtype)
-            total[self.index] = self.values
+            total._slice(self.index).assign(self.values)
         else:
-            view = total[self.index]
-            view.assign(view + self.values)
+            total._slice(self.index)._accumulate(self.values)
         return total
 
 
@@ -426,16 +425,10 @@ def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
     return type(kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__})
 
 
-Linear = _kernel_operation(kernels.Linear)
-Softmax = _kernel_operation(kernels.Softmax)
-LogSoftmax = _kernel_operation(kernels.LogSoftmax)
-CrossEntropy = _kernel_operation(kernels.CrossEntropy)
-LayerNorm = _kernel_operation(kernels.LayerNorm)
-RMSNorm = _kernel_operation(kernels.RMSNorm)
-GELU = _kernel_operation(kernels.GELU)
-SiLU = _kernel_operation(kernels.SiLU)
-Dropout = _kernel_operation(kernels.Dropout)
-Attention = _kernel_operation(kernels.Attention)
-Rotary = _kernel_operation(kernels.Rotary)
-Embedding = _kernel_operation(kernels.Embedding)
+Linear, CrossEntropy, Embedding = map(_kernel_operation, (kernels.Linear, kernels.CrossEntropy, kernels.Embedding))
+Softmax, LogSoftmax, Dropout = map(_kernel_operation, (kernels.Softmax, kernels.LogSoftmax, kernels.Dropout))
+LayerNorm, RMSNorm = map(_kernel_operation, (kernels.LayerNorm, kernels.RMSNorm))
+GELU, SiLU = map(_kernel_operation, (kernels.GELU, kernels.SiLU))
+Attention, Rotary = map(_kernel_operation, (kernels.Attention, kernels.Rotary))
+Conv2d, MaxPool2d, AvgPool2d = map(_kernel_operation, (kernels.Conv2d, kernels.MaxPool2d, kernels.AvgPool2d))
 Einsum = _kernel_operation(kernels.Einsum)

@@ -15,6 +15,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from math import prod
 from typing import Any, NamedTuple
 
@@ -233,7 +234,8 @@ def _widen(raw: bytes, dtype_name: str) -> array[float]:
     """Returns half-precision numbers as float32. A BF16 is the upper half of a float32, so its bytes are only moved."""
     count = len(raw) // 2
     if dtype_name == "F16":
-        return array("f", struct.unpack(f"<{count}e", raw))
+        pieces = (raw[i : i + 65536] for i in range(0, len(raw), 65536))  # of which the numbers, as Python objects, take little memory
+        return array("f", chain.from_iterable(struct.unpack(f"<{len(piece) // 2}e", piece) for piece in pieces))
     wide = bytearray(4 * count)
     wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
     flat = array("f")

@@ -238,10 +238,7 @@ def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
     first = shapes[0]
     for position, shape in enumerate(shapes):
         if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis):
-            raise ShapeError(
-                f"cannot concatenate along axis {axis}: operand {position} has shape {shape}, operand 0 has {first}; "
-                f"all other axes must agree"
-            )
+            raise ShapeError(f"cannot concatenate {first} and {shape} (operand {position}) along axis {axis}: all other axes must agree")
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
@@ -254,10 +251,7 @@ def matmul_shape(first: Shape, second: Shape) -> Shape:
     if len(first) < 2 or len(second) < 2:
         raise ShapeError(f"a matrix product needs at least two axes on either side, not {first} and {second}")
     if first[-1] != second[-2]:
-        raise ShapeError(
-            f"cannot multiply {first} by {second}: the last axis of the first ({first[-1]}) must equal the last but one of the "
-            f"second ({second[-2]})"
-        )
+        raise ShapeError(f"cannot multiply {first} by {second}: the first has {first[-1]} columns, the second has {second[-2]} rows")
     return (*broadcast_shapes(first[:-2], second[:-2]), first[-2], second[-1])
 
 

@@ -28,7 +28,7 @@ from .operations import Operation, PartialGradient
 from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
 
 _numbers = count()
-_recording = [True]
+_recording, _allocating = [True], [True]
 
 
 class no_grad(ContextDecorator):
@@ -40,6 +40,20 @@ class no_grad(ContextDecorator):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         _recording[0] = self._previous
+
+
+class uninitialized(ContextDecorator):
+    """`with uninitialized():` new Tensors of zeros, ones or random numbers take no memory and draw nothing, for a model to be loaded into.
+
+    Each is one number seen through its shape (random ones: 0), which cannot be written to: give such a Tensor another buffer.
+    """
+
+    def __enter__(self) -> None:
+        self._previous = _allocating[0]
+        _allocating[0] = False
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        _allocating[0] = self._previous
 
 
 class GradientFunction:
@@ -162,7 +176,7 @@ class Tensor:
     """An array that can be differentiated.
 
     Args:
-        data: nested lists or tuples, a scalar, a Buffer (shared, not copied) or a Tensor.
+        data: nested lists or tuples, a scalar, a Buffer (shared, not copied), a Tensor, or an array of another library (see `Buffer`).
         dtype: its dtype; deduced from the data where missing.
         requires_grad: whether `backward` shall leave the gradient with respect to this Tensor in `grad`.
 
@@ -175,6 +189,7 @@ class Tensor:
         RuntimeError: gradients are required of a Tensor that is not floating point.
     """
 
+    __array_ufunc__ = None  # ndarray + Tensor is a TypeError: NumPy would otherwise answer, without gradients
     __slots__ = ("__weakref__", "_requires_grad", "buffer", "grad", "grad_fn")
 
     def __init__(self, data: Any, dtype: DType | None = None, requires_grad: bool = False) -> None:
@@ -272,6 +287,24 @@ class Tensor:
         """Returns the only element as a Python number; raises ValueError where there is not exactly one."""
         return self.buffer.item()
 
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """What `numpy.asarray(tensor)` reads: the elements where they lie; read-only where gradients are required."""
+        interface = self.buffer.__array_interface__
+        if self.requires_grad:
+            interface["data"] = interface["data"].toreadonly()
+        return interface
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The elements for `torch.from_dlpack(tensor)` and its like; BufferError where gradients are required (detach() it first)."""
+        if self.requires_grad:
+            raise BufferError("a Tensor that requires gradients is not exported, since changes could not be seen: detach() it first")
+        return self.buffer.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Where the elements are, for `__dlpack__`."""
+        return self.buffer.__dlpack_device__()
+
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
         for line in dag_lines(self):
@@ -282,17 +315,18 @@ class Tensor:
     @staticmethod
     def full(shape: Any, value: float, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of `shape` that holds `value` everywhere."""
-        return Tensor(Buffer.full(shape, value, dtype), requires_grad=requires_grad)
+        buffer = Buffer.full(shape, value, dtype) if _allocating[0] else Buffer.full((), value, dtype).expand(shape)
+        return Tensor(buffer, requires_grad=requires_grad)
 
     @staticmethod
     def zeros(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of zeros."""
-        return Tensor(Buffer.zeros(shape, dtype), requires_grad=requires_grad)
+        return Tensor.full(shape, 0, dtype, requires_grad)
 
     @staticmethod
     def ones(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of ones."""
-        return Tensor(Buffer.ones(shape, dtype), requires_grad=requires_grad)
+        return Tensor.full(shape, 1, dtype, requires_grad)
 
     @staticmethod
     def arange(start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None) -> Tensor:
@@ -304,6 +338,8 @@ class Tensor:
         shape: Any, low: float = 0.0, high: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
     ) -> Tensor:
         """Returns random elements, uniform in [low, high), from the `generator` in `options` or the process-wide one."""
+        if not _allocating[0]:
+            return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.uniform(shape, low, high, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
@@ -311,6 +347,8 @@ class Tensor:
         shape: Any, mean: float = 0.0, std: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
     ) -> Tensor:
         """Returns random elements, normally distributed, from the `generator` in `options` or the process-wide one."""
+        if not _allocating[0]:
+            return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.normal(shape, mean, std, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
@@ -325,9 +363,7 @@ class Tensor:
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
-        sides = [
-            value if isinstance(value, Tensor) else Tensor(value) if like is None else like._scalar(value) for value in (first, second)
-        ]
+        sides = [side if isinstance(side, Tensor) else Tensor(side) if like is None else like._scalar(side) for side in (first, second)]
         return apply_op(operations.Where, condition, *sides)
 
     @staticmethod

@@ -13,91 +13,20 @@ import heapq
 import json
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from .files import Path, write_durably
-
-Pair = tuple[int, int]
+from .merging import Pair, merge_lowest
+from .pretokenize import RegexPatterns, TokenizerError, compile_pattern
+from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
 
 FORMAT = "tinygpt tokenizer"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of a file that lists its tokens; one that lists merges alone is of version 1
 MAXIMUM_FILE = 256_000_000
-MAXIMUM_PATTERN = 10_000
 CACHE_SIZE = 200_000
-
-
-class TokenizerError(ValueError):
-    """Text, ids or a file that a tokenizer cannot take; the message says what would work."""
-
-
-class RegexPatterns:
-    """Patterns that split a text into the chunks within which merges happen, in the notation of their authors.
-
-    `\\p{L}` and `\\p{N}` (Unicode letters and numbers) are not known to Python's `re`; `compile_pattern` spells them out.
-    """
-
-    GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-    GPT4 = (
-        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*"
-        r"|\s*[\r\n]|\s+(?!\S)|\s+"
-    )
-
-
-WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # the property White_Space; `re`'s \s has more
-
-
-@cache
-def unicode_class(letter: str) -> str:
-    """Returns the inside of a bracket expression that matches all characters whose general category begins with `letter`."""
-    ranges: list[list[int]] = []
-    for code in range(sys.maxunicode + 1):
-        if unicodedata.category(chr(code))[0] == letter:
-            if ranges and ranges[-1][1] == code - 1:
-                ranges[-1][1] = code
-            else:
-                ranges.append([code, code])
-    return "".join(f"\\U{a:08x}" if a == b else f"\\U{a:08x}-\\U{b:08x}" for a, b in ranges)
-
-
-@lru_cache(maxsize=64)
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Compiles a split pattern. One that uses `\\p{L}` or `\\p{N}` is read as the `regex` module would: \\s is Unicode's White_Space.
-
-    Raises:
-        TokenizerError: no valid pattern, or an unreasonably long one.
-    """
-    if not isinstance(pattern, str) or len(pattern) > MAXIMUM_PATTERN:
-        raise TokenizerError(f"a pattern is a string of at most {MAXIMUM_PATTERN:,} characters")
-    inside = False
-
-    def spell_out(found: re.Match[str]) -> str:
-        nonlocal inside
-        text = found.group()
-        if text in "[]":
-            inside = text == "["
-            return text
-        if text.startswith(r"\p{"):
-            if text[3:-1] not in ("L", "N"):
-                raise TokenizerError(rf"pattern: {text} is not supported; \p{{L}} and \p{{N}} are")
-            members = unicode_class(text[3])
-        elif text in (r"\s", r"\S"):
-            members = WHITE_SPACE
-            if text == r"\S" and not inside:
-                return f"[^{members}]"
-        else:
-            return text
-        return members if inside else f"[{members}]"
-
-    spelled = re.sub(r"\\p\{\w+\}|\\.|[\[\]]", spell_out, pattern, flags=re.DOTALL) if r"\p{" in pattern else pattern
-    try:
-        return re.compile(spelled)
-    except (re.error, RecursionError, OverflowError) as problem:
-        raise TokenizerError(f"not a valid pattern: {problem}") from None
 
 
 # ---------------------------------------------------------------- the textbook pieces
@@ -159,8 +88,8 @@ class Tokenizer:
     def _missing(self, *arguments: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} is no complete tokenizer")
 
-    # text -> ids; ids -> bytes; () -> how many ids are not special; () -> its JSON fields; JSON fields -> a tokenizer (of the class)
-    _encode_ordinary = _decode_bytes = _ordinary_size = _to_json = _from_json = _missing
+    # text -> ids; ids -> bytes; () -> the ids that are not special; () -> its JSON fields; JSON fields -> a tokenizer (of the class)
+    _encode_ordinary = _decode_bytes = _ordinary_ids = _to_json = _from_json = _missing
 
     def register_special_tokens(self, special_tokens: Mapping[str, int]) -> None:
         """Sets the special tokens, {text: id}; their ids are not those of ordinary tokens.
@@ -168,13 +97,13 @@ class Tokenizer:
         Raises:
             TokenizerError: an empty text, or an id that is taken or negative.
         """
-        taken = self._ordinary_size()
+        taken = self._ordinary_ids()
         ids = list(special_tokens.values())
         for text, idx in special_tokens.items():
             if not isinstance(text, str) or not text:
                 raise TokenizerError(f"a special token is a string that is not empty, not {text!r}")
-            if type(idx) is not int or not taken <= idx < 1 << 31 or ids.count(idx) > 1:
-                raise TokenizerError(f"special token {text!r} needs an id of its own, {taken} or above, not {idx!r}")
+            if type(idx) is not int or not 0 <= idx < 1 << 31 or idx in taken or ids.count(idx) > 1:
+                raise TokenizerError(f"special token {text!r} needs an id of its own, such as {max(taken) + 1}, not {idx!r}")
         self.special_tokens = dict(special_tokens)
 
     def encode(self, text: str, allowed_special: str | set[str] = "none_raise", visualise: bool = False) -> list[int]:
@@ -263,9 +192,7 @@ class Tokenizer:
         lengths = list(map(len, rows))
         if padding_type != "none":
             if padding_token not in self.special_tokens:
-                raise TokenizerError(
-                    f"padding needs a padding_token among the special tokens {list(self.special_tokens)}, not {padding_token!r}"
-                )
+                raise TokenizerError(f"a padding_token is one of the special tokens {list(self.special_tokens)}, not {padding_token!r}")
             width = max_length if padding_type == "max_length" else max(lengths, default=0)
             rows = [row + [self.special_tokens[padding_token]] * (width - len(row)) for row in rows]  # type: ignore[operator]
         elif len(set(lengths)) > 1:
@@ -307,8 +234,8 @@ class CharTokenizer(Tokenizer):
         """The characters and the special tokens."""
         return max([len(self.characters) - 1, *self.special_tokens.values()]) + 1
 
-    def _ordinary_size(self) -> int:
-        return len(self.characters)
+    def _ordinary_ids(self) -> range:
+        return range(len(self.characters))
 
     def _encode_ordinary(self, text: str) -> list[int]:
         try:
@@ -341,10 +268,15 @@ class CharTokenizer(Tokenizer):
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-level byte-pair encoding: ids 0 to 255 are the bytes, id 256 + i is the i-th merge.
+    """Byte-level byte-pair encoding: ids 0 to 255 are the bytes, id 256 + i is the i-th merge; `from_gpt2` and `from_tiktoken` have others.
 
     Args:
         regex_pattern: splits a text into chunks; merges never cross from one to the next. See `RegexPatterns`.
+
+    Attributes:
+        vocab: the bytes of each id.
+        merges: the id that a pair of neighbours becomes, lowest ids first. Empty after `from_tiktoken`: there any two neighbours merge
+            whose bytes together are a token.
     """
 
     kind = "bpe"
@@ -368,15 +300,56 @@ class BPETokenizer(Tokenizer):
                 raise TokenizerError(f"the tokens have more than {MAXIMUM_FILE:,} bytes in all")
             self.merges[pair] = idx
             self.vocab[idx] = self.vocab[pair[0]] + self.vocab[pair[1]]
+        self._bytes: Sequence[int] = range(256)  # the id of each byte
+        self._ids: dict[bytes, int] | None = None  # the id of each token, where those are all that is known of the merges
         self._cache: dict[str, list[int]] = {}
+
+    @classmethod
+    def from_gpt2(cls, vocab_file: Path, merges_file: Path, special_tokens: Iterable[str] = ("<|endoftext|>",)) -> BPETokenizer:
+        """Returns GPT-2's tokenizer, with the very ids of its authors' files `vocab.json` and `merges.txt` (or others of that kind).
+
+        Args:
+            special_tokens: entries of the vocabulary that are no merges; those that it does not have are left out.
+
+        Raises:
+            TokenizerError: a file is damaged, or the two do not belong together; the message names the file and the token or line.
+        """
+        tokens, merges, specials = read_gpt2(vocab_file, merges_file, special_tokens)
+        return cls._of_tokens(RegexPatterns.GPT2, tokens, merges, specials)
+
+    @classmethod
+    def from_tiktoken(cls, rank_file: Path, pattern: str, special_tokens: Mapping[str, int] | None = None) -> BPETokenizer:
+        """Returns the tokenizer of a rank file (each line a token in base64 and its id), with the ids that tiktoken gives.
+
+        Args:
+            pattern: the split pattern that belongs to it, such as `RegexPatterns.CL100K`.
+            special_tokens: {text: id}; their ids lie above all ranks, or where the file leaves one out.
+
+        Raises:
+            TokenizerError: the file is damaged, or its ranks have holes; the message names the line.
+        """
+        specials = dict(special_tokens or {})
+        return cls._of_tokens(pattern, read_ranks(rank_file, specials.values()), None, specials)
+
+    @classmethod
+    def _of_tokens(cls, pattern: str, tokens: Vocabulary, merges: list[Pair] | None, specials: Mapping[str, int]) -> BPETokenizer:
+        """A tokenizer of a checked vocabulary, with its merges in the order of their ids, or (None) all pairs whose bytes are a token."""
+        tokenizer = cls(pattern)
+        ids = {token: idx for idx, token in enumerate(tokens) if token is not None}
+        vocab = tokenizer.vocab = {idx: token for token, idx in ids.items()}
+        tokenizer._bytes = [ids[bytes([byte])] for byte in range(256)]
+        tokenizer._ids = ids if merges is None else None
+        tokenizer.merges = {(a, b): ids[vocab[a] + vocab[b]] for a, b in merges or ()}
+        tokenizer.register_special_tokens(specials)
+        return tokenizer
 
     @property
     def vocab_size(self) -> int:
         """The bytes, the merges and the special tokens."""
-        return max([len(self.vocab) - 1, *self.special_tokens.values()]) + 1
+        return max(next(reversed(self.vocab)), *self.special_tokens.values(), 0) + 1
 
-    def _ordinary_size(self) -> int:
-        return len(self.vocab)
+    def _ordinary_ids(self) -> Mapping[int, bytes]:
+        return self.vocab
 
     def _chunks(self, text: str) -> Iterator[str]:
         # group(), not findall: a pattern of the user's may have groups of its own
@@ -469,15 +442,12 @@ class BPETokenizer(Tokenizer):
         return ids
 
     def _encode_chunk(self, data: bytes) -> list[int]:
-        """Merges the pair of lowest rank, everywhere, until none is left."""
-        ids, rank, never = list(data), self.merges.get, len(self.vocab)
-        while len(ids) > 1:
-            best = min(pairwise(ids), key=lambda pair: rank(pair, never))
-            idx = rank(best)
-            if idx is None:
-                break
-            ids = merge(ids, best, idx)
-        return ids
+        """Merges the leftmost of the pairs that become the lowest id, until none is left."""
+        known, vocab = self._ids, self.vocab
+        if known is not None and data in known:
+            return [known[data]]
+        merged = self.merges.get if known is None else lambda pair, other=None: known.get(vocab[pair[0]] + vocab[pair[1]], other)
+        return merge_lowest(list(map(self._bytes.__getitem__, data)), merged, self.vocab_size)
 
     def _decode_bytes(self, ids: Iterable[int]) -> bytes:
         texts = {idx: text.encode("utf-8") for text, idx in self.special_tokens.items()}
@@ -493,6 +463,8 @@ class BPETokenizer(Tokenizer):
 
     def save(self, prefix: str) -> None:
         """Writes `prefix.model`, from which `load` reads, and `prefix.vocab`, for people."""
+        if self._bytes != range(256):
+            raise TokenizerError("a .model file numbers the bytes from 0 to 255, unlike this vocabulary: use save_tokenizer()")
         if "\n" in self.pattern or any("\n" in text for text in self.special_tokens):
             raise TokenizerError("a pattern or special token with a line break needs save_tokenizer(): a .model file has one a line")
         lines = ["tinygpt v1", self.pattern, str(len(self.special_tokens))]
@@ -527,17 +499,20 @@ class BPETokenizer(Tokenizer):
         self.__dict__.update(loaded.__dict__)
 
     def _to_json(self) -> dict[str, Any]:
-        return {"pattern": self.pattern, "merges": [list(pair) for pair in self.merges]}
+        merges = None if self._ids is not None else [list(pair) for pair in self.merges]
+        if self._bytes == range(256):
+            return {"pattern": self.pattern, "merges": merges}
+        tokens = [self.vocab[idx].decode("latin-1") if idx in self.vocab else None for idx in range(next(reversed(self.vocab)) + 1)]
+        return {"pattern": self.pattern, "tokens": tokens, "merges": merges}
 
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> BPETokenizer:
-        merges = value.get("merges")
-        if not isinstance(merges, list) or not all(
-            isinstance(pair, list) and len(pair) == 2 and all(type(part) is int for part in pair) for pair in merges
-        ):
-            raise TokenizerError("'merges' is a list of pairs of ids")
-        tokenizer = cls(value.get("pattern"))  # type: ignore[arg-type]
-        tokenizer._set_merges([(a, b) for a, b in merges])
+        tokens, merges = parse_fields(value)
+        pattern: str = value.get("pattern")  # type: ignore[assignment]
+        if tokens is not None:
+            return cls._of_tokens(pattern, tokens, merges, {})
+        tokenizer = cls(pattern)
+        tokenizer._set_merges(merges or [])
         return tokenizer
 
 
@@ -567,8 +542,9 @@ def _read_text(path: Path) -> str:
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Writes any tokenizer to one JSON file, and waits until it is on the disk."""
-    value = {"format": FORMAT, "version": FORMAT_VERSION, "kind": tokenizer.kind, "special_tokens": tokenizer.special_tokens}
-    write_durably(path, json.dumps({**value, **tokenizer._to_json()}).encode())
+    fields = tokenizer._to_json()
+    value = {"format": FORMAT, "version": 1 + ("tokens" in fields), "kind": tokenizer.kind, "special_tokens": tokenizer.special_tokens}
+    write_durably(path, json.dumps({**value, **fields}).encode())
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -582,8 +558,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         value = json.loads(_read_text(path))
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise TokenizerError(f"not a JSON object with format {FORMAT!r}")
-        if value.get("version") != FORMAT_VERSION:
-            raise TokenizerError(f"version {value.get('version')!r}, but this tinygpt reads version {FORMAT_VERSION}")
+        if value.get("version") not in range(1, FORMAT_VERSION + 1):
+            raise TokenizerError(f"version {value.get('version')!r}, but this tinygpt reads versions up to {FORMAT_VERSION}")
         classes: dict[Any, type[Tokenizer]] = {kind.kind: kind for kind in (CharTokenizer, BPETokenizer)}
         if not isinstance(value.get("kind"), str) or value["kind"] not in classes:
             raise TokenizerError(f"kind is one of {', '.join(classes)}, not {value.get('kind')!r}")

@@ -12,19 +12,20 @@ import json
 import math
 import os
 import time
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from . import backends, checkpoint, corpora, dataset, random, schedules, tokenizer
+from . import backends, checkpoint, corpora, dataset, encoders, random, schedules, token_folders, tokenizer
 from .buffer import Buffer
 from .dtype import DType
 from .losses import CrossEntropyLoss
 from .nn.gpt import GPT, GPTConfig
 from .optimizers import AdamW, clip_gradients
-from .tensor import Tensor, no_grad
+from .tensor import Tensor, no_grad, uninitialized
 
 BOUNDARY = "<|endoftext|>"  # stands before and after every document
 LOG = "log.jsonl"
@@ -45,7 +46,7 @@ class TrainingConfig:
     backend: str = "python"
     seed: int = 1337
 
-    tokenizer: str = "characters"  # or "bpe"
+    tokenizer: str = "characters"  # or "bpe", or the absolute path of a tokenizer, see token_folders.find_tokenizer
     vocab_size: int = 512  # of a bpe tokenizer; characters are counted
 
     context_length: int = 32
@@ -83,8 +84,8 @@ class TrainingConfig:
             low, high, text = _RANGES.get(field.name, (None, None, ""))
             if text and not low <= value <= high:
                 raise ValueError(f"{field.name} must be {text}, not {value}")
-        if self.tokenizer not in ("characters", "bpe"):
-            raise ValueError(f"tokenizer must be 'characters' or 'bpe', not {self.tokenizer!r}")
+        if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
+            raise ValueError(f"tokenizer must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r}")
         self.model_config(vocab_size=1)  # whose own checks speak of the rest
 
     def model_config(self, vocab_size: int) -> GPTConfig:
@@ -217,24 +218,23 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
     """
     import hashlib
 
+    if token_folders.is_token_folder(config.data_file):
+        return _token_data(config, trained_tokenizer, sha256)
     corpus = corpora.load_corpus(config.corpus, config.data_file)
     texts = [corpus.text or ""] if corpus.documents is None else corpus.documents
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    if sha256 not in (None, digest.hexdigest()):
-        raise ValueError(
-            f"the corpus {config.corpus!r} is not the text that the run began with (another file, or another version of Python?): "
-            "resume with the same one, or begin a new run"
-        )
+    _require_same(config, sha256, digest.hexdigest())
     if trained_tokenizer is None:
         trained_tokenizer = _train_tokenizer(config, texts, boundaries=corpus.documents is not None)
     boundary = trained_tokenizer.special_tokens.get(BOUNDARY, -1)
     counts: Counter[int] = Counter()
+    encode = encoders.ordinary_encoder(trained_tokenizer)
 
     def encoded() -> Iterator[array[int]]:
         for text in texts:
-            ids = array("I", trained_tokenizer.encode(text, allowed_special="none"))
+            ids = array("I", encode(text))
             counts.update(ids)
             yield ids
 
@@ -262,15 +262,33 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
     )  # fmt: skip
 
 
+def _require_same(config: TrainingConfig, expected: str | None, found: str) -> None:
+    if expected not in (None, found):
+        raise ValueError(
+            f"the corpus {config.corpus!r} is not the text that the run began with (another file, or another version of Python?): "
+            "resume with the same one, or begin a new run"
+        )
+
+
+def _token_data(config: TrainingConfig, trained_tokenizer: Any, sha256: str | None) -> Data:
+    """What `prepare_data` does with a folder of token ids: they are one stream, which stays in its files."""
+    folder = token_folders.open_token_folder(config.data_file or "", trained_tokenizer or config.tokenizer)
+    _require_same(config, sha256, folder.sha256)
+    fields = folder.fields(config, random.Generator(config.seed, stream=DATA_STREAM))
+    return Data(is_documents=False, documents=frozenset(), unigram_entropy=unigram_entropy(folder.counts()), **fields)
+
+
 def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool) -> tokenizer.Tokenizer:
     trained: tokenizer.Tokenizer
     if config.tokenizer == "characters":
         trained = tokenizer.CharTokenizer.train("".join(texts))
+    elif config.tokenizer != "bpe":
+        trained = token_folders.find_tokenizer(config.tokenizer)
     else:
         trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
         trained.train("\n".join(texts), config.vocab_size - boundaries)
-    if boundaries:  # one long text has none, and a token that never occurs would still be sampled now and then
-        trained.register_special_tokens({BOUNDARY: trained.vocab_size})
+    if boundaries and BOUNDARY not in trained.special_tokens:  # in one long text it never occurs, but would be sampled now and then
+        trained.register_special_tokens({**trained.special_tokens, BOUNDARY: trained.vocab_size})
     return trained
 
 
@@ -292,10 +310,8 @@ class Trainer:
                 if parameter.ndim >= 2:
                     parameter.assign(parameter * (config.initial_std / 0.02))
         self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
-        warmup_steps, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
-        self.schedule = schedules.cosine_with_warmup(
-            config.learning_rate, total_steps=config.steps, warmup_steps=warmup_steps, minimum=minimum
-        )
+        warmup, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
+        self.schedule = schedules.cosine_with_warmup(config.learning_rate, total_steps=config.steps, warmup_steps=warmup, minimum=minimum)
         if state is not None:
             self._restore(state)
 
@@ -320,14 +336,16 @@ class Trainer:
 
         Args:
             directory: of an earlier run.
-            changes: settings that may differ without changing what was computed: steps, eval_every, checkpoint_every.
+            changes: settings that may differ without changing what was computed: steps, eval_every, checkpoint_every; and the backend,
+                which changes roundings. Without it the run keeps its own, or goes on with python (and a warning) where that cannot run.
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
         """
         saved = checkpoint.load_checkpoint(directory)
         try:
-            config = replace(TrainingConfig.from_dict(saved.config["training"]), **changes)
+            config = TrainingConfig.from_dict(saved.config["training"])
+            config = replace(config, **{"backend": changes.get("backend") or _usable(config.backend), **changes})
             if config.steps < saved.state["step"]:
                 raise ValueError(f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}")
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
@@ -376,9 +394,7 @@ class Trainer:
         self.optimizer.update()
         self.step += 1
         if not math.isfinite(loss):
-            raise ArithmeticError(
-                f"the loss became {loss} at step {self.step}: try a smaller learning_rate than {self.config.learning_rate}"
-            )
+            raise ArithmeticError(f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}")
         return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started)
 
     def total_loss(self, batch: dataset.Batch) -> Tensor:
@@ -434,20 +450,32 @@ def refuse_used_directory(directory: str) -> None:
         raise ValueError(f"{directory} is not empty and nothing is overwritten: choose another directory, or resume the run in it")
 
 
+def _usable(name: str) -> str:
+    """`name` where that backend can run here, else "python", with a warning: a run can be continued on any backend."""
+    if problem := backends.why_not(name):
+        warnings.warn(f"{problem}; going on with the python backend", stacklevel=3)
+        return "python"
+    return name
+
+
 def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, dict[str, Any]]:
     """Read what a run has learned so far.
 
     Args:
         directory: of a run.
-        backend: where the model shall live; default: the backend it was trained on.
+        backend: where the model shall live; default: the backend it was trained on, or python (and a warning) where that cannot run.
 
     Returns:
-        The model, its tokenizer, and the run's config (`training`, `model` and `data`).
+        The model, its tokenizer, and the run's config (`training`, with the backend where the model lives, `model` and `data`).
     """
     saved = checkpoint.load_checkpoint(directory, optimizer=False)
     try:
-        with backends.use(backend or saved.config["training"]["backend"]):
-            model = GPT(GPTConfig.from_dict(saved.config["model"]))
+        settings = saved.config["training"]
+        settings["backend"] = backend or _usable(str(settings["backend"]))
+        with backends.use(settings["backend"]):
+            with uninitialized():  # numbers that are about to be replaced need not be drawn
+                model = GPT(GPTConfig.from_dict(saved.config["model"]))
+            model.apply(lambda tensor: Tensor(tensor.buffer.copy()))
             model.load_weights(list(saved.model_tensors.items()))
     except (KeyError, TypeError) as problem:
         raise checkpoint.CheckpointError(f"the checkpoint in {directory} lacks what a model needs: {problem}") from problem

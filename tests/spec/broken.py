@@ -71,6 +71,40 @@ def buffer_law(name: str) -> Law:
     return Law("test_buffer_laws", name)
 
 
+# ---------------------------------------------------------------- other libraries
+
+
+@broken(buffer_law("test_numpy_sees_the_storage"))
+class ArrayInterfaceWithoutOffset(MinimalBuffer):
+    """numpy.asarray of a view begins where the storage does."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {**super().__array_interface__, "offset": 0}
+
+
+@broken(buffer_law("test_numpy_sees_the_storage"))
+class ArrayInterfaceOfACopy(MinimalBuffer):
+    """numpy.asarray is given a copy of the storage, so neither side sees what the other writes."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        interface = super().__array_interface__
+        return {**interface, "data": memoryview(bytearray(interface["data"].cast("B")))}
+
+
+@broken(buffer_law("test_an_ndarray_comes_in"))
+class ForeignInMemoryOrder(MinimalBuffer):
+    """The elements of a transposed ndarray come in as they lie in memory, not in C order."""
+
+    @classmethod
+    def _from_foreign(cls, data: Any) -> Any:
+        buffer = super()._from_foreign(data)
+        if isinstance(buffer, Buffer):
+            buffer.data = array(buffer.dtype.typecode, memoryview(data).tobytes("A"))
+        return buffer
+
+
 # ---------------------------------------------------------------- layout
 
 
@@ -416,6 +450,30 @@ class WrongEmbedding(kernels.Embedding):
         return total, None
 
 
+class WrongMaxPool(kernels.MaxPool2d):
+    """Each of several equal maxima gets the whole gradient."""
+
+    @staticmethod
+    def forward(x: Any, **options: Any) -> Any:
+        result, saved = kernels.MaxPool2d.forward(x, **options)
+        return result, (x, result, saved[1])
+
+    @staticmethod
+    def backward(saved: Any, grad: Any) -> Any:
+        x, result, windows = saved
+        padded = windows.pad(x, float("-inf"))
+        return (windows.scatter([grad * (padded[index] == result).cast(grad.dtype) for index in windows.offsets()]),)
+
+
+class WrongConvolution(kernels.Conv2d):
+    """The gradient of the weight does not know of dilation."""
+
+    @staticmethod
+    def backward(saved: Any, grad: Any) -> Any:
+        x, weight, windows, groups = saved
+        return kernels.Conv2d.backward((x, weight, windows._replace(dilation=(1, 1)), groups), grad)
+
+
 class WrongAdamW(kernels.AdamWStep):
     """The moments are not corrected for having started at zero."""
 
@@ -472,6 +530,16 @@ class RotaryGradient(MinimalBuffer):
 @broken(fused("Embedding"), Embedding=WrongEmbedding)
 class EmbeddingGradient(MinimalBuffer):
     __doc__ = WrongEmbedding.__doc__
+
+
+@broken(fused("MaxPool2d"), Law("test_kernel_laws", "test_max_pooling_gives_the_gradient_to_the_first_of_equals"), MaxPool2d=WrongMaxPool)
+class MaxPoolTies(MinimalBuffer):
+    __doc__ = WrongMaxPool.__doc__
+
+
+@broken(fused("Conv2d"), Conv2d=WrongConvolution)
+class ConvolutionDilation(MinimalBuffer):
+    __doc__ = WrongConvolution.__doc__
 
 
 @broken(Law("test_kernel_laws", "test_adamw_step"), AdamWStep=WrongAdamW)

@@ -283,6 +283,44 @@ def embedding_cases(draw: st.DrawFn) -> Case:
     return Case((Slot((count, size)), Slot(draw(shapes(max_dims=2, max_side=6)), draw(st.sampled_from(INTEGERS)), 0, count - 1)))
 
 
+def _kernel_over(draw: st.DrawFn, size: int, least_kernel: int = 1, dilations: tuple[int, ...] = (1,), pool: bool = False) -> Any:
+    """Draws kernel size, stride, padding and dilation along one axis such that the kernel fits the padded image."""
+    kernel, dilation = draw(st.integers(least_kernel, 3)), draw(st.sampled_from(dilations))
+    reach = dilation * (kernel - 1) + 1
+    least = max(0, -(-(reach - size) // 2))
+    padding = draw(st.integers(least, kernel // 2)) if pool and least <= kernel // 2 else draw(st.integers(least, least + 2))
+    if pool and 2 * padding > kernel:
+        return 1, draw(st.integers(1, 2)), 0, 1
+    return kernel, draw(st.integers(1, 3)), padding, dilation
+
+
+def _pairs(draw: st.DrawFn, first: tuple[int, ...], second: tuple[int, ...]) -> list[Any]:
+    """Returns options as pairs, or as ints where both are the same and an int is drawn."""
+    return [a if a == b and draw(st.booleans()) else (a, b) for a, b in zip(first, second, strict=True)]
+
+
+@composite
+def convolution_cases(draw: st.DrawFn) -> Case:
+    groups, height, width = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    images, inside, outside = draw(st.integers(0, 2)), groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))
+    vertical, horizontal = (_kernel_over(draw, size, dilations=(1, 1, 2)) for size in (height, width))
+    _, stride, padding, dilation = _pairs(draw, vertical, horizontal)
+    weight = Slot((outside, inside // groups, vertical[0], horizontal[0]), smooth=(-1.5, 1.0))
+    bias = Slot((outside,)) if draw(st.booleans()) else None
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return Case((Slot((images, inside, height, width)), weight, bias), options)
+
+
+@composite
+def pooling_cases(draw: st.DrawFn) -> Case:
+    height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    kernel, stride, padding, _ = _pairs(draw, *(_kernel_over(draw, size, pool=True) for size in (height, width)))
+    options = {"kernel_size": kernel, "padding": padding}
+    if draw(st.booleans()):
+        options["stride"] = stride
+    return Case((Slot((draw(st.integers(0, 2)), draw(st.integers(1, 2)), height, width)),), options)
+
+
 @composite
 def einsum_cases(draw: st.DrawFn) -> Case:
     """One to four operands over four letters, some repeated in one operand, some axes of size 1 or 0, with and without "..." and "->"."""
@@ -408,6 +446,41 @@ def _rotary(x: Any, positions_start: int = 0, base: float = 10000.0) -> Any:
             turned = (x[:, :, t, i] + 1j * x[:, :, t, i + half]) * np.exp(1j * (positions_start + t) * base ** (-2 * i / (2 * half)))
             result[:, :, t, i], result[:, :, t, i + half] = turned.real, turned.imag
     return result
+
+
+def _both(option: Any) -> tuple[int, int]:
+    return option if isinstance(option, tuple) else (option, option)
+
+
+def _conv2d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
+    """The sum as it stands in the definition, one element of the result after the other; what lies outside the image counts nothing."""
+    (sh, sw), (ph, pw), (dh, dw) = _both(stride), _both(padding), _both(dilation)
+    (images, _, height, width), (outside, depth, kh, kw) = x.shape, weight.shape
+    result = np.zeros((images, outside, (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1))
+    for o, p, q, i, j in np.ndindex(*result.shape[1:], kh, kw):
+        row, column, first = p * sh + i * dh - ph, q * sw + j * dw - pw, o // (outside // groups) * depth
+        if 0 <= row < height and 0 <= column < width:
+            result[:, o, p, q] += x[:, first : first + depth, row, column] @ weight[o, :, i, j]
+    return result if bias is None else result + bias[:, None, None]
+
+
+def _pooled(x: Any, kernel_size: Any, stride: Any, padding: Any, choose: Callable[[Any], Any]) -> Any:
+    """What `choose` makes of the part of each window that lies inside the image."""
+    (kh, kw), (sh, sw), (ph, pw) = _both(kernel_size), _both(kernel_size if stride is None else stride), _both(padding)
+    height, width = x.shape[2:]
+    result = np.zeros((*x.shape[:2], (height + 2 * ph - kh) // sh + 1, (width + 2 * pw - kw) // sw + 1))
+    for p, q in np.ndindex(*result.shape[2:]):
+        top, left = p * sh - ph, q * sw - pw
+        result[:, :, p, q] = choose(x[:, :, max(top, 0) : top + kh, max(left, 0) : left + kw])
+    return result
+
+
+def _max_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Any:
+    return _pooled(x, kernel_size, stride, padding, lambda window: window.max((2, 3)))
+
+
+def _avg_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Any:
+    return _pooled(x, kernel_size, stride, padding, lambda window: window.sum((2, 3)) / math.prod(_both(kernel_size)))
 
 
 def _slice(x: Any, index: Any) -> Any:
@@ -996,6 +1069,56 @@ ROWS += [
     ),
 ]
 
+_IMAGES = (2, 4, 5, 6)
+
+
+def _conv_error(what: str, exception: Any, names: tuple[str, ...], x: Shape, *others: Shape, dtype: str = _F, **options: Any) -> Wrong:
+    return _kernel_error(kernels.Conv2d, what, exception, names, *((shape, dtype) for shape in (x, *others)), **options)
+
+
+def _pool_errors(kernel: Any) -> tuple[Wrong, ...]:
+    return (
+        _kernel_error(kernel, "a kernel larger than the padded image", ValueError, ("(7, 7)", "(5, 6)"), (_IMAGES, _F), kernel_size=7),
+        _kernel_error(kernel, "more padding than half the kernel", ValueError, ("2", "3"), (_IMAGES, _F), kernel_size=3, padding=2),
+        _kernel_error(kernel, "three axes", ValueError, ("(4, 5, 6)",), ((4, 5, 6), _F), kernel_size=2),
+        _kernel_error(kernel, "a kernel of nothing", ValueError, ("kernel_size", "0"), (_IMAGES, _F), kernel_size=(2, 0)),
+        _kernel_error(kernel, "a kernel that is no int", TypeError, ("kernel_size", "2.0"), (_IMAGES, _F), kernel_size=2.0),
+        _kernel_error(kernel, "integers", TypeError, ("int32",), (_IMAGES, _I), kernel_size=2),
+    )
+
+
+ROWS += [
+    kernel_row(
+        kernels.Conv2d,
+        _conv2d,
+        convolution_cases,
+        magnitude=lambda x, w, b=None, **options: _conv2d(np.abs(x), np.abs(w), None if b is None else np.abs(b), **options),
+        errors=(
+            _conv_error("a kernel larger than the padded image", ValueError, ("(9, 3)", "(7, 8)"), _IMAGES, (8, 4, 9, 3), padding=1),
+            _conv_error("a dilated kernel that is too large", ValueError, ("(7, 7)", "(5, 6)"), _IMAGES, (8, 4, 3, 3), dilation=3),
+            _conv_error("channels that groups do not divide", ValueError, ("4", "9", "3"), _IMAGES, (9, 4, 3, 3), groups=3),
+            _conv_error("outputs that groups do not divide", ValueError, ("4", "7", "2"), _IMAGES, (7, 2, 3, 3), groups=2),
+            _conv_error("no groups", ValueError, ("0 groups",), _IMAGES, (8, 4, 3, 3), groups=0),
+            _conv_error("channels that differ", ValueError, ("(2, 4, 5, 6)", "(8, 3, 3, 3)", "(8, 4, 3, 3)"), _IMAGES, (8, 3, 3, 3)),
+            _conv_error("three axes", ValueError, ("(4, 5, 6)",), (4, 5, 6), (8, 4, 3, 3)),
+            _conv_error("a weight of three axes", ValueError, ("(8, 4, 3)",), _IMAGES, (8, 4, 3)),
+            _conv_error("a bias of another size", ValueError, ("(8,)", "(7,)"), _IMAGES, (8, 4, 3, 3), (7,)),
+            _conv_error("a stride of zero", ValueError, ("stride", "0"), _IMAGES, (8, 4, 3, 3), stride=0),
+            _conv_error("a negative padding", ValueError, ("padding", "-1"), _IMAGES, (8, 4, 3, 3), padding=-1),
+            _conv_error("a stride of three", TypeError, ("stride", "(1, 2, 3)"), _IMAGES, (8, 4, 3, 3), stride=(1, 2, 3)),
+            _conv_error("integers", TypeError, ("int32",), _IMAGES, (8, 4, 3, 3), dtype=_I),
+        ),
+    ),
+    kernel_row(kernels.MaxPool2d, _max_pool2d, pooling_cases, special=True, errors=_pool_errors(kernels.MaxPool2d)),
+    kernel_row(
+        kernels.AvgPool2d,
+        _avg_pool2d,
+        pooling_cases,
+        magnitude=lambda x, **options: _avg_pool2d(np.abs(x), **options),
+        errors=_pool_errors(kernels.AvgPool2d),
+    ),
+]
+
 ROWS += [
     kernel_row(
         kernels.Einsum,
@@ -1029,6 +1152,7 @@ ROWS += [
 _OF_BUFFERS = """
 from_array to_array to_python item full zeros ones arange float copy to assign is_contiguous ndim numel data dtype shape stride offset
 version backend __new__ __deepcopy__ __setitem__ __len__ __iter__ __repr__ __float__ __int__ __bool__ __hash__
+__array_interface__ __dlpack__ __dlpack_device__ from_foreign
 """
 OWN_LAWS: dict[str, str] = {
     **dict.fromkeys(_OF_BUFFERS.split(), "test_buffer_laws"),

@@ -23,6 +23,7 @@ from .strategies import (
     arrays,
     basic_indices,
     broadcastable,
+    lacks,
     layouts,
     make,
     operands,
@@ -522,3 +523,66 @@ def test_iteration_gives_views(backend: type[Buffer], data: st.DataObject) -> No
         iter(backend(1.0)).__next__()
     with pytest.raises(TypeError):
         len(backend(1.0))
+
+
+# ---------------------------------------------------------------- other libraries
+
+
+@given(data=st.data())
+def test_numpy_sees_the_storage(backend: type[Buffer], data: st.DataObject) -> None:
+    """numpy.asarray is no copy: what either side writes the other sees. A broadcast view is read-only there, too."""
+    if lacks(backend, "host_memory"):
+        return
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    operand = data.draw(data.draw(shapes(max_dims=3).map(lambda shape: operands(backend, shape, dtype))))
+    buffer, seen = operand.buffer, np.asarray(operand.buffer)
+    assert seen.dtype.name == dtype and same(seen, operand.array)
+    if not seen.size:
+        return
+    shared = any(step == 0 and size > 1 for size, step in zip(buffer.shape, buffer.stride, strict=True))
+    assert seen.flags.writeable != shared
+    if not shared:
+        buffer.assign(backend(True).cast(buffer.dtype))
+        assert seen.min() == seen.max() == 1
+        seen[...] = 0
+        assert not read(buffer).any()
+
+
+@given(data=st.data())
+def test_an_ndarray_comes_in(backend: type[Buffer], data: st.DataObject) -> None:
+    """Buffer(ndarray) has its shape, dtype and elements, whatever its layout: shared or copied, as the backend can."""
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    layout = data.draw(data.draw(shapes(max_dims=3).map(layouts)))
+    values = layout.view(data.draw(arrays(dtype, layout.base, special=True)))
+    buffer = backend(values)
+    assert type(buffer) is backend and buffer.dtype.name == dtype and same(read(buffer), values)
+    assert same(read(backend(values, DType.float64)), values.astype("float64"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "int16", "complex64", ">f4", "U2", "datetime64[s]"])
+def test_an_ndarray_of_another_dtype_is_refused(backend: type[Buffer], dtype: str) -> None:
+    with pytest.raises(TypeError, match="no dtype holds"):
+        backend(np.zeros(2, np.dtype(dtype)))
+
+
+def test_an_ndarray_does_not_take_part_in_arithmetic(backend: type[Buffer]) -> None:
+    """NumPy would answer with an ndarray, on another backend and, for Tensors, without gradients."""
+    for compute in (lambda a, b: a * b, lambda a, b: b * a, lambda a, b: b - a, lambda a, b: np.exp(a)):
+        with pytest.raises(TypeError):
+            compute(backend([1.0, 2.0]), np.ones(2, "float32"))
+
+
+@given(data=st.data())
+def test_dlpack_is_the_storage_or_an_error(backend: type[Buffer], data: st.DataObject) -> None:
+    """A backend that exports DLPack exports the elements; one that does not says so. On the host NumPy shows which."""
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    operand = data.draw(data.draw(shapes(max_dims=3).map(lambda shape: operands(backend, shape, dtype, expand=False))))
+    if lacks(backend, "host_memory"):
+        return
+    try:
+        seen = np.from_dlpack(operand.buffer)
+    except BufferError as problem:
+        assert backend.backend in str(problem)
+        return
+    assert same(seen, operand.array)
+    assert not seen.size or np.shares_memory(seen, np.asarray(operand.buffer))

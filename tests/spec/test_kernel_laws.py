@@ -54,7 +54,8 @@ def test_fused_equals_composed(backend: type[Buffer], row: Row, data: st.DataObj
         assert_close(read(got[i]), read(wanted[i]), dtype, scale, f"{row.name} gradient {i} {case.options}")
     for operand in (*made, grad):
         if operand is not None:
-            assert np.array_equal(read(operand.buffer), operand.array), f"{row.name} changed an operand"
+            floats = operand.array.dtype.kind == "f"
+            assert np.array_equal(read(operand.buffer), operand.array, equal_nan=floats), f"{row.name} changed an operand"
 
 
 def _steepness(row: Row, made: list[Any], options: Mapping[str, Any]) -> float:
@@ -124,6 +125,23 @@ def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
         assert_close(read(result), [[1e4, 0, 0], [0, 0, 0]], "float32")
         (gradient,) = gradients_of(kernels.lookup(kernel, backend), saved, logits * 0.0 + 1.0)
         assert_close(read(gradient), [[1, 0.5, 0], [0, 0, 0]], "float32")
+
+
+def test_max_pooling_gives_the_gradient_to_the_first_of_equals(backend: type[Buffer]) -> None:
+    """Row by row within a window, in every window that an element is the first maximum of; NaN is the largest; padding never wins."""
+    kernel = kernels.lookup(kernels.MaxPool2d, backend)
+
+    def gradient(x: list[Any], **options: Any) -> Any:
+        result, saved = kernel.forward(backend([[x]]), **options)
+        return read(result)[0, 0].tolist(), read(gradients_of(kernel, saved, result * 0.0 + 1.0)[0])[0, 0].tolist()
+
+    assert gradient([[1.0, 3.0], [3.0, 3.0]], kernel_size=2) == ([[3.0]], [[0.0, 1.0], [0.0, 0.0]])
+    assert gradient([[2.0] * 3] * 2, kernel_size=2, stride=1) == ([[2.0, 2.0]], [[1.0, 1.0, 0.0], [0.0] * 3])
+    assert gradient([[0.0, 0.0, 5.0, 0.0]], kernel_size=(1, 2), stride=1) == ([[0.0, 5.0, 5.0]], [[1.0, 0.0, 2.0, 0.0]])
+    assert gradient([[-4.0, -5.0]], kernel_size=3, padding=1, stride=1) == ([[-4.0, -4.0]], [[2.0, 0.0]])
+    result, saved = kernel.forward(backend([[[[7.0, math.nan, math.nan, math.inf]]]]), kernel_size=(1, 4))
+    assert math.isnan(result.item())
+    assert read(gradients_of(kernel, saved, backend([[[[1.0]]]]))[0])[0, 0].tolist() == [[0.0, 1.0, 0.0, 0.0]]
 
 
 # ---------------------------------------------------------------- optimizers' steps

@@ -14,12 +14,13 @@ Hooks a backend MUST provide:
     by index        _take _scatter_add
 
 Hooks it MAY override, because a default stands here:
-    _erf _check_indices _random_uniform _random_normal _sum_of_squares
+    _erf _check_indices _random_uniform _random_normal _sum_of_squares _accumulate _from_memory _from_foreign
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -28,26 +29,16 @@ from typing import Any, ClassVar, TypeVar
 from .. import backends, random
 from ..dtype import DType, promote, promote_scalar
 from ..random import Generator
-from ..shape import (
-    Shape,
-    broadcast_shapes,
-    check_shape,
-    concatenated_shape,
-    exchanged,
-    is_contiguous,
-    matmul_shape,
-    normalize_axes,
-    normalize_axis,
-    normalize_index,
-    numel,
-    permutation,
-    reduced_shape,
-    reshaped,
-)
+
+from ..shape import (  # isort: skip
+    Shape, broadcast_shapes, check_shape, concatenated_shape, exchanged, is_contiguous, matmul_shape, normalize_axes, normalize_axis,
+    normalize_index, numel, permutation, reduced_shape, reshaped
+)  # fmt: skip
 
 B = TypeVar("B", bound="Buffer")
 Scalar = bool | int | float
 Real = float  # the class below has a method called `float`, which hides the type from annotations in it
+_KINDS = {"?": "b", "i": "i", "l": "i", "q": "i", "f": "f", "d": "f"}  # format of a memoryview -> kind of a dtype
 
 
 def _flatten(data: Any) -> tuple[Shape, list[Any]]:
@@ -80,8 +71,9 @@ def _deduce(values: Sequence[Any], dimension: int) -> DType:
 class Buffer:
     """A multidimensional array of one dtype, on some backend: the data structure under every Tensor. It knows nothing of gradients.
 
-    `Buffer(data, dtype=None)` makes one on the active backend from nested lists or tuples, a scalar or another Buffer. Without a dtype,
-    Python's bools, ints and floats become `bool`, `int32` and `float32`.
+    `Buffer(data, dtype=None)` makes one on the active backend from nested lists or tuples, a scalar, another Buffer, or an array of
+    someone else's (anything a `memoryview` opens, such as an ndarray): a copy on the python backend, shared on one that can. Without a
+    dtype, Python's bools, ints and floats become `bool`, `int32` and `float32`. `numpy.asarray(buffer)` shares the storage, too.
 
     Arithmetic follows NumPy: operands broadcast, dtypes promote (`dtype.promote`), comparisons give `bool`. Basic slicing, `permute`,
     `expand` and, where strides allow, `reshape` return views that share storage. Reductions keep their axes, with size 1.
@@ -89,7 +81,8 @@ class Buffer:
     Attributes:
         data: the flat storage; supports Python's buffer protocol, so `memoryview(buffer.data)` reads it without a copy.
         dtype, shape, stride, offset: how the storage is seen, strides and offset in elements.
-        version: a list with one number that all views of a storage share and every write increases.
+        version: a list with one number that all views of a storage share and every write increases, except what another library
+            writes into a storage that it shares: nobody can see that.
         backend: the name of the backend (of the class).
 
     Raises:
@@ -97,6 +90,7 @@ class Buffer:
         TypeError: elements of mixed types without a dtype, or of a type no dtype holds.
     """
 
+    __array_ufunc__ = None  # ndarray + Buffer is a TypeError: NumPy would otherwise answer, with an ndarray
     __slots__ = ("__weakref__", "data", "dtype", "offset", "shape", "stride", "version")
 
     backend: ClassVar[str] = ""
@@ -110,6 +104,8 @@ class Buffer:
 
     def __new__(cls: type[B], data: Any = None, dtype: DType | None = None) -> B:
         kind: Any = backends.active() if cls is Buffer else cls
+        if not isinstance(data, (list, tuple, bool, int, float, Buffer)):
+            data = kind._from_foreign(data)
         if isinstance(data, Buffer):
             found = data.to(kind.backend)
             return found if dtype is None or dtype is found.dtype else found.cast(dtype)  # type: ignore[return-value]
@@ -187,6 +183,22 @@ class Buffer:
 
     def __repr__(self) -> str:
         return f"Buffer({self.to_python()}, dtype={self.dtype.name}, backend={self.backend!r})"
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """What `numpy.asarray(buffer)` reads: the elements where they lie; read-only where positions share one."""
+        data, size = memoryview(self.data), self.dtype.itemsize
+        return {
+            "version": 3, "typestr": f"{'<>'[sys.byteorder == 'big']}{self.dtype.kind}{size}",
+            "shape": self.shape, "strides": tuple(size * step for step in self.stride), "offset": self.offset * size,
+            "data": data.toreadonly() if self._is_broadcast() else data,
+        }  # fmt: skip
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The elements for `torch.from_dlpack(buffer)` and its like, without a copy; BufferError where the backend cannot."""
+        raise BufferError(f"the {self.backend!r} backend exports no DLPack: numpy.asarray shares what is in it, or move it: .to('numpy')")
+
+    __dlpack_device__ = __dlpack__
 
     # ---------------------------------------------------------------- making one
 
@@ -318,8 +330,11 @@ class Buffer:
         """Writes `value` (a Buffer, a scalar or nested lists), broadcast and cast, into the elements that `index` selects."""
         self[index].assign(value)
 
+    def _is_broadcast(self) -> bool:
+        return self.numel > 0 and any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True))
+
     def _check_writable(self) -> None:
-        if self.numel and any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)):
+        if self._is_broadcast():
             raise ValueError(f"cannot write to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
 
     def assign(self: B, value: Any) -> B:
@@ -550,8 +565,8 @@ class Buffer:
             TypeError: indices that are no integers. IndexError: an index outside [0, size).
         """
         axis = normalize_axis(axis, self.ndim)
-        indices._check_indices(self.shape[axis])
         self._check_backend(indices)
+        indices._check_indices(self.shape[axis])
         if axis == 0:
             return self._take(indices)
         rest = [i for i in range(self.ndim) if i != axis]
@@ -565,8 +580,9 @@ class Buffer:
         Raises:
             TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: shapes that do not fit.
         """
-        indices._check_indices(self.shape[0] if self.shape else 0)
+        self._check_backend(indices)
         self._check_backend(values)
+        indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
         if values.shape != indices.shape + self.shape[1:]:
             raise ValueError(f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}")
@@ -575,6 +591,20 @@ class Buffer:
         return self
 
     # ---------------------------------------------------------------- hooks with a default
+
+    @classmethod
+    def _from_foreign(cls: type[B], data: Any) -> B | Any:
+        """A Buffer of what supports the buffer protocol, here a copy; `data` itself where it does not."""
+        try:
+            view = memoryview(data)
+        except (TypeError, ValueError, BufferError):  # ValueError: an array whose elements have no format
+            return data
+        kind = _KINDS.get(view.format)
+        dtype = next((dtype for dtype in DType.all if (dtype.kind, dtype.itemsize) == (kind, view.itemsize)), None)
+        if dtype is None:
+            raise no_dtype_holds(getattr(data, "dtype", f"format {view.format!r}"))
+        flat = array(dtype.typecode, view.tobytes())
+        return cls._from_array(array("B", map(bool, flat)) if kind == "b" else flat, view.shape or (), dtype)
 
     def _check_indices(self, size: int) -> None:
         """Raises unless the elements are integers in [0, size). A backend far from the host may check otherwise."""
@@ -589,6 +619,9 @@ class Buffer:
     def _erf(self: B) -> B:
         return self._from_array(self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype)
 
+    def _accumulate(self: B, value: B) -> None:
+        self._assign(self._add(value))
+
     def _sum_of_squares(self) -> Real:
         doubles = self._as(DType.float64)
         return (doubles * doubles).sum().item()
@@ -602,6 +635,13 @@ class Buffer:
     @classmethod
     def _random_normal(cls: type[B], key: random.Key, shape: Shape, dtype: DType, mean: Real, std: Real) -> B:
         return cls._from_array(dtype.pack([mean + std * z for z in random.normals(key, numel(shape))]), shape, dtype)
+
+    @classmethod
+    def _from_memory(cls: type[B], memory: memoryview, shape: Shape, dtype: DType) -> B:
+        """A Buffer of elements in C order that lie aligned in `memory`, which it may go on using and may write to."""
+        flat = array(dtype.typecode)
+        flat.frombytes(memory)
+        return cls._from_array(flat, shape, dtype)
 
     # ---------------------------------------------------------------- hooks every backend provides
 
@@ -650,6 +690,11 @@ class Buffer:
     _matmul = _missing
     # (indices): the slices along axis 0; (indices, values): adds `values` to them, in place. Indices are valid
     _take = _scatter_add = _missing
+
+
+def no_dtype_holds(elements: Any) -> TypeError:
+    """The error that elements of another library have a type that is none of ours."""
+    return TypeError(f"no dtype holds elements of {elements}: cast them to one of {', '.join(map(str, DType.all))} first")
 
 
 def _floating(dtype: DType, what: str) -> DType:

@@ -15,19 +15,11 @@ from itertools import chain, repeat
 from typing import Any, final
 
 from ..dtype import DType
-from ..shape import (
-    Index,
-    Shape,
-    broadcast_shapes,
-    contiguous_strides,
-    copy_plan,
-    expand_strides,
-    is_contiguous,
-    numel,
-    reduced_shape,
-    reshape_strides,
-    slice_strides,
-)
+
+from ..shape import (  # isort: skip
+    Index, Shape, broadcast_shapes, contiguous_strides, copy_plan, expand_strides, is_contiguous, numel, reduced_shape, reshape_strides,
+    slice_strides
+)  # fmt: skip
 from .base import Buffer, Scalar
 
 Row = Sequence[float]
@@ -45,45 +37,33 @@ def chunks(values: Sequence[Any], size: int) -> list[Any]:
     return [values[i : i + size] for i in range(0, len(values), size)]
 
 
-def product(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b (+ start in every row), for at least one row of `b`; `single`: float32 is accurate enough."""
-    return product_transposed(a, list(zip(*b, strict=True)), start, single)
+def product(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
+    """Returns the rows of a @ b, for at least one row of `b`; `single`: float32 is accurate enough."""
+    return product_transposed(a, list(zip(*b, strict=True)), single)
 
 
-def product_transposed(a: Sequence[Row], b: Sequence[Row], start: Row | None = None, single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b^T (+ start in every row): every row of `a` dotted with every row of `b`.
+def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True, bias: Row | None = None) -> list[list[float]]:
+    """Returns the rows of a @ b^T (+ bias in every row): every row of `a` dotted with every row of `b`.
 
-    For short rows, one comprehension does up to eight multiply-adds for each element it makes, so that the interpreter's cost of making
-    an element is paid an eighth as often. Longer ones are left to a function that runs over two rows in C (`_dots`).
+    For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's cost of making an element
+    is paid once. Longer rows are left to a function that runs over two of them in C (`_dots`).
     """
     if not b:
         return [[] for _ in a]
-    depth = len(b[0])
-    if depth >= (12 if _sumprod else 9 if single else 48):
-        rows = _dots(a, b, single)
-        return rows if start is None else [list(map(operator.add, row, start)) for row in rows]
-    if depth <= 4 and start is None:
-        if depth < 4:
-            missing = (0.0,) * (4 - depth)
-            a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
-        return [[a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for b0, b1, b2, b3 in b] for a0, a1, a2, a3 in a]
-    out: list[Any] = [start or [0.0] * len(b)] * len(a)
-    for k in range(0, depth, 8):
-        missing = (0.0,) * (k + 8 - depth)
-        columns = b if depth == 8 else [(*row[k : k + 8], *missing) for row in b]
-        for i, row in enumerate(a):
-            a0, a1, a2, a3, a4, a5, a6, a7 = (*row[k : k + 8], *missing)
-            if start is None and k == 0:
-                out[i] = [
-                    a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
-                    for b0, b1, b2, b3, b4, b5, b6, b7 in columns
-                ]
-            else:
-                out[i] = [
-                    c + a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
-                    for c, (b0, b1, b2, b3, b4, b5, b6, b7) in zip(out[i], columns, strict=True)
-                ]
-    return out
+    if bias is not None:  # the weights of one more input, which is always 1
+        a, b = [(*row, 1.0) for row in a], [(*row, x) for row, x in zip(b, bias, strict=True)]
+    if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
+        return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
+    if len(b[0]) > 8:
+        return _dots(a, b, single)
+    missing = (0.0,) * (8 - len(b[0]))
+    a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
+    products = [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
+        for a0, a1, a2, a3, a4, a5, a6, a7 in a
+        for b0, b1, b2, b3, b4, b5, b6, b7 in b
+    ]
+    return chunks(products, len(b))
 
 
 def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]:
@@ -109,15 +89,9 @@ def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]
     result = []
     for row, length in zip(a, lengths_a, strict=True):
         half, scale = length / (2.0 * common or 1.0), common / (length or 1.0)
-        if not half:
-            result.append([0.0] * len(b))
-            continue
         distances = map(dist, repeat(tuple([x * scale for x in row])), b)
-        if uneven:
-            result.append([half * n * (s - d * d) for s, d, n in zip(squares, distances, lengths_b, strict=True)])
-        else:
-            result.append([half * (s - d * d) for s, d in zip(squares, distances, strict=True)])
-    return result
+        result.append([half * (s - d * d) for s, d in zip(squares, distances, strict=True)])
+    return [list(map(operator.mul, row, lengths_b)) for row in result] if uneven else result
 
 
 def copy_elements(
@@ -127,10 +101,6 @@ def copy_elements(
     if 0 in shape:
         return
     length, source_step, target_step, starts = copy_plan(shape, source_stride, target_stride)
-    if length == 1:
-        for p, q in starts:
-            target[target_start + q] = source[source_start + p]
-        return
     reach, span = length * source_step, length * target_step
     for p, q in starts:
         p, q = p + source_start, q + target_start
@@ -199,8 +169,8 @@ class PythonBuffer(Buffer):
 
     @classmethod
     def of_rows(cls, rows: Iterable[Row], shape: Shape, dtype: DType) -> PythonBuffer:
-        """Returns rows of Python numbers as a new Buffer."""
-        return cls.of(list(chain.from_iterable(rows)), shape, dtype)
+        """Returns equally long rows of floats as a new Buffer."""
+        return cls._from_array(dtype.pack_rows(rows), shape, dtype)
 
     def _view(self, shape: Shape, stride: Shape, offset: int) -> PythonBuffer:
         return self._make(self.data, shape, stride, offset, self.dtype, self.version)
@@ -263,6 +233,9 @@ class PythonBuffer(Buffer):
         return self._view(shape, stride, self.offset + distance)
 
     def _assign(self, value: PythonBuffer) -> None:
+        if is_contiguous(self.shape, self.stride):
+            self.data[self.offset : self.offset + numel(self.shape)] = value._flat()
+            return
         copy_elements(value._to_array(), 0, contiguous_strides(self.shape), self.data, self.offset, self.stride, self.shape)
 
     @classmethod
@@ -373,20 +346,13 @@ class PythonBuffer(Buffer):
 
     def _sum(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
-        if not axes:
-            return self._copy()
         zero = 0.0 if self.dtype.kind == "f" else 0
         return self.of([sum(group, zero) for group in self._groups(axes)], shape, self.dtype)
 
     def _max(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
-        groups = self._groups(axes)
-        result = list(map(max, groups))
-        if self.dtype.kind == "f":
-            for i, group in enumerate(groups):
-                total = sum(group)  # NaN where an element is, or where infinities of both signs are
-                if total != total and any(x != x for x in group):
-                    result[i] = NAN
+        # A sum is NaN where an element is, or where infinities of both signs are.
+        result = [max(group) if (t := sum(group)) == t or all(x == x for x in group) else NAN for group in self._groups(axes)]
         return self.of(result, shape, self.dtype)
 
     def _argmax(self, axis: int) -> PythonBuffer:
@@ -406,14 +372,11 @@ class PythonBuffer(Buffer):
         rows_of_a = self._expand((*batch, height, depth)).rows()
         other = other._expand((*batch, depth, width))
         exact, single = self.dtype.kind != "f", self.dtype is DType.float32
-        if exact or other.stride[-2] == 1:  # columns that lie as runs are dotted as they are
-            pairs = zip(chunks(rows_of_a, height), chunks(other.transpose(-1, -2).rows(), width), strict=True)
-            if exact:
-                rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
-                return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
-            return self.of_rows(chain.from_iterable(product_transposed(a, b, None, single) for a, b in pairs), shape, self.dtype)
-        pairs = zip(chunks(rows_of_a, height), chunks(other.rows(), depth), strict=True)
-        return self.of_rows(chain.from_iterable(product(a, b, None, single) for a, b in pairs), shape, self.dtype)
+        pairs = zip(chunks(rows_of_a, height), chunks(other.transpose(-1, -2).rows(), width), strict=True)
+        if exact:
+            rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
+            return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
+        return self.of_rows(chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype)
 
     def _take(self, indices: PythonBuffer) -> PythonBuffer:
         width = numel(self.shape[1:])

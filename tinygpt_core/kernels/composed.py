@@ -124,9 +124,7 @@ class CrossEntropy(Kernel):
         """Returns the targets with ignored ones replaced by 0; raises where shapes, dtypes or ids do not fit."""
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
-            raise ShapeError(
-                f"cross_entropy: logits of shape {logits.shape} need targets of shape {logits.shape[:-1]}, not {targets.shape}"
-            )
+            raise ShapeError(f"cross_entropy: logits of shape {logits.shape} need targets of {logits.shape[:-1]}, not {targets.shape}")
         if targets.dtype.kind != "i":
             raise TypeError(f"cross_entropy: targets are integer class ids, not {targets.dtype.name}")
         if ignore_index is not None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 from ..buffer.python import PythonBuffer, Row, chunks, dot, product, product_transposed
 from ..dtype import DType
 from ..shape import Shape
+from . import python_convolution
 from .base import Gradient, register
 from .composed import GELU, GELU_CUBIC, SQRT_2_OVER_PI, AdamWStep, Attention, CrossEntropy, LayerNorm, Linear, RMSNorm, _normalized
 
-__all__ = ["PythonBuffer"]
+__all__ = ["PythonBuffer", "python_convolution"]  # importing both registers what they have
 
 Rows = Sequence[Row]
 
@@ -37,33 +38,21 @@ class PythonLinear(Linear):
     @staticmethod
     def forward(x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
         Linear.check(x, weight, bias)
-        rows, shape, single = x.rows(), (*x.shape[:-1], weight.shape[1]), x.dtype is DType.float32
-        if not weight.shape[0]:
-            return Linear.forward(x, weight, bias)
-        if bias is None and weight.stride[0] == 1 < weight.stride[1]:  # a transposed view, as of a tied head: its columns lie as rows
-            y = product_transposed(rows, weight.transpose(0, 1).rows(), None, single)
-        else:
-            y = product(rows, weight.rows(), None if bias is None else bias.values(), single)
-        return PythonBuffer.of_rows(y, shape, x.dtype), (x, weight)
+        rows, columns = x.rows(), weight.transpose(0, 1).rows()
+        y = product_transposed(rows, columns, x.dtype is DType.float32, None if bias is None else bias.values())
+        return PythonBuffer.of_rows(y, (*x.shape[:-1], weight.shape[1]), x.dtype), (x, weight, rows, columns)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        x, weight = saved
+        x, weight, rows, columns = saved
         if not x.numel or not grad.numel:
-            return Linear.backward(saved, grad)
+            return Linear.backward((x, weight), grad)
         g, single = grad.rows(), x.dtype is DType.float32
         return (
-            lambda: PythonBuffer.of_rows(product_transposed(g, weight.rows(), None, single), x.shape, x.dtype),
-            lambda: PythonBuffer.of_rows(product(list(zip(*x.rows(), strict=True)), g, None, single), weight.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(product(list(zip(*rows, strict=True)), g, single), weight.shape, x.dtype),
             lambda: PythonBuffer.of(_column_sums(g, weight.shape[1]), weight.shape[1:], x.dtype),
         )
-
-
-def _softmax(row: Row, scale: float) -> list[float]:
-    top, exp = (max(row) if scale > 0.0 else min(row)), math.exp
-    e = [exp((x - top) * scale) for x in row]
-    total = sum(e)
-    return [x / total for x in e]
 
 
 class PythonCrossEntropy(CrossEntropy):
@@ -72,7 +61,6 @@ class PythonCrossEntropy(CrossEntropy):
     @staticmethod
     def forward(logits: Any, targets: Any, *, ignore_index: int | None = None) -> tuple[Any, Any]:
         CrossEntropy.check(logits, targets, ignore_index)
-        exp = math.exp
         losses: list[float] = []
         kept: list[tuple[list[float], float, int] | None] = []
         for row, target in zip(logits.rows(), targets.values(), strict=True):
@@ -81,9 +69,10 @@ class PythonCrossEntropy(CrossEntropy):
                 kept.append(None)
                 continue
             top = max(row)
-            e = [exp(x - top) for x in row]
+            shift = top if abs(top) > 500.0 else 0.0  # exp must not overflow, nor all of them vanish
+            e = list(map(math.exp, [x - shift for x in row] if shift else row))
             total = sum(e)
-            losses.append(math.log(total) + top - row[target])
+            losses.append(math.log(total) + shift - row[target])
             kept.append((e, total, target))
         return PythonBuffer.of(losses, targets.shape, logits.dtype), (kept, logits.shape)
 
@@ -190,50 +179,92 @@ class PythonGELU(GELU):
         return (PythonBuffer.of([g * s for g, s in zip(grad.values(), slopes, strict=True)], grad.shape, grad.dtype),)
 
 
+def _by_position(x: Any) -> list[list[float]]:
+    """For each position of x (B, H, T, D), element 0 of every head, then element 1 of every head, and so on."""
+    flat, size, head = x.values(), x.shape[3], x.shape[2] * x.shape[3]
+    return [list(chain.from_iterable([flat[i + d :: head] for d in range(size)])) for i in range(0, head, size)]
+
+
+def _by_element(x: Any) -> list[list[float]]:
+    """For each element of a head of x (B, H, T, D), position 0 of every head, then position 1 of every head, and so on."""
+    flat, size, head = x.values(), x.shape[3], x.shape[2] * x.shape[3]
+    return [list(chain.from_iterable([flat[i + d :: head] for i in range(0, head, size)])) for d in range(size)]
+
+
+def _from_positions(rows: Rows, like: Any) -> PythonBuffer:
+    """The Buffer of the shape and dtype of `like` that `_by_position` takes apart."""
+    head, flat = like.shape[2] * like.shape[3], [0.0] * like.numel
+    for i, elements in enumerate(chunks(list(chain.from_iterable(rows)), like.numel // head)):
+        flat[i::head] = elements
+    return PythonBuffer.of(flat, like.shape, like.dtype)
+
+
+def _sum_of_products(a: Rows, b: Rows) -> list[float]:
+    """The sum over k of a[k] times b[k], element by element, four terms at a time."""
+    pairs = list(zip(a, b, strict=False))
+    total: Any = repeat(0.0)
+    fours = len(pairs) // 4 * 4
+    for k in range(0, fours, 4):
+        (a0, b0), (a1, b1), (a2, b2), (a3, b3) = pairs[k : k + 4]
+        columns = zip(total, a0, b0, a1, b1, a2, b2, a3, b3, strict=False)
+        total = [t + p * q + r * s + u * v + x * y for t, p, q, r, s, u, v, x, y in columns]
+    for x, y in pairs[fours:]:
+        total = [t + p * q for t, p, q in zip(total, x, y, strict=False)]
+    return total
+
+
 class PythonAttention(Attention):
-    """Head by head, over lists of rows; a query's row of scores ends where causality does."""
+    """All heads of all sequences at once, query by query: each list holds one number of every head, for each key or element in turn.
+
+    So the comprehensions are as long as there are heads, however short the sequences, and a query's lists end where causality does.
+    """
 
     @staticmethod
     def forward(query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
         if not query.numel or not key.numel:
-            y, saved = Attention.forward(query, key, value, causal=causal, scale=scale)
-            return y, (None, saved)
-        length, total, size = query.shape[2], key.shape[2], query.shape[3]
-        scale = 1.0 / math.sqrt(size) if scale is None else scale
-        single = query.dtype is DType.float32
-        hidden = [[0.0] * (length - 1 - i) for i in range(length)] if causal else [[]] * length
-        result, heads = [], []
-        for q, k, v in zip(*(chunks(x.rows(), x.shape[2]) for x in (query, key, value)), strict=True):
-            scores = product_transposed(q, k, None, single)
-            p = [_softmax(row[: total - len(mask)], scale) + mask for row, mask in zip(scores, hidden, strict=True)]
-            result.append(product(p, v, None, single))
-            heads.append((q, k, v, p))
-        return PythonBuffer.of_rows(chain.from_iterable(result), query.shape, query.dtype), (scale, heads)
+            return Attention.forward(query, key, value, causal=causal, scale=scale)
+        (*outer, length, size), total, exp = query.shape, key.shape[2], math.exp
+        heads, scale = math.prod(outer), 1.0 / math.sqrt(size) if scale is None else scale
+        q, k, v = _by_position(query), _by_element(key), _by_position(value)
+        first = total - length + 1 if causal else total  # how many keys the first query sees
+        result, probabilities = [], []
+        for i, row in enumerate(q):
+            seen = first + i if causal else total
+            scores = _sum_of_products([x * seen for x in chunks(row, heads)], k)
+            tops = list(map(max if scale > 0.0 else min, zip(*chunks(scores, heads), strict=True)))
+            e = [exp((x - top) * scale) for x, top in zip(scores, tops * seen, strict=True)]
+            sums = list(map(sum, zip(*chunks(e, heads), strict=True)))
+            p = [x / y for x, y in zip(e, sums * seen, strict=True)]
+            result.append(_sum_of_products([x * size for x in chunks(p, heads)], v))
+            probabilities.append(p)
+        return _from_positions(result, query), (scale, causal, q, key, value, probabilities)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        scale, heads = saved
-        if scale is None:
-            return Attention.backward(heads, grad)
-        of_query, of_key, of_value, single = [], [], [], grad.dtype is DType.float32
-        for g, (q, k, v, p) in zip(chunks(grad.rows(), grad.shape[2]), heads, strict=True):
-            of_scores = []
-            for probabilities, d in zip(p, product_transposed(g, v, None, single), strict=True):
-                mean = dot(probabilities, d)
-                of_scores.append([a * (b - mean) * scale for a, b in zip(probabilities, d, strict=True)])
-            of_query.append(product(of_scores, k, None, single))
-            of_key.append(product(list(zip(*of_scores, strict=True)), q, None, single))
-            of_value.append(product(list(zip(*p, strict=True)), g, None, single))
-        keys = (*grad.shape[:2], len(heads[0][1]), grad.shape[3])
-        return tuple(
-            PythonBuffer.of_rows(chain.from_iterable(rows), shape, grad.dtype)
-            for rows, shape in ((of_query, grad.shape), (of_key, keys), (of_value, keys))
-        )
+        if isinstance(saved[0], PythonBuffer):
+            return Attention.backward(saved, grad)
+        scale, causal, q, key, value, probabilities = saved
+        (*outer, length, size), total = grad.shape, key.shape[2]
+        heads = math.prod(outer)
+        g, k, v = _by_position(grad), _by_position(key), _by_element(value)
+        of_query, of_scores, spread = [], [], []
+        for row, p in zip(g, probabilities, strict=True):
+            seen, columns = len(p) // heads, chunks(p, heads)
+            d = _sum_of_products([x * seen for x in chunks(row, heads)], v)
+            means = _sum_of_products(columns, chunks(d, heads)) * seen
+            s = chunks([x * (y - mean) * scale for x, y, mean in zip(p, d, means, strict=True)], heads)
+            of_scores.append([x * size for x in s])  # once for each element of a head
+            spread.append([x * size for x in columns])
+            of_query.append(_sum_of_products(of_scores[-1], k))
+        firsts = [max(0, j - total + length) if causal else 0 for j in range(total)]  # the first query that sees each key
+        of_key = [_sum_of_products([x[j] for x in of_scores[i:]], q[i:]) for j, i in enumerate(firsts)]
+        of_value = [_sum_of_products([x[j] for x in spread[i:]], g[i:]) for j, i in enumerate(firsts)]
+        return _from_positions(of_query, grad), _from_positions(of_key, key), _from_positions(of_value, key)
 
 
 class PythonAdamWStep(AdamWStep):
-    """Three comprehensions a parameter."""
+    """One loop over all elements of a parameter."""
 
     @staticmethod
     def forward(
@@ -243,12 +274,20 @@ class PythonAdamWStep(AdamWStep):
         new1, new2, sqrt = 1.0 - beta1, 1.0 - beta2, math.sqrt
         root = sqrt(1.0 - beta2**step)
         rate, small = learning_rate * root / (1.0 - beta1**step), eps * root  # the corrections, moved out of the loop
-        for p, g, m, v, decay in zip(parameters, grads, first, second, weight_decays, strict=True):
-            keep, gradient = 1.0 - learning_rate * decay, g.values()
-            new_m = [beta1 * a + new1 * d for a, d in zip(m.values(), gradient, strict=True)]
-            new_v = [beta2 * b + new2 * d * d for b, d in zip(v.values(), gradient, strict=True)]
-            updated = [keep * x - rate * a / (b + small) for x, a, b in zip(p.values(), new_m, map(sqrt, new_v), strict=True)]
-            for buffer, values in ((m, new_m), (v, new_v), (p, updated)):
+        for *buffers, gradient, decay in zip(first, second, parameters, grads, weight_decays, strict=True):
+            results: tuple[list[float], ...] = ([], [], [])
+            new_m, new_v, updated = results
+            moments1, moments2, x_values = (buffer.values() for buffer in buffers)
+            if decay:
+                keep = 1.0 - learning_rate * decay
+                x_values = [keep * x for x in x_values]
+            for m, v, x, g in zip(moments1, moments2, x_values, gradient.values(), strict=True):
+                m = beta1 * m + new1 * g
+                v = beta2 * v + new2 * g * g
+                new_m.append(m)
+                new_v.append(v)
+                updated.append(x - rate * m / (sqrt(v) + small))
+            for buffer, values in zip(buffers, results, strict=True):
                 buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
         return None, None
 

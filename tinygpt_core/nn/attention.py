@@ -5,6 +5,8 @@ Shapes: B batch, T positions of the input, S positions that can be attended to, 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from .. import operations
 from ..buffer import Buffer
 from ..module import Module
@@ -17,7 +19,8 @@ class KeyValueCache:
     """Keys and values of the positions that a model has seen, so that generating runs only the new ones.
 
     Args:
-        num_layers, batch_size, num_heads, context_length, head_dim: sizes of the buffers, which are allocated at once.
+        num_layers, batch_size, num_heads, context_length, head_dim: sizes of the buffers, which are allocated at once; the heads are
+            those of keys and values.
         like: a Buffer of the wanted dtype and backend, such as that of a parameter.
 
     Attributes:
@@ -75,15 +78,17 @@ class RotaryEncoding(Module):
 class CausalSelfAttention(Module):
     """Multi-head causal self-attention: ``softmax(Q K^T / sqrt(D)) V`` for each head; position i sees positions j <= i.
 
-    Query, key and value come from one packed linear map (C -> 3 C, in this order, each split into heads).
-    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+    Query, key and value come from one packed linear map (C -> 3 C, in this order, each split into heads). With fewer heads of keys and
+    values, K, the map has C + 2 K D columns, and query head h uses key and value head h // (H / K).
+    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023, https://arxiv.org/abs/2305.13245 (grouped queries)
 
     Args:
         embedding_dim: C.
         max_seq_length: the longest T that is accepted.
         num_heads: H; divides C.
+        num_key_value_heads: K; divides H. None means H.
         bias: whether the two linear maps have biases.
-        rotary: whether queries and keys are rotated by their positions (`RotaryEncoding`).
+        rotary: whether queries and keys are rotated by their positions (`RotaryEncoding` with rotary_base).
         std, output_std: as ``std`` of `FullyConnectedLayer`, for the packed map and for ``out``.
 
     Shape:
@@ -91,16 +96,9 @@ class CausalSelfAttention(Module):
     """
 
     def __init__(
-        self,
-        embedding_dim: int,
-        max_seq_length: int,
-        num_heads: int,
-        *,
-        bias: bool = False,
-        rotary: bool = False,
-        std: float | None = None,
-        output_std: float | None = None,
-    ) -> None:
+        self, embedding_dim: int, max_seq_length: int, num_heads: int, *, num_key_value_heads: int | None = None, bias: bool = False,
+        rotary: bool = False, rotary_base: float = 10000.0, std: float | None = None, output_std: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.max_seq_length = check_size("max_seq_length", max_seq_length)
@@ -110,10 +108,14 @@ class CausalSelfAttention(Module):
         self.head_dim = embedding_dim // num_heads
         if rotary and self.head_dim % 2:
             raise ValueError(f"rotary encoding needs an even head size, but embedding_dim / num_heads is {self.head_dim}")
-        self.query_key_value = FullyConnectedLayer(embedding_dim, 3 * embedding_dim, bias, std=std)
+        shared = num_heads if num_key_value_heads is None else check_size("num_key_value_heads", num_key_value_heads)
+        if num_heads % shared:
+            raise ValueError(f"num_heads ({num_heads}) must be divisible by num_key_value_heads ({shared})")
+        self.num_key_value_heads = shared
+        self.query_key_value = FullyConnectedLayer(embedding_dim, (num_heads + 2 * shared) * self.head_dim, bias, std=std)
         self.out = FullyConnectedLayer(embedding_dim, embedding_dim, bias, std=output_std)
         if rotary:
-            self.rotary = RotaryEncoding()
+            self.rotary = RotaryEncoding(rotary_base)
 
     def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
         """Attend.
@@ -132,12 +134,20 @@ class CausalSelfAttention(Module):
         if start + x.shape[1] > self.max_seq_length:
             raise ShapeError(f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}")
         batch_size, length, _ = x.shape
-        packed = self.query_key_value(x).reshape((batch_size, length, 3, self.num_heads, self.head_dim))
-        query, key, value = (packed[:, :, part].permute((0, 2, 1, 3)) for part in range(3))  # each (B, H, T, D)
+        heads, shared = self.num_heads, self.num_key_value_heads
+        packed = self.query_key_value(x).reshape((batch_size, length, heads + 2 * shared, self.head_dim))
+        bounds = pairwise((0, heads, heads + shared, heads + 2 * shared))
+        query, key, value = (packed[:, :, a:b].permute((0, 2, 1, 3)) for a, b in bounds)  # (B, H, T, D), (B, K, T, D) twice
         if "rotary" in self:
             query, key = self.rotary(query, start), self.rotary(key, start)
         if cache is not None:
             key, value = cache.store(layer, key, value)
+        if shared < heads:
+            grouped = (batch_size, shared, heads // shared, *key.shape[2:])
+            key, value = (
+                each.reshape((batch_size, shared, 1, *key.shape[2:])).expand(grouped).reshape((batch_size, heads, *key.shape[2:]))
+                for each in (key, value)
+            )
         attended = apply_op(operations.Attention, query, key, value, causal=True)
         return self.out(attended.permute((0, 2, 1, 3)).reshape(x.shape))
 
@@ -154,10 +164,11 @@ class TransformerBlock(Module):
     """A pre-norm transformer block: ``x = x + attn(ln_1(x)); x = x + mlp(ln_2(x))``.
 
     Args:
-        embedding_dim, max_seq_length, num_heads, rotary: as for `CausalSelfAttention`.
+        embedding_dim, max_seq_length, num_heads, num_key_value_heads, rotary, rotary_base: as for `CausalSelfAttention`.
         hidden_dim: size inside the MLP; 4 * embedding_dim when None.
         activation: a name of `ACTIVATION_FUNCTIONS` for an `MLP`, or of `GATED_ACTIVATIONS` for a `GatedMLP`.
         normalization: "layer_norm" or "rms_norm".
+        final_activation: whether the activation also follows the last layer of the `MLP`.
         bias: whether the MLP's layers and LayerNorm have biases.
         attention_bias: whether the attention's layers have them.
         dropout: probability of dropping an element of what the attention and the MLP add, in training.
@@ -170,33 +181,25 @@ class TransformerBlock(Module):
     """
 
     def __init__(
-        self,
-        embedding_dim: int,
-        max_seq_length: int,
-        num_heads: int,
-        *,
-        hidden_dim: int | None = None,
-        activation: str = "relu",
-        normalization: str = "layer_norm",
-        bias: bool = True,
-        attention_bias: bool = False,
-        rotary: bool = False,
-        dropout: float = 0.0,
-        eps: float = 1e-5,
-        std: float | None = None,
-        output_std: float | None = None,
-    ) -> None:
+        self, embedding_dim: int, max_seq_length: int, num_heads: int, *, num_key_value_heads: int | None = None,
+        hidden_dim: int | None = None, activation: str = "relu", final_activation: bool = False, normalization: str = "layer_norm",
+        bias: bool = True, attention_bias: bool = False, rotary: bool = False, rotary_base: float = 10000.0, dropout: float = 0.0,
+        eps: float = 1e-5, std: float | None = None, output_std: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         stds = {"std": std, "output_std": output_std}
         hidden_dim = 4 * embedding_dim if hidden_dim is None else hidden_dim
         self.ln_1 = normalization_layer(normalization, embedding_dim, eps, bias)
-        self.attn = CausalSelfAttention(embedding_dim, max_seq_length, num_heads, bias=attention_bias, rotary=rotary, **stds)
+        self.attn = CausalSelfAttention(
+            embedding_dim, max_seq_length, num_heads, num_key_value_heads=num_key_value_heads, bias=attention_bias, rotary=rotary,
+            rotary_base=rotary_base, **stds,
+        )  # fmt: skip
         self.ln_2 = normalization_layer(normalization, embedding_dim, eps, bias)
         self.mlp: MLP | GatedMLP
         if activation in GATED_ACTIVATIONS:
             self.mlp = GatedMLP(embedding_dim, hidden_dim, activation, bias, **stds)
         else:
-            self.mlp = MLP(embedding_dim, [hidden_dim, embedding_dim], activation, bias, **stds)
+            self.mlp = MLP(embedding_dim, [hidden_dim, embedding_dim], activation, bias, final_activation=final_activation, **stds)
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:

@@ -29,12 +29,15 @@ class GPTConfig:
         vocab_size: number of token ids.
         context_length: the most positions that the model sees at once.
         num_layers, num_heads, embedding_dim: of the transformer; num_heads divides embedding_dim.
+        num_key_value_heads: heads of keys and values, which groups of query heads share; divides num_heads. None means num_heads.
         hidden_dim: size inside the MLPs. None means 4 * embedding_dim, or for gated activations 8/3 * embedding_dim
             rounded up to a multiple of 8, which holds about as many parameters.
         normalization: "layer_norm" or "rms_norm".
         positions: "learned" (a table of context_length vectors), "rotary" or "none".
+        rotary_base: of `RotaryEncoding`, where positions are rotary.
         activation: of the MLPs: "gelu", "relu", "silu", "tanh", "sigmoid", "linear", or gated: "swiglu", "geglu",
             "reglu", "glu".
+        final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated ones.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as ``bias``.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -59,19 +62,23 @@ class GPTConfig:
     tied_head: bool = True
     dropout: float = 0.0
     eps: float = 1e-5
+    num_key_value_heads: int | None = None
+    rotary_base: float = 10000.0
+    final_activation: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "num_layers", "num_heads", "embedding_dim", "hidden_dim"):
-            if name != "hidden_dim" or self.hidden_dim is not None:
+        sizes = ("vocab_size", "context_length", "num_layers", "num_heads", "embedding_dim", "hidden_dim", "num_key_value_heads")
+        for place, name in enumerate(sizes):
+            if place < 5 or getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
-        for name in ("bias", "tied_head", "attention_bias"):
+        for name in ("bias", "tied_head", "final_activation", "attention_bias"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "attention_bias" and value is None):
                 raise TypeError(f"{name} must be True or False, but got {value!r}")
-        for name in ("dropout", "eps"):
+        for name in ("dropout", "eps", "rotary_base"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"{name} must be a number, but got {value!r}")
@@ -79,8 +86,14 @@ class GPTConfig:
             raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout}")
         if not 0.0 < self.eps < 1.0:
             raise ValueError(f"eps must lie in (0, 1), but got {self.eps}")
+        if not 1.0 <= self.rotary_base < math.inf:
+            raise ValueError(f"rotary_base must be a finite number of at least 1, but got {self.rotary_base}")
+        if self.final_activation and self.activation in GATED_ACTIVATIONS:
+            raise ValueError(f"final_activation is for MLPs that are not gated, unlike {self.activation!r}")
         if self.embedding_dim % self.num_heads:
             raise ValueError(f"embedding_dim ({self.embedding_dim}) must be divisible by num_heads ({self.num_heads})")
+        if self.num_heads % self.key_value_heads:
+            raise ValueError(f"num_heads ({self.num_heads}) must be divisible by num_key_value_heads ({self.num_key_value_heads})")
         if self.positions == "rotary" and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}")
 
@@ -88,6 +101,11 @@ class GPTConfig:
     def head_dim(self) -> int:
         """Size of one attention head."""
         return self.embedding_dim // self.num_heads
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values: num_key_value_heads, or what its None means."""
+        return self.num_key_value_heads or self.num_heads
 
     @property
     def mlp_dim(self) -> int:
@@ -138,15 +156,9 @@ class GPT(Module):
     """
 
     def __init__(
-        self,
-        config: GPTConfig | int | None = None,
-        vocab_size: int | None = None,
-        num_layers: int | None = None,
-        num_heads: int | None = None,
-        embedding_dim: int | None = None,
-        *,
-        max_seq_length: int | None = None,
-    ) -> None:
+        self, config: GPTConfig | int | None = None, vocab_size: int | None = None, num_layers: int | None = None,
+        num_heads: int | None = None, embedding_dim: int | None = None, *, max_seq_length: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if not isinstance(config, GPTConfig):
             length = config if max_seq_length is None else max_seq_length
@@ -169,6 +181,7 @@ class GPT(Module):
                 normalization=config.normalization, bias=config.bias, dropout=config.dropout, eps=config.eps,
                 attention_bias=config.bias if config.attention_bias is None else config.attention_bias,
                 rotary=config.positions == "rotary", std=std, output_std=std / math.sqrt(2 * config.num_layers),
+                num_key_value_heads=config.num_key_value_heads, rotary_base=config.rotary_base, final_activation=config.final_activation,
             )
             for _ in range(config.num_layers)
         ]  # fmt: skip
@@ -228,7 +241,7 @@ class GPT(Module):
         """An empty key/value cache for generating with this model."""
         c = self.config
         like = self.embedding_layer.embeddings.buffer
-        return KeyValueCache(c.num_layers, batch_size, c.num_heads, c.context_length, c.head_dim, like)
+        return KeyValueCache(c.num_layers, batch_size, c.key_value_heads, c.context_length, c.head_dim, like)
 
     def generate_greedy(self, token_ids: Tensor, max_new_tokens: int) -> Tensor:
         """Continue a sequence with the most probable token, again and again.

@@ -135,9 +135,8 @@ class _Normalization(Module):
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
-            raise ShapeError(
-                f"{type(self).__name__} normalizes trailing axes of shape {self.normalized_shape}, but the input has the shape {x.shape}"
-            )
+            name, wanted = type(self).__name__, self.normalized_shape
+            raise ShapeError(f"{name} normalizes trailing axes of shape {wanted}, but the input has the shape {x.shape}")
 
     def _extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
@@ -276,13 +275,14 @@ class Sequential(Module):
 
 
 class MLP(Module):
-    """Multi-layer perceptron: linear layers with an activation function between each two; none follows the last.
+    """Multi-layer perceptron: linear layers with an activation function between each two.
 
     Args:
         input_dims: size of the last axis of the input.
         hidden_dims: output sizes of the layers; the last is that of the output.
         activation_fn: a name of `ACTIVATION_FUNCTIONS`.
         bias: whether the layers have biases.
+        final_activation: whether the activation function also follows the last layer.
         std, output_std: as ``std`` of `FullyConnectedLayer`, for all layers but the last, and for the last.
 
     Shape:
@@ -292,18 +292,12 @@ class MLP(Module):
     activation_functions = ACTIVATION_FUNCTIONS
 
     def __init__(
-        self,
-        input_dims: int,
-        hidden_dims: Sequence[int],
-        activation_fn: str,
-        bias: bool = True,
-        *,
-        std: float | None = None,
-        output_std: float | None = None,
-    ) -> None:
+        self, input_dims: int, hidden_dims: Sequence[int], activation_fn: str, bias: bool = True, *, final_activation: bool = False,
+        std: float | None = None, output_std: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         activation_function(activation_fn)  # an unknown name raises here rather than at the first call
-        self.activation_fn = activation_fn
+        self.activation_fn, self.final_activation = activation_fn, final_activation
         sizes = [input_dims, *hidden_dims]
         stds = [std] * (len(hidden_dims) - 1) + [output_std]
         self.layers = [FullyConnectedLayer(*pair, bias, std=s) for pair, s in zip(pairwise(sizes), stds, strict=False)]
@@ -312,7 +306,7 @@ class MLP(Module):
         activation = ACTIVATION_FUNCTIONS[self.activation_fn]
         for place, layer in enumerate(self.layers):
             x = layer(activation(x) if place else x)
-        return x
+        return activation(x) if self.final_activation else x
 
     def _extra_repr(self) -> str:
         return f"activation_fn={self.activation_fn!r}"
@@ -332,15 +326,9 @@ class GatedMLP(Module):
     """
 
     def __init__(
-        self,
-        input_dims: int,
-        hidden_dim: int,
-        activation: str = "swiglu",
-        bias: bool = False,
-        *,
-        std: float | None = None,
+        self, input_dims: int, hidden_dim: int, activation: str = "swiglu", bias: bool = False, *, std: float | None = None,
         output_std: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         if activation not in GATED_ACTIVATIONS:
             raise ValueError(f"unknown gated unit {activation!r}; expected one of {', '.join(GATED_ACTIVATIONS)}")

@@ -1,0 +1,184 @@
+"""The elementwise chains of the NumPy kernels as compiled loops, for where Numba is installed: one pass over memory instead of a dozen.
+
+Each function does what its namesake in `chains` does, on contiguous float32 arrays, to rounding. None holds the interpreter's lock, so
+threads can each take a range. Numba compiles a function when it is first called (a second or so) and keeps the result on disk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+from numba import njit
+
+# Sums may be reordered to run in vector registers, products and sums may be one instruction; NaN and infinities keep their meaning.
+_row = njit(inline="always")
+_loop = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+# Not reordered, because `exp` rounds by adding and subtracting a constant. LLVM puts these functions into the loops that call them.
+_exactly = njit(cache=True, error_model="numpy", fastmath={"contract"})
+
+F, I = numpy.float32, numpy.int32
+LOG2_E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
+ROUND = F(12582912.0)  # 1.5 * 2^23: adding it to a number below 2^22 rounds that to an integer, in the low bits of the sum
+
+
+@_exactly
+def exp(x: Any) -> Any:
+    """e^x, to 1e-7 relative; 0 below -87, infinity above 88.3, NaN for NaN: 2^n e^r with n = round(x / ln 2), e^r by a polynomial.
+
+    The scheme and the coefficients are those of expf in Moshier's Cephes library.
+    """
+    small = x < F(-87.0)
+    x = F(-87.0) if small else x
+    x = F(89.0) if x > F(89.0) else x
+    shifted = F(x * LOG2_E + ROUND)
+    n = shifted - ROUND
+    r = x - n * LN2_HIGH - n * LN2_LOW
+    p = F(1.9875691500e-4)
+    p = p * r + F(1.3981999507e-3)
+    p = p * r + F(8.3334519073e-3)
+    p = p * r + F(4.1665795894e-2)
+    p = p * r + F(1.6666665459e-1)
+    p = p * r + F(5.0000001201e-1)
+    p = p * r * r + r + F(1.0)
+    power = (shifted.view(I) + I(127 - 0x4B400000)) << I(23)
+    return F(0.0) if small else p * I(power).view(F)
+
+
+@_exactly
+def _difference(a: Any, b: Any) -> Any:
+    """a - b, before anything is added to it."""
+    return a - b
+
+
+@_loop
+def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        square = v * v
+        h = F(1.0) / (F(1.0) + exp(F(-2.0) * v * (linear + cubic * square)))
+        out = v * h
+        y[i] = out
+        slope[i] = h + out * (F(1.0) - h) * (F(2.0) * linear + F(6.0) * cubic * square)
+
+
+@_loop
+def silu(x: Any, y: Any, slope: Any) -> None:
+    for i in range(x.size):
+        h = F(1.0) / (F(1.0) + exp(-x[i]))
+        out = x[i] * h
+        y[i] = out
+        slope[i] = h + out * (F(1.0) - h)
+
+
+@_loop
+def add_to_rows(y: Any, row: Any) -> None:
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] += row[j]
+
+
+@_loop
+def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any) -> None:
+    size = F(x.shape[1])
+    for i in range(x.shape[0]):
+        mean, total = F(0.0), F(0.0)
+        if centre:
+            for j in range(x.shape[1]):
+                mean += x[i, j]
+            mean /= size
+        for j in range(x.shape[1]):
+            total += (x[i, j] - mean) * (x[i, j] - mean)
+        scale = F(1.0) / numpy.sqrt(total / size + eps)
+        scales[i] = scale
+        for j in range(x.shape[1]):
+            normal[i, j] = (x[i, j] - mean) * scale
+            y[i, j] = normal[i, j] * weight[j] + bias[j]
+
+
+@_loop
+def normalize_gradients(grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any) -> None:
+    size = F(grad.shape[1])
+    for i in range(grad.shape[0]):
+        mean, along = F(0.0), F(0.0)
+        for j in range(grad.shape[1]):
+            h = grad[i, j] * weight[j]
+            mean += h
+            along += h * normal[i, j]
+            sums[0, j] += grad[i, j] * normal[i, j]
+            sums[1, j] += grad[i, j]
+        mean = mean / size if centre else F(0.0)
+        along /= size
+        for j in range(grad.shape[1]):
+            result[i, j] = scales[i] * (grad[i, j] * weight[j] - mean - normal[i, j] * along)
+
+
+@_row
+def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
+    """Writes e^(x scale) of what a row sees to `out`, less the largest where that is needed; returns their sum and what was subtracted."""
+    total, top = F(0.0), F(0.0)
+    for j in range(seen):
+        out[j] = exp(row[j] * scale)
+        total += out[j]
+    if not (total > F(1e-20) and total < F(1e30)):
+        top = F(-numpy.inf)
+        for j in range(seen):
+            if not row[j] * scale <= top:  # takes a NaN, too
+                top = row[j] * scale
+        total = F(0.0)
+        for j in range(seen):
+            out[j] = exp(row[j] * scale - top)  # an infinity less itself is NaN, as it should be
+            total += out[j]
+    return total, top
+
+
+@_loop
+def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            seen = x.shape[2] - (x.shape[1] - 1 - i if causal else 0)
+            total, _ = _softmax_row(x[n, i], seen, scale, y[n, i])
+            factor = F(1.0) / total
+            for j in range(seen):
+                y[n, i, j] *= factor
+            for j in range(seen, x.shape[2]):
+                y[n, i, j] = F(0.0)
+
+
+@_loop
+def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
+    for n in range(grad.shape[0]):
+        for i in range(grad.shape[1]):
+            for j in range(grad.shape[2]):
+                grad[n, i, j] = (grad[n, i, j] - mean[n, i]) * y[n, i, j] * scale
+
+
+@_loop
+def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any) -> None:
+    for i in range(x.shape[0]):
+        total, top = _softmax_row(x[i], x.shape[1], F(1.0), exponentials[i])
+        totals[i] = total
+        losses[i] = numpy.log(total) + _difference(top, x[i, ids[i]])
+
+
+@_loop
+def scale_rows(x: Any, factors: Any, result: Any) -> None:
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            result[i, j] = x[i, j] * factors[i]
+
+
+@_loop
+def add_rows(total: Any, indices: Any, values: Any) -> None:
+    for i in range(indices.size):
+        for j in range(values.shape[1]):
+            total[indices[i], j] += values[i, j]
+
+
+@_loop
+def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
+    new1, new2 = F(1.0) - beta1, F(1.0) - beta2
+    for i in range(p.size):
+        m[i] = beta1 * m[i] + new1 * g[i]
+        v[i] = beta2 * v[i] + new2 * g[i] * g[i]
+        p[i] = keep * p[i] - rate * m[i] / (numpy.sqrt(v[i]) + eps)

@@ -1,0 +1,288 @@
+"""Convolution and pooling on ndarrays: convolution as matrix products of many images, pooling as comparisons of shifted views.
+
+Inside, images lie as (channels, batch, height, width): the elements of windows, gathered from several images, are then the rows of one
+matrix, the product with the weights lands where the result lies, and nothing is transposed. Results are views of such arrays with the
+axes in their usual order, and elementwise operations keep that layout from one layer to the next.
+
+The classes named `Array…` work in any namespace with NumPy's interface. Those named `Numpy…` cut the work into pieces that stay in a core's
+cache and share them out among threads; how many threads there are changes no result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from tinygpt_core.kernels import AvgPool2d, Conv2d, Gradient, MaxPool2d, register
+from tinygpt_core.kernels.convolution import Windows
+
+from .array_buffer import ArrayBuffer
+
+PARTS = 8
+"""Into how many parts, at most, the images of a batch are cut; each has its own sum of the weight's gradient."""
+
+
+def _channels_first(array: Any) -> Any:
+    """Images with their axes of channels and batch exchanged, either way."""
+    return array.transpose(1, 0, 2, 3)
+
+
+class _Columns:
+    """The matrix of columns of a few images, made and taken apart in two passes.
+
+    First come strips, of which each holds the padded images under one column of the kernel; then runs of their rows, which are long.
+    For a kernel of k by k, that is k short-run passes over the images instead of k^2.
+    """
+
+    def __init__(self, xp: Any, windows: Windows, groups: int, most: int, dtype: Any) -> None:
+        (height, width), channels, (rows, columns) = windows.kernel, windows.shape[1], windows.out
+        self.shapes = [(channels, width, windows.padded[2], columns), (channels, height, width, rows, columns)]
+        self.groups, self.positions = groups, rows * columns
+        self.memory = [xp.empty(math.prod(shape) * most, dtype) for shape in self.shapes]
+        spans = zip(windows.kernel, windows.dilation, windows.out, windows.stride, strict=True)
+        self.down, self.across = ([slice(i * d, i * d + (n - 1) * s + 1, s) for i in range(k)] for k, d, n, s in spans)
+
+    def hold(self, images: slice) -> None:
+        """Gives `strips`, `columns` and `matrix` (groups, depth of a product, columns) the shape for these images."""
+        self.images, count = images, images.stop - images.start
+        self.span = slice(images.start * self.positions, images.stop * self.positions)
+        self.strips, self.columns = (
+            memory[: math.prod(shape) * count].reshape(*shape[:-2], count, *shape[-2:])
+            for memory, shape in zip(self.memory, self.shapes, strict=True)
+        )
+        self.matrix = self.columns.reshape(self.groups, -1, count * self.positions)
+
+    def gather(self, padded: Any) -> Any:
+        """Returns the matrix for padded images."""
+        for j, across in enumerate(self.across):
+            self.strips[:, j] = padded[:, self.images, :, across]
+        for i, down in enumerate(self.down):
+            self.columns[:, i] = self.strips[..., down, :]
+        return self.matrix
+
+    def scatter(self, total: Any) -> None:
+        """Writes, for these images, what the columns add up to where they were gathered from."""
+        _add_up(self.strips, self.down, -2, [self.columns[:, i] for i in range(len(self.down))])
+        _add_up(total[:, self.images], self.across, -1, [self.strips[:, j] for j in range(len(self.across))])
+
+
+def _add_up(total: Any, spans: list[slice], axis: int, parts: list[Any]) -> None:
+    """Writes the sum of parts that lie at `spans` of an axis, of which the first starts at 0; zero where none lies."""
+    targets = [total[(..., span, *[slice(None)] * (-1 - axis))] for span in spans]
+    if spans[0].step == 1:  # the first part need not be added to zeros
+        targets.pop(0)[...] = parts[0]
+        total[(..., slice(spans[0].stop, None), *[slice(None)] * (-1 - axis))] = 0
+    else:
+        total[...] = 0
+    for target, part in zip(targets, parts[-len(targets) :] if targets else [], strict=True):
+        target += part
+
+
+class ArrayConv2d(Conv2d):
+    """One matrix product for each chunk of images and each direction; see the module."""
+
+    column_bytes: ClassVar[int] = 1 << 28  # how large the matrix of columns of a chunk may be
+
+    @staticmethod
+    def share_out(work: Callable[[int, int], None], count: int) -> None:
+        """Calls `work` on ranges that make up range(count)."""
+        work(0, count)
+
+    @classmethod
+    def each_chunk(cls, x: Any, windows: Windows, groups: int, use: Callable[[int, _Columns], None]) -> None:
+        """Calls `use(part, columns)` for chunks of a batch. Parts may run at the same time; the chunks of a part come in order."""
+        images, channels = windows.shape[:2]
+        parts = min(images, PARTS)
+        image = channels * math.prod(windows.kernel) * math.prod(windows.out) * x.dtype.itemsize
+        most = min(max(1, cls.column_bytes // image), -(-images // parts))
+
+        def work(start: int, stop: int) -> None:
+            columns = _Columns(type(x).xp, windows, groups, most, x.array.dtype)
+            for part in range(start, stop):
+                end = images * (part + 1) // parts
+                for first in range(images * part // parts, end, most):
+                    columns.hold(slice(first, min(first + most, end)))
+                    use(part, columns)
+
+        cls.share_out(work, parts)
+
+    @classmethod
+    def forward(
+        cls, x: Any, weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    ) -> tuple[Any, Any]:
+        windows = Conv2d.check(x, weight, bias, stride, padding, dilation, groups)
+        if not x.array.size or not weight.array.size:
+            y, saved = Conv2d.forward(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+            return y, (*saved, None)
+        xp, out = type(x).xp, weight.shape[0]
+        padded = _channels_first(x.array)
+        if windows.padding != (0, 0):
+            padded = xp.zeros(_padded_shape(windows), x.array.dtype)
+            padded[windows.inside] = _channels_first(x.array)
+        y = xp.empty((out, x.shape[0], *windows.out), x.array.dtype)
+        rows, result = weight.array.reshape(groups, out // groups, -1), y.reshape(groups, out // groups, -1)
+
+        def product(part: int, columns: _Columns) -> None:
+            xp.matmul(rows, columns.gather(padded), out=result[:, :, columns.span])
+            if bias is not None:
+                y[:, columns.images] += bias.array.reshape(out, 1, 1, 1)
+
+        cls.each_chunk(x, windows, groups, product)
+        return x.wrap(_channels_first(y), x.dtype), (x, weight, windows, groups, padded)
+
+    @classmethod
+    def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        x, weight, windows, groups, padded = saved
+        if padded is None:
+            return Conv2d.backward(saved[:4], grad)
+        xp, out, dtype = type(x).xp, weight.shape[0], x.array.dtype
+        g = xp.ascontiguousarray(_channels_first(grad.array))
+        rows, depth = g.reshape(groups, out // groups, -1), weight.array[0].size
+
+        def of_input() -> Any:
+            total = xp.empty(_padded_shape(windows), dtype)
+            turned = weight.array.reshape(groups, out // groups, depth).transpose(0, 2, 1)
+
+            def product(part: int, columns: _Columns) -> None:
+                xp.matmul(turned, rows[:, :, columns.span], out=columns.matrix)
+                columns.scatter(total)
+
+            cls.each_chunk(x, windows, groups, product)
+            return x.wrap(_channels_first(total)[windows.inside], x.dtype)
+
+        def of_weight() -> Any:
+            sums = xp.zeros((min(x.shape[0], PARTS), groups, depth, out // groups), dtype)
+
+            def product(part: int, columns: _Columns) -> None:  # (X g^T)^T, which BLAS does faster than g X^T where there are few outputs
+                sums[part] += xp.matmul(columns.gather(padded), rows[:, :, columns.span].transpose(0, 2, 1))
+
+            cls.each_chunk(x, windows, groups, product)
+            return weight.wrap(xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1)).reshape(weight.shape), x.dtype)
+
+        return of_input, of_weight, lambda: x.wrap(g.reshape(out, -1).sum(1), x.dtype)
+
+
+def _padded_shape(windows: Windows) -> tuple[int, ...]:
+    return (windows.shape[1], windows.shape[0], *windows.padded[2:])
+
+
+class _Planes:
+    """Images as one row of planes (height, width), in the order in which they lie: pooling treats all channels of all images alike."""
+
+    def __init__(self, x: Any, windows: Windows) -> None:
+        self.batch, self.channels = x.shape[:2]
+        self.swapped = abs(x.array.strides[1]) > abs(x.array.strides[0])
+        self.padding = windows.padding != (0, 0)
+        self.shape, self.inside = (self.batch * self.channels, *windows.padded[2:]), windows.inside[1:]
+        self.offsets = [index[1:] for index in windows.offsets()]
+
+    def of(self, array: Any) -> Any:
+        """(B, C, H, W) as (planes, H, W); a view where it lies as the input of the pooling does."""
+        return (_channels_first(array) if self.swapped else array).reshape(self.shape[0], *array.shape[2:])
+
+    def whole(self, planes: Any) -> Any:
+        """(planes, H, W) as (B, C, H, W)."""
+        if self.swapped:
+            return _channels_first(planes.reshape(self.channels, self.batch, *planes.shape[1:]))
+        return planes.reshape(self.batch, self.channels, *planes.shape[1:])
+
+    def padded(self, xp: Any, array: Any, fill: float) -> Any:
+        """Images as planes with `fill` around them."""
+        planes = self.of(array)
+        if self.padding:
+            planes, images = xp.full(self.shape, fill, planes.dtype), planes
+            planes[self.inside] = images
+        return planes
+
+
+class ArrayMaxPool2d(MaxPool2d):
+    """The running maximum of the shifted views; the gradient goes where a view equals it and none before it did."""
+
+    @staticmethod
+    def share_out(work: Callable[[int, int], None], count: int, size: int) -> None:
+        """Calls `work` on ranges that make up range(count), for planes of `size` elements."""
+        work(0, count)
+
+    @classmethod
+    def forward(cls, x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0) -> tuple[Any, Any]:
+        windows = MaxPool2d.check("max_pool2d", x, kernel_size, stride, padding)
+        xp, planes = type(x).xp, _Planes(x, windows)
+        padded = planes.padded(xp, x.array, -float("inf"))
+        largest = xp.empty((planes.shape[0], *windows.out), x.array.dtype)
+
+        def work(start: int, stop: int) -> None:
+            out, block = largest[start:stop], padded[start:stop]
+            views = [block[index] for index in planes.offsets]
+            xp.maximum(views[0], views[min(1, len(views) - 1)], out=out)
+            for view in views[2:]:
+                xp.maximum(out, view, out=out)
+
+        cls.share_out(work, *_count_and_size(planes))
+        return x.wrap(planes.whole(largest), x.dtype), (x, windows, planes, padded, largest)
+
+    @classmethod
+    def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        x, windows, planes, padded, largest = saved
+        xp = type(x).xp
+        g = xp.ascontiguousarray(planes.of(grad.array))
+        integer = xp.dtype(f"i{g.dtype.itemsize}")
+        apart = windows.stride[0] >= windows.kernel[0] and windows.stride[1] >= windows.kernel[1]
+        tiled = windows.stride == windows.kernel and all(
+            n * s == p for n, s, p in zip(windows.out, windows.stride, planes.shape[1:], strict=True)
+        )
+        total = (xp.empty if tiled else xp.zeros)(planes.shape, g.dtype)
+
+        def work(start: int, stop: int) -> None:
+            out, block, y, bits = total[start:stop], padded[start:stop], largest[start:stop], g[start:stop].view(integer)
+            has_nan, taken = bool((y != y).any()), None
+            for index in planes.offsets:
+                view = block[index]
+                hit = view == y
+                if has_nan:
+                    hit |= view != view
+                first = hit if taken is None else hit > taken  # hit, and not taken
+                taken = hit if taken is None else taken | hit
+                # Bits times 0 or 1: a choice without a branch, which takes no harm from infinities.
+                if apart:
+                    xp.multiply(bits, first, out=out[index].view(integer))
+                else:
+                    target = out[index]
+                    target += xp.multiply(bits, first).view(g.dtype)
+
+        cls.share_out(work, *_count_and_size(planes))
+        return (x.wrap(planes.whole(total[planes.inside]), x.dtype),)
+
+
+def _count_and_size(planes: _Planes) -> tuple[int, int]:
+    return planes.shape[0], planes.shape[1] * planes.shape[2]
+
+
+class ArrayAvgPool2d(AvgPool2d):
+    """The sum of the shifted views."""
+
+    @classmethod
+    def forward(cls, x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0) -> tuple[Any, Any]:
+        windows = MaxPool2d.check("avg_pool2d", x, kernel_size, stride, padding)
+        planes = _Planes(x, windows)
+        padded = planes.padded(type(x).xp, x.array, 0.0)
+        total = padded[planes.offsets[0]].copy()
+        for index in planes.offsets[1:]:
+            total += padded[index]
+        total *= 1.0 / (windows.kernel[0] * windows.kernel[1])
+        return x.wrap(planes.whole(total), x.dtype), (windows, planes)
+
+    @classmethod
+    def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        windows, planes = saved
+        share = planes.of(grad.array) * (1.0 / (windows.kernel[0] * windows.kernel[1]))
+        total = type(grad).xp.zeros(planes.shape, share.dtype)
+        for index in planes.offsets:
+            target = total[index]
+            target += share
+        return (grad.wrap(planes.whole(total[planes.inside]), grad.dtype),)
+
+
+register(Conv2d, ArrayBuffer, ArrayConv2d)
+register(MaxPool2d, ArrayBuffer, ArrayMaxPool2d)
+register(AvgPool2d, ArrayBuffer, ArrayAvgPool2d)

@@ -1,0 +1,45 @@
+"""Convolution and max-pooling on NumPy: the kernels of `convolution`, in pieces that stay in a core's cache, shared out among threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy
+
+from tinygpt_core.kernels import Conv2d, MaxPool2d, register
+
+from . import threads
+from .convolution import ArrayConv2d, ArrayMaxPool2d
+from .numpy_backend import NumpyBuffer
+
+BLOCK = 1 << 16  # elements of the planes that are pooled at a time: 256 KB of float32, of which a few fit a core's second-level cache
+
+
+class NumpyConv2d(ArrayConv2d):
+    """Each thread gathers the columns of a few images and multiplies them while they are in its cache."""
+
+    column_bytes: ClassVar[int] = 1 << 20
+
+    @staticmethod
+    def share_out(work: Callable[[int, int], None], count: int) -> None:
+        with threads.single_threaded_blas(), numpy.errstate(all="ignore"):
+            threads.share_out(work, count)
+
+
+class NumpyMaxPool2d(ArrayMaxPool2d):
+    """Block by block of planes."""
+
+    @staticmethod
+    def share_out(work: Callable[[int, int], None], count: int, size: int) -> None:
+        step = max(1, BLOCK // max(size, 1))
+
+        def blocks(start: int, stop: int) -> None:
+            for first in range(start, stop, step):
+                work(first, min(first + step, stop))
+
+        threads.share_out(blocks, count, step)
+
+
+register(Conv2d, NumpyBuffer, NumpyConv2d)
+register(MaxPool2d, NumpyBuffer, NumpyMaxPool2d)
