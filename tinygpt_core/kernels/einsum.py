@@ -34,15 +34,17 @@ class Plan(NamedTuple):
 
     Attributes:
         terms: for each operand, the indices of its axes.
-        reduced: those that are left of it before the products, in the same order.
-        pairs: (i, j, indices of the product): values i and j are multiplied to the next value; operands are the first values.
+        values: the indices of each value: first those left of each operand, in the same order, then those of each product.
+        pairs: which two values make the next product.
         output: the indices of the result.
+        plain: whether all operands enter the products as they are.
     """
 
     terms: tuple[Term, ...]
-    reduced: tuple[Term, ...]
-    pairs: tuple[tuple[int, int, Term], ...]
+    values: tuple[Term, ...]
+    pairs: tuple[tuple[int, int], ...]
     output: Term
+    plain: bool
 
 
 def _expand_ellipsis(text: str, count: int) -> Term:
@@ -186,10 +188,11 @@ def plan(subscripts: str, shapes: tuple[Shape, ...]) -> Plan:
         others = output + "".join(full[:i] + full[i + 1 :])
         reduced.append("".join(index for index in term if index in others))
     order = _best_order if len(terms) <= MOST_EXHAUSTIVE else _greedy_order
-    pairs = list(order(reduced, output, sizes))
-    if pairs:
-        pairs[-1] = (*pairs[-1][:2], output)
-    return Plan(terms, tuple(reduced), tuple(pairs), output)
+    found = list(order(reduced, output, sizes))
+    values = [*reduced, *(term for *_, term in found)]
+    if found:
+        values[-1] = output
+    return Plan(terms, tuple(values), tuple((i, j) for i, j, _ in found), output, terms == tuple(reduced))
 
 
 def _diagonal_axes(term: Term, shape: Shape) -> tuple[Term, tuple[int, ...], list[tuple[int, int]]]:
@@ -327,24 +330,23 @@ class Einsum(Kernel):
             dtype = reduce(promote, [x.dtype for x in operands])
         if dtype.kind == "b":
             raise TypeError("einsum is not defined on bool: cast() to another dtype first")
-        found = plan(subscripts, tuple(x.shape for x in operands))
-        values = [
-            reduce_operand(x if x.dtype is dtype else x.cast(dtype), term, kept)
-            for x, term, kept in zip(operands, found.terms, found.reduced, strict=True)
-        ]
-        terms = list(found.reduced)
-        for i, j, term in found.pairs:
-            values.append(contract(values[i], terms[i], values[j], terms[j], term))
-            terms.append(term)
+        found = plan(subscripts, tuple([x.shape for x in operands]))
+        terms = found.values
+        values = [x if x.dtype is dtype else x.cast(dtype) for x in operands]
+        if not found.plain:
+            values = list(map(reduce_operand, values, found.terms, terms))
+        for i, j in found.pairs:
+            values.append(contract(values[i], terms[i], values[j], terms[j], terms[len(values)]))
         y = values.pop()
         if not found.pairs:
             y = y.permute([terms[0].index(index) for index in found.output])
-        return y, (found, terms, tuple(x.shape for x in operands), *values)
+        return y, (found, tuple(x.shape for x in operands), *values)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        found, terms, shapes, *values = saved
-        used = {i: (step, j) for step, pair in enumerate(found.pairs, len(shapes)) for i, j in (pair[:2], pair[1::-1])}
+        found, shapes, *values = saved
+        terms = found.values
+        used = {i: (step, j) for step, (a, b) in enumerate(found.pairs, len(shapes)) for i, j in ((a, b), (b, a))}
         known: dict[int, Buffer] = {}
 
         def of_value(i: int) -> Buffer:
