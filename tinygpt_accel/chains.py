@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 from numpy import add, divide, einsum, exp, maximum, multiply, sqrt, subtract, tanh, vecdot
 
+from .philox import scrambled
 from .threads import workspace
 
 BLOCK = 1 << 17  # elements: half a megabyte of float32
@@ -147,6 +148,19 @@ def cross_entropy(x: Any, ids: Any, exps: Any, totals: Any, losses: Any) -> None
 def scale_rows(x: Any, factors: Any, result: Any) -> None:
     """result = x times one factor a row."""
     multiply(x, factors[:, None], out=result)
+
+
+def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
+    """mask = whether a word of the stream (Philox4x32-10, from block `start`) is at least the threshold."""
+    for first in range(0, mask.size, BLOCK):
+        part = mask[first : first + BLOCK]
+        part[...] = scrambled(numpy, int(start) + first // 4, int(stream), keys, part.size) >= threshold
+
+
+def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
+    """result = x factor where the mask is set, else x times 0, which is NaN where x is."""
+    multiply(mask, factor, out=result)
+    multiply(result, x, out=result)
 
 
 def add_rows(total: Any, indices: Any, values: Any) -> None:

@@ -169,6 +169,33 @@ def scale_rows(x: Any, factors: Any, result: Any) -> None:
 
 
 @_loop
+def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
+    low32, shift = numpy.uint64(0xFFFFFFFF), numpy.uint64(32)
+    m0, m1 = numpy.uint64(0xD2511F53), numpy.uint64(0xCD9E8D57)
+    for block in range((mask.size + 3) // 4):
+        count = start + numpy.uint64(block)
+        c0, c1, c2, c3 = count & low32, count >> shift, stream & low32, stream >> shift
+        for i in range(10):
+            p0, p1 = m0 * c0, m1 * c2
+            c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ keys[0, i], p1 & low32, (p0 >> shift) ^ c3 ^ keys[1, i], p0 & low32
+        at = 4 * block
+        mask[at] = c0 >= threshold
+        if at + 3 < mask.size:
+            mask[at + 1], mask[at + 2], mask[at + 3] = c1 >= threshold, c2 >= threshold, c3 >= threshold
+        else:
+            if at + 1 < mask.size:
+                mask[at + 1] = c1 >= threshold
+            if at + 2 < mask.size:
+                mask[at + 2] = c2 >= threshold
+
+
+@_loop
+def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
+    for i in range(x.size):
+        result[i] = x[i] * (factor if mask[i] else F(0.0))  # not merely 0: NaN stays NaN
+
+
+@_loop
 def add_rows(total: Any, indices: Any, values: Any) -> None:
     for i in range(indices.size):
         for j in range(values.shape[1]):

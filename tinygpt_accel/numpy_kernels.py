@@ -20,6 +20,7 @@ from tinygpt_core.kernels import (
     AdamWStep,
     Attention,
     CrossEntropy,
+    Dropout,
     Embedding,
     Gradient,
     Kernel,
@@ -32,9 +33,11 @@ from tinygpt_core.kernels import (
     register,
 )
 from tinygpt_core.kernels.composed import GELU_CUBIC, SQRT_2_OVER_PI, _normalized
+from tinygpt_core.random import Key
 from tinygpt_core.shape import Shape, normalize_axis
 
 from . import numpy_convolution as numpy_convolution  # registers its kernels
+from . import philox
 from .loops import loops_for
 from .memory import keep_freed_memory
 from .numpy_backend import NumpyBuffer
@@ -276,6 +279,35 @@ class NumpyCrossEntropy(CrossEntropy):
         share_out(lambda i, j: loop(exponentials[i:j], factors[i:j], result[i:j]), len(g), STEP // shape[-1] + 1)
         result[numpy.arange(len(ids)), ids] -= g
         return wrap(result.reshape(shape), grad.dtype), None
+
+
+@fused
+class NumpyDropout(Dropout):
+    """Compares the words of the stream, so that no numbers are made of them: u >= p where word >= 2^32 p, p in steps of 2^-24."""
+
+    @staticmethod
+    def forward(x: Any, *, probability: float, key: Key) -> tuple[Any, Any]:
+        if x.dtype.kind != "f" or not 0.0 <= probability < 1.0:
+            return Dropout.forward(x, probability=probability, key=key)
+        flat = _flat(x.array)
+        threshold = math.ceil(float(numpy.float32(probability)) * 2**24) << 8
+        keys, mask, result = philox.round_keys(numpy, key.seed), numpy.empty(flat.size, bool), numpy.empty_like(flat)
+        loops, factor = loops_for(flat.dtype), flat.dtype.type(1.0 / (1.0 - probability))
+
+        def work(start: int, stop: int) -> None:
+            part = slice(4 * start, min(4 * stop, flat.size))
+            loops.keep_mask(mask[part], numpy.uint64(key.block + start), numpy.uint64(key.stream), keys, numpy.uint64(threshold))
+            loops.scale_where(flat[part], mask[part], factor, result[part])
+
+        share_out(work, -(-flat.size // 4), CHAIN // 4)
+        return wrap(result.reshape(x.shape), x.dtype), (mask, factor)
+
+    @staticmethod
+    def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        mask, factor = saved
+        g, result, loops = _flat(grad.array), numpy.empty(grad.numel, grad.array.dtype), loops_for(grad.array.dtype)
+        share_out(lambda i, j: loops.scale_where(g[i:j], mask[i:j], factor, result[i:j]), g.size, STEP)
+        return (wrap(result.reshape(grad.shape), grad.dtype),)
 
 
 @fused

@@ -12,16 +12,25 @@ from tinygpt_core.random import _MULTIPLIERS, _WEYL, CENTRE, FAR_TAIL, LN2, LOG_
 CHUNK = 1 << 16  # numbers at a time, so that the temporaries stay in the cache
 
 
+def round_keys(xp: Any, seed: int) -> Any:
+    """Returns the two key words of each of the ten rounds, uint64 of shape (2, 10)."""
+    halves = zip((seed, seed >> 32), _WEYL, strict=True)
+    return xp.asarray([[(half + i * weyl) & 0xFFFFFFFF for i in range(10)] for half, weyl in halves], xp.uint64)
+
+
 def words(xp: Any, key: Key, count: int) -> Any:
     """Returns `count` words (uint32, as uint64) of the stream at `key`; see `tinygpt_core.random.words`."""
-    seed, stream, start = key
+    return scrambled(xp, key.block, key.stream, round_keys(xp, key.seed), count)
+
+
+def scrambled(xp: Any, start: int, stream: int, keys: Any, count: int) -> Any:
+    """Returns the words of the blocks from `start` on: ten rounds over the counter (block, stream)."""
     low32, shift = xp.uint64(0xFFFFFFFF), xp.uint64(32)
     blocks = xp.arange((count + 3) // 4, dtype=xp.uint64) + xp.uint64(start)
     c0, c1 = blocks & low32, blocks >> shift
     c2, c3 = xp.full_like(c0, stream & 0xFFFFFFFF), xp.full_like(c0, stream >> 32 & 0xFFFFFFFF)
     m0, m1 = (xp.uint64(m) for m in _MULTIPLIERS)
-    for i in range(10):
-        k0, k1 = (xp.uint64((half + i * weyl) & 0xFFFFFFFF) for half, weyl in zip((seed, seed >> 32), _WEYL, strict=True))
+    for k0, k1 in keys.T:
         p0, p1 = m0 * c0, m1 * c2
         c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & low32, (p0 >> shift) ^ c3 ^ k1, p0 & low32
     return xp.stack([c0, c1, c2, c3], axis=1).reshape(-1)[:count]
