@@ -35,5 +35,6 @@ class NumpyBuffer(ArrayBuffer):
 
 
 # IEEE 754 answers (infinities, NaN) are what the contract asks for, so NumPy's warnings about them are noise.
-for _name in ["_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_sum", "_matmul", "_cast", "_scatter_add", "_accumulate"]:
+_ELEMENTWISE = ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_cast")
+for _name in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate"):
     setattr(NumpyBuffer, _name, numpy.errstate(all="ignore")(getattr(NumpyBuffer, _name)))
