@@ -1,9 +1,9 @@
 """A convolutional network learns to read handwritten digits.
 
-    python docs/examples/mnist_cnn.py [--data FOLDER] [--backend numpy] [--steps 400]
+    python docs/examples/mnist_cnn.py [--data FOLDER] [--backend python] [--steps 60]
 
-FOLDER holds the files of MNIST's test part (10,000 images); without it they are fetched once. After 400 steps the network reads about 97 of
-100 digits that it has never seen. On the python backend, which needs nothing installed, take 60 steps.
+FOLDER holds the files of MNIST's test part (10,000 images); without it they are fetched once. After 60 steps, which take about two minutes
+on the python backend, the network reads 89 of 100 digits that it has never seen; after 400 (four seconds with --backend numpy), 96.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tinygpt_core.tensor import no_grad
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", help="folder of the IDX files")
 parser.add_argument("--backend", default="python")
-parser.add_argument("--steps", type=int, default=400)
+parser.add_argument("--steps", type=int, default=60)
 options = parser.parse_args()
 
 with backends.use(options.backend):
