@@ -1,0 +1,168 @@
+"""The compiled loops of the NumPy backend do what the chains of NumPy calls do, and how work is shared out changes no result."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+np = pytest.importorskip("numpy", reason="this is about the numpy backend, and NumPy is not installed")
+pytest.importorskip("tinygpt_accel", reason="this is about the plug-in tinygpt-accel, which is not installed")
+
+from tinygpt_accel import chains, loops, philox, threads  # noqa: E402
+from tinygpt_core import random  # noqa: E402
+
+compiled = loops.compiled_loops()
+needs_numba = pytest.mark.skipif(compiled is None, reason="Numba is not installed, so there are no compiled loops")
+
+F = np.float32
+EPS = F(1e-5)
+rows, columns = st.integers(1, 5), st.integers(1, 40)
+
+
+def numbers(seed: int, *shape: int, scale: float = 1.0) -> Any:
+    return np.random.default_rng(seed).normal(size=shape, scale=scale).astype(F)
+
+
+def both(name: str, *arguments: Any) -> None:
+    """Calls a function of either module on copies of the same arguments; every array must end up the same, to rounding."""
+    results = []
+    for module in (chains, compiled):
+        copies = [x.copy() if isinstance(x, np.ndarray) else x for x in arguments]
+        with np.errstate(all="ignore"):
+            getattr(module, name)(*copies)
+        results.append(copies)
+    for expected, found in zip(*results, strict=True):
+        if isinstance(expected, np.ndarray):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6 * np.max(np.abs(expected[np.isfinite(expected)]), initial=1.0))
+
+
+@needs_numba
+@given(st.integers(0, 99), columns, st.sampled_from([1.0, 10.0, 60.0]))
+@settings(deadline=None, max_examples=30)
+def test_activations(seed: int, size: int, scale: float) -> None:
+    x = numbers(seed, size, scale=scale)
+    out = np.zeros_like(x)
+    both("gelu", x, out, out, F(0.7978845608), F(0.7978845608 * 0.044715))
+    both("silu", x, out, out)
+
+
+@needs_numba
+@given(st.integers(0, 99), rows, columns, st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
+    x, g, weight, bias = (numbers(seed + i, *shape) for i, shape in enumerate([(count, size), (count, size), (size,), (size,)]))
+    out, per_row = np.zeros_like(x), np.zeros(count, F)
+    both("add_to_rows", x, bias)
+    both("scale_rows", x, g[:, 0].copy(), out)
+    both("normalize", x, weight, bias, out, out, per_row, EPS, flag)
+    both("normalize_gradients", g, weight, x, np.abs(g[:, 0]), out, np.zeros((2, size), F), flag)
+    ids = np.random.default_rng(seed).integers(0, size, count)
+    both("add_rows", np.zeros((size, size), F), ids, x)
+    losses = []
+    for module in (chains, compiled):  # the shift of the exponentials is each one's own affair, the losses and probabilities are not
+        exponentials, totals, loss = out.copy(), per_row.copy(), per_row.copy()
+        module.cross_entropy(x, ids, exponentials, totals, loss)
+        losses.append((loss, exponentials / totals[:, None]))
+    for first, second in zip(*losses, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+
+
+@needs_numba
+@given(st.integers(0, 99), st.integers(1, 3), rows, columns, st.booleans(), st.sampled_from([0.1, 1.0, 300.0]))
+@settings(deadline=None, max_examples=40)
+def test_softmax(seed: int, heads: int, count: int, more: int, causal: bool, scale: float) -> None:
+    """Scores far outside the range of exp take the way with the largest subtracted, on both."""
+    x = numbers(seed, heads, count, count + more)
+    both("softmax", x, np.zeros_like(x), F(scale), causal)
+    both("softmax_gradient", x, np.abs(x), numbers(seed + 1, heads, count), F(scale))
+
+
+@needs_numba
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_softmax_of_what_is_not_finite(value: float) -> None:
+    x = np.array([[[0.5, value, -0.25], [value, value, value], [1.0, 2.0, 3.0]]], F)
+    both("softmax", x, np.zeros_like(x), F(1.0), False)
+    both("gelu", x.reshape(-1), np.zeros(9, F), np.zeros(9, F), F(0.8), F(0.035))
+
+
+@needs_numba
+def test_the_exponential_is_accurate() -> None:
+    x = np.concatenate([np.linspace(-86.9, 88.3, 100_001), [-200.0, -87.5, 89.0, 300.0]]).astype(F)
+    y, factors = np.zeros((1, 1, 2), F), []
+    for value in x[:: len(x) // 200]:
+        compiled.softmax(np.array([[[value, 0.0]]], F), y, F(1.0), False)
+        factors.append(y[0, 0, 0])
+    expected = 1.0 / (1.0 + np.exp(-x[:: len(x) // 200].astype(np.float64)))
+    np.testing.assert_allclose(factors, expected, rtol=1e-6)
+
+
+@needs_numba
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(1, 50), st.floats(0.0, 1.0))
+@settings(deadline=None, max_examples=50)
+def test_masks(seed: int, stream: int, block: int, size: int, probability: float) -> None:
+    """The words behind a mask are those of the core's scalar function."""
+    threshold = int(probability * 2**32)
+    expected = [word >= threshold for word in random.words(random.Key(seed, stream, block), size)]
+    for module in (chains, compiled):
+        mask = np.zeros(size, bool)
+        module.keep_mask(mask, np.uint64(block), np.uint64(stream), philox.round_keys(np, seed), np.uint64(threshold))
+        assert mask.tolist() == expected
+
+
+@needs_numba
+@given(st.integers(0, 99), columns)
+@settings(deadline=None, max_examples=20)
+def test_adamw(seed: int, size: int) -> None:
+    p, g, m, v = (numbers(seed + i, size) for i in range(4))
+    both("adamw", p, g, m, np.abs(v), F(0.9), F(0.99), F(1e-3), F(1e-8), F(0.999))
+
+
+@given(st.integers(0, 1000), st.integers(0, 300))
+@settings(deadline=None, max_examples=50)
+def test_sharing_out_does_everything_once(count: int, grain: int) -> None:
+    done = np.zeros(count, int)
+
+    def work(start: int, stop: int) -> None:
+        done[start:stop] += 1
+
+    threads.share_out(work, count, grain)
+    assert done.tolist() == [1] * count
+
+
+def test_an_error_on_another_thread_arrives_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_count", 3)
+
+    def work(start: int, stop: int) -> None:
+        if start:
+            raise ZeroDivisionError(f"at {start}")
+
+    with pytest.raises(ZeroDivisionError, match="at "):
+        threads.share_out(work, 30)
+    threads.share_out(lambda start, stop: None, 30)  # the threads go on
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_how_many_threads_there_are_changes_no_bit(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinygpt_accel import numpy_kernels
+    from tinygpt_core import Tensor, backends, seed
+    from tinygpt_core.losses import CrossEntropyLoss
+    from tinygpt_core.nn import GPT, GPTConfig
+
+    for name in ("CHAIN", "STEP"):
+        monkeypatch.setattr(numpy_kernels, name, 16)
+
+    def gradients(threads_used: int) -> list[Any]:
+        monkeypatch.setattr(threads, "_count", threads_used)
+        seed(3)
+        config = GPTConfig(vocab_size=11, context_length=8, num_layers=1, num_heads=2, embedding_dim=16, dropout=0.25)
+        with backends.use("numpy"):
+            model, ids = GPT(config), [[i % 11 for i in range(j, j + 8)] for j in range(4)]
+            CrossEntropyLoss()(logits=model(Tensor(ids)), labels=Tensor(ids)).mean().backward()
+        return [parameter.grad.buffer.to_array() for _, parameter in model.named_parameters()]
+
+    with threads.single_threaded_blas():
+        assert gradients(count) == gradients(1)
