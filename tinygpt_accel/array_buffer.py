@@ -143,6 +143,8 @@ class ArrayBuffer(Buffer):
 
     @classmethod
     def _full(cls: type[A], shape: Shape, value: Scalar, dtype: DType) -> A:
+        if not shape:  # what a Python number becomes in arithmetic
+            return cls.wrap(cls.xp.array(value, cls.dtypes[dtype]), dtype)
         return cls.wrap(cls.xp.full(shape, value, cls.dtypes[dtype]), dtype)
 
     @classmethod

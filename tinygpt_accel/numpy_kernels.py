@@ -430,17 +430,22 @@ class NumpyAdamWStep(AdamWStep):
     ) -> tuple[None, None]:
         root = math.sqrt(1.0 - betas[1] ** step)
         rate, small = learning_rate * root / (1.0 - betas[0] ** step), eps * root  # the corrections, moved out of the loop
-        jobs, copies = [], []
+        jobs, copies, constants = [], [], {}
         for p, g, m, v, decay in zip(parameters, grads, first, second, weight_decays, strict=True):
-            flat = [_flat(p.array), _flat(g.array), _flat(m.array), _flat(v.array)]
-            number = flat[0].dtype.type
-            constants = tuple(map(number, (*betas, rate, small, 1.0 - learning_rate * decay)))
-            jobs += [(*(x[i : i + BLOCK] for x in flat), *constants) for i in range(0, p.numel, BLOCK)]
-            for buffer, x in ((p, flat[0]), (m, flat[2]), (v, flat[3])):
-                buffer._check_writable()
-                buffer.version[0] += 1
-                if not buffer.is_contiguous():
+            flat = [_flat(buffer.array) for buffer in (p, m, v, g)]
+            for buffer, x in zip((p, m, v), flat, strict=False):
+                flags = buffer.array.flags
+                if not (flags.c_contiguous and flags.writeable):
+                    buffer._check_writable()
                     copies.append((buffer.array, x))
+                buffer.version[0] += 1
+            dtype = p.array.dtype
+            if (dtype, decay) not in constants:
+                constants[dtype, decay] = tuple(map(dtype.type, (*betas, rate, small, 1.0 - learning_rate * decay)))
+            w, a, b, d = flat
+            for i in range(0, w.size, BLOCK):
+                part = slice(i, i + BLOCK)
+                jobs.append((w[part], d[part], a[part], b[part], *constants[dtype, decay]))
 
         def work(start: int, stop: int) -> None:
             for job in jobs[start:stop]:
