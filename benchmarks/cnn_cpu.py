@@ -1,94 +1,150 @@
 """A training step of the MNIST CNN on the NumPy backend against the same CNN in PyTorch (eager, CPU), side by side.
 
-    python benchmarks/cnn_cpu.py [--pairs 30] [--batch 64] [--threads 2]
+    python benchmarks/cnn_cpu.py [--turns 8] [--batch 64] [--threads 2] [--check]
 
-Both start from the same weights and see the same images; steps alternate (ours, theirs, ours, …), so that what else the machine does falls
-on both. Prints the times, the ratio of the medians and how far the losses are apart; exits with 1 where these differ by more than rounding.
+Needs numpy and torch. Both start from the same weights and see the same images; the sides take turns in processes of their own (see
+pairing.py). The promise: at most PyTorch's time, and losses that differ by no more than rounding.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
+import tempfile
 import time
-from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+import pairing  # beside this file; puts the repository on sys.path
+from training_sides import Step
+
+from tinygpt_core import backends, random
+from tinygpt_core.buffer import Buffer
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.optimizers import AdamW
+from tinygpt_core.serialization import load_safetensors, save_safetensors
+from tinygpt_core.tensor import Tensor
+
+LIMIT, TOLERANCE = 1.0, 1e-3
+OURS, EAGER = "tinygpt, numpy", "PyTorch eager"
+
+
+class Task:
+    """Writes the weights, images and labels that both sides begin with."""
+
+    def __init__(self, path: str, batch: int) -> None:
+        from mnist import cnn
+
+        random.seed(1)
+        tensors = {f"{i:02} {name}": tensor.buffer for i, (name, tensor) in enumerate(cnn().named_parameters())}
+        tensors["images"] = Buffer.normal((batch, 1, 28, 28))
+        save_safetensors(path, tensors)
+
+
+class Side:
+    """Steps of training on one batch, timed."""
+
+    def steps(self, count: int) -> list[Step]:
+        """Makes `count` updates and says how long each took, and its loss."""
+        results = []
+        for _ in range(count):
+            wall, processor = time.perf_counter(), time.process_time()
+            loss = self.step()
+            results.append(Step(time.perf_counter() - wall, loss, time.process_time() - processor))
+        return results
+
+    def step(self) -> float:
+        """Makes one update; returns the loss before it."""
+        raise NotImplementedError
+
+
+class TinyGPT(Side):
+    """The network of benchmarks/mnist.py."""
+
+    def __init__(self, path: str) -> None:
+        from mnist import cnn
+
+        backends.use("numpy")
+        tensors = load_safetensors(path)
+        self.images = Tensor(Buffer(tensors.pop("images")))
+        self.labels = Tensor([i % 10 for i in range(self.images.shape[0])])
+        self.model = cnn()
+        self.model.load_weights([(name[3:], tensor) for name, tensor in tensors.items()])
+        self.criterion, self.optimizer = CrossEntropyLoss(), AdamW(self.model, learning_rate=1e-3, weight_decay=0.0)
+
+    def step(self) -> float:
+        self.optimizer.zero_grad()
+        loss = self.criterion(logits=self.model(self.images), labels=self.labels).mean()
+        loss.backward()
+        self.optimizer.update()
+        return float(loss.item())
+
+
+class PyTorch(Side):
+    """The same network."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch, nn = torch, torch.nn
+        values = {name: torch.tensor(tensor.to_python()) for name, tensor in load_safetensors(path).items()}
+        self.images = values.pop("images")
+        self.labels = torch.tensor([i % 10 for i in range(len(self.images))])
+        self.model = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(32 * 7 * 7, 10),
+        )  # fmt: skip
+        with torch.no_grad():
+            for parameter, name in zip(self.model.parameters(), sorted(values), strict=True):
+                value = values[name]
+                parameter.copy_(value.T if value.ndim == 2 else value)  # PyTorch keeps linear weights as (out, in)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.0)
+
+    def step(self) -> float:
+        self.optimizer.zero_grad()
+        loss = self.torch.nn.functional.cross_entropy(self.model(self.images), self.labels)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.item())
 
 
 def main() -> int:
-    """Prints the report; returns the exit code."""
+    """Prints a Markdown table; returns 1 where --check finds a missed promise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=30, help="steps of each that count (default 30, after 5 that do not)")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    for library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy and PyTorch are imported
-        os.environ[f"{library}_NUM_THREADS"] = str(options.threads)
-
-    import torch
-    from mnist import cnn
-
-    from tinygpt_core import backends, random
-    from tinygpt_core.buffer import Buffer
-    from tinygpt_core.losses import CrossEntropyLoss
-    from tinygpt_core.optimizers import AdamW
-    from tinygpt_core.tensor import Tensor
-
-    torch.set_num_threads(options.threads)
-    random.seed(1)
-    with backends.use("numpy"):
-        model = cnn()
-        layers = torch.nn
-        theirs = layers.Sequential(
-            layers.Conv2d(1, 16, 3, padding=1), layers.ReLU(), layers.MaxPool2d(2),
-            layers.Conv2d(16, 32, 3, padding=1), layers.ReLU(), layers.MaxPool2d(2),
-            layers.Flatten(), layers.Linear(32 * 7 * 7, 10),
-        )  # fmt: skip
-        with torch.no_grad():
-            ours_flat = [torch.tensor(tensor.to_python()) for _, tensor in model.named_parameters()]
-            for parameter, value in zip(theirs.parameters(), ours_flat, strict=True):
-                parameter.copy_(value.T if value.ndim == 2 else value)  # PyTorch keeps linear weights as (out, in)
-        images, labels = Buffer.normal((options.batch, 1, 28, 28)), [i % 10 for i in range(options.batch)]
-        x, y = Tensor(images), Tensor(labels)
-        their_x, their_y = torch.tensor(images.to_python()), torch.tensor(labels)
-        loss_of, optimizer = CrossEntropyLoss(), AdamW(model, learning_rate=1e-3, weight_decay=0.0)
-        their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.0)
-
-        def step() -> float:
-            loss = loss_of(model(x), y).mean()
-            loss.backward()
-            optimizer.update()
-            optimizer.zero_grad()
-            return loss.item()
-
-        def their_step() -> float:
-            loss = torch.nn.functional.cross_entropy(theirs(their_x), their_y)
-            loss.backward()
-            their_optimizer.step()
-            their_optimizer.zero_grad()
-            return loss.item()
-
-        times: tuple[list[float], list[float]] = ([], [])
-        apart = 0.0
-        for pair in range(options.pairs + 5):
-            losses = []
-            for kept, run in zip(times, (step, their_step), strict=True):
-                start = time.perf_counter()
-                losses.append(run())
-                if pair >= 5:
-                    kept.append(time.perf_counter() - start)
-            apart = max(apart, abs(losses[0] - losses[1]))
-    ours, torchs = (statistics.median(kept) for kept in times)
-    print(f"PyTorch {torch.__version__}, {options.threads} threads, batch {options.batch}, {options.pairs} pairs of steps")
-    print(f"tinygpt on NumPy: median {ours * 1e3:.1f} ms, fastest {min(times[0]) * 1e3:.1f} ms")
-    print(f"PyTorch eager:    median {torchs * 1e3:.1f} ms, fastest {min(times[1]) * 1e3:.1f} ms")
-    print(f"ratio of medians: {ours / torchs:.2f} (goal: at most 1.0), of the fastest: {min(times[0]) / min(times[1]):.2f}")
-    print(f"losses differ by at most {apart:.1e}")
-    return 0 if apart < 1e-3 else 1
+    parser.add_argument("--turns", type=int, default=8, help="turns of each side (default: 8)")
+    parser.add_argument("--steps", type=int, default=30, help="counted steps in a turn (default: 30)")
+    parser.add_argument("--batch", type=int, default=64, help="images in a batch (default: 64)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each library (default: 2)")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is missed")
+    arguments = parser.parse_args()
+    pairing.limit_threads(arguments.threads)
+    print(f"{pairing.machine('numpy', 'torch')}\n")
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "task.safetensors")
+        pairing.Worker(Task, path, arguments.batch).close()
+        sides: dict[str, Any] = {EAGER: pairing.Worker(PyTorch, path, arguments.threads), OURS: pairing.Worker(TinyGPT, path)}
+        try:
+            turns = pairing.alternate(sides, arguments.turns, arguments.steps)
+        finally:
+            for worker in sides.values():
+                worker.close()
+    seconds = {side: [[step.seconds for step in turn] for turn in turns[side]] for side in sides}
+    rows = []
+    for side in sides:
+        processor, _ = pairing.milliseconds(step.processor_seconds for turn in turns[side] for step in turn)
+        ratio = pairing.paired_ratio(seconds[side], seconds[EAGER])
+        rows.append([side, *pairing.milliseconds(pairing.flat(seconds[side])), f"{ratio:.3f}", processor])
+    print(pairing.table(["side", "median ms a step", "quartiles", "of pairs", "processor ms"], rows))
+    promises = pairing.Promises()
+    ratio = pairing.paired_ratio(seconds[OURS], seconds[EAGER])
+    promises.say(ratio <= LIMIT, f"{ratio:.3f} of PyTorch eager's time (at most {LIMIT:.2f})")
+    losses = [[step.value for turn in turns[side] for step in turn] for side in (OURS, EAGER)]
+    difference = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    promises.say(difference <= TOLERANCE, f"the losses differ by at most {difference:.1e} (limit {TOLERANCE:.0e})")
+    pairing.write_json(arguments.json, {"seconds": seconds, "losses": losses, "ratio": ratio})
+    return int(arguments.check and promises.missed)
 
 
 if __name__ == "__main__":

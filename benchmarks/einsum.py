@@ -22,8 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # all three end in the same BLAS; its threads only add noise to a comparison
 
-import numpy
-
 from tinygpt_core import Tensor, backends, einsum
 from tinygpt_core.dtype import DType
 
@@ -84,6 +82,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=24, help="times each of the three runs (default: 24)")
     rounds = parser.parse_args().rounds
+    import numpy
+
     kind = backends.get("numpy")
     generator = numpy.random.default_rng(0)
     print("| product | subscripts | einsum here | numpy.einsum | hand-written | ratio to the best |\n|---|---|---|---|---|---|")

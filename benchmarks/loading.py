@@ -134,8 +134,8 @@ def child(way: str, directory: Path, layers: int) -> None:
 def main() -> int:
     """Prints the comparison; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5, help="times each way is measured (default: 5)")
+    parser.add_argument("--layers", type=int, default=12, help="layers of the model; 12 make GPT-2 small (default: 12)")
     parser.add_argument("--child", nargs=2, metavar=("WAY", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -63,10 +63,11 @@ def main() -> int:
     """Trains, prints progress and the result; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of the IDX files")
-    parser.add_argument("--backend", default="numpy")
-    for name in ("train", "test", "epochs", "batch"):
-        parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--backend", default="numpy", help="where to train (default: numpy)")
+    meanings = {"train": "images to train on", "test": "images to test on", "epochs": "times all images are seen", "batch": "images a step"}
+    for name, meaning in meanings.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{meaning} (default: what suits the backend)")
+    parser.add_argument("--seed", type=int, default=1, help="of the weights and the order of the images (default: 1)")
     options = parser.parse_args()
     plan = PLANS.get(options.backend, DEFAULT_PLAN)
     train_size, test_size, epochs, size = (getattr(options, name) or plan[i] for i, name in enumerate(("train", "test", "epochs", "batch")))
