@@ -22,7 +22,11 @@ from tinygpt_core.serialization import load_safetensors, save_safetensors
 from tinygpt_core.training import PRESETS, TrainingConfig, as_tensors
 
 VOCABULARY = 65  # of tinyshakespeare by characters
-SIZES = {"nanogpt-cpu": PRESETS["nanogpt-cpu"][1], "baby": replace(PRESETS["baby"][1], dropout=0.0, batch_size=8)}
+# One learning rate for both, low enough for runs without a warm-up to stay together.
+SIZES = {
+    "nanogpt-cpu": replace(PRESETS["nanogpt-cpu"][1], learning_rate=1e-3),
+    "baby": replace(PRESETS["baby"][1], dropout=0.0, batch_size=8),
+}
 
 
 def describe(config: TrainingConfig) -> str:

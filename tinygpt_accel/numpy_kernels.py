@@ -27,6 +27,7 @@ from tinygpt_core.kernels import (
     LayerNorm,
     Linear,
     LogSoftmax,
+    PackedAttention,
     RMSNorm,
     SiLU,
     Softmax,
@@ -364,31 +365,51 @@ class NumpyAttention(Attention):
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         if saved[0] is None:
             return Attention.backward(saved[1], grad)
-        query, key, value, result, probabilities, blocks, factor, tasks = saved
-        q, k, v, y, g = query.array, key.array, value.array, result.array, grad.array
-        dq, dk, dv = (_like_heads(x) for x in (q, k, v))
-        softmax_gradient, last = loops_for(q.dtype).softmax_gradient, len(blocks) - 1
+        gradients = [_like_heads(x.array) for x in saved[:3]]
+        _attention_gradients(saved, grad.array, *gradients)
+        return tuple(wrap(x, grad.dtype) for x in gradients)
 
-        def work(start: int, stop: int) -> None:
-            for task in tasks[start:stop]:
-                means = numpy.vecdot(g[task], y[task])  # sum(dP P) for each query, by way of the result
-                for block in range(last, -1, -1):
-                    (i, j, seen), p = blocks[block], probabilities[block][task]
-                    d = workspace(2, p.size, p.dtype).reshape(p.shape)
-                    numpy.matmul(g[task][..., i:j, :], v[task][..., :seen, :].swapaxes(-1, -2), out=d)
-                    mean = _rows(means[..., i:j], j - i)
-                    softmax_gradient(d.reshape(-1, j - i, seen), p.reshape(-1, j - i, seen), mean, factor)
-                    numpy.matmul(d, k[task][..., :seen, :], out=dq[task][..., i:j, :])
-                    for whole, left, right in ((dk, d, q), (dv, p, g)):
-                        part, rows = whole[task][..., :seen, :], right[task][..., i:j, :]
-                        if block == last:  # its queries see every key
-                            numpy.matmul(left.swapaxes(-1, -2), rows, out=part)
-                        else:
-                            more = workspace(3, part.size, part.dtype).reshape(part.shape)
-                            numpy.add(part, numpy.matmul(left.swapaxes(-1, -2), rows, out=more), out=part)
 
-        _run(work, tasks, sum(p.size for p in probabilities))
-        return wrap(dq, grad.dtype), wrap(dk, grad.dtype), wrap(dv, grad.dtype)
+def _attention_gradients(saved: Any, g: Any, dq: Any, dk: Any, dv: Any) -> None:
+    """Writes the gradients of query, key and value, given that of the result, to arrays (B, H, T, D) of any layout."""
+    query, key, value, result, probabilities, blocks, factor, tasks = saved
+    q, k, v, y = query.array, key.array, value.array, result.array
+    softmax_gradient, last = loops_for(q.dtype).softmax_gradient, len(blocks) - 1
+
+    def work(start: int, stop: int) -> None:
+        for task in tasks[start:stop]:
+            means = numpy.vecdot(g[task], y[task])  # sum(dP P) for each query, by way of the result
+            for block in range(last, -1, -1):
+                (i, j, seen), p = blocks[block], probabilities[block][task]
+                d = workspace(2, p.size, p.dtype).reshape(p.shape)
+                numpy.matmul(g[task][..., i:j, :], v[task][..., :seen, :].swapaxes(-1, -2), out=d)
+                mean = _rows(means[..., i:j], j - i)
+                softmax_gradient(d.reshape(-1, j - i, seen), p.reshape(-1, j - i, seen), mean, factor)
+                numpy.matmul(d, k[task][..., :seen, :], out=dq[task][..., i:j, :])
+                for whole, left, right in ((dk, d, q), (dv, p, g)):
+                    part, rows = whole[task][..., :seen, :], right[task][..., i:j, :]
+                    if block == last:  # its queries see every key
+                        numpy.matmul(left.swapaxes(-1, -2), rows, out=part)
+                    else:
+                        more = workspace(3, part.size, part.dtype).reshape(part.shape)
+                        numpy.add(part, numpy.matmul(left.swapaxes(-1, -2), rows, out=more), out=part)
+
+    _run(work, tasks, sum(p.size for p in probabilities))
+
+
+@fused
+class NumpyPackedAttention(PackedAttention):
+    """The gradients of query, key and value are written side by side."""
+
+    @staticmethod
+    def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        x, _, of_heads, (batch, heads, length, size) = saved
+        if of_heads[0] is None:
+            return PackedAttention.backward(saved, grad)
+        packed = numpy.empty((batch, length, 3, heads, size), grad.array.dtype)
+        g = grad.array.reshape(batch, length, heads, size).transpose(0, 2, 1, 3)
+        _attention_gradients(of_heads, g, *packed.transpose(2, 0, 3, 1, 4))
+        return (wrap(packed.reshape(x.shape), grad.dtype),)
 
 
 def _like_heads(x: Any) -> Any:

@@ -429,6 +429,6 @@ Linear, CrossEntropy, Embedding = map(_kernel_operation, (kernels.Linear, kernel
 Softmax, LogSoftmax, Dropout = map(_kernel_operation, (kernels.Softmax, kernels.LogSoftmax, kernels.Dropout))
 LayerNorm, RMSNorm = map(_kernel_operation, (kernels.LayerNorm, kernels.RMSNorm))
 GELU, SiLU = map(_kernel_operation, (kernels.GELU, kernels.SiLU))
-Attention, Rotary = map(_kernel_operation, (kernels.Attention, kernels.Rotary))
+Attention, PackedAttention, Rotary = map(_kernel_operation, (kernels.Attention, kernels.PackedAttention, kernels.Rotary))
 Conv2d, MaxPool2d, AvgPool2d = map(_kernel_operation, (kernels.Conv2d, kernels.MaxPool2d, kernels.AvgPool2d))
 Einsum = _kernel_operation(kernels.Einsum)

@@ -271,6 +271,13 @@ def attention_cases(draw: st.DrawFn) -> Case:
 
 
 @composite
+def packed_attention_cases(draw: st.DrawFn) -> Case:
+    heads, size = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    shape = (draw(st.integers(0, 2)), draw(st.integers(1, 5)), 3 * heads * size)
+    return Case((Slot(shape, "", -2.0, 2.0, (-1.5, 1.0)),), {"num_heads": heads})
+
+
+@composite
 def rotary_cases(draw: st.DrawFn) -> Case:
     b, h, t, half = draw(st.integers(0, 2)), draw(st.integers(1, 2)), draw(st.integers(0, 4)), draw(st.integers(1, 3))
     options = {"positions_start": draw(st.integers(0, 40)), "base": draw(st.sampled_from([10000.0, 100.0]))}
@@ -436,6 +443,12 @@ def _attention(query: Any, key: Any, value: Any, causal: bool = True, scale: flo
         weights = [math.exp(score - max(scores)) for score in scores]
         result[b, h, i] = sum(w * value[b, h, j] for j, w in enumerate(weights)) / sum(weights)
     return result
+
+
+def _packed_attention(x: Any, num_heads: int) -> Any:
+    batch, length, width = x.shape
+    query, key, value = np.moveaxis(x.reshape(batch, length, 3, num_heads, width // (3 * num_heads)), (2, 3), (0, 2))
+    return _attention(query, key, value).transpose(0, 2, 1, 3).reshape(batch, length, width // 3)
 
 
 def _rotary(x: Any, positions_start: int = 0, base: float = 10000.0) -> Any:
@@ -1019,6 +1032,17 @@ ROWS += [
         errors=(
             _kernel_error(kernels.Dropout, "a probability of 1", ValueError, ("1",), ((2,), _F), probability=1.0, key=Key(0, 0, 0)),
             _kernel_error(kernels.Dropout, "a negative probability", ValueError, ("-0.5",), ((2,), _F), probability=-0.5, key=Key(0, 0, 0)),
+        ),
+    ),
+    kernel_row(
+        kernels.PackedAttention,
+        _packed_attention,
+        packed_attention_cases,
+        magnitude=lambda x, **options: 8.0,
+        errors=(
+            _kernel_error(kernels.PackedAttention, "two axes", ValueError, ("(2, 6)", "2 heads"), ((2, 6), _F), num_heads=2),
+            _kernel_error(kernels.PackedAttention, "a width for no heads", ValueError, ("(1, 2, 8)",), ((1, 2, 8), _F), num_heads=2),
+            _kernel_error(kernels.PackedAttention, "integers", TypeError, ("int32",), ((1, 2, 6), _I), num_heads=2),
         ),
     ),
     kernel_row(

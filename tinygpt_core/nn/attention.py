@@ -135,7 +135,10 @@ class CausalSelfAttention(Module):
             raise ShapeError(f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}")
         batch_size, length, _ = x.shape
         heads, shared = self.num_heads, self.num_key_value_heads
-        packed = self.query_key_value(x).reshape((batch_size, length, heads + 2 * shared, self.head_dim))
+        packed = self.query_key_value(x)
+        if cache is None and shared == heads and "rotary" not in self:
+            return self.out(apply_op(operations.PackedAttention, packed, num_heads=heads))
+        packed = packed.reshape((batch_size, length, heads + 2 * shared, self.head_dim))
         bounds = pairwise((0, heads, heads + shared, heads + 2 * shared))
         query, key, value = (packed[:, :, a:b].permute((0, 2, 1, 3)) for a, b in bounds)  # (B, H, T, D), (B, K, T, D) twice
         if "rotary" in self:
