@@ -49,7 +49,7 @@ wrap = NumpyBuffer.wrap
 # Elements (of float32) from which a second thread is worth waking, for chains of many steps and for single ones.
 CHAIN, STEP = 1 << 17, 1 << 19
 BLOCK = 1 << 17  # elements of a parameter that are updated at a time
-ROW_BLOCK = 128  # rows whose sums are added up on their own, whatever thread does it: fewer roundings, and one order
+ROW_BLOCK = 1 << 16  # elements of the rows whose sums are added up on their own, whatever thread does it: fewer roundings, and one order
 QUERY_BLOCK = 64  # queries of a block in attention
 TASK = 1 << 20  # scores of a task in attention
 
@@ -169,15 +169,16 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Any, Any, Any]:
     size = math.prod(shape)
     g = _rows(grad.array, size)
     loop, w = loops_for(g.dtype).normalize_gradients, numpy.ones(size, g.dtype) if weight is None else _flat(weight.array)
-    blocks = -(-len(g) // ROW_BLOCK)
+    step = max(64, ROW_BLOCK // max(size, 1))
+    blocks = -(-len(g) // step)
     result, sums = numpy.empty_like(g), numpy.zeros((blocks, 2, size), g.dtype)
 
     def work(start: int, stop: int) -> None:
         for block in range(start, stop):
-            rows = slice(block * ROW_BLOCK, min(block * ROW_BLOCK + ROW_BLOCK, len(g)))
+            rows = slice(block * step, min(block * step + step, len(g)))
             loop(g[rows], w, normal[rows], scales[rows], result[rows], sums[block], centre)
 
-    share_out(work, blocks, CHAIN // (ROW_BLOCK * max(size, 1)) + 1)
+    share_out(work, blocks, CHAIN // (step * max(size, 1)) + 1)
     of_weight, of_bias = numpy.add.reduce(sums, axis=0).reshape(2, *shape)
     return wrap(result.reshape(grad.shape), grad.dtype), wrap(of_weight, grad.dtype), wrap(of_bias, grad.dtype)
 
