@@ -47,7 +47,7 @@ from .threads import share_out, single_threaded_blas, thread_count, workspace
 wrap = NumpyBuffer.wrap
 
 # Elements (of float32) from which a second thread is worth waking, for chains of many steps and for single ones.
-CHAIN, STEP = 1 << 17, 1 << 19
+CHAIN, STEP = 1 << 16, 1 << 19
 BLOCK = 1 << 17  # elements of a parameter that are updated at a time
 ROW_BLOCK = 1 << 16  # elements of the rows whose sums are added up on their own, whatever thread does it: fewer roundings, and one order
 QUERY_BLOCK = 64  # queries of a block in attention
