@@ -292,7 +292,7 @@ class ArrayBuffer(Buffer):
 
     def _sum_of_squares(self) -> float:
         flat, step = self.array.reshape(-1), 1 << 16
-        parts = (flat[start : start + step] for start in range(0, flat.size, step))
+        parts = [flat[start : start + step] for start in range(0, flat.size, step)] if flat.size > step else [flat]
         total = sum(float(self.xp.dot(part, part)) for part in parts) if self.dtype.kind == "f" else 0.0
         return total if 1e-20 < total < math.inf else super()._sum_of_squares()  # where squares leave float32's range, in doubles
 
