@@ -87,7 +87,8 @@ def _float_words(values: list[float], dtype: DType) -> list[str]:
         if part is None:
             words.append(str(value))
         elif scientific:
-            words.append(f"{part[0]}.{part[1].ljust(fraction, '0')}e{part[2][0]}{part[2][1:].rjust(power - 1, '0')}")
+            front, _, exponent = f"{value:#.{fraction}e}".partition("e")
+            words.append(f"{front}e{exponent[0]}{exponent[1:].rjust(power - 1, '0')}")
         else:
             words.append(f"{part[0]}.{part[1].ljust(fraction)}")
     return words
@@ -117,7 +118,7 @@ def _brackets(data: Any, words: Iterator[str], shape: tuple[int, ...], elide: bo
     if not shape:
         return next(words)
     gap = EDGE if elide and shape[0] > 2 * EDGE else -1
-    parts = [_brackets(part, words, shape[1:], elide, indent + " ", width - 1) for part in data]
+    parts = [_brackets(part, words, shape[1:], elide, indent + " ", width - 2) for part in data]
     if gap >= 0:
         parts.insert(gap, "...")
     if len(shape) > 1:
