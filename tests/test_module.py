@@ -1,5 +1,7 @@
 """Laws of Module: its trees, freezing, modes, and its weights in files."""
 
+import re
+
 import pytest
 
 from tinygpt_core import random
@@ -213,15 +215,16 @@ def test_bad_files(tmp_path):
 def test_printed_form():
     mlp = MLP(2, [3, 1], "relu")
     mlp.layers[0].freeze(keys="bias")
-    assert repr(mlp).split("\n") == [
-        "MLP(activation_fn='relu'): 13 parameters",
-        "  (layers.0) FullyConnectedLayer(input_dims=2, output_dims=3, bias=True): 9 parameters",
-        "    weights: float32 (2, 3)",
-        "    bias: float32 (3,), frozen",
-        "  (layers.1) FullyConnectedLayer(input_dims=3, output_dims=1, bias=True): 4 parameters",
-        "    weights: float32 (3, 1)",
-        "    bias: float32 (1,)",
+    assert [line.split("  ") for line in re.sub("   *", "  ", repr(mlp).replace("│   ", "│ ")).split("\n")] == [
+        ["MLP(activation_fn='relu')", "13 parameters"],
+        ["├── layers.0: FullyConnectedLayer(input_dims=2, output_dims=3, bias=True)", "9"],
+        ["│ ├── weights", "float32 (2, 3)", "6"],
+        ["│ └── bias", "float32 (3,), frozen", "3"],
+        ["└── layers.1: FullyConnectedLayer(input_dims=3, output_dims=1, bias=True)", "4"],
+        ["", "├── weights", "float32 (3, 1)", "3"],
+        ["", "└── bias", "float32 (1,)", "1"],
     ]
+    assert len(set(map(len, repr(mlp).split("\n")[1:]))) == 1, "columns are aligned"
 
 
 def test_moving_to_the_backend_where_it_is_changes_nothing():

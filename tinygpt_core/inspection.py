@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from .module import Module
+from .printing import module_text
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
 
@@ -103,14 +104,14 @@ def _shape_of(output: Any) -> str:
 
 
 def summary(model: Module, *inputs: Any) -> str:
-    """Returns a table of the model's modules, as a tree: names, classes, parameters, and the shapes of their outputs.
+    """Returns the tree of a model as `print(model)` shows it, with the shapes of the modules' outputs.
 
     Args:
         model: any Module.
         inputs: what to call it with (once, in evaluation mode and without gradients) to learn the shapes; without them no shapes are shown.
 
     Returns:
-        One line a module, with the numbers in its own parameters and those of its parts (tied ones once), then the total.
+        The tree that `print(model)` shows, with the shapes of the outputs, then the total.
     """
     shapes: dict[str, str] = {}
     if inputs:
@@ -123,15 +124,7 @@ def summary(model: Module, *inputs: Any) -> str:
             for module, mode in modes:
                 module.training = mode
         shapes = {call.name: _shape_of(call.output) for call in calls}
-    pairs = model.named_modules()
-    names = [name for name, _ in pairs]
-    rows = [("module", "output" if inputs else "", "parameters")]
-    for name, module in pairs:
-        depth = sum(name.startswith(f"{other}.") for other in names if other) + (name != "")
-        label = f"{name}: {type(module).__name__}" if name else type(module).__name__
-        rows.append(("  " * depth + label, shapes.get(name, ""), f"{module.num_parameters():,}"))
-    first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
-    lines = [f"{row[0]:<{first}}  {row[1]:<{second}}  {row[2]:>{third}}".rstrip() for row in rows]
+    lines = [module_text(model, shapes, ("module", "output or parameter" if inputs else "parameter", "parameters"))]
     total = model.num_parameters()
     size = sum(tensor.numel * tensor.dtype.itemsize for _, tensor in model.named_parameters())
     lines.append(f"{total:,} parameters, {model.num_parameters(trainable_only=True):,} of them trainable, {size:,} bytes")

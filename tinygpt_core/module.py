@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from . import printing
 from .buffer import Buffer
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
@@ -275,16 +276,17 @@ class Module:
         """What to print between the parentheses of the module's name; for subclasses."""
         return ""
 
+    def _contents(self) -> list[tuple[str, Any]]:
+        """The Tensors and Modules under public names, in the order in which they were assigned, with their dotted names."""
+        leaves = [pair for key, value in vars(self).items() if not key.startswith("_") for pair in tree_flatten(value, key)]
+        return [(name, leaf) for name, leaf in leaves if isinstance(leaf, (Tensor, Module))]
+
     def __repr__(self) -> str:
         """A tree of submodules with their settings, the shapes of their parameters and how many numbers these hold."""
-        text = f"{type(self).__name__}({self._extra_repr()}): {self.num_parameters():,} parameters"
-        for key, attribute in vars(self).items():
-            for name, leaf in tree_flatten(attribute, key) if not key.startswith("_") else ():
-                if isinstance(leaf, Tensor):
-                    text += f"\n  {name}: {leaf.dtype.name} {leaf.shape}{'' if leaf.requires_grad else ', frozen'}"
-                elif isinstance(leaf, Module):
-                    text += f"\n  ({name}) " + repr(leaf).replace("\n", "\n  ")
-        return text
+        return printing.module_text(self)
+
+    def _repr_html_(self) -> str:
+        return printing.module_html(self)
 
 
 def _merge(current: Any, new: Any, kind: type, name: str) -> Any:

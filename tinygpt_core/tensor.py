@@ -20,7 +20,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any
 
-from . import operations
+from . import operations, printing
 from .buffer.base import Buffer
 from .dtype import DType, promote_scalar
 from .kernels.composed import sum_to
@@ -275,9 +275,10 @@ class Tensor:
         return bool(self.buffer)
 
     def __repr__(self) -> str:
-        gradient = f", grad_fn={self.grad_fn.name}" if self.grad_fn else ", requires_grad=True" if self.requires_grad else ""
-        where = "" if self.backend == "python" else f", backend={self.backend!r}"
-        return f"Tensor({_format(self.buffer)}, shape={self.shape}, dtype={self.dtype.name}{where}{gradient})"
+        return printing.tensor_text(self)
+
+    def _repr_html_(self) -> str:
+        return printing.tensor_html(self)
 
     def to_python(self) -> Any:
         """Returns the elements as nested lists of Python numbers; a scalar for no axes."""
@@ -307,8 +308,12 @@ class Tensor:
 
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
-        for line in dag_lines(self):
+        for line in printing.dag_lines(self):
             print(line)
+
+    def to_dot(self) -> str:
+        """Returns that graph in Graphviz's language, for `dot -Tsvg`."""
+        return printing.dot_text(self)
 
     # ---------------------------------------------------------------- making one
 
@@ -775,41 +780,3 @@ class Tensor:
 
 
 _SERIALIZED = re.compile(r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)")
-
-
-def _format(buffer: Buffer, edge: int = 3, limit: int = 200) -> str:
-    """The elements as nested brackets with six significant digits; of more than `limit`, only `edge` at either end of each axis."""
-    elide = buffer.numel > limit
-
-    def show(part: Buffer) -> str:
-        if not part.ndim:
-            value = part.item()
-            return f"{value:.6g}" if isinstance(value, float) else str(value)
-        size = part.shape[0]
-        if elide and size > 2 * edge:
-            shown = [show(part[i]) for i in range(edge)] + ["…"] + [show(part[i]) for i in range(size - edge, size)]
-        else:
-            shown = [show(part[i]) for i in range(size)]
-        return "[" + ", ".join(shown) + "]"
-
-    return show(buffer)
-
-
-def dag_lines(tensor: Tensor) -> Iterator[str]:
-    """Yields the graph that made `tensor`, one line a node, its inputs indented below it; what was shown before is only named."""
-    seen: set[int] = set()
-    stack: list[tuple[str, str, Tensor | GradientFunction]] = [("", "", tensor.grad_fn or tensor)]
-    while stack:
-        lead, indent, node = stack.pop()
-        if isinstance(node, Tensor):
-            yield f"{lead}leaf Tensor of shape {node.shape}, {node.dtype.name}"
-            continue
-        again = id(node) in seen
-        yield f"{lead}{node.name} -> shape {node.result[0]} (#{node.number}{', shown above' if again else ''})"
-        if again:
-            continue
-        seen.add(id(node))
-        parents = [parent for parent in node.parents if parent is not None]
-        for i in reversed(range(len(parents))):
-            last = i == len(parents) - 1
-            stack.append((indent + ("└── " if last else "├── "), indent + ("    " if last else "│   "), parents[i]))

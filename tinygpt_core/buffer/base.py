@@ -28,6 +28,7 @@ from typing import Any, ClassVar, TypeVar
 
 from .. import backends, random
 from ..dtype import DType, promote, promote_scalar
+from ..printing import array_text
 from ..random import Generator
 
 from ..shape import (  # isort: skip
@@ -182,7 +183,7 @@ class Buffer:
         return (self[i] for i in range(self.shape[0]))
 
     def __repr__(self) -> str:
-        return f"Buffer({self.to_python()}, dtype={self.dtype.name}, backend={self.backend!r})"
+        return array_text(self, "Buffer(", f"dtype={self.dtype.name}", f"backend={self.backend!r}") + ")"
 
     @property
     def __array_interface__(self) -> dict[str, Any]:

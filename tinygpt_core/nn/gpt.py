@@ -295,4 +295,6 @@ class GPT(Module):
         return Tensor(kind([tokens], token_ids.dtype))
 
     def _extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.config.to_dict().items())
+        """The settings that are not the defaults."""
+        chosen = {name: value for name, value in self.config.to_dict().items() if getattr(GPTConfig, name, ...) != value}
+        return ", ".join(f"{name}={value!r}" for name, value in chosen.items())
