@@ -34,6 +34,7 @@ ADDED: list[tuple[str, int, list[str]]] = [
     ("tokenizers and folders (issue 5)", 1_500,
      ["encoders.py", "folders.py", "id_check.py", "merging.py", "pretokenize.py", "token_folders.py", "vocabularies.py"]),
     ("weights from elsewhere (issue 5)", 800, ["cli_convert.py", "formats.py"]),
+    ("packed attention (issue 3)", 40, ["kernels/packed_attention.py"]),
     ("convolution (issue 5)", 450, ["kernels/convolution.py", "kernels/python_convolution.py", "nn/convolution.py", "images.py"]),
     ("einsum, recurrence, losses (issue 5)", 700, ["kernels/einsum.py", "nn/recurrent.py", "nn/activations.py", "nn/initializers.py",
                                 "elementwise_losses.py", "inspection.py", "toy_data.py"]),

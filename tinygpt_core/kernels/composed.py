@@ -12,7 +12,7 @@ from .. import random
 from ..buffer.base import Buffer
 from ..dtype import DType
 from ..shape import Shape, ShapeError, normalize_axis
-from .base import Gradient, Kernel, lookup
+from .base import Gradient, Kernel
 
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 GELU_CUBIC = 0.044715
@@ -348,35 +348,6 @@ class Attention(Kernel):
             lambda: of_scores.transpose(2, 3).matmul(query),
             lambda: probabilities.transpose(2, 3).matmul(grad),
         )
-
-
-class PackedAttention(Kernel):
-    """Causal self-attention of a packed x (B, T, 3 H D), which holds query, key and value side by side, each split into H heads of D.
-
-    y (B, T, H D) has what the heads attended to side by side (`Attention`); so has dL/dx their gradients.
-    """
-
-    @staticmethod
-    def heads(x: Buffer, num_heads: int) -> tuple[Buffer, ...]:
-        """Returns views (B, H, T, D) of the query, key and value; raises where the shape has none."""
-        require_float("packed_attention", x=x)
-        if x.ndim != 3 or x.shape[2] % (3 * num_heads):
-            raise ShapeError(f"packed attention needs an input (batch, positions, 3 x {num_heads} heads x their size), not {x.shape}")
-        split = x.reshape((*x.shape[:2], 3, num_heads, x.shape[2] // (3 * num_heads)))
-        return tuple(split[:, :, part].permute((0, 2, 1, 3)) for part in range(3))
-
-    @staticmethod
-    def forward(x: Buffer, *, num_heads: int) -> tuple[Buffer, Any]:
-        kernel = lookup(Attention, type(x))
-        y, saved = kernel.forward(*PackedAttention.heads(x, num_heads), causal=True)
-        return y.permute((0, 2, 1, 3)).reshape((*x.shape[:2], x.shape[2] // 3)), (x, kernel, saved, y.shape)
-
-    @staticmethod
-    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        x, kernel, of_heads, (batch, heads, length, size) = saved
-        g = grad.reshape((batch, length, heads, size)).permute((0, 2, 1, 3))
-        parts = [part() if callable(part) else part for part in kernel.backward(of_heads, g)]
-        return (type(x).concatenate([part.permute((0, 2, 1, 3)).reshape(grad.shape) for part in parts], axis=2),)
 
 
 class Rotary(Kernel):
