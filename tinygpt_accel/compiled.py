@@ -1,6 +1,7 @@
 """The elementwise chains of the NumPy kernels as compiled loops, for where Numba is installed: one pass over memory instead of a dozen.
 
-Each function does what its namesake in `chains` does, on contiguous float32 arrays, to rounding. None holds the interpreter's lock, so
+Each function does what its namesake in `chains` does, on contiguous float32 arrays, to rounding; those for ReLU and for pooling by
+windows of two by two have none, because the hooks do as well there. None holds the interpreter's lock, so
 threads can each take a range. Numba compiles a function when it is first called (a second or so) and keeps the result on disk.
 """
 
@@ -69,6 +70,48 @@ def silu(x: Any, y: Any, slope: Any) -> None:
         out = x[i] * h
         y[i] = out
         slope[i] = h + out * (F(1.0) - h)
+
+
+@_loop
+def relu(x: Any, y: Any) -> None:
+    for i in range(x.size):
+        y[i] = F(0.0) if x[i] <= F(0.0) else x[i]  # a NaN stays one
+
+
+@_loop
+def relu_gradient(y: Any, grad: Any, result: Any) -> None:
+    for i in range(y.size):
+        result[i] = grad[i] if y[i] > F(0.0) else F(0.0)
+
+
+@_loop
+def largest_of_four(x: Any, y: Any) -> None:
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            upper, lower, out = x[n, 2 * i], x[n, 2 * i + 1], y[n, i]
+            for j in range(y.shape[2]):
+                a, b, c, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
+                first = a if (a >= b) | (a != a) else b  # a NaN is the largest
+                second = c if (c >= d) | (c != c) else d
+                out[j] = first if (first >= second) | (first != first) else second
+
+
+@_loop
+def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
+    # Without a branch, so that LLVM computes sixteen windows at a time.
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            upper, lower, to_upper, to_lower = x[n, 2 * i], x[n, 2 * i + 1], total[n, 2 * i], total[n, 2 * i + 1]
+            largest, g = y[n, i], grad[n, i]
+            for j in range(y.shape[2]):
+                a, b, c = upper[2 * j], upper[2 * j + 1], lower[2 * j]
+                is_a = (a == largest[j]) | (a != a)
+                is_b = ((b == largest[j]) | (b != b)) & (not is_a)
+                is_c = ((c == largest[j]) | (c != c)) & (not (is_a | is_b))
+                to_upper[2 * j] = g[j] if is_a else F(0.0)
+                to_upper[2 * j + 1] = g[j] if is_b else F(0.0)
+                to_lower[2 * j] = g[j] if is_c else F(0.0)
+                to_lower[2 * j + 1] = F(0.0) if is_a | is_b | is_c else g[j]
 
 
 @_loop

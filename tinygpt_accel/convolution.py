@@ -212,11 +212,7 @@ class ArrayMaxPool2d(MaxPool2d):
         largest = xp.empty((planes.shape[0], *windows.out), x.array.dtype)
 
         def work(start: int, stop: int) -> None:
-            out, block = largest[start:stop], padded[start:stop]
-            views = [block[index] for index in planes.offsets]
-            xp.maximum(views[0], views[min(1, len(views) - 1)], out=out)
-            for view in views[2:]:
-                xp.maximum(out, view, out=out)
+            cls.pool(xp, padded[start:stop], largest[start:stop], planes.offsets, windows)
 
         cls.share_out(work, *_count_and_size(planes))
         return x.wrap(planes.whole(largest), x.dtype), (x, windows, planes, padded, largest)
@@ -226,7 +222,6 @@ class ArrayMaxPool2d(MaxPool2d):
         x, windows, planes, padded, largest = saved
         xp = type(x).xp
         g = xp.ascontiguousarray(planes.of(grad.array))
-        integer = xp.dtype(f"i{g.dtype.itemsize}")
         apart = windows.stride[0] >= windows.kernel[0] and windows.stride[1] >= windows.kernel[1]
         tiled = windows.stride == windows.kernel and all(
             n * s == p for n, s, p in zip(windows.out, windows.stride, planes.shape[1:], strict=True)
@@ -234,24 +229,37 @@ class ArrayMaxPool2d(MaxPool2d):
         total = (xp.empty if tiled else xp.zeros)(planes.shape, g.dtype)
 
         def work(start: int, stop: int) -> None:
-            out, block, y, bits = total[start:stop], padded[start:stop], largest[start:stop], g[start:stop].view(integer)
-            has_nan, taken = bool((y != y).any()), None
-            for index in planes.offsets:
-                view = block[index]
-                hit = view == y
-                if has_nan:
-                    hit |= view != view
-                first = hit if taken is None else hit > taken  # hit, and not taken
-                taken = hit if taken is None else taken | hit
-                # Bits times 0 or 1: a choice without a branch, which takes no harm from infinities.
-                if apart:
-                    xp.multiply(bits, first, out=out[index].view(integer))
-                else:
-                    target = out[index]
-                    target += xp.multiply(bits, first).view(g.dtype)
+            cls.spread(xp, padded[start:stop], largest[start:stop], g[start:stop], total[start:stop], planes.offsets, windows, apart)
 
         cls.share_out(work, *_count_and_size(planes))
         return (x.wrap(planes.whole(total[planes.inside]), x.dtype),)
+
+    @classmethod
+    def pool(cls, xp: Any, x: Any, y: Any, offsets: list[Any], windows: Windows) -> None:
+        """Writes the largest element of each window of x to y."""
+        views = [x[index] for index in offsets]
+        xp.maximum(views[0], views[min(1, len(views) - 1)], out=y)
+        for view in views[2:]:
+            xp.maximum(y, view, out=y)
+
+    @classmethod
+    def spread(cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, apart: bool) -> None:
+        """Adds g to `total` where the first largest element of each window of x stands; `apart`: windows share no element, so it is set."""
+        integer = xp.dtype(f"i{g.dtype.itemsize}")
+        bits, has_nan, taken = g.view(integer), bool((y != y).any()), None
+        for index in offsets:
+            view = x[index]
+            hit = view == y
+            if has_nan:
+                hit |= view != view
+            first = hit if taken is None else hit > taken  # hit, and not taken
+            taken = hit if taken is None else taken | hit
+            # Bits times 0 or 1: a choice without a branch, which takes no harm from infinities.
+            if apart:
+                xp.multiply(bits, first, out=total[index].view(integer))
+            else:
+                target = total[index]
+                target += xp.multiply(bits, first).view(g.dtype)
 
 
 def _count_and_size(planes: _Planes) -> tuple[int, int]:

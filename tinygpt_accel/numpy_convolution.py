@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy
 
 from tinygpt_core.kernels import Conv2d, MaxPool2d, register
+from tinygpt_core.kernels.convolution import Windows
 
 from . import threads
 from .convolution import ArrayConv2d, ArrayMaxPool2d
+from .loops import loops_for
 from .numpy_backend import NumpyBuffer
 
 BLOCK = 1 << 16  # elements of the planes that are pooled at a time: 256 KB of float32, of which a few fit a core's second-level cache
@@ -39,6 +41,22 @@ class NumpyMaxPool2d(ArrayMaxPool2d):
                 work(first, min(first + step, stop))
 
         threads.share_out(blocks, count, step)
+
+    @classmethod
+    def pool(cls, xp: Any, x: Any, y: Any, offsets: list[Any], windows: Windows) -> None:
+        loops = loops_for(x.dtype)
+        if windows.kernel == windows.stride == (2, 2) and x.flags.c_contiguous and hasattr(loops, "largest_of_four"):
+            loops.largest_of_four(x, y)
+        else:
+            super().pool(xp, x, y, offsets, windows)
+
+    @classmethod
+    def spread(cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, apart: bool) -> None:
+        loops = loops_for(x.dtype)
+        if windows.kernel == windows.stride == (2, 2) and x.flags.c_contiguous and hasattr(loops, "spread_to_four"):
+            loops.spread_to_four(x, y, g, total)
+        else:
+            super().spread(xp, x, y, g, total, offsets, windows, apart)
 
 
 register(Conv2d, NumpyBuffer, NumpyConv2d)

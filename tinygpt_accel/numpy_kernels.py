@@ -28,6 +28,7 @@ from tinygpt_core.kernels import (
     Linear,
     LogSoftmax,
     PackedAttention,
+    Relu,
     RMSNorm,
     SiLU,
     Softmax,
@@ -134,6 +135,32 @@ class NumpySiLU(SiLU):
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         return (_times_slope(grad, saved),)
+
+
+@fused
+class NumpyRelu(Relu):
+    """One pass forward and one backward, where the loop is compiled."""
+
+    @staticmethod
+    def forward(x: Any) -> tuple[Any, Any]:
+        loops = loops_for(x.array.dtype)
+        if not hasattr(loops, "relu"):
+            return Relu.forward(x)
+        flat = _flat(x.array)
+        y = numpy.empty_like(flat)
+        share_out(lambda i, j: loops.relu(flat[i:j], y[i:j]), flat.size, STEP)
+        result = wrap(y.reshape(x.shape), x.dtype)
+        return result, (result,)
+
+    @staticmethod
+    def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        loops = loops_for(grad.array.dtype)
+        if not hasattr(loops, "relu"):
+            return Relu.backward(saved, grad)
+        y, g = _flat(saved[0].array), _flat(grad.array)
+        result = numpy.empty_like(g)
+        share_out(lambda i, j: loops.relu_gradient(y[i:j], g[i:j], result[i:j]), g.size, STEP)
+        return (wrap(result.reshape(grad.shape), grad.dtype),)
 
 
 def _with_slope(x: Any, loop: Any, *constants: Any) -> tuple[Any, Any]:

@@ -262,17 +262,6 @@ class Cos(Operation):
         return -grad * self.x.sin()
 
 
-class Relu(Operation):
-    """y = max(x, 0); dL/dx = g where x > 0, else 0 (at 0 too)."""
-
-    def forward(self, x: Buffer) -> Buffer:
-        self.y = x.maximum(0.0)
-        return self.y
-
-    def backward(self, grad: Buffer) -> Any:
-        return Buffer.where(self.y > 0.0, grad, 0.0)
-
-
 # ---------------------------------------------------------------- reductions
 
 
@@ -428,7 +417,7 @@ def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
 Linear, CrossEntropy, Embedding = map(_kernel_operation, (kernels.Linear, kernels.CrossEntropy, kernels.Embedding))
 Softmax, LogSoftmax, Dropout = map(_kernel_operation, (kernels.Softmax, kernels.LogSoftmax, kernels.Dropout))
 LayerNorm, RMSNorm = map(_kernel_operation, (kernels.LayerNorm, kernels.RMSNorm))
-GELU, SiLU = map(_kernel_operation, (kernels.GELU, kernels.SiLU))
+Relu, GELU, SiLU = map(_kernel_operation, (kernels.Relu, kernels.GELU, kernels.SiLU))
 Attention, PackedAttention, Rotary = map(_kernel_operation, (kernels.Attention, kernels.PackedAttention, kernels.Rotary))
 Conv2d, MaxPool2d, AvgPool2d = map(_kernel_operation, (kernels.Conv2d, kernels.MaxPool2d, kernels.AvgPool2d))
 Einsum = _kernel_operation(kernels.Einsum)

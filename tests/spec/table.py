@@ -577,7 +577,7 @@ ROWS: list[Row] = [
     unary("sin", np.sin, special=False),
     unary("cos", np.cos, special=False),
     unary("erf", _erf, operation=False),
-    Row("relu", ("Relu",), lambda x: np.where(x > 0, x, 0.0), one(), None, lambda x: x.relu()),
+    Row("relu", (), lambda x: np.where(x > 0, x, 0.0), one(), None, lambda x: x.relu()),
     Row("sigmoid", ("Sigmoid",), lambda x: 1 / (1 + np.exp(-x)), one(), None, lambda x: x.sigmoid()),
     # ------------------------------------------------------------ two operands
     Row(
@@ -1022,6 +1022,7 @@ ROWS += [
             _kernel_error(kernels.GELU, "integers", TypeError, ("int32",), ((2, 3), _I)),
         ),
     ),
+    kernel_row(kernels.Relu, lambda x: np.where(x > 0, x, 0.0), one()),
     kernel_row(
         kernels.SiLU, _silu, one(), magnitude=np.abs, errors=(_kernel_error(kernels.SiLU, "integers", TypeError, ("int32",), ((2, 3), _I)),)
     ),

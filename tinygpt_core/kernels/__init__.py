@@ -8,7 +8,8 @@ textbook version stays reachable as the class itself, and one law (fused equals 
 from .base import Gradient, Kernel, lookup, register
 
 from .composed import (  # isort: skip
-    GELU, AdamWStep, Attention, CrossEntropy, Dropout, Embedding, LayerNorm, Linear, LogSoftmax, RMSNorm, Rotary, SGDStep, SiLU, Softmax
+    GELU, AdamWStep, Attention, CrossEntropy, Dropout, Embedding, LayerNorm, Linear, LogSoftmax, Relu, RMSNorm, Rotary, SGDStep, SiLU,
+    Softmax
 )  # fmt: skip
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
 from .einsum import Einsum

@@ -231,6 +231,19 @@ class RMSNorm(Kernel):
         return of_input, lambda: sum_to(grad * n, shape)
 
 
+class Relu(Kernel):
+    """y = max(x, 0); dL/dx = g where x > 0, else 0 (at 0 too)."""
+
+    @staticmethod
+    def forward(x: Buffer) -> tuple[Buffer, Any]:
+        y = x.maximum(0.0)
+        return y, (y,)
+
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+        return (Buffer.where(saved[0] > 0.0, grad, 0.0),)
+
+
 class GELU(Kernel):
     """y = x Phi(x), with Phi the distribution function of the standard normal distribution.
 
