@@ -257,9 +257,8 @@ def main() -> None:
         return
     print(f"microgpt, {result['steps']} steps of one name each, Python {sys.version.split()[0]}\n")
     print("| version | median seconds a step |\n|---|---|")
-    print(
-        f"| scalar autograd | {result['scalar_seconds']:.4f} |\n| tinygpt_core, {arguments.backend} backend | {result['tensor_seconds']:.4f} |\n"
-    )
+    scalar, tensor = (f"{result[side]:.4f}" for side in ("scalar_seconds", "tensor_seconds"))
+    print(f"| scalar autograd | {scalar} |\n| tinygpt_core, {arguments.backend} backend | {tensor} |\n")
     print(f"The Tensor version is **{result['ratio']:.0f} times** faster (target: 40).")
     print(f"Largest difference of the losses: {result['largest_loss_difference']:.1e}.")
 
