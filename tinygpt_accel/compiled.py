@@ -104,14 +104,16 @@ def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
             upper, lower, to_upper, to_lower = x[n, 2 * i], x[n, 2 * i + 1], total[n, 2 * i], total[n, 2 * i + 1]
             largest, g = y[n, i], grad[n, i]
             for j in range(y.shape[2]):
+                top, slope = largest[j], g[j]
                 a, b, c = upper[2 * j], upper[2 * j + 1], lower[2 * j]
-                is_a = (a == largest[j]) | (a != a)
-                is_b = ((b == largest[j]) | (b != b)) & (not is_a)
-                is_c = ((c == largest[j]) | (c != c)) & (not (is_a | is_b))
-                to_upper[2 * j] = g[j] if is_a else F(0.0)
-                to_upper[2 * j + 1] = g[j] if is_b else F(0.0)
-                to_lower[2 * j] = g[j] if is_c else F(0.0)
-                to_lower[2 * j + 1] = F(0.0) if is_a | is_b | is_c else g[j]
+                is_a = (a == top) | (a != a)
+                is_b = ((b == top) | (b != b)) & (not is_a)
+                is_c = ((c == top) | (c != c)) & (not (is_a | is_b))
+                is_d = not (is_a | is_b | is_c)
+                to_upper[2 * j] = slope if is_a else F(0.0)
+                to_upper[2 * j + 1] = slope if is_b else F(0.0)
+                to_lower[2 * j] = slope if is_c else F(0.0)
+                to_lower[2 * j + 1] = slope if is_d else F(0.0)
 
 
 @_loop

@@ -160,7 +160,11 @@ class ArrayConv2d(Conv2d):
             cls.each_chunk(x, windows, groups, product)
             return weight.wrap(xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1)).reshape(weight.shape), x.dtype)
 
-        return of_input, of_weight, lambda: x.wrap(g.reshape(out, -1).sum(1), x.dtype)
+        def of_bias() -> Any:  # sums as a product, which BLAS reads through faster
+            flat = g.reshape(out, -1)
+            return x.wrap(flat @ xp.ones(flat.shape[1], dtype), x.dtype)
+
+        return of_input, of_weight, of_bias
 
 
 def _padded_shape(windows: Windows) -> tuple[int, ...]:

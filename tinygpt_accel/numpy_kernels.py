@@ -146,10 +146,11 @@ class NumpyRelu(Relu):
         loops = loops_for(x.array.dtype)
         if not hasattr(loops, "relu"):
             return Relu.forward(x)
-        flat = _flat(x.array)
-        y = numpy.empty_like(flat)
-        share_out(lambda i, j: loops.relu(flat[i:j], y[i:j]), flat.size, STEP)
-        result = wrap(y.reshape(x.shape), x.dtype)
+        axes, rows = _in_memory_order(x.array)  # after a convolution x lies channels first, and so shall the result
+        y = numpy.empty_like(rows)
+        flat, out = rows.reshape(-1), y.reshape(-1)
+        share_out(lambda i, j: loops.relu(flat[i:j], out[i:j]), flat.size, STEP)
+        result = wrap(y.transpose(numpy.argsort(axes)), x.dtype)
         return result, (result,)
 
     @staticmethod
@@ -157,10 +158,18 @@ class NumpyRelu(Relu):
         loops = loops_for(grad.array.dtype)
         if not hasattr(loops, "relu"):
             return Relu.backward(saved, grad)
-        y, g = _flat(saved[0].array), _flat(grad.array)
-        result = numpy.empty_like(g)
-        share_out(lambda i, j: loops.relu_gradient(y[i:j], g[i:j], result[i:j]), g.size, STEP)
-        return (wrap(result.reshape(grad.shape), grad.dtype),)
+        axes, rows = _in_memory_order(saved[0].array)
+        result = numpy.empty_like(rows)
+        y, g, out = rows.reshape(-1), _flat(grad.array.transpose(axes)), result.reshape(-1)
+        share_out(lambda i, j: loops.relu_gradient(y[i:j], g[i:j], out[i:j]), g.size, STEP)
+        return (wrap(result.transpose(numpy.argsort(axes)), grad.dtype),)
+
+
+def _in_memory_order(x: Any) -> tuple[list[int], Any]:
+    """Returns an order of x's axes, and x in it, contiguous: a view where x is contiguous in some order of its axes."""
+    axes = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    lying = x.transpose(axes)
+    return (axes, lying) if lying.flags.c_contiguous else (list(range(x.ndim)), numpy.ascontiguousarray(x).reshape(x.shape))
 
 
 def _with_slope(x: Any, loop: Any, *constants: Any) -> tuple[Any, Any]:
