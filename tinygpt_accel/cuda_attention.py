@@ -14,9 +14,9 @@ ROWS = 1 << 16
 SCORES = 1 << 28  # scores that are there at a time
 
 
-def choose(kind: type[CudaBuffer], form: str) -> Any:
+def choose(kind: type[CudaBuffer], form: str, q: Any, k: Any, causal: bool) -> Any:
     """Returns what computes attention of arrays in this form: cuDNN's flash attention where it can, else batched products."""
-    return cuda_flash if cuda_flash.can(kind, form) else Batched
+    return cuda_flash if cuda_flash.can(kind, form, q, k, causal) else Batched
 
 
 def softmax(kind: type[CudaBuffer], x: Any, scale: float = 1.0, queries: int = 0, offset: int = 0) -> Any:

@@ -47,6 +47,8 @@ class CudaBuffer(ArrayBuffer):
     compute_dtypes: ClassVar[tuple[str, ...]] = ("float32", "tf32", "bfloat16", "float16")
     threads: ClassVar[int] = THREADS  # of a block; a multiple of 32
     blocks: ClassVar[int] = 1 << 16  # the most of a launch that walks over its elements
+    has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
+    device_id: ClassVar[int] = 0
     moved: ClassVar[Any] = None  # while a graph is recorded: where on the device it stands how far the random stream has moved since
     late_tables: ClassVar[list[tuple[Any, Any]] | None] = None  # while a graph is recorded: arrays to fill before it runs
 
@@ -76,6 +78,11 @@ class CudaBuffer(ArrayBuffer):
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:
         """total[indices] += values for integers, where repeated indices add up."""
         raise NotImplementedError
+
+    @classmethod
+    def stream_address(cls) -> int:
+        """Returns the address of the stream on which work is launched."""
+        return 0
 
     @classmethod
     def walk(cls, name: str, kinds: str, size: int, *arguments: Any) -> None:
@@ -213,6 +220,8 @@ class CudaBuffer(ArrayBuffer):
         total = self.array
         if self.dtype.kind != "f":
             self._add_at(total, indices.array, values.array)
+            return
+        if not total.size:
             return
         dense = total if total.flags.c_contiguous else total.copy(order="C")
         self.add_rows(dense.reshape(dense.shape[0], -1), indices, values.held)

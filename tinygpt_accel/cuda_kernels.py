@@ -78,7 +78,8 @@ def column_sums(kind: type[CudaBuffer], x: Any) -> Any:
 
 def _dense_rows(kind: type[CudaBuffer], x: Any) -> Any:
     """Returns a matrix whose rows are dense, perhaps with gaps between them: itself or a copy."""
-    return x if x.shape[1] < 2 or x.strides[1] == x.itemsize else kind.xp.ascontiguousarray(x)
+    along = x.shape[1] < 2 or x.strides[1] == x.itemsize
+    return x if along and (len(x) < 2 or x.strides[0] >= x.shape[1] * x.itemsize) else kind.xp.ascontiguousarray(x)
 
 
 @cuda
@@ -391,7 +392,7 @@ class CudaAttention(Attention):
             return y, [saved]
         kind, form = type(query), compute_kind(query.dtype)
         arrays = [buffer.in_kind(form) for buffer in (query, key, value)]
-        implementation = cuda_attention.choose(kind, form)
+        implementation = cuda_attention.choose(kind, form, arrays[0], arrays[1], causal)
         factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
         y, state = implementation.forward(kind, *arrays, causal, factor, compute_dtype() == "tf32")
         result = kind.wrap_held(y, query.dtype)

@@ -44,7 +44,7 @@ class CupyBuffer(CudaBuffer):
     backend = "cupy"
     xp: ClassVar[Any] = cupy
     dtypes: ClassVar[dict[DType, Any]] = {dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all}
-    device_id: ClassVar[int] = 0
+    has_cudnn: ClassVar[bool] = True
 
     @staticmethod
     def _address(array: Any) -> int:
@@ -53,6 +53,10 @@ class CupyBuffer(CudaBuffer):
     @classmethod
     def _to_host(cls, result: Any) -> Any:
         return cupy.asnumpy(result)
+
+    @classmethod
+    def stream_address(cls) -> int:
+        return int(cupy.cuda.get_current_stream().ptr)
 
     @classmethod
     def launch(cls, name: str, kinds: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
