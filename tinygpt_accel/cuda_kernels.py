@@ -270,9 +270,8 @@ class CudaCrossEntropy(CrossEntropy):
             CrossEntropy.check(logits, targets, ignore_index)
             raise ShapeError(f"cross_entropy: logits of shape {logits.shape} do not go with targets of {targets.shape}")
         kind, classes, count = type(logits), logits.shape[-1], targets.numel
-        if ignore_index is None or targets._bounds is None:
-            CrossEntropy.check(logits, targets, ignore_index)
-        elif targets._bounds[0] != targets.version[0] or targets._bounds[2] >= classes or targets._bounds[1] < min(ignore_index, 0):
+        version, low, high = targets._bounds or (-1, 0, 0)
+        if version != targets.version[0] or high >= classes or (low < 0 and (low, ignore_index) != (-1, -1)):
             CrossEntropy.check(logits, targets, ignore_index)
         if not count or not classes:
             return CrossEntropy.forward(logits, targets, ignore_index=ignore_index)
