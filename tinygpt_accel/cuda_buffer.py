@@ -12,12 +12,16 @@ as NumPy has no such dtype.
 
 from __future__ import annotations
 
+import inspect
 from array import array as host_array
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 import numpy
 
 from tinygpt_core.dtype import DType
+from tinygpt_core.kernels.base import _registered, register
 from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
 
 from .array_buffer import ArrayBuffer
@@ -78,6 +82,23 @@ class CudaBuffer(ArrayBuffer):
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:
         """total[indices] += values for integers, where repeated indices add up."""
         raise NotImplementedError
+
+    @classmethod
+    def why_no_graph(cls) -> str:
+        """Returns why a step cannot be recorded as a graph, or ""."""
+        return "the device records no graphs"
+
+    @classmethod
+    def make_room(cls) -> Any:
+        """Returns a context with a stream and memory of its own, whose `record(work)` gives a graph and what `work` returned."""
+        raise NotImplementedError
+
+    graph_errors: ClassVar[tuple[type[Exception], ...]] = ()  # what recording raises where something in a step cannot be recorded
+
+    @classmethod
+    def memory(cls) -> tuple[int, int]:
+        """Returns how many bytes of the device are free, and how many there are."""
+        return 0, 0
 
     @classmethod
     def stream_address(cls) -> int:
@@ -278,6 +299,42 @@ class CudaBuffer(ArrayBuffer):
             return cls.xp.asarray(numpy.asarray(memoryview(data) if not hasattr(data, "__array_interface__") else data))
         except (TypeError, ValueError, BufferError):
             return data
+
+
+def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], Any]) -> type[CudaBuffer]:
+    """Returns a subclass of a CudaBuffer for device `number`, called `name`: all it does on the device happens within `device()`.
+
+    That is every hook of the contract, and the forward and the backward of every kernel, with what a backward leaves to be called later.
+    """
+    attributes: dict[str, Any] = {"__slots__": (), "backend": name, "device_id": number}
+    for hook in dir(kind):
+        found = inspect.getattr_static(kind, hook)
+        if isinstance(found, property) and hook in ("array", "held"):
+            attributes[hook] = property(_within(device, found.fget), found.fset)
+        elif hook.startswith("__") or hook in ("_check_backend", "_backend", "_address", "_host_array", "_not", "_meet"):
+            continue
+        elif isinstance(found, classmethod):
+            attributes[hook] = classmethod(_within(device, found.__func__))
+        elif inspect.isfunction(found):
+            attributes[hook] = _within(device, found)
+    made = type(kind)(f"{kind.__name__}{number}", (kind,), attributes)
+    for (kernel, base), implementation in list(_registered.items()):
+        if issubclass(kind, base):
+            here = {pass_name: staticmethod(_within(device, getattr(implementation, pass_name))) for pass_name in ("forward", "backward")}
+            register(kernel, made, type(implementation)(implementation.__name__, (implementation,), here))
+    return made
+
+
+def _within(device: Callable[[], Any], function: Any) -> Any:
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        with device():
+            result = function(*arguments, **options)
+        if isinstance(result, tuple) and any(inspect.isfunction(part) for part in result):
+            return tuple(_within(device, part) if inspect.isfunction(part) else part for part in result)
+        return result
+
+    return call
 
 
 def matrix_layout(held: Any) -> tuple[int, int, int]:

@@ -429,11 +429,16 @@ def tensor_table(kind: type[CudaBuffer], columns: list[list[Any]], decays: list[
     return device[: table.size], device[table.size :], len(chunks)
 
 
+def _filled(kind: type[CudaBuffer], array: Any) -> Any:
+    flags = array.flags
+    return array if flags.c_contiguous or flags.f_contiguous else kind.xp.ascontiguousarray(array)
+
+
 def gradient_norm(kind: type[CudaBuffer], grads: list[Any], limit: float, unscale: float = 1.0) -> Any:
     """Returns (norm, factor, finite) on the device, see `finish_norm` in optimizer.cu. Nothing comes to the host."""
     parts = []
     for wide in ("float32", "float64"):
-        arrays = [g for g in grads if kind_of(g) == wide and g.size]
+        arrays = [_filled(kind, g) for g in grads if kind_of(g) == wide and g.size]
         if arrays:
             table, chunks, count = tensor_table(kind, [arrays, arrays], [0.0] * len(arrays))
             parts.append(kind.xp.empty(count, "float64"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import cache
 from typing import Any, ClassVar
 
@@ -14,7 +17,9 @@ from cupy_backends.cuda.libs import cublas
 from tinygpt_core.dtype import DType
 
 from . import cuda_sources
-from .cuda_buffer import CudaBuffer, kind_of
+from .cuda_buffer import CudaBuffer, bound, kind_of
+
+GRAPH_VARIABLE = "TINYGPT_CUDA_GRAPH"
 
 _TYPE = {
     "float32": runtime.CUDA_R_32F, "float64": runtime.CUDA_R_64F, "bfloat16": runtime.CUDA_R_16BF, "float16": runtime.CUDA_R_16F,
@@ -36,6 +41,39 @@ def _kernel(name: str, kinds: str, device_id: int) -> Any:
     return _module(cuda_sources.file_of(name), device_id).get_function(f"{name}<{types}>" if types else name)
 
 
+class Room:
+    """A stream and a pool of memory for a step that is recorded: a graph writes where it did when it was recorded, so nobody else may."""
+
+    def __init__(self) -> None:
+        self.stream, self.pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+        _pools.append(self.pool)
+
+    def __enter__(self) -> None:
+        self.outer = cupy.cuda.get_current_stream()
+        self.stream.wait_event(self.outer.record())
+        self.inside = ExitStack()
+        self.inside.enter_context(cupy.cuda.using_allocator(self.pool.malloc))
+        self.inside.enter_context(self.stream)
+
+    def __exit__(self, *problem: object) -> None:
+        self.inside.close()
+        self.outer.wait_event(self.stream.record())
+
+    def record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
+        """Returns what `work` launches as a graph, and what it returns. Nothing runs yet."""
+        self.stream.begin_capture(runtime.streamCaptureModeRelaxed)
+        try:
+            result = work()
+        except BaseException:
+            with suppress(runtime.CUDARuntimeError):  # a recording that went wrong has no graph
+                self.stream.end_capture()
+            raise
+        return self.stream.end_capture(), result
+
+
+_pools: list[Any] = []
+
+
 class CupyBuffer(CudaBuffer):
     """A Buffer over a `cupy.ndarray` on the first device; `on_device` makes the classes of the others."""
 
@@ -53,6 +91,26 @@ class CupyBuffer(CudaBuffer):
     @classmethod
     def _to_host(cls, result: Any) -> Any:
         return cupy.asnumpy(result)
+
+    graph_errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)  # CuPy's are subclasses of it
+
+    @classmethod
+    def why_no_graph(cls) -> str:
+        return f"${GRAPH_VARIABLE} is 0" if os.environ.get(GRAPH_VARIABLE) == "0" else ""
+
+    @classmethod
+    def make_room(cls) -> Any:
+        return Room()
+
+    @classmethod
+    def memory(cls) -> tuple[int, int]:
+        free, total = runtime.memGetInfo()
+        return int(free), int(total)
+
+    @classmethod
+    def peak_memory(cls) -> int:
+        """Returns the most bytes that the pools have held: they give nothing back to the device by themselves."""
+        return int(cupy.get_default_memory_pool().total_bytes() + sum(pool.total_bytes() for pool in _pools))
 
     @classmethod
     def stream_address(cls) -> int:
@@ -131,3 +189,11 @@ def _compute(kind: str, fast: bool) -> int:
     if kind == "float64":
         return int(cublas.CUBLAS_COMPUTE_64F)
     return int(cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if fast and kind == "float32" else cublas.CUBLAS_COMPUTE_32F)
+
+
+@cache
+def on_device(number: int) -> type[CupyBuffer]:
+    """Returns the Buffer class of a device."""
+    if number == 0:
+        return CupyBuffer
+    return bound(CupyBuffer, f"cupy:{number}", number, lambda: device.Device(number))  # type: ignore[return-value]

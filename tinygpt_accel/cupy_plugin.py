@@ -81,7 +81,7 @@ def factory(device: str) -> Any:
         raise ValueError(f"there is no cupy:{number}: the driver sees {count} GPU{'s' * (count > 1)}, cupy:0 to cupy:{count - 1}")
     try:
         backend = import_module("tinygpt_accel.cupy_backend")
-        import_module("tinygpt_accel.cuda_kernels")
+        import_module("tinygpt_accel.cuda_step")  # and with it the kernels
     except ImportError as problem:
         raise BackendUnavailable(f"CuPy cannot be imported ({problem}): pip install --upgrade {_installed()[0]}[ctk]") from problem
     return backend.on_device(number)

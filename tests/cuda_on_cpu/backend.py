@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 import numpy
 
-from tinygpt_accel import cuda_kernels as cuda_kernels  # registers the kernels
+from tinygpt_accel import cuda_step as cuda_step  # registers the kernels and the step
 from tinygpt_accel.cuda_buffer import CudaBuffer, kind_of
-from tinygpt_core import backends
 from tinygpt_core.dtype import DType
 
 from . import emulation
@@ -34,12 +33,15 @@ class EmulatedBuffer(CudaBuffer):
         emulation.launch(name, emulation.types_of(kinds), grid, block or cls.threads, arguments)
 
     @classmethod
+    @numpy.errstate(all="ignore")
     def product(cls, a: Any, b: Any, out: Any, fast: bool = False) -> None:
         narrow(numpy.matmul(widened(a), widened(b)), out)
 
     @classmethod
+    @numpy.errstate(all="ignore")
     def batched_product(cls, a: Any, b: Any, out: Any, fast: bool = False, scale: float = 1.0) -> None:
-        narrow(numpy.matmul(widened(a), widened(b)) * out.dtype.type(scale) if scale != 1.0 else numpy.matmul(widened(a), widened(b)), out)
+        result = numpy.matmul(widened(a), widened(b))
+        narrow(result * result.dtype.type(scale), out)
 
     @classmethod
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:
@@ -64,8 +66,3 @@ def narrow(result: Any, out: Any) -> None:
 
 for _name in ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_sum", "_matmul", "_cast"):
     setattr(EmulatedBuffer, _name, numpy.errstate(all="ignore")(getattr(EmulatedBuffer, _name)))
-
-
-def register() -> None:
-    """Makes the backend known."""
-    backends.register("cuda-on-cpu", lambda device: EmulatedBuffer, emulation.why_not, "CUDA kernels on the CPU, for tests")

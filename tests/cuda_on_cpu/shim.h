@@ -13,6 +13,7 @@
 #include <tuple>
 #include <utility>
 #include <vector>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #define __global__
@@ -23,10 +24,10 @@ struct Place { unsigned x, y, z; };
 static Place threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
-struct Fiber { ucontext_t context; Place index; bool done; const char* stopped_at; };
-static std::vector<Fiber> fibers;
-static std::vector<char> stacks;
-static ucontext_t scheduler;
+// A fiber is made once, by makecontext, and then waits for the next block; it is left and entered by longjmp, which asks no kernel.
+struct Fiber { jmp_buf jump; Place index; bool started, done; const char* stopped_at; };
+static Fiber fibers[1024];
+static jmp_buf scheduler;
 static unsigned current;
 static double slots[2][1024];
 static unsigned phase;
@@ -34,15 +35,35 @@ static void (*body)(void**);
 static void** arguments;
 const size_t STACK = 1 << 16;
 
+inline void leave() {
+    if (!_setjmp(fibers[current].jump)) _longjmp(scheduler, 1);
+}
+
 inline void entry() {
-    body(arguments);
-    fibers[current].done = true;
-    swapcontext(&fibers[current].context, &scheduler);
+    for (;;) {
+        body(arguments);
+        fibers[current].done = true;
+        leave();
+    }
+}
+
+inline void enter() {
+    Fiber& fiber = fibers[current];
+    if (_setjmp(scheduler)) return;
+    if (fiber.started) _longjmp(fiber.jump, 1);
+    fiber.started = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = std::malloc(STACK);
+    context.uc_stack.ss_size = STACK;
+    context.uc_link = nullptr;
+    makecontext(&context, entry, 0);
+    setcontext(&context);
 }
 
 inline void stop(const char* where) {
     fibers[current].stopped_at = where;
-    swapcontext(&fibers[current].context, &scheduler);
+    leave();
 }
 
 inline void fail(const char* message) {
@@ -51,27 +72,17 @@ inline void fail(const char* message) {
 }
 
 inline void run_block(unsigned count) {
-    fibers.resize(count);
-    stacks.resize(count * STACK);
-    for (unsigned i = 0; i < count; i++) {
-        Fiber& fiber = fibers[i];
-        fiber.index = {i, 0, 0}, fiber.done = false, fiber.stopped_at = nullptr;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = stacks.data() + i * STACK;
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, entry, 0);
-    }
+    for (unsigned i = 0; i < count; i++) fibers[i].index = {i, 0, 0}, fibers[i].done = false, fibers[i].stopped_at = nullptr;
     for (phase = 0;; phase++) {
         for (unsigned i = 0; i < count; i++) {
             current = phase % 2 ? count - 1 - i : i;
             threadIdx = fibers[current].index;
-            if (!fibers[current].done) swapcontext(&scheduler, &fibers[current].context);
+            if (!fibers[current].done) enter();
         }
         unsigned done = 0;
-        for (Fiber& fiber : fibers) {
-            done += fiber.done;
-            if (!fiber.done && fiber.stopped_at != fibers[0].stopped_at) fail("threads of a block wait at different barriers");
+        for (unsigned i = 0; i < count; i++) {
+            done += fibers[i].done;
+            if (!fibers[i].done && fibers[i].stopped_at != fibers[0].stopped_at) fail("threads of a block wait at different barriers");
         }
         if (done == count) return;
         if (done) fail("some threads of a block returned while others wait at a barrier");
