@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_on_cpu import emulation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,8 +23,6 @@ from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.precision import autocast
 from tinygpt_core.stepping import TrainingStep, as_tensors, training_step
-
-from cuda_on_cpu import emulation
 
 pytestmark = pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
 LOW = ["bfloat16", "float16"]
@@ -270,6 +269,7 @@ def test_an_overflow_of_float16_changes_nothing_but_the_scale(kind: Any) -> None
 def test_a_bound_class_does_everything_on_its_device() -> None:
     """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched on it."""
     from cuda_on_cpu.backend import EmulatedBuffer
+
     from tinygpt_accel.cuda_buffer import bound
 
     active: list[int] = []

@@ -70,7 +70,7 @@ class Batched:
             d = softmax_gradient(kind, p, d, scale, *_seen(q, k, causal))
             kind.batched_product(d, k[part], dq[part], fast)
             kind.batched_product(d.transpose(0, 2, 1), q[part], dk[part], fast)
-        return tuple(x.reshape(shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))  # type: ignore[return-value]
+        return tuple(x.reshape(shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))
 
 
 def _heads(kind: type[CudaBuffer], x: Any) -> Any:

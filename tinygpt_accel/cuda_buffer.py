@@ -53,6 +53,7 @@ class CudaBuffer(ArrayBuffer):
     blocks: ClassVar[int] = 1 << 16  # the most of a launch that walks over its elements
     has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
     device_id: ClassVar[int] = 0
+    training_step: ClassVar[Any]  # set by `cuda_step`
     moved: ClassVar[Any] = None  # while a graph is recorded: where on the device it stands how far the random stream has moved since
     late_tables: ClassVar[list[tuple[Any, Any]] | None] = None  # while a graph is recorded: arrays to fill before it runs
 
@@ -114,7 +115,7 @@ class CudaBuffer(ArrayBuffer):
     # ---------------------------------------------------------------- forms of the elements
 
     @property
-    def array(self) -> Any:  # type: ignore[override]
+    def array(self) -> Any:
         return self.in_kind(self.dtype.name) if self._is_low() else self.held
 
     @array.setter
@@ -317,11 +318,12 @@ def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], A
             attributes[hook] = classmethod(_within(device, found.__func__))
         elif inspect.isfunction(found):
             attributes[hook] = _within(device, found)
-    made = type(kind)(f"{kind.__name__}{number}", (kind,), attributes)
+    made: Any = type(f"{kind.__name__}{number}", (kind,), attributes)
     for (kernel, base), implementation in list(_registered.items()):
         if issubclass(kind, base):
             here = {pass_name: staticmethod(_within(device, getattr(implementation, pass_name))) for pass_name in ("forward", "backward")}
-            register(kernel, made, type(implementation)(implementation.__name__, (implementation,), here))
+            own: Any = type(implementation.__name__, (implementation,), here)
+            register(kernel, made, own)
     return made
 
 

@@ -129,4 +129,4 @@ def backward(
     results = [kind.xp.empty((x.shape[0], x.shape[2], x.shape[1], x.shape[3]), x.dtype).transpose(0, 2, 1, 3) for x in (q, k, v)]
     plan = _backward_plan(kind_of(q), kind.device_id, tuple(map(_layout, arrays)), tuple(map(_layout, results)), causal, scale)
     plan.run(kind, [*arrays, *results])
-    return tuple(results)  # type: ignore[return-value]
+    return tuple(results)

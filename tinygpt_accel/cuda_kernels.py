@@ -194,8 +194,8 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         result = xp.empty(rows.shape, rows.dtype)
         if rows.size:
             kind.launch(
-                "normalize_gradient", kinds, (min(len(rows), ROWS),), rows, _row(kind, weight), g, means, scales, result, len(rows), columns,
-                centre,
+                "normalize_gradient", kinds, (min(len(rows), ROWS),), rows, _row(kind, weight), g, means, scales, result, len(rows),
+                columns, centre,
             )  # fmt: skip
         return kind.wrap(result.reshape(x.shape), x.dtype)
 
@@ -346,9 +346,10 @@ def _signed(word: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _angles(kind: type[CudaBuffer], length: int, size: int, start: int, base: float, dtype: DType) -> tuple[Any, Any]:
+def _angles(kind: Any, length: int, size: int, start: int, base: float, dtype: DType) -> tuple[Any, Any]:
     like = kind.zeros((1, 1, length, size), dtype)
-    return tuple(table.array for table in Rotary.angles(like, start, base))  # type: ignore[return-value]
+    cosine, sine = Rotary.angles(like, start, base)
+    return cosine, sine
 
 
 @cuda
@@ -359,15 +360,17 @@ class CudaRotary(Rotary):
     def forward(x: Any, *, positions_start: int = 0, base: float = 10000.0) -> tuple[Any, Any]:
         if x.ndim != 4 or x.shape[3] % 2 or x.dtype.kind != "f":
             return Rotary.forward(x, positions_start=positions_start, base=base)  # which raises
-        tables = _angles(type(x), x.shape[2], x.shape[3], positions_start, base, x.dtype)
-        return _rotated(x, *tables, 1.0), tables
+        kind: Any = type(x)
+        tables: Any = _angles(kind, x.shape[2], x.shape[3], positions_start, base, x.dtype)
+        return _rotated(x, tables, 1.0), tables
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        return (_rotated(grad, *saved, -1.0),)
+        return (_rotated(grad, saved, -1.0),)
 
 
-def _rotated(x: Any, cosine: Any, sine: Any, sign: float) -> Any:
+def _rotated(x: Any, tables: Any, sign: float) -> Any:
+    cosine, sine = (table.array for table in tables)
     kind, held = type(x), x.held
     if held.shape[3] > 1 and held.strides[3] != held.itemsize:
         held = kind.xp.ascontiguousarray(held)
@@ -455,7 +458,9 @@ def adamw_numbers(learning_rate: float, betas: tuple[float, float], eps: float, 
     return [*betas, learning_rate * root / (1.0 - betas[0] ** step), eps * root, learning_rate]
 
 
-def adamw(kind: type[CudaBuffer], buffers: list[list[Any]], decays: list[float], numbers: Any, clip: Any = None, skip: bool = False) -> None:
+def adamw(
+    kind: type[CudaBuffer], buffers: list[list[Any]], decays: list[float], numbers: Any, clip: Any = None, skip: bool = False
+) -> None:
     """Updates parameters, given lists of parameters, gradients and both moments, by one launch for each float dtype."""
     for wide in ("float32", "float64"):
         rows = [(*row, decay) for *row, decay in zip(*buffers, decays, strict=True) if row[0].dtype.name == wide and row[0].numel]

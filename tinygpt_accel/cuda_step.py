@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy
 
 from tinygpt_core import random
-from tinygpt_core.dtype import DType
 from tinygpt_core.optimizers import Adam, Optimizer
 from tinygpt_core.stepping import TrainingStep, as_tensors
 from tinygpt_core.tensor import Tensor, no_grad
@@ -55,17 +54,17 @@ class CudaTrainingStep(TrainingStep):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.kind: Any = type(self.model.named_parameters()[0][1].buffer)
-        self.reason = self._why_no_graph()
+        kind: Any = type(self.model.named_parameters()[0][1].buffer)
+        self.kind, self.reason = kind, self._why_no_graph(kind)
         self.shape: Any = None
         self.seen = 0
         self.recording: Recording | None = None
-        self.room: Any = self.kind.make_room() if not self.reason else None
+        self.room = None if self.reason else kind.make_room()
 
-    def _why_no_graph(self) -> str:
+    def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
             return "float16: whether a step counts is known only after it"
-        return str(self.kind.why_no_graph())
+        return str(kind.why_no_graph())
 
     def __call__(self, batches: Sequence[Any]) -> float:
         """Makes the update; the loss is the only number that comes back."""
@@ -97,9 +96,10 @@ class CudaTrainingStep(TrainingStep):
         for batch in batches:
             part = self.total_loss(batch) / num_targets
             (part if scale == 1.0 else part * scale).backward()
-            loss += part.buffer.array.reshape(())
+            result: Any = part.buffer
+            loss += result.array.reshape(())
         named = [(name, p) for name, p in self.model.named_parameters(trainable_only=True) if p.grad is not None]
-        grads = [p.grad.buffer for _, p in named if p.grad is not None]
+        grads: list[Any] = [p.grad.buffer for _, p in named if p.grad is not None]
         norm = gradient_norm(kind, [grad.array for grad in grads], self.gradient_clip, 1.0 / scale)
         with no_grad():
             buffers = [[p.buffer for _, p in named], grads, *(optimizer._slot(slot, named) for slot in optimizer.slots)]
@@ -148,7 +148,8 @@ class CudaTrainingStep(TrainingStep):
             graph, (loss, _) = self.room.record(lambda: self._launch(ready, numbers))
             for device, host in kind.late_tables:
                 device.set(host)
-            ids = [tensor.buffer.array for batch in ready for tensor in batch.tensors]
+            held: list[Any] = [tensor.buffer for batch in ready for tensor in batch.tensors]
+            ids = [buffer.array for buffer in held]
             tables = [device for device, _ in kind.late_tables]
             # The graph reads the tables and its own memory, so they live as long as it does.
             self.recording = Recording(
@@ -191,8 +192,8 @@ class CudaTrainingStep(TrainingStep):
                 raise IndexError(f"an {what} id lies in [{low}, {high}], outside of the vocabulary of {vocab_size}")
 
     def _addresses(self) -> list[int]:
-        named = self.model.named_parameters(trainable_only=True)
-        return [self.kind._address(p.buffer._held) for _, p in named]
+        buffers: list[Any] = [p.buffer for _, p in self.model.named_parameters(trainable_only=True)]
+        return [self.kind._address(buffer._held) for buffer in buffers]
 
     # ---------------------------------------------------------------- memory
 
@@ -200,9 +201,9 @@ class CudaTrainingStep(TrainingStep):
         free, total = self.kind.memory()
         (rows, length), count = batches[0].shape, len(batches)
         return (
-            f"the GPU is out of memory: {problem}; {_gigabytes(free)} of its {_gigabytes(total)} are free. A batch of {rows // 2 or 1} "
-            f"with an accumulation of {2 * count} trains the same in about half the memory (now {rows} and {count}); a context length below "
-            f"{length} takes less, too (--batch-size, --accumulation, --context-length)"
+            f"the GPU is out of memory: {problem}; {_gigabytes(free)} of its {_gigabytes(total)} are free. "
+            f"A --batch-size of {rows // 2 or 1} with an --accumulation of {2 * count} trains alike in about half the memory (now {rows} and {count}), and a --context-length "
+            f"below {length} takes less, too"
         )
 
 

@@ -175,7 +175,7 @@ def _as_argument(argument: Any) -> Any:
 
 
 def _as_operand(x: Any) -> tuple[Any, int, int]:
-    """Returns a matrix (or equally spaced ones), whether cuBLAS is to turn it, and the distance of its rows or columns; copies what is neither."""
+    """Returns matrices, whether cuBLAS is to turn them, and the distance of their rows or columns; copies what is strided otherwise."""
     rows, columns = x.shape[-2:]
     down, along = x.strides[-2] // x.itemsize, x.strides[-1] // x.itemsize
     if (along == 1 or columns == 1) and (down >= columns or rows == 1):

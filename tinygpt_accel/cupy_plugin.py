@@ -61,7 +61,8 @@ def probe() -> str:
     built_for = installed[0].removeprefix("cupy-cuda").removesuffix("x")
     if version.value < _OLDEST.get(built_for, 0):
         has = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        return f"{installed[0]} needs a driver for CUDA {built_for}, and this one knows CUDA {has}: install cupy-cuda{has.split('.')[0]}x instead"
+        wanted = f"install cupy-cuda{has.split('.')[0]}x instead, or a newer driver"
+        return f"{installed[0]} needs a driver for CUDA {built_for}, and this one knows CUDA {has}: {wanted}"
     return ""
 
 
@@ -74,8 +75,8 @@ def factory(device: str) -> Any:
     """
     if device and not (device.isascii() and device.isdecimal()):
         raise ValueError(f"a device of the cupy backend is a number, as in 'cupy:1', unlike 'cupy:{device}'")
-    if problem := probe():
-        raise BackendUnavailable(problem)
+    if reason := probe():
+        raise BackendUnavailable(reason)
     number, (_, count) = int(device or 0), _count_devices(_driver())
     if number >= count:
         raise ValueError(f"there is no cupy:{number}: the driver sees {count} GPU{'s' * (count > 1)}, cupy:0 to cupy:{count - 1}")

@@ -33,7 +33,9 @@ def check_compute_dtype(name: str) -> None:
         raise ValueError(f"unknown compute dtype {name!r}: expected one of {', '.join(NAMES)}")
     able = getattr(backends.active(), "compute_dtypes", NAMES[:1])
     if name not in able:
-        raise ValueError(f"the {backends.active().backend} backend computes in {', '.join(able)}, not {name}: the cupy backend can, on a GPU")
+        raise ValueError(
+            f"the {backends.active().backend} backend computes in {', '.join(able)}, not {name}: the cupy backend can, on a GPU"
+        )
 
 
 @contextmanager

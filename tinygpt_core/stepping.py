@@ -21,7 +21,7 @@ from .tensor import Tensor
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     """A batch's inputs and targets as int32 Tensors on the active backend; those it has as `tensors`, if it has."""
     if ready := getattr(batch, "tensors", None):
-        return ready  # type: ignore[no-any-return]
+        return ready
     inputs, targets = (Buffer.from_array(ids[:], batch.shape, DType.int32) for ids in (batch.inputs, batch.targets))
     return Tensor(inputs), Tensor(targets)
 

@@ -1,4 +1,4 @@
-"""The CUDA sources compiled for the CPU by g++, behind shim.h: the kernels' own code runs where there is no GPU, a fiber for each thread."""
+"""The CUDA sources compiled for the CPU by g++, behind shim.h: the kernels' own code runs without a GPU, a fiber for each thread."""
 
 from __future__ import annotations
 
