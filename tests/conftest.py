@@ -3,9 +3,9 @@
 Here, and not in tests/spec, because pytest reads options from the topmost conftest of the folder it is given (`testpaths`).
 """
 
-pytest_plugins = ["spec.plugin"]
-
 from tinygpt_core import backends
+
+pytest_plugins = ["spec.plugin"]
 
 
 def _cuda_on_cpu(device: str) -> type:

@@ -59,7 +59,7 @@ class CudaTrainingStep(TrainingStep):
         self.shape: Any = None
         self.seen = 0
         self.recording: Recording | None = None
-        self.room = None if self.reason else kind.make_room()
+        self.room: Any = None if self.reason else kind.make_room()
 
     def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
@@ -202,8 +202,8 @@ class CudaTrainingStep(TrainingStep):
         (rows, length), count = batches[0].shape, len(batches)
         return (
             f"the GPU is out of memory: {problem}; {_gigabytes(free)} of its {_gigabytes(total)} are free. "
-            f"A --batch-size of {rows // 2 or 1} with an --accumulation of {2 * count} trains alike in about half the memory (now {rows} and {count}), and a --context-length "
-            f"below {length} takes less, too"
+            f"A --batch-size of {rows // 2 or 1} with an --accumulation of {2 * count} trains alike in about half the memory "
+            f"(now {rows} and {count}), and a --context-length below {length} takes less, too"
         )
 
 
