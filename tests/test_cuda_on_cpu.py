@@ -266,6 +266,105 @@ def test_an_overflow_of_float16_changes_nothing_but_the_scale(kind: Any) -> None
     assert np.isfinite(run.weights()).all() and losses[-1] < losses[0]
 
 
+class ReplayedRoom:
+    """What a CUDA graph does, by other means: `launch` does the recorded work again, on the recorded arrays, and nothing on the host.
+
+    The work is Python here, so the host's part of it (where the random stream and the optimizer stand) is put back after each launch.
+    """
+
+    def __init__(self, run: Run, kind: Any) -> None:
+        self.run, self.kind, self.launches = run, kind, 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *problem: object) -> None:
+        pass
+
+    def record(self, work: Any) -> tuple[Any, Any]:
+        generator, optimizer = random.default_generator(), self.run.optimizer
+        moments = [m.buffer for state in optimizer.state.values() for m in state.values()]
+        live = [p.buffer for _, p in self.run.model.named_parameters()] + moments
+        before, position = [buffer.array.copy() for buffer in live], generator.position
+        self.moved, self.work, self.position = self.kind.moved, work, position
+        late, self.kind.late_tables = self.kind.late_tables, None  # here the work does run, so its tables cannot wait
+        self.loss, rest = work()
+        self.kind.late_tables = late
+        for buffer, array in zip(live, before, strict=True):  # recording runs nothing
+            buffer.array[...] = array
+            buffer.version[0] += 1
+        return self, (self.loss, rest)
+
+    def launch(self) -> None:
+        generator, optimizer = random.default_generator(), self.run.optimizer
+        kept = generator.position, optimizer.step
+        generator.position, self.kind.moved, self.launches = self.position, self.moved, self.launches + 1
+        try:
+            self.loss[...] = self.work()[0]
+        finally:
+            self.kind.moved = None
+            (generator.position, optimizer.step) = kept
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+def test_replayed_steps_are_steps(kind: Any, form: str) -> None:
+    """With new data, another learning rate and other dropout masks each time, bit for bit; and other shapes are recorded anew."""
+    losses, weights = {}, {}
+    for replayed in (False, True):
+        run = Run(dtype=form)
+        if replayed:
+            run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+        losses[replayed] = []
+        for i in range(9):
+            run.optimizer.learning_rate = 1e-2 / (i + 1)
+            losses[replayed] += run.losses(1)
+        if replayed:
+            assert run.step.room.launches == 7 and run.step.reason == ""
+        losses[replayed].append(run.step([run.batches.next_batch()]))  # without accumulation, so not the recorded step
+        assert run.optimizer.step == 10 and run.step.recording is None
+        weights[replayed] = run.weights()
+    assert losses[True] == losses[False] and np.array_equal(weights[True], weights[False])
+
+
+def test_what_cannot_be_recorded_is_launched(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while recording leaves a reason, and a run like any other."""
+    expected = Run().losses(5)
+    run = Run()
+    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+
+    def fail(work: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(run.step.room, "record", fail)
+    monkeypatch.setattr(kind, "graph_errors", (RuntimeError,))
+    assert run.losses(5) == expected and "not permitted" in run.step.reason
+
+
+def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
+    run = Run()
+    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    run.losses(4)
+    batch = run.batches.next_batch()
+    batch.inputs[0] = 29
+    with pytest.raises(IndexError, match="vocabulary of 29"):
+        run.step([batch, run.batches.next_batch()])
+
+
+def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much was asked for, how much there was, and the options that take less."""
+    run = Run()
+
+    def launch(*arguments: Any, **options: Any) -> None:
+        raise MemoryError("Out of memory allocating 1,073,741,824 bytes")
+
+    monkeypatch.setattr(kind, "launch", launch)
+    monkeypatch.setattr(kind, "memory", lambda: (2**30, 2**34))
+    with pytest.raises(MemoryError) as caught:
+        run.losses(1)
+    for part in ("1,073,741,824", "1.0 GiB of its 16.0 GiB", "--batch-size of 1", "--accumulation of 4", "--context-length below 12"):
+        assert part in str(caught.value)
+
+
 def test_a_bound_class_does_everything_on_its_device() -> None:
     """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched on it."""
     from cuda_on_cpu.backend import EmulatedBuffer

@@ -97,6 +97,11 @@ class CudaBuffer(ArrayBuffer):
     graph_errors: ClassVar[tuple[type[Exception], ...]] = ()  # what recording raises where something in a step cannot be recorded
 
     @classmethod
+    def upload(cls, array: Any, host: Any) -> None:
+        """Writes an ndarray of NumPy's into an array of the same shape and dtype."""
+        raise NotImplementedError
+
+    @classmethod
     def memory(cls) -> tuple[int, int]:
         """Returns how many bytes of the device are free, and how many there are."""
         return 0, 0

@@ -147,7 +147,7 @@ class CudaTrainingStep(TrainingStep):
         try:
             graph, (loss, _) = self.room.record(lambda: self._launch(ready, numbers))
             for device, host in kind.late_tables:
-                device.set(host)
+                kind.upload(device, host)
             held: list[Any] = [tensor.buffer for batch in ready for tensor in batch.tensors]
             ids = [buffer.array for buffer in held]
             tables = [device for device, _ in kind.late_tables]
@@ -167,10 +167,10 @@ class CudaTrainingStep(TrainingStep):
         for i, batch in enumerate(batches):
             self._check_ids(batch)
             for j, host in enumerate((batch.inputs, batch.targets)):
-                recording.ids[2 * i + j].set(numpy.array(host, numpy.int32).reshape(batch.shape))
+                self.kind.upload(recording.ids[2 * i + j], numpy.array(host, numpy.int32).reshape(batch.shape))
         optimizer.step += 1
-        recording.numbers.set(self._numbers(optimizer.step))
-        recording.moved.set(numpy.array([generator.position - recording.position], numpy.int64))
+        self.kind.upload(recording.numbers, self._numbers(optimizer.step))
+        self.kind.upload(recording.moved, numpy.array([generator.position - recording.position], numpy.int64))
         recording.graph[0].launch()
         generator.position += recording.drawn
         named = self.model.named_parameters(trainable_only=True)

@@ -103,6 +103,10 @@ class CupyBuffer(CudaBuffer):
         return Room()
 
     @classmethod
+    def upload(cls, array: Any, host: Any) -> None:
+        array.set(host)
+
+    @classmethod
     def memory(cls) -> tuple[int, int]:
         free, total = runtime.memGetInfo()
         return int(free), int(total)
