@@ -366,6 +366,8 @@ def _summarize(trainer: Trainer) -> None:
         val_loss = trainer.validate()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:.3f}"
     print(f"\nvalidation loss {val_loss:.3f} nats a token; {entropy}")
+    if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
+        print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
     command = f"{command_name()} generate {shlex.quote(trainer.directory)} --count {SAMPLES if data.is_documents else 1}"
     print(f"the model is kept in {trainer.directory}; more of it: {command}")
 
