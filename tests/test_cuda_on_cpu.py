@@ -112,6 +112,7 @@ def low_cases() -> list[Any]:
         pytest.param(kernels.RMSNorm, [x, r.normal(size=40)], {}, id="rms_norm"),
         pytest.param(kernels.Attention, list(heads), {"causal": True}, id="attention"),
         pytest.param(kernels.Attention, list(heads), {"causal": False}, id="attention_both_ways"),
+        pytest.param(kernels.PackedAttention, [r.normal(size=(2, 7, 48))], {"num_heads": 2}, id="packed_attention"),
     ]
 
 

@@ -56,10 +56,9 @@ class Batched:
 
     @staticmethod
     def backward(
-        kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any
-    ) -> tuple[Any, Any, Any]:
-        """Returns the gradients of q, k and v."""
-        shapes = q.shape, k.shape, v.shape
+        kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any, out: Any
+    ) -> None:
+        """Writes the gradients of q, k and v into the arrays `out`."""
         q, k, v, g = (_heads(kind, x) for x in (q, k, v, g))
         dq, dk, dv = (kind.xp.empty(x.shape, x.dtype) for x in (q, k, v))
         for part in _parts(q, k):
@@ -70,7 +69,8 @@ class Batched:
             d = softmax_gradient(kind, p, d, scale, *_seen(q, k, causal))
             kind.batched_product(d, k[part], dq[part], fast)
             kind.batched_product(d.transpose(0, 2, 1), q[part], dk[part], fast)
-        return tuple(x.reshape(shape) for x, shape in zip((dq, dk, dv), shapes, strict=True))
+        for x, result in zip((dq, dk, dv), out, strict=True):
+            result[...] = x.reshape(result.shape)
 
 
 def _heads(kind: type[CudaBuffer], x: Any) -> Any:

@@ -186,6 +186,11 @@ class CudaBuffer(ArrayBuffer):
         return self
 
     @classmethod
+    def _full(cls: type[C], shape: Shape, value: Any, dtype: DType) -> C:
+        # By a kernel whatever the shape: a copy of a number from the host could not be replayed by a graph.
+        return cls.wrap(cls.xp.full(shape, value, cls.dtypes[dtype]), dtype)
+
+    @classmethod
     def _arange(cls: type[C], start: Any, step: Any, count: int, dtype: DType) -> C:
         self = super()._arange(start, step, count, dtype)
         last = start + (count - 1) * step

@@ -121,12 +121,10 @@ def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale:
 
 
 def backward(
-    kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any
-) -> tuple[Any, Any, Any]:
-    """Returns the gradients of q, k and v, each lying as (B, T, H, D)."""
+    kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any, out: Any
+) -> None:
+    """Writes the gradients of q, k and v into the arrays `out`, whose heads are dense."""
     v, g = (x if x.strides[3] == x.itemsize else kind.xp.ascontiguousarray(x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
-    results = [kind.xp.empty((x.shape[0], x.shape[2], x.shape[1], x.shape[3]), x.dtype).transpose(0, 2, 1, 3) for x in (q, k, v)]
-    plan = _backward_plan(kind_of(q), kind.device_id, tuple(map(_layout, arrays)), tuple(map(_layout, results)), causal, scale)
-    plan.run(kind, [*arrays, *results])
-    return tuple(results)
+    plan = _backward_plan(kind_of(q), kind.device_id, tuple(map(_layout, arrays)), tuple(map(_layout, out)), causal, scale)
+    plan.run(kind, [*arrays, *out])

@@ -22,6 +22,7 @@ from tinygpt_core.kernels import (
     Kernel,
     LayerNorm,
     Linear,
+    PackedAttention,
     RMSNorm,
     Rotary,
     SiLU,
@@ -382,6 +383,18 @@ def _rotated(x: Any, tables: Any, sign: float) -> Any:
     return kind.wrap(y, x.dtype)
 
 
+def _attend(arrays: list[Any], kind: Any, form: str, causal: bool, scale: float) -> tuple[Any, Any]:
+    """Returns the result of attention, and what `_attend_gradients` wants besides the arrays."""
+    implementation, fast = cuda_attention.choose(kind, form, arrays[0], arrays[1], causal), compute_dtype() == "tf32"
+    y, state = implementation.forward(kind, *arrays, causal, scale, fast)
+    return y, (implementation, y, causal, scale, fast, state)
+
+
+def _attend_gradients(arrays: list[Any], kind: Any, grad: Any, kept: Any, out: list[Any]) -> None:
+    implementation, y, causal, scale, fast, state = kept
+    implementation.backward(kind, *arrays, y, grad, causal, scale, fast, state, out)
+
+
 @cuda
 class CudaAttention(Attention):
     """Flash attention where cuDNN's front end is installed and the numbers have 16 bits, else batched products; see `cuda_attention`."""
@@ -394,20 +407,54 @@ class CudaAttention(Attention):
             return y, [saved]
         kind, form = type(query), compute_kind(query.dtype)
         arrays = [buffer.in_kind(form) for buffer in (query, key, value)]
-        implementation = cuda_attention.choose(kind, form, arrays[0], arrays[1], causal)
-        factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
-        y, state = implementation.forward(kind, *arrays, causal, factor, compute_dtype() == "tf32")
-        result = kind.wrap_held(y, query.dtype)
-        return result, (query, key, value, result, implementation, form, causal, factor, compute_dtype() == "tf32", state)
+        y, kept = _attend(arrays, kind, form, causal, 1.0 / math.sqrt(query.shape[3]) if scale is None else scale)
+        return kind.wrap_held(y, query.dtype), (query, key, value, form, kept)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         if isinstance(saved, list):
             return Attention.backward(saved[0], grad)
-        query, key, value, result, implementation, form, causal, factor, fast, state = saved
-        kind, arrays = type(query), [buffer.in_kind(form) for buffer in (query, key, value, result, grad)]
-        gradients = implementation.backward(kind, *arrays, causal, factor, fast, state)
-        return tuple(kind.wrap_held(array, query.dtype) for array in gradients)
+        query, key, value, form, kept = saved
+        kind, arrays = type(query), [buffer.in_kind(form) for buffer in (query, key, value)]
+        gradients = [cuda_attention.like_heads(kind, x) for x in arrays]
+        _attend_gradients(arrays, kind, grad.in_kind(form), kept, gradients)
+        return tuple(kind.wrap_held(x, query.dtype) for x in gradients)
+
+
+@cuda
+class CudaPackedAttention(PackedAttention):
+    """Reads the heads where they lie in the packed product, and writes their gradients where they lie in its gradient."""
+
+    @staticmethod
+    def forward(x: Any, *, num_heads: int) -> tuple[Any, Any]:
+        PackedAttention.heads(x, num_heads)
+        if not x.numel:
+            y, saved = PackedAttention.forward(x, num_heads=num_heads)
+            return y, [saved]
+        kind, form = type(x), compute_kind(x.dtype)
+        heads = _split(x.in_kind(form), num_heads)
+        y, kept = _attend(heads, kind, form, True, 1.0 / math.sqrt(heads[0].shape[3]))
+        result = y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], x.shape[2] // 3)
+        return kind.wrap_held(result, x.dtype), (x, form, num_heads, kept)
+
+    @staticmethod
+    def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        if isinstance(saved, list):
+            return PackedAttention.backward(saved[0], grad)
+        x, form, num_heads, kept = saved
+        kind, held = type(x), x.in_kind(form)
+        result = kind.xp.empty(x.shape, held.dtype)
+        heads = _split(held, num_heads)
+        batch, _, length, size = heads[0].shape
+        g = grad.in_kind(form).reshape(batch, length, num_heads, size).transpose(0, 2, 1, 3)
+        _attend_gradients(heads, kind, g, kept, _split(result, num_heads))
+        return (kind.wrap_held(result, x.dtype),)
+
+
+def _split(x: Any, num_heads: int) -> list[Any]:
+    """Returns query, key and value (B, H, T, D) of a packed array: views of it, where it is dense."""
+    parts = x.reshape(*x.shape[:2], 3, num_heads, x.shape[2] // (3 * num_heads))
+    return [parts[:, :, i].transpose(0, 2, 1, 3) for i in range(3)]
 
 
 # ---------------------------------------------------------------- the optimizer

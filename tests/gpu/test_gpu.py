@@ -68,7 +68,8 @@ def test_flash_attention_is_attention(cupy_backend: Any, form: str, causal: bool
     found = []
     for implementation in (cuda_flash, cuda_attention.Batched):
         y, state = implementation.forward(cupy_backend, *heads, causal, 0.125, False)
-        gradients = implementation.backward(cupy_backend, *heads, y, grad, causal, 0.125, False, state)
+        gradients = [cuda_attention.like_heads(cupy_backend, x) for x in heads]
+        implementation.backward(cupy_backend, *heads, y, grad, causal, 0.125, False, state, gradients)
         found.append([np.array(cupy_backend.wrap_held(x, packed.dtype).to_array()) for x in (y, *gradients)])
     for one, other in zip(*found, strict=True):
         assert np.max(np.abs(one - other)) <= 4 * ROUNDING[form] * np.max(np.abs(other))
