@@ -315,17 +315,18 @@ def shakespeare(report: Report, folder: str, data: str) -> None:
 def main() -> int:
     """Runs everything, or one part of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    option = parser.add_argument
-    option("--out", default="gpu-results", metavar="FOLDER", help="where gpu.json and gpu.md go (default: %(default)s)")
-    option("--backend", default="cupy", help="the backend that is measured (default: %(default)s)")
-    option("--quick", action="store_true", help="tiny sizes, to see that the script works (default: the real ones)")
-    option("--budget", type=float, default=BUDGET, metavar="SECONDS", help="for everything (default: %(default)s)")
-    option("--data", default="", metavar="FILE", help="tinyshakespeare, for the run of 5,000 steps (default: left out)")
-    for name, help_text in (("side", "run one part: weights, tinygpt, torch or torch-compiled"), ("preset", "of the part"),
-                            ("weights", "file of the part's weights"), ("dtype", "of the part's products")):  # fmt: skip
-        option(f"--{name}", default="float32" if name == "dtype" else "", help=f"{help_text} (default: %(default)s)")
-    for name, default in (("batch-size", 1), ("steps", 5), ("warm-up", 0)):
-        option(f"--{name}", type=int, default=default, help="of the part (default: %(default)s)")
+    parser.add_argument("--out", default="gpu-results", metavar="FOLDER", help="where gpu.json and gpu.md go (default: %(default)s)")
+    parser.add_argument("--backend", default="cupy", help="the backend that is measured (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that the script works (default: the real ones)")
+    parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help="for everything (default: %(default)s)")
+    parser.add_argument("--data", default="", metavar="FILE", help="tinyshakespeare, for the run of 5,000 steps (default: left out)")
+    parser.add_argument("--side", default="", help="run one part: weights, tinygpt, torch or torch-compiled (default: all)")
+    parser.add_argument("--preset", default="baby", help="of the part (default: %(default)s)")
+    parser.add_argument("--weights", default="", help="file of the part's weights (default: none)")
+    parser.add_argument("--dtype", default="float32", help="of the part's products (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=1, help="of the part (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, help="of the part that are timed (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=0, help="steps of the part before those (default: %(default)s)")
     options = parser.parse_args()
     if options.side:
         return run_part(options)

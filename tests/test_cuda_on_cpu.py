@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from cuda_on_cpu import emulation
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygpt_accel import cuda_attention, cuda_sources
 from tinygpt_core import Tensor, backends, kernels, random
 from tinygpt_core.dataset import StreamBatches, TokenStream
 from tinygpt_core.losses import CrossEntropyLoss
@@ -23,6 +26,7 @@ from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.precision import autocast
 from tinygpt_core.stepping import TrainingStep, as_tensors, training_step
+from tinygpt_core.training import PRESETS, Trainer
 
 pytestmark = pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
 LOW = ["bfloat16", "float16"]
@@ -85,6 +89,21 @@ def test_the_dropout_mask_is_that_of_the_stream(kind: Any) -> None:
         kind.moved = None
     straight, _ = kernel.forward(kind(x.tolist()), probability=0.5, key=random.Key(1, 0, 7))
     assert np.array_equal(moved.array, straight.array)
+
+
+def test_the_emulation_notices_a_missing_barrier(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checker is checked: a sum over a block that reads before all have written comes out wrong."""
+    x = np.random.default_rng(0).normal(size=(3, 200)).astype(np.float32)
+    expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    assert np.allclose(cuda_attention.softmax(kind, x), expected, rtol=1e-5)
+    whole = cuda_sources.text("softmax.cu")
+    broken = whole.replace("    __syncthreads();\n    T total = 0;", "    T total = 0;")
+    assert broken != whole
+    emulation.library.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda_sources, "text", lambda file: broken)
+        assert not np.allclose(cuda_attention.softmax(kind, x), expected, rtol=1e-5)
+    emulation.library.cache_clear()
 
 
 @given(data=st.data())
@@ -400,3 +419,21 @@ def test_a_bound_class_does_everything_on_its_device() -> None:
         assert np.isfinite(run.losses(2)).all()
         assert {type(p.buffer) for _, p in run.model.named_parameters()} == {second}
     assert not active
+
+
+def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> None:
+    """To the same bits, with the loss scale of the checkpoint; and a run goes on in float32 on another backend."""
+    config = replace(PRESETS["debug"][1], backend="cuda-on-cpu", dtype="float16", steps=4, eval_every=0, checkpoint_every=2)
+    whole = Trainer.start(config, str(tmp_path / "whole"))
+    list(whole.run())
+    part = Trainer.start(config, str(tmp_path / "part"))
+    for _ in part.run():
+        part.stop_requested = part.step == 2
+    resumed = Trainer.resume(part.directory)
+    assert resumed.step == 2 and resumed.update.scaler.get_state() == part.update.scaler.get_state()  # type: ignore[union-attr]
+    list(resumed.run())
+    for (name, one), (_, other) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        assert one.buffer.to_array() == other.buffer.to_array(), name
+    moved = Trainer.resume(resumed.directory, backend="numpy", dtype="float32", steps=5)
+    list(moved.run())
+    assert moved.step == 5 and moved.update.scaler is None
