@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -395,11 +395,9 @@ def _point_latest_at(directory: str) -> None:
     if os.path.isdir(latest) and not os.path.islink(latest):
         return  # someone's own directory
     temporary = f"{latest}.{os.getpid()}"
-    try:
+    with suppress(OSError, NotImplementedError):  # a convenience, which a system without symbolic links lacks
         os.symlink(name, temporary)
         os.replace(temporary, latest)
-    except (OSError, NotImplementedError):
-        return  # a convenience, which a system without symbolic links lacks
 
 
 def find_run(path: str) -> str:
