@@ -27,7 +27,8 @@ def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     """
     digest, size = sha256(), 0
     with open(path, "wb") as file:
-        for chunk in (chunks,) if isinstance(chunks, bytes) else chunks:
+        pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
+        for chunk in pieces:
             digest.update(chunk)
             size += file.write(chunk)
         file.flush()
