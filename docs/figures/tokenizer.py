@@ -33,9 +33,7 @@ def utf8() -> str:
                 sheet.text(x + bit / 2, y + 19, digit, ORANGE if i < marks else BLUE, 13)
     sheet.text(60, 226, "character", FAINT, 12)
     sheet.text(150, 226, "code point", FAINT, 12)
-    sheet.text(
-        210, 226, "orange: a first byte, and of how many, or a further byte (10); blue: the code point in binary", FAINT, 12, "start"
-    )
+    sheet.text(210, 226, "orange: what kind of byte it is; blue: the code point in binary", FAINT, 12, "start")
     return sheet.svg()
 
 
