@@ -1,6 +1,4 @@
-"""Solutions to the exercises of chapter 10, each with its test."""
-
-from __future__ import annotations
+"""Solutions of the exercises of chapter 10, convolution and recurrence. `python -m pytest tests/test_book.py -k chapter_10` checks them."""
 
 import math
 from itertools import product
