@@ -129,12 +129,6 @@ def test_the_test_command_is_what_ci_runs() -> None:
         assert part in ci
 
 
-@documents
-def test_links_lead_to_files(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), target
-
-
 def test_no_figure_is_missing() -> None:
     table = README.split("| what | figure |")[1].split("\n\n")[0]
     assert not re.search(r"\| [A-Z]{4,} \|", table), "a figure of the README is still a placeholder"
