@@ -59,7 +59,7 @@ def roofline() -> str:
         x, y = chart.at(intensity, min(intensity * bandwidth, products if is_product else others))
         sheet.circle(x, y, 5, ORANGE if is_product else GREEN)
         if intensity > 100:
-            sheet.text(x + (30 if "attention" in name else 60), y + (40 if "attention" in name else 22), name, size=12)
+            sheet.text(x + (30 if "attention" in name else -12), y + (40 if "attention" in name else 22), name, size=12)
         elif name in above:
             sheet.text(x - 9, y - 4, name, size=12, anchor="end")
         else:
