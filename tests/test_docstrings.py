@@ -14,7 +14,8 @@ property whose name, and whose class's name, does not start with `_`. The parts,
 - **returns**: every public function or method that returns something: a word with "return" or "yield", or a first sentence that names
   the result ("The …", "Whether …", a formula) or opens with a verb of `MAKING`, whose object is the result.
 - **raises**: each exception class that is raised in the body, or in a helper it calls (a private one, or one named check…, normalize… or
-  require…), is named, itself or by a base class; so are those of `__init__` and `__call__`, there or in their class.
+  require…), is named, itself or by a base class. For `__init__`, `__call__` and the methods of Operations, Kernels, Optimizers and
+  Modules the docstring of the class counts, too.
 - **source**: every public name (and `__dlpack__`) that says something published (`PUBLISHED`) names the paper or standard by a year, an
   address or an RFC; a base class may do so for it, or what its docstring refers to in backquotes.
 """
@@ -334,12 +335,14 @@ class Checker:
         inherited = [self.sources.method(base, node.name) for base in self.sources.bases(owner)[1:]]
         texts = [own] if own else [_text(found[1]) for found in inherited if found]
         self.note(module, node, name, "docstring", any(texts), "none, and no base class documents this method")
-        classes = [_text(self.sources.defined[base]) for base in self.sources.bases(owner)]
+        bases = self.sources.bases(owner)
+        # What a kernel or an operation is given and refuses is said once, in the docstring of its class.
+        classes = [_text(self.sources.defined[base]) for base in bases] if any(root in bases for root in FAMILIES) else []
         self.check_raises(module, node, name, [*texts, *classes], owner)
         if own:
             self.check_source(module, node, name, own, texts)
         if own and not _is_property(node):
-            self.check_signature(module, node, name, own, classes[0] if any(root in self.sources.bases(owner) for root in FAMILIES) else "")
+            self.check_signature(module, node, name, own, classes[0] if classes else "")
 
     def visit_function(self, module: str, node: ast.FunctionDef) -> None:
         """A function of a module."""
@@ -357,7 +360,7 @@ class Checker:
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         annotations = [ast.unparse(argument.annotation) for argument in arguments if argument.annotation is not None]
         returned = ast.unparse(node.returns) if node.returns is not None else "None"
-        if any(re.search(r"\b(Tensor|Buffer|ndarray)\b", each) for each in [*annotations, returned]):
+        if any(re.search(r"(?<!type\[)\b(Tensor|Buffer|ndarray)\b", each) for each in [*annotations, returned]):
             has = bool(SHAPE.search(text) or SHAPE.search(of_class))
             self.note(module, node, name, "shapes", has, "takes or returns arrays and names no shape, axis or 'elements'")
         if returned not in ("None", "NoReturn", "Never"):

@@ -209,7 +209,7 @@ def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
 
 
 def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
-    """Returns the diagonals of repeated indices of x, summed over all indices that are not `kept`."""
+    """Returns the diagonals of repeated indices of x, summed over the axes of all indices that are not `kept`."""
     if term == kept:
         return x
     if len(set(term)) < len(term):
