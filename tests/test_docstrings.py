@@ -48,7 +48,7 @@ EQUATION = re.compile(r"(?<!\S)(?!d\w+/d)\S+ (=|<-|~) \S")  # a derivative alone
 DERIVATIVE = re.compile(r"\bd[Ly]/d|\bg\b|gradient")
 SHAPE_WORDS = r"shapes?|broadcast\w*|elements?|element-?wise|scalars?|number|axis|axes|rows?|columns?|matrix|matrices|vectors?|0-d|sizes?"
 SHAPE = re.compile(rf"(?i:\b({SHAPE_WORDS})\b)|\((?:\.\.\.|…|[A-Z]\w*|\d+)(?:, ?[^()]*)\)|\((?:\.\.\.|…)\)")
-RETURNS = re.compile(r"\b(returns?|returned|yields?)\b", re.IGNORECASE)
+RETURNS = re.compile(r"\b(returns?|returned|returning|yields?|yielding)\b", re.IGNORECASE)
 FIRST = "The|A|An|All|Whether|How|What|Where|Which|Each|Every|Pairs?|This|These|Those|Its?|One|Two|True|False|None|Names?|Lines?"
 NOUN = re.compile(rf"({FIRST})\b|[^A-Z]|[A-Z]\w* = ")
 MAKING = re.compile(r"(Make|Read|List|Count|Load|Find|Draw|Compute|Build|Create|Open|Parse|Sum)\b")
