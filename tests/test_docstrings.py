@@ -5,7 +5,8 @@
 The sources are read, not imported, so nothing needs to be installed and no GPU is needed. Public is a module, class, function, method or
 property whose name, and whose class's name, does not start with `_`. The parts, and to what they apply:
 
-- **docstring**: every public name. A method that overrides a documented one of a base class in these packages inherits its text.
+- **docstring**: every public name, in more words than the name's own. A method that overrides a documented one of a base class in these
+  packages inherits its text.
 - **equation**: Operations, Kernels, Optimizers, Modules (and with them layers, activations, losses), and the functions of the modules in
   `DEFINING_MODULES` (schedules, initializers). A formula `a = b` stands before the arguments, in the class or a base class below the root.
 - **derivative**: every Operation and Kernel with a backward says where the gradient g goes: `dL/d…`, `dy/d…` or g.
@@ -46,8 +47,9 @@ FAMILIES = {
 DEFINING_MODULES = ("tinygpt_core.schedules", "tinygpt_core.nn.initializers")
 EQUATION = re.compile(r"(?<!\S)(?!d\w+/d)\S+ (=|<-|~) \S")  # a derivative alone is none
 DERIVATIVE = re.compile(r"\bd[Ly]/d|\bg\b|gradient")
-SHAPE_WORDS = r"shapes?|broadcast\w*|elements?|element-?wise|scalars?|number|axis|axes|rows?|columns?|matrix|matrices|vectors?|0-d|sizes?"
+SHAPE_WORDS = r"shapes?|broadcast\w*|elements?|element-?wise|scalars?|axis|axes|rows?|matrix|matrices|0-d"
 SHAPE = re.compile(rf"(?i:\b({SHAPE_WORDS})\b)|\((?:\.\.\.|…|[A-Z]\w*|\d+)(?:, ?[^()]*)\)|\((?:\.\.\.|…)\)")
+NOTHING = {"a", "an", "and", "are", "for", "in", "is", "it", "its", "of", "or", "returns", "return", "that", "the", "this", "to", "with"}
 RETURNS = re.compile(r"\b(returns?|returned|returning|yields?|yielding)\b", re.IGNORECASE)
 FIRST = "The|A|An|All|Whether|How|What|Where|Which|Each|Every|Pairs?|This|These|Those|Its?|One|Two|True|False|None|Names?|Lines?"
 NOUN = re.compile(rf"({FIRST})\b|[^A-Z]|[A-Z]\w* = ")
@@ -266,6 +268,12 @@ def _is_property(node: ast.FunctionDef) -> bool:
     return any(ast.unparse(decorator).endswith("property") for decorator in node.decorator_list)
 
 
+def _says_something(name: str, text: str) -> bool:
+    """Whether a docstring has a word (or a formula) that is neither the name's nor one of those that say nothing."""
+    own = {part for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name.rpartition(".")[2]) for part in (word.lower(), f"{word.lower()}s")}
+    return bool(set(re.findall(r"[a-z]+|[=+*/^]", text.lower())) - own - NOTHING)
+
+
 def _before_arguments(text: str) -> str:
     return re.split(r"^(?:Args|Attributes|Raises):", text, maxsplit=1, flags=re.MULTILINE)[0]
 
@@ -282,7 +290,7 @@ class Checker:
         for module, tree in self.sources.trees.items():
             if any(part.startswith("_") and part != "__main__" for part in module.split(".")):
                 continue
-            self.note(module, tree, module, "docstring", bool(_text(tree)), "none")
+            self.check_docstring(module, tree, module, [_text(tree)])
             self.check_source(module, tree, module, _text(tree), [_text(tree)])
             for node in tree.body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
@@ -302,7 +310,7 @@ class Checker:
         """A class and its public methods."""
         name = f"{module}.{node.name}"
         own = _text(node)
-        self.note(module, node, name, "docstring", bool(own), "none")
+        self.check_docstring(module, node, name, [own])
         roots = [root for root in FAMILIES if root in self.sources.bases(name) and root != name]
         below = [base for base in self.sources.bases(name) if base not in FAMILIES]
         texts = [_text(self.sources.defined[base]) for base in below]
@@ -334,7 +342,7 @@ class Checker:
         own = _text(node)
         inherited = [self.sources.method(base, node.name) for base in self.sources.bases(owner)[1:]]
         texts = [own] if own else [_text(found[1]) for found in inherited if found]
-        self.note(module, node, name, "docstring", any(texts), "none, and no base class documents this method")
+        self.check_docstring(module, node, name, texts)
         bases = self.sources.bases(owner)
         # What a kernel or an operation is given and refuses is said once, in the docstring of its class.
         classes = [_text(self.sources.defined[base]) for base in bases] if any(root in bases for root in FAMILIES) else []
@@ -347,7 +355,7 @@ class Checker:
     def visit_function(self, module: str, node: ast.FunctionDef) -> None:
         """A function of a module."""
         name, own = f"{module}.{node.name}", _text(node)
-        self.note(module, node, name, "docstring", bool(own), "none")
+        self.check_docstring(module, node, name, [own])
         self.check_raises(module, node, name, [own], None)
         self.check_signature(module, node, name, own, "")
         self.check_source(module, node, name, own, [own])
@@ -355,12 +363,17 @@ class Checker:
             has = bool(EQUATION.search(_before_arguments(own)) or re.search(r"``[^`]*[-+*/^][^`]*``", own))
             self.note(module, node, name, "equation", has, "no formula before the arguments")
 
+    def check_docstring(self, module: str, node: ast.AST, name: str, texts: list[str]) -> None:
+        """There is one, here or in a base class, and it says more than the name."""
+        why = "it only repeats the name" if any(texts) else "there is none"
+        self.note(module, node, name, "docstring", any(_says_something(name, text) for text in texts), why)
+
     def check_signature(self, module: str, node: ast.FunctionDef, name: str, text: str, of_class: str) -> None:
         """Shapes where Tensors or Buffers go in or out; what is returned."""
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         annotations = [ast.unparse(argument.annotation) for argument in arguments if argument.annotation is not None]
         returned = ast.unparse(node.returns) if node.returns is not None else "None"
-        if any(re.search(r"(?<!type\[)\b(Tensor|Buffer|ndarray)\b", each) for each in [*annotations, returned]):
+        if any(re.search(r"(?<!type\[)\b(Tensor|Buffer|B|ndarray)\b", each) for each in [*annotations, returned]):
             has = bool(SHAPE.search(text) or SHAPE.search(of_class))
             self.note(module, node, name, "shapes", has, "takes or returns arrays and names no shape, axis or 'elements'")
         if returned not in ("None", "NoReturn", "Never"):
@@ -408,7 +421,7 @@ def test_the_rules_apply_to_something():
     assert [what for what, pattern in PUBLISHED.items() if not any(map(pattern.search, names))] == []
 
 
-GOOD = '''"""Samples."""
+GOOD = '''"""Good examples."""
 
 from .operations import Operation
 
@@ -462,7 +475,7 @@ def gelu_of(x: float) -> float:
     """See `GELU`; returns a number."""
     return x
 '''
-ROOT_OF_SAMPLES = '''"""Operations."""
+ROOT_OF_SAMPLES = '''"""What can be differentiated."""
 
 
 class Operation:
@@ -479,7 +492,7 @@ class Operation:
 def _missing(folder: Path, text: str) -> list[tuple[str, str]]:
     package = folder / "tinygpt_core"
     package.mkdir()
-    for name, content in (("__init__", '"""Samples."""'), ("operations", ROOT_OF_SAMPLES), ("samples", text)):
+    for name, content in (("__init__", '"""Good examples."""'), ("operations", ROOT_OF_SAMPLES), ("samples", text)):
         (package / f"{name}.py").write_text(content, encoding="utf-8")
     return [(missing.name.removeprefix("tinygpt_core.samples."), missing.part) for missing in check(folder).missing]
 
@@ -491,9 +504,10 @@ def test_a_good_module_lacks_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('"""Samples."""', "", [("tinygpt_core.samples", "docstring")]),
+        ('"""Good examples."""', "", [("tinygpt_core.samples", "docstring")]),
         ('"""`GELU` in one pass."""', "", [("FastGELU", "docstring")]),
         ('"""Elements a second."""', "", [("FastGELU.speed", "docstring")]),
+        ('"""Elements a second."""', '"""The speed."""', [("FastGELU.speed", "docstring")]),
         ("def forward", "def run", [("GELU.run", "docstring"), ("FastGELU.run", "docstring")]),
         ("y = x Phi(x) of", "The bell of", [("GELU", "equation"), ("FastGELU", "equation")]),
         ("dL/dx = g (Phi(x) + x phi(x))", "smooth", [("GELU", "derivative"), ("FastGELU", "derivative")]),

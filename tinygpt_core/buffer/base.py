@@ -232,12 +232,12 @@ class Buffer:
 
     @classmethod
     def zeros(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
-        """Returns a Buffer of zeros."""
+        """Returns a Buffer of `shape` that holds zeros."""
         return cls.full(shape, 0, dtype)
 
     @classmethod
     def ones(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
-        """Returns a Buffer of ones."""
+        """Returns a Buffer of `shape` that holds ones."""
         return cls.full(shape, 1, dtype)
 
     @classmethod
@@ -312,11 +312,11 @@ class Buffer:
         return self._copy()
 
     def copy(self: B) -> B:
-        """Returns a contiguous copy with a storage of its own."""
+        """Returns a contiguous copy of the same shape with a storage of its own."""
         return self._copy()
 
     def cast(self: B, dtype: DType) -> B:
-        """Returns a copy in another dtype: floats are truncated to integers, what is not zero becomes True.
+        """Returns a copy of the same shape in another dtype: floats are truncated to integers, what is not zero becomes True.
 
         Raises:
             ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
@@ -502,35 +502,35 @@ class Buffer:
         return self if self.dtype.kind == "f" else self._cast(DType.float64)
 
     def exp(self: B) -> B:
-        """e to the power x; infinity where that is too large."""
+        """e to the power x, of each element; infinity where that is too large."""
         return self._float()._exp()
 
     def log(self: B) -> B:
-        """The natural logarithm; -infinity at 0, NaN below."""
+        """The natural logarithm of each element; -infinity at 0, NaN below."""
         return self._float()._log()
 
     def sqrt(self: B) -> B:
-        """The square root; NaN below 0."""
+        """The square root of each element; NaN below 0."""
         return self._float()._sqrt()
 
     def tanh(self: B) -> B:
-        """The hyperbolic tangent."""
+        """The hyperbolic tangent of each element."""
         return self._float()._tanh()
 
     def sin(self: B) -> B:
-        """The sine of x in radians; NaN at infinities."""
+        """The sine of each element, in radians; NaN at infinities."""
         return self._float()._sin()
 
     def cos(self: B) -> B:
-        """The cosine of x in radians; NaN at infinities."""
+        """The cosine of each element, in radians; NaN at infinities."""
         return self._float()._cos()
 
     def erf(self: B) -> B:
-        """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+        """The error function of each element, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
         return self._float()._erf()
 
     def float(self: B) -> B:
-        """Returns a copy as float32."""
+        """Returns a copy of the same shape as float32."""
         return self.cast(DType.float32)
 
     @staticmethod
