@@ -1,7 +1,7 @@
 """The elementwise chains of the NumPy kernels as compiled loops, for where Numba is installed: one pass over memory instead of a dozen.
 
 Each function does what its namesake in `chains` does, on contiguous float32 arrays, to rounding; those for ReLU and for pooling by
-windows of two by two have none, because the hooks do as well there. None holds the interpreter's lock, so
+windows of two by two have no namesake, because the hooks do as well there. None holds the interpreter's lock, so
 threads can each take a range. Numba compiles a function when it is first called (a second or so) and keeps the result on disk.
 """
 
@@ -54,6 +54,7 @@ def _difference(a: Any, b: Any) -> Any:
 
 @_loop
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
+    """y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2."""
     for i in range(x.size):
         v = x[i]
         square = v * v
@@ -65,6 +66,7 @@ def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
 
 @_loop
 def silu(x: Any, y: Any, slope: Any) -> None:
+    """y = x h and slope = dy/dx, with h = 1 / (1 + e^-x)."""
     for i in range(x.size):
         h = F(1.0) / (F(1.0) + exp(-x[i]))
         out = x[i] * h
@@ -74,18 +76,21 @@ def silu(x: Any, y: Any, slope: Any) -> None:
 
 @_loop
 def relu(x: Any, y: Any) -> None:
+    """y = max(x, 0); NaN stays NaN."""
     for i in range(x.size):
         y[i] = F(0.0) if x[i] <= F(0.0) else x[i]  # a NaN stays one
 
 
 @_loop
 def relu_gradient(y: Any, grad: Any, result: Any) -> None:
+    """result = grad where y is above 0, else 0."""
     for i in range(y.size):
         result[i] = grad[i] if y[i] > F(0.0) else F(0.0)
 
 
 @_loop
 def largest_of_four(x: Any, y: Any) -> None:
+    """y = the largest of each window of two by two of x (N, H, W); a NaN is the largest."""
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
             upper, lower, out = x[n, 2 * i], x[n, 2 * i + 1], y[n, i]
@@ -98,6 +103,7 @@ def largest_of_four(x: Any, y: Any) -> None:
 
 @_loop
 def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
+    """total = grad where x is its window's largest, y (the first of equals), else 0."""
     # Without a branch, so that LLVM computes sixteen windows at a time.
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
@@ -118,6 +124,7 @@ def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
 
 @_loop
 def add_to_rows(y: Any, row: Any) -> None:
+    """Adds a row to every row of y."""
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             y[i, j] += row[j]
@@ -125,6 +132,7 @@ def add_to_rows(y: Any, row: Any) -> None:
 
 @_loop
 def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any) -> None:
+    """normal = (x - mean) scale and y = normal weight + bias for each row, with scale = 1 / sqrt(mean square + eps)."""
     size = F(x.shape[1])
     for i in range(x.shape[0]):
         mean, total = F(0.0), F(0.0)
@@ -143,6 +151,7 @@ def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, 
 
 @_loop
 def normalize_gradients(grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any) -> None:
+    """result = dL/dx for each row; adds the sums over rows of grad normal, and of grad, to `sums`."""
     size = F(grad.shape[1])
     for i in range(grad.shape[0]):
         mean, along = F(0.0), F(0.0)
@@ -179,6 +188,7 @@ def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
 
 @_loop
 def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
+    """y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i) columns, and the rest is 0."""
     for n in range(x.shape[0]):
         for i in range(x.shape[1]):
             seen = x.shape[2] - (x.shape[1] - 1 - i if causal else 0)
@@ -192,6 +202,7 @@ def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
 
 @_loop
 def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
+    """grad = (grad - mean) y scale, in place, over (N, R, S)."""
     for n in range(grad.shape[0]):
         for i in range(grad.shape[1]):
             for j in range(grad.shape[2]):
@@ -200,6 +211,7 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 @_loop
 def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any) -> None:
+    """For each row: exponentials = e^(x - shift), totals = their sum, losses = log totals + shift - x[id]; the shift may be 0."""
     for i in range(x.shape[0]):
         total, top = _softmax_row(x[i], x.shape[1], F(1.0), exponentials[i])
         totals[i] = total
@@ -208,6 +220,7 @@ def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any)
 
 @_loop
 def scale_rows(x: Any, factors: Any, result: Any) -> None:
+    """result = x times one factor a row."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             result[i, j] = x[i, j] * factors[i]
@@ -215,6 +228,7 @@ def scale_rows(x: Any, factors: Any, result: Any) -> None:
 
 @_loop
 def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
+    """mask = whether a word of the stream (Philox4x32-10, from block `start`) is at least the threshold."""
     low32, shift = numpy.uint64(0xFFFFFFFF), numpy.uint64(32)
     m0, m1 = numpy.uint64(0xD2511F53), numpy.uint64(0xCD9E8D57)
     for block in range((mask.size + 3) // 4):
@@ -236,12 +250,14 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 @_loop
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
+    """result = x factor where the mask is set, else x times 0, which is NaN where x is."""
     for i in range(x.size):
         result[i] = x[i] * (factor if mask[i] else F(0.0))  # not merely 0: NaN stays NaN
 
 
 @_loop
 def add_rows(total: Any, indices: Any, values: Any) -> None:
+    """Adds values[i] to total[indices[i]] for every i."""
     for i in range(indices.size):
         for j in range(values.shape[1]):
             total[indices[i], j] += values[i, j]
@@ -249,6 +265,7 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 @_loop
 def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
+    """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = keep p - rate m / (sqrt v + eps), in place."""
     new1, new2 = F(1.0) - beta1, F(1.0) - beta2
     for i in range(p.size):
         m[i] = beta1 * m[i] + new1 * g[i]

@@ -121,6 +121,7 @@ class CudaBuffer(ArrayBuffer):
 
     @property
     def array(self) -> Any:
+        """The elements in the Buffer's own dtype, widened where they lie in 16 bits."""
         return self.in_kind(self.dtype.name) if self._is_low() else self.held
 
     @array.setter
