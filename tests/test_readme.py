@@ -55,10 +55,6 @@ SUBSTITUTES = {
         None,
         "minutes of training, with PyTorch and a text that is fetched",
     ),
-    '$ pytest tests/spec --backend broken-nan-is-lost -k "values_dtype and maximum"': (
-        None,
-        "a failure, shown as it looks; tests/test_spec_itself.py demands that it fails",
-    ),
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs --laws thorough": OUTSIDE,
