@@ -1,0 +1,41 @@
+"""Floor 10: `tinygpt explain`, the microscope: one self-contained HTML page that shows a training step, or a generation, from inside.
+
+    tinygpt explain runs/latest                    # the next training step of a run, recorded and not kept
+    tinygpt explain runs/latest --prompt "get_"    # its model, reading the prompt and what it wrote after it
+    tinygpt explain script.py                      # a script, up to the end of its first backward()
+    loss.explain("page.html")                      # the graph behind any Tensor
+
+Reading order: `recorder` (what is written down while operations run), `tape` (what a Tensor tells that nobody watched), `values`, `sources`,
+`text` and `history` (what is shown of each), `subjects` (what can be explained), `page` (the file). The page's own scripts and style are in
+the folder `page`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..files import Path
+from ..tensor import Tensor
+from . import page, subjects
+from .recorder import Recorder, RecordingError
+
+__all__ = ["Recorder", "RecordingError", "explain", "explain_tensor"]
+
+
+def explain(subject: str, out: Path, prompt: str | None = None, backend: str | None = None) -> int:
+    """Writes the page for a run's directory or a script to the file `out`; returns its size in bytes.
+
+    Raises:
+        RecordingError: a prompt or a backend for a script, or nothing to explain in it.
+        ValueError, OSError: there is no such run or script.
+    """
+    if os.path.isdir(subject):
+        return page.write(out, subjects.explain_run(subject, prompt, backend))
+    if prompt is not None or backend is not None:
+        raise RecordingError("--prompt and --backend are for the directory of a run; a script says itself what it does")
+    return page.write(out, subjects.explain_script(subject))
+
+
+def explain_tensor(tensor: Tensor, out: Path) -> int:
+    """Writes the page for the graph behind `tensor`; returns its size in bytes. See `Tensor.explain`."""
+    return page.write(out, subjects.explain_tensor(tensor))

@@ -1,0 +1,274 @@
+"""What can be explained: a run's next training step, its model on a prompt, a script's first backward pass, a Tensor."""
+
+from __future__ import annotations
+
+import math
+import os
+import runpy
+import sys
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from .. import backends, checkpoint, random
+from ..buffer import Buffer
+from ..dataset import Batch
+from ..dtype import DType
+from ..generation import generate_ids
+from ..optimizers import clip_gradients
+from ..tensor import Tensor, no_grad
+from ..tokenizer import Tokenizer
+from ..training import BOUNDARY, LOG, Trainer, TrainingConfig, as_tensors, load_model, prepare_data
+from . import history, page, text
+from .recorder import MOST_POSITIONS, Recorder, RecordingError
+from .tape import recorded_from_tape
+
+MOST_TOKENS = 1024  # of a batch that is recorded; of more, the first rows
+CONTINUATION = 24  # tokens written after a prompt
+
+
+def explain_run(directory: str, prompt: str | None = None, backend: str | None = None) -> dict[str, Any]:
+    """Returns the page's data for a run: its next training step (which is not kept), or its model continuing a prompt.
+
+    Raises:
+        ValueError: no usable checkpoint; or, without a prompt, a corpus that is not there any more.
+    """
+    return _training_step(directory, backend) if prompt is None else _generation(directory, prompt, backend)
+
+
+def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
+    saved = checkpoint.load_checkpoint(directory)
+    try:
+        config = TrainingConfig.from_dict(saved.config["training"])
+        if backend is not None:
+            config = replace(config, backend=backend)
+        sha256 = saved.config["data"]["sha256"]
+    except KeyError as problem:
+        raise RecordingError(
+            f"{directory} was not trained here (its checkpoint lacks {problem}), so there is no next step: pass --prompt TEXT to see it write"
+        ) from None
+    data = prepare_data(config, saved.tokenizer, sha256)
+    with backends.use(config.backend):
+        trainer = Trainer(config, directory, data)
+        initial = history.snapshot(0, "step 0, before training", _buffers(trainer.model))
+        if saved.state["step"]:
+            trainer._restore(saved)
+        step, whole = trainer.step, data.training_batches.next_batch()
+        batch = first_rows(whole)
+        model = trainer.model
+        model.train()
+        trainer.optimizer.zero_grad()
+        with Recorder() as recorder:
+            loss = trainer.total_loss(batch) / batch.num_targets
+            loss.backward()
+        recorder.keep_only(loss)
+        norm = clip_gradients(model, math.inf)
+        gradients = {name: _norm(tensor.grad.buffer) for name, tensor in model.named_parameters() if tensor.grad is not None}
+        clip_gradients(model, config.gradient_clip)
+        before = {name: buffer.copy() for name, buffer in _buffers(model)}
+        trainer.optimizer.learning_rate = trainer.schedule(step)
+        trainer.optimizer.update()
+        ratios = [
+            {"name": name, "gradient": _figures(gradients.get(name, 0.0)), "weight": _figures(_norm(before[name])),
+             "ratio": _figures(_norm(buffer - before[name]) / max(_norm(before[name]), 1e-30))}
+            for name, buffer in _buffers(model)
+        ]  # fmt: skip
+    log, validation = history.read_log(os.path.join(directory, LOG))
+    snapshots, note = _snapshots(directory, initial, history.snapshot(step, f"step {step}, the newest checkpoint", before.items()))
+    shape = f"{batch.shape[0]} × {batch.shape[1]} tokens"
+    if batch.shape != whole.shape:
+        shape += f" (the first of {whole.shape[0]} rows)"
+    facts = [["loss", f"{loss.item():.4f}"], ["gradient norm", f"{norm:.3g}"], ["learning rate", f"{trainer.schedule(step):.3g}"], ["batch", shape]]
+    return assemble(
+        recorder, f"Training step {step + 1} of {os.path.basename(os.path.abspath(directory))}", f"{model_line(model)}, on {config.backend}",
+        facts=facts, tokenizer=saved.tokenizer, ids=list(batch.inputs[: batch.shape[1]]),
+        training={"log": log, "validation": validation, "snapshots": snapshots, "note": note, "ratios": ratios},
+    )  # fmt: skip
+
+
+def first_rows(batch: Batch) -> Batch:
+    """The first rows of a batch: as many as make MOST_TOKENS tokens, but one at least."""
+    rows, columns = batch.shape
+    kept = min(rows, max(1, MOST_TOKENS // columns))
+    return Batch(batch.inputs[: kept * columns], batch.targets[: kept * columns], (kept, columns))
+
+
+def _snapshots(directory: str, initial: dict[str, Any], newest: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    note = (
+        "A run keeps its newest checkpoint only. Step 0 is drawn again from the run's seed, which gives the very numbers it began with. "
+        f"Of large parameters {history.SAMPLE:,} evenly spaced elements are counted."
+    )
+    return ([initial, newest] if newest["step"] else [initial]), note
+
+
+def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, Any]:
+    model, tokenizer, config = load_model(directory, backend)
+    data = config.get("data") or {}
+    start = [tokenizer.special_tokens[BOUNDARY]] if data.get("is_documents") else []
+    ids = start + list(tokenizer.encode(prompt or data.get("opening", ""), "none"))
+    if not ids:
+        raise RecordingError("there is nothing to begin with: pass some text with --prompt")
+    with backends.use(config["training"]["backend"]):
+        room = min(model.config.context_length, MOST_POSITIONS)
+        ids = ids[:room]
+        stop = start[0] if start else None
+        written = list(generate_ids(model, ids, tokens=min(CONTINUATION, room - len(ids)), generator=random.Generator(0), stop_id=stop))
+        whole = ids + written
+        model.eval()
+        with Recorder() as recorder, no_grad():
+            logits = model(Tensor(Buffer([whole], DType.int32)))
+        recorder.keep_only(logits)
+        recorder.logits, recorder.targets = logits.buffer[0], Buffer([*whole[1:], -1], DType.int32)
+    log, validation = history.read_log(os.path.join(directory, LOG))
+    shown = history.snapshot(0, "the weights that were used", _buffers(model))
+    training = {"log": log, "validation": validation, "snapshots": [shown], "note": f"Of large parameters {history.SAMPLE:,} elements are counted.", "ratios": []}
+    result = assemble(
+        recorder, f"{os.path.basename(os.path.abspath(directory))} writes", f"{model_line(model)}, on {config['training']['backend']}",
+        facts=[["read", f"{len(ids)} tokens"], ["written", f"{len(written)} tokens"]], tokenizer=tokenizer, ids=whole, training=training,
+    )  # fmt: skip
+    result["is_generation"] = True
+    if result["tokens"]:
+        result["tokens"]["prompt_length"] = len(ids)
+    return result
+
+
+class _Finished(BaseException):
+    """The first backward() of a script is done; not an Exception, so that the script's own handlers let it pass."""
+
+
+def explain_script(path: str) -> dict[str, Any]:
+    """Runs a script until its first `backward()` is done and returns the page's data for it. The script is run: it can do anything.
+
+    Raises:
+        RecordingError: the script ended before any `backward()`.
+        Exception: whatever the script raises.
+    """
+    outcome: list[Tensor] = []
+    original = Tensor.backward
+
+    def backward(tensor: Tensor, incoming_gradient: Any = None, retain_graph: bool = False) -> None:
+        original(tensor, incoming_gradient, retain_graph)
+        outcome.append(tensor)
+        raise _Finished
+
+    arguments, folder = sys.argv, os.path.dirname(os.path.abspath(path))
+    tokenizer = None
+    sys.argv = [path]
+    sys.path.insert(0, folder)
+    Tensor.backward = backward  # type: ignore[method-assign]
+    try:
+        with Recorder() as recorder:
+            runpy.run_path(path, run_name="__main__")
+    except _Finished as finished:
+        tokenizer = _tokenizer_of(finished.__traceback__)
+    finally:
+        Tensor.backward = original  # type: ignore[method-assign]
+        sys.argv = arguments
+        sys.path.remove(folder)
+    if not outcome:
+        raise RecordingError(f"{path} ended before any backward(): there is no training step in it to explain")
+    return explain_recorded(recorder, outcome[0], os.path.basename(path), tokenizer)
+
+
+def _tokenizer_of(trace: TracebackType | None) -> Tokenizer | None:
+    """The tokenizer among the variables of the functions that led to the backward, if there is one."""
+    found = None
+    while trace is not None:
+        for value in (*trace.tb_frame.f_globals.values(), *trace.tb_frame.f_locals.values()):
+            found = value if isinstance(value, Tokenizer) else found
+        trace = trace.tb_next
+    return found
+
+
+def explain_tensor(tensor: Tensor) -> dict[str, Any]:
+    """Returns the page's data for the graph behind a Tensor, as an open `Recorder` saw it, else as the Tensor's records tell."""
+    recorder = Recorder.current()
+    if recorder is None:
+        return explain_recorded(recorded_from_tape(tensor), tensor, "A Tensor and what made it", None)
+    return explain_recorded(recorder, tensor, "What was recorded", None)
+
+
+def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Returns the page's data for a recording, of which `output` is the result."""
+    recorder.keep_only(output)
+    ids: list[int] = []
+    if recorder.targets is not None:
+        length = recorder.targets.numel
+        ids = next((row for row in (_ids(buffer, length) for buffer in recorder.held_buffers()) if row), [])
+    facts = [["result", f"{output.item():.5g}" if output.numel == 1 else str(output.shape)], ["backend", output.backend]]
+    return assemble(recorder, title, f"The way to a Tensor of shape {output.shape}", facts=facts, tokenizer=tokenizer, ids=ids, training=None)
+
+
+def _ids(buffer: Buffer, length: int) -> list[int]:
+    """The first row of a buffer that looks like the token ids that were read: integers, in rows as long as the targets."""
+    if buffer.dtype.kind != "i" or buffer.ndim not in (1, 2) or buffer.shape[-1] < length:
+        return []
+    row: list[int] = (buffer if buffer.ndim == 1 else buffer[0])[:length].to_python()
+    return row
+
+
+def assemble(
+    recorder: Recorder, title: str, about: str, *, facts: list[list[str]], tokenizer: Tokenizer | None, ids: list[int], training: Any
+) -> dict[str, Any]:
+    """Returns all that a page shows."""
+    graph = recorder.to_dict()
+    forward = sum(operation.get("seconds", 0.0) for operation in graph["operations"])
+    backward = sum(operation.get("backward_seconds", 0.0) for operation in graph["operations"])
+    facts = [*facts, ["operations", f"{len(graph['operations']):,}"]]
+    if forward:
+        facts.append(["forward", _time(forward)])
+    if backward:
+        facts.append(["backward", _time(backward)])
+    missing = {
+        "attention": "No Attention operation was recorded, so there are no attention maps.",
+        "tokens": "No CrossEntropy of token ids was recorded, so there are no token probabilities.",
+        "merges": "No tokenizer is known here. Explain a run, or a script that has one among its variables.",
+        "training": "There is no log here. Explain a run's directory to see its training over time.",
+    }
+    tokens = None
+    if recorder.logits is not None and recorder.targets is not None and recorder.logits.ndim == 2:
+        shown = ids[: recorder.targets.numel]
+        tokens = text.predictions(tokenizer, shown, recorder.logits, recorder.targets.to_python())
+        if len(ids) > MOST_POSITIONS:
+            tokens["cut"] = f"Of {len(ids)} positions the first {MOST_POSITIONS} are shown."
+    attention = [attention_layer(recorder, entry, graph["calls"]) for entry in recorder.attention] or None
+    words = text.plain_text(tokenizer, ids) if tokenizer and ids else ""
+    return {
+        "title": title, "about": about, "facts": facts, "graph": graph, "attention": attention, "tokens": tokens,
+        "merges": text.merges(tokenizer, words) if tokenizer and words else None, "training": training, "missing": missing,
+        "is_generation": False,
+    }  # fmt: skip
+
+
+def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """One layer's attention maps, with its name."""
+    operation = recorder.operations[entry["operation"]]
+    name = recorder.calls[operation["call"]]["name"] if operation["call"] >= 0 else f"operation {entry['operation'] + 1}"
+    length = recorder.tensors[operation["output"]]["shape"][2]
+    cut = f"Of {length} positions the first {MOST_POSITIONS} are shown." if length > MOST_POSITIONS else ""
+    return {"name": name, "label": name, "operation": entry["operation"], "heads": [page.matrix(rows) for rows in entry["heads"]], "cut": cut}
+
+
+def model_line(model: Any) -> str:
+    """A model in one line."""
+    config = model.config
+    return (
+        f"GPT with {model.num_parameters():,} parameters: {config.num_layers} layers, {config.num_heads} heads, "
+        f"{config.embedding_dim} wide, context {config.context_length}"
+    )
+
+
+def _buffers(model: Any) -> list[tuple[str, Buffer]]:
+    return [(name, tensor.buffer) for name, tensor in model.named_parameters()]
+
+
+def _norm(buffer: Buffer) -> float:
+    return math.sqrt(buffer._sum_of_squares())
+
+
+def _figures(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
