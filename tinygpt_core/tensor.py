@@ -306,6 +306,18 @@ class Tensor:
         """Where the elements are, for `__dlpack__`."""
         return self.buffer.__dlpack_device__()
 
+    def explain(self, out: str = "explain.html") -> int:
+        """Writes one HTML page that shows the graph that made this Tensor and its derivatives, step by step; returns its size in bytes.
+
+        Inside `with explain.Recorder():` it also shows modules, times and all values. No gradient changes and nothing is freed.
+
+        Raises:
+            ValueError: no recorded operation made this Tensor, or the graph was freed by a backward().
+        """
+        from . import explain
+
+        return explain.explain_tensor(self, out)
+
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
         for line in printing.dag_lines(self):

@@ -12,14 +12,16 @@ the folder `page`.
 
 from __future__ import annotations
 
+import argparse
 import os
+from typing import Any
 
 from ..files import Path
 from ..tensor import Tensor
 from . import page, subjects
 from .recorder import Recorder, RecordingError
 
-__all__ = ["Recorder", "RecordingError", "explain", "explain_tensor"]
+__all__ = ["Recorder", "RecordingError", "add_commands", "explain", "explain_tensor", "run_explain"]
 
 
 def explain(subject: str, out: Path, prompt: str | None = None, backend: str | None = None) -> int:
@@ -39,3 +41,22 @@ def explain(subject: str, out: Path, prompt: str | None = None, backend: str | N
 def explain_tensor(tensor: Tensor, out: Path) -> int:
     """Writes the page for the graph behind `tensor`; returns its size in bytes. See `Tensor.explain`."""
     return page.write(out, subjects.explain_tensor(tensor))
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `explain` to the subcommands of the command line."""
+    about = "Write one HTML page that shows a training step from inside: the graph, its values, attention, tokens, and training over time."
+    parser = commands.add_parser("explain", help="look into a training step", allow_abbrev=False, description=about)
+    parser.set_defaults(command=run_explain)
+    option = parser.add_argument
+    option("subject", metavar="RUN_OR_SCRIPT", help="directory of a run, or a Python script, which is run up to its first backward()")
+    option("--prompt", metavar="TEXT", help="show the model continuing TEXT (default: the run's next training step)")
+    option("--out", default="explain.html", metavar="FILE", help="the page (default: explain.html)")
+    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
+
+
+def run_explain(arguments: argparse.Namespace) -> int:
+    """`tinygpt explain`: writes the page and says where it is."""
+    size = explain(arguments.subject, arguments.out, arguments.prompt, arguments.backend)
+    print(f"{arguments.out}: {size:,} bytes; open it in a browser")
+    return 0

@@ -31,7 +31,7 @@ def render(data: dict[str, Any]) -> str:
 
 def write(path: Path, data: dict[str, Any]) -> int:
     """Writes the page, replacing a file that is there only once the new one is whole; returns its size in bytes."""
-    text = render(data).encode("utf-8")
+    text = render(data).encode("utf-8", errors="backslashreplace")
     atomic_write(path, [text])
     return len(text)
 

@@ -175,7 +175,9 @@ class Recorder:
                     pass
                 shown = values.values if isinstance(values, PartialGradient) else values
                 entry["grads"][position] = (
-                    entry["grad"] if shown is grad else self._gradient(shown, entry["inputs"][position], isinstance(values, PartialGradient))
+                    entry["grad"]
+                    if shown is grad
+                    else self._gradient(shown, entry["inputs"][position], isinstance(values, PartialGradient))
                 )
                 yield part
             entry["backward_seconds"] = seconds
@@ -194,8 +196,14 @@ class Recorder:
                 self._held.append(tensor.buffer)
         parent = self._stack[-1] if self._stack else -1
         self.calls.append(
-            {"id": id(module), "name": self._names[id(module)], "kind": type(module).__name__, "parent": parent,
-             "parameters": module.num_parameters(), "about": module._extra_repr()}  # fmt: skip
+            {
+                "id": id(module),
+                "name": self._names[id(module)],
+                "kind": type(module).__name__,
+                "parent": parent,
+                "parameters": module.num_parameters(),
+                "about": module._extra_repr(),
+            }  # fmt: skip
         )
         return len(self.calls) - 1
 
@@ -288,7 +296,9 @@ class Recorder:
         renumbered = {old: new for new, old in enumerate(order)}
         self.operations = [self.operations[old] for old in order]
         self.steps = [(phase, renumbered[old]) for phase, old in self.steps if old in renumbered]
-        self.attention = [entry | {"operation": renumbered[entry["operation"]]} for entry in self.attention if entry["operation"] in renumbered]
+        self.attention = [
+            entry | {"operation": renumbered[entry["operation"]]} for entry in self.attention if entry["operation"] in renumbered
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the graph as plain JSON values, with only the tensors and calls that operations refer to."""
@@ -320,7 +330,9 @@ class Recorder:
             if "of" in entry:
                 entry["of"] = tensors.places.get(entry["of"])
         used = {operation["kind"] for operation in operations}
-        classes = {name: {key: value for key, value in about.items() if key != "class"} for name, about in self.classes.items() if name in used}
+        classes = {
+            name: {key: value for key, value in about.items() if key != "class"} for name, about in self.classes.items() if name in used
+        }
         return {"classes": classes, "calls": calls.entries, "tensors": tensors.entries, "operations": operations, "steps": self.steps}
 
 
@@ -372,7 +384,9 @@ def first_sequence(x: Buffer, axes: int) -> Buffer:
     return x[:MOST_POSITIONS].copy() if x.ndim else x
 
 
-def attention_maps(query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None) -> list[list[list[float]]]:
+def attention_maps(
+    query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None
+) -> list[list[list[float]]]:
     """The probabilities of attention, softmax(q k^T scale), of the first sequence: one matrix (queries, keys) a head.
 
     The kernel that ran may never have held them all at once, so they are computed here.

@@ -31,12 +31,12 @@ def describe(operation: Operation) -> dict[str, Any]:
 
 
 def split_formula(doc: str) -> tuple[str, str]:
-    """Splits a docstring into the formula and the derivative: at the last ';' or empty line before the first mention of a gradient."""
+    """Splits a docstring into the formula and the derivative: at the last ';', full stop or empty line before the first mention of a gradient."""
     found = _RULE.search(doc)
     if found is None:
         return doc, ""
     before = doc[: found.start() + 1]
-    cut = max(before.rfind(";"), before.rfind("\n\n"))
+    cut = max(before.rfind(";"), before.rfind("\n\n"), before.rfind(". "))
     if cut < 0:
         return doc, ""
     return doc[:cut].rstrip(), doc[cut + 1 :].strip()

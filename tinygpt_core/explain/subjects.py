@@ -78,7 +78,12 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
     shape = f"{batch.shape[0]} × {batch.shape[1]} tokens"
     if batch.shape != whole.shape:
         shape += f" (the first of {whole.shape[0]} rows)"
-    facts = [["loss", f"{loss.item():.4f}"], ["gradient norm", f"{norm:.3g}"], ["learning rate", f"{trainer.schedule(step):.3g}"], ["batch", shape]]
+    facts = [
+        ["loss", f"{loss.item():.4f}"],
+        ["gradient norm", f"{norm:.3g}"],
+        ["learning rate", f"{trainer.schedule(step):.3g}"],
+        ["batch", shape],
+    ]
     return assemble(
         recorder, f"Training step {step + 1} of {os.path.basename(os.path.abspath(directory))}", f"{model_line(model)}, on {config.backend}",
         facts=facts, tokenizer=saved.tokenizer, ids=list(batch.inputs[: batch.shape[1]]),
@@ -121,7 +126,13 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         recorder.logits, recorder.targets = logits.buffer[0], Buffer([*whole[1:], -1], DType.int32)
     log, validation = history.read_log(os.path.join(directory, LOG))
     shown = history.snapshot(0, "the weights that were used", _buffers(model))
-    training = {"log": log, "validation": validation, "snapshots": [shown], "note": f"Of large parameters {history.SAMPLE:,} elements are counted.", "ratios": []}
+    training = {
+        "log": log,
+        "validation": validation,
+        "snapshots": [shown],
+        "note": f"Of large parameters {history.SAMPLE:,} elements are counted.",
+        "ratios": [],
+    }
     result = assemble(
         recorder, f"{os.path.basename(os.path.abspath(directory))} writes", f"{model_line(model)}, on {config['training']['backend']}",
         facts=[["read", f"{len(ids)} tokens"], ["written", f"{len(written)} tokens"]], tokenizer=tokenizer, ids=whole, training=training,
@@ -196,7 +207,9 @@ def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: 
         length = recorder.targets.numel
         ids = next((row for row in (_ids(buffer, length) for buffer in recorder.held_buffers()) if row), [])
     facts = [["result", f"{output.item():.5g}" if output.numel == 1 else str(output.shape)], ["backend", output.backend]]
-    return assemble(recorder, title, f"The way to a Tensor of shape {output.shape}", facts=facts, tokenizer=tokenizer, ids=ids, training=None)
+    return assemble(
+        recorder, title, f"The way to a Tensor of shape {output.shape}", facts=facts, tokenizer=tokenizer, ids=ids, training=None
+    )
 
 
 def _ids(buffer: Buffer, length: int) -> list[int]:
@@ -246,7 +259,13 @@ def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[
     name = recorder.calls[operation["call"]]["name"] if operation["call"] >= 0 else f"operation {entry['operation'] + 1}"
     length = recorder.tensors[operation["output"]]["shape"][2]
     cut = f"Of {length} positions the first {MOST_POSITIONS} are shown." if length > MOST_POSITIONS else ""
-    return {"name": name, "label": name, "operation": entry["operation"], "heads": [page.matrix(rows) for rows in entry["heads"]], "cut": cut}
+    return {
+        "name": name,
+        "label": name,
+        "operation": entry["operation"],
+        "heads": [page.matrix(rows) for rows in entry["heads"]],
+        "cut": cut,
+    }
 
 
 def model_line(model: Any) -> str:

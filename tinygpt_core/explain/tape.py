@@ -23,14 +23,16 @@ def recorded_from_tape(tensor: Tensor) -> Recorder:
         RecordingError: there are no records, they were freed by a backward(), or there are too many for one page.
     """
     if tensor.grad_fn is None:
-        raise RecordingError("explain() needs a Tensor that operations on Tensors with requires_grad=True have made: this one has no history")
+        raise RecordingError(
+            "explain() needs a Tensor that operations on Tensors with requires_grad=True have made: this one has no history"
+        )
     records = _records(tensor.grad_fn)
     recorder = Recorder()
     places: dict[int, int] = {}
     for record in records:
         places[id(record)] = _add(recorder, record, places)
     output = recorder.operations[-1]["output"]
-    recorder.tensors[output] ["values"] = summarize(tensor.buffer)
+    recorder.tensors[output]["values"] = summarize(tensor.buffer)
     with recorder:
         _walk(tensor)
     return recorder
@@ -48,7 +50,9 @@ def _records(last: GradientFunction) -> list[GradientFunction]:
                 found[id(parent)] = parent
                 queue.append(parent)
         if len(found) > MOST_OPERATIONS:
-            raise RecordingError(f"more than {MOST_OPERATIONS:,} operations made this Tensor, and one page cannot show them: explain a part")
+            raise RecordingError(
+                f"more than {MOST_OPERATIONS:,} operations made this Tensor, and one page cannot show them: explain a part"
+            )
     return sorted(found.values(), key=lambda record: record.number)
 
 
@@ -67,7 +71,7 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
         # By habit an operation keeps its inputs under the names of its forward's parameters.
         kept = getattr(operation, name, None)
         if place is not None and isinstance(kept, Buffer) and recorder.tensors[place]["shape"] == list(kept.shape):
-            recorder.tensors[place] ["values"] = summarize(kept)
+            recorder.tensors[place]["values"] = summarize(kept)
     shape, dtype = record.result
     kept_values = [[name, recorder.add_tensor("value", buffer.shape, buffer.dtype, buffer)] for name, buffer in _kept_buffers(operation)]
     return recorder.add_operation(
@@ -93,4 +97,3 @@ def _walk(tensor: Tensor) -> None:
                 pending[parent] = part.add_to(None if total is None else total.copy())
             else:
                 pending[parent] = part if total is None else total + part
-

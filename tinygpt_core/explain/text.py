@@ -46,7 +46,11 @@ def predictions(
         weights = [math.exp(value - largest) for value in row]
         total = math.fsum(weights)
         best = heapq.nlargest(TOP, range(len(row)), key=weights.__getitem__)
-        entry: dict[str, Any] = {"target": None, "loss": None, "top": [[token_text(tokenizer, i), _share(weights[i] / total), i] for i in best]}
+        entry: dict[str, Any] = {
+            "target": None,
+            "loss": None,
+            "top": [[token_text(tokenizer, i), _share(weights[i] / total), i] for i in best],
+        }
         if target != ignore_index:
             own = row[target]
             rank = 1 + sum(value > own for value in row)
@@ -55,7 +59,13 @@ def predictions(
         positions.append(entry)
     vocabulary = logits.shape[-1]
     texts = [token_text(tokenizer, idx) for idx in ids]
-    return {"texts": texts, "positions": positions, "vocabulary": vocabulary, "uniform": _share(math.log(vocabulary)), "prompt_length": None}
+    return {
+        "texts": texts,
+        "positions": positions,
+        "vocabulary": vocabulary,
+        "uniform": _share(math.log(vocabulary)),
+        "prompt_length": None,
+    }
 
 
 def _share(value: float) -> float | None:
@@ -74,7 +84,11 @@ def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
         if not isinstance(tokenizer, CharTokenizer):
             note = "This tokenizer makes no merges."
         ids = tokenizer.encode(text, "none")
-        return {"kind": tokenizer.kind, "note": note, "chunks": [{"pieces": [token_text(tokenizer, i)], "ids": [i], "steps": []} for i in ids]}
+        return {
+            "kind": tokenizer.kind,
+            "note": note,
+            "chunks": [{"pieces": [token_text(tokenizer, i)], "ids": [i], "steps": []} for i in ids],
+        }
     chunks = []
     for chunk in tokenizer._chunks(text):
         data = chunk.encode("utf-8", errors="surrogatepass")

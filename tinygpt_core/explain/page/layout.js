@@ -3,7 +3,7 @@
 // In every open block its children are put in ranks, top to bottom, so that edges point down. An edge that passes a rank gets a place there,
 // and one that enters or leaves a block gets a port on the block's border; so no edge runs over a node.
 
-const SIZE = { op: [150, 44], leaf: [140, 36], call: [214, 50], port: [10, 0], pass: [10, 0] };
+const SIZE = { op: [160, 44], leaf: [172, 36], call: [264, 50], port: [10, 0], pass: [10, 0] };
 const GAP = { x: 18, y: 30, pad: 18, header: 32 };
 
 function buildTree(graph) {
@@ -172,7 +172,7 @@ function arrangeBlock(block, edges, segments) {
     y += height + (height ? GAP.y : GAP.y / 3);
   });
   const left = Math.min(...grid.flat().map((item) => item.x)), right = Math.max(...grid.flat().map((item) => item.x + item.width));
-  const label = block.kind === "call" ? 40 + 7.2 * (block.name.length + block.type.length + 3) : 0;
+  const label = block.kind === "call" ? 40 + 8 * (block.name.length + block.type.length + 3) : 0;
   const width = Math.max(right - left + 2 * GAP.pad, label), shift = (width - (right - left)) / 2 - left;
   grid.flat().forEach((item) => { item.x += shift; });
   block.inside = grid.flat();
@@ -199,7 +199,7 @@ function straighten(grid, links) {
       pack(row);
     }
   }
-  const heavy = (item) => (item.kind === "leaf" ? 0.05 : item.kind === "pass" || item.kind === "port" ? 0.4 : 1);
+  const heavy = (item) => (item.kind === "leaf" ? 0.02 : item.kind === "pass" ? 0.05 : item.kind === "port" ? 0.2 : 1);
   for (let sweep = 0; sweep < 12; sweep++) {
     const rows = sweep % 2 ? [...grid].reverse() : grid;
     for (const row of rows) {

@@ -65,14 +65,14 @@ function stepView(data) {
 
   function node(item) {
     if (item.kind === "call" && item.open) {
-      const label = `${item.name || "model"}`;
+      const label = item.name ? last(item.name) : "model";
       return drawing("g", { class: "node header", "data-key": item.key, role: "button", tabindex: -1, "aria-expanded": "true", "aria-label": `Fold ${label}, ${item.type}` },
-        drawing("rect", { class: "grip", x: item.x + 6, y: item.y + 5, width: 26 + 7.2 * (label.length + item.type.length + 2), height: 21, rx: 5 }),
+        drawing("rect", { class: "grip", x: item.x + 6, y: item.y + 5, width: 26 + 8 * (label.length + item.type.length + 2), height: 21, rx: 5 }),
         drawing("text", { x: item.x + 14, y: item.y + 20 }, "▾ ", drawing("tspan", { class: "name" }, label), drawing("tspan", { class: "kind" }, `  ${item.type}`)));
     }
     const { x, y, width, height } = item, middle = x + width / 2;
     if (item.kind === "call") {
-      const call = graph.calls[item.index], label = item.name || "model";
+      const call = graph.calls[item.index], label = item.name ? last(item.name) : "model";
       const about = `${count(item.operations, "operation")} · ${duration(item.seconds)}${call.parameters ? ` · ${short(call.parameters)} parameters` : ""}`;
       return drawing("g", { class: "node call", "data-key": item.key, role: "button", tabindex: -1, "aria-expanded": "false", "aria-label": `Open ${label}, ${item.type}: ${about}` },
         drawing("rect", { class: "behind", x: x + 4, y: y + 4, width, height, rx: 9 }), drawing("rect", { class: "box", x, y, width, height, rx: 9 }),
@@ -383,8 +383,8 @@ function stepView(data) {
   }
 
   const player = element("div", { class: "player", role: "group", "aria-label": "Player" },
-    element("div", { class: "buttons" }, button("⏮", "First step", () => moveBy(-steps.length)), button("◀", "Step back", () => moveBy(-1)), play,
-      button("▶", "Step on", () => moveBy(1)), button("⏭", "Last step", () => moveBy(steps.length)),
+    element("div", { class: "buttons" }, button("⇤", "First step", () => moveBy(-steps.length)), button("◀", "Step back", () => moveBy(-1)), play,
+      button("▶", "Step on", () => moveBy(1)), button("⇥", "Last step", () => moveBy(steps.length)),
       stepOf.backward.size ? button("∂ Backward", "To the beginning of the backward pass", () => { stop(); go(forwardSteps); }) : null,
       element("label", { for: "speed" }, "Speed "), speed),
     element("div", { class: "track" }, times(), slider), place_);
