@@ -40,6 +40,7 @@ ADDED: list[tuple[str, int, list[str]]] = [
                                 "elementwise_losses.py", "inspection.py", "toy_data.py"]),
     ("windows (issue 6)", 900, ["printing.py"]),
     ("the microscope (issue 6)", 700, ["explain"]),
+    ("mixed precision, steps (issue 4)", 150, ["precision.py", "stepping.py"]),
 ]  # fmt: skip
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
 

@@ -110,3 +110,17 @@ with tempfile.TemporaryDirectory() as directory:
 print("same")
 """
     assert run("-c", code) == "same\n"
+
+
+@needs_torch
+@needs_numpy
+def test_the_gpu_script_runs_without_a_gpu(tmp_path: Path) -> None:
+    """Tiny, on NumPy: every part gives a result, and the report says that it is no measurement."""
+    run(str(ROOT / "benchmarks" / "gpu.py"), "--quick", "--backend", "numpy", "--out", str(tmp_path))
+    results = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["results"]
+    assert not [name for name, result in results.items() if "failed" in result]
+    for name in ("gpt2-124m", "code-49m", "baby"):
+        assert all(len(results[f"{name} {side}"]["seconds"]) == 2 for side in ("tinygpt", "torch"))
+    ours, theirs = (results[f"losses {side} float32"]["losses"] for side in ("tinygpt", "torch"))
+    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-3
+    assert "Not a measurement" in (tmp_path / "gpu.md").read_text(encoding="utf-8")

@@ -90,7 +90,7 @@ class ArrayBuffer(Buffer):
 
     def _check_writable(self) -> None:
         super()._check_writable()
-        if not self.array.flags.writeable:
+        if not getattr(self.array.flags, "writeable", True):  # on a device every array can be written to
             raise ValueError("cannot write to a Buffer that shares a read-only array: copy() it first")
 
     # ---------------------------------------------------------------- other libraries

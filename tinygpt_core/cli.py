@@ -26,8 +26,8 @@ LATEST = "latest"  # in RUNS: a link to the newest run there
 SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.7
 SAMPLE_TOKENS = 200  # the most for a document
-RESUMABLE = ("steps", "eval_every", "checkpoint_every", "backend")  # settings that --resume may change
-BESIDE_RESUME = "only --steps, --eval-every, --checkpoint-every, --backend and --quiet may stand beside it"
+RESUMABLE = ("steps", "eval_every", "checkpoint_every", "backend", "dtype")  # settings that --resume may change
+BESIDE_RESUME = "only --steps, --eval-every, --checkpoint-every, --backend, --dtype and --quiet may stand beside it"
 
 # Every option of `train` that is a setting: field of TrainingConfig, option, type, what it is.
 SETTINGS: tuple[tuple[str, str, type, str], ...] = (
@@ -49,6 +49,7 @@ SETTINGS: tuple[tuple[str, str, type, str], ...] = (
     ("gradient_clip", "--gradient-clip", float, "largest norm of the gradient"),
     ("tokenizer", "--tokenizer", str, "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt"),
     ("vocab_size", "--vocab-size", int, "tokens of a bpe tokenizer"),
+    ("dtype", "--dtype", str, "what products are computed in: 'float32', on a GPU also 'tf32', 'bfloat16' or 'float16'"),
     ("seed", "--seed", int, "of everything random"),
     ("eval_every", "--eval-every", int, "steps between validations, 0 for none"),
     ("eval_batches", "--eval-batches", int, "batches in a validation"),
@@ -110,7 +111,7 @@ def _explain(problem: Exception) -> tuple[str, int]:
         is_failure = isinstance(problem.__cause__, OSError) and _explain(problem.__cause__)[1] == 1  # a full disk, in other words
         return str(problem), 1 if is_failure else 2
     if isinstance(problem, MemoryError):
-        return "not enough memory: a smaller model or batch would need less", 1
+        return str(problem) or "not enough memory: a smaller model or batch would need less", 1
     if isinstance(problem, ArithmeticError) or type(problem) is RuntimeError:  # said by us, of something other than the input
         return str(problem), 1
     return f"{type(problem).__name__}: {problem} (this is a bug; TINYGPT_DEBUG=1 shows where)", 1
@@ -366,6 +367,8 @@ def _summarize(trainer: Trainer) -> None:
         val_loss = trainer.validate()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:.3f}"
     print(f"\nvalidation loss {val_loss:.3f} nats a token; {entropy}")
+    if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
+        print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
     command = f"{command_name()} generate {shlex.quote(trainer.directory)} --count {SAMPLES if data.is_documents else 1}"
     print(f"the model is kept in {trainer.directory}; more of it: {command}")
 

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from . import backends, checkpoint, corpora, dataset, encoders, random, schedules, token_folders, tokenizer
-from .buffer import Buffer
-from .dtype import DType
 from .losses import CrossEntropyLoss
 from .nn.gpt import GPT, GPTConfig
-from .optimizers import AdamW, clip_gradients
+from .optimizers import AdamW
+from .precision import NAMES, autocast
+from .stepping import as_tensors, training_step
 from .tensor import Tensor, no_grad, uninitialized
 
 BOUNDARY = "<|endoftext|>"  # stands before and after every document
@@ -45,6 +45,7 @@ class TrainingConfig:
     preset: str = "identifiers"
     backend: str = "python"
     seed: int = 1337
+    dtype: str = "float32"  # of products, see precision.autocast; parameters and optimizer stay float32
 
     tokenizer: str = "characters"  # or "bpe", or the absolute path of a tokenizer, see token_folders.find_tokenizer
     vocab_size: int = 512  # of a bpe tokenizer; characters are counted
@@ -86,6 +87,8 @@ class TrainingConfig:
                 raise ValueError(f"{field.name} must be {text}, not {value}")
         if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
             raise ValueError(f"tokenizer must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r}")
+        if self.dtype not in NAMES:
+            raise ValueError(f"dtype must be one of {', '.join(NAMES)}, not {self.dtype!r}")
         self.model_config(vocab_size=1)  # whose own checks speak of the rest
 
     def model_config(self, vocab_size: int) -> GPTConfig:
@@ -191,12 +194,6 @@ class Data(NamedTuple):
     sha256: str
     documents: frozenset[str]  # to tell an invented one from one that was learned by heart
     opening: str  # what a text that nobody began begins with; documents begin after a boundary
-
-
-def as_tensors(batch: dataset.Batch) -> tuple[Tensor, Tensor]:
-    """A batch's inputs and targets as int32 Tensors on the active backend."""
-    inputs, targets = (Buffer.from_array(ids[:], batch.shape, DType.int32) for ids in (batch.inputs, batch.targets))
-    return Tensor(inputs), Tensor(targets)
 
 
 def unigram_entropy(counts: dict[int, int]) -> float:
@@ -313,6 +310,7 @@ class Trainer:
         self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
         warmup, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
         self.schedule = schedules.cosine_with_warmup(config.learning_rate, total_steps=config.steps, warmup_steps=warmup, minimum=minimum)
+        self.update = training_step(self.model, self.optimizer, lambda batch: self.total_loss(batch), config.gradient_clip, config.dtype)
         if state is not None:
             self._restore(state)
 
@@ -383,16 +381,8 @@ class Trainer:
         self.model.train()
         batches = [self.data.training_batches.next_batch() for _ in range(self.config.accumulation)]
         num_targets = sum(batch.num_targets for batch in batches)
-        self.optimizer.zero_grad()
-        loss = 0.0
-        for batch in batches:
-            # Dividing by the targets of all batches makes accumulation equal to one large batch, padded or not.
-            part = self.total_loss(batch) / num_targets
-            part.backward()
-            loss += part.item()
-        clip_gradients(self.model, self.config.gradient_clip)
         self.optimizer.learning_rate = self.schedule(self.step)
-        self.optimizer.update()
+        loss = self.update(batches)
         self.step += 1
         if not math.isfinite(loss):
             raise ArithmeticError(f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}")
@@ -401,7 +391,8 @@ class Trainer:
     def total_loss(self, batch: dataset.Batch) -> Tensor:
         """The sum of the cross-entropies of all targets that are not padding, in nats."""
         inputs, targets = as_tensors(batch)
-        return self.criterion(logits=self.model(inputs), labels=targets).sum()
+        with autocast(self.config.dtype):
+            return self.criterion(logits=self.model(inputs), labels=targets).sum()
 
     def validate(self) -> float:
         """The mean loss a target token over the validation batches, which are the same each time."""
@@ -421,7 +412,8 @@ class Trainer:
             "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256}, }, tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
             optimizer_tensors=self.optimizer.state_dict(),
-            state={"step": self.step, "data_order": data.training_batches.get_state(), "random": random.default_generator().get_state()},
+            state={"step": self.step, "data_order": data.training_batches.get_state(), "random": random.default_generator().get_state(),
+            **({"loss_scale": self.update.scaler.get_state()} if self.update.scaler else {})},
         )  # fmt: skip
         self.saved_step = self.step
 
@@ -431,6 +423,8 @@ class Trainer:
         self.optimizer.load_state(list(saved.optimizer_tensors.items()))
         self.data.training_batches.set_state(saved.state["data_order"])
         random.default_generator().set_state(saved.state["random"])
+        if self.update.scaler and "loss_scale" in saved.state:
+            self.update.scaler.set_state(saved.state["loss_scale"])
 
     def _on_backend(self, work: Any) -> Any:
         with backends.use(self.config.backend):  # not around `yield`: the caller's backend stays the caller's

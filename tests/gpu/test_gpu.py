@@ -1,0 +1,172 @@
+"""What only a GPU can show. Skipped, with the reason, where there is none; the laws run there with `pytest tests/spec --backend cupy`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygpt_core import Tensor, backends, kernels, random
+from tinygpt_core.dataset import StreamBatches, TokenStream
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.optimizers import AdamW
+from tinygpt_core.precision import autocast
+from tinygpt_core.stepping import TrainingStep, as_tensors, training_step
+from tinygpt_core.training import PRESETS, Trainer
+
+REASON = backends.why_not("cupy") if "cupy" in [status.name for status in backends.available()] else "tinygpt-accel is not installed"
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+LOW = ["bfloat16", "float16"]
+ROUNDING = {"float32": 1e-5, "tf32": 2.0**-9, "bfloat16": 2.0**-7, "float16": 2.0**-9}
+
+
+@pytest.fixture
+def cupy_backend() -> Iterator[Any]:
+    """The CuPy Buffer class, active."""
+    with backends.use("cupy") as kind:
+        yield kind
+
+
+def buffer(kind: Any, x: Any) -> Any:
+    return kind(np.ascontiguousarray(x, np.float32))
+
+
+@pytest.mark.parametrize("form", ["float32", "tf32", *LOW])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(257, 768, 3072), (64, 768, 50257), (1, 5, 3), (33, 40, 1)])
+def test_products(cupy_backend: Any, form: str, rows: int, inputs: int, outputs: int) -> None:
+    """Forward and both gradients of a linear map in every form, against float64 on the host; also of weights that lie transposed."""
+    r = np.random.default_rng(rows)
+    x, w, b, g = (r.normal(size=size) for size in ((rows, inputs), (inputs, outputs), (outputs,), (rows, outputs)))
+    kernel = kernels.lookup(kernels.Linear, cupy_backend)
+    for weight in (buffer(cupy_backend, w), buffer(cupy_backend, w.T).transpose(0, 1)):
+        with autocast(form):
+            y, saved = kernel.forward(buffer(cupy_backend, x), weight, buffer(cupy_backend, b))
+        of_x, of_w, of_b = (gradient() for gradient in kernel.backward(saved, buffer(cupy_backend, g)))  # type: ignore[operator, misc]
+        for got, expected in ((y, x @ w + b), (of_x, g @ w.T), (of_w, x.T @ g), (of_b, g.sum(0))):
+            found = np.array(got.to_array()).reshape(got.shape)
+            assert np.max(np.abs(found - expected)) <= ROUNDING[form] * max(np.max(np.abs(expected)), 1.0) * 2
+
+
+@pytest.mark.parametrize("form", LOW)
+@pytest.mark.parametrize("causal", [True, False])
+def test_flash_attention_is_attention(cupy_backend: Any, form: str, causal: bool) -> None:
+    """cuDNN's, where it is installed, and ours by batched products: results and gradients to the roundings of the form."""
+    from tinygpt_accel import cuda_attention, cuda_flash
+
+    r = np.random.default_rng(1)
+    packed = buffer(cupy_backend, r.normal(size=(2, 128, 3, 4, 64)))
+    heads = [packed[:, :, i].permute((0, 2, 1, 3)).in_kind(form) for i in range(3)]
+    grad = buffer(cupy_backend, r.normal(size=(2, 4, 128, 64))).in_kind(form)
+    if not cuda_flash.can(cupy_backend, form, heads[0], heads[1], causal):
+        pytest.skip(cuda_flash.why_not() or "cuDNN does not take these arrays")
+    found = []
+    for implementation in (cuda_flash, cuda_attention.Batched):
+        y, state = implementation.forward(cupy_backend, *heads, causal, 0.125, False)
+        gradients = [cuda_attention.like_heads(cupy_backend, x) for x in heads]
+        implementation.backward(cupy_backend, *heads, y, grad, causal, 0.125, False, state, gradients)
+        found.append([np.array(cupy_backend.wrap_held(x, packed.dtype).to_array()) for x in (y, *gradients)])
+    for one, other in zip(*found, strict=True):
+        assert np.max(np.abs(one - other)) <= 4 * ROUNDING[form] * np.max(np.abs(other))
+
+
+CONFIG = GPTConfig(vocab_size=61, context_length=32, num_layers=2, num_heads=2, embedding_dim=64, dropout=0.1)
+
+
+def losses(kind: str, dtype: str, count: int, step: Any = None, graph: bool = True) -> tuple[list[float], Any, Any]:
+    """Losses of a small model in training, its weights and its step."""
+    os.environ["TINYGPT_CUDA_GRAPH"] = str(int(graph))
+    with backends.use(kind):
+        random.seed(5)
+        model = GPT(CONFIG)
+        ids = [int(i) for i in np.random.default_rng(2).integers(0, 61, size=2000)]
+        batches = StreamBatches(TokenStream(ids, 61), 32, 4, random.Generator(4))
+
+        def total_loss(batch: Any) -> Tensor:
+            inputs, targets = as_tensors(batch)
+            with autocast(dtype):
+                return CrossEntropyLoss()(logits=model(inputs), labels=targets).sum()
+
+        made = (step or training_step)(model, AdamW(model, 1e-3), total_loss, 1.0, dtype)
+        found = [made([batches.next_batch(), batches.next_batch()]) for _ in range(count)]
+        return found, np.concatenate([np.array(p.buffer.to_array()) for _, p in model.named_parameters()]), made
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_graph_replays_the_step(dtype: str) -> None:
+    """Bit for bit what is launched piece by piece, dropout included."""
+    launched, weights, _ = losses("cupy", dtype, 12, graph=False)
+    replayed, other, step = losses("cupy", dtype, 12)
+    assert step.reason == "" and step.recording is not None
+    assert launched == replayed and np.array_equal(weights, other)
+
+
+def test_the_step_is_that_of_the_host() -> None:
+    """Losses from the same weights, data and dropout masks as on NumPy; in 16 bits to their noise."""
+    expected, _, _ = losses("numpy", "float32", 10)
+    assert np.allclose(losses("cupy", "float32", 10)[0], expected, rtol=1e-4)
+    assert np.allclose(losses("cupy", "float32", 10, step=TrainingStep)[0], expected, rtol=1e-4)
+    for dtype in ("tf32", *LOW):
+        assert np.allclose(losses("cupy", dtype, 10)[0], expected, rtol=0.02)
+
+
+def test_a_run_moves_between_backends(tmp_path: Path) -> None:
+    """Trained on the GPU in bfloat16, resumed on the CPU in float32, and back: the checkpoint is the same kind of thing."""
+    config = replace(PRESETS["debug"][1], backend="cupy", dtype="bfloat16", steps=4)
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    list(trainer.run())
+    for backend, dtype, steps in (("numpy", "float32", 6), ("cupy", "bfloat16", 8)):
+        again = Trainer.resume(trainer.directory, backend=backend, dtype=dtype, steps=steps)
+        list(again.run())
+        assert again.step == steps
+    model = again.model.to("numpy")
+    assert {p.buffer.backend for _, p in model.named_parameters()} == {"numpy"}
+
+
+def test_memory_is_reported_and_too_much_is_an_error(cupy_backend: Any) -> None:
+    """The peak grows with what is held; asking for more than there is raises a MemoryError."""
+    free, total = cupy_backend.memory()
+    assert 0 < free <= total and cupy_backend.peak_memory() >= 0
+    with pytest.raises(MemoryError):
+        cupy_backend.zeros((total,), cupy_backend([1.0]).dtype)
+
+
+def test_against_pytorch() -> None:
+    """Loss and gradients of a GPT from the same weights, in float32, where PyTorch with CUDA is installed."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU")
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    import pytorch_gpt
+
+    config = replace(CONFIG, dropout=0.0)
+    with backends.use("cupy"):
+        random.seed(1)
+        model = GPT(config)
+        ids = np.random.default_rng(0).integers(0, 61, size=(3, 33)).astype(np.int32)
+        inputs, targets = (Tensor(cast) for cast in (cupy_ids(ids[:, :-1]), cupy_ids(ids[:, 1:])))
+        loss = CrossEntropyLoss()(logits=model(inputs), labels=targets).mean()
+        loss.backward()
+        named = {name: p.buffer for name, p in model.named_parameters()}
+        ours = {name: np.array(p.grad.buffer.to_array()) for name, p in model.named_parameters() if p.grad is not None}
+    theirs = pytorch_gpt.GPT(config)
+    theirs.load_tinygpt(named)
+    theirs = theirs.cuda()
+    expected = theirs.loss(torch.tensor(ids[:, :-1]).cuda().long(), torch.tensor(ids[:, 1:]).cuda().long())
+    expected.backward()
+    assert abs(loss.item() - expected.item()) < 1e-4
+    norm = np.sqrt(sum(float(np.sum(g.astype(np.float64) ** 2)) for g in ours.values()))
+    reference = np.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in theirs.parameters()))
+    assert abs(norm - reference) < 1e-3 * reference
+
+
+def cupy_ids(ids: Any) -> Any:
+    """Ids as an int32 Buffer on the active backend."""
+    return backends.active()(np.ascontiguousarray(ids))

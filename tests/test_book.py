@@ -1,0 +1,105 @@
+"""The book's pictures are what their scripts draw, its exercises are solved, and its links to code name something that is there."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+CHAPTERS = sorted(DOCS.glob("[0-9][0-9]-*.md"))
+EXERCISES = sorted((DOCS / "exercises").glob("chapter_*.py"))
+FIGURES = sorted(path for path in (DOCS / "figures").glob("*.py") if path.stem != "drawing")
+MEASURED = {"scaling.svg": "scaling.py", "shakespeare_cpu.svg": "shakespeare_cpu.py"}  # drawn by benchmarks from what they measured
+
+
+def load(path: Path):
+    """The module in a file, with the modules beside it importable."""
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec = importlib.util.spec_from_file_location(f"book_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(path.parent))
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("script", FIGURES, ids=lambda path: path.stem)
+def test_pictures_are_what_their_script_draws(script):
+    drawn = load(script).pictures()
+    assert drawn
+    for name, svg in drawn.items():
+        assert svg == text_of(DOCS / "pictures" / f"{name}.svg"), f"run: python docs/figures/{script.name}"
+        assert len(svg) < 60_000
+        root = ElementTree.fromstring(svg)
+        assert root.find("{http://www.w3.org/2000/svg}title").text, "a picture says in its title what it shows"
+
+
+def test_every_picture_has_a_script_and_a_place_in_the_book():
+    drawn = {f"{name}.svg" for script in FIGURES for name in load(script).pictures()}
+    committed = {path.name for path in (DOCS / "pictures").glob("*.svg")}
+    used = {Path(name).name for path in DOCS.rglob("*.md") for name in re.findall(r"!\[[^\]]+\]\(([^)]+\.svg)\)", text_of(path))}
+    assert drawn | set(MEASURED) == committed, "pictures without a script, or not written"
+    assert all(Path(name).stem in text_of(ROOT / "benchmarks" / script) for name, script in MEASURED.items())
+    assert committed <= used, "pictures that no chapter shows"
+
+
+# ---------------------------------------------------------------- exercises
+
+SOLUTIONS = [(path, name) for path in EXERCISES for name in re.findall(r"^def (test_\w+)\(\)", text_of(path), re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("path", "name"), SOLUTIONS, ids=[f"{path.stem}-{name}" for path, name in SOLUTIONS])
+def test_solutions_of_the_exercises_are_right(path, name):
+    getattr(load(path), name)()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_every_exercise_has_a_solution(chapter):
+    asked = re.findall(r"^\*\*Exercise (\d+\.\d+)", text_of(chapter), re.MULTILINE)
+    solutions = DOCS / "exercises" / f"chapter_{chapter.name[:2]}.py"
+    solved = [".".join(numbers) for numbers in re.findall(r"^def test_(\d+)_(\d+)_", text_of(solutions), re.MULTILINE)]
+    assert asked, "a chapter has exercises"
+    assert asked == sorted(set(solved), key=solved.index), "exercises and solutions, in order"
+    assert f"exercises/{solutions.name}" in text_of(chapter), "a chapter says where its solutions are"
+
+
+# ---------------------------------------------------------------- links to code
+
+
+def names_in(path: Path) -> set[str]:
+    """The names that a file defines: functions, classes, their methods and attributes, and what is assigned at top level."""
+
+    def visit(body, prefix):
+        for node in body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                yield prefix + node.name
+                if isinstance(node, ast.ClassDef):
+                    yield from visit(node.body, prefix + node.name + ".")
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    yield from (prefix + name.id for name in ast.walk(target) if isinstance(name, ast.Name))
+
+    return set(visit(ast.parse(text_of(path)).body, ""))
+
+
+@pytest.mark.parametrize("document", sorted(DOCS.rglob("*.md")), ids=lambda path: path.stem)
+def test_links_to_code_name_what_is_there(document):
+    """[`Class.method`](../package/module.py) leads to a file that defines it. (Line numbers would be wrong with the next change.)"""
+    for name, target in re.findall(r"\[`([\w.]+?)(?:\(\))?`\]\(([^)#]+\.py)\)", text_of(document)):
+        if not name.endswith(".py"):
+            assert name in names_in((document.parent / target).resolve()), f"{target} defines no {name}"

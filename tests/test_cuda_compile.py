@@ -1,0 +1,98 @@
+"""The CUDA sources: NVRTC compiles every kernel for the GPUs that are meant, and every kernel that is there is used. Needs no GPU."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tinygpt_accel import cuda_sources, cupy_plugin
+from tinygpt_core.backends import BackendUnavailable
+
+FILES = sorted(cuda_sources.INSTANCES)
+
+
+def test_every_kernel_of_every_source_is_listed() -> None:
+    """So that none is left out of what is compiled."""
+    assert sorted(path.name for path in cuda_sources.FOLDER.glob("*.cu")) == FILES
+    for file in FILES:
+        source = (cuda_sources.FOLDER / file).read_text(encoding="utf-8")
+        assert sorted(re.findall(r"__global__ void (\w+)\(", source)) == sorted(cuda_sources.INSTANCES[file])
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("file", FILES)
+def test_nvrtc_compiles(file: str, architecture: str) -> None:
+    """To machine code, with no driver and no device, without a warning."""
+    cupy = pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
+    nvrtc = cupy.cuda.nvrtc
+    try:
+        nvrtc.getVersion()
+    except RuntimeError as problem:
+        pytest.skip(f"CuPy finds no NVRTC: {problem}")
+    program = nvrtc.createProgram(cuda_sources.text(file), file, [], [])
+    for name in cuda_sources.names(file):
+        nvrtc.addNameExpression(program, name)
+    try:
+        nvrtc.compileProgram(program, [f"--gpu-architecture={architecture}", "--std=c++17"])
+    except nvrtc.NVRTCError:
+        pytest.fail(nvrtc.getProgramLog(program))
+    assert "warning" not in nvrtc.getProgramLog(program)
+    machine_code = nvrtc.getCUBIN(program)
+    for name in cuda_sources.names(file):
+        assert nvrtc.getLoweredName(program, name).encode() in machine_code
+    nvrtc.destroyProgram(program)
+
+
+def test_the_backend_can_be_imported_without_a_gpu() -> None:
+    """Its module, its class and that of a second device; and asking for it says why it cannot run."""
+    pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
+    from tinygpt_accel import cuda_step, cupy_backend
+
+    first, second = cupy_backend.on_device(0), cupy_backend.on_device(1)
+    assert issubclass(second, first) and (second.backend, second.device_id) == ("cupy:1", 1)
+    assert first.training_step is cuda_step.CudaTrainingStep
+    missing = [name for name in ("launch", "product", "batched_product", "_add_at", "upload", "make_room") if name not in vars(first)]
+    assert not missing
+
+
+@pytest.mark.parametrize("fault", ["nothing", "two", "driver", "device", "start", "old", "none"])
+def test_the_probe_says_what_is_wrong(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reason names what to install or to look at; a driver is imitated, since none is needed to ask."""
+
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return {"device": 100, "start": 999}.get(fault, 0)
+
+        def cuDeviceGetCount(self, count: Any) -> int:
+            count._obj.value = 2
+            return 0
+
+        def cuDriverGetVersion(self, version: Any) -> int:
+            version._obj.value = 12040 if fault == "old" else 13000
+            return 0
+
+    installed = {"nothing": [], "two": ["cupy-cuda12x", "cupy-cuda13x"]}.get(fault, ["cupy-cuda13x"])
+    monkeypatch.setattr(cupy_plugin, "_installed", lambda: installed)
+    monkeypatch.setattr(cupy_plugin, "_driver", lambda: None if fault == "driver" else Driver())
+    expected = {
+        "nothing": ("not installed", "[cuda13]"),
+        "two": ("cupy-cuda12x and cupy-cuda13x", "uninstall"),
+        "driver": ("no NVIDIA driver", "numpy"),
+        "device": ("sees no GPU", "CUDA_VISIBLE_DEVICES"),
+        "start": ("does not start", "999"),
+        "old": ("CUDA 12.4", "cupy-cuda12x"),
+        "none": (),
+    }[fault]
+    reason = cupy_plugin.probe()
+    assert all(part in reason for part in expected) and bool(reason) == bool(expected)
+    if reason:
+        with pytest.raises(BackendUnavailable) as caught:
+            cupy_plugin.factory("")
+        assert str(caught.value) == reason
+    else:
+        with pytest.raises(ValueError, match="there is no cupy:2: the driver sees 2 GPUs"):
+            cupy_plugin.factory("2")
+    with pytest.raises(ValueError, match="cupy:first"):
+        cupy_plugin.factory("first")

@@ -1,0 +1,439 @@
+"""The CUDA plug-in without a GPU: its kernels compiled for the CPU (tests/cuda_on_cpu), against definitions written anew here.
+
+The laws of tests/spec run on the same backend: `pytest tests/spec --backend cuda-on-cpu`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_on_cpu import emulation
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt_accel import cuda_attention, cuda_sources
+from tinygpt_core import Tensor, backends, kernels, random
+from tinygpt_core.dataset import StreamBatches, TokenStream
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.optimizers import AdamW
+from tinygpt_core.precision import autocast
+from tinygpt_core.stepping import TrainingStep, as_tensors, training_step
+from tinygpt_core.training import PRESETS, Trainer
+
+pytestmark = pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
+LOW = ["bfloat16", "float16"]
+# Half a unit in the last place, relative: 8 and 11 bits of fraction.
+ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+
+
+@pytest.fixture
+def kind() -> Iterator[Any]:
+    """The emulated Buffer class, active."""
+    with backends.use("cuda-on-cpu") as backend:
+        yield backend
+
+
+def rounded(x: Any, form: str) -> np.ndarray:
+    """Numbers rounded to a form, as float64; by torch-free arithmetic of our own for bfloat16."""
+    x = np.asarray(x, np.float32)
+    if form == "float16":
+        return x.astype(np.float16).astype(np.float64)
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    return np.ldexp(np.rint(mantissa * 256.0), exponent - 8)
+
+
+def low(kind: Any, x: Any, form: str) -> Any:
+    """A float32 Buffer that is held in 16 bits."""
+    return kind.wrap_held(kind(np.asarray(x, np.float32).tolist()).in_kind(form), kind([1.0]).dtype)
+
+
+@pytest.mark.parametrize("form", LOW)
+@given(data=st.data())
+def test_16_bit_forms_round_to_the_nearest(kind: Any, form: str, data: st.DataObject) -> None:
+    """In the kernels' own stores, ties to even, NaN and infinities kept; and a number that has the form comes back as it was."""
+    limit = 60000.0 if form == "float16" else 2.0**100
+    x = data.draw(st.lists(st.floats(-limit, limit, width=32).filter(lambda v: v == 0 or abs(v) > 1e-4), min_size=1, max_size=9))
+    x += [1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, 1.0 + 2.0**-11, 1.0 + 3 * 2.0**-11]
+    got = low(kind, x, form).array
+    assert np.array_equal(got, rounded(x, form))
+    assert np.array_equal(low(kind, got, form).array, got)
+    odd = low(kind, [math.nan, math.inf, -math.inf, -0.0], form).array
+    assert math.isnan(odd[0]) and odd[1] == math.inf and odd[2] == -math.inf and math.copysign(1.0, odd[3]) == -1.0
+
+
+def test_the_dropout_mask_is_that_of_the_stream(kind: Any) -> None:
+    """Bit for bit the mask of every other backend, also when a recorded launch is moved on; and the backward draws the same one."""
+    x = np.random.default_rng(0).normal(size=(7, 13)).astype(np.float32)
+    for seed, block, probability in ((0, 0, 0.5), (2**64 - 1, 2**63 + 5, 0.1), (1337, 2**32 - 1, 0.9), (3, 9, 0.0)):
+        key = random.Key(seed, 2**64 - 2, block)
+        kernel = kernels.lookup(kernels.Dropout, kind)
+        assert kernel is not kernels.Dropout
+        y, saved = kernel.forward(kind(x.tolist()), probability=probability, key=key)
+        kept = np.array(random.uniforms32(key, x.size), np.float32).reshape(x.shape) >= np.float32(probability)
+        expected = np.where(kept, x * np.float32(1.0 / (1.0 - probability)), np.float32(0))
+        assert np.array_equal(y.array, expected)
+        (gradient,) = kernel.backward(saved, kind(x.tolist()))
+        assert np.array_equal(gradient.array, expected)
+    kind.moved = np.array([5], np.int64)
+    try:
+        moved, _ = kernel.forward(kind(x.tolist()), probability=0.5, key=random.Key(1, 0, 2))
+    finally:
+        kind.moved = None
+    straight, _ = kernel.forward(kind(x.tolist()), probability=0.5, key=random.Key(1, 0, 7))
+    assert np.array_equal(moved.array, straight.array)
+
+
+def test_the_emulation_notices_a_missing_barrier(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checker is checked: a sum over a block that reads before all have written comes out wrong."""
+    x = np.random.default_rng(0).normal(size=(3, 200)).astype(np.float32)
+    expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    assert np.allclose(cuda_attention.softmax(kind, x), expected, rtol=1e-5)
+    whole = cuda_sources.text("softmax.cu")
+    broken = whole.replace("    __syncthreads();\n    T total = 0;", "    T total = 0;")
+    assert broken != whole
+    emulation.library.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda_sources, "text", lambda file: broken)
+        assert not np.allclose(cuda_attention.softmax(kind, x), expected, rtol=1e-5)
+    emulation.library.cache_clear()
+
+
+@given(data=st.data())
+def test_rows_add_up_in_the_order_in_which_they_stand(kind: Any, data: st.DataObject) -> None:
+    """The gradient of an embedding, bit for bit the sum in order, whatever the ids: so it is the same in every run."""
+    classes, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
+    ids = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, max_size=200))
+    values = np.random.default_rng(len(ids)).normal(size=(len(ids), columns)).astype(np.float32)
+    expected = np.zeros((classes, columns), np.float32)
+    for i, row in zip(ids, values, strict=True):
+        expected[i] += row
+    total = np.zeros((classes, columns), np.float32)
+    kind.add_rows(total, kind(ids), values)
+    assert np.array_equal(total, expected)
+
+
+def low_cases() -> list[Any]:
+    """Kernel, inputs and options, of which every float is read in 16 bits where the kernel reads it so."""
+    r = np.random.default_rng(3)
+    x, wide = r.normal(size=(2, 5, 40)), r.normal(size=(40, 51)) / 6
+    heads = r.normal(size=(3, 2, 2, 9, 8))
+    return [
+        pytest.param(kernels.Linear, [x, wide, r.normal(size=51)], {}, id="linear"),
+        pytest.param(kernels.LayerNorm, [x, r.normal(size=40), r.normal(size=40)], {}, id="layer_norm"),
+        pytest.param(kernels.RMSNorm, [x, r.normal(size=40)], {}, id="rms_norm"),
+        pytest.param(kernels.Attention, list(heads), {"causal": True}, id="attention"),
+        pytest.param(kernels.Attention, list(heads), {"causal": False}, id="attention_both_ways"),
+        pytest.param(kernels.PackedAttention, [r.normal(size=(2, 7, 48))], {"num_heads": 2}, id="packed_attention"),
+    ]
+
+
+@pytest.mark.parametrize("form", LOW)
+@pytest.mark.parametrize(("kernel", "inputs", "options"), low_cases())
+def test_autocast_is_near_float32(kind: Any, form: str, kernel: Any, inputs: list[Any], options: dict[str, Any]) -> None:
+    """Results and gradients of a kernel under autocast are those in float32 to a few roundings to 16 bits; its results are held so."""
+    registered = kernels.lookup(kernel, kind)
+    buffers = [kind(np.asarray(x, np.float32).tolist()) for x in inputs]
+    with autocast(form):
+        y, saved = registered.forward(*buffers, **options)
+    exact, exact_saved = kernel.forward(*buffers, **options)
+    assert y.held.dtype.itemsize == 2 and y.dtype is exact.dtype
+    grad = kind(np.random.default_rng(5).normal(size=y.shape).astype(np.float32).tolist())
+    near(y, exact, form)
+    wanted = kernel.backward(exact_saved, grad)
+    for got, expected in zip(registered.backward(saved, grad), wanted, strict=True):
+        near(got() if callable(got) else got, expected() if callable(expected) else expected, form)
+
+
+def near(got: Any, expected: Any, form: str) -> None:
+    """Within eight roundings of the largest element."""
+    got, expected = np.asarray(got.array), np.asarray(expected.array)
+    assert got.shape == expected.shape and got.dtype == expected.dtype
+    assert np.max(np.abs(got - expected)) <= 8 * ROUNDING[form] * np.max(np.abs(expected))
+
+
+@pytest.mark.parametrize("form", LOW)
+@pytest.mark.parametrize("name", ["GELU", "SiLU", "Softmax", "Dropout", "Rotary", "CrossEntropy"])
+def test_kernels_that_read_16_bits(kind: Any, form: str, name: str) -> None:
+    """What a product left in 16 bits is read there, with float32 arithmetic: the result is one rounding from that of the same numbers."""
+    kernel = getattr(kernels, name)
+    registered = kernels.lookup(kernel, kind)
+    shape = (2, 3, 5, 8) if name == "Rotary" else (6, 19)
+    x = np.random.default_rng(7).normal(size=shape) * 2
+    options: dict[str, Any] = {"probability": 0.3, "key": random.Key(1, 2, 3)} if name == "Dropout" else {}
+    more = [kind([3, 0, 18, 7, 7, -1])] if name == "CrossEntropy" else []
+    options |= {"ignore_index": -1} if more else {}
+    given_low, given_wide = low(kind, x, form), kind(low(kind, x, form).array.tolist())
+    y, saved = registered.forward(given_low, *more, **options)
+    exact, exact_saved = kernel.forward(given_wide, *more, **options)
+    assert y.held.dtype.itemsize == (4 if more else 2)
+    one = 2 * ROUNDING[form]
+    assert np.allclose(y.array, exact.array, rtol=one, atol=one)
+    grad = kind(np.random.default_rng(9).normal(size=y.shape).astype(np.float32).tolist())
+    got, expected = registered.backward(saved, grad)[0], kernel.backward(exact_saved, grad)[0]
+    assert np.allclose(got.array, expected.array, rtol=2 * one, atol=2 * one)
+
+
+def test_a_bias_that_waits_is_added_once(kind: Any) -> None:
+    """By whatever reads a product first: GELU, an addition, a view, a copy; and all who read it later see the same."""
+    r = np.random.default_rng(11)
+    x, w, b, residual = (r.normal(size=size).astype(np.float32) for size in ((4, 6), (6, 10), (10,), (4, 10)))
+    expected = (rounded(x, "bfloat16") @ rounded(w, "bfloat16")).astype(np.float32) + b
+    linear = kernels.lookup(kernels.Linear, kind)
+    readers: list[Any] = [
+        lambda y: kernels.lookup(kernels.GELU, kind).forward(y)[0],
+        lambda y: kind(residual.tolist()) + y,
+        lambda y: y + kind(residual.tolist()),
+        lambda y: y.reshape((2, 20)),
+        lambda y: y[1:, ::2],
+        lambda y: y.copy(),
+        lambda y: y + y,
+        lambda y: y.transpose(0, 1),
+    ]
+    for reader in readers:
+        with autocast("bfloat16"):
+            y, _ = linear.forward(kind(x.tolist()), kind(w.tolist()), kind(b.tolist()))
+        assert y._bias is not None
+        result = reader(y)
+        assert np.allclose(y.array, expected, rtol=2**-6, atol=2**-6)
+        assert np.isfinite(result.array).all()
+        if result.shape == (2, 20):
+            assert np.array_equal(result.array.reshape(4, 10), y.array)
+    assert np.allclose(readers[1](y).array, residual + y.array, atol=1e-5)
+    with autocast("bfloat16"):
+        y, _ = linear.forward(kind(x.tolist()), kind(w.tolist()), kind(b.tolist()))
+    assert np.allclose(readers[2](y).array, residual + expected, rtol=2**-6, atol=2**-6)
+
+
+def test_a_16_bit_copy_is_made_again_after_a_write(kind: Any) -> None:
+    """An update of a parameter makes its copies old; writes to a view of 16-bit storage reach all who share it."""
+    weight = kind([[1.0, 2.0], [3.0, 4.0]])
+    first = weight.in_kind("bfloat16")
+    assert weight.in_kind("bfloat16") is first
+    weight.assign(kind([[5.0, 6.0], [7.0, 8.0]]))
+    assert np.array_equal(low(kind, [[5.0, 6.0], [7.0, 8.0]], "bfloat16").held, weight.in_kind("bfloat16"))
+    shared = low(kind, [[1.0, 2.0], [3.0, 4.0]], "bfloat16")
+    shared[0].assign(9.0)
+    assert shared.to_python() == [[9.0, 9.0], [3.0, 4.0]] and shared.held.dtype.itemsize == 2
+
+
+CONFIG = GPTConfig(vocab_size=29, context_length=12, num_layers=2, num_heads=2, embedding_dim=16, dropout=0.1)
+
+
+class Run:
+    """A small model in training, on the active backend."""
+
+    def __init__(self, step: Any = None, dtype: str = "float32", optimizer: Any = AdamW, config: GPTConfig = CONFIG) -> None:
+        random.seed(5)
+        self.dtype, self.model = dtype, GPT(config)
+        self.optimizer = optimizer(self.model, 1e-2)
+        ids = [int(i) % 29 for i in np.random.default_rng(2).integers(0, 1000, size=400)]
+        self.batches = StreamBatches(TokenStream(ids, 29), 12, 3, random.Generator(4))
+        self.step = (step or training_step)(self.model, self.optimizer, self.total_loss, 0.5, dtype)
+
+    def total_loss(self, batch: Any) -> Tensor:
+        inputs, targets = as_tensors(batch)
+        with autocast(self.dtype):
+            return CrossEntropyLoss()(logits=self.model(inputs), labels=targets).sum()
+
+    def losses(self, count: int) -> list[float]:
+        return [self.step([self.batches.next_batch(), self.batches.next_batch()]) for _ in range(count)]
+
+    def weights(self) -> np.ndarray:
+        return np.concatenate([np.ravel(p.to_python()) for _, p in self.model.named_parameters()])
+
+
+def test_a_step_on_the_device_is_the_step(kind: Any) -> None:
+    """Losses and weights after steps with dropout, clipping and accumulation are those of the textbook step, and those of NumPy."""
+    ours = Run()
+    losses = ours.losses(4)
+    assert type(ours.step) is not TrainingStep and ours.optimizer.step == 4
+    plain = Run(TrainingStep)
+    assert np.allclose(losses, plain.losses(4), rtol=1e-6)
+    assert np.allclose(ours.weights(), plain.weights(), atol=2e-5)
+    with backends.use("numpy"):
+        assert np.allclose(losses, Run().losses(4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", LOW)
+def test_training_in_16_bits_follows_float32(kind: Any, form: str) -> None:
+    """From the same weights and data: losses to the noise of the form, parameters and moments float32."""
+    wide = Run().losses(12)
+    narrow = Run(dtype=form)
+    assert np.allclose(narrow.losses(12), wide, rtol=0.02)
+    for _, parameter in narrow.model.named_parameters():
+        assert parameter.buffer._held.dtype.itemsize == 4
+    for remembered in narrow.optimizer.state.values():
+        assert all(moment.buffer._held.dtype.itemsize == 4 for moment in remembered.values())
+
+
+def test_an_overflow_of_float16_changes_nothing_but_the_scale(kind: Any) -> None:
+    """A scale too large makes gradients infinite: the step is skipped, the scale halved until they fit, and then training goes on."""
+    run = Run(dtype="float16")
+    run.step.scaler.scale = 2.0**40
+    before = run.weights()
+    run.losses(1)
+    assert np.array_equal(run.weights(), before) and run.optimizer.step == 0 and run.step.scaler.scale == 2.0**39
+    losses = run.losses(40)
+    assert 0 < run.optimizer.step < 40 and run.step.scaler.scale < 2.0**32
+    assert np.isfinite(run.weights()).all() and losses[-1] < losses[0]
+
+
+class ReplayedRoom:
+    """What a CUDA graph does, by other means: `launch` does the recorded work again, on the recorded arrays, and nothing on the host.
+
+    The work is Python here, so the host's part of it (where the random stream and the optimizer stand) is put back after each launch.
+    """
+
+    def __init__(self, run: Run, kind: Any) -> None:
+        self.run, self.kind, self.launches = run, kind, 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *problem: object) -> None:
+        pass
+
+    def record(self, work: Any) -> tuple[Any, Any]:
+        generator, optimizer = random.default_generator(), self.run.optimizer
+        moments = [m.buffer for state in optimizer.state.values() for m in state.values()]
+        live = [p.buffer for _, p in self.run.model.named_parameters()] + moments
+        before, position = [buffer.array.copy() for buffer in live], generator.position
+        self.moved, self.work, self.position = self.kind.moved, work, position
+        late, self.kind.late_tables = self.kind.late_tables, None  # here the work does run, so its tables cannot wait
+        self.loss, rest = work()
+        self.kind.late_tables = late
+        for buffer, array in zip(live, before, strict=True):  # recording runs nothing
+            buffer.array[...] = array
+            buffer.version[0] += 1
+        return self, (self.loss, rest)
+
+    def launch(self) -> None:
+        generator, optimizer = random.default_generator(), self.run.optimizer
+        kept = generator.position, optimizer.step
+        generator.position, self.kind.moved, self.launches = self.position, self.moved, self.launches + 1
+        try:
+            self.loss[...] = self.work()[0]
+        finally:
+            self.kind.moved = None
+            (generator.position, optimizer.step) = kept
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+def test_replayed_steps_are_steps(kind: Any, form: str) -> None:
+    """With new data, another learning rate and other dropout masks each time, bit for bit; and other shapes are recorded anew."""
+    losses, weights = {}, {}
+    for replayed in (False, True):
+        run = Run(dtype=form)
+        if replayed:
+            run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+        losses[replayed] = []
+        for i in range(9):
+            run.optimizer.learning_rate = 1e-2 / (i + 1)
+            losses[replayed] += run.losses(1)
+        if replayed:
+            assert run.step.room.launches == 7 and run.step.reason == ""
+        losses[replayed].append(run.step([run.batches.next_batch()]))  # without accumulation, so not the recorded step
+        assert run.optimizer.step == 10 and run.step.recording is None
+        weights[replayed] = run.weights()
+    assert losses[True] == losses[False] and np.array_equal(weights[True], weights[False])
+
+
+def test_what_cannot_be_recorded_is_launched(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while recording leaves a reason, and a run like any other."""
+    expected = Run().losses(5)
+    run = Run()
+    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+
+    def fail(work: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(run.step.room, "record", fail)
+    monkeypatch.setattr(kind, "graph_errors", (RuntimeError,))
+    assert run.losses(5) == expected and "not permitted" in run.step.reason
+
+
+def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
+    run = Run()
+    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    run.losses(4)
+    batch = run.batches.next_batch()
+    batch.inputs[0] = 29
+    with pytest.raises(IndexError, match="vocabulary of 29"):
+        run.step([batch, run.batches.next_batch()])
+
+
+def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much was asked for, how much there was, and the options that take less."""
+    run = Run()
+
+    def launch(*arguments: Any, **options: Any) -> None:
+        raise MemoryError("Out of memory allocating 1,073,741,824 bytes")
+
+    monkeypatch.setattr(kind, "launch", launch)
+    monkeypatch.setattr(kind, "memory", lambda: (2**30, 2**34))
+    with pytest.raises(MemoryError) as caught:
+        run.losses(1)
+    for part in ("1,073,741,824", "1.0 GiB of its 16.0 GiB", "--batch-size of 1", "--accumulation of 4", "--context-length below 12"):
+        assert part in str(caught.value)
+
+
+def test_a_bound_class_does_everything_on_its_device() -> None:
+    """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched on it."""
+    from cuda_on_cpu.backend import EmulatedBuffer
+
+    from tinygpt_accel.cuda_buffer import bound
+
+    active: list[int] = []
+
+    class Checked(EmulatedBuffer):
+        __slots__ = ()
+
+        @classmethod
+        def launch(cls, *arguments: Any, **options: Any) -> None:
+            assert active and active[-1] == cls.device_id
+            super().launch(*arguments, **options)
+
+        @classmethod
+        def product(cls, *arguments: Any, **options: Any) -> None:
+            assert active and active[-1] == cls.device_id
+            super().product(*arguments, **options)
+
+    @contextmanager
+    def device() -> Iterator[None]:
+        active.append(1)
+        yield
+        active.pop()
+
+    second = bound(Checked, "cuda-on-cpu:1", 1, device)
+    backends.register("second", lambda _: second)
+    with backends.use("second"):
+        run = Run(dtype="bfloat16")
+        assert np.isfinite(run.losses(2)).all()
+        assert {type(p.buffer) for _, p in run.model.named_parameters()} == {second}
+    assert not active
+
+
+def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> None:
+    """To the same bits, with the loss scale of the checkpoint; and a run goes on in float32 on another backend."""
+    config = replace(PRESETS["debug"][1], backend="cuda-on-cpu", dtype="float16", steps=4, eval_every=0, checkpoint_every=2)
+    whole = Trainer.start(config, str(tmp_path / "whole"))
+    list(whole.run())
+    part = Trainer.start(config, str(tmp_path / "part"))
+    for _ in part.run():
+        part.stop_requested = part.step == 2
+    resumed = Trainer.resume(part.directory)
+    assert resumed.step == 2 and resumed.update.scaler.get_state() == part.update.scaler.get_state()  # type: ignore[union-attr]
+    list(resumed.run())
+    for (name, one), (_, other) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        assert one.buffer.to_array() == other.buffer.to_array(), name
+    moved = Trainer.resume(resumed.directory, backend="numpy", dtype="float32", steps=5)
+    list(moved.run())
+    assert moved.step == 5 and moved.update.scaler is None

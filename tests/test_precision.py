@@ -1,0 +1,114 @@
+"""Laws of autocast, loss scaling and the training step, on a backend without 16-bit numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt_core import backends
+from tinygpt_core.precision import LossScaler, autocast, compute_dtype
+from tinygpt_core.stepping import TrainingStep
+from tinygpt_core.training import Trainer, TrainingConfig
+
+CONFIG = TrainingConfig(steps=3, embedding_dim=8, batch_size=2, eval_every=0, checkpoint_every=0, backend="numpy")
+
+
+def test_autocast_is_for_backends_that_can() -> None:
+    """Float32 works everywhere; the rest is an error that says who can. Contexts nest, and end where they end."""
+    with autocast("float32"):
+        assert compute_dtype() == "float32"
+    for name in ("bfloat16", "float16", "tf32"):
+        with pytest.raises(ValueError, match=f"python backend computes in float32, not {name}: the cupy backend"), autocast(name):
+            pass
+    with pytest.raises(ValueError, match=r"'half'.*bfloat16"), autocast("half"):
+        pass
+    assert compute_dtype() == "float32"
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 5))
+def test_loss_scaler(finite: list[bool], patience: int) -> None:
+    """Halved by each overflow, doubled after `patience` good steps in a row, always a power of two; its state is JSON and is all of it."""
+    scaler, exponent, good = LossScaler(2.0**10, patience), 10, 0
+    for i, each in enumerate(finite):
+        scaler.update(each)
+        good = good + 1 if each else 0
+        if not each:
+            exponent = max(exponent - 1, -24)
+        elif good == patience:
+            exponent, good = exponent + 1, 0
+        assert scaler.scale == 2.0**exponent
+        if i == len(finite) // 2:
+            state = json.loads(json.dumps(scaler.get_state()))
+            scaler = LossScaler(1.0, patience)
+            scaler.set_state(state)
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"scale": 0.0, "good_steps": 1}, {"scale": math.inf, "good_steps": 1}, {"scale": 2.0, "good_steps": -1}]
+)
+def test_a_bad_state_is_refused(state: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="loss scaler's state"):
+        LossScaler().set_state(state)
+
+
+class Halves(TrainingStep):
+    """A step with a scaled loss on a backend whose numbers have float32's range: what overflows is float32."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.scaler = LossScaler(2.0**20)
+
+
+def trained(scale: float | None, steps: int, tmp_path: Any) -> tuple[Trainer, list[float], np.ndarray]:
+    """A run whose loss is scaled, or not; its losses and weights."""
+    trainer = Trainer.start(CONFIG, str(tmp_path / f"run-{scale}"))
+    with backends.use("numpy"):
+        if scale is not None:
+            trainer.update = Halves(trainer.model, trainer.optimizer, trainer.total_loss, CONFIG.gradient_clip)
+            trainer.update.scaler.scale = scale  # type: ignore[union-attr]
+        losses = [trainer.train_step().loss for _ in range(steps)]
+    weights = [np.asarray(parameter.buffer).ravel() for _, parameter in trainer.model.named_parameters()]
+    return trainer, losses, np.concatenate(weights)
+
+
+def test_a_scaled_loss_trains_the_same(tmp_path: Any) -> None:
+    """A power of two changes no bit of the gradients, so none of the weights and losses."""
+    _, plain, expected = trained(None, 3, tmp_path)
+    _, scaled, weights = trained(2.0**20, 3, tmp_path)
+    assert plain == scaled and np.array_equal(weights, expected)
+
+
+def test_an_overflow_is_skipped_and_survived(tmp_path: Any) -> None:
+    """Steps whose gradients are infinite change neither weights nor moments nor the optimizer's count; then the scale fits."""
+    trainer, losses, _ = trained(2.0**140, 1, tmp_path)
+    assert math.isfinite(losses[0]) and trainer.optimizer.step == 0 and trainer.update.scaler.scale == 2.0**139  # type: ignore[union-attr]
+    with backends.use("numpy"):
+        more = [trainer.train_step().loss for _ in range(30)]
+    assert 0 < trainer.optimizer.step < 30 and all(map(math.isfinite, more))
+    assert all(np.isfinite(np.asarray(p.buffer)).all() for _, p in trainer.model.named_parameters())
+
+
+def test_the_scale_is_in_the_checkpoint(tmp_path: Any) -> None:
+    """And a run in float16 goes on with it; a run without one has none."""
+    trainer, _, _ = trained(2.0**9, 2, tmp_path)
+    trainer.update.scaler.good_steps = 7  # type: ignore[union-attr]
+    trainer.save()
+    state = json.loads((tmp_path / "run-512.0" / "state.json").read_text())["state"]
+    assert state["loss_scale"] == {"scale": 512.0, "good_steps": 7}
+    resumed = Trainer.resume(trainer.directory)
+    assert resumed.update.scaler is None  # the run itself is one of float32
+
+
+def test_a_dtype_that_the_backend_lacks_is_said_before_training(tmp_path: Any) -> None:
+    """The settings know the names; starting knows the backend."""
+    with pytest.raises(ValueError, match=r"dtype must be one of .*bfloat16.*'int8'"):
+        TrainingConfig(dtype="int8")
+    for name in ("python", "numpy"):
+        with pytest.raises(ValueError, match=f"the {name} backend computes in float32, not bfloat16"):
+            Trainer.start(TrainingConfig(dtype="bfloat16", backend=name), str(tmp_path / name))

@@ -1,0 +1,53 @@
+// AdamW over all parameters in one launch, and the global norm of their gradients without asking the host.
+//
+// `table` holds for each tensor six words: the addresses of p, g, m and v, the size, and the bits of its weight decay (a double).
+// `chunks` holds for each block a tensor and where in it the block's chunk begins.
+#include "common.cuh"
+
+// The sum of the squares of a chunk, in float64.
+template <typename T> __global__ void squares(const int64* table, const int64* chunks, int64 chunk, double* partial) {
+    __shared__ double room[32];
+    const int64* entry = table + 6 * chunks[2 * blockIdx.x];
+    int64 start = chunks[2 * blockIdx.x + 1], stop = start + chunk < entry[4] ? start + chunk : entry[4];
+    const T* g = (const T*)entry[1];
+    double sum = 0;
+    for (int64 i = start + threadIdx.x; i < stop; i += blockDim.x) sum += (double)g[i] * (double)g[i];
+    sum = block_sum(sum, room);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// result = (norm, factor, finite): the norm of the gradients times `unscale`; by what the gradients are to be multiplied so that it is at
+// most `limit`, `unscale` included (a norm that is not finite changes nothing); and 1 where it is finite. One block.
+__global__ void finish_norm(const double* partial, int64 count, double limit, double unscale, double* result) {
+    __shared__ double room[32];
+    double sum = 0;
+    for (int64 i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
+    sum = block_sum(sum, room);
+    if (threadIdx.x == 0) {
+        double norm = sqrt(sum) * unscale;
+        bool finite = norm < infinity<double>();
+        result[0] = norm;
+        result[1] = finite && norm > limit ? unscale * (limit / norm) : unscale;
+        result[2] = finite ? 1.0 : 0.0;
+    }
+}
+
+// m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = (1 - lr decay) p - rate m / (sqrt v + small).
+// numbers = (b1, b2, rate, small, lr), with Adam's corrections for the early steps moved into rate and small. `clip` (or null) is what
+// `finish_norm` found: gradients are multiplied by its factor, and nothing is changed where skip_infinite says so and they are not finite.
+template <typename T>
+__global__ void adamw(const int64* table, const int64* chunks, int64 chunk, const double* numbers, const double* clip, int64 skip_infinite) {
+    const int64* entry = table + 6 * chunks[2 * blockIdx.x];
+    int64 start = chunks[2 * blockIdx.x + 1], stop = start + chunk < entry[4] ? start + chunk : entry[4];
+    T *p = (T*)entry[0], *m = (T*)entry[2], *v = (T*)entry[3];
+    const T* grad = (const T*)entry[1];
+    const T b1 = (T)numbers[0], b2 = (T)numbers[1], rate = (T)numbers[2], small = (T)numbers[3];
+    const T keep = (T)(1.0 - numbers[4] * *(const double*)(entry + 5)), factor = clip ? (T)clip[1] : (T)1;
+    if (skip_infinite && clip && clip[2] == 0.0) return;
+    for (int64 i = start + threadIdx.x; i < stop; i += blockDim.x) {
+        T g = grad[i] * factor;
+        T first = b1 * m[i] + ((T)1 - b1) * g, second = b2 * v[i] + ((T)1 - b2) * g * g;
+        m[i] = first, v[i] = second;
+        p[i] = keep * p[i] - rate * first / (root(second) + small);
+    }
+}
