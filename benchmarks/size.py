@@ -39,7 +39,7 @@ ADDED: list[tuple[str, int, list[str]]] = [
     ("einsum, recurrence, losses (issue 5)", 700, ["kernels/einsum.py", "nn/recurrent.py", "nn/activations.py", "nn/initializers.py",
                                 "elementwise_losses.py", "inspection.py", "toy_data.py"]),
     ("windows (issue 6)", 900, ["printing.py"]),
-    ("the microscope (issue 6)", 700, ["explain"]),
+    ("the microscope (issue 6)", 1000, ["explain", "parameter_statistics.py"]),
     ("mixed precision, steps (issue 4)", 150, ["precision.py", "stepping.py"]),
 ]  # fmt: skip
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}

@@ -525,9 +525,7 @@ class Tensor:
     def _reduce(self, operation: type[Operation], axes: Any, keepdim: bool) -> Tensor:
         axes = normalize_axes(axes, self.ndim)
         result = apply_op(operation, self, axes=axes)
-        if keepdim:
-            return result
-        return result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
+        return result if keepdim else result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
 
     def sum(self, axes: Any = None, keepdim: bool = False) -> Tensor:
         """The sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1."""
@@ -581,8 +579,7 @@ class Tensor:
 
     def take(self, indices: Any, axis: int = 0) -> Tensor:
         """The slices along `axis` that integer indices name; gradients of repeated indices add up."""
-        if not isinstance(indices, Tensor):
-            indices = _wrap(type(self.buffer)(indices))
+        indices = indices if isinstance(indices, Tensor) else _wrap(type(self.buffer)(indices))
         return apply_op(operations.Take, self, indices, axis=axis)
 
     # ---------------------------------------------------------------- layout

@@ -23,6 +23,7 @@ from . import backends, checkpoint, corpora, dataset, encoders, random, schedule
 from .losses import CrossEntropyLoss
 from .nn.gpt import GPT, GPTConfig
 from .optimizers import AdamW
+from .parameter_statistics import copies, statistics
 from .precision import NAMES, autocast
 from .stepping import as_tensors, training_step
 from .tensor import Tensor, no_grad, uninitialized
@@ -156,13 +157,19 @@ PRESETS = {name: (text, replace(config, preset=name)) for name, (text, config) i
 
 
 class StepEvent(NamedTuple):
-    """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took."""
+    """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took.
+
+    Where they are known, also the gradient's norm before it was clipped and, now and then, what the update did to each parameter
+    (see `parameter_statistics.statistics`).
+    """
 
     step: int
     loss: float
     learning_rate: float
     tokens: int
     seconds: float
+    gradient_norm: float | None = None
+    parameters: list[dict[str, Any]] | None = None
 
 
 class ValidationEvent(NamedTuple):
@@ -382,11 +389,18 @@ class Trainer:
         batches = [self.data.training_batches.next_batch() for _ in range(self.config.accumulation)]
         num_targets = sum(batch.num_targets for batch in batches)
         self.optimizer.learning_rate = self.schedule(self.step)
+        before = copies(self.model) if self._is_watched(self.step + 1) else None
         loss = self.update(batches)
         self.step += 1
         if not math.isfinite(loss):
             raise ArithmeticError(f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}")
-        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started)
+        changes = None if before is None else statistics(self.model, before)
+        seconds = time.perf_counter() - started
+        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, seconds, self.update.gradient_norm, changes)
+
+    def _is_watched(self, step: int) -> bool:
+        """Whether the log shall say what this step does to each parameter: twenty times in a run, and at both ends."""
+        return step in (1, self.config.steps) or step % max(1, self.config.steps // 20) == 0
 
     def total_loss(self, batch: dataset.Batch) -> Tensor:
         """The sum of the cross-entropies of all targets that are not padding, in nats."""
