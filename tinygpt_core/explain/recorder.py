@@ -19,7 +19,8 @@ from typing import Any
 
 from ..buffer import Buffer
 from ..module import Module
-from ..operations import Attention, CrossEntropy, Operation, PartialGradient
+from ..kernels.packed_attention import PackedAttention as PackedKernel
+from ..operations import Attention, CrossEntropy, Operation, PackedAttention, PartialGradient
 from ..tensor import GradientFunction, Tensor
 from .sources import describe
 from .values import summarize
@@ -222,10 +223,15 @@ class Recorder:
             kept=kept_bytes(operation), options={key: _short(value) for key, value in options.items()},
         )  # fmt: skip
         if isinstance(operation, Attention):
-            self.attention.append({"operation": number, "heads": attention_maps(*buffers[:3], **options)})
+            self._attend(number, *buffers[:3], **options)
+        elif isinstance(operation, PackedAttention):
+            self._attend(number, *PackedKernel.heads(buffers[0], options["num_heads"]))
         elif isinstance(operation, CrossEntropy):
             logits, targets = buffers[:2]
             self.logits, self.targets = first_sequence(logits, 2), first_sequence(targets, 1)
+
+    def _attend(self, number: int, query: Buffer, key: Buffer, value: Buffer, **options: Any) -> None:
+        self.attention.append({"operation": number, "length": query.shape[2], "heads": attention_maps(query, key, value, **options)})
 
     def add_operation(self, operation: Operation, inputs: list[int | None], output: int, **about: Any) -> int:
         """Appends an operation and its forward step; returns its number."""
@@ -274,15 +280,17 @@ class Recorder:
 
     # ---- afterwards
 
-    def keep_only(self, output: Tensor | Buffer) -> None:
-        """Drops the operations that `output` does not depend on, and numbers the rest anew.
+    def keep_only(self, output: Tensor | None = None) -> None:
+        """Drops the operations that `output`, or else what was differentiated first, does not depend on, and numbers the rest anew.
 
         Raises:
-            RecordingError: no recorded operation made `output`.
+            RecordingError: no recorded operation made it.
         """
-        buffer = output.buffer if isinstance(output, Tensor) else output
         made_by = {operation["output"]: number for number, operation in enumerate(self.operations)}
-        last = made_by.get(self._by_buffer.get(id(buffer), -1))
+        if output is None:
+            last = next((number for phase, number in self.steps if phase == "backward"), None)
+        else:
+            last = made_by.get(self._by_buffer.get(id(output.buffer), -1))
         if last is None:
             raise RecordingError("no operation that was recorded made this Tensor")
         needed, queue = {last}, [last]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import runpy
 import sys
@@ -15,16 +14,17 @@ from ..buffer import Buffer
 from ..dataset import Batch
 from ..dtype import DType
 from ..generation import generate_ids
-from ..optimizers import clip_gradients
+from ..parameter_statistics import SAMPLE, copies, statistics
 from ..tensor import Tensor, no_grad
 from ..tokenizer import Tokenizer
-from ..training import BOUNDARY, LOG, Trainer, TrainingConfig, as_tensors, load_model, prepare_data
+from ..training import BOUNDARY, LOG, Trainer, TrainingConfig, load_model, prepare_data
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
 from .tape import recorded_from_tape
 
 MOST_TOKENS = 1024  # of a batch that is recorded; of more, the first rows
 CONTINUATION = 24  # tokens written after a prompt
+SAMPLED = f"Of large parameters {SAMPLE:,} evenly spaced elements are counted."
 
 
 def explain_run(directory: str, prompt: str | None = None, backend: str | None = None) -> dict[str, Any]:
@@ -47,47 +47,41 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         raise RecordingError(
             f"{directory} was not trained here (its checkpoint lacks {problem}), so there is no next step: pass --prompt TEXT to see it write"
         ) from None
+    able = getattr(backends.get(config.backend), "compute_dtypes", ("float32",))
+    facts = [] if config.dtype in able else [["computed in", f"float32 (the run: {config.dtype})"]]
+    config = config if config.dtype in able else replace(config, dtype="float32")
     data = prepare_data(config, saved.tokenizer, sha256)
     with backends.use(config.backend):
         trainer = Trainer(config, directory, data)
-        initial = history.snapshot(0, "step 0, before training", _buffers(trainer.model))
+        model = trainer.model
+        initial = {"step": 0, "label": "step 0, before training", "parameters": statistics(model)}
         if saved.state["step"]:
             trainer._restore(saved)
         step, whole = trainer.step, data.training_batches.next_batch()
-        batch = first_rows(whole)
-        model = trainer.model
-        model.train()
-        trainer.optimizer.zero_grad()
-        with Recorder() as recorder:
-            loss = trainer.total_loss(batch) / batch.num_targets
-            loss.backward()
-        recorder.keep_only(loss)
-        norm = clip_gradients(model, math.inf)
-        gradients = {name: _norm(tensor.grad.buffer) for name, tensor in model.named_parameters() if tensor.grad is not None}
-        clip_gradients(model, config.gradient_clip)
-        before = {name: buffer.copy() for name, buffer in _buffers(model)}
+        batch, before = first_rows(whole), copies(model)
         trainer.optimizer.learning_rate = trainer.schedule(step)
-        trainer.optimizer.update()
-        ratios = [
-            {"name": name, "gradient": _figures(gradients.get(name, 0.0)), "weight": _figures(_norm(before[name])),
-             "ratio": _figures(_norm(buffer - before[name]) / max(_norm(before[name]), 1e-30))}
-            for name, buffer in _buffers(model)
-        ]  # fmt: skip
-    log, validation = history.read_log(os.path.join(directory, LOG))
-    snapshots, note = _snapshots(directory, initial, history.snapshot(step, f"step {step}, the newest checkpoint", before.items()))
+        model.train()
+        with Recorder() as recorder:
+            loss = trainer.update([batch])
+        recorder.keep_only()
+        now = {"step": step + 1, "label": f"step {step + 1}, this one", "parameters": statistics(model, before)}
+    history_ = history.read_log(os.path.join(directory, LOG))
+    snapshots = [initial, *({"label": f"step {entry['step']}", **entry} for entry in history_["snapshots"] if entry["step"] <= step), now]
     shape = f"{batch.shape[0]} × {batch.shape[1]} tokens"
     if batch.shape != whole.shape:
         shape += f" (the first of {whole.shape[0]} rows)"
+    if config.accumulation > 1:
+        shape += f" (the first of {config.accumulation} batches)"
+    norm = trainer.update.gradient_norm
     facts = [
-        ["loss", f"{loss.item():.4f}"],
-        ["gradient norm", f"{norm:.3g}"],
-        ["learning rate", f"{trainer.schedule(step):.3g}"],
-        ["batch", shape],
-    ]
+        ["loss", f"{loss:.4f}"], ["gradient norm", "not read back" if norm is None else f"{norm:.3g}"],
+        ["learning rate", f"{trainer.schedule(step):.3g}"], ["batch", shape], *facts,
+    ]  # fmt: skip
+    note = "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is the step on this page. "
     return assemble(
         recorder, f"Training step {step + 1} of {os.path.basename(os.path.abspath(directory))}", f"{model_line(model)}, on {config.backend}",
         facts=facts, tokenizer=saved.tokenizer, ids=list(batch.inputs[: batch.shape[1]]),
-        training={"log": log, "validation": validation, "snapshots": snapshots, "note": note, "ratios": ratios},
+        training=history_ | {"snapshots": snapshots, "note": note + SAMPLED},
     )  # fmt: skip
 
 
@@ -96,14 +90,6 @@ def first_rows(batch: Batch) -> Batch:
     rows, columns = batch.shape
     kept = min(rows, max(1, MOST_TOKENS // columns))
     return Batch(batch.inputs[: kept * columns], batch.targets[: kept * columns], (kept, columns))
-
-
-def _snapshots(directory: str, initial: dict[str, Any], newest: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    note = (
-        "A run keeps its newest checkpoint only. Step 0 is drawn again from the run's seed, which gives the very numbers it began with. "
-        f"Of large parameters {history.SAMPLE:,} evenly spaced elements are counted."
-    )
-    return ([initial, newest] if newest["step"] else [initial]), note
 
 
 def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, Any]:
@@ -124,18 +110,13 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
             logits = model(Tensor(Buffer([whole], DType.int32)))
         recorder.keep_only(logits)
         recorder.logits, recorder.targets = logits.buffer[0], Buffer([*whole[1:], -1], DType.int32)
-    log, validation = history.read_log(os.path.join(directory, LOG))
-    shown = history.snapshot(0, "the weights that were used", _buffers(model))
-    training = {
-        "log": log,
-        "validation": validation,
-        "snapshots": [shown],
-        "note": f"Of large parameters {history.SAMPLE:,} elements are counted.",
-        "ratios": [],
-    }
+    training = history.read_log(os.path.join(directory, LOG))
+    shown = {"step": 0, "label": "the weights that were used", "parameters": statistics(model)}
+    training["snapshots"] = [*({"label": f"step {entry['step']}", **entry} for entry in training["snapshots"]), shown]
     result = assemble(
         recorder, f"{os.path.basename(os.path.abspath(directory))} writes", f"{model_line(model)}, on {config['training']['backend']}",
-        facts=[["read", f"{len(ids)} tokens"], ["written", f"{len(written)} tokens"]], tokenizer=tokenizer, ids=whole, training=training,
+        facts=[["read", f"{len(ids)} tokens"], ["written", f"{len(written)} tokens"]], tokenizer=tokenizer, ids=whole,
+        training=training | {"note": SAMPLED},
     )  # fmt: skip
     result["is_generation"] = True
     if result["tokens"]:
@@ -257,7 +238,7 @@ def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[
     """One layer's attention maps, with its name."""
     operation = recorder.operations[entry["operation"]]
     name = recorder.calls[operation["call"]]["name"] if operation["call"] >= 0 else f"operation {entry['operation'] + 1}"
-    length = recorder.tensors[operation["output"]]["shape"][2]
+    length = entry["length"]
     cut = f"Of {length} positions the first {MOST_POSITIONS} are shown." if length > MOST_POSITIONS else ""
     return {
         "name": name,
@@ -275,18 +256,6 @@ def model_line(model: Any) -> str:
         f"GPT with {model.num_parameters():,} parameters: {config.num_layers} layers, {config.num_heads} heads, "
         f"{config.embedding_dim} wide, context {config.context_length}"
     )
-
-
-def _buffers(model: Any) -> list[tuple[str, Buffer]]:
-    return [(name, tensor.buffer) for name, tensor in model.named_parameters()]
-
-
-def _norm(buffer: Buffer) -> float:
-    return math.sqrt(buffer._sum_of_squares())
-
-
-def _figures(value: float) -> float | None:
-    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def _time(seconds: float) -> str:
