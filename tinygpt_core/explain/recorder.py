@@ -77,19 +77,23 @@ class _Observed:
 class Recorder:
     """Records operations, module calls and the backward pass while it is open. Only one can be open at a time.
 
+    Args:
+        sequence: which of a batch's sequences attention, logits and targets are kept of.
+
     Attributes:
         classes: what each Operation class says of itself, see `sources.describe`.
         calls: the module calls: ``name``, ``kind``, ``parent`` (an index, or -1) and ``parameters``.
         tensors: every value: ``shape``, ``dtype``, ``name``, ``kind`` ("parameter", "input", "value", "gradient") and its ``values``.
         operations: ``kind``, ``call``, ``inputs`` and ``output`` (indices of tensors), ``seconds``, ``bytes`` of new storage, ``kept``.
         steps: in order, ("forward", operation) and ("backward", operation).
-        attention: for each Attention operation the probabilities of the first sequence.
-        logits, targets: of the last CrossEntropy operation, the first sequence.
+        attention: for each operation of attention its place, the ``length`` of the sequence, and the probabilities by head.
+        logits, targets: of the last CrossEntropy operation.
     """
 
     _open: Recorder | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, sequence: int = 0) -> None:
+        self.sequence = sequence
         self.classes: dict[str, dict[str, Any]] = {}
         self.calls: list[dict[str, Any]] = []
         self.tensors: list[dict[str, Any]] = []
@@ -223,15 +227,17 @@ class Recorder:
             kept=kept_bytes(operation), options={key: _short(value) for key, value in options.items()},
         )  # fmt: skip
         if isinstance(operation, Attention):
-            self._attend(number, *buffers[:3], **options)
+            self._attend(number, *buffers[:2], **options)
         elif isinstance(operation, PackedAttention):
-            self._attend(number, *PackedKernel.heads(buffers[0], options["num_heads"]))
+            self._attend(number, *PackedKernel.heads(buffers[0], options["num_heads"])[:2])
         elif isinstance(operation, CrossEntropy):
             logits, targets = buffers[:2]
-            self.logits, self.targets = first_sequence(logits, 2), first_sequence(targets, 1)
+            self.logits, self.targets = (one_sequence(x, axes, self.sequence) for x, axes in ((logits, 2), (targets, 1)))
 
-    def _attend(self, number: int, query: Buffer, key: Buffer, value: Buffer, **options: Any) -> None:
-        self.attention.append({"operation": number, "length": query.shape[2], "heads": attention_maps(query, key, value, **options)})
+    def _attend(self, number: int, query: Buffer, key: Buffer, **options: Any) -> None:
+        self.attention.append(
+            {"operation": number, "length": query.shape[2], "heads": attention_maps(query, key, sequence=self.sequence, **options)}
+        )
 
     def add_operation(self, operation: Operation, inputs: list[int | None], output: int, **about: Any) -> int:
         """Appends an operation and its forward step; returns its number."""
@@ -385,23 +391,23 @@ def kept_bytes(operation: Operation) -> int:
     return sum(storages.values())
 
 
-def first_sequence(x: Buffer, axes: int) -> Buffer:
-    """The first of a batch: x with only its last `axes` axes, and of the first of those at most MOST_POSITIONS."""
+def one_sequence(x: Buffer, axes: int, sequence: int) -> Buffer:
+    """One of a batch: x with only its last `axes` axes, and of the first of those at most MOST_POSITIONS."""
     while x.ndim > axes:
-        x = x[0]
+        x = x[min(sequence, x.shape[0] - 1)]
     return x[:MOST_POSITIONS].copy() if x.ndim else x
 
 
 def attention_maps(
-    query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None
+    query: Buffer, key: Buffer, *, sequence: int = 0, causal: bool = True, scale: float | None = None
 ) -> list[list[list[float]]]:
-    """The probabilities of attention, softmax(q k^T scale), of the first sequence: one matrix (queries, keys) a head.
+    """The probabilities of attention, softmax(q k^T scale), of one sequence: one matrix (queries, keys) a head.
 
     The kernel that ran may never have held them all at once, so they are computed here.
     """
-    shown = min(query.shape[2], MOST_POSITIONS)
+    shown, sequence = min(query.shape[2], MOST_POSITIONS), min(sequence, query.shape[0] - 1)
     ahead = key.shape[2] - query.shape[2]
-    q, k = query[:1, :, :shown], key[:1, :, : shown + ahead]
+    q, k = query[sequence : sequence + 1, :, :shown], key[sequence : sequence + 1, :, : shown + ahead]
     scores = (q.matmul(k.transpose(2, 3)) * (1.0 / math.sqrt(query.shape[3]) if scale is None else scale)).to_python()[0]
     heads = []
     for head in scores:

@@ -61,7 +61,8 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         batch, before = first_rows(whole), copies(model)
         trainer.optimizer.learning_rate = trainer.schedule(step)
         model.train()
-        with Recorder() as recorder:
+        counted = [sum(target >= 0 for target in batch.targets[i * batch.shape[1] :][: batch.shape[1]]) for i in range(batch.shape[0])]
+        with Recorder(sequence=counted.index(max(counted))) as recorder:
             loss = trainer.update([batch])
         recorder.keep_only()
         now = {"step": step + 1, "label": f"step {step + 1}, this one", "parameters": statistics(model, before)}
@@ -80,7 +81,9 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
     note = "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is the step on this page. "
     return assemble(
         recorder, f"Training step {step + 1} of {os.path.basename(os.path.abspath(directory))}", f"{model_line(model)}, on {config.backend}",
-        facts=facts, tokenizer=saved.tokenizer, ids=list(batch.inputs[: batch.shape[1]]),
+        facts=facts, tokenizer=saved.tokenizer, ids=list(batch.inputs[recorder.sequence * batch.shape[1] :][: batch.shape[1]]),
+        story="One step of learning. The model reads text, says for each token how probable every possible next token is, and is told which one "
+        f"came. Then the chain rule finds for each of its {model.num_parameters():,} parameters which way it must move to be surprised less.",
         training=history_ | {"snapshots": snapshots, "note": note + SAMPLED},
     )  # fmt: skip
 
@@ -116,6 +119,8 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
     result = assemble(
         recorder, f"{os.path.basename(os.path.abspath(directory))} writes", f"{model_line(model)}, on {config['training']['backend']}",
         facts=[["read", f"{len(ids)} tokens"], ["written", f"{len(written)} tokens"]], tokenizer=tokenizer, ids=whole,
+        story="A model writes. It reads what is there, says how probable every possible next token is, and one is drawn; then it reads that, "
+        "too. Shown is one pass over all of the text: what it looked at, and what it expected in each place.",
         training=training | {"note": SAMPLED},
     )  # fmt: skip
     result["is_generation"] = True
@@ -189,7 +194,15 @@ def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: 
         ids = next((row for row in (_ids(buffer, length) for buffer in recorder.held_buffers()) if row), [])
     facts = [["result", f"{output.item():.5g}" if output.numel == 1 else str(output.shape)], ["backend", output.backend]]
     return assemble(
-        recorder, title, f"The way to a Tensor of shape {output.shape}", facts=facts, tokenizer=tokenizer, ids=ids, training=None
+        recorder,
+        title,
+        f"The way to a Tensor of shape {output.shape}",
+        facts=facts,
+        tokenizer=tokenizer,
+        ids=ids,
+        training=None,
+        story="Operations made this Tensor, each from what others made, or from parameters and inputs. Going back the same way, the chain rule "
+        "says how much it depends on each of them.",
     )
 
 
@@ -202,7 +215,15 @@ def _ids(buffer: Buffer, length: int) -> list[int]:
 
 
 def assemble(
-    recorder: Recorder, title: str, about: str, *, facts: list[list[str]], tokenizer: Tokenizer | None, ids: list[int], training: Any
+    recorder: Recorder,
+    title: str,
+    about: str,
+    *,
+    facts: list[list[str]],
+    tokenizer: Tokenizer | None,
+    ids: list[int],
+    story: str,
+    training: Any,
 ) -> dict[str, Any]:
     """Returns all that a page shows."""
     graph = recorder.to_dict()
@@ -228,7 +249,7 @@ def assemble(
     attention = [attention_layer(recorder, entry, graph["calls"]) for entry in recorder.attention] or None
     words = text.plain_text(tokenizer, ids) if tokenizer and ids else ""
     return {
-        "title": title, "about": about, "facts": facts, "graph": graph, "attention": attention, "tokens": tokens,
+        "title": title, "about": about, "story": story, "facts": facts, "graph": graph, "attention": attention, "tokens": tokens,
         "merges": text.merges(tokenizer, words) if tokenizer and words else None, "training": training, "missing": missing,
         "is_generation": False,
     }  # fmt: skip

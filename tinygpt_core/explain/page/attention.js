@@ -77,7 +77,7 @@ function attentionView(data) {
 }
 
 // A line of a bar chart.
-function bar(label, share, most, title, extra = "") {
+function bar(label, share, most, title, extra = "", text = percent(share)) {
   return element("li", { class: `bar ${extra}`, title }, element("span", { class: "what" }, label),
-    element("span", { class: "track" }, element("span", { class: "fill", style: `width:${(100 * share) / Math.max(most, 1e-9)}%` })), element("span", { class: "value" }, percent(share)));
+    element("span", { class: "track" }, element("span", { class: "fill", style: `width:${(100 * share) / Math.max(most, 1e-30)}%` })), element("span", { class: "value" }, text));
 }

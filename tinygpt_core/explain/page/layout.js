@@ -3,7 +3,7 @@
 // In every open block its children are put in ranks, top to bottom, so that edges point down. An edge that passes a rank gets a place there,
 // and one that enters or leaves a block gets a port on the block's border; so no edge runs over a node.
 
-const SIZE = { op: [160, 44], leaf: [172, 36], call: [264, 50], port: [10, 0], pass: [10, 0] };
+const SIZE = { op: [176, 60], leaf: [150, 36], call: [264, 50], port: [10, 0], pass: [10, 0] };
 const GAP = { x: 18, y: 30, pad: 18, header: 32 };
 
 function buildTree(graph) {
@@ -163,13 +163,14 @@ function arrangeBlock(block, edges, segments) {
   const places = [...rows.keys()].sort((a, b) => a - b), grid = places.map((place) => rows.get(place));
   straighten(grid, links);
   let y = block.kind === "root" ? GAP.pad : GAP.header;
-  grid.forEach((row) => {
+  grid.forEach((row, place) => {
     const height = Math.max(...row.map((item) => item.height), 0);
     row.forEach((item) => {
       item.row = [y, y + height];
       item.y = item.kind === "leaf" ? y + height - item.height : y + (height - item.height) / 2;
     });
-    y += height + (height ? GAP.y : GAP.y / 3);
+    const next = grid[place + 1];
+    y += height + (height && next && next.some((item) => item.kind !== "port") ? GAP.y : GAP.y / 2);
   });
   const left = Math.min(...grid.flat().map((item) => item.x)), right = Math.max(...grid.flat().map((item) => item.x + item.width));
   const label = block.kind === "call" ? 40 + 8 * (block.name.length + block.type.length + 3) : 0;
@@ -177,7 +178,7 @@ function arrangeBlock(block, edges, segments) {
   grid.flat().forEach((item) => { item.x += shift; });
   block.inside = grid.flat();
   block.width = width;
-  block.height = y + (block.kind === "root" ? 0 : 4);
+  block.height = y + (block.kind === "root" ? GAP.pad : 0);
 }
 
 // Orders each row by its neighbours, then moves items as near to their neighbours as the row allows.

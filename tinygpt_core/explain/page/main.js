@@ -7,23 +7,27 @@ function start() {
   document.getElementById("about").textContent = data.about;
   document.getElementById("facts").append(...data.facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   const views = [
-    ["step", data.is_generation ? "Generation" : "Step", stepView, data.graph], ["attention", "Attention", attentionView, data.attention],
-    ["tokens", "Tokens", tokensView, data.tokens], ["merges", "Tokenizer", mergesView, data.merges], ["training", "Training", trainingView, data.training],
+    ["overview", "Overview", overviewView, data.graph], ["step", "Graph", stepView, data.graph], ["attention", "Attention", attentionView, data.attention],
+    ["tokens", "Predictions", tokensView, data.tokens], ["merges", "Tokenizer", mergesView, data.merges], ["training", "Training", trainingView, data.training],
   ];
   const tabs = document.getElementById("tabs"), main = document.getElementById("main"), built = new Map();
-  const show = (key) => {
+  const show = (target) => {
+    const [key, detail] = target.split(":");
     for (const [name, , make, part] of views) {
       const tab = document.getElementById(`tab-${name}`), page = document.getElementById(`view-${name}`), chosen = name === key;
       tab.setAttribute("aria-selected", String(chosen));
       tab.setAttribute("tabindex", chosen ? 0 : -1);
       page.hidden = !chosen;
       if (chosen && !built.has(name)) {
-        built.set(name, part ? make(data) : element("p", { class: "missing" }, data.missing[name] || "Nothing of this was recorded."));
+        built.set(name, part ? make(data, show) : element("p", { class: "missing" }, data.missing[name] || "Nothing of this was recorded."));
         page.append(built.get(name));
         if (built.get(name).shown) built.get(name).shown();
       }
     }
     document.getElementById("tip").hidden = true;
+    const view = built.get(key);
+    if (detail && view.open) view.open(detail);
+    if (document.activeElement === document.body || !document.activeElement.offsetParent) document.getElementById(`tab-${key}`).focus();
   };
   for (const [name, label] of views) {
     tabs.append(element("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}`, on: { click: () => show(name) } }, label));
@@ -43,7 +47,7 @@ function start() {
     if (view && view.keys && !event.ctrlKey && !event.metaKey && !event.altKey) view.keys(event);
   });
   theme();
-  show("step");
+  show("overview");
 }
 
 function theme() {

@@ -5,8 +5,8 @@ function stepView(data) {
   const writer = new Map(graph.operations.map((operation, index) => [operation.output, index]));
   const stepOf = { forward: new Map(), backward: new Map() };
   steps.forEach(([phase, op], place) => stepOf[phase].set(op, place));
-  const forwardSteps = stepOf.forward.size;
-  let current = 0, playing = null, zoom = 1, shown = new Map();
+  const forwardSteps = stepOf.forward.size, slowest = Math.max(...graph.operations.map((operation) => operation.seconds || 0), 1e-9);
+  let current = 0, playing = null, zoom = 1, shown = new Map(), nodes = new Map();
 
   const svg = drawing("svg", { class: "graph", role: "group", "aria-label": "Graph of operations. Up and down move, Enter opens a block or shows an operation." });
   const canvas = element("div", { class: "canvas" }, svg);
@@ -45,10 +45,11 @@ function stepView(data) {
       layers.hit.push(drawing("path", { class: "hit", d: segment.path, "data-tensor": segment.tensor }));
     }
     svg.replaceChildren(...layers.block, ...layers.edge, ...layers.hit, ...layers.node);
+    nodes = new Map(layers.node.map((drawn) => [drawn.dataset.key, drawn]));
     svg.setAttribute("viewBox", `0 0 ${tree.root.width} ${tree.root.height}`);
     resize();
     mark();
-    const focus = focusKey && svg.querySelector(`[data-key="${focusKey}"]`);
+    const focus = nodes.get(focusKey);
     roving(focus || svg.querySelector(".node"));
     if (focus) focus.focus({ preventScroll: true });
   }
@@ -65,14 +66,14 @@ function stepView(data) {
 
   function node(item) {
     if (item.kind === "call" && item.open) {
-      const label = item.name ? last(item.name) : "model";
+      const label = item.name ? shortName(item.name) : "model";
       return drawing("g", { class: "node header", "data-key": item.key, role: "button", tabindex: -1, "aria-expanded": "true", "aria-label": `Fold ${label}, ${item.type}` },
         drawing("rect", { class: "grip", x: item.x + 6, y: item.y + 5, width: 26 + 8 * (label.length + item.type.length + 2), height: 21, rx: 5 }),
         drawing("text", { x: item.x + 14, y: item.y + 20 }, "▾ ", drawing("tspan", { class: "name" }, label), drawing("tspan", { class: "kind" }, `  ${item.type}`)));
     }
     const { x, y, width, height } = item, middle = x + width / 2;
     if (item.kind === "call") {
-      const call = graph.calls[item.index], label = item.name ? last(item.name) : "model";
+      const call = graph.calls[item.index], label = item.name ? shortName(item.name) : "model";
       const about = `${count(item.operations, "operation")} · ${duration(item.seconds)}${call.parameters ? ` · ${short(call.parameters)} parameters` : ""}`;
       return drawing("g", { class: "node call", "data-key": item.key, role: "button", tabindex: -1, "aria-expanded": "false", "aria-label": `Open ${label}, ${item.type}: ${about}` },
         drawing("rect", { class: "behind", x: x + 4, y: y + 4, width, height, rx: 9 }), drawing("rect", { class: "box", x, y, width, height, rx: 9 }),
@@ -88,8 +89,10 @@ function stepView(data) {
     const operation = graph.operations[item.index], output = graph.tensors[operation.output];
     return drawing("g", { class: "node op", "data-key": item.key, role: "button", tabindex: -1, "aria-label": `${operation.kind} number ${item.index + 1}, result ${shapeOf(output)}, ${duration(operation.seconds)}` },
       drawing("rect", { class: "box", x, y, width, height, rx: 7 }),
-      drawing("text", { class: "title", x: middle, y: y + 19, "text-anchor": "middle" }, operation.kind),
-      drawing("text", { class: "sub", x: middle, y: y + 35, "text-anchor": "middle" }, shapeOf(output)));
+      drawing("rect", { class: "spent", x: x + 1, y: y + height - 4, width: (width - 2) * Math.sqrt((operation.seconds || 0) / slowest), height: 3, rx: 1.5 }),
+      drawing("text", { class: "title", x: middle, y: y + 18, "text-anchor": "middle" }, fit(operation.kind, 24)),
+      drawing("text", { class: "sub", x: middle, y: y + 34, "text-anchor": "middle" }, `${shapeOf(output)} · ${output.dtype}`),
+      drawing("text", { class: "sub", x: middle, y: y + 49, "text-anchor": "middle" }, `${duration(operation.seconds)} · ${operation.view ? "a view" : bytes(operation.bytes)}`));
   }
 
   function short(value) {
@@ -102,9 +105,11 @@ function stepView(data) {
 
   function leafName(index) {
     const tensor = graph.tensors[index];
-    if (tensor.name) return tensor.name.split(".").slice(-2).join(".");
+    if (tensor.name) return tensor.name.split(".").pop();
     if (!tensor.shape.length && tensor.values && tensor.values.max !== null) return number(tensor.values.max, 4);
-    return tensor.kind === "parameter" ? "leaf" : "input";
+    const user = graph.operations.find((operation) => operation.inputs.includes(index));
+    const name = inputName(user, user.inputs.indexOf(index));
+    return name.startsWith("input") || name.length < 2 ? (tensor.kind === "parameter" ? "leaf" : "input") : name;
   }
 
   function nameOf(index) {
@@ -173,8 +178,8 @@ function stepView(data) {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); event.stopPropagation(); activate(target); }
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
-      const nodes = [...svg.querySelectorAll(".node")].sort((a, b) => order(a) - order(b));
-      const next = nodes[nodes.indexOf(target) + (event.key === "ArrowDown" ? 1 : -1)];
+      const sorted = [...nodes.values()].sort((a, b) => order(a) - order(b));
+      const next = sorted[sorted.indexOf(target) + (event.key === "ArrowDown" ? 1 : -1)];
       if (next) { roving(next); next.focus({ preventScroll: true }); reveal(shown.get(next.dataset.key)); }
     }
     if (event.key === "Escape") hideTip();
@@ -209,8 +214,12 @@ function stepView(data) {
   function mark() {
     const [phase, index] = steps[current], operation = graph.operations[index];
     svg.querySelectorAll(".now, .reads, .writes").forEach((other) => other.classList.remove("now", "reads", "writes", "forward", "backward"));
-    const target = svg.querySelector(`[data-key="${shownAs(tree.ops[index]).key}"]`);
+    for (const [key, item] of shown) {
+      if (item.kind === "op") nodes.get(key).classList.toggle("done", stepOf[phase].get(item.index) <= current);
+    }
+    const target = nodes.get(shownAs(tree.ops[index]).key);
     if (target) target.classList.add("now", phase);
+    stage.classList.toggle("backward", phase === "backward");
     const flow = (tensor, role) => svg.querySelectorAll(`.edge[data-tensor="${tensor}"]`).forEach((edge) => edge.classList.add(role, phase));
     operation.inputs.forEach((tensor) => flow(tensor, phase === "forward" ? "reads" : "writes"));
     flow(operation.output, phase === "forward" ? "writes" : "reads");
@@ -239,13 +248,8 @@ function stepView(data) {
 
   function path(call) {
     const names = [];
-    for (let index = call; index >= 0; index = graph.calls[index].parent) names.unshift(graph.calls[index].name ? last(graph.calls[index].name) : graph.calls[index].kind);
+    for (let index = call; index >= 0; index = graph.calls[index].parent) names.unshift(graph.calls[index].name ? shortName(graph.calls[index].name) : graph.calls[index].kind);
     return names.join(" › ");
-  }
-
-  function last(name) {
-    const pieces = name.split(".");
-    return /^\d+$/.test(pieces[pieces.length - 1]) ? pieces.slice(-2).join(".") : pieces[pieces.length - 1];
   }
 
   function explain(phase, index) {
@@ -394,7 +398,7 @@ function stepView(data) {
     button("−", "Smaller", () => { zoom = Math.max(0.3, zoom / 1.2); resize(); }), button("+", "Larger", () => { zoom = Math.min(2.5, zoom * 1.2); resize(); }),
     element("ul", { class: "legend", "aria-label": "Colours" }, element("li", { class: "op" }, "operation"), element("li", { class: "call" }, "module"), element("li", { class: "parameter" }, "parameter"), element("li", { class: "input" }, "input")));
 
-  const view = element("div", { class: "step" }, element("div", { class: "stage" }, tools, canvas), panel, player, announce);
+  const stage = element("div", { class: "stage" }, tools, canvas), view = element("div", { class: "step" }, stage, panel, player, announce);
   view.shown = () => { draw(); go(current); };
   view.keys = (event) => {
     if (event.target.closest("select, [role=tab]")) return;
@@ -405,8 +409,7 @@ function stepView(data) {
       moveBy(moves[event.key]);
     } else if (event.key === " " && !event.target.closest("button, .node")) { event.preventDefault(); play.click(); }
   };
-  view.go = go;
-  view.showOperation = (index) => go(stepOf.forward.get(index));
+  view.open = (phase) => { if (phase === "backward" && stepOf.backward.size) { stop(); go(forwardSteps); } };
   painted.add(() => view.querySelectorAll("canvas").forEach((map) => map.repaint && map.repaint()));
   return view;
 }
