@@ -40,7 +40,7 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:
-    """Counts values in BINS equal bins from ``low`` to ``high``, the least and the largest finite one; with their standard ``deviation``."""
+    """Counts values in BINS equal bins from ``low`` to ``high``, the least and largest finite one; with their ``deviation``."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     low, high = (low, high) if high > low else (low - 0.5, low + 0.5)

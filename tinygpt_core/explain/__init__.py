@@ -5,9 +5,9 @@
     tinygpt explain script.py                      # a script, up to the end of its first backward()
     loss.explain("page.html")                      # the graph behind any Tensor
 
-Reading order: `recorder` (what is written down while operations run), `tape` (what a Tensor tells that nobody watched), `values`, `sources`,
-`text` and `history` (what is shown of each), `subjects` (what can be explained), `page` (the file). The page's own scripts and style are in
-the folder `page`.
+Reading order: `recorder` (what is written down while operations run), `tape` (what a Tensor tells that nobody watched), `values`,
+`sources`, `text` and `history` (what is shown of each), `subjects` (what can be explained), `page` (the file). The page's own scripts and
+style are in the folder `page`.
 """
 
 from __future__ import annotations

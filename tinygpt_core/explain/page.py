@@ -37,7 +37,7 @@ def write(path: Path, data: dict[str, Any]) -> int:
 
 
 def matrix(rows: list[list[float]]) -> dict[str, Any]:
-    """Returns rows of shares from 0 to 1, which may differ in length, as one byte a cell in base64."""
+    """Returns rows of shares from 0 to 1, which may differ in length, in base64: one byte a cell, 255 times the root of the share."""
     columns = max(map(len, rows))
-    cells = bytes(cell for row in rows for cell in [*(round(255 * share) for share in row), *[0] * (columns - len(row))])
+    cells = bytes(cell for row in rows for cell in [*(round(255 * share**0.5) for share in row), *[0] * (columns - len(row))])
     return {"rows": len(rows), "columns": columns, "cells": base64.b64encode(cells).decode("ascii")}

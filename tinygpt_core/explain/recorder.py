@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..buffer import Buffer
-from ..module import Module
 from ..kernels.packed_attention import PackedAttention as PackedKernel
+from ..module import Module
 from ..operations import Attention, CrossEntropy, Operation, PackedAttention, PartialGradient
 from ..tensor import GradientFunction, Tensor
 from .sources import describe
@@ -46,7 +46,7 @@ def _every_subclass(base: type) -> list[type]:
 class _Observed:
     """Wraps a method in all classes derived from `base`, also those made meanwhile, until `restore`."""
 
-    def __init__(self, base: type, method: str, wrap: Callable[[Any], Any]) -> None:
+    def __init__(self, base: Any, method: str, wrap: Callable[[Any], Any]) -> None:
         self.base, self.method, self.wrap = base, method, wrap
         self.originals: list[tuple[type, Any]] = []
         for kind in _every_subclass(base):
@@ -54,11 +54,11 @@ class _Observed:
         self.had_hook = "__init_subclass__" in vars(base)
         if not self.had_hook:
 
-            def hook(kind: type, **options: Any) -> None:
+            def hook(kind: Any, **options: Any) -> None:
                 super(base, kind).__init_subclass__(**options)
                 self._replace(kind)
 
-            base.__init_subclass__ = classmethod(hook)  # type: ignore[assignment]
+            base.__init_subclass__ = classmethod(hook)
 
     def _replace(self, kind: type) -> None:
         original = vars(kind).get(self.method)
@@ -71,7 +71,7 @@ class _Observed:
         for kind, original in self.originals:
             setattr(kind, self.method, original)
         if not self.had_hook:
-            del self.base.__init_subclass__  # type: ignore[misc]
+            del self.base.__init_subclass__
 
 
 class Recorder:
@@ -208,14 +208,15 @@ class Recorder:
                 "parent": parent,
                 "parameters": module.num_parameters(),
                 "about": module._extra_repr(),
-            }  # fmt: skip
+            }
         )
         return len(self.calls) - 1
 
     def _record(self, operation: Operation, buffers: tuple[Any, ...], options: dict[str, Any], result: Buffer, seconds: float) -> None:
         if len(self.operations) >= MOST_OPERATIONS:
             raise RecordingError(
-                f"more than {MOST_OPERATIONS:,} operations ran before a backward() was done, and one page cannot show them: use a smaller model or batch"
+                f"more than {MOST_OPERATIONS:,} operations ran before a backward() was done, and one page cannot show them: "
+                "use a smaller model or fewer steps"
             )
         inputs = [None if buffer is None else self.tensor_of(buffer, needs) for buffer, needs in _with_needs(operation, buffers)]
         is_view = id(result.version) in {id(buffer.version) for buffer in buffers if buffer is not None}

@@ -25,13 +25,14 @@ def describe(operation: Operation) -> dict[str, Any]:
     formula, rule = split_formula(doc)
     ran = getattr(operation, "implementation", None)
     return {
-        "name": kind.__name__, "formula": formula, "rule": rule, "forward": _source(shown, "forward"), "backward": _source(shown, "backward"),
+        "name": kind.__name__, "formula": formula, "rule": rule,
+        "forward": _source(shown, "forward"), "backward": _source(shown, "backward"),
         "implementation": f"{ran.__module__}.{ran.__name__}" if ran not in (None, kernel) else None,
     }  # fmt: skip
 
 
 def split_formula(doc: str) -> tuple[str, str]:
-    """Splits a docstring into the formula and the derivative: at the last ';', full stop or empty line before the first mention of a gradient."""
+    """Splits a docstring into formula and derivative: at the last ';', full stop or empty line before the first mention of a gradient."""
     found = _RULE.search(doc)
     if found is None:
         return doc, ""

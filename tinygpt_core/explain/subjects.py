@@ -45,7 +45,8 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         sha256 = saved.config["data"]["sha256"]
     except KeyError as problem:
         raise RecordingError(
-            f"{directory} was not trained here (its checkpoint lacks {problem}), so there is no next step: pass --prompt TEXT to see it write"
+            f"{directory} was not trained here (its checkpoint lacks {problem}), so there is no next step: "
+            "pass --prompt TEXT to see it write"
         ) from None
     able = getattr(backends.get(config.backend), "compute_dtypes", ("float32",))
     facts = [] if config.dtype in able else [["computed in", f"float32 (the run: {config.dtype})"]]
@@ -80,10 +81,12 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
     ]  # fmt: skip
     note = "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is the step on this page. "
     return assemble(
-        recorder, f"Training step {step + 1} of {os.path.basename(os.path.abspath(directory))}", f"{model_line(model)}, on {config.backend}",
-        facts=facts, tokenizer=saved.tokenizer, ids=list(batch.inputs[recorder.sequence * batch.shape[1] :][: batch.shape[1]]),
-        story="One step of learning. The model reads text, says for each token how probable every possible next token is, and is told which one "
-        f"came. Then the chain rule finds for each of its {model.num_parameters():,} parameters which way it must move to be surprised less.",
+        recorder, f"Training step {step + 1} of {os.path.basename(os.path.abspath(directory))}",
+        f"{model_line(model)}, on {config.backend}", facts=facts,
+        tokenizer=saved.tokenizer, ids=list(batch.inputs[recorder.sequence * batch.shape[1] :][: batch.shape[1]]),
+        story="One step of learning. The model reads text, says for each token how probable every possible next token is, and is told "
+        f"which one came. Then the chain rule finds for each of its {model.num_parameters():,} parameters which way it must move to be "
+        "surprised less.",
         training=history_ | {"snapshots": snapshots, "note": note + SAMPLED},
     )  # fmt: skip
 
@@ -117,10 +120,11 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
     shown = {"step": 0, "label": "the weights that were used", "parameters": statistics(model)}
     training["snapshots"] = [*({"label": f"step {entry['step']}", **entry} for entry in training["snapshots"]), shown]
     result = assemble(
-        recorder, f"{os.path.basename(os.path.abspath(directory))} writes", f"{model_line(model)}, on {config['training']['backend']}",
+        recorder, f"{os.path.basename(os.path.abspath(directory))} writes",
+        f"{model_line(model)}, on {config['training']['backend']}",
         facts=[["read", f"{len(ids)} tokens"], ["written", f"{len(written)} tokens"]], tokenizer=tokenizer, ids=whole,
-        story="A model writes. It reads what is there, says how probable every possible next token is, and one is drawn; then it reads that, "
-        "too. Shown is one pass over all of the text: what it looked at, and what it expected in each place.",
+        story="A model writes. It reads what is there, says how probable every possible next token is, and one is drawn; then it reads "
+        "that, too. Shown is one pass over all of the text: what it looked at, and what it expected in each place.",
         training=training | {"note": SAMPLED},
     )  # fmt: skip
     result["is_generation"] = True
@@ -152,7 +156,7 @@ def explain_script(path: str) -> dict[str, Any]:
     tokenizer = None
     sys.argv = [path]
     sys.path.insert(0, folder)
-    Tensor.backward = backward  # type: ignore[method-assign]
+    Tensor.backward = backward  # type: ignore[method-assign,assignment]
     try:
         with Recorder() as recorder:
             runpy.run_path(path, run_name="__main__")
@@ -201,8 +205,8 @@ def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: 
         tokenizer=tokenizer,
         ids=ids,
         training=None,
-        story="Operations made this Tensor, each from what others made, or from parameters and inputs. Going back the same way, the chain rule "
-        "says how much it depends on each of them.",
+        story="Operations made this Tensor, each from what others made, or from parameters and inputs. Going back the same way, the "
+        "chain rule says how much it depends on each of them.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from ..buffer import Buffer
@@ -23,7 +24,7 @@ def token_text(tokenizer: Tokenizer | None, idx: int) -> str:
     except ValueError:
         return str(idx)
     text = data.decode("utf-8", errors="replace")
-    return text if text.isprintable() or text in ("\n", "\t") else render_token(data)
+    return text if all(c.isprintable() or c in "\n\t" for c in text) else render_token(data)
 
 
 def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -107,7 +108,7 @@ def merge_steps(tokenizer: BPETokenizer, ids: Sequence[int]) -> list[tuple[int, 
     ids, known, steps = list(ids), tokenizer._ids, []
     while len(ids) > 1:
         found = []
-        for place, pair in enumerate(zip(ids, ids[1:], strict=False)):
+        for place, pair in enumerate(pairwise(ids)):
             idx = tokenizer.merges.get(pair) if known is None else known.get(tokenizer.vocab[pair[0]] + tokenizer.vocab[pair[1]])
             if idx is not None:
                 found.append((idx, place))

@@ -26,24 +26,26 @@ function attentionView(data) {
     const map = maps[layer][head];
     thumbnails.forEach(([l, h, thumb]) => thumb.setAttribute("aria-pressed", String(l === layer && h === head)));
     query = Math.min(query, map.rows - 1);
-    const cell = Math.max(7, Math.min(26, Math.floor(620 / map.columns))), label = 84;
+    const seen = [...map.cells.slice(query * map.columns, (query + 1) * map.columns)];
+    key = seen.indexOf(Math.max(...seen));
+    const cell = Math.max(7, Math.min(26, Math.floor(680 / map.columns))), label = 84;
     const canvas = element("canvas", { role: "img", tabindex: 0, "aria-label": `attention of ${layers[layer].name}, head ${head + 1}; arrow keys move`,
       style: `width:${cell * map.columns}px;height:${cell * map.rows}px;left:${label}px;top:${label}px` });
     canvas.repaint = () => paintShare(canvas, map.cells, map.rows, map.columns);
     canvas.repaint();
     const names = drawing("svg", { width: label + cell * map.columns + 4, height: label + cell * map.rows + 4, "aria-hidden": "true" });
-    const size = Math.min(13, Math.max(7, cell - 1)), clip = (text) => (text.length > 9 ? `${text.slice(0, 8)}…` : text);
-    for (let i = 0; i < map.rows; i++) names.append(drawing("text", { class: "axis", "font-size": size, x: label - 6, y: label + (i + 0.5) * cell, "text-anchor": "end", "dominant-baseline": "central" }, clip(token(i))));
-    for (let i = 0; i < map.columns; i++) names.append(drawing("text", { class: "axis", "font-size": size, transform: `translate(${label + (i + 0.5) * cell} ${label - 6}) rotate(-90)`, "dominant-baseline": "central" }, clip(token(i))));
+    const size = Math.min(13, Math.max(7, cell - 1.5)), clip = (text) => (text.length > 9 ? `${text.slice(0, 8)}…` : text);
+    for (let i = 0; i < map.rows; i++) names.append(drawing("text", { class: "axis", style: `font-size:${size}px`, x: label - 6, y: label + (i + 0.5) * cell, "text-anchor": "end", "dominant-baseline": "central" }, clip(token(i))));
+    for (let i = 0; i < map.columns; i++) names.append(drawing("text", { class: "axis", style: `font-size:${size}px`, transform: `translate(${label + (i + 0.5) * cell} ${label - 6}) rotate(-90)`, "dominant-baseline": "central" }, clip(token(i))));
     const frame = drawing("rect", { class: "frame", width: cell * map.columns, height: cell, x: label }), dot = drawing("rect", { class: "dot", width: cell, height: cell });
     names.append(frame, dot);
     const read = () => {
       frame.setAttribute("y", label + query * cell);
       dot.setAttribute("x", label + key * cell);
       dot.setAttribute("y", label + query * cell);
-      const share = map.cells[query * map.columns + key] / 255;
+      const share = shareOf(map.cells[query * map.columns + key]);
       line.replaceChildren("Position ", element("b", {}, `${query + 1} “${token(query)}”`), " looks at position ", element("b", {}, `${key + 1} “${token(key)}”`), ` with ${percent(share)} of its attention.`);
-      const best = [...map.cells.slice(query * map.columns, (query + 1) * map.columns)].map((value, place) => [value / 255, place]).sort((a, b) => b[0] - a[0]).slice(0, 8).filter(([value]) => value > 0);
+      const best = [...map.cells.slice(query * map.columns, (query + 1) * map.columns)].map((value, place) => [shareOf(value), place]).sort((a, b) => b[0] - a[0]).slice(0, 8).filter(([value]) => value > 0);
       row.replaceChildren(...best.map(([value, place]) => bar(`${token(place)}`, value, best[0][0], `position ${place + 1}`)));
     };
     const pointAt = (event) => {

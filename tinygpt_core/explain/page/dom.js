@@ -22,13 +22,14 @@ function number(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-3) return value.toExponential(Math.max(0, digits - 2)).replace("e+", "e");
+  if (size >= 1e5 || size < 1e-4) return value.toExponential(Math.max(0, digits - 2)).replace("e+", "e");
   return String(Number(value.toPrecision(digits)));
 }
 
 function percent(share) {
   if (share === 0) return "0 %";
-  return share < 0.001 ? "< 0.1 %" : `${share >= 0.1 ? (100 * share).toFixed(0) : (100 * share).toFixed(1)} %`;
+  if (share < 0.001) return share < 1e-6 ? "< 0.0001 %" : `${number(100 * share, 1)} %`;
+  return `${share >= 0.1 ? (100 * share).toFixed(0) : (100 * share).toFixed(1)} %`;
 }
 
 function bytes(count) {
@@ -57,9 +58,9 @@ function decode(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
-// What a token looks like: blanks and line ends become visible.
+// What a token looks like: blanks and line ends become visible, and many blanks become few.
 function visible(text) {
-  return text === "" ? "∅" : text.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥");
+  return text === "" ? "∅" : text.replace(/ {5,}/g, (run) => `␣×${run.length}`).replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥");
 }
 
 function color(name) {

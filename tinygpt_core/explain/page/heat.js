@@ -22,10 +22,15 @@ function paintSigned(canvas, cells, rows, columns) {
   });
 }
 
-// Paints one byte a cell: 0 nothing, 255 everything.
+// One byte a cell holds the root of a share, so that small shares are as exact as large ones.
+function shareOf(cell) {
+  return (cell / 255) ** 2;
+}
+
+// Paints shares: 0 nothing, 255 everything.
 function paintShare(canvas, cells, rows, columns) {
   const zero = channels("--zero"), full = channels("--positive");
-  paint(canvas, rows, columns, (place) => mixed(zero, full, Math.pow(cells[place] / 255, 0.6)));
+  paint(canvas, rows, columns, (place) => mixed(zero, full, cells[place] / 255));
 }
 
 function paint(canvas, rows, columns, colorOf) {

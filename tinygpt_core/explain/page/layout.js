@@ -101,6 +101,7 @@ function layout(tree) {
     for (const child of block.children) {
       if (child.kind === "call" && child.open) arrange(child);
       else [child.width, child.height] = SIZE[child.kind];
+      if (child.kind === "leaf") child.width = Math.max(96, 32 + 7 * Math.min(28, child.label.length));
     }
     arrangeBlock(block, edges.get(block) || [], segments);
   };
@@ -170,7 +171,7 @@ function arrangeBlock(block, edges, segments) {
       item.y = item.kind === "leaf" ? y + height - item.height : y + (height - item.height) / 2;
     });
     const next = grid[place + 1];
-    y += height + (height && next && next.some((item) => item.kind !== "port") ? GAP.y : GAP.y / 2);
+    y += height + (height && next && next.some((item) => item.kind !== "port") ? GAP.y : height ? GAP.y / 2 : 4);
   });
   const left = Math.min(...grid.flat().map((item) => item.x)), right = Math.max(...grid.flat().map((item) => item.x + item.width));
   const label = block.kind === "call" ? 40 + 8 * (block.name.length + block.type.length + 3) : 0;
@@ -200,8 +201,8 @@ function straighten(grid, links) {
       pack(row);
     }
   }
-  const heavy = (item) => (item.kind === "leaf" ? 0.02 : item.kind === "pass" ? 0.05 : item.kind === "port" ? 0.2 : 1);
-  for (let sweep = 0; sweep < 12; sweep++) {
+  const heavy = (item) => ({ leaf: 0.001, pass: 0.002, port: 0.05 })[item.kind] || 1;
+  for (let sweep = 0; sweep < 24; sweep++) {
     const rows = sweep % 2 ? [...grid].reverse() : grid;
     for (const row of rows) {
       const wanted = row.map((item) => {

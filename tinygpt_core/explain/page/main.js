@@ -11,7 +11,7 @@ function start() {
     ["tokens", "Predictions", tokensView, data.tokens], ["merges", "Tokenizer", mergesView, data.merges], ["training", "Training", trainingView, data.training],
   ];
   const tabs = document.getElementById("tabs"), main = document.getElementById("main"), built = new Map();
-  const show = (target) => {
+  const show = (target, from = false) => {
     const [key, detail] = target.split(":");
     for (const [name, , make, part] of views) {
       const tab = document.getElementById(`tab-${name}`), page = document.getElementById(`view-${name}`), chosen = name === key;
@@ -19,7 +19,7 @@ function start() {
       tab.setAttribute("tabindex", chosen ? 0 : -1);
       page.hidden = !chosen;
       if (chosen && !built.has(name)) {
-        built.set(name, part ? make(data, show) : element("p", { class: "missing" }, data.missing[name] || "Nothing of this was recorded."));
+        built.set(name, part ? make(data, (target) => show(target, true)) : element("p", { class: "missing" }, data.missing[name] || "Nothing of this was recorded."));
         page.append(built.get(name));
         if (built.get(name).shown) built.get(name).shown();
       }
@@ -27,7 +27,7 @@ function start() {
     document.getElementById("tip").hidden = true;
     const view = built.get(key);
     if (detail && view.open) view.open(detail);
-    if (document.activeElement === document.body || !document.activeElement.offsetParent) document.getElementById(`tab-${key}`).focus();
+    if (from) document.getElementById(`tab-${key}`).focus();
   };
   for (const [name, label] of views) {
     tabs.append(element("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}`, on: { click: () => show(name) } }, label));

@@ -24,7 +24,7 @@ function overviewView(data, show) {
     card("attention", "Each token looks back", canvas, `${count(attention.length, "layer")} with ${count(middle.heads.length, "head")} each. A row is a token, a column what it looks at: only tokens before it, and itself.`);
   }
   if (tokens) {
-    const places = tokens.positions.map((_, i) => i).filter((i) => tokens.positions[i].target), place = places[Math.floor(places.length / 2)] ?? 0;
+    const places = tokens.positions.map((_, i) => i).filter((i) => tokens.positions[i].target), known = places.filter((i) => tokens.positions[i].target.rank <= 6), place = known[Math.floor(known.length / 2)] ?? places[0] ?? 0;
     const position = tokens.positions[place], most = position.top[0][1];
     const rows = position.top.slice(0, 6).map(([text, share, id]) => bar(visible(text), share, most, `token ${id}`, position.target && position.target.id === id ? "true" : ""));
     card("tokens", "It says what comes next", [element("p", { class: "after" }, "After ", element("q", {}, visible(tokens.texts.slice(Math.max(0, place - 11), place + 1).join("")))), element("ol", { class: "weights" }, rows)],
@@ -34,13 +34,13 @@ function overviewView(data, show) {
   if (hasBackward) {
     const norms = byLayer(latest, "gradient");
     card("step:backward", "The chain rule runs backward", norms.length ? barList(norms.map(([name, value]) => [name, value, number(value)]), "second") : barList(parts.map((part) => [part.name, part.backward, duration(part.backward)]), "second"),
-      norms.length ? "From the loss back to the parameters: how long the gradient of each part is says how much the loss depends on it." : "From the result back to what it was made of: how long each part took.");
+      norms.length ? "From the loss back to the parameters: the norm of each part's gradient says how much the loss depends on it." : "From the result back to what it was made of: how long each part took.");
   }
   if (training) {
     const ratios = latest.filter((entry) => entry.ratio).map((entry) => entry.ratio).sort((a, b) => a - b), log = training.log;
     const picture = log && log.step.length > 1 ? lineChart("Loss", lossLines(training), "", 150) : element("p", { class: "note" }, "The log of this run has no steps.");
     card("training", data.is_generation ? "How it was trained" : "The parameters move", picture,
-      ratios.length ? `By ${percent(ratios[Math.floor(ratios.length / 2)])} of their size, in the median. Step by step the loss falls.` : "Step by step the loss fell.");
+      ratios.length ? `An update moves the typical one by ${percent(ratios[Math.floor(ratios.length / 2)])} of its size. Step by step the loss falls.` : "Step by step the loss fell.");
   }
   return element("div", { class: "overview" }, element("p", { class: "story" }, data.story), element("ol", { class: "cards" }, cards));
 }
@@ -48,10 +48,14 @@ function overviewView(data, show) {
 // The parts of the outermost module that has several, and what lies beside it, with the time they took.
 function partsOf(graph) {
   const tree = buildTree(graph);
-  let block = tree.root;
   const blocks = (item) => item.children.filter((child) => child.kind === "call");
-  while (blocks(block).length === 1 && block.children.filter((child) => child.kind === "op").length <= 4) block = blocks(block)[0];
-  const parts = blocks(block).map((item) => ({ name: shortName(item.name) || item.type, forward: item.seconds, backward: item.backwardSeconds }));
+  let found = blocks(tree.root);
+  for (;;) { // the block in which nearly all of the time went is shown by its parts
+    const large = found.find((item) => item.seconds > 0.8 * tree.root.seconds && blocks(item).length);
+    if (!large) break;
+    found = found.flatMap((item) => (item === large ? blocks(item) : [item]));
+  }
+  const parts = found.map((item) => ({ name: shortName(item.name) || item.type, forward: item.seconds, backward: item.backwardSeconds }));
   const rest = { name: parts.length ? "the rest" : "operations", forward: tree.root.seconds, backward: tree.root.backwardSeconds };
   for (const part of parts) { rest.forward -= part.forward; rest.backward -= part.backward; }
   return [...parts, rest].filter((part) => part.forward > 1e-12 || part.backward > 1e-12);

@@ -15,6 +15,7 @@ function stepView(data) {
 
   // ---- the graph
 
+  tree.leaves.forEach((leaf) => { leaf.label = leafName(leaf.tensor, leaf.parent.name); });
   openFew();
   function openFew() {
     const queue = tree.root.children.filter((item) => item.kind === "call");
@@ -80,10 +81,10 @@ function stepView(data) {
         drawing("text", { class: "title", x: x + 14, y: y + 21 }, "▸ ", fit(label, 26)), drawing("text", { class: "sub", x: x + 14, y: y + 39 }, about));
     }
     if (item.kind === "leaf") {
-      const tensor = graph.tensors[item.tensor], label = leafName(item.tensor);
+      const tensor = graph.tensors[item.tensor], { label } = item;
       return drawing("g", { class: `node leaf ${tensor.kind}`, "data-key": item.key, role: "button", tabindex: -1, "aria-label": `${tensor.kind} ${label}, ${shapeOf(tensor)}` },
         drawing("rect", { class: "box", x, y, width, height, rx: height / 2 }),
-        drawing("text", { class: "title", x: middle, y: y + 15, "text-anchor": "middle" }, fit(label, 20)),
+        drawing("text", { class: "title", x: middle, y: y + 15, "text-anchor": "middle" }, fit(label, 28)),
         drawing("text", { class: "sub", x: middle, y: y + 29, "text-anchor": "middle" }, shapeOf(tensor)));
     }
     const operation = graph.operations[item.index], output = graph.tensors[operation.output];
@@ -103,9 +104,10 @@ function stepView(data) {
     return text.length <= most ? text : `…${text.slice(text.length - most + 1)}`;
   }
 
-  function leafName(index) {
+  // What an input or parameter is called inside the block of that name.
+  function leafName(index, block = "") {
     const tensor = graph.tensors[index];
-    if (tensor.name) return tensor.name.split(".").pop();
+    if (tensor.name) return block && tensor.name.startsWith(`${block}.`) ? tensor.name.slice(block.length + 1) : tensor.name;
     if (!tensor.shape.length && tensor.values && tensor.values.max !== null) return number(tensor.values.max, 4);
     const user = graph.operations.find((operation) => operation.inputs.includes(index));
     const name = inputName(user, user.inputs.indexOf(index));
