@@ -11,11 +11,12 @@ class and `GradientFunction.apply` are wrapped; afterwards they are what they we
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from ..buffer import Buffer
 from ..kernels.packed_attention import PackedAttention as PackedKernel
@@ -34,7 +35,8 @@ class RecordingError(ValueError):
 
 
 def _every_subclass(base: type) -> list[type]:
-    found, queue = [base], [base]
+    found: list[Any] = [base]
+    queue: list[Any] = [base]
     while queue:
         for kind in queue.pop().__subclasses__():
             if kind not in found:
@@ -58,7 +60,7 @@ class _Observed:
                 super(base, kind).__init_subclass__(**options)
                 self._replace(kind)
 
-            base.__init_subclass__ = classmethod(hook)
+            base.__init_subclass__ = classmethod(cast(Any, hook))
 
     def _replace(self, kind: type) -> None:
         original = vars(kind).get(self.method)
@@ -287,8 +289,8 @@ class Recorder:
 
     # ---- afterwards
 
-    def keep_only(self, output: Tensor | None = None) -> None:
-        """Drops the operations that `output`, or else what was differentiated first, does not depend on, and numbers the rest anew.
+    def only(self, output: Tensor | None = None) -> Recorder:
+        """Returns a recording of the operations that `output`, or else what was differentiated first, depends on.
 
         Raises:
             RecordingError: no recorded operation made it.
@@ -309,11 +311,11 @@ class Recorder:
                     queue.append(number)
         order = sorted(needed)
         renumbered = {old: new for new, old in enumerate(order)}
-        self.operations = [self.operations[old] for old in order]
-        self.steps = [(phase, renumbered[old]) for phase, old in self.steps if old in renumbered]
-        self.attention = [
-            entry | {"operation": renumbered[entry["operation"]]} for entry in self.attention if entry["operation"] in renumbered
-        ]
+        part = copy.copy(self)
+        part.operations = [self.operations[old] for old in order]
+        part.steps = [(phase, renumbered[old]) for phase, old in self.steps if old in renumbered]
+        part.attention = [entry | {"operation": renumbered[entry["operation"]]} for entry in self.attention if entry["operation"] in needed]
+        return part
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the graph as plain JSON values, with only the tensors and calls that operations refer to."""

@@ -20,7 +20,7 @@ from ..tokenizer import Tokenizer
 from ..training import BOUNDARY, LOG, Trainer, TrainingConfig, load_model, prepare_data
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
-from .tape import recorded_from_tape
+from .tape import recorded_from_tape, walk
 
 MOST_TOKENS = 1024  # of a batch that is recorded; of more, the first rows
 CONTINUATION = 24  # tokens written after a prompt
@@ -65,8 +65,8 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         counted = [sum(target >= 0 for target in batch.targets[i * batch.shape[1] :][: batch.shape[1]]) for i in range(batch.shape[0])]
         with Recorder(sequence=counted.index(max(counted))) as recorder:
             loss = trainer.update([batch])
-        recorder.keep_only()
         now = {"step": step + 1, "label": f"step {step + 1}, this one", "parameters": statistics(model, before)}
+    recorder = recorder.only()
     history_ = history.read_log(os.path.join(directory, LOG))
     snapshots = [initial, *({"label": f"step {entry['step']}", **entry} for entry in history_["snapshots"] if entry["step"] <= step), now]
     shape = f"{batch.shape[0]} × {batch.shape[1]} tokens"
@@ -114,7 +114,7 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         model.eval()
         with Recorder() as recorder, no_grad():
             logits = model(Tensor(Buffer([whole], DType.int32)))
-        recorder.keep_only(logits)
+        recorder = recorder.only(logits)
         recorder.logits, recorder.targets = logits.buffer[0], Buffer([*whole[1:], -1], DType.int32)
     training = history.read_log(os.path.join(directory, LOG))
     shown = {"step": 0, "label": "the weights that were used", "parameters": statistics(model)}
@@ -168,7 +168,7 @@ def explain_script(path: str) -> dict[str, Any]:
         sys.path.remove(folder)
     if not outcome:
         raise RecordingError(f"{path} ended before any backward(): there is no training step in it to explain")
-    return explain_recorded(recorder, outcome[0], os.path.basename(path), tokenizer)
+    return explain_recorded(recorder.only(outcome[0]), outcome[0], os.path.basename(path), tokenizer)
 
 
 def _tokenizer_of(trace: TracebackType | None) -> Tokenizer | None:
@@ -186,12 +186,15 @@ def explain_tensor(tensor: Tensor) -> dict[str, Any]:
     recorder = Recorder.current()
     if recorder is None:
         return explain_recorded(recorded_from_tape(tensor), tensor, "A Tensor and what made it", None)
-    return explain_recorded(recorder, tensor, "What was recorded", None)
+    steps = list(recorder.steps)
+    if tensor.grad_fn is not None and not any(phase == "backward" for phase, _ in steps):
+        walk(tensor)
+    part, recorder.steps = recorder.only(tensor), steps
+    return explain_recorded(part, tensor, "What was recorded", None)
 
 
 def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """Returns the page's data for a recording, of which `output` is the result."""
-    recorder.keep_only(output)
     ids: list[int] = []
     if recorder.targets is not None:
         length = recorder.targets.numel

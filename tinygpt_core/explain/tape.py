@@ -34,7 +34,7 @@ def recorded_from_tape(tensor: Tensor) -> Recorder:
     output = recorder.operations[-1]["output"]
     recorder.tensors[output]["values"] = summarize(tensor.buffer)
     with recorder:
-        _walk(tensor)
+        walk(tensor)
     return recorder
 
 
@@ -80,7 +80,7 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
     )  # fmt: skip
 
 
-def _walk(tensor: Tensor) -> None:
+def walk(tensor: Tensor) -> None:
     """Goes through the records as `Tensor.backward` does, but keeps the graph and leaves the leaves alone."""
     assert tensor.grad_fn is not None
     pending: dict[GradientFunction, Buffer] = {tensor.grad_fn: tensor._incoming(None)}

@@ -110,6 +110,7 @@ function stepView(data) {
     if (tensor.name) return block && tensor.name.startsWith(`${block}.`) ? tensor.name.slice(block.length + 1) : tensor.name;
     if (!tensor.shape.length && tensor.values && tensor.values.max !== null) return number(tensor.values.max, 4);
     const user = graph.operations.find((operation) => operation.inputs.includes(index));
+    if (!user) return "";
     const name = inputName(user, user.inputs.indexOf(index));
     return name.startsWith("input") || name.length < 2 ? (tensor.kind === "parameter" ? "leaf" : "input") : name;
   }
