@@ -43,7 +43,9 @@ def histogram(values: Sequence[float]) -> dict[str, Any]:
     """Counts values in BINS equal bins from ``low`` to ``high``, the least and largest finite one; with their ``deviation``."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
+    if low == high:
+        margin = max(0.5, abs(low) / 2)
+        low, high = low - margin, low + margin
     counts = [0] * BINS
     for value in finite:
         counts[min(BINS - 1, int((value - low) / (high - low) * BINS))] += 1

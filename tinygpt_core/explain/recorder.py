@@ -89,7 +89,7 @@ class Recorder:
         operations: ``kind``, ``call``, ``inputs`` and ``output`` (indices of tensors), ``seconds``, ``bytes`` of new storage, ``kept``.
         steps: in order, ("forward", operation) and ("backward", operation).
         attention: for each operation of attention its place, the ``length`` of the sequence, and the probabilities by head.
-        logits, targets: of the last CrossEntropy operation.
+        logits, targets: of the last CrossEntropy operation, at the first of its ``num_positions`` positions.
     """
 
     _open: Recorder | None = None
@@ -104,6 +104,7 @@ class Recorder:
         self.attention: list[dict[str, Any]] = []
         self.logits: Buffer | None = None
         self.targets: Buffer | None = None
+        self.num_positions = 0
         self._by_buffer: dict[int, int] = {}
         self._by_operation: dict[int, int] = {}
         self._held: list[Any] = []  # so that the ids above stay theirs
@@ -235,6 +236,7 @@ class Recorder:
             self._attend(number, *PackedKernel.heads(buffers[0], options["num_heads"])[:2])
         elif isinstance(operation, CrossEntropy):
             logits, targets = buffers[:2]
+            self.num_positions = targets.shape[-1] if targets.ndim else 1
             self.logits, self.targets = (one_sequence(x, axes, self.sequence) for x, axes in ((logits, 2), (targets, 1)))
 
     def _attend(self, number: int, query: Buffer, key: Buffer, **options: Any) -> None:

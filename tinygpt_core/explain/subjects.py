@@ -109,7 +109,11 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         room = min(model.config.context_length, MOST_POSITIONS)
         ids = ids[:room]
         stop = start[0] if start else None
-        written = list(generate_ids(model, ids, tokens=min(CONTINUATION, room - len(ids)), generator=random.Generator(0), stop_id=stop))
+        room = min(CONTINUATION, room - len(ids))
+        for draw in range(8):  # a document may end at once, and little is to be seen in one letter
+            written = list(generate_ids(model, ids, tokens=room, generator=random.Generator(draw), stop_id=stop))
+            if len(written) >= min(room, 6):
+                break
         whole = ids + written
         model.eval()
         with Recorder() as recorder, no_grad():
@@ -122,7 +126,7 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
     result = assemble(
         recorder, f"{os.path.basename(os.path.abspath(directory))} writes",
         f"{model_line(model)}, on {config['training']['backend']}",
-        facts=[["read", f"{len(ids)} tokens"], ["written", f"{len(written)} tokens"]], tokenizer=tokenizer, ids=whole,
+        facts=[["tokens read", f"{len(ids)}"], ["written", f"{len(written)}"]], tokenizer=tokenizer, ids=whole,
         story="A model writes. It reads what is there, says how probable every possible next token is, and one is drawn; then it reads "
         "that, too. Shown is one pass over all of the text: what it looked at, and what it expected in each place.",
         training=training | {"note": SAMPLED},
@@ -251,8 +255,8 @@ def assemble(
     if recorder.logits is not None and recorder.targets is not None and recorder.logits.ndim == 2:
         shown = ids[: recorder.targets.numel]
         tokens = text.predictions(tokenizer, shown, recorder.logits, recorder.targets.to_python())
-        if len(ids) > MOST_POSITIONS:
-            tokens["cut"] = f"Of {len(ids)} positions the first {MOST_POSITIONS} are shown."
+        if recorder.num_positions > MOST_POSITIONS:
+            tokens["cut"] = f"Of {recorder.num_positions} positions the first {MOST_POSITIONS} are shown."
     attention = [attention_layer(recorder, entry, graph["calls"]) for entry in recorder.attention] or None
     words = text.plain_text(tokenizer, ids) if tokenizer and ids else ""
     return {

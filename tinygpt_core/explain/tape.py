@@ -75,7 +75,7 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
     shape, dtype = record.result
     kept_values = [[name, recorder.add_tensor("value", buffer.shape, buffer.dtype, buffer)] for name, buffer in _kept_buffers(operation)]
     return recorder.add_operation(
-        operation, inputs, recorder.add_tensor("value", shape, dtype), bytes=0, view=False, kept=kept_bytes(operation),
+        operation, inputs, recorder.add_tensor("value", shape, dtype), bytes=None, view=False, kept=kept_bytes(operation),
         kept_values=kept_values, options={},
     )  # fmt: skip
 

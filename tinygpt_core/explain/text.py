@@ -77,18 +77,18 @@ def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
     """Returns how a tokenizer turns `text` into tokens: the pieces it is split into and, in each, the merges in their order.
 
     Returns:
-        ``kind``, ``note``, and ``chunks`` of ``pieces`` (texts), ``ids`` and ``steps`` (place, id and text of what two neighbours become).
+        ``kind``, ``note``, the ``vocabulary`` where that is characters, and ``chunks`` of ``pieces`` (texts), ``ids`` and ``steps`` (place,
+        id and text of what two neighbours become).
     """
     text = text[:MOST_CHARACTERS]
     if not isinstance(tokenizer, BPETokenizer):
-        note = "This tokenizer gives every character a number of its own: there is nothing to merge."
-        if not isinstance(tokenizer, CharTokenizer):
-            note = "This tokenizer makes no merges."
-        ids = tokenizer.encode(text, "none")
+        known = tokenizer.characters if isinstance(tokenizer, CharTokenizer) else []
+        ids = [*range(min(len(known), MOST_CHARACTERS)), *tokenizer.special_tokens.values()]
         return {
             "kind": tokenizer.kind,
-            "note": note,
-            "chunks": [{"pieces": [token_text(tokenizer, i)], "ids": [i], "steps": []} for i in ids],
+            "note": "This tokenizer gives every character a number of its own: there is nothing to merge.",
+            "chunks": [{"pieces": [token_text(tokenizer, i)], "ids": [i], "steps": []} for i in tokenizer.encode(text, "none")],
+            "vocabulary": [[token_text(tokenizer, i), i] for i in ids] if known else None,
         }
     chunks = []
     for chunk in tokenizer._chunks(text):
@@ -100,7 +100,7 @@ def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
         "The text is first split into pieces, which never merge with each other. In each piece every byte is a token; "
         "then the pair of neighbours that was learned first becomes one token, again and again, until no neighbours are a known pair."
     )
-    return {"kind": "bpe", "note": note, "chunks": chunks}
+    return {"kind": "bpe", "note": note, "chunks": chunks, "vocabulary": None}
 
 
 def merge_steps(tokenizer: BPETokenizer, ids: Sequence[int]) -> list[tuple[int, int]]:

@@ -33,6 +33,7 @@ function percent(share) {
 }
 
 function bytes(count) {
+  if (count === null || count === undefined) return "–";
   if (count < 1000) return `${count} B`;
   const units = ["kB", "MB", "GB"];
   let value = count / 1000, unit = 0;
@@ -41,7 +42,7 @@ function bytes(count) {
 }
 
 function duration(seconds) {
-  if (seconds === undefined) return "–";
+  if (seconds === null || seconds === undefined) return "–";
   if (seconds < 1e-3) return `${number(seconds * 1e6, 2)} µs`;
   return seconds < 1 ? `${number(seconds * 1e3, 2)} ms` : `${number(seconds, 3)} s`;
 }

@@ -47,7 +47,7 @@ function start() {
     if (view && view.keys && !event.ctrlKey && !event.metaKey && !event.altKey) view.keys(event);
   });
   theme();
-  show("overview");
+  show(data.tokens || data.training ? "overview" : "step");
 }
 
 function theme() {

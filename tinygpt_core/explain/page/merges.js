@@ -32,6 +32,9 @@ function mergesView(data) {
     element("button", { type: "button", "aria-label": "Undo a merge", on: { click: () => show(Math.max(0, Number(slider.value) - 1)) } }, "◀"),
     element("button", { type: "button", "aria-label": "Next merge", on: { click: () => show(Math.min(total, Number(slider.value) + 1)) } }, "▶"), slider), said);
   view.append(element("ol", { class: "chunks" }, rows));
+  const { vocabulary } = data.merges;
+  if (vocabulary) view.append(element("h2", {}, "The vocabulary"), element("p", { class: "note" }, "All the characters that the tokenizer knows, and its special tokens."),
+    element("div", { class: "pieces vocabulary" }, vocabulary.map(([text, id]) => element("span", { class: "piece" }, element("span", { class: "glyph" }, visible(text)), element("span", { class: "id" }, id)))));
   view.shown = () => show(0);
   view.keys = (event) => {
     const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];

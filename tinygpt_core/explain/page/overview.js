@@ -56,7 +56,17 @@ function partsOf(graph) {
     found = found.flatMap((item) => (item === large ? blocks(item) : [item]));
   }
   const parts = found.map((item) => ({ name: shortName(item.name) || item.type, forward: item.seconds, backward: item.backwardSeconds }));
-  const rest = { name: parts.length ? "the rest" : "operations", forward: tree.root.seconds, backward: tree.root.backwardSeconds };
+  if (!parts.length) {
+    const kinds = new Map();
+    for (const operation of graph.operations) {
+      const part = kinds.get(operation.kind) || { name: operation.kind, forward: 0, backward: 0 };
+      part.forward += operation.seconds || 0;
+      part.backward += operation.backward_seconds || 0;
+      kinds.set(operation.kind, part);
+    }
+    return [...kinds.values()];
+  }
+  const rest = { name: "the rest", forward: tree.root.seconds, backward: tree.root.backwardSeconds };
   for (const part of parts) { rest.forward -= part.forward; rest.backward -= part.backward; }
   return [...parts, rest].filter((part) => part.forward > 1e-12 || part.backward > 1e-12);
 }

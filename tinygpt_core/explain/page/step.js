@@ -93,7 +93,7 @@ function stepView(data) {
       drawing("rect", { class: "spent", x: x + 1, y: y + height - 4, width: (width - 2) * Math.sqrt((operation.seconds || 0) / slowest), height: 3, rx: 1.5 }),
       drawing("text", { class: "title", x: middle, y: y + 18, "text-anchor": "middle" }, fit(operation.kind, 24)),
       drawing("text", { class: "sub", x: middle, y: y + 34, "text-anchor": "middle" }, `${shapeOf(output)} · ${output.dtype}`),
-      drawing("text", { class: "sub", x: middle, y: y + 49, "text-anchor": "middle" }, `${duration(operation.seconds)} · ${operation.view ? "a view" : bytes(operation.bytes)}`));
+      drawing("text", { class: "sub", x: middle, y: y + 49, "text-anchor": "middle" }, operation.bytes === null ? "" : `${duration(operation.seconds)} · ${operation.view ? "a view" : bytes(operation.bytes)}`));
   }
 
   function short(value) {
@@ -280,7 +280,7 @@ function stepView(data) {
       const users = graph.operations.map((other, place) => [other, place]).filter(([other]) => other.grads && other.inputs.includes(operation.output)).map(([other, place]) => `${other.kind} #${place + 1}`);
       contents.push(element("p", { class: "note" }, users.length > 1
         ? `g = dL/dy is the sum of what ${users.join(", ").replace(/, ([^,]*)$/, " and $1")} hand back: y is used in ${users.length} places, and the chain rule adds over all of them.`
-        : users.length === 1 ? `g = dL/dy is what ${users[0]} hands back.` : "g = dL/dy begins here with 1: this is the loss itself."));
+        : users.length === 1 ? `g = dL/dy is what ${users[0]} hands back.` : "g = dL/dy begins here with ones: this is what is differentiated."));
       contents.push(element("h3", {}, "Reads"), tensor(operation.grad, "g = dL/dy"));
       contents.push(element("h3", {}, "Writes"), operation.grads.map((gradient, place) => {
         const name = inputName(operation, place), input = operation.inputs[place];
