@@ -246,7 +246,7 @@ def assemble(
     if backward:
         facts.append(["backward", _time(backward)])
     missing = {
-        "attention": "No Attention operation was recorded, so there are no attention maps.",
+        "attention": "No operation of attention was recorded, so there are no maps of it.",
         "tokens": "No CrossEntropy of token ids was recorded, so there are no token probabilities.",
         "merges": "No tokenizer is known here. Explain a run, or a script that has one among its variables.",
         "training": "There is no log here. Explain a run's directory to see its training over time.",

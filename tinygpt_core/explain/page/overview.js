@@ -4,7 +4,7 @@ function overviewView(data, show) {
   const { graph, tokens, attention, training } = data;
   const cards = [];
   const card = (view, title, picture, text) => cards.push(element("li", {}, element("article", { class: "card" },
-    element("h2", {}, element("span", { class: "place" }, cards.length + 1), title), element("div", { class: "picture" }, picture),
+    element("h2", {}, element("span", { class: "nth" }, cards.length + 1), title), element("div", { class: "picture" }, picture),
     element("p", { class: "note" }, text), element("button", { type: "button", "aria-label": `${title}: look closer`, on: { click: () => show(view) } }, "Look closer"))));
 
   if (tokens) {
