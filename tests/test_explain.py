@@ -19,7 +19,7 @@ from tinygpt_core import Buffer, Module, Operation, Tensor, apply_op, backends, 
 from tinygpt_core.explain import RecordingError, history, page, subjects, text
 from tinygpt_core.explain.recorder import MOST_POSITIONS, Recorder, attention_maps
 from tinygpt_core.explain.sources import describe, split_formula
-from tinygpt_core.explain.values import summarize
+from tinygpt_core.explain.values import spacing, summarize
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, MLP, GPTConfig
 from tinygpt_core.operations import Add, Linear, Mul
@@ -244,7 +244,7 @@ def test_statistics_and_heat_map_are_those_of_the_elements(rows):
             assert math.isclose(summary[name], expected, rel_tol=1e-3)
     down, across = summary["grid"]
     assert down <= 16 and across <= 24
-    steps = math.ceil(len(rows) / 16), math.ceil(len(rows[0]) / 24)
+    steps = spacing(len(rows), 16, len(rows)), spacing(len(rows[0]), 24, len(rows[0]))
     picked = [value for row in rows[:: steps[0]] for value in row[:: steps[1]]]
     cells = base64.b64decode(summary["cells"])
     assert len(cells) == len(picked) == down * across
@@ -254,6 +254,13 @@ def test_statistics_and_heat_map_are_those_of_the_elements(rows):
         else:
             assert abs((cell - 127) / 127 * summary["scale"] - value) <= summary["scale"] * (0.5 / 127 + 1e-3) + 1e-300
     json.dumps(summary, allow_nan=False)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 30), st.integers(1, 300))
+def test_what_is_picked_is_of_every_part_of_a_period(size, most, period):
+    distance = spacing(size, most, period)
+    assert 1 <= len(range(0, size, distance)) <= most
+    assert distance == 1 or len({place % period for place in range(0, distance * period, distance)}) == period
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,)])

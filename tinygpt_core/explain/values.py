@@ -16,7 +16,7 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
     """Returns what the page shows of a Buffer's values.
 
     The statistics are over all elements. The heat map shows the Buffer as a matrix (its last axis across, all others down) and takes evenly
-    spaced rows and columns of it: elements as they are, never averages, which would hide how they spread.
+    spaced rows and columns of it (`spacing`): elements as they are, never averages, which would hide how they spread.
 
     Returns:
         ``min``, ``max``, ``mean`` (None where undefined), ``zeros`` and ``nans`` (shares from 0 to 1), ``matrix`` (rows and columns of the
@@ -37,12 +37,23 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
         values = {"min": -(-x).max().item(), "max": x.max().item(), "mean": x.sum().item() / count}
         stats |= {name: _rounded(value) for name, value in values.items()}
     matrix = x.reshape((rows, columns))
-    down, across = math.ceil(rows / ROWS), math.ceil(columns / COLUMNS)
+    down, across = spacing(rows, ROWS, buffer.shape[-2] if buffer.ndim > 1 else 1), spacing(columns, COLUMNS, columns)
     picked = matrix[::down, ::across].to_python()
     flat = [value for row in picked for value in row]
     scale = max((abs(value) for value in flat if math.isfinite(value)), default=0.0)
     cells = bytes(255 if not math.isfinite(v) else 127 + round(127 * (v / scale if scale else 0.0)) for v in flat)
     return stats | {"grid": [len(picked), len(picked[0])], "scale": _rounded(scale), "cells": base64.b64encode(cells).decode("ascii")}
+
+
+def spacing(size: int, most: int, period: int) -> int:
+    """The distance at which at most `most` of `size` lines are picked, without a factor in common with the period in which they repeat.
+
+    Every 17th row of heads of 17 positions would be the first position of each, and say nothing of the others.
+    """
+    distance = max(1, math.ceil(size / most))
+    while distance > 1 and math.gcd(distance, period) > 1:
+        distance += 1
+    return distance
 
 
 def _rounded(value: float) -> float | None:

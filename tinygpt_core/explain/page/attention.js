@@ -28,7 +28,7 @@ function attentionView(data) {
     query = Math.min(query, map.rows - 1);
     const seen = [...map.cells.slice(query * map.columns, (query + 1) * map.columns)];
     key = seen.indexOf(Math.max(...seen));
-    const cell = Math.max(7, Math.min(26, Math.floor(680 / map.columns))), label = 84;
+    const label = 84, room = Math.min(680, (large.clientWidth || 680) - label - 6), cell = Math.max(7, Math.min(32, Math.floor(room / map.columns)));
     const canvas = element("canvas", { role: "img", tabindex: 0, "aria-label": `attention of ${layers[layer].name}, head ${head + 1}; arrow keys move`,
       style: `width:${cell * map.columns}px;height:${cell * map.rows}px;left:${label}px;top:${label}px` });
     canvas.repaint = () => paintShare(canvas, map.cells, map.rows, map.columns);
@@ -70,7 +70,7 @@ function attentionView(data) {
   }
 
   const view = element("div", { class: "attention" },
-    element("section", { class: "side" }, element("h2", {}, "Layers and heads"), element("p", { class: "note" }, "Each square is one head: a row for every token that looks, a column for every token looked at. Darker is more; each row adds up to 1."), grid),
+    element("section", { class: "side" }, element("h2", {}, "Layers and heads"), element("p", { class: "note" }, "Each square is one head: a row for every token that looks, a column for every token looked at. The stronger the colour, the more it looks there; each row adds up to 1."), grid),
     large, element("section", { class: "side", "aria-label": "Reading" }, element("h2", {}, "One token"), line, row,
       layers[0].cut ? element("p", { class: "note" }, layers[0].cut) : null));
   view.shown = choose;

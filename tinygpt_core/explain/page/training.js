@@ -50,7 +50,7 @@ function histogram(entry, width = 150, height = 34) {
   return picture;
 }
 
-const DECADES = [-6, 0]; // of the scale for update-to-weight ratios
+const DECADES = [-5, -1]; // of the scale for update-to-weight ratios
 const onScale = (ratio) => Math.max(0, Math.min(1, (Math.log10(Math.max(ratio, 1e-30)) - DECADES[0]) / (DECADES[1] - DECADES[0])));
 
 function trainingView(data) {
@@ -92,7 +92,7 @@ function parameterTable(view, snapshots, note) {
   }
 
   const heads = ["parameter", "values", "deviation σ", "norm ‖w‖", "gradient ‖g‖", "update ‖Δw‖ / ‖w‖", "the same over the run"];
-  view.append(element("h2", {}, "Each parameter"), element("p", { class: "note" }, `Move the slider to see the values spread out as the run goes on. ‖Δw‖ / ‖w‖ is the share of its length by which an update moved a parameter: near 1e-3, the line in the last column (which spans 1e-6 to 1), is a common rule of thumb; far less learns slowly, far more is unstable. Where a column is empty, there was no update. ${note}`),
+  view.append(element("h2", {}, "Each parameter"), element("p", { class: "note" }, `Move the slider to see the values spread out as the run goes on. ‖Δw‖ / ‖w‖ is the share of its length by which an update moved a parameter: near 1e-3, the line in the last column (which spans 1e-5 to 0.1), is a common rule of thumb; far less learns slowly, far more is unstable. Where a column is empty, there was no update. ${note}`),
     element("div", { class: "buttons" }, element("label", { for: "checkpoint" }, "Checkpoint"), slider, label),
     element("div", { class: "scrolled", tabindex: 0, role: "region", "aria-label": "Parameters" }, element("table", { class: "parameters" },
       element("thead", {}, element("tr", {}, heads.map((name) => element("th", { scope: "col" }, name)))), body)));
