@@ -74,6 +74,10 @@ def test_update_replaces_only_what_it_is_given():
     assert isinstance(module.layers, tuple) and "unknown" not in module
     with pytest.raises(TypeError, match=r"Everything\.tensor"):
         module.update({"tensor": 3.0})
+    with pytest.raises(TypeError, match="Everything: expected a Tensor or a tree of them, but got a str"):
+        module.update("no tree")  # as Tricycle's model.update(optimiser) would be
+    with pytest.raises(TypeError, match=r"Everything\.layers\.0: expected a Tensor or a tree of them"):
+        module.update({"layers": (3.0,)})
 
 
 def test_apply_makes_trainable_leaves():

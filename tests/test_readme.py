@@ -1,8 +1,12 @@
-"""The README and the chapters of docs stay true: Python blocks run and print what they say, commands are real, links lead somewhere."""
+"""The README and the documents in docs stay true: every Python block runs and prints what is shown, every command is run.
+
+`python tests/test_readme.py` prints how many there are, and for each command that is run in another form, or elsewhere, why.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -11,7 +15,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -38,33 +42,85 @@ SUBSTITUTES = {
         None,
         "installs; .ci/run runs these steps",
     ),
+    'pip install -e ".[docs]"': (None, "installs; .ci/run does it"),
+    "python docs/site/build.py": (None, "tests/test_site.py builds the site where Sphinx is installed, as .ci/run does"),
+    'pip install "tinygpt-core[cuda13]"': (None, "installs CuPy for a GPU; tests/gpu is run there"),
+    'pip install "tinygpt-accel[flash]"': (None, "installs cuDNN for a GPU; tests/gpu is run there"),
+    "tinygpt train --backend cupy --dtype bfloat16 --preset gpt2-124m": (None, "needs a GPU; benchmarks/gpu.py runs it there"),
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs --laws thorough": OUTSIDE,
 }
 
 
-class Block(NamedTuple):
-    """A fenced block of a document; `shown` is the `text` block that follows a Python block at once: what it prints."""
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
 
-    language: str
-    code: str
-    shown: str
-    line: int
+
+markdown_text = _load(ROOT / "docs" / "site" / "markdown_text.py")  # which also makes the notebooks and the site
 
 
-def blocks(document: Path) -> list[Block]:
+def blocks(document: Path) -> list[Any]:
     """All fenced blocks of a document but those that show what the block before them prints."""
-    text = document.read_text(encoding="utf-8")
-    pattern = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
-    return [Block(m["language"], m["code"], m["shown"] or "", text[: m.start()].count("\n") + 1) for m in pattern.finditer(text)]
+    return [part for part in markdown_text.parts(document.read_text(encoding="utf-8")) if not isinstance(part, str)]
+
+
+def commands(document: Path) -> list[str]:
+    """The lines of a document's `sh` blocks, without comments."""
+    lines = [line for block in blocks(document) if block.language == "sh" for line in block.code.splitlines()]
+    return [command for line in lines if (command := re.sub(r"(^|\s\s)\s*#.*", "", line).rstrip())]
+
+
+def what_is_run(command: str) -> tuple[str | None, str]:
+    """The arguments for tinygpt that are run for a command (None: it is run elsewhere, if anywhere), and why they are not its own."""
+    if command in SUBSTITUTES:
+        return SUBSTITUTES[command]
+    own = re.match(r"(?:python3 -m tinygpt_core|tinygpt) (.*)", command)
+    assert own, f"nothing tests this command: {command}"
+    return own[1], ""
+
+
+def report() -> tuple[dict[str, int], str]:
+    """How many blocks and commands there are and what becomes of them: as counts, and as text with all reasons."""
+    counts = dict.fromkeys(("documents", "Python blocks", "Python blocks run", "outputs compared", "commands", "as written"), 0)
+    counts |= {"in another form": 0, "elsewhere": 0}
+    lines = []
+    for document in DOCUMENTS:
+        python = [block for block in blocks(document) if block.language == "python"]
+        counts["documents"] += 1
+        counts["Python blocks"] += len(re.findall(r"^ *[`~]{3,} *(?:python|py\b)", document.read_text(encoding="utf-8"), re.MULTILINE))
+        counts["Python blocks run"] += len(python)
+        counts["outputs compared"] += sum(bool(block.shown) for block in python)
+        for command in commands(document):
+            arguments, why = what_is_run(command)
+            counts["commands"] += 1
+            counts["elsewhere" if arguments is None else "in another form" if why else "as written"] += 1
+            if why:
+                form = "not run here" if arguments is None else f"run as: tinygpt {arguments}"
+                lines.append(f"{document.relative_to(ROOT)}: {command}\n    {form}\n    because: {why}")
+    share = (counts["Python blocks run"] + counts["commands"]) / (counts["Python blocks"] + counts["commands"])
+    return counts, "\n".join([*lines, "", ", ".join(f"{count} {name}" for name, count in counts.items()), f"executed: {share:.0%}"])
+
+
+def text_outside(text: str) -> str:
+    """A document without its fenced blocks."""
+    return "\n".join(part for part in markdown_text.parts(text) if isinstance(part, str))
 
 
 @documents
 def test_every_block_is_of_a_kind_that_is_tested(document: Path) -> None:
     found = blocks(document)
-    fences = len(re.findall(r"^```", document.read_text(encoding="utf-8"), re.MULTILINE))
+    text = document.read_text(encoding="utf-8")
+    fences = len(re.findall(r"^[ >]*(?:```|~~~)", text, re.MULTILINE))
     assert fences == 2 * (len(found) + sum(bool(block.shown) for block in found)), "a fence is not closed, or stands inside a list"
+    hidden = re.search(
+        r"^(?: {4}|\t)(?:\$ |>>> |(?:pip|python3?|tinygpt|pytest|git|cd|from|import) [^=]*$)", text_outside(text), re.MULTILINE
+    )
+    assert not hidden, f"a block without a fence, which nothing runs: {hidden and hidden[0]}"
     for block in found:
         assert block.language in ("python", "sh", "toml"), (
             f"line {block.line}: nothing tests a block of {block.language or 'no language'!r}"
@@ -77,6 +133,7 @@ def test_python_blocks_print_what_is_shown(document: Path) -> None:
     from tinygpt_core import backends
 
     namespace: dict[str, Any] = {"__name__": "document"}
+    backends.available()  # finds what is installed, once; then what is known can be put back
     known, loaded = dict(backends._plugins), dict(backends._loaded)
     try:
         for block in blocks(document):
@@ -104,12 +161,11 @@ def test_the_readme_shows_what_every_python_block_prints() -> None:
 def test_commands_work_as_written(document: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = set()
-    for line in [line for block in blocks(document) if block.language == "sh" for line in block.code.splitlines()]:
-        arguments, _why = SUBSTITUTES.get(line, (line.removeprefix("python3 -m tinygpt_core "), ""))
+    for line in commands(document):
+        arguments, _why = what_is_run(line)
         if arguments is None or line in done:
             continue
         done.add(line)
-        assert line in SUBSTITUTES or line.startswith("python3 -m tinygpt_core "), f"{document.name} has a command nothing tests: {line}"
         command = [sys.executable, "-S", "-m", "tinygpt_core", *shlex.split(arguments.format(run=run))]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("TINYGPT_")}
         result = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=120)
@@ -118,9 +174,19 @@ def test_commands_work_as_written(document: Path, tmp_path: Path) -> None:
     assert document.name != "README.md" or (run / "model.safetensors").is_file()
 
 
-def test_no_substitute_is_left_of_a_command_that_is_gone() -> None:
-    lines = {line for document in DOCUMENTS for block in blocks(document) if block.language == "sh" for line in block.code.splitlines()}
-    assert set(SUBSTITUTES) <= lines
+def test_everything_is_executed_or_says_why() -> None:
+    """100 % of the Python blocks and of the commands; each command that is not run as it stands has a reason."""
+    counts, text = report()
+    print(text)
+    assert counts["Python blocks run"] == counts["Python blocks"] > 50
+    assert counts["as written"] + counts["in another form"] + counts["elsewhere"] == counts["commands"] > 10
+    assert text.endswith("executed: 100%")
+    used = {command for document in DOCUMENTS for command in commands(document)}
+    assert set(SUBSTITUTES) <= used, "substitutes of commands that are gone"
+    for command, (_arguments, why) in SUBSTITUTES.items():
+        assert len(why.split()) > 1, f"no reason: {command}"
+        for path in re.findall(r"(?:tests|benchmarks|docs|\.ci)/[\w/.]*\w", why):
+            assert (ROOT / path).exists(), f"{path}, which a reason names, is gone"
 
 
 def test_the_test_command_is_what_ci_runs() -> None:
@@ -129,14 +195,12 @@ def test_the_test_command_is_what_ci_runs() -> None:
         assert part in ci
 
 
-@documents
-def test_links_lead_to_files(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), target
-
-
 def test_no_figure_is_missing() -> None:
     table = README.split("| what | figure |")[1].split("\n\n")[0]
     assert not re.search(r"\| [A-Z]{4,} \|", table), "a figure of the README is still a placeholder"
     for script in re.findall(r"`(benchmarks/\w+\.py)`", table):
         assert (ROOT / script).is_file(), script
+
+
+if __name__ == "__main__":
+    print(report()[1])

@@ -76,3 +76,25 @@ def test_killed_before_the_first_checkpoint_says_so(tmp_path: Path) -> None:
     process = start("--resume", "run", cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2 and errors.startswith("tinygpt: error: ") and errors.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no lock on directories")
+def test_a_run_that_is_going_on_is_not_resumed_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text(WORDS)
+    first = start("names", "--data", "words.txt", *SETTINGS, "--steps", 100_000, "--out", "run", cwd=tmp_path)
+    try:
+        log, deadline = tmp_path / "run" / "log.jsonl", time.monotonic() + 60
+        while lines_in(log) < 5:
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        second = start("--resume", "run", "--quiet", cwd=tmp_path)
+        _, errors = second.communicate(timeout=60)
+        assert second.returncode == 1 and errors.count("\n") == 1 and "another process" in errors
+        written = lines_in(log)
+        while lines_in(log) < written + 5:  # the first goes on, in the same file
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        first.kill()
+        first.communicate(timeout=60)
+    finish(start("--resume", "run", "--steps", lines_in(tmp_path / "run" / "log.jsonl") + 5, "--quiet", cwd=tmp_path))

@@ -12,7 +12,7 @@ import cupy
 import cupyx
 import numpy
 from cupy.cuda import device, runtime
-from cupy_backends.cuda.libs import cublas
+from cupy_backends.cuda import libs  # libs.cublas loads the library where it is first asked for
 
 from tinygpt_core.dtype import DType
 
@@ -136,10 +136,10 @@ class CupyBuffer(CudaBuffer):
         (a, a_turned, lda), (b, b_turned, ldb) = _as_operand(a), _as_operand(b)
         scalar = "float64" if kind_of(a) == "float64" else "float32"
         # cuBLAS counts down columns, so this is out^T = b^T a^T for matrices that lie as they are.
-        cublas.gemmEx(
+        libs.cublas.gemmEx(
             device.get_cublas_handle(), b_turned, a_turned, n, m, k, _ONE[scalar].ctypes.data, b.data.ptr, _TYPE[kind_of(b)], ldb,
             a.data.ptr, _TYPE[kind_of(a)], lda, _ZERO[scalar].ctypes.data, out.data.ptr, _TYPE[kind_of(out)],
-            out.strides[0] // out.itemsize if m > 1 else max(n, 1), _compute(kind_of(a), fast), cublas.CUBLAS_GEMM_DEFAULT,
+            out.strides[0] // out.itemsize if m > 1 else max(n, 1), _compute(kind_of(a), fast), libs.cublas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
 
     @classmethod
@@ -153,11 +153,11 @@ class CupyBuffer(CudaBuffer):
         (a, a_turned, lda), (b, b_turned, ldb) = _as_operand(a), _as_operand(b)
         scalar = "float64" if kind_of(a) == "float64" else "float32"
         factor = numpy.array(scale, scalar)
-        cublas.gemmStridedBatchedEx(
+        libs.cublas.gemmStridedBatchedEx(
             device.get_cublas_handle(), b_turned, a_turned, n, m, k, factor.ctypes.data, b.data.ptr, _TYPE[kind_of(b)], ldb,
             b.strides[0] // b.itemsize, a.data.ptr, _TYPE[kind_of(a)], lda, a.strides[0] // a.itemsize, _ZERO[scalar].ctypes.data,
             out.data.ptr, _TYPE[kind_of(out)], out.strides[1] // out.itemsize, out.strides[0] // out.itemsize, count,
-            _compute(kind_of(a), fast), cublas.CUBLAS_GEMM_DEFAULT,
+            _compute(kind_of(a), fast), libs.cublas.CUBLAS_GEMM_DEFAULT,
         )  # fmt: skip
 
     @classmethod
@@ -183,16 +183,16 @@ def _as_operand(x: Any) -> tuple[Any, int, int]:
     rows, columns = x.shape[-2:]
     down, along = x.strides[-2] // x.itemsize, x.strides[-1] // x.itemsize
     if (along == 1 or columns == 1) and (down >= columns or rows == 1):
-        return x, cublas.CUBLAS_OP_N, max(down if rows > 1 else columns, 1)
+        return x, libs.cublas.CUBLAS_OP_N, max(down if rows > 1 else columns, 1)
     if (down == 1 or rows == 1) and (along >= rows or columns == 1):
-        return x, cublas.CUBLAS_OP_T, max(along if columns > 1 else rows, 1)
-    return cupy.ascontiguousarray(x), cublas.CUBLAS_OP_N, max(columns, 1)
+        return x, libs.cublas.CUBLAS_OP_T, max(along if columns > 1 else rows, 1)
+    return cupy.ascontiguousarray(x), libs.cublas.CUBLAS_OP_N, max(columns, 1)
 
 
 def _compute(kind: str, fast: bool) -> int:
     if kind == "float64":
-        return int(cublas.CUBLAS_COMPUTE_64F)
-    return int(cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if fast and kind == "float32" else cublas.CUBLAS_COMPUTE_32F)
+        return int(libs.cublas.CUBLAS_COMPUTE_64F)
+    return int(libs.cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if fast and kind == "float32" else libs.cublas.CUBLAS_COMPUTE_32F)
 
 
 @cache

@@ -83,6 +83,7 @@ def factory(device: str) -> Any:
     try:
         backend = import_module("tinygpt_accel.cupy_backend")
         import_module("tinygpt_accel.cuda_step")  # and with it the kernels
+        _ = backend.libs.cublas  # an ImportError where its library is missing
     except ImportError as problem:
         raise BackendUnavailable(f"CuPy cannot be imported ({problem}): pip install --upgrade {_installed()[0]}[ctk]") from problem
     return backend.on_device(number)

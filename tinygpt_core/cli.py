@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.7
 SAMPLE_TOKENS = 200  # the most for a document
 RESUMABLE = ("steps", "eval_every", "checkpoint_every", "backend", "dtype")  # settings that --resume may change
-BESIDE_RESUME = "only --steps, --eval-every, --checkpoint-every, --backend, --dtype and --quiet may stand beside it"
+BESIDE_RESUME = "only --steps, --eval-every, --checkpoint-every, --backend, --dtype, --log-to and --quiet may stand beside it"
 
 # Every option of `train` that is a setting: field of TrainingConfig, option, type, what it is.
 SETTINGS: tuple[tuple[str, str, type, str], ...] = (
@@ -160,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND, or the fastest that can run)")
     option("--out", metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
     option("--resume", metavar="DIR", help=f"continue the run in DIR with its own settings; {BESIDE_RESUME}")
+    option("--log-to", action="append", metavar="NAME", help="also to tensorboard or wandb; may be given twice (default: log.jsonl only)")
     option("--quiet", action="store_true", help="no progress, only the result (default: progress)")
 
     about = "Continue a text with the model of a run, as it is sampled."
@@ -194,8 +195,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """`tinygpt train`: start or resume a run, show its progress, end with samples."""
+    from .loggers import find_logger, following
     from .training import Trainer
 
+    loggers = [find_logger(name) for name in arguments.log_to or []]
     if arguments.resume is not None:
         changes = _resume_changes(arguments)
         trainer = Trainer.resume(find_run(arguments.resume), **changes)
@@ -206,9 +209,10 @@ def run_train(arguments: argparse.Namespace) -> int:
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
     try:
-        with _polite_stop(trainer):
+        with _polite_stop(trainer), following(trainer, loggers) as tell:
             for event in trainer.run():
                 progress.show(event)
+                tell(event)
     except KeyboardInterrupt:
         trainer.stop_requested = True
     finally:
@@ -396,11 +400,9 @@ def _point_latest_at(directory: str) -> None:
     if os.path.isdir(latest) and not os.path.islink(latest):
         return  # someone's own directory
     temporary = f"{latest}.{os.getpid()}"
-    try:
+    with suppress(OSError, NotImplementedError):  # a convenience, which a system without symbolic links lacks
         os.symlink(name, temporary)
         os.replace(temporary, latest)
-    except (OSError, NotImplementedError):
-        return  # a convenience, which a system without symbolic links lacks
 
 
 def find_run(path: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -64,3 +64,28 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
         raise
     sync_directory(folder or ".")
     return written
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keeps a directory to oneself, where the system has such locks. It is let go when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"the run in {os.fspath(directory)} is going on in another process: wait for it, or stop it") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)

@@ -301,8 +301,8 @@ def _merge(current: Any, new: Any, kind: type, name: str) -> Any:
         if isinstance(current, list):
             current[:] = old
         return tuple(old) if isinstance(current, tuple) else current
-    if isinstance(current, kind) and not isinstance(new, dict):  # {} is what filter_and_map leaves where it kept nothing
-        raise TypeError(f"{name}: expected a {kind.__name__}, but got a {type(new).__name__}")
+    if isinstance(current, (kind, Module)) and not isinstance(new, dict):  # {} is what filter_and_map leaves where it kept nothing
+        raise TypeError(f"{name}: expected a {kind.__name__} or a tree of them, but got a {type(new).__name__}")
     return current
 
 

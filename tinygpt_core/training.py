@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from . import backends, checkpoint, corpora, dataset, encoders, random, schedules, token_folders, tokenizer
+from .files import held
 from .losses import CrossEntropyLoss
 from .nn.gpt import GPT, GPTConfig
 from .optimizers import AdamW
@@ -359,21 +360,24 @@ class Trainer:
                 trainer = cls(config, directory, data, saved)
         except (KeyError, TypeError) as problem:
             raise checkpoint.CheckpointError(f"the checkpoint in {directory} lacks what a run keeps: {problem}") from problem
-        checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
+        with held(directory):
+            checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
         return trainer
 
     def run(self) -> Iterator[Event]:
         """Train until `config.steps` updates are done or `stop_requested` is set, yielding what happens.
 
         Each event is in the log (and the log flushed) before it is yielded. The last event is a checkpoint.
+
+        Raises:
+            BlockingIOError: another process trains in the same directory.
         """
         config = self.config
-        with open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log:
+        with held(self.directory), open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log:
             while self.step < config.steps and not self.stop_requested:
                 event = self._on_backend(self.train_step)
                 yield self._logged(log, event)
-                is_last = self.step == config.steps
-                if config.eval_every and (is_last or self.step % config.eval_every == 0):
+                if config.eval_every and (self.step == config.steps or self.step % config.eval_every == 0):
                     yield self._logged(log, ValidationEvent(self.step, self._on_backend(self.validate)))
                 if config.checkpoint_every and self.step % config.checkpoint_every == 0:
                     self.save()

@@ -6,15 +6,22 @@ A figure script defines `pictures()`, which returns {name: SVG text}, and ends w
         drawing.write(pictures())
 
 so that `python docs/figures/NAME.py` writes docs/pictures/*.svg. A test draws all of them again and compares them with those files.
+A picture that shows what a chapter computes takes it from `chapter`, which runs that chapter's blocks.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
+DOCS = Path(__file__).resolve().parent.parent
 INK, FAINT, PAPER = "#1a202c", "#718096", "#f7fafc"
 BLUE, ORANGE, GREEN, RED, PURPLE = "#2b6cb0", "#c05621", "#2f855a", "#c53030", "#6b46c1"
 FILLS = ("#bee3f8", "#feebc8", "#c6f6d5", "#e9d8fd", "#fed7d7", "#b2f5ea", "#fefcbf", "#e2e8f0")
@@ -26,6 +33,12 @@ def number(value: float) -> str:
     """A coordinate with at most two decimals, so that a rounding error in the last bit changes no file."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
+
+
+def shade(colour: str, share: float) -> str:
+    """A mix of a colour "#rrggbb" with white: 0 is white, 1 the colour itself."""
+    share = min(1.0, max(0.0, share))
+    return "#" + "".join(f"{round(255 + (int(colour[i : i + 2], 16) - 255) * share):02x}" for i in (1, 3, 5))
 
 
 class Drawing:
@@ -121,9 +134,76 @@ class Chart:
             self.sheet.text(left - 8, position + 4, text, FAINT, 12, "end")
 
 
+def heat_map(
+    sheet: Drawing, corner: Point, table: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], cell: float = 22,
+    colour: str = BLUE, caption: str = "",
+) -> None:  # fmt: skip
+    """A table of numbers from -1 to 1 as shades (orange below 0), with a label for each row and column; its first cell is at `corner`."""
+    x, y = corner
+    for i, numbers in enumerate(table):
+        sheet.text(x - 8, y + (i + 0.5) * cell + 4, rows[i], size=12, anchor="end")
+        for j, value in enumerate(numbers):
+            fill = shade(colour if value >= 0 else ORANGE, abs(value))
+            sheet.rect(x + j * cell, y + i * cell, cell, cell, fill, FILLS[-1], 0)
+    for j, label in enumerate(columns):
+        sheet.text(x + (j + 0.5) * cell, y - 6, label, size=12)
+    sheet.text(x + len(columns) * cell / 2, y + len(table) * cell + 22, caption)
+
+
+def line_chart(
+    sheet: Drawing, box: tuple[float, float, float, float], lines: Mapping[str, Iterable[Point]], labels: tuple[str, str],
+    x_ticks: Mapping[float, str], y_ticks: Mapping[float, str], levels: Mapping[str, float] | None = None,
+    log_x: bool = False, log_y: bool = False,
+) -> Chart:  # fmt: skip
+    """Curves with names, on axes that the ticks {value: text} span; each name stands at the right end of its curve.
+
+    `labels` are those of the two axes, and `levels` are dashed horizontal lines by name.
+    """
+    left, top, width, height = box
+    spans = [(min(ticks), max(ticks)) for ticks in (x_ticks, y_ticks)]
+    chart = Chart(sheet, box, spans[0], spans[1], log_x, log_y)
+    chart.ticks(list(x_ticks.items()), list(y_ticks.items()))
+    sheet.text(left + width / 2, top + height + 38, labels[0])
+    sheet.text(left - 8, top - 10, labels[1], anchor="start")
+    for name, value in (levels or {}).items():
+        chart.curve([(spans[0][0], value), (spans[0][1], value)], FAINT, 1.2, dashed=True)
+        sheet.text(left + width + 8, chart.at(spans[0][1], value)[1] + 4, name, FAINT, 12, "start")
+    for colour, (name, curve) in zip((BLUE, ORANGE, GREEN, PURPLE, RED), lines.items(), strict=False):
+        points = list(curve)
+        chart.curve(points, colour)
+        sheet.text(left + width + 8, chart.at(*points[-1])[1] + 4, name, colour, 12, "start")
+    return chart
+
+
+def bars(
+    sheet: Drawing, box: tuple[float, float, float, float], values: Sequence[float], labels: Sequence[str], caption: str, colour: str = BLUE
+) -> None:
+    """A bar for each number from 0 to 1, with the number above it and its label below."""
+    left, top, width, height = box
+    step = width / len(values)
+    for i, (value, label) in enumerate(zip(values, labels, strict=True)):
+        sheet.rect(left + i * step + 2, top + height * (1 - value), step - 4, height * value, colour, "none", 0)
+        sheet.text(left + (i + 0.5) * step, top + height + 16, label, size=12)
+        if value >= 0.005:
+            sheet.text(left + (i + 0.5) * step, top + height * (1 - value) - 4, f"{value:.2f}".lstrip("0"), size=11)
+    sheet.line([(left, top + height), (left + width, top + height)])
+    sheet.text(left + width / 2, top + height + 38, caption)
+
+
+@functools.cache
+def chapter(name: str) -> dict[str, Any]:
+    """Runs the Python blocks of a chapter, and returns the names that they define: look, but do not change what they hold."""
+    namespace: dict[str, Any] = {"__name__": "figure"}
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()):
+        for code in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            exec(compile(code, name, "exec"), namespace)
+    return namespace
+
+
 def write(pictures: dict[str, str]) -> None:
     """Writes each picture to docs/pictures/NAME.svg."""
-    folder = Path(__file__).resolve().parent.parent / "pictures"
+    folder = DOCS / "pictures"
     folder.mkdir(exist_ok=True)
     for name, svg in pictures.items():
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")

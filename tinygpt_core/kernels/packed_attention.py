@@ -1,4 +1,4 @@
-"""Self-attention of queries, keys and values that come side by side, as one product makes them: one operation instead of nine."""
+"""Self-attention of queries, keys and values that come side by side, as one product makes them: one operation instead of ten."""
 
 from __future__ import annotations
 

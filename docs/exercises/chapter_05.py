@@ -1,0 +1,187 @@
+"""Solutions of the exercises of chapter 5, a tokenizer. `python -m pytest tests/test_book.py -k chapter_05` checks them."""
+
+import math
+import random
+from collections import Counter
+from itertools import pairwise
+
+from tinygpt_core.tokenizer import BPETokenizer
+
+TEXT = "a tall tale to tell: a little tale, a tale of a total of ten tall tellers, told in a hall as tall as all of the tales are"
+
+
+# 5.1 Below 128 the byte is the code point. Else the low bits come last, six to a byte, and the first byte has the rest below its marks.
+
+
+def to_utf8(code_point):
+    if code_point < 0x80:
+        return bytes([code_point])
+    following = 1 if code_point < 0x800 else 2 if code_point < 0x10000 else 3
+    rest = [0b1000_0000 | code_point >> 6 * i & 0b11_1111 for i in reversed(range(following))]
+    marks = 0xFF << (6 - following) & 0xFF  # following + 1 ones and a zero
+    return bytes([marks & ~(1 << (6 - following)) | code_point >> 6 * following, *rest])
+
+
+def test_5_1_utf8_by_hand():
+    for code_point in [*range(0x3000), *range(0xE000, 0x110000, 997), 0x7FF, 0x800, 0xFFFF, 0x10000, 0x10FFFF]:
+        assert to_utf8(code_point) == chr(code_point).encode(), hex(code_point)
+
+
+# 5.2 Go back over bytes that begin with 10, at most three, to the first byte of the character, which says how many there should be.
+
+
+def incomplete(data):
+    for count in range(1, min(4, len(data)) + 1):
+        byte = data[-count]
+        if byte < 0b1000_0000:
+            return 0
+        if byte >= 0b1100_0000:
+            length = 2 if byte < 0b1110_0000 else 3 if byte < 0b1111_0000 else 4
+            return count if count < length else 0
+    return 0
+
+
+def test_5_2_where_a_character_begins():
+    data = "aé€😀zé".encode()
+    for cut in range(len(data) + 1):
+        rest = incomplete(data[:cut])
+        assert rest <= 3
+        data[: cut - rest].decode()  # whole characters, or this raises
+        kept = data[:cut].decode(errors="ignore").encode()
+        assert len(kept) == cut - rest
+
+
+# 5.3 A pair that is learned later cannot be merged before one that was learned earlier has been, in learning or in encoding, so both make
+# the same merges in the same order. From the left, "aab" with the merges ab, then aa, gives aa b; by the order, a ab.
+
+
+def merge_pair(pieces, pair):
+    result = []
+    for piece in pieces:
+        if result and (result[-1], piece) == pair:
+            result[-1] += piece
+        else:
+            result.append(piece)
+    return tuple(result)
+
+
+def learn(text, count):
+    """The merges, and for each word the pieces it has at the end."""
+    words, merges = {word: tuple(word) for word in text.split()}, []
+    frequencies = Counter(text.split())
+    for _ in range(count):
+        counts = Counter()
+        for word, pieces in words.items():
+            for pair in pairwise(pieces):
+                counts[pair] += frequencies[word]
+        if not counts:
+            break
+        merges.append(max(counts, key=counts.get))
+        words = {word: merge_pair(pieces, merges[-1]) for word, pieces in words.items()}
+    return merges, words
+
+
+def encode(word, merges):
+    rank, pieces = {pair: i for i, pair in enumerate(merges)}, tuple(word)
+    while learned := [pair for pair in pairwise(pieces) if pair in rank]:
+        pieces = merge_pair(pieces, min(learned, key=rank.get))
+    return pieces
+
+
+def encode_from_the_left(word, merges):
+    pieces = tuple(word)
+    while learned := [i for i, pair in enumerate(pairwise(pieces)) if pair in merges]:
+        i = learned[0]
+        pieces = (*pieces[:i], pieces[i] + pieces[i + 1], *pieces[i + 2 :])
+    return pieces
+
+
+def test_5_3_learning_and_encoding_agree():
+    for count in (0, 3, 10, 30):
+        merges, words = learn(TEXT, count)
+        assert all(encode(word, merges) == pieces for word, pieces in words.items())
+    merges = [("a", "b"), ("a", "a")]
+    assert encode("aab", merges) == ("a", "ab") and encode_from_the_left("aab", merges) == ("aa", "b")
+
+
+# 5.4 The fewest tokens of the first i letters are one more than those of the first j, for the best j where the piece in between is a token.
+
+
+def fewest(word, vocabulary):
+    best = [()]
+    for i in range(1, len(word) + 1):
+        best.append(min((best[j] + (word[j:i],) for j in range(i) if word[j:i] in vocabulary), key=len))
+    return best[-1]
+
+
+def test_5_4_fewest_tokens():
+    merges, words = learn(TEXT, 12)
+    vocabulary = {*TEXT, *map("".join, merges)}
+    assert all("".join(fewest(word, vocabulary)) == word for word in words)
+    assert all(len(fewest(word, vocabulary)) <= len(encode(word, merges)) for word in words)
+    merges = [("b", "c"), ("a", "b"), ("c", "d")]
+    assert encode("abcd", merges) == ("a", "bc", "d") and fewest("abcd", {*"abcd", "ab", "bc", "cd"}) == ("ab", "cd")
+
+
+# 5.5 (x, a), (a, b) and (b, y) lose one each, (x, ab) and (ab, y) gain one each. Where the pair stands twice in a row, the neighbours are
+# merged themselves: in abab the middle (b, a) is lost once, not twice, and (ab, ab) appears. In aaa only the first two merge.
+
+
+def change_of_one_merge(x, a, b, y):
+    return Counter({(x, a): -1, (a, b): -1, (b, y): -1, (x, a + b): 1, (a + b, y): 1})
+
+
+def counted(pieces):
+    return Counter(pairwise(pieces))
+
+
+def test_5_5_what_one_merge_changes():
+    chance = random.Random(5)
+    for _ in range(100):
+        left, right = ([chance.choice("cdef") for _ in range(chance.randrange(1, 5))] for _ in range(2))
+        before = (*left, "a", "b", *right)
+        change = counted(merge_pair(before, ("a", "b")))
+        change.subtract(counted(before))
+        expected = change_of_one_merge(left[-1], "a", "b", right[0])
+        assert {pair: n for pair, n in change.items() if n} == dict(expected)
+    assert merge_pair("aaa", ("a", "a")) == ("aa", "a")
+    change = counted(merge_pair("abab", ("a", "b")))
+    change.subtract(counted("abab"))
+    assert change == {("a", "b"): -2, ("b", "a"): -1, ("ab", "ab"): 1}
+
+
+# 5.6 ln V / bytes = ln 256 for equal bits per byte: ln 50,257 / ln 256 = 1.95 bytes.
+
+
+def bytes_to_be_no_worse(V):
+    return math.log(V) / math.log(256)
+
+
+def test_5_6_how_long_a_token_must_be():
+    assert round(bytes_to_be_no_worse(50_257), 2) == 1.95
+    assert bytes_to_be_no_worse(256) == 1.0 and math.isclose(bytes_to_be_no_worse(65_536), 2.0)
+
+
+# 5.7 If one special token begins another, the shorter one would be found first and cut the longer one in two.
+
+
+def encode_with_special(tokenizer, text, special):
+    if not text:
+        return []
+    for token in sorted(special, key=len, reverse=True):
+        before, found, after = text.partition(token)
+        if found:
+            ids = encode_with_special(tokenizer, before, special)
+            return [*ids, special[token], *encode_with_special(tokenizer, after, special)]
+    return tokenizer.encode(text)
+
+
+def test_5_7_special_tokens_first():
+    tokenizer = BPETokenizer()
+    tokenizer.train(TEXT, 280)
+    special = {"<|end|>": 280, "<|end|>now": 281, "<|user|>": 282}
+    plain = BPETokenizer()
+    plain.train(TEXT, 280)
+    tokenizer.register_special_tokens(special)
+    for text in ("", "tall", "<|end|>", "a tale<|end|>now<|user|>told<|end|>", "<|user|><|user|> all <|end"):
+        assert encode_with_special(plain, text, special) == tokenizer.encode(text, allowed_special="all")

@@ -1,0 +1,179 @@
+"""Solutions of the exercises of chapter 7, a GPT that writes. `python -m pytest tests/test_book.py -k chapter_07` checks them."""
+
+import math
+import random
+from collections import Counter
+from itertools import pairwise
+
+from tinygpt_core import Tensor, no_grad, seed
+from tinygpt_core.generation import sample_index
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.optimizers import AdamW
+from tinygpt_core.random import Generator
+
+VALUES = {"CM": 900, "D": 500, "CD": 400, "C": 100, "XC": 90, "L": 50, "XL": 40, "X": 10, "IX": 9, "V": 5, "IV": 4, "I": 1}
+ALPHABET = ".CDILMVX"
+IDS = {letter: i for i, letter in enumerate(ALPHABET)}
+
+
+def roman(number):
+    text = ""
+    for letters, value in VALUES.items():
+        text += letters * (number // value)
+        number %= value
+    return text
+
+
+NUMERALS = [roman(number) for number in range(1, 1000)]
+
+
+def small_model(**changes):
+    seed(2)
+    settings = {"vocab_size": 8, "context_length": 13, "num_layers": 2, "num_heads": 2, "embedding_dim": 16, "tied_head": False}
+    return GPT(GPTConfig(**{**settings, **changes}))
+
+
+def batch(words, filling=0):
+    width = max(map(len, words)) + 1
+    inputs = [[IDS[letter] for letter in "." + word] + [filling] * (width - 1 - len(word)) for word in words]
+    targets = [[IDS[letter] for letter in word + "."] + [-1] * (width - 1 - len(word)) for word in words]
+    return Tensor(inputs), Tensor(targets)
+
+
+def loss_of(model, words, filling=0):
+    inputs, targets = batch(words, filling)
+    return CrossEntropyLoss(reduction="mean")(logits=model(inputs), labels=targets)
+
+
+# 7.1 Embeddings V C, head V C, last norm C; a block has two norms 2 C, queries, keys, values and out 4 C^2, and the MLP 3 C M.
+
+
+def count_parameters(V, C, L, M):
+    return 2 * V * C + C + L * (2 * C + 4 * C * C + 3 * C * M)
+
+
+def test_7_1_counting_parameters():
+    llama = {"normalization": "rms_norm", "activation": "swiglu", "bias": False, "positions": "rotary"}
+    for V, C, L, M in ((8, 16, 2, 40), (11, 8, 1, 24), (30, 24, 3, 64)):
+        model = small_model(vocab_size=V, embedding_dim=C, num_layers=L, hidden_dim=M, **llama)
+        assert model.num_parameters() == count_parameters(V, C, L, M)
+
+
+# 7.2 The share of the numerals that begin so and go on so. Over a whole word the fractions cancel: what is left is 1 / 999. Its logarithm
+# is paid once a word, wherever the choices are.
+
+
+def true_probability(beginning, following):
+    words = [word + "." for word in NUMERALS if (word + ".").startswith(beginning)]
+    return sum(word.startswith(beginning + following) for word in words) / len(words)
+
+
+def test_7_2_a_perfect_model():
+    begins = Counter((word + ".")[:i] for word in NUMERALS for i in range(len(word) + 2))
+    assert true_probability("X", "I") == begins["XI"] / begins["X"]
+    logarithms = [math.log(begins[(word + ".")[: i + 1]] / begins[word[:i]]) for word in NUMERALS for i in range(len(word) + 1)]
+    mean_length = len(logarithms) / len(NUMERALS)
+    assert math.isclose(-math.fsum(logarithms) / len(logarithms), math.log(999) / mean_length)
+
+
+# 7.3 With equal probabilities it keeps the share p of all tokens, rounded up; where one has 0.95, top-p 0.9 keeps that one alone.
+
+
+def nucleus(logits, p):
+    weights = [math.exp(logit - max(logits)) for logit in logits]
+    kept, reached = set(), 0.0
+    for i in sorted(range(len(logits)), key=lambda i: -weights[i]):
+        if reached < p * sum(weights):
+            kept.add(i)
+            reached += weights[i]
+    return kept
+
+
+def test_7_3_top_p_by_hand():
+    chance = random.Random(3)
+    for p in (0.1, 0.5, 0.8, 1.0):
+        logits = [chance.gauss(0, 1) for _ in range(6)]
+        generator = Generator(4)
+        drawn = {sample_index(logits, top_p=p, generator=generator) for _ in range(1000)}
+        assert drawn == nucleus(logits, p)
+    assert len(nucleus([0.0] * 8, 0.5)) == 4
+    assert nucleus([0.0, math.log(0.95 / 0.05)], 0.9) == {1}
+
+
+# 7.4 Their positions come after all that count, and no position looks forward. Their own logits have no loss.
+
+
+def test_7_4_padding():
+    words, model = ["XIV", "C", "DCC"], small_model()
+    found = []
+    for filling in (0, 5):
+        loss = loss_of(model, words, filling)
+        model.zero_grad()
+        loss.backward()
+        found.append((loss.item(), {name: parameter.grad.to_python() for name, parameter in model.named_parameters()}))
+    assert found[0][0] == found[1][0]
+    for name, gradient in found[0][1].items():
+        assert Tensor(gradient).close_to(found[1][1][name], atol=1e-7), name
+
+
+# 7.5 All from then on: the changed token's keys and values are those of the old one, in every layer, and in layers above the first those
+# of all later positions too. What stands before the change is still right, so set `length` back to it and run the rest again.
+
+
+def test_7_5_break_the_cache():
+    model = small_model()
+    with no_grad():
+        for _, parameter in model.named_parameters():
+            parameter.assign(parameter * 8.0)
+        old, new = (Tensor([[IDS[letter] for letter in text]]) for text in (".DXXV", ".DCXV"))
+        cache = model.new_cache()
+        model(old[:, :4], cache)
+        wrong = model(new[:, 4:], cache)
+        right = model(new)
+        assert not wrong.close_to(right[:, 4:], rtol=1e-4, atol=1e-4)
+        cache.length = 2
+        assert model(new[:, 2:], cache).close_to(right[:, 2:], rtol=1e-4, atol=1e-5)
+
+
+# 7.6 At 0 the k largest share all: ln k. At infinity all are equal: ln V.
+
+
+def entropy(logits, temperature):
+    weights = [math.exp((logit - max(logits)) / temperature) for logit in logits]
+    shares = [weight / sum(weights) for weight in weights]
+    return -math.fsum(share * math.log(share) for share in shares if share)
+
+
+def test_7_6_temperature():
+    chance = random.Random(6)
+    for _ in range(50):
+        logits = [chance.gauss(0, 3) for _ in range(7)]
+        logits += [max(logits)] * chance.randrange(3)
+        found = [entropy(logits, 1.2**exponent) for exponent in range(-40, 60)]
+        assert all(low <= high + 1e-12 for low, high in pairwise(found))
+        assert math.isclose(entropy(logits, 1e-4), math.log(logits.count(max(logits))), abs_tol=1e-9)
+        assert math.isclose(entropy(logits, 1e6), math.log(len(logits)), rel_tol=1e-6)
+
+
+# 7.7 The eight words have no more to give than ln 8 a word. The model goes on making them likelier, and all other words less likely.
+
+
+def test_7_7_by_heart():
+    order = Generator(1).permutation(999)
+    known, hidden = [NUMERALS[i] for i in order[:8]], [NUMERALS[i] for i in order[8:40]]
+    model = small_model(num_layers=1)
+    optimizer = AdamW(model, learning_rate=0.02, betas=(0.9, 0.99))
+    of_known, of_hidden = [], []
+    for step in range(81):
+        optimizer.zero_grad()
+        loss = loss_of(model, known)
+        loss.backward()
+        optimizer.update()
+        of_known.append(loss.item())
+        if step % 10 == 0:
+            with no_grad():
+                of_hidden.append(loss_of(model, hidden).item())
+    least = 8 * math.log(8) / sum(len(word) + 1 for word in known)
+    assert least < of_known[-1] < least + 0.1
+    assert of_hidden[-1] > min(of_hidden) + 0.5

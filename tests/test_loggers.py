@@ -1,0 +1,135 @@
+"""What TensorBoard and Weights & Biases are told of a run is what its log says, also where it was killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from tinygpt_core import cli, loggers
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = ["--steps", "6", "--layers", "1", "--heads", "1", "--embedding-dim", "4", "--context-length", "8", "--batch-size", "2",
+            "--eval-every", "2", "--eval-batches", "1", "--checkpoint-every", "2", "--backend", "python"]  # fmt: skip
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("words.txt").write_text("".join(f"{a}{b}\n" for a in ("get", "set", "is") for b in ("name", "size", "path", "kind")))
+    return "words.txt"
+
+
+def train(*arguments: str) -> int:
+    return cli.main(["train", "names", *arguments, *SETTINGS, "--quiet"])
+
+
+def logged(key: str) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    return [(line["step"], line[key]) for line in lines if key in line]
+
+
+def is_float32(values: list[tuple[int, float]]) -> list[tuple[int, object]]:
+    return [(step, pytest.approx(value, rel=1e-6)) for step, value in values]
+
+
+def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(words: str) -> None:
+    pytest.importorskip("tensorboardX", reason='needs pip install "tinygpt-accel[tensorboard]"')
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert train("--data", words, "--out", "run", "--log-to", "tensorboard") == 0
+    # As if it had been killed after step 4: the checkpoint and the log are those of step 4, and TensorBoard has seen 5 and 6.
+    from tinygpt_core.training import Trainer
+
+    assert train("--data", words, "--out", "other", "--steps", "4") == 0
+    for name in ("config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json", "log.jsonl"):
+        Path("run", name).write_bytes(Path("other", name).read_bytes())
+    assert cli.main(["train", "--resume", "run", "--steps", "7", "--quiet", "--log-to", "tensorboard"]) == 0
+    assert Trainer.resume("run").step == 7
+
+    events = accumulator.EventAccumulator("run/tensorboard")
+    events.Reload()
+    curves = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert curves["loss/training"] == is_float32(logged("loss")) and len(curves["loss/training"]) == 7
+    assert curves["loss/validation"] == is_float32(logged("val_loss"))
+    assert curves["learning_rate"] == is_float32(logged("learning_rate"))
+    assert len(curves["tokens_per_second"]) == 7 and "settings/text_summary" in events.Tags()["tensors"]
+
+
+def log_records(data: bytes) -> Iterator[bytes]:
+    """The records of a file in LevelDB's log format, in which wandb keeps an offline run: blocks of 32 KiB, after a header of 7 bytes."""
+    place, record = 7, b""
+    while place < len(data):
+        left = 32768 - place % 32768
+        if left >= 7:
+            length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+            record += data[place + 7 : place + 7 + length]
+            place += 7 + length
+            if kind in (1, 4):  # whole, or the last part
+                yield record
+                record = b""
+        else:
+            place += left  # padding
+
+
+def test_wandb_is_told_the_log(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason='needs pip install "tinygpt-accel[wandb]"')
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert train("--data", words, "--out", "run", "--log-to", "wandb") == 0
+    (file,) = Path("run/wandb").glob("offline-run-*/*.wandb")
+    losses, config = [], {}
+    for data in log_records(file.read_bytes()):
+        record = wandb_internal_pb2.Record.FromString(data)
+        items = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        if "loss/training" in items:
+            losses.append((items["_step"], items["loss/training"]))
+        config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+    assert losses == logged("loss") and len(losses) == 6
+    assert config["embedding_dim"] == 4
+
+
+def test_a_logger_that_is_not_there_is_an_error_before_the_run_begins(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--data", words, "--out", "run", "--log-to", "paper") == 2
+    errors = capsys.readouterr().err
+    assert "'paper'" in errors and errors.count("\n") == 1 and not Path("run").exists()
+
+
+def test_a_logger_whose_library_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("ours", "no_such_library_for_a_logger", loggers.ENTRY_POINT_GROUP)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    with pytest.raises(RuntimeError, match=r'ours needs no_such_library_for_a_logger: pip install "tinygpt-accel\[ours\]"'):
+        loggers.find_logger("ours")
+
+
+def test_loggers_are_closed_when_a_run_fails(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinygpt_core.training import Trainer
+
+    told: list[object] = []
+
+    class Kept:
+        def __init__(self, directory: str, settings: object, step: int) -> None:
+            told.append(("opened", step))
+
+        def write(self, scalars: dict[str, float], step: int) -> None:
+            told.append(step)
+
+        def close(self) -> None:
+            told.append("closed")
+
+    monkeypatch.setattr(loggers, "find_logger", lambda name: Kept)
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self: validate(self) if self.step < 4 else 1 / 0)
+    assert train("--data", words, "--out", "run", "--log-to", "kept") == 1
+    assert told == [("opened", 0), 1, 2, 2, 3, 4, "closed"]
+
+
+def test_nothing_is_imported_until_a_logger_is_asked_for() -> None:
+    code = "import sys, tinygpt_core.cli as c; c.main(['train', '--help']); print(sorted({'wandb', 'tensorboardX'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

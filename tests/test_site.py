@@ -1,0 +1,221 @@
+"""The site and the notebooks: every document is reachable, every anchor is there, notebooks are valid and say what the documents say.
+
+What needs Sphinx, griffe, nbformat or nbclient (the extra `docs`) is skipped where they are missing; `.ci/run` installs them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+SITE = DOCS / "site"
+
+
+def load(name: str):
+    """A module of docs/site, with those beside it importable."""
+    sys.path.insert(0, str(SITE))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(SITE))
+
+
+def installed(*names: str) -> pytest.MarkDecorator:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}: pip install -e '.[docs]'")
+
+
+notebooks, markdown_text = load("notebooks"), load("markdown_text")
+DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(DOCS.rglob("*.md"))]
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+every_notebook = pytest.mark.parametrize("document", notebooks.documents(), ids=lambda path: path.stem)
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- links
+
+
+@every_document
+def test_links_and_their_anchors_are_there(document):
+    for link in markdown_text.links(text_of(document)):
+        path, _, anchor = link.target.partition("#")
+        if "://" in path:
+            continue
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists() and ROOT in (target, *target.parents), f"{link.target} is not in this repository"
+        if anchor:
+            assert target.suffix == ".md", f"{link.target}: only headings of documents are anchors"
+            assert anchor in markdown_text.anchors(text_of(target)), f"{link.target}: no heading of {target.name} has this anchor"
+
+
+@every_document
+def test_no_link_escapes_the_check(document):
+    """Whatever looks like a link is one that is read as a link: on one line, its target without blanks, none defined elsewhere."""
+    prose = re.sub(r"`[^`\n]*`", "code", "\n".join(part for part in markdown_text.parts(text_of(document)) if isinstance(part, str)))
+    assert len(re.findall(r"\]\(", prose)) == len(re.findall(r"\[[^\[\]]*\]\([^()\s]+\)", prose)) + prose.count("[![")
+    assert not re.search(r"^\[[^\]]+\]:|\]\[|<(?:a|img)\b", prose, re.MULTILINE), "links are written as [label](target)"
+
+
+def test_the_front_page_leads_everywhere():
+    index = DOCS / "index.md"
+    linked = {(DOCS / link.target.partition("#")[0]).resolve() for link in markdown_text.links(text_of(index))}
+    assert {path for path in DOCS.rglob("*.md") if path != index} <= linked, "docs/index.md does not name a document"
+    assert set((DOCS / "examples").glob("*.py")) <= linked, "docs/index.md does not name an example"
+    chapters = [path.name for path in map(Path, re.findall(r"\]\((\d\d-[\w-]+\.md)\)", text_of(index)))]
+    assert chapters == sorted(chapters)
+
+
+def test_slugs_are_those_of_git_hosts():
+    titles = {"8. What makes it fast": "8-what-makes-it-fast", "`Buffer`, and `dtype`": "buffer-and-dtype", "A + b": "a--b", "ε_0": "ε_0"}
+    assert {title: markdown_text.slug(title) for title in titles} == titles
+    assert markdown_text.anchors("# A\n\n## A\n\n```sh\n# no heading\n```\n") == {"a", "a-1"}
+
+
+# ---------------------------------------------------------------- notebooks
+
+
+@every_notebook
+def test_a_notebook_says_what_its_document_says(document):
+    made = notebooks.notebook(document)
+    blocks = [part for part in markdown_text.parts(text_of(document)) if not isinstance(part, str)]
+    cells = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
+    assert [cell["source"] + "\n" for cell in cells] == [block.code for block in blocks if block.language == "python"]
+    assert ["".join(output["text"] for output in cell["outputs"]) for cell in cells] == [b.shown for b in blocks if b.language == "python"]
+    prose = "\n".join(cell["source"] for cell in made["cells"] if cell["cell_type"] == "markdown")
+    for heading in re.findall(r"^#+ .+$", "".join(part for part in markdown_text.parts(text_of(document)) if isinstance(part, str)), re.M):
+        assert re.sub(r"\]\([^)]*\)", "", heading) in re.sub(r"\]\([^)]*\)", "", prose)
+    for cell in made["cells"]:
+        pictures = re.findall(r"\]\(attachment:([^)]+)\)", cell["source"] if cell["cell_type"] == "markdown" else "")
+        assert set(pictures) == set(cell.get("attachments", {}))
+    for target in re.findall(r"\]\(([^)]+)\)", prose):
+        assert re.match(r"https?://|attachment:|#", target) or target.partition("#")[0] in {
+            f"{path.stem}.ipynb" for path in notebooks.documents()
+        }
+
+
+@installed("nbformat")
+def test_notebooks_are_valid(tmp_path):
+    import nbformat
+
+    written = notebooks.write(tmp_path)
+    assert [path.stem for path in written] == [path.stem for path in notebooks.documents()]
+    for path in written:
+        nbformat.validate(nbformat.reads(text_of(path), as_version=4))
+
+
+@installed("nbformat", "nbclient", "ipykernel")
+def test_a_notebook_runs_and_prints_what_it_shows(tmp_path, monkeypatch):
+    """One of them, in a Jupyter kernel: their code is that of the documents, which tests/test_readme.py runs."""
+    import nbclient
+    import nbformat
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    made = nbformat.from_dict(notebooks.notebook(DOCS / "01-strided-arrays.md"))
+    shown = [[output["text"] for output in cell.outputs] for cell in made.cells if cell.cell_type == "code"]
+    nbclient.NotebookClient(made, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = [[output.get("text") for output in cell.outputs] for cell in made.cells if cell.cell_type == "code"]
+    assert printed == shown
+    assert all(cell.execution_count for cell in made.cells if cell.cell_type == "code")
+
+
+def test_notebooks_are_made_without_anything_installed(tmp_path):
+    command = [sys.executable, "-S", str(SITE / "notebooks.py"), "--out", str(tmp_path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert [Path(line).stem for line in printed.split()] == [path.stem for path in notebooks.documents()]
+    assert json.loads(text_of(tmp_path / "01-strided-arrays.ipynb"))["nbformat"] == 4
+
+
+# ---------------------------------------------------------------- the site
+
+
+@installed("griffe", "pygments")
+def test_the_reference_has_every_public_module_and_name():
+    """By an independent look at the sources: every module file has a page, on a floor; every public class and function is on it."""
+    import ast
+
+    reference = load("reference")
+    found = reference.modules(ROOT)
+    files = [path for package in reference.PACKAGES for path in (ROOT / package).rglob("*.py") if not path.name.startswith("__m")]
+    dotted = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+    assert set(found) == set(dotted)
+    floors = reference.floors(text_of(ROOT / "README.md"), list(found))
+    assert sorted(path for floor in floors for path in floor.modules) == sorted(found), "each module on one floor"
+    assert {"Floor 1", "Floor 10"} <= {floor.title for floor in floors}
+    pages = reference.Reference(found, lambda path, name: f"{path.name}#{name}")
+    for module, path in dotted.items():
+        page = pages.page(module)
+        for node in ast.parse(text_of(path)).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+                assert re.search(rf"^:+{{py:(class|exception|function)}} {node.name}\b", page, re.MULTILINE), f"{module}.{node.name}"
+                for member in node.body if isinstance(node, ast.ClassDef) else ():
+                    if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
+                        assert re.search(rf"^:+{{py:(method|property)}} {member.name}\b", page, re.MULTILINE), f"{node.name}.{member.name}"
+
+
+@installed("griffe", "pygments")
+def test_references_of_docstrings_are_links_and_formulas_stay_formulas():
+    reference = load("reference")
+    pages = reference.Reference(reference.modules(ROOT), lambda path, name: f"{path.name}#{name}")
+    page = pages.page("tinygpt_core.optimizers")
+    assert "{py:obj}`apply_single <tinygpt_core.optimizers.Optimizer.apply_single>`" in page
+    assert "- `learning_rate`: η; may be assigned later." in page
+    assert '<a class="source-link" href="optimizers.py#SGD">' in page
+    assert "{py:obj}`Tensor <tinygpt_core.tensor.Tensor>`" in pages.page("tinygpt_core"), "names that a package hands on"
+    assert reference._escaped("a * b `c * d` <e>") == r"a \* b `c * d` \<e>"
+
+
+@installed("griffe", "pygments")
+def test_a_source_page_has_an_anchor_at_every_definition(tmp_path):
+    sources = load("sources")
+    file = tmp_path / "example.py"
+    file.write_text(
+        'A = 1\n\n\nclass B:\n    """<Text>\n    of two lines."""\n\n    c: int = 2\n\n    @property\n    def d(self):\n        return A\n'
+    )
+    assert sources.definitions(file) == {"A": 1, "B": 4, "B.c": 8, "B.d": 10}
+    page = sources.page(file, "example.py", "")
+    for name, line in sources.definitions(file).items():
+        assert f'<span id="{name}"></span><span id="L{line}"' in page
+    assert page.count('class="line"') == 12
+    assert "&lt;Text&gt;" in page
+
+
+@installed("griffe", "pygments")
+def test_broken_links_of_a_site_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top">A</h1><a href="b.html#there">b</a><a href="#top">a</a><a href="https://example.org/">e</a>'
+    )
+    (tmp_path / "b.html").write_text(
+        '<p id="there"></p><a href="a.html#gone">a</a><a href="c.html">c</a><img src="https://example.org/p.png">'
+    )
+    assert load("build").faults(tmp_path) == [
+        "b.html loads https://example.org/p.png",
+        "b.html links to a.html#gone, which has no such anchor",
+        "b.html links to c.html, which is not there",
+    ]
+
+
+@installed("sphinx", "myst_parser", "furo", "griffe")
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """build.py ends with an error at a warning of Sphinx, a broken link, or anything loaded from a network."""
+    out = tmp_path / "site"
+    command = [sys.executable, str(SITE / "build.py"), "--out", str(out)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    for document in DOCS.rglob("*.md"):
+        page = text_of(out / document.relative_to(DOCS).with_suffix(".html"))
+        assert ("Download this page as a notebook" in page) == (document in notebooks.documents())
+    assert {path.stem for path in (out / "notebooks").iterdir()} == {path.stem for path in notebooks.documents()}
+    assert 'id="tinygpt_core.tensor.Tensor.backward"' in text_of(out / "reference" / "tinygpt_core.tensor.html")
+    assert 'href="source/tinygpt_core/shape.py.html#reshape_strides"' in text_of(out / "01-strided-arrays.html")
+    assert (out / "searchindex.js").is_file()

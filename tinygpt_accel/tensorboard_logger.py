@@ -1,0 +1,32 @@
+"""The entry point `tinygpt.loggers: tensorboard`: a run's numbers as TensorBoard's event files, in its directory under `tensorboard`.
+
+tinygpt train --log-to tensorboard
+tensorboard --logdir runs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class TensorBoardLogger:
+    """Writes event files. A resumed run adds a file that takes back the steps which were lost, so the curves have no second branch."""
+
+    def __init__(self, directory: str, settings: Mapping[str, Any], step: int) -> None:
+        self.writer = SummaryWriter(os.path.join(directory, "tensorboard"), purge_step=step + 1 if step else None, flush_secs=10)
+        if not step:
+            self.writer.add_text("settings", "```json\n" + json.dumps(dict(settings), indent=2) + "\n```")
+
+    def write(self, scalars: Mapping[str, float], step: int) -> None:
+        """Adds a point to each curve."""
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self.writer.close()
