@@ -507,12 +507,16 @@ def test_a_script_is_run_to_the_end_of_its_first_backward(tmp_path, capsys):
     [
         (["nothing.py"], "nothing.py"),
         (["quiet.py"], "before any backward"),
+        (["wrong.py"], "wrong.py raised TypeError: of its own"),
+        (["leaves.py"], "before any backward"),
         (["quiet.py", "--prompt", "x"], "--prompt"),
         (["empty"], "empty"),
     ],
 )
 def test_what_cannot_be_explained_is_said_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     (tmp_path / "quiet.py").write_text("x = 1\n")
+    (tmp_path / "wrong.py").write_text("raise TypeError('of its own')\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     assert cli.main(["explain", *arguments]) != 0

@@ -7,10 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from .buffer import Buffer
+from .dataset import Batch
 from .module import Module
+from .stepping import TrainingStep
 
 BINS = 36  # of a histogram
 SAMPLE = 2048  # elements of a parameter, at most and evenly spaced, in its histogram
+
+
+def watched(update: TrainingStep, batches: Sequence[Batch], step: int, steps: int) -> tuple[float, dict[str, Any]]:
+    """Makes the update that is number `step` of `steps`.
+
+    Returns:
+        The loss, and what is to be told beside it: ``gradient_norm`` and, twenty times in a run and at both ends, ``parameters``.
+    """
+    before = copies(update.model) if step in (1, steps) or step % max(1, steps // 20) == 0 else None
+    loss = update(batches)
+    changes = None if before is None else statistics(update.model, before)
+    return loss, {"gradient_norm": update.gradient_norm, "parameters": changes}
 
 
 def copies(model: Module) -> dict[str, Buffer]:

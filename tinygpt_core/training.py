@@ -24,7 +24,7 @@ from .files import held
 from .losses import CrossEntropyLoss
 from .nn.gpt import GPT, GPTConfig
 from .optimizers import AdamW
-from .parameter_statistics import copies, statistics
+from .parameter_statistics import watched
 from .precision import NAMES, autocast
 from .stepping import as_tensors, training_step
 from .tensor import Tensor, no_grad, uninitialized
@@ -393,18 +393,11 @@ class Trainer:
         batches = [self.data.training_batches.next_batch() for _ in range(self.config.accumulation)]
         num_targets = sum(batch.num_targets for batch in batches)
         self.optimizer.learning_rate = self.schedule(self.step)
-        before = copies(self.model) if self._is_watched(self.step + 1) else None
-        loss = self.update(batches)
+        loss, told = watched(self.update, batches, self.step + 1, self.config.steps)
         self.step += 1
         if not math.isfinite(loss):
             raise ArithmeticError(f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}")
-        changes = None if before is None else statistics(self.model, before)
-        seconds = time.perf_counter() - started
-        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, seconds, self.update.gradient_norm, changes)
-
-    def _is_watched(self, step: int) -> bool:
-        """Whether the log shall say what this step does to each parameter: twenty times in a run, and at both ends."""
-        return step in (1, self.config.steps) or step % max(1, self.config.steps // 20) == 0
+        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started, **told)
 
     def total_loss(self, batch: dataset.Batch) -> Tensor:
         """The sum of the cross-entropies of all targets that are not padding, in nats."""

@@ -145,8 +145,8 @@ def explain_script(path: str) -> dict[str, Any]:
     """Runs a script until its first `backward()` is done and returns the page's data for it. The script is run: it can do anything.
 
     Raises:
-        RecordingError: the script ended before any `backward()`.
-        Exception: whatever the script raises.
+        RecordingError: the script ended before any `backward()`, or raised something.
+        OSError: there is no such file.
     """
     outcome: list[Tensor] = []
     original = Tensor.backward
@@ -166,6 +166,12 @@ def explain_script(path: str) -> dict[str, Any]:
             runpy.run_path(path, run_name="__main__")
     except _Finished as finished:
         tokenizer = _tokenizer_of(finished.__traceback__)
+    except SystemExit:
+        pass  # it ended before any backward(), as is said below
+    except Exception as problem:
+        if isinstance(problem, (RecordingError, OSError)) and not recorder.operations:
+            raise
+        raise RecordingError(f"{path} raised {type(problem).__name__}: {problem}") from problem
     finally:
         Tensor.backward = original  # type: ignore[method-assign]
         sys.argv = arguments
