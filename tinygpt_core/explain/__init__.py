@@ -28,13 +28,15 @@ def explain(subject: str, out: Path, prompt: str | None = None, backend: str | N
     """Writes the page for a run's directory or a script to the file `out`; returns its size in bytes.
 
     Raises:
-        RecordingError: a prompt or a backend for a script, or nothing to explain in it.
-        ValueError, OSError: there is no such run or script.
+        RecordingError: a prompt or a backend for a script, or no such run or script, nothing to explain in it.
+        ValueError, OSError: the run is damaged, or a file cannot be read or written.
     """
     if os.path.isdir(subject):
         return page.write(out, subjects.explain_run(subject, prompt, backend))
     if prompt is not None or backend is not None:
         raise RecordingError("--prompt and --backend are for the directory of a run; a script says itself what it does")
+    if not os.path.exists(subject):
+        raise RecordingError(f"there is no run or script in {subject}: `tinygpt train` makes a run")
     return page.write(out, subjects.explain_script(subject))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..files import Path, atomic_write
 
-SCRIPTS = ("dom", "heat", "layout", "overview", "step", "attention", "tokens", "merges", "training", "main")
+SCRIPTS = ("dom", "heat", "layout", "overview", "names", "nodes", "panel", "step", "attention", "tokens", "merges", "training", "main")
 
 
 def render(data: dict[str, Any]) -> str:

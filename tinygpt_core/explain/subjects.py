@@ -81,7 +81,7 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
     ]  # fmt: skip
     note = "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is the step on this page. "
     return assemble(
-        recorder, f"Training step {step + 1} of {os.path.basename(os.path.abspath(directory))}",
+        recorder, f"Training step {step + 1} of {os.path.basename(os.path.realpath(directory))}",
         f"{model_line(model)}, on {config.backend}", facts=facts,
         tokenizer=saved.tokenizer, ids=list(batch.inputs[recorder.sequence * batch.shape[1] :][: batch.shape[1]]),
         story="One step of learning. The model reads text, says for each token how probable every possible next token is, and is told "
@@ -124,7 +124,7 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
     shown = {"step": 0, "label": "the weights that were used", "parameters": statistics(model)}
     training["snapshots"] = [*({"label": f"step {entry['step']}", **entry} for entry in training["snapshots"]), shown]
     result = assemble(
-        recorder, f"{os.path.basename(os.path.abspath(directory))} writes",
+        recorder, f"{os.path.basename(os.path.realpath(directory))} writes",
         f"{model_line(model)}, on {config['training']['backend']}",
         facts=[["tokens read", f"{len(ids)}"], ["written", f"{len(written)}"]], tokenizer=tokenizer, ids=whole,
         story="A model writes. It reads what is there, says how probable every possible next token is, and one is drawn; then it reads "

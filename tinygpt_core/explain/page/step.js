@@ -1,8 +1,8 @@
-// The view of one step: the graph, the panel that explains an operation, and the player.
+// The view of one step: the graph that can be opened and pointed at, and the player. The panel beside it has a file of its own.
 
 function stepView(data) {
   const graph = data.graph, tree = buildTree(graph), steps = graph.steps;
-  const writer = new Map(graph.operations.map((operation, index) => [operation.output, index]));
+  const names = namesOf(graph), { nameOf, leafName } = names;
   const stepOf = { forward: new Map(), backward: new Map() };
   steps.forEach(([phase, op], place) => stepOf[phase].set(op, place));
   const forwardSteps = stepOf.forward.size, slowest = Math.max(...graph.operations.map((operation) => operation.seconds || 0), 1e-9);
@@ -10,7 +10,7 @@ function stepView(data) {
 
   const svg = drawing("svg", { class: "graph", role: "group", "aria-label": "Graph of operations. Up and down move, Enter opens a block or shows an operation." });
   const canvas = element("div", { class: "canvas" }, svg);
-  const panel = element("section", { class: "panel", "aria-label": "The operation of this step", tabindex: 0 });
+  const { panel, explain, showLeaf } = operationPanel(graph, names, stepOf, { go, light, hideTip });
   const announce = element("p", { class: "sr", "aria-live": "polite" });
 
   // ---- the graph
@@ -36,9 +36,9 @@ function stepView(data) {
       shown.set(item.key, item);
       if (item.kind === "call" && item.open) {
         layers.block.push(drawing("rect", { class: `block depth${item.depth % 2}`, x: item.x, y: item.y, width: item.width, height: item.height, rx: 10 }));
-        layers.node.push(node(item));
+        layers.node.push(nodePicture(graph, item, slowest));
         visit(item);
-      } else layers.node.push(node(item));
+      } else layers.node.push(nodePicture(graph, item, slowest));
     });
     visit(tree.root);
     for (const segment of segments) {
@@ -63,63 +63,6 @@ function stepView(data) {
   function roving(target) {
     svg.querySelectorAll('[tabindex="0"]').forEach((other) => other.setAttribute("tabindex", -1));
     if (target) target.setAttribute("tabindex", 0);
-  }
-
-  function node(item) {
-    if (item.kind === "call" && item.open) {
-      const label = item.name ? shortName(item.name) : "model";
-      return drawing("g", { class: "node header", "data-key": item.key, role: "button", tabindex: -1, "aria-expanded": "true", "aria-label": `Fold ${label}, ${item.type}` },
-        drawing("rect", { class: "grip", x: item.x + 6, y: item.y + 5, width: 26 + 8 * (label.length + item.type.length + 2), height: 21, rx: 5 }),
-        drawing("text", { x: item.x + 14, y: item.y + 20 }, "▾ ", drawing("tspan", { class: "name" }, label), drawing("tspan", { class: "kind" }, `  ${item.type}`)));
-    }
-    const { x, y, width, height } = item, middle = x + width / 2;
-    if (item.kind === "call") {
-      const call = graph.calls[item.index], label = item.name ? shortName(item.name) : "model";
-      const about = `${count(item.operations, "operation")} · ${duration(item.seconds)}${call.parameters ? ` · ${short(call.parameters)} parameters` : ""}`;
-      return drawing("g", { class: "node call", "data-key": item.key, role: "button", tabindex: -1, "aria-expanded": "false", "aria-label": `Open ${label}, ${item.type}: ${about}` },
-        drawing("rect", { class: "behind", x: x + 4, y: y + 4, width, height, rx: 9 }), drawing("rect", { class: "box", x, y, width, height, rx: 9 }),
-        drawing("text", { class: "title", x: x + 14, y: y + 21 }, "▸ ", fit(label, 26)), drawing("text", { class: "sub", x: x + 14, y: y + 39 }, about));
-    }
-    if (item.kind === "leaf") {
-      const tensor = graph.tensors[item.tensor], { label } = item;
-      return drawing("g", { class: `node leaf ${tensor.kind}`, "data-key": item.key, role: "button", tabindex: -1, "aria-label": `${tensor.kind} ${label}, ${shapeOf(tensor)}` },
-        drawing("rect", { class: "box", x, y, width, height, rx: height / 2 }),
-        drawing("text", { class: "title", x: middle, y: y + 15, "text-anchor": "middle" }, fit(label, 28)),
-        drawing("text", { class: "sub", x: middle, y: y + 29, "text-anchor": "middle" }, shapeOf(tensor)));
-    }
-    const operation = graph.operations[item.index], output = graph.tensors[operation.output];
-    return drawing("g", { class: "node op", "data-key": item.key, role: "button", tabindex: -1, "aria-label": `${operation.kind} number ${item.index + 1}, result ${shapeOf(output)}, ${duration(operation.seconds)}` },
-      drawing("rect", { class: "box", x, y, width, height, rx: 7 }),
-      drawing("rect", { class: "spent", x: x + 1, y: y + height - 4, width: (width - 2) * Math.sqrt((operation.seconds || 0) / slowest), height: 3, rx: 1.5 }),
-      drawing("text", { class: "title", x: middle, y: y + 18, "text-anchor": "middle" }, fit(operation.kind, 24)),
-      drawing("text", { class: "sub", x: middle, y: y + 34, "text-anchor": "middle" }, `${shapeOf(output)} · ${output.dtype}`),
-      drawing("text", { class: "sub", x: middle, y: y + 49, "text-anchor": "middle" }, operation.bytes === null ? "" : `${duration(operation.seconds)} · ${operation.view ? "a view" : bytes(operation.bytes)}`));
-  }
-
-  function short(value) {
-    return value < 1e4 ? value.toLocaleString("en") : value < 1e6 ? `${number(value / 1e3)}k` : `${number(value / 1e6)}M`;
-  }
-
-  function fit(text, most) {
-    return text.length <= most ? text : `…${text.slice(text.length - most + 1)}`;
-  }
-
-  // What an input or parameter is called inside the block of that name.
-  function leafName(index, block = "") {
-    const tensor = graph.tensors[index];
-    if (tensor.name) return block && tensor.name.startsWith(`${block}.`) ? tensor.name.slice(block.length + 1) : tensor.name;
-    if (!tensor.shape.length && tensor.values && tensor.values.max !== null) return number(tensor.values.max, 4);
-    const user = graph.operations.find((operation) => operation.inputs.includes(index));
-    if (!user) return "";
-    const name = inputName(user, user.inputs.indexOf(index));
-    return name.startsWith("input") || name.length < 2 ? (tensor.kind === "parameter" ? "leaf" : "input") : name;
-  }
-
-  function nameOf(index) {
-    const tensor = graph.tensors[index];
-    if (tensor.kind === "gradient") return `gradient of ${tensor.of === null || tensor.of === undefined ? "an input" : nameOf(tensor.of)}`;
-    if (writer.has(index)) return `${graph.operations[writer.get(index)].kind} #${writer.get(index) + 1}`;
-    return tensor.name || leafName(index);
   }
 
   // ---- what is pointed at
@@ -247,101 +190,6 @@ function stepView(data) {
     mark();
     reveal(shownAs(tree.ops[index]));
     explain(phase, index);
-  }
-
-  function path(call) {
-    const names = [];
-    for (let index = call; index >= 0; index = graph.calls[index].parent) names.unshift(graph.calls[index].name ? shortName(graph.calls[index].name) : graph.calls[index].kind);
-    return names.join(" › ");
-  }
-
-  function explain(phase, index) {
-    const operation = graph.operations[index], about = graph.classes[operation.kind], forward = phase === "forward";
-    const tensor = (number_, role) => tensorCard(number_, role);
-    const options = Object.entries(operation.options || {}).filter(([, value]) => value !== "None").map(([key, value]) => `${key}=${value}`).join(", ");
-    const facts = forward
-      ? [["time", duration(operation.seconds)], ["new memory", operation.view ? "none, a view" : bytes(operation.bytes)], ["kept for backward", bytes(operation.kept)]]
-      : [["time", duration(operation.backward_seconds)], ["forward took", duration(operation.seconds)]];
-    if (forward && options) facts.push(["options", options]);
-    const contents = [
-      element("p", { class: `eyebrow ${phase}` }, forward ? "Forward: what it computes" : "Backward: the chain rule"),
-      element("h2", {}, operation.kind, element("span", { class: "dim" }, ` #${index + 1}`)),
-      element("p", { class: "path" }, path(operation.call) || "outside of any module"),
-      element("div", { class: "switch", role: "group", "aria-label": "Which way" },
-        ["forward", "backward"].map((way) => element("button", { type: "button", "aria-pressed": String(way === phase), disabled: !stepOf[way].has(index), on: { click: () => { go(stepOf[way].get(index)); panel.querySelector(`.switch button:nth-child(${way === "forward" ? 1 : 2})`).focus(); } } }, way === "forward" ? "Forward" : "Backward"))),
-      element("dl", { class: "facts" }, facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)))),
-    ];
-    if (forward) {
-      contents.push(element("h3", {}, "Formula"), prose(about.formula));
-      contents.push(element("h3", {}, "Reads"), operation.inputs.map((input, place) => (input === null ? null : tensor(input, inputName(operation, place)))));
-      contents.push(element("h3", {}, "Writes"), tensor(operation.output, "y"));
-    } else {
-      contents.push(element("h3", {}, "Chain rule"), prose(about.rule || about.formula));
-      const users = graph.operations.map((other, place) => [other, place]).filter(([other]) => other.grads && other.inputs.includes(operation.output)).map(([other, place]) => `${other.kind} #${place + 1}`);
-      contents.push(element("p", { class: "note" }, users.length > 1
-        ? `g = dL/dy is the sum of what ${users.join(", ").replace(/, ([^,]*)$/, " and $1")} hand back: y is used in ${users.length} places, and the chain rule adds over all of them.`
-        : users.length === 1 ? `g = dL/dy is what ${users[0]} hands back.` : "g = dL/dy begins here with ones: this is what is differentiated."));
-      contents.push(element("h3", {}, "Reads"), tensor(operation.grad, "g = dL/dy"));
-      contents.push(element("h3", {}, "Writes"), operation.grads.map((gradient, place) => {
-        const name = inputName(operation, place), input = operation.inputs[place];
-        if (input === null) return null;
-        if (gradient === null) return element("p", { class: "note" }, `Nothing for ${name} (${nameOf(input)}): it needs no gradient.`);
-        const target = writer.has(input) ? `goes to ${nameOf(input)}` : `adds to the .grad of ${nameOf(input)}`;
-        return [tensor(gradient, `dL/d${name}`), element("p", { class: "note" }, graph.tensors[gradient].part ? `${target}; only this part of it is not zero` : target)];
-      }).flat());
-    }
-    if (operation.kept_values && operation.kept_values.length) {
-      contents.push(element("h3", {}, "Kept since the forward"), operation.kept_values.map(([name, index_]) => tensor(index_, name)));
-    }
-    const source = about[phase];
-    contents.push(element("h3", {}, "Source"));
-    if (about.implementation) contents.push(element("p", { class: "note" }, "The textbook version. Here ", element("code", {}, about.implementation), " ran, which computes the same faster."));
-    if (source) contents.push(element("p", { class: "file" }, `${source.file}, line ${source.line}`), element("pre", { tabindex: 0, "aria-label": `source of ${operation.kind}.${phase}` }, code(source.text)));
-    else contents.push(element("p", { class: "note" }, "There is no source file for this operation."));
-    panel.replaceChildren(...contents.flat().filter((part) => part !== null));
-    panel.scrollTop = 0;
-  }
-
-  // The names in a formula: those of the parameters of `forward`.
-  function inputName(operation, place) {
-    const source = graph.classes[operation.kind].forward;
-    const found = source && /def \w+\(([^)]*)\)/s.exec(source.text);
-    const names = found ? found[1].split(",").map((part) => part.split(/[:=]/)[0].trim()).filter((name) => name && name !== "self" && name !== "cls") : [];
-    const name = names[place];
-    return name && !name.startsWith("*") ? name : `input ${place + 1}`;
-  }
-
-  function prose(text) {
-    return element("p", { class: "formula" }, text || "The class has no docstring.");
-  }
-
-  function code(text) {
-    const parts = text.split(/("""[\s\S]*?"""|#[^\n]*|\b(?:def|return|lambda|if|else|for|in|not|is|None|and|or|self)\b)/g);
-    return element("code", {}, parts.map((part, i) => (i % 2 ? element("span", { class: part.startsWith("#") || part.startsWith('"""') ? "comment" : "keyword" }, part) : part)));
-  }
-
-  function tensorCard(index, role) {
-    const value = graph.tensors[index], info = element("div", {},
-      element("p", { class: "role" }, element("b", {}, role), ` ${value.kind === "gradient" ? "" : nameOf(index)}`),
-      element("p", { class: "dim" }, `${shapeOf(value)} · ${value.dtype}`));
-    const card = element("div", { class: `tensor ${value.kind}` }, info);
-    if (value.values) {
-      info.append(statistics(value.values));
-      card.append(element("figure", {}, heatMap(value.values, 132, 96), element("figcaption", {}, sampled(value.values))));
-    } else info.append(element("p", { class: "note" }, "Its values were not recorded."));
-    card.addEventListener("mouseenter", () => light(value.kind === "gradient" ? value.of : index));
-    card.addEventListener("mouseleave", hideTip);
-    return card;
-  }
-
-  function showLeaf(index) {
-    const value = graph.tensors[index];
-    const gradients = graph.operations.flatMap((operation) => (operation.grads || []).filter((gradient, place) => gradient !== null && operation.inputs[place] === index));
-    panel.replaceChildren(
-      element("p", { class: "eyebrow" }, value.kind === "parameter" ? "A parameter: training changes it" : "An input: it comes from outside"),
-      element("h2", {}, leafName(index)), element("p", { class: "path" }, value.name || "no name"), tensorCard(index, ""),
-      element("h3", {}, "Its gradient"), ...(gradients.length ? gradients.map((gradient) => tensorCard(gradient, "part")) : [element("p", { class: "note" }, "None was computed.")]));
-    panel.scrollTop = 0;
   }
 
   // ---- the player
