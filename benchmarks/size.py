@@ -39,6 +39,7 @@ ADDED: list[tuple[str, int, list[str]]] = [
     ("einsum, recurrence, losses (issue 5)", 700, ["kernels/einsum.py", "nn/recurrent.py", "nn/activations.py", "nn/initializers.py",
                                 "elementwise_losses.py", "inspection.py", "toy_data.py"]),
     ("windows (issue 6)", 900, ["loggers.py", "printing.py"]),
+    ("the microscope (issue 6)", 1000, ["explain", "parameter_statistics.py"]),
     ("mixed precision, steps (issue 4)", 150, ["precision.py", "stepping.py"]),
 ]  # fmt: skip
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
@@ -61,7 +62,10 @@ def code_lines(path: Path) -> int:
 
 def main() -> int:
     """Prints the report; returns the exit code."""
-    added = {name: {CORE / entry for entry in entries} for name, _, entries in ADDED}
+    added = {
+        name: {file for entry in entries for file in ([CORE / entry] if entry.endswith(".py") else (CORE / entry).rglob("*.py"))}
+        for name, _, entries in ADDED
+    }
     counted: set[Path] = set().union(*added.values())
     apart = set(counted)
     totals: list[tuple[str, int]] = []

@@ -81,7 +81,7 @@ def test_the_log_has_one_object_a_step_and_one_a_validation(place: Path) -> None
     assert len(steps) + len(validations) == len(lines)
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in validations] == [3, 6]
-    assert all(set(line) == {"step", "loss", "learning_rate", "tokens", "seconds"} for line in steps)
+    assert all(set(line) == {"step", "loss", "learning_rate", "tokens", "seconds", "gradient_norm", "parameters"} for line in steps)
     assert all(set(line) == {"step", "val_loss"} for line in validations)
     assert all(line["seconds"] > 0 and line["tokens"] > 0 and line["learning_rate"] > 0 for line in steps)
 

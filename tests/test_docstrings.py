@@ -206,7 +206,8 @@ class Sources:
 
         for child in ast.iter_child_nodes(function):
             visit(child, frozenset())
-        return found - {"NotImplementedError", "AssertionError", "StopIteration"}
+        found -= {"NotImplementedError", "AssertionError", "StopIteration"}
+        return {name for name in found if not name.startswith("_")}  # nobody outside can name a private one
 
     def _exceptions(self, node: ast.expr, module: str) -> set[str]:
         """`raise X`, `raise X(…)`, and `raise f(…)` of a function that returns an exception."""

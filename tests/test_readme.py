@@ -32,6 +32,11 @@ SUBSTITUTES = {
         'generate {run} --prompt "get_" --count 2',
         "another directory",
     ),
+    "python3 -m tinygpt_core explain runs/latest": ("explain {run} --out {run}.html", "another directory"),
+    'python3 -m tinygpt_core explain runs/latest --prompt "get_" --out get.html': (
+        'explain {run} --prompt "get_" --out {run}.html',
+        "another directory",
+    ),
     "python3 -m tinygpt_core inspect runs/latest": ("inspect {run}", "another directory"),
     "python3 -m tinygpt_core convert gpt2 runs/gpt2": (
         None,

@@ -129,7 +129,7 @@ def _one_line(message: object) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from . import cli_convert, corpora
+    from . import cli_convert, corpora, explain
     from .training import PRESETS, TrainingConfig
 
     parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
@@ -179,6 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
 
     cli_convert.add_commands(commands)
+    explain.add_commands(commands)
     about = "List what can run here and, for what cannot, why."
     commands.add_parser("backends", help="list the backends", description=about).set_defaults(command=run_backends)
     about = "Run the laws that every backend must keep (needs pytest and hypothesis)."

@@ -37,6 +37,7 @@ class TrainingStep:
 
     Attributes:
         scaler: the `LossScaler`, or None where none is needed.
+        gradient_norm: the norm of the last step's gradient before it was clipped, or None where that number stays on a device.
 
     Raises:
         ValueError: a dtype that `autocast` does not know, or the active backend cannot.
@@ -48,6 +49,7 @@ class TrainingStep:
         check_compute_dtype(dtype)
         self.model, self.optimizer, self.total_loss, self.gradient_clip, self.dtype = model, optimizer, total_loss, gradient_clip, dtype
         self.scaler = LossScaler() if dtype == "float16" else None
+        self.gradient_norm: float | None = None
 
     def __call__(self, batches: Sequence[dataset.Batch]) -> float:
         """Makes the update and returns the mean loss a target before it."""
@@ -62,6 +64,7 @@ class TrainingStep:
         if self.scaler is not None:
             self._multiply_gradients(1.0 / self.scaler.scale)
         norm = clip_gradients(self.model, self.gradient_clip)
+        self.gradient_norm = norm if math.isfinite(norm) else None  # JSON has no infinity
         if self.scaler is not None:
             self.scaler.update(math.isfinite(norm))
             if not math.isfinite(norm):

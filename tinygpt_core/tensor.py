@@ -311,6 +311,18 @@ class Tensor:
         """Where the elements are, for `__dlpack__`."""
         return self.buffer.__dlpack_device__()
 
+    def explain(self, out: str = "explain.html") -> int:
+        """Writes one HTML page that shows the graph that made this Tensor and its derivatives, step by step; returns its size in bytes.
+
+        Inside `with explain.Recorder():` it also shows modules, times and all values. No gradient changes and nothing is freed.
+
+        Raises:
+            ValueError: no recorded operation made this Tensor, or the graph was freed by a backward().
+        """
+        from . import explain
+
+        return explain.explain_tensor(self, out)
+
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
         for line in printing.dag_lines(self):
@@ -521,9 +533,7 @@ class Tensor:
     def _reduce(self, operation: type[Operation], axes: Any, keepdim: bool) -> Tensor:
         axes = normalize_axes(axes, self.ndim)
         result = apply_op(operation, self, axes=axes)
-        if keepdim:
-            return result
-        return result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
+        return result if keepdim else result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
 
     def sum(self, axes: Any = None, keepdim: bool = False) -> Tensor:
         """The sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1.
@@ -593,8 +603,7 @@ class Tensor:
 
     def take(self, indices: Any, axis: int = 0) -> Tensor:
         """The slices along `axis` that integer indices name; gradients of repeated indices add up."""
-        if not isinstance(indices, Tensor):
-            indices = _wrap(type(self.buffer)(indices))
+        indices = indices if isinstance(indices, Tensor) else _wrap(type(self.buffer)(indices))
         return apply_op(operations.Take, self, indices, axis=axis)
 
     # ---------------------------------------------------------------- layout

@@ -24,6 +24,7 @@ from .files import held
 from .losses import CrossEntropyLoss
 from .nn.gpt import GPT, GPTConfig
 from .optimizers import AdamW
+from .parameter_statistics import watched
 from .precision import NAMES, autocast
 from .stepping import as_tensors, training_step
 from .tensor import Tensor, no_grad, uninitialized
@@ -157,13 +158,19 @@ PRESETS = {name: (text, replace(config, preset=name)) for name, (text, config) i
 
 
 class StepEvent(NamedTuple):
-    """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took."""
+    """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took.
+
+    Where they are known, also the gradient's norm before it was clipped and, now and then, what the update did to each parameter
+    (see `parameter_statistics.statistics`).
+    """
 
     step: int
     loss: float
     learning_rate: float
     tokens: int
     seconds: float
+    gradient_norm: float | None = None
+    parameters: list[dict[str, Any]] | None = None
 
 
 class ValidationEvent(NamedTuple):
@@ -390,11 +397,11 @@ class Trainer:
         batches = [self.data.training_batches.next_batch() for _ in range(self.config.accumulation)]
         num_targets = sum(batch.num_targets for batch in batches)
         self.optimizer.learning_rate = self.schedule(self.step)
-        loss = self.update(batches)
+        loss, told = watched(self.update, batches, self.step + 1, self.config.steps)
         self.step += 1
         if not math.isfinite(loss):
             raise ArithmeticError(f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}")
-        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started)
+        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started, **told)
 
     def total_loss(self, batch: dataset.Batch) -> Tensor:
         """The sum of the cross-entropies, a scalar in nats, of all targets (B, T) that are not padding."""
@@ -440,7 +447,7 @@ class Trainer:
 
     @staticmethod
     def _logged(log: Any, event: Any) -> Any:
-        log.write(json.dumps(event._asdict()) + "\n")
+        log.write(json.dumps({name: value for name, value in event._asdict().items() if value is not None}) + "\n")
         log.flush()
         return event
 

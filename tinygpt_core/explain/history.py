@@ -1,0 +1,70 @@
+"""Training over time, from what a run's directory keeps: the curves in its log, and what it says of each parameter now and then."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+from ..parameter_statistics import BINS
+
+POINTS = 600  # of a curve
+HISTOGRAMS = 4000  # in one page, at most
+
+
+def read_log(path: str) -> dict[str, Any]:
+    """Returns what a log tells; lines that are no JSON objects, such as one that is being written, are left out.
+
+    Returns:
+        ``log``: lists ``step``, ``loss``, ``learning_rate`` and, where it was kept, ``gradient_norm``, at evenly spaced steps;
+        ``validation``: lists ``step`` and ``loss``; ``snapshots``: for some steps the statistics of each parameter.
+    """
+    steps, validations, snapshots = [], [], []
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    entry = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(entry, dict) and _is_number(entry.get("step")):
+                    parameters = entry.pop("parameters", None)
+                    if _is_number(entry.get("loss")):
+                        steps.append(entry)
+                    elif _is_number(entry.get("val_loss")):
+                        validations.append(entry)
+                    if isinstance(parameters, list) and parameters and all(map(_is_statistics, parameters)):
+                        snapshots.append({"step": entry["step"], "parameters": parameters})
+    steps, validations = thinned(steps, POINTS), thinned(validations, POINTS)
+    log: dict[str, list[Any]] = {name: [_number(entry.get(name)) for entry in steps] for name in ("step", "loss", "learning_rate")}
+    if any(_is_number(entry.get("gradient_norm")) for entry in steps):
+        log["gradient_norm"] = [_number(entry.get("gradient_norm")) for entry in steps]
+    validation = {"step": [entry["step"] for entry in validations], "loss": [_number(entry["val_loss"]) for entry in validations]}
+    largest = max((len(snapshot["parameters"]) for snapshot in snapshots), default=1)
+    return {"log": log, "validation": validation, "snapshots": thinned(snapshots, max(2, HISTOGRAMS // largest))}
+
+
+def thinned(entries: list[Any], most: int) -> list[Any]:
+    """Returns at most `most` of the entries, evenly spaced, with the first and the last."""
+    if len(entries) <= most:
+        return entries
+    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
+
+
+def _is_statistics(entry: Any) -> bool:
+    """Whether an entry of a log is what `parameter_statistics.statistics` gives: a log is a file like any other."""
+    numbers = ("norm", "low", "high", "deviation", "ratio", "gradient")
+    return (
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) and _is_number(entry.get("low")) and _is_number(entry.get("high"))
+        and all(entry.get(name) is None or _is_number(entry[name]) for name in numbers)
+        and isinstance(entry.get("counts"), list) and len(entry["counts"]) == BINS and all(map(_is_number, entry["counts"]))
+    )  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(value: Any) -> float | None:
+    return float(f"{value:.5g}") if _is_number(value) else None

@@ -1,0 +1,99 @@
+"""What can be said of a Tensor whose making nobody watched: the records it carries are the graph, and their derivatives can be run.
+
+The records keep shapes, and the values that derivatives need; other values are gone, and times of the forward were never taken.
+"""
+
+from __future__ import annotations
+
+import heapq
+import inspect
+from typing import Any
+
+from ..buffer import Buffer
+from ..operations import PartialGradient
+from ..tensor import GradientFunction, Tensor, _kept_buffers
+from .recorder import MOST_OPERATIONS, Recorder, RecordingError, kept_bytes
+from .values import summarize
+
+
+def recorded_from_tape(tensor: Tensor) -> Recorder:
+    """Returns a recording of the graph behind `tensor`, of any shape: nothing is freed, and no `grad` of a leaf changes.
+
+    Raises:
+        RecordingError: there are no records, they were freed by a backward(), or there are too many for one page.
+    """
+    if tensor.grad_fn is None:
+        raise RecordingError(
+            "explain() needs a Tensor that operations on Tensors with requires_grad=True have made: this one has no history"
+        )
+    records = _records(tensor.grad_fn)
+    recorder = Recorder()
+    places: dict[int, int] = {}
+    for record in records:
+        places[id(record)] = _add(recorder, record, places)
+    output = recorder.operations[-1]["output"]
+    recorder.tensors[output]["values"] = summarize(tensor.buffer)
+    with recorder:
+        walk(tensor)
+    return recorder
+
+
+def _records(last: GradientFunction) -> list[GradientFunction]:
+    """All records behind `last`, oldest first."""
+    found, queue = {id(last): last}, [last]
+    while queue:
+        record = queue.pop()
+        if record.operation is None:
+            raise RecordingError("backward() has freed this graph: call explain() before it, or backward(retain_graph=True)")
+        for parent in record.parents:
+            if isinstance(parent, GradientFunction) and id(parent) not in found:
+                found[id(parent)] = parent
+                queue.append(parent)
+        if len(found) > MOST_OPERATIONS:
+            raise RecordingError(
+                f"more than {MOST_OPERATIONS:,} operations made this Tensor, and one page cannot show them: explain a part"
+            )
+    return sorted(found.values(), key=lambda record: record.number)
+
+
+def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -> int:
+    """Appends the operation of one record; `places` has those of its parents."""
+    operation: Any = record.operation
+    inputs: list[int | None] = []
+    for parent, about in zip(record.parents, record.inputs, strict=True):
+        if isinstance(parent, GradientFunction):
+            inputs.append(recorder.operations[places[id(parent)]]["output"])
+        elif isinstance(parent, Tensor):
+            inputs.append(recorder.tensor_of(parent.buffer, True))
+        else:
+            inputs.append(None if about is None else recorder.add_tensor("input", about[0], about[1]))
+    for name, place in zip(inspect.signature(operation.forward).parameters, inputs, strict=False):
+        # By habit an operation keeps its inputs under the names of its forward's parameters.
+        kept = getattr(operation, name, None)
+        if place is not None and isinstance(kept, Buffer) and recorder.tensors[place]["shape"] == list(kept.shape):
+            recorder.tensors[place]["values"] = summarize(kept)
+    shape, dtype = record.result
+    kept_values = [[name, recorder.add_tensor("value", buffer.shape, buffer.dtype, buffer)] for name, buffer in _kept_buffers(operation)]
+    return recorder.add_operation(
+        operation, inputs, recorder.add_tensor("value", shape, dtype), bytes=None, view=False, kept=kept_bytes(operation),
+        kept_values=kept_values, options={},
+    )  # fmt: skip
+
+
+def walk(tensor: Tensor) -> None:
+    """Goes through the records behind a Tensor of any shape as `Tensor.backward` does, but keeps the graph and leaves the leaves alone."""
+    assert tensor.grad_fn is not None
+    pending: dict[GradientFunction, Buffer] = {tensor.grad_fn: tensor._incoming(None)}
+    queue = [(-tensor.grad_fn.number, tensor.grad_fn)]
+    while queue:
+        _, record = heapq.heappop(queue)
+        for parent, part in record.apply(pending.pop(record)):
+            if isinstance(parent, Tensor):
+                continue
+            total = pending.get(parent)
+            if total is None:
+                heapq.heappush(queue, (-parent.number, parent))
+            if isinstance(part, PartialGradient):
+                pending[parent] = part.add_to(None if total is None else total.copy())
+            else:
+                pending[parent] = part if total is None else total + part

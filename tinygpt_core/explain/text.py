@@ -1,0 +1,120 @@
+"""Tokens: what the model expected at each position, and how the tokenizer made them."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from ..buffer import Buffer
+from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, render_token
+
+TOP = 10
+MOST_CHARACTERS = 300  # of a text whose merges are shown
+
+
+def token_text(tokenizer: Tokenizer | None, idx: int) -> str:
+    """A token as text that can be shown; its number where no tokenizer is known or the id is not in it."""
+    if tokenizer is None:
+        return str(idx)
+    try:
+        data = tokenizer._decode_bytes([idx])
+    except ValueError:
+        return str(idx)
+    text = data.decode("utf-8", errors="replace")
+    return text if all(c.isprintable() or c in "\n\t" for c in text) else render_token(data)
+
+
+def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of ids, without special tokens; ids that are not in the vocabulary are left out."""
+    special = set(tokenizer.special_tokens.values())
+    return tokenizer.decode([idx for idx in ids if idx not in special and 0 <= idx < tokenizer.vocab_size])
+
+
+def predictions(
+    tokenizer: Tokenizer | None, ids: Sequence[int], logits: Buffer, targets: Sequence[int], ignore_index: int = -1
+) -> dict[str, Any]:
+    """Returns, for each position, the ten most probable next tokens, and of the one that came its probability, rank and loss.
+
+    Args:
+        ids: the T tokens that were read. logits: floats (T, V). targets: the T tokens that came next, `ignore_index` where none did.
+    """
+    positions = []
+    for row, target in zip(logits.to_python(), targets, strict=True):
+        largest = max(row)
+        weights = [math.exp(value - largest) for value in row]
+        total = math.fsum(weights)
+        best = heapq.nlargest(TOP, range(len(row)), key=weights.__getitem__)
+        entry: dict[str, Any] = {
+            "target": None,
+            "loss": None,
+            "top": [[token_text(tokenizer, i), _share(weights[i] / total), i] for i in best],
+        }
+        if target != ignore_index:
+            own = row[target]
+            rank = 1 + sum(value > own for value in row)
+            shown = {"text": token_text(tokenizer, target), "id": target, "probability": _share(weights[target] / total), "rank": rank}
+            entry |= {"target": shown, "loss": _share(math.log(total) + largest - own)}
+        positions.append(entry)
+    vocabulary = logits.shape[-1]
+    texts = [token_text(tokenizer, idx) for idx in ids]
+    return {
+        "texts": texts,
+        "positions": positions,
+        "vocabulary": vocabulary,
+        "uniform": _share(math.log(vocabulary)),
+        "prompt_length": None,
+    }
+
+
+def _share(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
+    """Returns how a tokenizer turns `text` into tokens: the pieces it is split into and, in each, the merges in their order.
+
+    Returns:
+        ``kind``, ``note``, the ``vocabulary`` where that is characters, and ``chunks`` of ``pieces`` (texts), ``ids`` and ``steps`` (place,
+        id and text of what two neighbours become).
+    """
+    text = text[:MOST_CHARACTERS]
+    if not isinstance(tokenizer, BPETokenizer):
+        known = tokenizer.characters if isinstance(tokenizer, CharTokenizer) else []
+        ids = [*range(min(len(known), MOST_CHARACTERS)), *tokenizer.special_tokens.values()]
+        return {
+            "kind": tokenizer.kind,
+            "note": "This tokenizer gives every character a number of its own: there is nothing to merge.",
+            "chunks": [{"pieces": [token_text(tokenizer, i)], "ids": [i], "steps": []} for i in tokenizer.encode(text, "none")],
+            "vocabulary": [[token_text(tokenizer, i), i] for i in ids] if known else None,
+        }
+    chunks = []
+    for chunk in tokenizer._chunks(text):
+        data = chunk.encode("utf-8", errors="surrogatepass")
+        first = [tokenizer._bytes[byte] for byte in data]
+        steps = [[place, idx, token_text(tokenizer, idx)] for place, idx in merge_steps(tokenizer, first)]
+        chunks.append({"pieces": [token_text(tokenizer, idx) for idx in first], "ids": first, "steps": steps})
+    note = (
+        "The text is first split into pieces, which never merge with each other. In each piece every byte is a token; "
+        "then the pair of neighbours that was learned first becomes one token, again and again, until no neighbours are a known pair."
+    )
+    return {"kind": "bpe", "note": note, "chunks": chunks, "vocabulary": None}
+
+
+def merge_steps(tokenizer: BPETokenizer, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """The merges of one piece, in order: the place of the left neighbour, and the id that the two become."""
+    ids, known, steps = list(ids), tokenizer._ids, []
+    while len(ids) > 1:
+        found = []
+        for place, pair in enumerate(pairwise(ids)):
+            idx = tokenizer.merges.get(pair) if known is None else known.get(tokenizer.vocab[pair[0]] + tokenizer.vocab[pair[1]])
+            if idx is not None:
+                found.append((idx, place))
+        if not found:
+            break
+        idx, place = min(found)
+        ids[place : place + 2] = [idx]
+        steps.append((place, idx))
+    return steps
