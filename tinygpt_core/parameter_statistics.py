@@ -33,7 +33,7 @@ def copies(model: Module) -> dict[str, Buffer]:
 
 
 def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[dict[str, Any]]:
-    """Returns, for each parameter whatever its shape, its ``name``, the ``norm`` ‖w‖ and a histogram; and where an update was made, what it did.
+    """Returns, for each parameter whatever its shape, its ``name``, the ``norm`` ‖w‖ and a histogram, and what an update did to it.
 
     Args:
         before: what `copies` gave before the update; adds ``ratio``, ‖Δw‖ / ‖w‖ with w before the update, and ``gradient``, the norm of
@@ -54,7 +54,7 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:
-    """Returns ``counts`` of the values in BINS equal bins from ``low`` to ``high``, the least and largest finite one, and their ``deviation``."""
+    """Returns the ``counts`` of values in BINS equal bins from ``low`` to ``high``, the least and largest finite, and ``deviation``."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     if low == high:
