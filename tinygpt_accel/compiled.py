@@ -54,6 +54,10 @@ def _difference(a: Any, b: Any) -> Any:
 
 @_loop
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
+    """y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is (1 + tanh(x (linear + cubic x^2))) / 2.
+
+    Hendrycks, Gimpel 2016.
+    """
     for i in range(x.size):
         v = x[i]
         square = v * v
@@ -65,6 +69,7 @@ def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
 
 @_loop
 def silu(x: Any, y: Any, slope: Any) -> None:
+    """y = x h and slope = dy/dx, with h = 1 / (1 + e^-x). Elfwing, Uchibe, Doya 2017."""
     for i in range(x.size):
         h = F(1.0) / (F(1.0) + exp(-x[i]))
         out = x[i] * h
@@ -74,18 +79,21 @@ def silu(x: Any, y: Any, slope: Any) -> None:
 
 @_loop
 def relu(x: Any, y: Any) -> None:
+    """y = max(x, 0) of each element; NaN stays NaN."""
     for i in range(x.size):
         y[i] = F(0.0) if x[i] <= F(0.0) else x[i]  # a NaN stays one
 
 
 @_loop
 def relu_gradient(y: Any, grad: Any, result: Any) -> None:
+    """result = grad where y > 0, else 0."""
     for i in range(y.size):
         result[i] = grad[i] if y[i] > F(0.0) else F(0.0)
 
 
 @_loop
 def largest_of_four(x: Any, y: Any) -> None:
+    """y (N, H, W) = the largest of each window of two by two of x (N, 2 H, 2 W); NaN is larger than anything."""
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
             upper, lower, out = x[n, 2 * i], x[n, 2 * i + 1], y[n, i]
@@ -98,6 +106,7 @@ def largest_of_four(x: Any, y: Any) -> None:
 
 @_loop
 def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
+    """total (N, 2 H, 2 W) = grad (N, H, W) where in its window of x the largest, y, stands first, else 0."""
     # Without a branch, so that LLVM computes sixteen windows at a time.
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
@@ -118,6 +127,7 @@ def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
 
 @_loop
 def add_to_rows(y: Any, row: Any) -> None:
+    """y += row, for each row of the matrix y."""
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             y[i, j] += row[j]
@@ -125,6 +135,10 @@ def add_to_rows(y: Any, row: Any) -> None:
 
 @_loop
 def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any) -> None:
+    """y = normal weight + bias with normal = (x - mean) scale, scale = 1 / sqrt(mean of (x - mean)^2 + eps), for each row of x (R, C).
+
+    Without `centre` the mean that is subtracted is 0. scales is (R,), normal like x; weight and bias are (C,).
+    """
     size = F(x.shape[1])
     for i in range(x.shape[0]):
         mean, total = F(0.0), F(0.0)
@@ -143,6 +157,10 @@ def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, 
 
 @_loop
 def normalize_gradients(grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any) -> None:
+    """result = scale (h - mean h - normal mean(h normal)) with h = grad weight, for each row; without `centre` there is no mean h.
+
+    sums (2, C) grows by the sums over rows of grad normal, which is the gradient of the weight, and of grad, which is that of the bias.
+    """
     size = F(grad.shape[1])
     for i in range(grad.shape[0]):
         mean, along = F(0.0), F(0.0)
@@ -179,6 +197,10 @@ def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
 
 @_loop
 def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
+    """y = e^(x scale) / sum of e^(x scale), for each row of x (N, T, S).
+
+    Causal: row i sees columns j <= i + S - T, and y is 0 behind them.
+    """
     for n in range(x.shape[0]):
         for i in range(x.shape[1]):
             seen = x.shape[2] - (x.shape[1] - 1 - i if causal else 0)
@@ -192,6 +214,7 @@ def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
 
 @_loop
 def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
+    """grad = (grad - mean) y scale in place, for grad and y (N, T, S) and mean (N, T), the sum of grad y over each row."""
     for n in range(grad.shape[0]):
         for i in range(grad.shape[1]):
             for j in range(grad.shape[2]):
@@ -200,6 +223,10 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 @_loop
 def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any) -> None:
+    """losses = ln(total) + top - x[id] for each row of x (R, V), with total = sum of e^(x - top): -ln softmax(x)[id].
+
+    exponentials (R, V) are the e^(x - top), totals (R,) their sums; top is 0 unless e^x would be too large or too small.
+    """
     for i in range(x.shape[0]):
         total, top = _softmax_row(x[i], x.shape[1], F(1.0), exponentials[i])
         totals[i] = total
@@ -208,6 +235,7 @@ def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any)
 
 @_loop
 def scale_rows(x: Any, factors: Any, result: Any) -> None:
+    """result = x times its row's factor, for x (R, C) and factors (R,)."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             result[i, j] = x[i, j] * factors[i]
@@ -215,6 +243,10 @@ def scale_rows(x: Any, factors: Any, result: Any) -> None:
 
 @_loop
 def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
+    """mask[i] = word i >= threshold, of the Philox4x32-10 words of `stream` from block `start` on; keys (2, 10) are `philox.round_keys`.
+
+    See `tinygpt_core.random.words`.
+    """
     low32, shift = numpy.uint64(0xFFFFFFFF), numpy.uint64(32)
     m0, m1 = numpy.uint64(0xD2511F53), numpy.uint64(0xCD9E8D57)
     for block in range((mask.size + 3) // 4):
@@ -236,12 +268,14 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 @_loop
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
+    """result = x factor where the mask is True, else x 0, so that NaN stays NaN."""
     for i in range(x.size):
         result[i] = x[i] * (factor if mask[i] else F(0.0))  # not merely 0: NaN stays NaN
 
 
 @_loop
 def add_rows(total: Any, indices: Any, values: Any) -> None:
+    """total[indices[i]] += values[i] for each row i of values; rows that are named twice grow twice."""
     for i in range(indices.size):
         for j in range(values.shape[1]):
             total[indices[i], j] += values[i, j]
@@ -249,6 +283,10 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 @_loop
 def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
+    """m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) + eps), of each element, in place.
+
+    keep is 1 less the decay; rate and eps hold the corrections for the step's number (`numpy_kernels.NumpyAdamWStep`).
+    """
     new1, new2 = F(1.0) - beta1, F(1.0) - beta2
     for i in range(p.size):
         m[i] = beta1 * m[i] + new1 * g[i]

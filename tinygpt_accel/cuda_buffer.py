@@ -121,6 +121,7 @@ class CudaBuffer(ArrayBuffer):
 
     @property
     def array(self) -> Any:
+        """The elements in this dtype's own form, converted where they are held in 16 bits; assigning replaces them."""
         return self.in_kind(self.dtype.name) if self._is_low() else self.held
 
     @array.setter

@@ -44,7 +44,7 @@ ALIGNED = 8  # 16-bit rows of a product begin at multiples of 16 bytes, or cuBLA
 
 
 def cuda(implementation: type[Kernel]) -> type[Kernel]:
-    """Registers a kernel for CUDA devices."""
+    """Registers a kernel for CUDA devices, and returns it: a decorator."""
     register(implementation.__bases__[0], CudaBuffer, implementation)
     return implementation
 

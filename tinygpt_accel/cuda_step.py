@@ -67,7 +67,12 @@ class CudaTrainingStep(TrainingStep):
         return str(kind.why_no_graph())
 
     def __call__(self, batches: Sequence[Any]) -> float:
-        """Makes the update; the loss is the only number that comes back."""
+        """Makes the update and returns the loss, the only number that comes back.
+
+        Raises:
+            MemoryError: the device is full; the message says what would need less.
+            IndexError: an id that is not in the vocabulary.
+        """
         optimizer = self.optimizer
         if not isinstance(optimizer, Adam) or type(optimizer).apply_single is not Optimizer.apply_single:
             return super().__call__(batches)

@@ -1,4 +1,4 @@
-"""The NumPy backend."""
+"""The NumPy backend: Buffers that hold an ndarray."""
 
 from __future__ import annotations
 

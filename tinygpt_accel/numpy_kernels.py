@@ -56,7 +56,10 @@ TASK = 1 << 20  # scores of a task in attention
 
 
 def fused(implementation: type[Kernel]) -> type[Kernel]:
-    """Registers a kernel for NumPy. Infinities and NaN are answers that the contract asks for, so NumPy does not warn about them."""
+    """Registers a kernel for NumPy and returns it.
+
+    Infinities and NaN are answers that the contract asks for, so NumPy does not warn about them.
+    """
     for name in ("forward", "backward"):
         setattr(implementation, name, staticmethod(numpy.errstate(all="ignore")(getattr(implementation, name))))
     register(implementation.__bases__[0], NumpyBuffer, implementation)

@@ -19,7 +19,11 @@ def probe() -> str:
 
 
 def factory(device: str) -> Any:
-    """Returns the Buffer class; raises BackendUnavailable where NumPy cannot be imported."""
+    """Returns the Buffer class; raises BackendUnavailable where NumPy cannot be imported.
+
+    Raises:
+        ValueError: a device, of which NumPy has none.
+    """
     if device:
         raise ValueError(f"the numpy backend has no devices, so 'numpy:{device}' means nothing: use 'numpy'")
     # After a product OpenBLAS's threads spin for milliseconds on the core that the next elementwise step wants: 2^16 cycles will do.

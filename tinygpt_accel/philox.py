@@ -1,6 +1,8 @@
 """The core's counter-based random numbers (`tinygpt_core.random`), many at a time: the same function, the same bits.
 
 Every step is one that IEEE 754 or integer arithmetic fixes exactly, in the order of the scalar code, so results are equal bit for bit.
+
+Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011 (Philox4x32-10).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ def round_keys(xp: Any, seed: int) -> Any:
 
 
 def words(xp: Any, key: Key, count: int) -> Any:
-    """Returns `count` words (uint32, as uint64) of the stream at `key`; see `tinygpt_core.random.words`."""
+    """Returns `count` words (uint32, as uint64) of the stream at `key`; see `tinygpt_core.random.words` (Salmon et al. 2011)."""
     return scrambled(xp, key.block, key.stream, round_keys(xp, key.seed), count)
 
 
@@ -68,7 +70,7 @@ def natural_log(xp: Any, x: Any) -> Any:
 
 
 def normal_quantile(xp: Any, p: Any) -> Any:
-    """Returns z with Phi(z) = p, as `tinygpt_core.random.normal_quantile` rounds it (Wichura's AS 241)."""
+    """Returns z with Phi(z) = p, as `tinygpt_core.random.normal_quantile` rounds it (Wichura's AS 241, 1988)."""
     q = p - 0.5
     r = 0.180625 - q * q
     z = q * _horner(CENTRE[0], r) / _horner(CENTRE[1], r)

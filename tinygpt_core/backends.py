@@ -68,6 +68,9 @@ def register(
         probe: returns why the backend cannot run here, or "" if it can; must be cheap and import nothing heavy.
         description: one line for people.
         preference: `fastest()` chooses the largest; the python backend has 0.
+
+    Raises:
+        ValueError: an empty name, or one with ":".
     """
     if not name or ":" in name:
         raise ValueError(f"a backend's name is not empty and has no ':', unlike {name!r}")

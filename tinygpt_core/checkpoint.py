@@ -58,6 +58,8 @@ def save_checkpoint(
 ) -> None:
     """Replaces the checkpoint in `directory` (made if needed) by a new one; at no moment is there neither.
 
+    Tensors are of any shape and stand under their names.
+
     Raises:
         CheckpointError: the directory cannot be made or written to.
     """

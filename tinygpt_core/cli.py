@@ -194,7 +194,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """`tinygpt train`: start or resume a run, show its progress, end with samples."""
+    """`tinygpt train`: start or resume a run, show its progress, end with samples.
+
+    Raises:
+        UsageError: options that do not work, or no run to resume.
+    """
     from .loggers import find_logger, following
     from .training import Trainer
 
@@ -226,7 +230,11 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
-    """The settings of a new run: those of the preset, overridden by the options."""
+    """The settings of a new run: those of the preset, overridden by the options.
+
+    Raises:
+        UsageError: a preset there is none of, or a setting out of range.
+    """
     from dataclasses import replace
 
     from . import backends, corpora
@@ -420,7 +428,12 @@ def find_run(path: str) -> str:
 
 
 def run_generate(arguments: argparse.Namespace) -> int:
-    """`tinygpt generate`: texts from a trained model, streamed."""
+    """`tinygpt generate`: texts from a trained model, streamed.
+
+    Raises:
+        UsageError: a negative count, a seed out of range, or no such run.
+        ValueError: sampling settings out of range.
+    """
     from . import backends, random
     from .generation import check_sampling
     from .training import load_model
@@ -475,7 +488,11 @@ def run_backends(arguments: argparse.Namespace) -> int:
 
 
 def run_spec(arguments: argparse.Namespace) -> int:
-    """`tinygpt spec`: the specification, through pytest."""
+    """`tinygpt spec`: the specification, through pytest.
+
+    Raises:
+        RuntimeError: pytest or the specification is not installed.
+    """
     try:
         import pytest
         import tinygpt_spec  # noqa: F401

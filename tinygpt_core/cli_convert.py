@@ -44,7 +44,11 @@ def add_commands(commands: Any) -> None:
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
-    """`tinygpt convert`: load a checkpoint, save it in another format."""
+    """`tinygpt convert`: load a checkpoint, save it in another format.
+
+    Raises:
+        ValueError: a format there is none of, a destination that exists, or a checkpoint that cannot be read.
+    """
     if arguments.to not in formats.FORMATS:
         raise ValueError(f"--to must be one of {', '.join(formats.FORMATS)}, not {arguments.to!r}")
     formats.refuse_existing(arguments.destination)
@@ -72,7 +76,12 @@ class _Listing(NamedTuple):
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
-    """`tinygpt inspect`: what is in a file of weights, or in each of a directory."""
+    """`tinygpt inspect`: what is in a file of weights, or in each of a directory.
+
+    Raises:
+        ValueError: no file of weights there.
+        SerializationError: a file that breaks a rule of its format.
+    """
     listings = [_look(path) for path in _files(arguments.path)]
     if arguments.json:
         print(json.dumps({"path": arguments.path, "files": [_as_json(listing) for listing in listings]}, indent=2))

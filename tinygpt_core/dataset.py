@@ -48,6 +48,7 @@ class TextDataset(Dataset):
 
     Raises:
         ValueError: the file cannot be read, or has fewer than L + 1 tokens.
+        TypeError: max_seq_length is no int.
     """
 
     def __init__(self, data_file_path: str | os.PathLike[str], tokenizer: Any, max_seq_length: int) -> None:
@@ -73,6 +74,10 @@ class DatasetHandler:
         drop_last: leave out the last batch when it is not full.
         shuffle: draw a new order from the default generator whenever an iteration begins; ``handler[i]`` is the i-th
             batch in the order of the latest iteration.
+
+    Raises:
+        TypeError: batch_size is no int.
+        ValueError: batch_size is below 1.
     """
 
     def __init__(self, dataset: Any, batch_size: int, drop_last: bool = False, shuffle: bool = False) -> None:
@@ -107,6 +112,7 @@ class TokenStream(Sequence[int]):
 
     Raises:
         ValueError: an id is negative or does not fit `vocab_size`; the message says which.
+        TypeError: vocab_size is no int.
     """
 
     def __init__(self, tokens: Iterable[int], vocab_size: int | None = None) -> None:
@@ -119,7 +125,7 @@ class TokenStream(Sequence[int]):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], typecode: str = "H", vocab_size: int | None = None) -> TokenStream:
-        """Map a file of little-endian integers into memory: only what is read is loaded, whatever its size.
+        """Return the ids of a file of little-endian integers, mapped into memory: only what is read is loaded, whatever its size.
 
         Args:
             path: a file that `write` made (or any raw file of uint8, uint16 or uint32).
@@ -220,7 +226,11 @@ class DocumentStore(Dataset):
         return store
 
     def joined(self, boundary_id: int) -> TokenStream:
-        """Return all as one stream, ``boundary, document, boundary, document, ..., boundary``, for long documents."""
+        """Return all as one stream, ``boundary, document, boundary, document, ..., boundary``, for long documents.
+
+        Raises:
+            ValueError: a negative boundary_id, or one too large.
+        """
         tokens = array("I", [boundary_id])
         for document in self:
             tokens.extend(_unsigned(document))
@@ -266,6 +276,7 @@ class StreamBatches:
 
     Raises:
         ValueError: the stream has no window of context_length + 1 tokens.
+        TypeError: context_length or batch_size is no int.
     """
 
     def __init__(self, stream: Iterable[int], context_length: int, batch_size: int, generator: Generator) -> None:
@@ -304,6 +315,7 @@ class DocumentBatches:
 
     Raises:
         ValueError: there is no document.
+        TypeError: context_length or batch_size is no int.
     """
 
     def __init__(
@@ -365,6 +377,7 @@ def evaluation_batches(
 
     Raises:
         ValueError: there is no document, or no window of context_length + 1 tokens, or no `boundary_id` for documents.
+        TypeError: a size that is no int.
     """
     wanted = _count("count", count) * _count("batch_size", batch_size)
     _count("context_length", context_length)
@@ -387,7 +400,7 @@ Items = TypeVar("Items", TokenStream, DocumentStore)
 
 
 def split_train_validation(items: Items, fraction: float = 0.1, seed: int = 0) -> tuple[Items, Items]:
-    """Split into a part to train on and one to validate on, both of the type of `items` and neither empty.
+    """Return `items` split into a part to train on and one to validate on, both of the type of `items` and neither empty.
 
     Of a `TokenStream`, the tail is validation. Of a `DocumentStore`, documents are drawn by `seed`; both parts keep their
     order. Token storage is shared, not copied.

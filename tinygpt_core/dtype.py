@@ -91,7 +91,11 @@ class DType:
         return self.to_python(self.pack((self.convert(value),)))[0]
 
     def convert(self, value: Any) -> Any:
-        """Returns `value` as a Python number that `pack` takes: an int for integer types (truncated), a bool for bool."""
+        """Returns `value` as a Python number that `pack` takes: an int for integer types (truncated), a bool for bool.
+
+        Raises:
+            ValueError: an infinity or NaN for an integer type.
+        """
         if self.kind == "f":
             return float(value)
         if self.kind == "b":

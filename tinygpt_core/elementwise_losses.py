@@ -18,17 +18,23 @@ def check_reduction(name: str) -> str:
 
 
 def reduce_losses(losses: Tensor, reduction: str, labels: Tensor | None = None, ignore_index: int = -1) -> Tensor:
-    """Returns the losses, their sum or their mean, which is over those whose label is not `ignore_index` (0 where none is counted)."""
+    """Returns the losses (...), or their sum or mean, a scalar.
+
+    With labels the mean is over those that are not `ignore_index` (0 where none is counted).
+    """
     if reduction == "mean" and labels is not None:
         return losses.sum() / max((labels != ignore_index).sum().item(), 1)
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
 
 class ElementwiseLoss(Module):
-    """What the losses below share: two tensors of one shape, one loss for each element, and their reduction.
+    """What the losses below share: ``loss[i] = f(prediction[i], target[i])`` of two tensors of one shape, and its reduction.
 
     Args:
         reduction: "mean" or "sum" of all elements (a scalar), or "none" (a loss for each element).
+
+    Raises:
+        ValueError: another reduction.
     """
 
     def __init__(self, reduction: str = "mean") -> None:
@@ -53,7 +59,7 @@ class MSELoss(ElementwiseLoss):
     """Squared error: ``loss = (prediction - target) ** 2``."""
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(prediction - target) ** 2."""
+        """(prediction - target) ** 2 of each element."""
         difference = prediction - target
         return difference * difference
 
@@ -62,7 +68,7 @@ class L1Loss(ElementwiseLoss):
     """Absolute error: ``loss = |prediction - target|``; where they are equal its slope is 0."""
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """|prediction - target|."""
+        """|prediction - target| of each element."""
         difference = prediction - target
         return difference.maximum(-difference)  # of equals each gets half the gradient, so the slope at 0 is 0
 
@@ -75,6 +81,9 @@ class HuberLoss(ElementwiseLoss):
     Args:
         reduction: as for `ElementwiseLoss`.
         delta: where the two parts meet.
+
+    Raises:
+        ValueError: another reduction, or a delta that is not above 0.
     """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
@@ -84,7 +93,7 @@ class HuberLoss(ElementwiseLoss):
         self.delta = delta
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """c (d - c / 2) with c = min(d, delta), which is both parts in one."""
+        """c (d - c / 2) of each element with c = min(d, delta), which is both parts in one."""
         difference = prediction - target
         distance = difference.maximum(-difference)
         near = -(-distance).maximum(-self.delta)
@@ -92,9 +101,10 @@ class HuberLoss(ElementwiseLoss):
 
 
 class BinaryCrossEntropy(Operation):
-    """y = log(1 + e^-|x|) + t max(-x, 0) + (1 - t) max(x, 0), for logits x and targets t; dL/dx = g (σ(x) - t), dL/dt = -g x.
+    """y = log(1 + e^-|x|) + t max(-x, 0) + (1 - t) max(x, 0), for logits x and targets t of one shape.
 
-    This is -t log σ(x) - (1 - t) log(1 - σ(x)) as a sum of terms that are not negative, so nothing overflows and nothing cancels.
+    dL/dx = g (σ(x) - t), dL/dt = -g x. y is -t log σ(x) - (1 - t) log(1 - σ(x)) as a sum of terms that are not negative, so nothing
+    overflows and nothing cancels.
     """
 
     def forward(self, logits: Buffer, targets: Buffer) -> Buffer:
@@ -116,7 +126,7 @@ class BinaryCrossEntropyLoss(ElementwiseLoss):
     """
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """See `BinaryCrossEntropy`; raises ValueError for a target outside [0, 1]."""
+        """Returns `BinaryCrossEntropy` of each element; raises ValueError for a target outside [0, 1]."""
         values = target.buffer.cast(prediction.dtype) if target.dtype.kind != "f" else target.buffer
         if values.numel and (float(values.max()) > 1.0 or float((-values).max()) > 0.0):
             raise ValueError(f"targets lie in [0, 1], but got some from {-float((-values).max()):g} to {float(values.max()):g}")

@@ -24,6 +24,9 @@ def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     Args:
         path: overwritten if it exists.
         chunks: bytes, or an iterable of bytes-like pieces, which are written and forgotten one by one.
+
+    Returns:
+        The file's size and SHA-256.
     """
     digest, size = sha256(), 0
     with open(path, "wb") as file:
@@ -51,6 +54,12 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     """Writes a file so that at any moment either the old one is there or the new one, whole.
 
     It is written under a temporary name beside its place, flushed to the disk, and renamed. A failure leaves the old file alone.
+
+    Returns:
+        The file's size and SHA-256.
+
+    Raises:
+        OSError: it cannot be written.
     """
     path = os.fspath(path)
     folder, name = os.path.split(path)
@@ -68,7 +77,9 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Keeps a directory to oneself, where the system has such locks. It is let go when the process ends, however it ends.
+    """Keeps a directory to oneself in a `with`, where the system has such locks; yields nothing.
+
+    It is let go when the process ends, however it ends.
 
     Raises:
         BlockingIOError: somebody else holds it.

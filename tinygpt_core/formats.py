@@ -273,7 +273,11 @@ class Tensors:
             self._files |= dict.fromkeys(header.entries, path)
 
     def read(self, name: str) -> Buffer:
-        """Returns a tensor on the active backend, over memory-mapped pages where the elements lie there as they are needed."""
+        """Returns a tensor, in its shape, on the active backend, over memory-mapped pages where the elements lie there as they are needed.
+
+        Raises:
+            FormatError: the file has changed since its header was read.
+        """
         entry, path = self.entries[name], self._files[name]
         dtype, start = _MAPPABLE.get(entry.dtype_name), self.headers[path].data_start + entry.start
         if dtype is None or sys.byteorder == "big" or start % dtype.itemsize or entry.start == entry.stop:
@@ -302,7 +306,7 @@ class Source(NamedTuple):
 
 
 def find_source(path: Path) -> Source:
-    """Finds out what a file or directory holds, from names and config.json alone.
+    """Returns what a file or directory holds, from names and config.json alone.
 
     Args:
         path: a directory with config.json and model.safetensors (or its index), a run of `tinygpt train`, a `.safetensors` file with
@@ -363,7 +367,7 @@ def _list(names: Iterable[str]) -> str:
 
 
 def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
-    """Builds the GPT that a checkpoint describes, with its weights, on the active backend, out of training mode.
+    """Returns the GPT that a checkpoint describes, with its weights, on the active backend, out of training mode.
 
     Its logits are those of the library that wrote it. Halves (F16, BF16) become float32. Float32 weights in safetensors files are
     memory-mapped where the backend can use them in place; the file must then stay as it is while the model lives.

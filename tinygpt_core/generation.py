@@ -88,6 +88,9 @@ def generate_ids(
     The cache keeps the keys and values of the positions seen so far. When the context is full it is filled anew
     from the last half of the context, so the cost of a long text stays one position a token, with one longer run now
     and then. `stop_id` ends the sequence and is not yielded. Arguments are as in `generate`.
+
+    Raises:
+        ValueError: a setting is out of range, or there is no token to start from.
     """
     check_sampling(tokens, temperature, top_k, top_p)
     if not prompt_ids:

@@ -59,6 +59,8 @@ def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[S
     Raises:
         CorpusError: the file cannot be read, is no IDX file, ends too early, goes on too long, or is another than expected. No more memory
             is taken than the file can fill.
+
+    Source: http://yann.lecun.com/exdb/mnist/, "The IDX file format".
     """
     path = os.fspath(path)
     try:

@@ -64,7 +64,11 @@ def find_logger(name: str) -> type[Logger]:
 
 @contextmanager
 def following(trainer: Trainer, kinds: list[type[Logger]]) -> Iterator[Callable[[Event], None]]:
-    """Opens loggers for a run that is about to go on, gives a function that tells them of an event, and closes them."""
+    """Opens loggers for a run that is about to go on, and closes them at its end.
+
+    Returns:
+        A context manager; what it gives is a function that tells all of them of an event.
+    """
     with ExitStack() as stack:
         opened = []
         for kind in kinds:

@@ -17,6 +17,9 @@ class CrossEntropyLoss(Module):
     Args:
         ignore_index: integer labels of this value are padding: their loss is 0 and no gradient comes from them.
         reduction: "none" (one loss a row), or the "sum" or "mean" of them; the mean is over rows that are not padding.
+
+    Raises:
+        ValueError: another reduction.
     """
 
     def __init__(self, ignore_index: int = -1, reduction: str = "none") -> None:

@@ -58,18 +58,18 @@ class Module:
 
     @staticmethod
     def valid_parameter_filter(module: Module, key: str, value: Any) -> bool:
-        """Keep Tensors, and whatever Tensors can be found in, under public names."""
+        """True for Tensors, and for whatever Tensors can be found in, under public names."""
         return not key.startswith("_") and _holds(value, Tensor, Module)
 
     @staticmethod
     def trainable_parameter_filter(module: Module, key: str, value: Any) -> bool:
-        """Keep what `valid_parameter_filter` keeps, less the Tensors that require no gradient."""
+        """True for what `valid_parameter_filter` keeps, less the Tensors that require no gradient."""
         frozen = isinstance(value, Tensor) and not value.requires_grad
         return not frozen and Module.valid_parameter_filter(module, key, value)
 
     @staticmethod
     def valid_child_filter(module: Module, key: str, value: Any) -> bool:
-        """Keep Modules, and whatever Modules can be found in, under public names."""
+        """True for Modules, and for whatever Modules can be found in, under public names."""
         return not key.startswith("_") and _holds(value, Module)
 
     def filter_and_map(self, filter_fn: Filter, map_fn: Map | None = None, is_leaf_fn: Filter | None = None) -> Found:
@@ -111,7 +111,7 @@ class Module:
         return self.filter_and_map(Module.trainable_parameter_filter)
 
     def named_parameters(self, trainable_only: bool = False) -> list[tuple[str, Tensor]]:
-        """List the parameters with their dotted names; a tied Tensor, which has several, comes once, by the first."""
+        """List the parameters, of any shape, with their dotted names; a tied Tensor, which has several, comes once, by the first."""
         unique: dict[int, tuple[str, Tensor]] = {}
 
         def visit(prefix: str, items: Iterable[tuple[Any, Any]]) -> None:  # what flattening `parameters()` finds, in a third of the time
@@ -167,7 +167,11 @@ class Module:
         _merge(self, parameters, Tensor, type(self).__name__)
 
     def update_modules(self, modules: dict[str, Any]) -> None:
-        """Replace submodules by those of a tree like that of `children`; other places stay as they are."""
+        """Replace submodules by those of a tree like that of `children`; other places stay as they are.
+
+        Raises:
+            TypeError: something that is no Module stands at the place of one.
+        """
         _merge(self, modules, Module, type(self).__name__)
 
     def apply(self, map_fn: Callable[[Tensor], Tensor], filter_fn: Filter | None = None) -> None:
@@ -176,7 +180,7 @@ class Module:
         The results are leaves that require gradients where the originals did, and tied weights stay tied.
 
         Args:
-            map_fn: maps a Tensor to a Tensor; runs without recording gradients.
+            map_fn: maps a Tensor to a Tensor, which may have another shape; runs without recording gradients.
             filter_fn: selects the parameters, as in `filter_and_map`; all of them by default.
         """
         results: dict[int, Tensor] = {}
@@ -221,7 +225,7 @@ class Module:
         self._set_trainable(False, recurse, keys, strict)
 
     def unfreeze(self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False) -> None:
-        """Undo `freeze`, for all parameters or for those named by ``keys``."""
+        """Undo `freeze`, for all parameters or for those named by ``keys``; raises KeyError as that does."""
         self._set_trainable(True, recurse, keys, strict)
 
     def train(self, mode: bool = True) -> None:
@@ -307,7 +311,7 @@ def _merge(current: Any, new: Any, kind: type, name: str) -> Any:
 
 
 def matching(value: Tensor | Buffer, like: Tensor) -> Tensor:
-    """The value as a Tensor of the dtype and on the backend of another Tensor."""
+    """The value, its shape as it is, as a Tensor of the dtype and on the backend of another Tensor."""
     buffer = Tensor(value).buffer
     if type(buffer) is not type(like.buffer):
         buffer = buffer.to(like.buffer.backend)
@@ -315,7 +319,11 @@ def matching(value: Tensor | Buffer, like: Tensor) -> Tensor:
 
 
 def named_tensors(source: Any) -> dict[str, Tensor | Buffer]:
-    """Read tensors from a file, a mapping or pairs; each must have a text as name and be a Tensor or Buffer."""
+    """Read tensors of any shape from a file, a mapping or pairs.
+
+    Raises:
+        ValueError: the file cannot be read as one of tensors, or a pair is not of a text and a Tensor or Buffer.
+    """
     tensors = read_tensors(source) if isinstance(source, (str, os.PathLike)) else dict(source)
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, (Tensor, Buffer)):
@@ -336,7 +344,11 @@ def _suffix(file: WeightFile) -> str:
 
 
 def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> None:
-    """Write named tensors to a ``.safetensors`` or ``.json`` file; an old one stays until the new is whole."""
+    """Write named tensors of any shape to a ``.safetensors`` or ``.json`` file; an old one stays until the new is whole.
+
+    Raises:
+        ValueError: another kind of file, or a name that the format does not allow.
+    """
     from .serialization import atomic_write, save_safetensors
 
     values = {name: value if isinstance(value, Tensor) else Tensor(value) for name, value in tensors.items()}
@@ -348,7 +360,7 @@ def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> N
 
 
 def read_tensors(file: WeightFile) -> dict[str, Tensor | Buffer]:
-    """Read named tensors from a ``.safetensors`` or ``.json`` file.
+    """Read named tensors, in their shapes, from a ``.safetensors`` or ``.json`` file.
 
     Raises:
         ValueError: the file is no such file; the message names the file and the entry.

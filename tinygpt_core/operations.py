@@ -40,11 +40,11 @@ class Operation:
         self.needs_input_grad = needs_input_grad
 
     def forward(self, *buffers: Any, **options: Any) -> Buffer:
-        """Returns the result, and keeps on itself what `backward` needs."""
+        """Returns the result, of any shape, and keeps on itself what `backward` needs."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, grad: Any) -> Any:
-        """Returns the gradient of the input, or a tuple of one for each input."""
+        """Returns the gradient of the input, or a tuple of one for each input; its shape is the input's, or broadcasts from it."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
 
@@ -60,7 +60,7 @@ class PartialGradient:
         self.shape, self.index, self.values = shape, index, values
 
     def add_to(self, total: Buffer | None) -> Buffer:
-        """Returns `total` (zeros where there is none) with the values added in place."""
+        """Returns `total`, of the shape of the whole (zeros where there is none), with the values added in place."""
         if total is None:
             total = type(self.values)._full(self.shape, 0, self.values.dtype)
             total._slice(self.index).assign(self.values)
@@ -73,7 +73,7 @@ class PartialGradient:
 
 
 class Add(Operation):
-    """y = a + b; dL/da = g, dL/db = g."""
+    """y = a + b, broadcast; dL/da = g, dL/db = g."""
 
     def forward(self, a: Buffer, b: Buffer) -> Buffer:
         return a + b
@@ -83,7 +83,7 @@ class Add(Operation):
 
 
 class Sub(Operation):
-    """y = a - b; dL/da = g, dL/db = -g."""
+    """y = a - b, broadcast; dL/da = g, dL/db = -g."""
 
     def forward(self, a: Buffer, b: Buffer) -> Buffer:
         return a - b
@@ -93,7 +93,7 @@ class Sub(Operation):
 
 
 class Mul(Operation):
-    """y = a b; dL/da = g b, dL/db = g a."""
+    """y = a b of each element, broadcast; dL/da = g b, dL/db = g a."""
 
     def forward(self, a: Buffer, b: Buffer) -> Buffer:
         self.a, self.b = a, b
@@ -104,7 +104,7 @@ class Mul(Operation):
 
 
 class Div(Operation):
-    """y = a / b; dL/da = g / b, dL/db = -g y / b."""
+    """y = a / b, broadcast; dL/da = g / b, dL/db = -g y / b."""
 
     def forward(self, a: Buffer, b: Buffer) -> Buffer:
         self.b = b
@@ -116,7 +116,10 @@ class Div(Operation):
 
 
 class Pow(Operation):
-    """y = a ^ b; dL/da = g b a^(b - 1), which is 0 where b is 0; dL/db = g y log a, which is 0 where a is 0 and b is not negative."""
+    """y = a ^ b, broadcast; dL/da = g b a^(b - 1), which is 0 where b is 0.
+
+    dL/db = g y ln a, which is 0 where a is 0 and b is not negative.
+    """
 
     def forward(self, a: Buffer, b: Buffer) -> Buffer:
         self.a, self.b = a, b
@@ -137,7 +140,7 @@ class Pow(Operation):
 
 
 class Maximum(Operation):
-    """y = max(a, b); g goes to the larger, and half of it to each of equals."""
+    """y = max(a, b) of each element, broadcast; g goes to the larger, and half of it to each of equals."""
 
     def forward(self, a: Buffer, b: Buffer) -> Buffer:
         self.a, self.b = a, b
@@ -151,7 +154,7 @@ class Maximum(Operation):
 
 
 class Where(Operation):
-    """y = a where the condition holds, else b; g goes where y came from."""
+    """y = a where the condition holds, else b, all three broadcast; g goes where y came from."""
 
     def forward(self, condition: Buffer, a: Buffer, b: Buffer) -> Buffer:
         self.condition = condition
@@ -176,7 +179,7 @@ class MatMul(Operation):
 
 
 class Neg(Operation):
-    """y = -x; dL/dx = -g."""
+    """y = -x of each element; dL/dx = -g."""
 
     def forward(self, x: Buffer) -> Buffer:
         return -x
@@ -186,7 +189,7 @@ class Neg(Operation):
 
 
 class Exp(Operation):
-    """y = e^x; dL/dx = g y."""
+    """y = e^x of each element; dL/dx = g y."""
 
     def forward(self, x: Buffer) -> Buffer:
         self.y = x.exp()
@@ -197,7 +200,7 @@ class Exp(Operation):
 
 
 class Log(Operation):
-    """y = ln x; dL/dx = g / x."""
+    """y = ln x of each element; dL/dx = g / x."""
 
     def forward(self, x: Buffer) -> Buffer:
         self.x = x
@@ -208,7 +211,7 @@ class Log(Operation):
 
 
 class Sqrt(Operation):
-    """y = sqrt x; dL/dx = g / (2 y)."""
+    """y = sqrt x of each element; dL/dx = g / (2 y)."""
 
     def forward(self, x: Buffer) -> Buffer:
         self.y = x.sqrt()
@@ -219,7 +222,7 @@ class Sqrt(Operation):
 
 
 class Tanh(Operation):
-    """y = tanh x; dL/dx = g (1 - y^2)."""
+    """y = tanh x of each element; dL/dx = g (1 - y^2)."""
 
     def forward(self, x: Buffer) -> Buffer:
         self.y = x.tanh()
@@ -230,7 +233,7 @@ class Tanh(Operation):
 
 
 class Sigmoid(Operation):
-    """y = 1 / (1 + e^-x), computed as (1 + tanh(x / 2)) / 2, which cannot overflow; dL/dx = g y (1 - y)."""
+    """y = 1 / (1 + e^-x) of each element, computed as (1 + tanh(x / 2)) / 2, which cannot overflow; dL/dx = g y (1 - y)."""
 
     def forward(self, x: Buffer) -> Buffer:
         self.y = (x * 0.5).tanh() * 0.5 + 0.5
@@ -241,7 +244,7 @@ class Sigmoid(Operation):
 
 
 class Sin(Operation):
-    """y = sin x; dL/dx = g cos x."""
+    """y = sin x of each element, in radians; dL/dx = g cos x."""
 
     def forward(self, x: Buffer) -> Buffer:
         self.x = x
@@ -252,7 +255,7 @@ class Sin(Operation):
 
 
 class Cos(Operation):
-    """y = cos x; dL/dx = -g sin x."""
+    """y = cos x of each element, in radians; dL/dx = -g sin x."""
 
     def forward(self, x: Buffer) -> Buffer:
         self.x = x
@@ -277,7 +280,12 @@ class Sum(Operation):
 
 
 class Max(Operation):
-    """y = max of x over `axes` (None: all), which stay with size 1; g goes to the largest, in equal parts where there are several."""
+    """y = max of x over `axes` (None: all), which stay with size 1; g goes to the largest, in equal parts where there are several.
+
+    Raises:
+        TypeError: an axis that is no int.
+        ValueError: an axis that x does not have, or one named twice.
+    """
 
     def forward(self, x: Buffer, axes: Any = None) -> Buffer:
         self.x, self.axes = x, normalize_axes(axes, x.ndim)
@@ -325,7 +333,13 @@ class Permute(Operation):
 
 
 class Slice(Operation):
-    """y = x[index]; dL/dx = g there and 0 elsewhere."""
+    """y = x[index], where an int takes its axis away and a slice shortens it; dL/dx = g there and 0 elsewhere.
+
+    Raises:
+        TypeError: an entry that is neither an int, a slice nor `...`.
+        IndexError: an int outside its axis, or more entries than axes.
+        ValueError: a slice with step 0.
+    """
 
     def forward(self, x: Buffer, index: Any) -> Buffer:
         self.shape, self.index = x.shape, normalize_index(index, x.shape)
@@ -362,7 +376,7 @@ class Tril(Operation):
 
 
 class Cast(Operation):
-    """y = x in another dtype; dL/dx = g in the old one."""
+    """y = x in another dtype, element by element; dL/dx = g in the old one."""
 
     def forward(self, x: Buffer, dtype: DType) -> Buffer:
         self.dtype = x.dtype
@@ -373,7 +387,15 @@ class Cast(Operation):
 
 
 class Take(Operation):
-    """y = the slices of x along `axis` that integer indices name; dL/dx adds g up at each index."""
+    """y = the slices of x along `axis` that integer indices name; dL/dx adds g up at each index.
+
+    The axes of the indices stand in y where `axis` stood in x.
+
+    Raises:
+        TypeError: indices or an axis that are no integers.
+        IndexError: an index outside the axis.
+        ValueError: an axis that x does not have.
+    """
 
     def forward(self, x: Buffer, indices: Buffer, axis: int = 0) -> Buffer:
         (self.axis,), self.shape, self.indices = normalize_axes(axis, x.ndim), x.shape, indices
@@ -392,7 +414,10 @@ class Take(Operation):
 
 
 class KernelOperation(Operation):
-    """An operation whose forward and backward are those of a kernel, in the version the backend of its first input has registered."""
+    """An operation whose forward and backward are those of a kernel, in the version the backend of its first input has registered.
+
+    y, saved = kernel.forward(inputs), and the gradients are kernel.backward(saved, g); shapes are those of the kernel.
+    """
 
     kernel: ClassVar[type[kernels.Kernel]]
 

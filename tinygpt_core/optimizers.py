@@ -71,7 +71,7 @@ class Optimizer:
                 parameter.assign(self.apply_single(parameter, self.state[name]))
 
     def apply_single(self, parameter: Tensor, state: OptimizerState) -> Tensor:
-        """Compute the new value of a parameter; for subclasses.
+        """Compute the new value of a parameter, in its shape; for subclasses.
 
         Args:
             parameter: has a gradient in ``parameter.grad``.
@@ -187,6 +187,9 @@ class SGD(Optimizer):
         module: whose parameters to update.
         learning_rate: η; may be assigned later.
         momentum, weight_decay, dampening, nesterov: μ, λ, τ, and whether to use Nesterov's form.
+
+    Raises:
+        ValueError: a negative setting, or Nesterov's form without momentum or with dampening.
     """
 
     def __init__(
@@ -228,6 +231,9 @@ class Adam(Optimizer):
         learning_rate: η; may be assigned later.
         betas: (β1, β2), how slowly the running means of g and g² forget.
         eps: keeps the division away from zero.
+
+    Raises:
+        ValueError: a negative setting, or a beta that is not below 1.
     """
 
     slots = ("first_moment", "second_moment")
@@ -257,6 +263,9 @@ class AdamW(Adam):
     Args:
         module, learning_rate, betas, eps: as for `Adam`.
         weight_decay: λ; may be assigned later.
+
+    Raises:
+        ValueError: a negative setting, or a beta that is not below 1.
     """
 
     def __init__(
@@ -267,7 +276,7 @@ class AdamW(Adam):
 
 
 def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients by one factor, so that their global norm ``sqrt(sum of all g²)`` is at most max_norm.
+    """Scale all elements of all gradients by one factor, so that their global norm ``sqrt(sum of all g²)`` is at most max_norm.
 
     Pascanu, Mikolov, Bengio 2013, https://arxiv.org/abs/1211.5063
 
@@ -277,6 +286,9 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
 
     Returns:
         The norm before scaling, summed in double precision. If it is not finite, the gradients are left as they are.
+
+    Raises:
+        ValueError: max_norm is not positive.
     """
     if not max_norm > 0.0:
         raise ValueError(f"max_norm must be positive, but got {max_norm}")

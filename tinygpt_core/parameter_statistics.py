@@ -28,12 +28,12 @@ def watched(update: TrainingStep, batches: Sequence[Batch], step: int, steps: in
 
 
 def copies(model: Module) -> dict[str, Buffer]:
-    """Returns the parameters as they are now, for `statistics` after an update."""
+    """Returns the parameters as they are now, by name and each in its own shape, for `statistics` after an update."""
     return {name: tensor.buffer.copy() for name, tensor in model.named_parameters()}
 
 
 def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[dict[str, Any]]:
-    """Returns, for each parameter, its ``name``, the ``norm`` ‖w‖ and a histogram; and where an update was made, what it did.
+    """Returns, for each parameter whatever its shape, its ``name``, the ``norm`` ‖w‖ and a histogram; and where an update was made, what it did.
 
     Args:
         before: what `copies` gave before the update; adds ``ratio``, ‖Δw‖ / ‖w‖ with w before the update, and ``gradient``, the norm of
@@ -54,7 +54,7 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:
-    """Counts values in BINS equal bins from ``low`` to ``high``, the least and largest finite one; with their ``deviation``."""
+    """Returns ``counts`` of the values in BINS equal bins from ``low`` to ``high``, the least and largest finite one, and their ``deviation``."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     if low == high:

@@ -42,6 +42,8 @@ def check_compute_dtype(name: str) -> None:
 def autocast(name: str) -> Any:
     """Computes products in "bfloat16" or "float16" with float32 sums, in "tf32" (float32 with a shorter fraction) or in "float32".
 
+    For a `with`; yields nothing.
+
     Raises:
         ValueError: no such name, or the active backend cannot.
     """
@@ -61,6 +63,9 @@ class LossScaler:
     Args:
         scale: to begin with; powers of two, as here, change no digit of a gradient.
         patience: steps without an overflow after which the scale doubles.
+
+    Raises:
+        ValueError: a scale that is not finite and above 0, or a patience below 1.
     """
 
     def __init__(self, scale: float = 65536.0, patience: int = 2000) -> None:

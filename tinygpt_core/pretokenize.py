@@ -73,7 +73,11 @@ def unicode_class(name: str) -> str:
 
 
 def spell_out(pattern: str) -> str:
-    """Returns `pattern` with `\\p{..}`, `\\s` and `\\S` written as ranges; one that has no `\\p{..}` is Python's own and stays as it is."""
+    """Returns `pattern` with `\\p{..}`, `\\s` and `\\S` written as ranges; one that has no `\\p{..}` is Python's own and stays as it is.
+
+    Raises:
+        TokenizerError: a class of \\p{..} that is not known, or \\S inside brackets beside one.
+    """
     inside = False
 
     def replace(found: re.Match[str]) -> str:
@@ -98,7 +102,7 @@ def spell_out(pattern: str) -> str:
 
 @lru_cache(maxsize=64)
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Compiles a split pattern; one that uses `\\p{..}` is read as the authors of GPT-2's pattern would, see `spell_out`.
+    """Returns a split pattern, compiled; one that uses `\\p{..}` is read as the authors of GPT-2's pattern would, see `spell_out`.
 
     Raises:
         TokenizerError: no valid pattern, or an unreasonably long one.

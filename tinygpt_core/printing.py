@@ -267,7 +267,7 @@ def module_html(module: Module) -> str:
 
 
 def dag_lines(tensor: Tensor) -> Iterator[str]:
-    """Yields the graph that made `tensor`, one line a node, its inputs indented below it; what was shown before is only named."""
+    """Yields the graph that made `tensor`: a line with its shape a node, its inputs indented below. What was shown before is only named."""
     seen: set[int] = set()
     stack: list[tuple[str, str, Any]] = [("", "", tensor.grad_fn or tensor)]
     while stack:
@@ -287,8 +287,9 @@ def dag_lines(tensor: Tensor) -> Iterator[str]:
 
 
 def dot_text(tensor: Tensor) -> str:
-    """Returns the graph that made `tensor` in Graphviz's language: `dot -Tsvg`. Operations are boxes, leaves ellipses, what is not
-    differentiated is dashed; edges point from inputs to results.
+    """Returns the graph that made `tensor` in Graphviz's language: `dot -Tsvg`.
+
+    Operations are boxes, leaves ellipses, both with their shapes; what is not differentiated is dashed; edges point from inputs to results.
 
     Source: The DOT Language, graphviz.org/doc/info/lang.html.
     """

@@ -36,6 +36,8 @@ def words(key: Key, count: int) -> list[int]:
         (c0, c1, c2, c3) <- (h1 ^ c1 ^ k0, l1, h0 ^ c3 ^ k1, l0),    (k0, k1) <- (k0 + W0, k1 + W1)
 
     The counter is (block, stream), 64 bits each, low word first; the key is the 64-bit seed.
+
+    Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011.
     """
     seed, stream, start = key
     m0, m1, mask = *_MULTIPLIERS, _MASK
@@ -133,6 +135,9 @@ class Generator:
 
     Attributes:
         position: how many blocks of four words were drawn. This, the seed and the stream are all the state there is.
+
+    Raises:
+        TypeError: a seed or stream that is no int.
     """
 
     __slots__ = ("position", "seed", "stream")
@@ -147,7 +152,7 @@ class Generator:
         return f"Generator(seed={self.seed}, stream={self.stream}) at block {self.position}"
 
     def reserve(self, count: int) -> Key:
-        """Moves on by `count` words, in whole blocks, and returns where they start."""
+        """Moves on by `count` words, in whole blocks, and returns where they start; raises ValueError for a negative count."""
         if count < 0:
             raise ValueError(f"cannot draw {count} random words")
         key = Key(self.seed, self.stream, self.position)
@@ -159,7 +164,11 @@ class Generator:
         return uniforms64(self.reserve(2), 1)[0]
 
     def integer(self, low: int, high: int) -> int:
-        """Returns an integer uniform in [low, high), without bias: words beyond the last whole multiple of the span are drawn again."""
+        """Returns an integer uniform in [low, high), without bias: words beyond the last whole multiple of the span are drawn again.
+
+        Raises:
+            ValueError: no integer lies there, or more than 2^64.
+        """
         span = high - low
         if span <= 0:
             raise ValueError(f"there is no integer in [{low}, {high})")
@@ -173,7 +182,11 @@ class Generator:
                 return low + drawn % span
 
     def permutation(self, count: int) -> array[int]:
-        """Returns the integers below `count` in random order (Fisher and Yates)."""
+        """Returns the integers below `count` in random order (Fisher and Yates).
+
+        Raises:
+            ValueError: a negative count.
+        """
         if count < 0:
             raise ValueError(f"there is no permutation of {count} things")
         order = array("q", range(count))

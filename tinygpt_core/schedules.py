@@ -33,13 +33,17 @@ def _warmed_up(learning_rate: float, minimum: float, warmup_steps: int, total_st
 
 
 def constant(learning_rate: float) -> Schedule:
-    """The same learning rate at every step."""
+    """Returns ``rate(step) = learning_rate`` for every step; raises ValueError for a negative or infinite one."""
     _check(learning_rate, 0.0, 0, 1)
     return lambda step: learning_rate
 
 
 def linear_warmup(learning_rate: float, warmup_steps: int) -> Schedule:
-    """Rise as ``learning_rate * (step + 1) / (warmup_steps + 1)`` for warmup_steps steps, then stay."""
+    """Returns ``rate(step) = learning_rate * min(1, (step + 1) / (warmup_steps + 1))``: a rise, then it stays.
+
+    Raises:
+        ValueError: a negative or infinite learning rate, or a negative number of steps.
+    """
     _check(learning_rate, 0.0, warmup_steps, max(warmup_steps, 1))
     return lambda step: learning_rate * min(1.0, (step + 1) / (warmup_steps + 1))
 
@@ -47,7 +51,7 @@ def linear_warmup(learning_rate: float, warmup_steps: int) -> Schedule:
 def cosine_with_warmup(learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0) -> Schedule:
     """Rise linearly, then fall along half a cosine: nanoGPT's schedule.
 
-    ``learning_rate * (step + 1) / (warmup_steps + 1)`` for step < warmup_steps; then, with r = (step - warmup_steps) /
+    Returns ``rate(step) = learning_rate * (step + 1) / (warmup_steps + 1)`` for step < warmup_steps; then, with r = (step - warmup_steps) /
     (total_steps - warmup_steps), ``minimum + (learning_rate - minimum) * (1 + cos(π r)) / 2``; ``minimum`` from
     total_steps on. Loshchilov, Hutter 2016, https://arxiv.org/abs/1608.03983
 
@@ -56,17 +60,30 @@ def cosine_with_warmup(learning_rate: float, *, total_steps: int, warmup_steps: 
         total_steps: the step at which the minimum is reached.
         warmup_steps: steps of the rise.
         minimum: the lowest, at the end.
+
+    Raises:
+        ValueError: not 0 <= minimum <= learning_rate, or not 0 <= warmup_steps <= total_steps with a step at least.
     """
     return _warmed_up(learning_rate, minimum, warmup_steps, total_steps, lambda ratio: 0.5 * (1.0 + math.cos(math.pi * ratio)))
 
 
 def linear(learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0) -> Schedule:
-    """Rise linearly as in `cosine_with_warmup`, then fall along a straight line to ``minimum`` at total_steps."""
+    """Rise linearly as in `cosine_with_warmup`, then fall along a straight line to ``minimum`` at total_steps.
+
+    Returns ``rate(step) = minimum + (learning_rate - minimum) * (1 - r)`` in the fall, with the same r.
+
+    Raises:
+        ValueError: as `cosine_with_warmup`.
+    """
     return _warmed_up(learning_rate, minimum, warmup_steps, total_steps, lambda ratio: 1.0 - ratio)
 
 
 def step_decay(learning_rate: float, *, factor: float, every: int) -> Schedule:
-    """Multiply by a factor at regular intervals: ``learning_rate * factor ** floor(step / every)``."""
+    """Multiply by a factor at regular intervals: returns ``rate(step) = learning_rate * factor ** floor(step / every)``.
+
+    Raises:
+        ValueError: a negative or infinite learning rate, a factor outside (0, 1], or `every` below 1.
+    """
     _check(learning_rate, 0.0, 0, 1)
     if not 0.0 < factor <= 1.0 or every < 1:
         raise ValueError(f"expected a factor in (0, 1] and every >= 1, but got factor {factor}, every {every}")
@@ -74,5 +91,9 @@ def step_decay(learning_rate: float, *, factor: float, every: int) -> Schedule:
 
 
 def exponential_decay(learning_rate: float, *, factor: float) -> Schedule:
-    """Multiply by a factor at every step: ``learning_rate * factor ** step``."""
+    """Multiply by a factor at every step: returns ``rate(step) = learning_rate * factor ** step``.
+
+    Raises:
+        ValueError: a negative or infinite learning rate, or a factor outside (0, 1].
+    """
     return step_decay(learning_rate, factor=factor, every=1)

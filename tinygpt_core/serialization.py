@@ -57,7 +57,7 @@ class SafetensorsHeader(NamedTuple):
 
 
 def write_json(path: Path, value: Any) -> Written:
-    """Writes a value as readable JSON, atomically. Floats keep every bit; infinities and NaN are allowed."""
+    """Writes a value as readable JSON, atomically. Floats keep every bit; infinities and NaN are allowed. Returns its size and SHA-256."""
     return atomic_write(path, json_bytes(value))
 
 
@@ -100,7 +100,13 @@ def read_json_object(path: Path, maximum_bytes: int = 50_000_000) -> dict[str, A
 
 
 def safetensors_chunks(tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None) -> Iterator[Any]:
-    """Yields the bytes of a safetensors file piece by piece: the header, then one tensor at a time."""
+    """Yields the bytes of a safetensors file of Buffers of any shape piece by piece: the header, then one tensor at a time.
+
+    Source: https://github.com/huggingface/safetensors (the format's README).
+
+    Raises:
+        SerializationError: a name the format does not allow.
+    """
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = dict(metadata)
@@ -126,7 +132,9 @@ def safetensors_chunks(tensors: Mapping[str, Buffer], metadata: Mapping[str, str
 
 
 def save_safetensors(path: Path, tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None) -> Written:
-    """Writes named Buffers to a safetensors file, atomically, one at a time.
+    """Writes named Buffers of any shape to a safetensors file, atomically, one at a time; returns its size and SHA-256.
+
+    See `safetensors_chunks` for the format.
 
     Raises:
         SerializationError: a name the format does not allow. OSError: the file cannot be written.
@@ -136,6 +144,8 @@ def save_safetensors(path: Path, tensors: Mapping[str, Buffer], metadata: Mappin
 
 def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Returns a file's header, checked against every rule of the format and the file's size; reads nothing else.
+
+    Source: https://github.com/huggingface/safetensors (the format's README).
 
     Raises:
         SerializationError: naming the file, the tensor and the rule that is broken.
@@ -196,7 +206,9 @@ def _entry(name: str, fields: Any, path: str) -> Entry:
 
 
 def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Buffer]:
-    """Returns the tensors of a file (or those called `names`) as Buffers on the active backend; F16 and BF16 become float32.
+    """Returns the tensors of a file (or those called `names`), in their shapes, on the active backend; F16 and BF16 become float32.
+
+    See `read_safetensors_header` for the format.
 
     Raises:
         SerializationError: the file breaks a rule of the format, or a tensor has a dtype that no Buffer has.

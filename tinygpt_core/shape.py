@@ -92,7 +92,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 
 def normalize_axis(axis: Any, ndim: int) -> int:
-    """Returns `axis` counted from the front; raises ValueError outside [-ndim, ndim)."""
+    """Returns `axis` counted from the front; raises TypeError where it is no int and ValueError outside [-ndim, ndim)."""
     try:
         position = as_index(axis)
     except TypeError:
@@ -103,7 +103,12 @@ def normalize_axis(axis: Any, ndim: int) -> int:
 
 
 def normalize_axes(axes: Any, ndim: int) -> Shape:
-    """Returns `axes` (an int, a sequence of ints, or None for all) sorted and counted from the front; refuses repeats."""
+    """Returns `axes` (an int, a sequence of ints, or None for all) sorted and counted from the front.
+
+    Raises:
+        TypeError: an axis that is no int.
+        ValueError: one outside [-ndim, ndim), or named twice.
+    """
     if axes is None:
         return tuple(range(ndim))
     found = sorted(normalize_axis(axis, ndim) for axis in (axes if isinstance(axes, (tuple, list)) else (axes,)))
@@ -118,7 +123,7 @@ def reduced_shape(shape: Shape, axes: Shape) -> Shape:
 
 
 def permutation(axes: Any, ndim: int) -> Shape:
-    """Returns `axes` as a permutation of all axes; raises ValueError where it is none."""
+    """Returns `axes` as a permutation of all axes; raises TypeError or ValueError where it is none."""
     order = tuple(normalize_axis(axis, ndim) for axis in axes)
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"axes {tuple(axes)} are not a permutation of the {ndim} axes of the array")
@@ -126,7 +131,7 @@ def permutation(axes: Any, ndim: int) -> Shape:
 
 
 def exchanged(axis1: int, axis2: int, ndim: int) -> Shape:
-    """Returns the permutation of `ndim` axes that exchanges two of them."""
+    """Returns the permutation of `ndim` axes that exchanges two of them; raises as `normalize_axis`, TypeError or ValueError."""
     first, second = normalize_axis(axis1, ndim), normalize_axis(axis2, ndim)
     return tuple(second if axis == first else first if axis == second else axis for axis in range(ndim))
 
@@ -189,6 +194,7 @@ def normalize_index(index: Any, shape: Shape) -> Index:
     Raises:
         IndexError: an int outside its axis, or more entries than axes.
         TypeError: an entry that is neither an int, a slice nor one `...`.
+        ValueError: a slice with step 0.
     """
     entries = index if isinstance(index, tuple) else (index,)
     dots = [position for position, entry in enumerate(entries) if entry is Ellipsis]

@@ -19,7 +19,7 @@ from .tensor import Tensor
 
 
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
-    """A batch's inputs and targets as int32 Tensors on the active backend; those it has as `tensors`, if it has."""
+    """A batch's inputs and targets, int32 (B, T), as Tensors on the active backend; those it has as `tensors`, if it has."""
     if ready := getattr(batch, "tensors", None):
         return ready
     inputs, targets = (Buffer.from_array(ids[:], batch.shape, DType.int32) for ids in (batch.inputs, batch.targets))
@@ -38,6 +38,9 @@ class TrainingStep:
     Attributes:
         scaler: the `LossScaler`, or None where none is needed.
         gradient_norm: the norm of the last step's gradient before it was clipped, or None where that number stays on a device.
+
+    Raises:
+        ValueError: a dtype that `autocast` does not know, or the active backend cannot.
     """
 
     def __init__(

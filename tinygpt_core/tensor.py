@@ -138,7 +138,9 @@ def _kept_buffers(operation: Operation) -> Iterator[tuple[str, Buffer]]:
 
 
 def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **options: Any) -> Tensor:
-    """Applies an operation to Tensors (or None for an optional input) and records it where an input requires gradients.
+    """Returns an operation's result for Tensors (or None for an optional input), recorded where an input requires gradients.
+
+    Shapes and options are those of the operation's forward.
 
     Raises:
         TypeError: an input that is no Tensor, or whatever the operation's forward raises.
@@ -297,7 +299,10 @@ class Tensor:
         return interface
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The elements for `torch.from_dlpack(tensor)` and its like; BufferError where gradients are required (detach() it first)."""
+        """The elements for `torch.from_dlpack(tensor)` and its like; BufferError where gradients are required (detach() it first).
+
+        Source: the DLPack protocol, https://dmlc.github.io/dlpack/latest/
+        """
         if self.requires_grad:
             raise BufferError("a Tensor that requires gradients is not exported, since changes could not be seen: detach() it first")
         return self.buffer.__dlpack__(**options)
@@ -337,17 +342,17 @@ class Tensor:
 
     @staticmethod
     def zeros(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
-        """Returns a Tensor of zeros."""
+        """Returns a Tensor of `shape` that holds zeros."""
         return Tensor.full(shape, 0, dtype, requires_grad)
 
     @staticmethod
     def ones(shape: Any, dtype: DType = DType.float32, requires_grad: bool = False) -> Tensor:
-        """Returns a Tensor of ones."""
+        """Returns a Tensor of `shape` that holds ones."""
         return Tensor.full(shape, 1, dtype, requires_grad)
 
     @staticmethod
     def arange(start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None) -> Tensor:
-        """Returns start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
+        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
         return Tensor(Buffer.arange(start, stop, step, dtype))
 
     @staticmethod
@@ -370,7 +375,7 @@ class Tensor:
 
     @staticmethod
     def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-        """Returns the tensors joined along `axis`; all other axes must agree."""
+        """Returns the tensors joined along `axis`; raises ValueError where there are none or other axes do not agree."""
         tensors = tuple(tensors)
         if not tensors:
             raise ValueError("concatenate needs at least one Tensor")
@@ -385,7 +390,7 @@ class Tensor:
 
     @staticmethod
     def einsum(subscripts: str, first: Tensor, *others: Tensor) -> Tensor:
-        """Returns the sum of products that NumPy's notation describes: `Tensor.einsum("bhid,bhjd->bhij", query, key)`."""
+        """Returns the sum of products over axes that NumPy's notation describes: `Tensor.einsum("bhid,bhjd->bhij", query, key)`."""
         return apply_op(operations.Einsum, first, *others, subscripts=subscripts)
 
     # ---------------------------------------------------------------- arithmetic
@@ -475,43 +480,46 @@ class Tensor:
     # ---------------------------------------------------------------- functions
 
     def exp(self) -> Tensor:
-        """e to the power x."""
+        """e to the power x, of each element."""
         return apply_op(operations.Exp, self)
 
     def log(self) -> Tensor:
-        """The natural logarithm."""
+        """The natural logarithm of each element."""
         return apply_op(operations.Log, self)
 
     def sqrt(self) -> Tensor:
-        """The square root."""
+        """The square root of each element."""
         return apply_op(operations.Sqrt, self)
 
     def tanh(self) -> Tensor:
-        """The hyperbolic tangent."""
+        """The hyperbolic tangent of each element."""
         return apply_op(operations.Tanh, self)
 
     def sigmoid(self) -> Tensor:
-        """The logistic function 1 / (1 + exp(-x))."""
+        """The logistic function 1 / (1 + exp(-x)) of each element."""
         return apply_op(operations.Sigmoid, self)
 
     def sin(self) -> Tensor:
-        """The sine of x in radians."""
+        """The sine of each element, in radians."""
         return apply_op(operations.Sin, self)
 
     def cos(self) -> Tensor:
-        """The cosine of x in radians."""
+        """The cosine of each element, in radians."""
         return apply_op(operations.Cos, self)
 
     def relu(self) -> Tensor:
-        """max(x, 0)."""
+        """max(x, 0) of each element."""
         return apply_op(operations.Relu, self)
 
     def gelu(self, approximate: str = "tanh") -> Tensor:
-        """x times the normal distribution function of x; its tanh form (GPT-2's), or "none" for the exact one."""
+        """x times the normal distribution function of x, for each element; its tanh form (GPT-2's), or "none" for the exact one.
+
+        Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
+        """
         return apply_op(operations.GELU, self, approximate=approximate)
 
     def silu(self) -> Tensor:
-        """x times the logistic function of x."""
+        """x times the logistic function of x, for each element. Elfwing et al. 2017, https://arxiv.org/abs/1702.03118"""
         return apply_op(operations.SiLU, self)
 
     def softmax(self, axis: int = -1) -> Tensor:
@@ -519,7 +527,7 @@ class Tensor:
         return apply_op(operations.Softmax, self, axis=axis)
 
     def log_softmax(self, axis: int = -1) -> Tensor:
-        """The logarithm of softmax, without the underflow of softmax(x).log()."""
+        """The logarithm of softmax along `axis`, without the underflow of softmax(x).log()."""
         return apply_op(operations.LogSoftmax, self, axis=axis)
 
     def _reduce(self, operation: type[Operation], axes: Any, keepdim: bool) -> Tensor:
@@ -528,7 +536,12 @@ class Tensor:
         return result if keepdim else result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
 
     def sum(self, axes: Any = None, keepdim: bool = False) -> Tensor:
-        """The sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1."""
+        """The sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1.
+
+        Raises:
+            TypeError: an axis that is no int.
+            ValueError: an axis that is not there, or one named twice.
+        """
         return self._reduce(operations.Sum, axes, keepdim)
 
     def mean(self, axes: Any = None, keepdim: bool = False) -> Tensor:
@@ -540,11 +553,21 @@ class Tensor:
         return total / count
 
     def max(self, axes: Any = None, keepdim: bool = False) -> Tensor:
-        """The largest element over `axes`; equal ones share the gradient."""
+        """The largest element over `axes`; equal ones share the gradient.
+
+        Raises:
+            TypeError: an axis that is no int.
+            ValueError: an axis that is not there, or one named twice.
+        """
         return self._reduce(operations.Max, axes, keepdim)
 
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
-        """The int64 position of the largest element along `axis` (None: in the flattened Tensor), the first of equals."""
+        """The int64 position of the largest element along `axis` (None: in the flattened Tensor), the first of equals.
+
+        Raises:
+            TypeError: the axis is no int.
+            ValueError: the axis is not there, or empty.
+        """
         if axis is None:
             return _wrap(self.buffer.reshape((self.numel,)).argmax(0).reshape((1,) * self.ndim if keepdim else ()))
         axis = normalize_axis(axis, self.ndim)
@@ -556,6 +579,7 @@ class Tensor:
 
         Raises:
             RuntimeError: sizes that differ or no axes.
+            TypeError: the other is no Tensor.
         """
         if not isinstance(other, Tensor):
             raise TypeError(f"dot needs a Tensor, not a {type(other).__name__}")
@@ -611,7 +635,7 @@ class Tensor:
         return apply_op(operations.Slice, self, index=index)
 
     def cast(self, dtype: DType) -> Tensor:
-        """A copy in another dtype; gradients are cast back."""
+        """A copy of the same shape in another dtype; gradients are cast back."""
         return apply_op(operations.Cast, self, dtype=dtype)
 
     def to(self, backend: str) -> Tensor:
@@ -678,7 +702,7 @@ class Tensor:
     # ---------------------------------------------------------------- gradients
 
     def detach(self) -> Tensor:
-        """Returns a leaf that shares this Tensor's storage and requires no gradients."""
+        """Returns a leaf that shares this Tensor's elements and requires no gradients."""
         return _wrap(self.buffer)
 
     def zero_grad(self) -> None:
@@ -770,7 +794,7 @@ class Tensor:
 
     @staticmethod
     def deserialize_tensor(text: str) -> Tensor:
-        """Returns the Tensor that a text of `serialize_tensor` describes; its dtype follows from the numbers.
+        """Returns the Tensor that a text of `serialize_tensor` describes; its shape and dtype follow from the brackets and numbers.
 
         Raises:
             ValueError: the text has another form, or its data are ragged.

@@ -62,7 +62,7 @@ def is_token_folder(path: Path | None) -> bool:
 
 
 def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
-    """Maps the ids of a folder and checks them against the vocabulary.
+    """Returns the ids of a folder, mapped into memory, and checks them against the vocabulary.
 
     Args:
         tokenizer: the one that made the ids, or where it is kept; "characters" and "bpe" (to be trained, elsewhere) mean the folder's own.

@@ -33,7 +33,10 @@ CACHE_SIZE = 200_000
 
 
 def get_stats(ids: Iterable[int], counts: dict[Pair, int] | None = None) -> dict[Pair, int]:
-    """Counts the pairs of neighbours in `ids`, on top of `counts` where given: [1, 2, 3, 1, 2] gives {(1, 2): 2, (2, 3): 1, (3, 1): 1}."""
+    """Returns how often each pair of neighbours is in `ids`, on top of `counts` where given.
+
+    [1, 2, 3, 1, 2] gives {(1, 2): 2, (2, 3): 1, (3, 1): 1}.
+    """
     counts = {} if counts is None else counts
     for pair in pairwise(ids):
         counts[pair] = counts.get(pair, 0) + 1
@@ -117,6 +120,8 @@ class Tokenizer:
 
         Raises:
             TokenizerError: a special token with "none_raise", or text that this tokenizer cannot encode.
+            TypeError: `text` is no string.
+            ValueError: another `allowed_special`.
         """
         if not isinstance(text, str):
             raise TypeError(f"encode takes a string, not a {type(text).__name__}")
@@ -175,6 +180,7 @@ class Tokenizer:
 
         Raises:
             TokenizerError: texts of different lengths without padding, no padding token, or a text too long.
+            ValueError: another padding_type, or no max_length where one is needed.
         """
         from .tensor import Tensor  # text and Tensors meet here only
 
@@ -211,6 +217,9 @@ class CharTokenizer(Tokenizer):
 
     Args:
         characters: the characters that can be encoded; repeats are ignored.
+
+    Raises:
+        TokenizerError: no characters, or one that is not a string of length 1.
     """
 
     kind = "characters"
@@ -270,6 +279,8 @@ class CharTokenizer(Tokenizer):
 class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding: ids 0 to 255 are the bytes, id 256 + i is the i-th merge; `from_gpt2` and `from_tiktoken` have others.
 
+    Sennrich, Haddow, Birch 2016, https://arxiv.org/abs/1508.07909; on bytes: Radford et al. 2019 (GPT-2).
+
     Args:
         regex_pattern: splits a text into chunks; merges never cross from one to the next. See `RegexPatterns`.
 
@@ -277,6 +288,9 @@ class BPETokenizer(Tokenizer):
         vocab: the bytes of each id.
         merges: the id that a pair of neighbours becomes, lowest ids first. Empty after `from_tiktoken`: there any two neighbours merge
             whose bytes together are a token.
+
+    Raises:
+        TokenizerError: a pattern that is none.
     """
 
     kind = "bpe"
@@ -365,6 +379,9 @@ class BPETokenizer(Tokenizer):
 
         Args:
             text: what to learn from. vocab_size: at least 256. verbose: print each merge.
+
+        Raises:
+            TokenizerError: vocab_size is below 256.
         """
         if type(vocab_size) is not int or vocab_size < 256:
             raise TokenizerError(f"vocab_size counts the 256 bytes, so it is at least 256, not {vocab_size!r}")
@@ -462,7 +479,11 @@ class BPETokenizer(Tokenizer):
     # ---------------------------------------------------------------- TinyGPT's files
 
     def save(self, prefix: str) -> None:
-        """Writes `prefix.model`, from which `load` reads, and `prefix.vocab`, for people."""
+        """Writes `prefix.model`, from which `load` reads, and `prefix.vocab`, for people.
+
+        Raises:
+            TokenizerError: a vocabulary, pattern or special token that the format cannot hold.
+        """
         if self._bytes != range(256):
             raise TokenizerError("a .model file numbers the bytes from 0 to 255, unlike this vocabulary: use save_tokenizer()")
         if "\n" in self.pattern or any("\n" in text for text in self.special_tokens):

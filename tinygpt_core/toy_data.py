@@ -21,7 +21,7 @@ def two_moons(count: int, noise: float = 0.1, seed: int = 0) -> tuple[Tensor, Te
         seed: of the noise.
 
     Returns:
-        points, float32 (count, 2), and classes, int32 (count,), on the active backend; the classes take turns.
+        points, float32 of shape (count, 2), and classes, int32 of shape (count,), on the active backend; the classes take turns.
 
     Raises:
         ValueError: fewer than two points, or a negative noise.

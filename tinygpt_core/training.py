@@ -104,7 +104,7 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """Read what `to_dict` gave; unknown names are refused, missing ones get their defaults."""
+        """Read what `to_dict` gave; missing names get their defaults, and unknown ones and wrong values raise ValueError."""
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown training settings: {', '.join(map(repr, unknown))}")
@@ -324,7 +324,7 @@ class Trainer:
 
     @classmethod
     def start(cls, config: TrainingConfig, directory: str) -> Trainer:
-        """Begin a run in a directory that is new or empty, and keep its first checkpoint (step 0).
+        """Return a new run in a directory that is new or empty, with its first checkpoint (step 0) kept.
 
         Raises:
             ValueError: the settings do not fit the corpus, or the directory already holds something.
@@ -339,7 +339,7 @@ class Trainer:
 
     @classmethod
     def resume(cls, directory: str, **changes: Any) -> Trainer:
-        """Continue the run in `directory` from its newest checkpoint.
+        """Return the run in `directory` as its newest checkpoint left it.
 
         Args:
             directory: of an earlier run.
@@ -387,7 +387,11 @@ class Trainer:
                 yield CheckpointEvent(self.step, self.directory)
 
     def train_step(self) -> StepEvent:
-        """One update: the gradient of the mean loss over all target tokens of `accumulation` batches, clipped, then AdamW."""
+        """One update: the gradient of the mean loss over all target tokens of `accumulation` batches, clipped, then AdamW.
+
+        Raises:
+            ArithmeticError: the loss is not finite.
+        """
         started = time.perf_counter()
         self.model.train()
         batches = [self.data.training_batches.next_batch() for _ in range(self.config.accumulation)]
@@ -400,7 +404,7 @@ class Trainer:
         return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started, **told)
 
     def total_loss(self, batch: dataset.Batch) -> Tensor:
-        """The sum of the cross-entropies of all targets that are not padding, in nats."""
+        """The sum of the cross-entropies, a scalar in nats, of all targets (B, T) that are not padding."""
         inputs, targets = as_tensors(batch)
         with autocast(self.config.dtype):
             return self.criterion(logits=self.model(inputs), labels=targets).sum()
@@ -443,7 +447,7 @@ class Trainer:
 
     @staticmethod
     def _logged(log: Any, event: Any) -> Any:
-        log.write(json.dumps(event._asdict()) + "\n")
+        log.write(json.dumps({name: value for name, value in event._asdict().items() if value is not None}) + "\n")
         log.flush()
         return event
 
@@ -473,6 +477,9 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
 
     Returns:
         The model, its tokenizer, and the run's config (`training`, with the backend where the model lives, `model` and `data`).
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is damaged.
     """
     saved = checkpoint.load_checkpoint(directory, optimizer=False)
     try:

@@ -20,5 +20,5 @@ def argsort(values: Sequence[Any]) -> Any:
 
 
 def print_dag(tensor: Tensor) -> None:
-    """Prints the graph of operations that made `tensor`."""
+    """Prints the graph of operations that made `tensor`, each with its shape."""
     tensor.print_dag()

@@ -156,7 +156,8 @@ def _relative(page: str, target: str) -> str:
 
 def _html_link(label: str, address: str) -> str:
     """A link that Sphinx leaves alone; the label is text with code in backquotes."""
-    pieces = [f"<code>{escape(piece)}</code>" if index % 2 else escape(piece) for index, piece in enumerate(label.split("`"))]
+    code = '<code class="docutils literal notranslate"><span class="pre">{}</span></code>'
+    pieces = [code.format(escape(piece)) if index % 2 else escape(piece) for index, piece in enumerate(label.split("`"))]
     return f'<a class="reference internal" href="{escape(address)}">{"".join(pieces)}</a>'
 
 

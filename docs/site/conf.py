@@ -23,5 +23,6 @@ html_extra_path = ["extra"]
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # excerpts would be fetched, which browsers refuse for files
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"

@@ -138,6 +138,9 @@ class Reference:
             wanted = _public(name) or (special and thing.has_docstring)
             if wanted and (not thing.is_attribute or thing.has_docstring or "property" in thing.labels):
                 members.append(thing)
+        if parent.is_class:  # what a private base gives is documented where it arrives
+            inherited = [alias.final_target for alias in parent.inherited_members.values()]
+            members += [thing for thing in inherited if thing.parent.name.startswith("_") and not thing.name.startswith("_")]
         return sorted(members, key=lambda thing: thing.lineno or 0)
 
     def _class(self, thing: griffe.Class, module: griffe.Module) -> list[str]:
@@ -169,6 +172,7 @@ class Reference:
                 signature = re.sub(r"\((self|cls)(?:, )?", "(", signature, count=1)
             option = f":{label}:" if label else ""
             lines = [f"{fence}{{{'py:method' if in_class else 'py:function'}}} {signature}", *([option] if option else []), ""]
+        module = thing.module  # of a private base, perhaps
         name = thing.path.removeprefix(module.path + ".")
         return [*lines, self._source_link(module, name), "", *self._docstring(thing, module), fence, ""]
 

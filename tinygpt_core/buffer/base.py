@@ -196,7 +196,10 @@ class Buffer:
         }  # fmt: skip
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The elements for `torch.from_dlpack(buffer)` and its like, without a copy; BufferError where the backend cannot."""
+        """The elements for `torch.from_dlpack(buffer)` and its like, without a copy; BufferError where the backend cannot.
+
+        Source: the DLPack protocol, https://dmlc.github.io/dlpack/latest/
+        """
         raise BufferError(f"the {self.backend!r} backend exports no DLPack: numpy.asarray shares what is in it, or move it: .to('numpy')")
 
     __dlpack_device__ = __dlpack__
@@ -209,7 +212,7 @@ class Buffer:
 
     @classmethod
     def from_array(cls: type[B], flat: array[Any], shape: Any, dtype: DType) -> B:
-        """Makes a Buffer of `shape` from an `array.array` with its elements in C order, which it takes over.
+        """Returns a Buffer of `shape` from an `array.array` with its elements in C order, which it takes over.
 
         Raises:
             ValueError: the wrong number of elements. TypeError: another typecode than the dtype's.
@@ -223,23 +226,27 @@ class Buffer:
 
     @classmethod
     def full(cls: type[B], shape: Any, value: Scalar, dtype: DType | None = None) -> B:
-        """Returns a Buffer of `shape` that holds `value` everywhere."""
+        """Returns a Buffer of `shape` that holds `value` everywhere; raises TypeError or ValueError for a shape or value that is none."""
         dtype = dtype or DType.deduce_dtype(value)
         return cls._backend()._full(check_shape(shape), dtype.cast(value), dtype)
 
     @classmethod
     def zeros(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
-        """Returns a Buffer of zeros."""
+        """Returns a Buffer of `shape` that holds zeros."""
         return cls.full(shape, 0, dtype)
 
     @classmethod
     def ones(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
-        """Returns a Buffer of ones."""
+        """Returns a Buffer of `shape` that holds ones."""
         return cls.full(shape, 1, dtype)
 
     @classmethod
     def arange(cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None) -> B:
-        """Returns start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
+        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound).
+
+        Raises:
+            ValueError: step is 0.
+        """
         if stop is None:
             start, stop = 0, start
         if step == 0:
@@ -252,7 +259,12 @@ class Buffer:
     def uniform(
         cls: type[B], shape: Any, low: Real = 0.0, high: Real = 1.0, dtype: DType = DType.float32, generator: Generator | None = None
     ) -> B:
-        """Returns random elements, uniform in [low, high) before they are rounded to `dtype`: the same for a seed on every backend."""
+        """Returns random elements, uniform in [low, high) before they are rounded to `dtype`: the same for a seed on every backend.
+
+        Raises:
+            TypeError: a dtype that is not floating, or a shape that is none.
+            ValueError: a shape with negative sizes.
+        """
         shape = check_shape(shape)
         words = numel(shape) * (2 if _floating(dtype, "uniform") is DType.float64 else 1)
         key = (generator or random.default_generator()).reserve(words)
@@ -262,14 +274,24 @@ class Buffer:
     def normal(
         cls: type[B], shape: Any, mean: Real = 0.0, std: Real = 1.0, dtype: DType = DType.float32, generator: Generator | None = None
     ) -> B:
-        """Returns random elements, normally distributed: the same for a seed on every backend."""
+        """Returns random elements, normally distributed: the same for a seed on every backend.
+
+        Raises:
+            TypeError: a dtype that is not floating, or a shape that is none.
+            ValueError: a shape with negative sizes.
+        """
         shape = check_shape(shape)
         key = (generator or random.default_generator()).reserve(numel(shape))
         return cls._backend()._random_normal(key, shape, _floating(dtype, "normal"), float(mean), float(std))
 
     @classmethod
     def concatenate(cls: type[B], buffers: Sequence[B], axis: int = 0) -> B:
-        """Returns the buffers joined along `axis`, in their promoted dtype."""
+        """Returns the buffers joined along `axis`, in their promoted dtype.
+
+        Raises:
+            TypeError: buffers on two backends, or an axis that is no int.
+            ValueError: no buffers, an axis they do not have, or other axes that differ (ShapeError).
+        """
         if not buffers:
             raise ValueError("concatenate needs at least one Buffer")
         first = buffers[0]
@@ -282,7 +304,7 @@ class Buffer:
         return type(first)._concatenate([buffer._as(dtype) for buffer in buffers], axis, shape, dtype)
 
     def to(self, backend: str) -> Buffer:
-        """Returns this Buffer on another backend (itself if it is there already)."""
+        """Returns this Buffer, its shape and dtype, on another backend (itself if it is there already)."""
         kind = backends.get(backend)
         return self if type(self) is kind else kind._from_array(self._to_array(), self.shape, self.dtype)
 
@@ -290,11 +312,11 @@ class Buffer:
         return self._copy()
 
     def copy(self: B) -> B:
-        """Returns a contiguous copy with a storage of its own."""
+        """Returns a contiguous copy of the same shape with a storage of its own."""
         return self._copy()
 
     def cast(self: B, dtype: DType) -> B:
-        """Returns a copy in another dtype: floats are truncated to integers, what is not zero becomes True.
+        """Returns a copy of the same shape in another dtype: floats are truncated to integers, what is not zero becomes True.
 
         Raises:
             ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
@@ -320,7 +342,12 @@ class Buffer:
         return self._permute(exchanged(axis1, axis2, self.ndim))
 
     def expand(self: B, shape: Any) -> B:
-        """Returns a view broadcast to `shape`; it cannot be assigned to."""
+        """Returns a view broadcast to `shape`, which cannot be assigned to.
+
+        Raises:
+            TypeError: a shape that is none.
+            ValueError: one that this does not broadcast to.
+        """
         return self._expand(check_shape(shape))
 
     def __getitem__(self: B, index: Any) -> B:
@@ -343,6 +370,7 @@ class Buffer:
 
         Raises:
             ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not broadcast.
+            TypeError: a Buffer on another backend.
         """
         self._check_writable()
         if isinstance(value, (bool, int, float)):
@@ -355,7 +383,11 @@ class Buffer:
         return self
 
     def tril(self: B, diagonal: int = 0) -> B:
-        """Returns a copy in which elements above a diagonal of the last two axes are 0: those at column > row + diagonal."""
+        """Returns a copy in which elements above a diagonal of the last two axes are 0: those at column > row + diagonal.
+
+        Raises:
+            ValueError: fewer than two axes.
+        """
         if self.ndim < 2:
             raise ValueError(f"tril needs at least two axes, not shape {self.shape}")
         kind = type(self)
@@ -431,7 +463,7 @@ class Buffer:
         return self._pow(other)
 
     def maximum(self: B, other: Any) -> B:
-        """The larger of two elements; NaN where either is NaN."""
+        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError for operands on two backends."""
         return self._arithmetic(other, type(self)._maximum, "maximum")
 
     def __eq__(self: B, other: Any) -> B:  # type: ignore[override]
@@ -459,7 +491,7 @@ class Buffer:
         return self._equal(self._full((), False, DType.bool))
 
     def neg(self: B) -> B:
-        """-x."""
+        """-x of each element; raises TypeError for bool."""
         if self.dtype.kind == "b":
             raise TypeError("- is not defined on bool: cast() to an integer dtype first")
         return self._neg()
@@ -470,40 +502,44 @@ class Buffer:
         return self if self.dtype.kind == "f" else self._cast(DType.float64)
 
     def exp(self: B) -> B:
-        """e to the power x; infinity where that is too large."""
+        """e to the power x, of each element; infinity where that is too large."""
         return self._float()._exp()
 
     def log(self: B) -> B:
-        """The natural logarithm; -infinity at 0, NaN below."""
+        """The natural logarithm of each element; -infinity at 0, NaN below."""
         return self._float()._log()
 
     def sqrt(self: B) -> B:
-        """The square root; NaN below 0."""
+        """The square root of each element; NaN below 0."""
         return self._float()._sqrt()
 
     def tanh(self: B) -> B:
-        """The hyperbolic tangent."""
+        """The hyperbolic tangent of each element."""
         return self._float()._tanh()
 
     def sin(self: B) -> B:
-        """The sine of x in radians; NaN at infinities."""
+        """The sine of each element, in radians; NaN at infinities."""
         return self._float()._sin()
 
     def cos(self: B) -> B:
-        """The cosine of x in radians; NaN at infinities."""
+        """The cosine of each element, in radians; NaN at infinities."""
         return self._float()._cos()
 
     def erf(self: B) -> B:
-        """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+        """The error function of each element, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
         return self._float()._erf()
 
     def float(self: B) -> B:
-        """Returns a copy as float32."""
+        """Returns a copy of the same shape as float32."""
         return self.cast(DType.float32)
 
     @staticmethod
     def where(condition: B, first: Any, second: Any) -> B:
-        """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast, the two promote."""
+        """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast, the two promote.
+
+        Raises:
+            TypeError: a condition that is not bool, operands that are neither Buffers nor numbers, or on two backends.
+        """
         if condition.dtype.kind != "b":
             raise TypeError(f"a condition has dtype bool, not {condition.dtype.name}")
         if not isinstance(first, Buffer) and not isinstance(second, Buffer):
@@ -522,7 +558,12 @@ class Buffer:
     # ---------------------------------------------------------------- reductions, products, indices
 
     def sum(self: B, axes: Any = None) -> B:
-        """The sum over `axes` (None: all), which stay with size 1; bool and int32 are added in int64."""
+        """The sum over `axes` (None: all), which stay with size 1; bool and int32 are added in int64.
+
+        Raises:
+            TypeError: an axis that is no int.
+            ValueError: an axis that is not there, or one named twice.
+        """
         operand = self if self.dtype.kind == "f" else self._as(DType.int64)
         return operand._sum(normalize_axes(axes, self.ndim))
 
@@ -530,7 +571,8 @@ class Buffer:
         """The largest element over `axes` (None: all), which stay with size 1; NaN where there is one.
 
         Raises:
-            ValueError: a reduced axis is empty.
+            ValueError: a reduced axis is empty, not there, or named twice.
+            TypeError: an axis that is no int.
         """
         axes = normalize_axes(axes, self.ndim)
         if self.numel == 0 and numel(reduced_shape(self.shape, axes)):
@@ -538,7 +580,12 @@ class Buffer:
         return self._max(axes)
 
     def argmax(self: B, axis: int) -> B:
-        """The int64 position of the largest element along `axis`, which stays with size 1: the first of equals, the first NaN if any."""
+        """The int64 position of the largest element along `axis`, which stays with size 1: the first of equals, the first NaN if any.
+
+        Raises:
+            TypeError: the axis is no int.
+            ValueError: the axis is empty, or not there.
+        """
         axis = normalize_axis(axis, self.ndim)
         if self.shape[axis] == 0:
             raise ValueError(f"argmax over the empty axis {axis} of shape {self.shape} has no value")
@@ -549,6 +596,7 @@ class Buffer:
 
         Raises:
             ValueError: fewer than two axes, or inner sizes that differ.
+            TypeError: the other is no Buffer, or on another backend.
         """
         if not isinstance(other, Buffer):
             raise TypeError(f"a matrix product needs two Buffers, not a {type(other).__name__}")
@@ -563,7 +611,7 @@ class Buffer:
         """Returns the slices along `axis` that integer `indices` name; their axes stand where `axis` stood.
 
         Raises:
-            TypeError: indices that are no integers. IndexError: an index outside [0, size).
+            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: an axis that is not there.
         """
         axis = normalize_axis(axis, self.ndim)
         self._check_backend(indices)

@@ -41,7 +41,7 @@ def explain(subject: str, out: Path, prompt: str | None = None, backend: str | N
 
 
 def explain_tensor(tensor: Tensor, out: Path) -> int:
-    """Writes the page for the graph behind `tensor`; returns its size in bytes. See `Tensor.explain`."""
+    """Writes the page for the graph behind `tensor`, of any shape; returns its size in bytes. See `Tensor.explain`."""
     return page.write(out, subjects.explain_tensor(tensor))
 
 

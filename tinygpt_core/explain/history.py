@@ -46,7 +46,7 @@ def read_log(path: str) -> dict[str, Any]:
 
 
 def thinned(entries: list[Any], most: int) -> list[Any]:
-    """At most `most` of the entries, evenly spaced, with the first and the last."""
+    """Returns at most `most` of the entries, evenly spaced, with the first and the last."""
     if len(entries) <= most:
         return entries
     return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]

@@ -259,7 +259,7 @@ class Recorder:
         return number
 
     def tensor_of(self, buffer: Buffer, needs_grad: bool) -> int:
-        """The index of a value that an operation reads: what an earlier one wrote, or something from outside."""
+        """Returns the index of a value, of any shape, that an operation reads: what an earlier one wrote, or something from outside."""
         index = self._by_buffer.get(id(buffer))
         if index is None:
             name = self._names.get(id(buffer), "")
@@ -269,7 +269,7 @@ class Recorder:
         return index
 
     def add_tensor(self, kind: str, shape: Any, dtype: Any, buffer: Buffer | None = None, name: str = "") -> int:
-        """Appends a value, with what its Buffer holds where that is known; returns its index."""
+        """Appends a value of the given shape, with what its Buffer holds where that is known; returns its index."""
         self.tensors.append({"kind": kind, "name": name, "shape": list(shape), "dtype": dtype.name})
         if buffer is not None:
             self.tensors[-1]["values"] = summarize(buffer)
@@ -286,13 +286,13 @@ class Recorder:
         return cls._open
 
     def held_buffers(self) -> list[Buffer]:
-        """The Buffers that operations read or wrote, in the order of their first use."""
+        """The Buffers, of any shapes, that operations read or wrote, in the order of their first use."""
         return [held for held in self._held if isinstance(held, Buffer)]
 
     # ---- afterwards
 
     def only(self, output: Tensor | None = None) -> Recorder:
-        """Returns a recording of the operations that `output`, or else what was differentiated first, depends on.
+        """Returns a recording of the operations that `output` (of any shape), or else what was differentiated first, depends on.
 
         Raises:
             RecordingError: no recorded operation made it.

@@ -32,7 +32,7 @@ def describe(operation: Operation) -> dict[str, Any]:
 
 
 def split_formula(doc: str) -> tuple[str, str]:
-    """Splits a docstring into formula and derivative: at the last ';', full stop or empty line before the first mention of a gradient."""
+    """Returns a docstring split into formula and derivative: at the last ';', full stop or empty line before the first mention of a gradient."""
     found = _RULE.search(doc)
     if found is None:
         return doc, ""

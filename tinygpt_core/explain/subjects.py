@@ -192,7 +192,7 @@ def _tokenizer_of(trace: TracebackType | None) -> Tokenizer | None:
 
 
 def explain_tensor(tensor: Tensor) -> dict[str, Any]:
-    """Returns the page's data for the graph behind a Tensor, as an open `Recorder` saw it, else as the Tensor's records tell."""
+    """Returns the page's data for the graph behind a Tensor of any shape, as an open `Recorder` saw it, else as the Tensor's records tell."""
     recorder = Recorder.current()
     if recorder is None:
         return explain_recorded(recorded_from_tape(tensor), tensor, "A Tensor and what made it", None)
@@ -204,7 +204,7 @@ def explain_tensor(tensor: Tensor) -> dict[str, Any]:
 
 
 def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Returns the page's data for a recording, of which `output` is the result."""
+    """Returns the page's data for a recording, of which `output`, of any shape, is the result."""
     ids: list[int] = []
     if recorder.targets is not None:
         length = recorder.targets.numel

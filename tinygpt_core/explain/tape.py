@@ -17,7 +17,7 @@ from .values import summarize
 
 
 def recorded_from_tape(tensor: Tensor) -> Recorder:
-    """Returns a recording of the graph behind `tensor`: nothing is freed, and no `grad` of a leaf changes.
+    """Returns a recording of the graph behind `tensor`, of any shape: nothing is freed, and no `grad` of a leaf changes.
 
     Raises:
         RecordingError: there are no records, they were freed by a backward(), or there are too many for one page.
@@ -81,7 +81,7 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
 
 
 def walk(tensor: Tensor) -> None:
-    """Goes through the records as `Tensor.backward` does, but keeps the graph and leaves the leaves alone."""
+    """Goes through the records behind a Tensor of any shape as `Tensor.backward` does, but keeps the graph and leaves the leaves alone."""
     assert tensor.grad_fn is not None
     pending: dict[GradientFunction, Buffer] = {tensor.grad_fn: tensor._incoming(None)}
     queue = [(-tensor.grad_fn.number, tensor.grad_fn)]

@@ -44,6 +44,10 @@ class Linear(Kernel):
     """y = x W + b, for x of shape (…, in), W of (in, out), b of (out) or None.
 
     dL/dx = g W^T, dL/dW = x^T g, dL/db = sum of g over all but the last axis.
+
+    Raises:
+        TypeError: operands that are not of one float dtype.
+        ShapeError: shapes that do not fit.
     """
 
     @staticmethod
@@ -75,7 +79,12 @@ class Linear(Kernel):
 
 
 class Softmax(Kernel):
-    """y = exp(x - max x) / sum exp(x - max x) along an axis; dL/dx = y (g - sum(g y)). A row of only -infinity gives NaN."""
+    """y = exp(x - max x) / sum exp(x - max x) along an axis; dL/dx = y (g - sum(g y)). A row of only -infinity gives NaN.
+
+    Raises:
+        TypeError: x is not floating, or the axis no int.
+        ValueError: x does not have that axis.
+    """
 
     @staticmethod
     def forward(x: Buffer, *, axis: int = -1) -> tuple[Buffer, Any]:
@@ -94,7 +103,12 @@ class Softmax(Kernel):
 
 
 class LogSoftmax(Kernel):
-    """y = x - max x - log sum exp(x - max x) along an axis; dL/dx = g - exp(y) sum(g)."""
+    """y = x - max x - log sum exp(x - max x) along an axis; dL/dx = g - exp(y) sum(g).
+
+    Raises:
+        TypeError: x is not floating, or the axis no int.
+        ValueError: x does not have that axis.
+    """
 
     @staticmethod
     def forward(x: Buffer, *, axis: int = -1) -> tuple[Buffer, Any]:
@@ -117,11 +131,16 @@ class CrossEntropy(Kernel):
 
     dL/dlogits = g (softmax(logits) - onehot(target)), where nothing of the size of a one-hot matrix is kept. A row whose target is
     `ignore_index` has loss 0 and no gradient.
+
+    Raises:
+        TypeError: logits that are not floating, or targets that are no integers.
+        ShapeError: shapes that do not fit.
+        IndexError: a target outside [0, V) that is not `ignore_index`.
     """
 
     @staticmethod
     def check(logits: Buffer, targets: Buffer, ignore_index: int | None) -> Buffer:
-        """Returns the targets with ignored ones replaced by 0; raises where shapes, dtypes or ids do not fit."""
+        """Returns the targets with ignored ones replaced by 0; raises TypeError, ShapeError or IndexError as the class says."""
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
             raise ShapeError(f"cross_entropy: logits of shape {logits.shape} need targets of {logits.shape[:-1]}, not {targets.shape}")
@@ -178,6 +197,10 @@ class LayerNorm(Kernel):
 
     With h = g w and r = 1 / sqrt(var x + eps): dL/dx = r (h - mean h - n mean(h n)), dL/dw = sum g n, dL/db = sum g.
     Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
+
+    Raises:
+        TypeError: operands that are not of one float dtype.
+        ShapeError: w or b does not have the shape of the last `num_axes` axes of x.
     """
 
     @staticmethod
@@ -209,6 +232,10 @@ class RMSNorm(Kernel):
 
     With h = g w and r = 1 / sqrt(mean x^2 + eps): dL/dx = r (h - n mean(h n)), dL/dw = sum g n.
     Source: Zhang, Sennrich, "Root Mean Square Layer Normalization", 2019.
+
+    Raises:
+        TypeError: operands that are not of one float dtype.
+        ShapeError: w does not have the shape of the last `num_axes` axes of x.
     """
 
     @staticmethod
@@ -232,7 +259,7 @@ class RMSNorm(Kernel):
 
 
 class Relu(Kernel):
-    """y = max(x, 0); dL/dx = g where x > 0, else 0 (at 0 too)."""
+    """y = max(x, 0) of each element; dL/dx = g where x > 0, else 0 (at 0 too)."""
 
     @staticmethod
     def forward(x: Buffer) -> tuple[Buffer, Any]:
@@ -245,17 +272,21 @@ class Relu(Kernel):
 
 
 class GELU(Kernel):
-    """y = x Phi(x), with Phi the distribution function of the standard normal distribution.
+    """y = x Phi(x) of each element, with Phi the distribution function of the standard normal distribution.
 
     approximate="none": Phi(x) = (1 + erf(x / sqrt 2)) / 2 and dy/dx = Phi(x) + x phi(x).
     approximate="tanh" (GPT-2's): Phi(x) = (1 + t) / 2 with t = tanh(sqrt(2 / pi) (x + 0.044715 x^3)), and
     dy/dx = (1 + t) / 2 + x (1 - t^2) / 2 sqrt(2 / pi) (1 + 3 * 0.044715 x^2).
     Source: Hendrycks, Gimpel, "Gaussian Error Linear Units", 2016.
+
+    Raises:
+        TypeError: x is not floating.
+        ValueError: another `approximate`.
     """
 
     @staticmethod
     def check(x: Buffer, approximate: str) -> None:
-        """Raises TypeError or ValueError unless the input is floating and the form known."""
+        """Raises TypeError or ValueError unless the elements of x are floats and the form is known."""
         require_float("gelu", x=x)
         if approximate not in ("tanh", "none"):
             raise ValueError(f"gelu: approximate is 'tanh' or 'none', not {approximate!r}")
@@ -278,9 +309,12 @@ class GELU(Kernel):
 
 
 class SiLU(Kernel):
-    """y = x s with s = 1 / (1 + exp(-x)), also called swish; dy/dx = s (1 + x (1 - s)).
+    """y = x s of each element, with s = 1 / (1 + exp(-x)), also called swish; dy/dx = s (1 + x (1 - s)).
 
     Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017.
+
+    Raises:
+        TypeError: x is not floating.
     """
 
     @staticmethod
@@ -296,10 +330,14 @@ class SiLU(Kernel):
 
 
 class Dropout(Kernel):
-    """y = x m / (1 - p), where m is 0 with probability p and else 1; dL/dx = g m / (1 - p).
+    """y = x m / (1 - p) of each element, where m is 0 with probability p and else 1; dL/dx = g m / (1 - p).
 
     m comes from the counter-based stream at `key`: the same mask on every backend. Element i is kept where its uniform number is >= p.
     Source: Srivastava et al., "Dropout", 2014.
+
+    Raises:
+        TypeError: x is not floating.
+        ValueError: a probability outside [0, 1).
     """
 
     @staticmethod
@@ -322,6 +360,10 @@ class Attention(Kernel):
     Causal: position i of the T queries, which are the last of the S positions, sees keys j <= i + S - T. The scale is 1 / sqrt(D)
     unless given. With P the probabilities and dP = g v^T: dv = P^T g, dS = P (dP - sum(dP P)), dq = dS k scale, dk = dS^T q scale.
     Source: Vaswani et al., "Attention Is All You Need", 2017, equation 1.
+
+    Raises:
+        TypeError: operands that are not of one float dtype.
+        ShapeError: shapes that do not fit, or a causal T above S.
     """
 
     @staticmethod
@@ -368,11 +410,15 @@ class Rotary(Kernel):
 
     y_i = x_i cos - x_{i+D/2} sin, y_{i+D/2} = x_{i+D/2} cos + x_i sin; the gradient is g rotated back. The T positions start at
     `positions_start`. Source: Su et al., "RoFormer", 2021, with the halves of a head paired as in GPT-NeoX and Llama.
+
+    Raises:
+        TypeError: x is not floating.
+        ShapeError: x is not (B, H, T, D) with an even D.
     """
 
     @staticmethod
     def angles(x: Buffer, positions_start: int, base: float) -> tuple[Buffer, Buffer]:
-        """Returns cosines and sines of shape (T, D / 2); raises ValueError for a shape that has none."""
+        """Returns cosines and sines of shape (T, D / 2); raises TypeError or ShapeError as the class says."""
         require_float("rotary", x=x)
         if x.ndim != 4 or x.shape[3] % 2:
             raise ShapeError(f"rotary needs an input (batch, heads, positions, an even size), not {x.shape}")
@@ -401,11 +447,17 @@ class Rotary(Kernel):
 
 
 class Embedding(Kernel):
-    """y = W[indices]: W of shape (V, C), integer indices (…), y (…, C). dL/dW[i] is the sum of g over the places where index i stood."""
+    """y = W[indices]: W of shape (V, C), integer indices (…), y (…, C). dL/dW[i] is the sum of g over the places where index i stood.
+
+    Raises:
+        TypeError: a weight that is not floating, or indices that are no integers.
+        ShapeError: the weight is no matrix.
+        IndexError: an index outside [0, V).
+    """
 
     @staticmethod
     def check(weight: Buffer, indices: Buffer) -> None:
-        """Raises unless the weight is a float matrix and every index an id of one of its rows."""
+        """Raises TypeError, ShapeError or IndexError unless the weight is a float matrix and every index an id of one of its rows."""
         require_float("embedding", weight=weight)
         if weight.ndim != 2:
             raise ShapeError(f"embedding: a weight has two axes (ids, size), not shape {weight.shape}")
@@ -426,7 +478,7 @@ class Embedding(Kernel):
 
 
 class AdamWStep(Kernel):
-    """One step of Adam with decoupled weight decay over lists of parameters p with gradients g and moments m and v, in place.
+    """One step of Adam with decoupled weight decay over lists of parameters p with gradients g and moments m and v of its shape, in place.
 
     m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = p - lr wd p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) at step t >= 1.
     Sources: Kingma, Ba, "Adam", 2015; Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019.
@@ -455,7 +507,7 @@ class AdamWStep(Kernel):
 
 
 class SGDStep(Kernel):
-    """One step of stochastic gradient descent over lists of parameters p with gradients g and velocities u, in place.
+    """One step of stochastic gradient descent over lists of parameters p with gradients g and velocities u of its shape, in place.
 
     d = g + wd p; with momentum u = d at the first step and then u = momentum u + (1 - dampening) d, and d becomes u, or
     d + momentum u with Nesterov's; p = p - lr d. Source: Sutskever et al., 2013, in the form PyTorch uses.

@@ -43,7 +43,7 @@ class Windows(NamedTuple):
 
     @classmethod
     def over(cls, name: str, x: Buffer, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> Windows:
-        """Returns the windows of a kernel over x; raises TypeError or ValueError, naming the parts, where it does not fit."""
+        """Returns the windows of a kernel over x (B, C, H, W); raises TypeError or ValueError, naming the parts, where it does not fit."""
         if x.ndim != 4:
             raise ShapeError(f"{name} needs images (batch, channels, height, width), not an input of shape {x.shape}")
         kernel, dilation = pair(f"{name}: kernel_size", kernel), pair(f"{name}: dilation", dilation)
@@ -77,7 +77,7 @@ class Windows(NamedTuple):
             yield (slice(None), slice(None), *(slice(start, start + (size - 1) * step + 1, step) for start, size, step in spans))
 
     def pad(self, x: Buffer, fill: float = 0.0) -> Buffer:
-        """Returns the padded images."""
+        """Returns the padded images, (B, C, H + 2 padding, W + 2 padding)."""
         if self.padding == (0, 0):
             return x
         result = type(x)._full(self.padded, fill, x.dtype)
@@ -90,7 +90,7 @@ class Windows(NamedTuple):
         return type(x).concatenate([padded[index].reshape(shape) for index in self.offsets()], 2)
 
     def scatter(self, parts: Sequence[Buffer]) -> Buffer:
-        """Adds up, for each element of the kernel, what goes to what lay under it: the transpose of `gather`, of shape (B, C, H, W)."""
+        """Returns (B, C, H, W): for each element of x, the sum of what goes to the windows it lay in. The transpose of `gather`."""
         total = type(parts[0])._full(self.padded, 0.0, parts[0].dtype)
         for index, part in zip(self.offsets(), parts, strict=True):
             view = total[index]
@@ -108,6 +108,10 @@ class Conv2d(Kernel):
     dL/dX = W^T g, which is added up where windows overlap, and dL/dbias = sum of g. Sources: LeCun et al., "Gradient-Based Learning
     Applied to Document Recognition", 1998; as matrix products: Chellapilla et al., "High Performance Convolutional Neural Networks for
     Document Processing", 2006.
+
+    Raises:
+        TypeError: operands that are not of one float dtype, or an option that is neither an int nor a pair.
+        ShapeError: shapes, groups or windows that do not fit.
     """
 
     @staticmethod
@@ -167,6 +171,10 @@ class MaxPool2d(Kernel):
 
     NaN is larger than anything. Padding is -infinity, and at most half the kernel, so that every window has an element of x. The stride
     is the kernel's size unless given.
+
+    Raises:
+        TypeError: x is not floating, or an option is neither an int nor a pair.
+        ValueError: windows that do not fit, or too much padding.
     """
 
     @staticmethod
@@ -199,6 +207,10 @@ class AvgPool2d(Kernel):
 
     Padding is zeros, which count as elements (PyTorch's `count_include_pad=True`), and at most half the kernel. The stride is the
     kernel's size unless given.
+
+    Raises:
+        TypeError: x is not floating, or an option is neither an int nor a pair.
+        ValueError: windows that do not fit, or too much padding.
     """
 
     @staticmethod

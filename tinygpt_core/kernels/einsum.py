@@ -209,7 +209,7 @@ def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
 
 
 def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
-    """Returns the diagonals of repeated indices of x, summed over all indices that are not `kept`."""
+    """Returns the diagonals of repeated indices of x, summed over the axes of all indices that are not `kept`."""
     if term == kept:
         return x
     if len(set(term)) < len(term):
@@ -294,7 +294,10 @@ def layout(a_term: Term, a_shape: Shape, a_stride: Shape, b_term: Term, b_shape:
 
 
 def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> Buffer:
-    """Returns the contraction of two operands of one dtype: an index that one of them lacks is in the output, each stands once a term."""
+    """Returns the contraction of two operands of one dtype, with the axes of `output`.
+
+    An index that one of them lacks is in the output, and each stands once a term.
+    """
     found = layout(a_term, a.shape, a.stride, b_term, b.shape, b.stride, output)
     if found.swapped:
         a, b = b, a
@@ -321,6 +324,10 @@ class Einsum(Kernel):
     in alphabetical order, each index that stands once. All of this is NumPy's notation.
 
     dL/d(operand) is the contraction of g with the other operands that leaves that operand's indices.
+
+    Raises:
+        TypeError: operands on bool.
+        ValueError: subscripts that do not fit the operands' shapes.
     """
 
     @staticmethod

@@ -13,12 +13,17 @@ from .composed import Attention, require_float
 class PackedAttention(Kernel):
     """Causal self-attention of a packed x (B, T, 3 H D), which holds query, key and value side by side, each split into H heads of D.
 
-    y (B, T, H D) has what the heads attended to side by side (`Attention`); so has dL/dx their gradients.
+    y = softmax(q k^T / sqrt(D)) v for each head, with the heads side by side again, (B, T, H D); dL/dx holds dL/dq, dL/dk and dL/dv of
+    `Attention` side by side. Source: Vaswani et al., "Attention Is All You Need", 2017.
+
+    Raises:
+        TypeError: x is not floating.
+        ShapeError: x has no such shape.
     """
 
     @staticmethod
     def heads(x: Buffer, num_heads: int) -> tuple[Buffer, ...]:
-        """Returns views (B, H, T, D) of the query, key and value; raises where the shape has none."""
+        """Returns views (B, H, T, D) of the query, key and value; raises TypeError or ShapeError where x has none."""
         require_float("packed_attention", x=x)
         if x.ndim != 3 or x.shape[2] % (3 * num_heads):
             raise ShapeError(f"packed attention needs an input (batch, positions, 3 x {num_heads} heads x their size), not {x.shape}")

@@ -11,14 +11,14 @@ Swish = SiLU
 
 
 class Sigmoid(Module):
-    """Logistic function: ``y = 1 / (1 + exp(-x))``."""
+    """Logistic function: ``y = 1 / (1 + exp(-x))`` of each element."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.sigmoid()
 
 
 class Tanh(Module):
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent: ``y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))`` of each element."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.tanh()
@@ -46,6 +46,10 @@ class GLU(Module):
 
     Shape:
         (..., 2 C) -> (..., C).
+
+    Raises:
+        ValueError: another gate.
+        ShapeError: the size of the last axis of the input is odd.
     """
 
     def __init__(self, gate: str = "glu") -> None:

@@ -26,6 +26,10 @@ class KeyValueCache:
     Attributes:
         length: positions held by every layer.
         keys, values: for each layer a Buffer (batch_size, num_heads, context_length, head_dim).
+
+    Raises:
+        TypeError: a batch_size that is no int.
+        ValueError: a batch_size below 1.
     """
 
     def __init__(self, num_layers: int, batch_size: int, num_heads: int, context_length: int, head_dim: int, like: Buffer) -> None:
@@ -52,8 +56,9 @@ class KeyValueCache:
 
 
 class RotaryEncoding(Module):
-    """Rotary position encoding: turns (x[i], x[i + D/2]) at position p by the angle ``p * base ** (-2 i / D)``.
+    """Rotary position encoding: turns the pairs (x[i], x[i + D/2]) at position p by the angle ``a = p * base ** (-2 i / D)``.
 
+    ``y[i] = x[i] cos(a) - x[i + D/2] sin(a); y[i + D/2] = x[i + D/2] cos(a) + x[i] sin(a)``
     The product of a rotated query and key then depends on the distance of their positions only.
     Su et al. 2021, https://arxiv.org/abs/2104.09864; halves are paired as in GPT-NeoX and Llama.
 
@@ -76,7 +81,7 @@ class RotaryEncoding(Module):
 
 
 class CausalSelfAttention(Module):
-    """Multi-head causal self-attention: ``softmax(Q K^T / sqrt(D)) V`` for each head; position i sees positions j <= i.
+    """Multi-head causal self-attention: ``Y = softmax(Q K^T / sqrt(D)) V`` for each head; position i sees positions j <= i.
 
     Query, key and value come from one packed linear map (C -> 3 C, in this order, each split into heads). With fewer heads of keys and
     values, K, the map has C + 2 K D columns, and query head h uses key and value head h // (H / K).
@@ -93,6 +98,10 @@ class CausalSelfAttention(Module):
 
     Shape:
         (B, T, C) -> (B, T, C).
+
+    Raises:
+        TypeError: a size that is no int.
+        ValueError: a size below 1, heads that do not divide, or rotary with an odd head size.
     """
 
     def __init__(
@@ -181,6 +190,10 @@ class TransformerBlock(Module):
 
     Shape:
         (B, T, C) -> (B, T, C).
+
+    Raises:
+        TypeError: a size that is no int.
+        ValueError: a size below 1, heads that do not divide, or a name of no activation or normalization.
     """
 
     def __init__(
@@ -211,7 +224,7 @@ class TransformerBlock(Module):
 
 
 def normalization_layer(name: str, size: int, eps: float, bias: bool) -> LayerNorm | RMSNorm:
-    """Make the normalization "layer_norm" or "rms_norm" over a last axis of this size."""
+    """Make the normalization "layer_norm" or "rms_norm" over a last axis of this size; raises ValueError for another name."""
     if name == "layer_norm":
         return LayerNorm(size, eps, bias=bias)
     if name == "rms_norm":

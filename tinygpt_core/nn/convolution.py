@@ -18,7 +18,10 @@ from .layers import check_size
 
 
 class Conv2d(Module):
-    """Convolution (cross-correlation, as everywhere in deep learning): see `kernels.Conv2d` for the formula.
+    """Convolution (cross-correlation, as everywhere in deep learning), with stride s and dilation d:
+
+    ``y[b, o, p, q] = bias[o] + sum over c, i, j of weights[o, c, i, j] x[b, c, p s + i d, q s + j d]``, of x padded by zeros, in one group.
+    See `kernels.Conv2d` for several.
 
     Args:
         in_channels, out_channels: C of the input and of the output.
@@ -34,6 +37,7 @@ class Conv2d(Module):
     Raises:
         ValueError: groups divide the channels of neither or only one side; when called, the input has other channels or is smaller
             than the kernel.
+        TypeError: a size that is neither an int nor a pair of ints.
     """
 
     def __init__(
@@ -88,27 +92,44 @@ class _Pool2d(Module):
 
 
 class MaxPool2d(_Pool2d):
-    """The largest element of each window: ``(B, C, H, W) -> (B, C, H', W')``. See `kernels.MaxPool2d`.
+    """The largest element of each window: ``y[b, c, p, q] = max over i, j of x[b, c, p s + i, q s + j]``, where s is the stride.
+
+    See `kernels.MaxPool2d`.
 
     Args:
         kernel_size, stride, padding: ints or pairs; the stride is the kernel's size unless given, padding is never the largest.
+
+    Shape:
+        (B, C, H, W) -> (B, C, H', W') with H' = floor((H + 2 padding - kernel_size) / stride) + 1.
+
+    Raises:
+        TypeError: an option that is neither an int nor a pair of ints.
+        ValueError: one that is too small.
     """
 
     operation = operations.MaxPool2d
 
 
 class AvgPool2d(_Pool2d):
-    """The mean of each window: ``(B, C, H, W) -> (B, C, H', W')``. See `kernels.AvgPool2d`.
+    """The mean of each window: ``y[b, c, p, q] = mean over i, j of x[b, c, p s + i, q s + j]``, where s is the stride.
+
+    See `kernels.AvgPool2d`.
 
     Args:
         kernel_size, stride, padding: ints or pairs; the stride is the kernel's size unless given, padding counts as zeros.
+
+    Shape and errors: as for `MaxPool2d`.
     """
 
     operation = operations.AvgPool2d
 
 
 class Flatten(Module):
-    """All axes from `start_axis` on as one: ``(B, C, H, W) -> (B, C H W)``."""
+    """All axes from `start_axis` on as one: ``y = x.reshape((*x.shape[:start_axis], -1))``, so (B, C, H, W) -> (B, C H W).
+
+    Raises:
+        ShapeError: the input has no such axis.
+    """
 
     def __init__(self, start_axis: int = 1) -> None:
         super().__init__()
@@ -138,6 +159,10 @@ class BatchNorm2d(Module):
 
     Shape:
         (B, num_features, H, W) -> the same.
+
+    Raises:
+        TypeError: num_features is no int.
+        ValueError: num_features below 1, or a momentum outside [0, 1].
     """
 
     statistics = ("running_mean", "running_var")

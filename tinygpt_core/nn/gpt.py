@@ -153,6 +153,10 @@ class GPT(Module):
 
     Shape:
         int (B, T) -> (B, T, vocab_size), T <= context_length.
+
+    Raises:
+        TypeError: both a config and sizes, or a size is missing.
+        ValueError: sizes that do not work, see `GPTConfig`.
     """
 
     def __init__(
@@ -252,6 +256,9 @@ class GPT(Module):
 
         Returns:
             int (1, T + max_new_tokens). When the sequence outgrows the context, only its last tokens are seen.
+
+        Raises:
+            ValueError: token_ids has another shape.
         """
         return self._generate(token_ids, max_new_tokens, lambda logits: max(range(len(logits)), key=logits.__getitem__))
 
@@ -261,6 +268,12 @@ class GPT(Module):
         Args:
             token_ids, max_new_tokens: as for `generate_greedy`.
             temperature: 1 samples the model's distribution, lower is more careful, 0 is greedy.
+
+        Returns:
+            int (1, T + max_new_tokens), as `generate_greedy`.
+
+        Raises:
+            ValueError: token_ids has another shape, or the temperature is negative or not finite.
         """
         if not 0.0 <= temperature < math.inf:
             raise ValueError(f"temperature must be a number of at least 0, but got {temperature}")

@@ -21,7 +21,11 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
-    """Returns (fan_in, fan_out); raises ValueError for a tensor with fewer than two axes, which has none."""
+    """Returns (fan_in, fan_out) = (in, out) of a matrix (in, out), and (in h w, out h w) of the weights (out, in, h, w) of a convolution.
+
+    Raises:
+        ValueError: a tensor with fewer than two axes, which has none.
+    """
     if tensor.ndim < 2:
         raise ValueError(f"fan_in and fan_out are those of a matrix or a convolution's weights, not of shape {tensor.shape}")
     if tensor.ndim == 2:
@@ -31,53 +35,68 @@ def fans(tensor: Tensor) -> tuple[int, int]:
 
 
 def gain(activation: str) -> float:
-    """Looks a gain up; raises ValueError listing the names when there is none."""
+    """Returns the gain = `GAINS[activation]` before an activation function; raises ValueError listing the names when there is none."""
     if activation not in GAINS:
         raise ValueError(f"no gain is known for {activation!r}; expected one of {', '.join(GAINS)}")
     return GAINS[activation]
 
 
 def constant(tensor: Tensor, value: float) -> Tensor:
-    """Fills with one number."""
+    """Fills every element, x = value; returns the tensor."""
     return tensor.assign(value)
 
 
 def uniform(tensor: Tensor, low: float = 0.0, high: float = 1.0, **options: Any) -> Tensor:
-    """Draws from the uniform distribution on [low, high); `generator` in options, else the process-wide one."""
+    """Draws each element x ~ U[low, high) and returns the tensor; `generator` in options, else the process-wide one."""
     return tensor.assign(type(tensor.buffer).uniform(tensor.shape, low, high, tensor.dtype, **options))
 
 
 def normal(tensor: Tensor, mean: float = 0.0, std: float = 1.0, **options: Any) -> Tensor:
-    """Draws from the normal distribution; `generator` in options, else the process-wide one."""
+    """Draws each element x ~ N(mean, std^2) and returns the tensor; `generator` in options, else the process-wide one."""
     return tensor.assign(type(tensor.buffer).normal(tensor.shape, mean, std, tensor.dtype, **options))
 
 
 def xavier_uniform(tensor: Tensor, activation: str = "linear", **options: Any) -> Tensor:
-    """Uniform in ±gain sqrt(6 / (fan_in + fan_out)), whose variance is that of `xavier_normal`. Glorot, Bengio 2010."""
+    """Draws each element x ~ U[-b, b) with b = gain sqrt(6 / (fan_in + fan_out)), whose variance is that of `xavier_normal`.
+
+    Returns the tensor; errors are those of `fans` and `gain`. Glorot, Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html
+    """
     bound = gain(activation) * math.sqrt(6.0 / sum(fans(tensor)))
     return uniform(tensor, -bound, bound, **options)
 
 
 def xavier_normal(tensor: Tensor, activation: str = "linear", **options: Any) -> Tensor:
-    """Normal with standard deviation gain sqrt(2 / (fan_in + fan_out)). Glorot, Bengio 2010."""
+    """Draws each element x ~ N(0, s^2) with s = gain sqrt(2 / (fan_in + fan_out)).
+
+    Returns the tensor; errors are those of `fans` and `gain`. Glorot, Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html
+    """
     return normal(tensor, 0.0, gain(activation) * math.sqrt(2.0 / sum(fans(tensor))), **options)
 
 
 def kaiming_uniform(tensor: Tensor, activation: str = "relu", **options: Any) -> Tensor:
-    """Uniform in ±gain sqrt(3 / fan_in), whose variance is that of `kaiming_normal`. He et al. 2015."""
+    """Draws each element x ~ U[-b, b) with b = gain sqrt(3 / fan_in), whose variance is that of `kaiming_normal`.
+
+    Returns the tensor; errors are those of `fans` and `gain`. He et al. 2015, https://arxiv.org/abs/1502.01852
+    """
     bound = gain(activation) * math.sqrt(3.0 / fans(tensor)[0])
     return uniform(tensor, -bound, bound, **options)
 
 
 def kaiming_normal(tensor: Tensor, activation: str = "relu", **options: Any) -> Tensor:
-    """Normal with standard deviation gain / sqrt(fan_in). He et al. 2015."""
+    """Draws each element x ~ N(0, s^2) with s = gain / sqrt(fan_in).
+
+    Returns the tensor; errors are those of `fans` and `gain`. He et al. 2015, https://arxiv.org/abs/1502.01852
+    """
     return normal(tensor, 0.0, gain(activation) / math.sqrt(fans(tensor)[0]), **options)
 
 
 def gpt2_scaled(tensor: Tensor, num_layers: int, std: float = 0.02, **options: Any) -> Tensor:
-    """Normal with standard deviation std / sqrt(2 num_layers): for the 2 num_layers maps that add to GPT-2's residual stream.
+    """Draws each element x ~ N(0, s^2) with s = std / sqrt(2 num_layers): for the 2 num_layers maps that add to GPT-2's residual stream.
 
-    So the sum of what they add is as large as one map with `std` would make it. Radford et al. 2019.
+    So the sum of what they add is as large as one map with `std` would make it. Returns the tensor. Radford et al. 2019.
+
+    Raises:
+        ValueError: num_layers below 1.
     """
     if num_layers < 1:
         raise ValueError(f"num_layers must be at least 1, but got {num_layers}")

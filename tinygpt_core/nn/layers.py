@@ -36,7 +36,7 @@ def check_size(name: str, value: int) -> int:
 
 
 def activation_function(name: str) -> ActivationFunction:
-    """Look up an activation function; raise a ValueError that lists the names when there is none."""
+    """Return the activation function of a name; raise a ValueError that lists the names when there is none."""
     if name not in ACTIVATION_FUNCTIONS:
         raise ValueError(f"unknown activation function {name!r}; expected one of {', '.join(ACTIVATION_FUNCTIONS)}")
     return ACTIVATION_FUNCTIONS[name]
@@ -54,6 +54,10 @@ class FullyConnectedLayer(Module):
 
     Shape:
         (..., input_dims) -> (..., output_dims); ``weights`` is (input_dims, output_dims), ``bias`` (output_dims,).
+
+    Raises:
+        TypeError: a size that is no int.
+        ValueError: a size below 1.
     """
 
     def __init__(self, input_dims: int, output_dims: int, bias: bool = True, *, std: float | None = None) -> None:
@@ -89,6 +93,10 @@ class Embedding(Module):
 
     Shape:
         int (...) -> (..., embedding_dim).
+
+    Raises:
+        TypeError: a size that is no int.
+        ValueError: a size below 1.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, std: float = 1.0) -> None:
@@ -156,6 +164,11 @@ class LayerNorm(_Normalization):
 
     Shape:
         (..., *normalized_shape) -> the same.
+
+    Raises:
+        TypeError: normalized_shape is neither an int nor a tuple.
+        ValueError: it is empty or holds a size below 1.
+        ShapeError: the input's trailing axes have another shape.
     """
 
     def __init__(
@@ -176,7 +189,7 @@ class RMSNorm(_Normalization):
 
     Zhang, Sennrich 2019, https://arxiv.org/abs/1910.07467
 
-    Args and shape: as for `LayerNorm`; there is no bias.
+    Args, shape and errors (TypeError, ValueError, ShapeError): as for `LayerNorm`; there is no bias.
     """
 
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True) -> None:
@@ -189,13 +202,16 @@ class RMSNorm(_Normalization):
 
 
 class Dropout(Module):
-    """In training, set each element to zero with a probability and scale the others by ``1 / (1 - probability)``.
+    """In training ``y = x m / (1 - probability)``, where m is 0 with that probability and else 1, drawn for each element.
 
-    Outside training mode it hands its input on. Which elements are dropped is drawn from `random.default_generator()`,
+    Outside training mode ``y = x``. Which elements are dropped is drawn from `random.default_generator()`,
     so a restored generator state repeats them. Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
 
     Args:
         probability: of an element to be dropped, in [0, 1).
+
+    Raises:
+        ValueError: a probability outside [0, 1).
     """
 
     def __init__(self, probability: float = 0.5) -> None:
@@ -215,14 +231,14 @@ class Dropout(Module):
 
 
 class ReLU(Module):
-    """Rectified linear unit: ``y = max(x, 0)``."""
+    """Rectified linear unit: ``y = max(x, 0)`` of each element."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.relu()
 
 
 class GELU(Module):
-    """Gaussian error linear unit: ``y = x Φ(x)``, Φ the normal distribution function.
+    """Gaussian error linear unit: ``y = x Φ(x)`` of each element, Φ the normal distribution function.
 
     Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
 
@@ -242,7 +258,10 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """Sigmoid linear unit, or Swish: ``y = x / (1 + exp(-x))``. Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941"""
+    """Sigmoid linear unit, or Swish: ``y = x / (1 + exp(-x))`` of each element.
+
+    Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.silu()
@@ -253,6 +272,9 @@ class Sequential(Module):
 
     Args:
         layers: Modules, or any functions of a Tensor.
+
+    Shape:
+        what the first layer takes -> what the last one gives.
     """
 
     def __init__(self, *layers: Callable[[Tensor], Tensor]) -> None:
@@ -275,7 +297,7 @@ class Sequential(Module):
 
 
 class MLP(Module):
-    """Multi-layer perceptron: linear layers with an activation function between each two.
+    """Multi-layer perceptron, ``y = (f(… f(x W_1 + b_1) …)) W_n + b_n``: linear layers with an activation function between each two.
 
     Args:
         input_dims: size of the last axis of the input.
@@ -287,6 +309,9 @@ class MLP(Module):
 
     Shape:
         (..., input_dims) -> (..., hidden_dims[-1]).
+
+    Raises:
+        ValueError: a name of no activation function, or a size below 1.
     """
 
     activation_functions = ACTIVATION_FUNCTIONS
@@ -323,6 +348,12 @@ class GatedMLP(Module):
         activation: "glu" (f is the sigmoid), "reglu", "geglu" or "swiglu".
         bias: whether the three maps have biases.
         std, output_std: as ``std`` of `FullyConnectedLayer`, for gate and up, and for down.
+
+    Shape:
+        (..., input_dims) -> the same.
+
+    Raises:
+        ValueError: a name of no gated unit, or a size below 1.
     """
 
     def __init__(

@@ -36,9 +36,9 @@ def detach_state(state: Any) -> Any:
 
 
 class RecurrentWeights(Module):
-    """The two linear maps of one layer: from the input (C) and from the state (H) to the gates, which lie side by side.
+    """The two linear maps of one layer, ``of_input = x W_x + b_x`` and ``of_state = h W_h + b_h``, to the gates, which lie side by side.
 
-    All numbers are drawn uniformly between ±1 / sqrt(H).
+    W_x is (C, gates H), W_h (H, gates H), b_x and b_h (gates H,). All numbers are drawn uniformly between ±1 / sqrt(H).
     """
 
     def __init__(self, input_dims: int, hidden_dims: int, num_gates: int, bias: bool) -> None:
@@ -130,6 +130,10 @@ class RNN(_Recurrence):
 
     Shape:
         (B, T, C) and a state (L, B, H) -> (B, T, H) and the next state.
+
+    Raises:
+        TypeError: a size that is no int.
+        ValueError: a size below 1, or another activation.
     """
 
     def __init__(
