@@ -78,7 +78,7 @@ def opened(browser: Any, page: Path, openings: int) -> tuple[list[float], list[f
 def draw(browser: Any, page: Path, folder: Path) -> None:
     """Writes the pictures of the documentation."""
     for name, (theme, tab) in PICTURES.items():
-        context = browser.new_context(viewport={"width": 1280, "height": 820}, color_scheme=theme, reduced_motion="reduce")
+        context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme=theme, reduced_motion="reduce")
         window = context.new_page()
         window.goto(page.as_uri())
         window.click(f"#tab-{tab}")

@@ -85,9 +85,11 @@ class Pages:
 
         def linked(link: Link) -> str | None:
             path, _, anchor = link.target.partition("#")
-            if "://" in path or not path or link.is_picture:
+            if "://" in path or not path:
                 return None
             target = (document.parent / path).resolve()
+            if link.is_picture:  # the site has the pictures in the same place, beside the pages of docs
+                return f"![{link.label}]({_relative(name, str(target.relative_to(DOCS)))})" if DOCS in target.parents else None
             if target in self.documents:
                 return f"[{link.label}]({_relative(name, self.documents[target])}{'#' + anchor if anchor else ''})"
             if not target.exists() or ROOT not in target.parents:

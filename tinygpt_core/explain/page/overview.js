@@ -50,8 +50,8 @@ function partsOf(graph) {
   const tree = buildTree(graph);
   const blocks = (item) => item.children.filter((child) => child.kind === "call");
   let found = blocks(tree.root);
-  for (;;) { // the block in which nearly all of the time went is shown by its parts
-    const large = found.find((item) => item.seconds > 0.8 * tree.root.seconds && blocks(item).length);
+  while (found.length < 3) { // a block in which half of the time went is shown by its parts
+    const large = found.find((item) => item.seconds >= tree.root.seconds / 2 && blocks(item).length);
     if (!large) break;
     found = found.flatMap((item) => (item === large ? blocks(item) : [item]));
   }
