@@ -32,7 +32,7 @@ def describe(operation: Operation) -> dict[str, Any]:
 
 
 def split_formula(doc: str) -> tuple[str, str]:
-    """Returns a docstring's formula and derivative: split at the last ';', full stop or empty line before the first mention of a gradient."""
+    """Returns a docstring's formula and derivative: cut at a last ';', full stop or empty line before the first mention of a gradient."""
     found = _RULE.search(doc)
     if found is None:
         return doc, ""
