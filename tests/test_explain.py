@@ -551,5 +551,5 @@ def test_every_operation_says_its_formula_its_chain_rule_and_its_lines():
 
 
 def test_a_docstring_is_split_where_the_derivative_begins():
-    assert split_formula(Mul.__doc__) == ("y = a b", "dL/da = g b, dL/db = g a.")
+    assert split_formula(Mul.__doc__) == ("y = a b of each element, broadcast", "dL/da = g b, dL/db = g a.")
     assert split_formula("No derivative here.") == ("No derivative here.", "")
