@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -91,23 +89,6 @@ def test_a_pipe_gets_plain_lines(place: Path) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", printed)
     assert re.search(r"^step +6/6  loss \d\.\d+  [\d,]+ tokens/s", printed, re.MULTILINE)
     assert re.search(r"^step +6/6  validation loss \d", printed, re.MULTILINE)
-
-
-def test_a_terminal_gets_one_line_redrawn(place: Path) -> None:
-    parent, child = pty.openpty()
-    command = [sys.executable, "-S", "-m", "tinygpt_core", "train", "names", "--data", "words.txt", "--out", "runs/terminal", *TINY]
-    process = subprocess.Popen(command, cwd=place, env=environment(), stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    shown = b""
-    while select.select([parent], [], [], 60)[0]:
-        try:
-            shown += os.read(parent, 65536)
-        except OSError:  # Linux's way to say that the other side was closed
-            break
-    os.close(parent)
-    assert process.wait(60) == 0
-    assert re.search(rb"\rstep +6/6  loss \d\.\d+  [\d,]+ tokens/s  0:00 left[^\r\n]*\x1b\[K", shown), shown
-    assert b"20 samples" in shown
 
 
 def test_quiet_shows_only_the_result(place: Path) -> None:

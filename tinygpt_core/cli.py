@@ -1,4 +1,4 @@
-"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, convert, inspect, backends, spec.
+"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, plot, convert, inspect, backends, spec.
 
 Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C. An error is one line on the
 standard error stream; set TINYGPT_DEBUG=1 to see the traceback too.
@@ -10,16 +10,15 @@ import argparse
 import errno
 import os
 import shlex
-import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from .training import Event, Trainer, TrainingConfig
+    from .training import Trainer, TrainingConfig
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
@@ -129,7 +128,7 @@ def _one_line(message: object) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from . import cli_convert, corpora, explain
+    from . import cli_convert, cli_plot, corpora, explain
     from .training import PRESETS, TrainingConfig
 
     parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
@@ -180,6 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     cli_convert.add_commands(commands)
     explain.add_commands(commands)
+    cli_plot.add_command(commands)
     about = "List what can run here and, for what cannot, why."
     commands.add_parser("backends", help="list the backends", description=about).set_defaults(command=run_backends)
     about = "Run the laws that every backend must keep (needs pytest and hypothesis)."
@@ -200,6 +200,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         UsageError: options that do not work, or no run to resume.
     """
     from .loggers import find_logger, following
+    from .progress import Progress
     from .training import Trainer
 
     loggers = [find_logger(name) for name in arguments.log_to or []]
@@ -291,69 +292,6 @@ def _polite_stop(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-class Progress:
-    """Shows a run: one line that is redrawn on a terminal; about twenty plain lines, and the validations, elsewhere."""
-
-    def __init__(self, stream: TextIO, trainer: Trainer, *, quiet: bool = False) -> None:
-        self.stream, self.trainer, self.quiet = stream, trainer, quiet
-        self.is_live = stream.isatty() and not quiet
-        self.first_step, self.total = trainer.step, trainer.config.steps
-        self.every = max(1, (self.total - self.first_step) // 20)
-        self.tokens, self.seconds, self.loss = 0, 0.0, float("nan")
-        self.validation = ""
-        self.shown_at = -1.0
-
-    def begin(self) -> None:
-        """Say what will be done, and where."""
-        if self.quiet:
-            return
-        data, config = self.trainer.data, self.trainer.config
-        sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
-        self._say(f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds")
-        self._say(f"model      {self.trainer.model.num_parameters():,} parameters: {sizes}")
-        self._say(f"backend    {config.backend}")
-        self._say(f"directory  {self.trainer.directory}")
-        if self.first_step:
-            self._say(f"resuming   after step {self.first_step} of {self.total}")
-
-    def show(self, event: Event) -> None:
-        """Show one event of `Trainer.run`."""
-        from .training import StepEvent, ValidationEvent
-
-        if isinstance(event, ValidationEvent) and not self.quiet:
-            self.validation = f"  validation loss {event.val_loss:.4f}"
-            if not self.is_live:
-                self._say(f"step {event.step:>6}/{self.total}{self.validation}")
-        if not isinstance(event, StepEvent) or self.quiet:
-            return
-        self.tokens += event.tokens
-        self.seconds += event.seconds
-        # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
-        self.loss = event.loss if self.loss != self.loss else 0.95 * self.loss + 0.05 * event.loss
-        waited = time.monotonic() - self.shown_at
-        if event.step == self.total or (waited > 0.1 if self.is_live else waited > 30 or event.step % self.every == 0):
-            self.shown_at += waited
-            left = _duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
-            line = f"step {event.step:>6}/{self.total}  loss {self.loss:.4f}  {self.tokens / self.seconds:,.0f} tokens/s  {left} left"
-            if self.is_live:  # a line that wraps could not be drawn over
-                line = (line + self.validation)[: shutil.get_terminal_size().columns - 1]
-            self._say(f"\r{line}\x1b[K" if self.is_live else line, end="" if self.is_live else "\n")
-
-    def end(self) -> None:
-        """Leave the line that was redrawn."""
-        if self.is_live:
-            self._say("")
-
-    def _say(self, text: str, end: str = "\n") -> None:
-        print(text, end=end, file=self.stream, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _summarize(trainer: Trainer) -> None:
