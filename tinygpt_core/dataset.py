@@ -229,7 +229,8 @@ class DocumentStore(Dataset):
         """Return all as one stream, ``boundary, document, boundary, document, ..., boundary``, for long documents.
 
         Raises:
-            ValueError: a negative boundary_id, or one too large.
+            ValueError: boundary_id is 2**31 or more.
+            OverflowError: it is negative, or 2**32 or more.
         """
         tokens = array("I", [boundary_id])
         for document in self:
