@@ -26,7 +26,12 @@ def add_command(commands: Any) -> None:
 
 
 def run_plot(arguments: argparse.Namespace) -> int:
-    """`tinygpt plot`: read the logs, then draw."""
+    """`tinygpt plot`: read the logs, then draw.
+
+    Raises:
+        ValueError: a log is damaged or has no loss in it, or --out has no name for SVG.
+        OSError: a file cannot be read or written.
+    """
     if arguments.out is not None and not arguments.out.lower().endswith(".svg"):
         raise ValueError(f"--out writes SVG, so its name ends in .svg, unlike {arguments.out!r}")
     runs = [read_run(os.path.normpath(path)) for path in arguments.runs]
