@@ -15,11 +15,13 @@ from __future__ import annotations
 import inspect
 from array import array as host_array
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 import numpy
 
+from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.base import _registered, register
 from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
@@ -55,7 +57,10 @@ class CudaBuffer(ArrayBuffer):
     device_id: ClassVar[int] = 0
     training_step: ClassVar[Any]  # set by `cuda_step`
     moved: ClassVar[Any] = None  # while a graph is recorded: where on the device it stands how far the random stream has moved since
-    late_tables: ClassVar[list[tuple[Any, Any]] | None] = None  # while a graph is recorded: arrays to fill before it runs
+    # While a graph is recorded: what it will read, to be kept as long as it, and what to fill that with before it runs (None: nothing).
+    late_tables: ClassVar[list[tuple[Any, Any]] | None] = None
+    device_context: ClassVar[Callable[[], Any]] = nullcontext  # within it, memory is allocated and work launched on this device
+    chunk: ClassVar[int] = 1 << 22  # random numbers that are drawn at a time: a launch each for many steps, whatever their number
 
     _held: Any
     _bias: Any  # a row still to be added to each row of `held`: what a product leaves for the kernel that comes next
@@ -308,9 +313,16 @@ class CudaBuffer(ArrayBuffer):
     @classmethod
     def _host_array(cls, data: Any) -> Any:
         try:
-            return cls.xp.asarray(numpy.asarray(memoryview(data) if not hasattr(data, "__array_interface__") else data))
-        except (TypeError, ValueError, BufferError):
+            if hasattr(data, "__array_interface__"):
+                host = numpy.asarray(data)
+            else:
+                host = numpy.from_dlpack(data) if hasattr(data, "__dlpack__") else numpy.asarray(memoryview(data))
+        except (TypeError, ValueError, BufferError, RuntimeError):
             return data
+        # Asked here, because CuPy would turn the bytes of a big-endian array round without a word, and knows no texts and dates.
+        if host.dtype not in cls.dtypes.values():
+            raise no_dtype_holds(host.dtype)
+        return cls.xp.asarray(host)
 
 
 def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], Any]) -> type[CudaBuffer]:
@@ -318,7 +330,7 @@ def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], A
 
     That is every hook of the contract, and the forward and the backward of every kernel, with what a backward leaves to be called later.
     """
-    attributes: dict[str, Any] = {"__slots__": (), "backend": name, "device_id": number}
+    attributes: dict[str, Any] = {"__slots__": (), "backend": name, "device_id": number, "device_context": staticmethod(device)}
     for hook in dir(kind):
         found = inspect.getattr_static(kind, hook)
         if isinstance(found, property) and hook in ("array", "held"):

@@ -353,6 +353,9 @@ def _angles(kind: Any, length: int, size: int, start: int, base: float, dtype: D
     return cosine, sine
 
 
+forget_tables = _angles.cache_clear
+
+
 @cuda
 class CudaRotary(Rotary):
     """Reads heads where they lie in the packed product; the result lies as (B, T, H, D). The angles of a length are computed once."""
@@ -363,6 +366,8 @@ class CudaRotary(Rotary):
             return Rotary.forward(x, positions_start=positions_start, base=base)  # which raises
         kind: Any = type(x)
         tables: Any = _angles(kind, x.shape[2], x.shape[3], positions_start, base, x.dtype)
+        if kind.late_tables is not None:
+            kind.late_tables.append((tables, None))  # a graph reads them where they lie, also when the cache has let them go
         return _rotated(x, tables, 1.0), tables
 
     @staticmethod
