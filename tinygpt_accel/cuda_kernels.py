@@ -388,18 +388,6 @@ def _rotated(x: Any, tables: Any, sign: float) -> Any:
     return kind.wrap(y, x.dtype)
 
 
-def _attend(arrays: list[Any], kind: Any, form: str, causal: bool, scale: float) -> tuple[Any, Any]:
-    """Returns the result of attention, and what `_attend_gradients` wants besides the arrays."""
-    implementation, fast = cuda_attention.choose(kind, form, arrays[0], arrays[1], causal), compute_dtype() == "tf32"
-    y, state = implementation.forward(kind, *arrays, causal, scale, fast)
-    return y, (implementation, y, causal, scale, fast, state)
-
-
-def _attend_gradients(arrays: list[Any], kind: Any, grad: Any, kept: Any, out: list[Any]) -> None:
-    implementation, y, causal, scale, fast, state = kept
-    implementation.backward(kind, *arrays, y, grad, causal, scale, fast, state, out)
-
-
 @cuda
 class CudaAttention(Attention):
     """Flash attention where cuDNN's front end is installed and the numbers have 16 bits, else batched products; see `cuda_attention`."""
@@ -412,7 +400,8 @@ class CudaAttention(Attention):
             return y, [saved]
         kind, form = type(query), compute_kind(query.dtype)
         arrays = [buffer.in_kind(form) for buffer in (query, key, value)]
-        y, kept = _attend(arrays, kind, form, causal, 1.0 / math.sqrt(query.shape[3]) if scale is None else scale)
+        scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
+        y, kept = cuda_attention.attend(kind, form, arrays, causal, scale, compute_dtype() == "tf32")
         return kind.wrap_held(y, query.dtype), (query, key, value, form, kept)
 
     @staticmethod
@@ -422,7 +411,7 @@ class CudaAttention(Attention):
         query, key, value, form, kept = saved
         kind, arrays = type(query), [buffer.in_kind(form) for buffer in (query, key, value)]
         gradients = [cuda_attention.like_heads(kind, x) for x in arrays]
-        _attend_gradients(arrays, kind, grad.in_kind(form), kept, gradients)
+        cuda_attention.attend_gradients(kind, arrays, grad.in_kind(form), kept, gradients)
         return tuple(kind.wrap_held(x, query.dtype) for x in gradients)
 
 
@@ -438,7 +427,7 @@ class CudaPackedAttention(PackedAttention):
             return y, [saved]
         kind, form = type(x), compute_kind(x.dtype)
         heads = _split(x.in_kind(form), num_heads)
-        y, kept = _attend(heads, kind, form, True, 1.0 / math.sqrt(heads[0].shape[3]))
+        y, kept = cuda_attention.attend(kind, form, heads, True, 1.0 / math.sqrt(heads[0].shape[3]), compute_dtype() == "tf32")
         result = y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], x.shape[2] // 3)
         return kind.wrap_held(result, x.dtype), (x, form, num_heads, kept)
 
@@ -452,7 +441,7 @@ class CudaPackedAttention(PackedAttention):
         heads = _split(held, num_heads)
         batch, _, length, size = heads[0].shape
         g = grad.in_kind(form).reshape(batch, length, num_heads, size).transpose(0, 2, 1, 3)
-        _attend_gradients(heads, kind, g, kept, _split(result, num_heads))
+        cuda_attention.attend_gradients(kind, heads, g, kept, _split(result, num_heads))
         return (kind.wrap_held(result, x.dtype),)
 
 
