@@ -21,23 +21,23 @@ def choose(kind: type[CudaBuffer], form: str, q: Any, k: Any, causal: bool) -> A
 
 def attend(kind: type[CudaBuffer], form: str, arrays: list[Any], causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
     """Returns attention of arrays q, k and v, and what `attend_gradients` wants besides them."""
-    implementation: Any = choose(kind, form, arrays[0], arrays[1], causal)
+    q, k, v = arrays
+    implementation = choose(kind, form, q, k, causal)
     try:
-        y, state = implementation.forward(kind, *arrays, causal, scale, fast)
+        y, state = implementation.forward(kind, q, k, v, causal, scale, fast)
     except cuda_flash.NoPlan:
         implementation = Batched
-        y, state = Batched.forward(kind, *arrays, causal, scale, fast)
+        y, state = Batched.forward(kind, q, k, v, causal, scale, fast)
     return y, (implementation, y, causal, scale, fast, state)
 
 
 def attend_gradients(kind: type[CudaBuffer], arrays: list[Any], grad: Any, kept: Any, out: list[Any]) -> None:
     """Writes the gradients of q, k and v into the arrays `out`."""
-    implementation, *described = kept
-    y, causal, scale, fast, state = described
+    (q, k, v), (implementation, y, causal, scale, fast, state) = arrays, kept
     try:
-        implementation.backward(kind, *arrays, y, grad, causal, scale, fast, state, out)
+        implementation.backward(kind, q, k, v, y, grad, causal, scale, fast, state, out)
     except cuda_flash.NoPlan:  # the probabilities that it computes again are those of either forward
-        Batched.backward(kind, *arrays, y, grad, causal, scale, fast, None, out)
+        Batched.backward(kind, q, k, v, y, grad, causal, scale, fast, None, out)
 
 
 def softmax(kind: type[CudaBuffer], x: Any, scale: float = 1.0, queries: int = 0, offset: int = 0) -> Any:
