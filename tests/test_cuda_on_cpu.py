@@ -182,6 +182,46 @@ def test_kernels_that_read_16_bits(kind: Any, form: str, name: str) -> None:
     assert np.allclose(got.array, expected.array, rtol=2 * one, atol=2 * one)
 
 
+@pytest.mark.parametrize("form", ["float32", *LOW])
+@pytest.mark.parametrize("columns", [8, 37, 40])
+def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
+    """What begins at a multiple of 16 bytes is read and written by eights, anything else one by one: the results are the same."""
+    r, rows = np.random.default_rng(columns), 9
+    x, y = (kind(r.normal(size=(rows, columns)).astype(np.float32).tolist()).in_kind(form) for _ in range(2))
+    bias, ids = r.normal(size=columns).astype(np.float32), kind([int(i) for i in r.integers(0, columns, size=rows)])
+
+    def placed(array: Any, offset: int, bias: Any = None) -> Any:
+        room = np.zeros(array.size + 32, array.dtype)
+        skipped = -room.__array_interface__["data"][0] % 16 // room.itemsize + offset
+        room[skipped : skipped + array.size] = array.reshape(-1)
+        return kind.wrap_held(room[skipped : skipped + array.size].reshape(array.shape), kind([1.0]).dtype, bias)
+
+    def everything(offset: int) -> list[np.ndarray]:
+        a, found = placed(x, offset), []
+        for name, more, options in (
+            ("GELU", [], {}), ("GELU", [], {"approximate": "none"}), ("SiLU", [], {}), ("CrossEntropy", [ids], {}),
+            ("Dropout", [], {"probability": 0.3, "key": random.Key(1, 2, 3)}),
+        ):  # fmt: skip
+            kernel = kernels.lookup(getattr(kernels, name), kind)
+            given = placed(x, offset, bias if name == "GELU" else None)
+            result, saved = kernel.forward(given, *more, **options)
+            grad = placed(y, offset) if result.ndim == 2 else kind(y[:, 0].astype(np.float32).tolist())
+            found += [result.array, given.array, kernel.backward(saved, grad)[0].array]
+        biased = placed(x, offset, bias)
+        found += [
+            (placed(y, offset) + placed(x, offset, bias)).array,
+            biased.array,
+            (kind(bias.tolist()).expand((rows, columns)) + a).array,
+        ]
+        return [*found, a.in_kind("float32"), a.in_kind("bfloat16" if form == "float32" else form)]
+
+    for i, (one, other) in enumerate(zip(everything(0), everything(1), strict=True)):
+        if i in (9, 11):  # cross-entropy adds up in another order
+            assert np.allclose(one, other, rtol=2 * ROUNDING.get(form, 1e-6), atol=1e-6)
+        else:
+            assert np.array_equal(one, other), i
+
+
 def test_a_bias_that_waits_is_added_once(kind: Any) -> None:
     """By whatever reads a product first: GELU, an addition, a view, a copy; and all who read it later see the same."""
     r = np.random.default_rng(11)

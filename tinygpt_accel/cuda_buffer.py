@@ -27,6 +27,7 @@ from tinygpt_core.kernels.base import _registered, register
 from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
 
 from .array_buffer import ArrayBuffer
+from .cuda_sources import BY_EIGHT
 
 C = TypeVar("C", bound="CudaBuffer")
 KIND_OF = {"float32": "float32", "float64": "float64", "uint16": "bfloat16", "float16": "float16"}  # name of an array's dtype -> kind
@@ -120,7 +121,8 @@ class CudaBuffer(ArrayBuffer):
     def walk(cls, name: str, kinds: str, size: int, *arguments: Any) -> None:
         """Runs an elementwise kernel over `size` elements."""
         if size:
-            cls.launch(name, kinds, (min(-(-size // cls.threads), cls.blocks),), *arguments)
+            share = cls.threads * (8 if name in BY_EIGHT else 1)
+            cls.launch(name, kinds, (min(-(-size // share), cls.blocks),), *arguments)
 
     # ---------------------------------------------------------------- forms of the elements
 
@@ -252,7 +254,10 @@ class CudaBuffer(ArrayBuffer):
         held[...] = source.copy() if value.version is self.version else source
 
     def _accumulate(self: C, value: C) -> None:
-        self._assign(self._add(value))
+        if self._is_low() or value._is_low() or value.version is self.version:
+            self._assign(self._add(value))
+        else:
+            super()._accumulate(value)
 
     def _scatter_add(self: C, indices: C, values: C) -> None:
         total = self.array

@@ -170,6 +170,11 @@ def _along(x: Any, grad: Any, name: str, *more: int) -> Any:
     return kind.wrap(result, grad.dtype)
 
 
+def _row_threads(kind: type[CudaBuffer], columns: int) -> int:
+    """Returns how many threads take a row of a norm: some eight elements each, so that many rows are under way at a time."""
+    return min(kind.threads, -(-columns // 256) * 32)
+
+
 def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre: int) -> tuple[Any, Any]:
     kind, form = type(x), compute_kind(x.dtype)
     columns = math.prod(shape)
@@ -179,7 +184,7 @@ def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre:
     if rows.size:
         kind.launch(
             "normalize", f"{kind_of(rows)},{form}", (min(len(rows), ROWS),), rows, _row(kind, weight), _row(kind, bias), y, means, scales,
-            len(rows), columns, float(eps), centre,
+            len(rows), columns, float(eps), centre, block=_row_threads(kind, columns),
         )  # fmt: skip
     return kind.wrap_held(y.reshape(x.shape), x.dtype), (x, weight, means, scales, shape, form, centre)
 
@@ -196,7 +201,7 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         if rows.size:
             kind.launch(
                 "normalize_gradient", kinds, (min(len(rows), ROWS),), rows, _row(kind, weight), g, means, scales, result, len(rows),
-                columns, centre,
+                columns, centre, block=_row_threads(kind, columns),
             )  # fmt: skip
         return kind.wrap(result.reshape(x.shape), x.dtype)
 

@@ -30,6 +30,10 @@ INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
+# Elementwise kernels whose threads take eight neighbours at a time.
+BY_EIGHT = frozenset(["cast", "add", "add_bias", "bias_gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"])
+
+
 def names(file: str) -> list[str]:
     """Returns the C++ names of all instances in a source, such as "normalize<float, bf16>"."""
     return [f"{name}<{types}>" if types else name for name, all_types in INSTANCES[file].items() for types in all_types or ("",)]
