@@ -54,6 +54,8 @@ class CudaBuffer(ArrayBuffer):
     compute_dtypes: ClassVar[tuple[str, ...]] = ("float32", "tf32", "bfloat16", "float16")
     threads: ClassVar[int] = THREADS  # of a block; a multiple of 32
     blocks: ClassVar[int] = 1 << 16  # the most of a launch that walks over its elements
+    ids_chunk: ClassVar[int] = 1024  # ids that one block numbers, at most 1024, and rows that one block adds up
+    rows_piece: ClassVar[int] = 64
     has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
     device_id: ClassVar[int] = 0
     training_step: ClassVar[Any]  # set by `cuda_step`
@@ -273,19 +275,23 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def add_rows(cls, total: Any, indices: C, values: Any) -> None:
-        """total[indices[i]] += values[i] for a matrix and rows of floats, in the order of i; see cuda/rows.cu."""
+        """total[indices[i]] += values[i] for a matrix and rows of floats, in an order that is always the same; see cuda/rows.cu."""
         xp, (classes, columns) = cls.xp, total.shape
         ids = xp.ascontiguousarray(indices.array).reshape(-1).astype("int64", copy=False)
         if not ids.size or not columns:
             return
         values = xp.ascontiguousarray(values)
-        counts, starts = xp.zeros(classes, "int32"), xp.empty(classes + 1, "int32")
-        places, ordered = xp.empty(ids.size, "int32"), xp.empty(ids.size, "int32")
-        cls.walk("count_ids", "", ids.size, ids, counts, ids.size)
-        cls.launch("scan_counts", "", (1,), counts, starts, classes)
-        cls.walk("place_ids", "", ids.size, ids, starts, counts, places, ids.size)
-        cls.launch("sort_segments", "", (classes,), starts, places, ordered)
-        cls.launch("add_rows", kind_of(values), (classes, -(-columns // cls.threads)), total, values, starts, ordered, columns)
+        size, chunk, piece = ids.size, cls.ids_chunk, cls.rows_piece
+        chunks, grid = -(-size // chunk), (-(-size // piece), -(-columns // cls.threads))
+        counts, totals, starts = xp.zeros(chunks * classes, "int32"), xp.empty(classes, "int32"), xp.empty(classes + 1, "int32")
+        ranks, ordered = xp.empty(size, "int32"), xp.empty(size, "int32")
+        partial = xp.empty((grid[0], 2, columns), total.dtype)
+        cls.launch("rank_ids", "", (chunks,), ids, counts, ranks, size, classes, chunk)
+        cls.walk("scan_chunks", "", classes, counts, totals, chunks, classes)
+        cls.launch("scan_counts", "", (1,), totals, starts, classes)
+        cls.walk("place_ids", "", size, ids, starts, counts, ranks, ordered, size, classes, chunk)
+        cls.launch("add_rows", kind_of(values), grid, total, values, ids, ordered, partial, size, columns, piece)
+        cls.launch("join_rows", kind_of(total), grid, total, partial, ids, ordered, starts, size, columns, piece)
 
     # ---------------------------------------------------------------- arithmetic that reads 16 bits
 

@@ -305,7 +305,7 @@ class CudaCrossEntropy(CrossEntropy):
 
 @cuda
 class CudaEmbedding(Embedding):
-    """The gradient adds up rows in the order in which they stand."""
+    """The gradient adds up rows in an order that is always the same."""
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
