@@ -213,6 +213,16 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
                 return kernels.lookup(kernels.Linear, kind).forward(a, b)
 
         time_of(f"product {inputs} x {outputs}", product, operations=work)
+    if find_spec("torch"):  # which uses cuBLASLt's epilogues: what a bias and a GELU inside a product would give
+        import torch
+
+        left, right, bias = (torch.randn(*shape).cuda().bfloat16() for shape in ((rows, width), (width, 4 * width), (4 * width,)))
+        for name, by_torch in (
+            ("product alone", lambda: torch.mm(left, right)),
+            ("product with its bias", lambda: torch.addmm(bias, left, right)),
+            ("product with bias and GELU", lambda: torch._addmm_activation(bias, left, right, use_gelu=True)),
+        ):
+            time_of(f"PyTorch's {name}, {width} x {4 * width}", by_torch, operations=8.0 * rows * width * width)
     both_ways("layer norm", kernels.LayerNorm, [x, made(width), made(width)], made(rows, width, low=True), 3)
     both_ways("gelu", kernels.GELU, [low], made(rows, 4 * width, low=True), 2)
     both_ways("dropout", kernels.Dropout, [low], made(rows, 4 * width, low=True), 2, probability=0.1, key=random.Key(1, 0, 0))

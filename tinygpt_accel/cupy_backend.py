@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import cache
+from math import copysign
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -111,6 +112,12 @@ class CupyBuffer(CudaBuffer):
     @staticmethod
     def _address(array: Any) -> int:
         return int(array.data.ptr)
+
+    @classmethod
+    def _full(cls, shape: Any, value: Any, dtype: DType) -> Any:
+        made = super()._full(shape, value, dtype)
+        # CuPy fills with zero bytes where value == 0, and so loses the sign of -0.0.
+        return made._neg() if value == 0 and dtype.kind == "f" and copysign(1.0, value) < 0.0 else made
 
     @classmethod
     def _to_host(cls, result: Any) -> Any:
