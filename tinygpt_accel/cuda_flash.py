@@ -144,7 +144,7 @@ def _plan(make: Any, *described: Any) -> _Plan:
 
 
 def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
-    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) that the backward wants."""
+    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) that the backward wants; raises NoPlan where cuDNN builds none."""
     v = _with_aligned_rows(kind, v)
     batch, heads, length, size = q.shape
     y = kind.xp.empty((batch, length, heads, size), q.dtype).transpose(0, 2, 1, 3)
@@ -157,7 +157,7 @@ def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale:
 def backward(
     kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any, out: Any
 ) -> None:
-    """Writes the gradients of q, k and v into the arrays `out`, whose heads are dense."""
+    """Writes the gradients of q, k and v into the arrays `out`, whose heads are dense; raises NoPlan where cuDNN builds none."""
     v, g = (_with_aligned_rows(kind, x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
     plan = _plan(_backward_plan, kind_of(q), kind.device_id, tuple(map(_layout, arrays)), tuple(map(_layout, out)), causal, scale)
