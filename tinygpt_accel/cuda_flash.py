@@ -144,7 +144,7 @@ def _plan(make: Any, *described: Any) -> _Plan:
 
 
 def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
-    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) that the backward wants; raises NoPlan where cuDNN builds none."""
+    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) for the backward; raises NoPlan where cuDNN builds none."""
     v = _with_aligned_rows(kind, v)
     batch, heads, length, size = q.shape
     y = kind.xp.empty((batch, length, heads, size), q.dtype).transpose(0, 2, 1, 3)
