@@ -411,8 +411,15 @@ def test_assignment_of_numbers_and_lists(backend: type[Buffer], data: st.DataObj
 def test_assignment_from_an_overlapping_view(backend: type[Buffer], data: st.DataObject) -> None:
     """The value is read as it was before the assignment, although it lies in the same storage."""
     dtype = data.draw(st.sampled_from(supported(backend, NUMBERS)))
-    values = data.draw(arrays(dtype, (7,)))
-    for target, source in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None)), (slice(None), slice(None, None, -1))):
+    values = data.draw(arrays(dtype, (12,)))
+    pairs = [(slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None)), (slice(None), slice(None, None, -1))]
+    count, steps = data.draw(st.integers(1, 4)), st.sampled_from((-3, -2, -1, 1, 2, 3))
+    drawn = []
+    for step in (data.draw(steps), data.draw(steps)):  # steps may differ; NumPy's own assignment reads what it wrote in some of these
+        first = data.draw(st.integers(0, 11 - (count - 1) * abs(step)))
+        places = range(first, first + count * abs(step), abs(step))
+        drawn.append(slice(first, places[-1] + 1, step) if step > 0 else slice(places[-1], first - 1 if first else None, step))
+    for target, source in [*pairs, (drawn[0], drawn[1]), (slice(1, 10, 3), slice(2, 5))]:
         buffer, expected = make(backend, values), values.copy()
         buffer[target] = buffer[source]
         expected[target] = expected[source].copy()
