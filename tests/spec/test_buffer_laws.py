@@ -593,3 +593,15 @@ def test_dlpack_is_the_storage_or_an_error(backend: type[Buffer], data: st.DataO
         return
     assert same(seen, operand.array)
     assert not seen.size or np.shares_memory(seen, np.asarray(operand.buffer))
+
+
+@pytest.mark.parametrize("wrong", ["float32", float, np.float32])
+def test_what_is_no_dtype_is_named(backend: type[Buffer], wrong: Any) -> None:
+    """A dtype is one of ours, not its name nor another library's type; wherever one is passed, the error lists those that there are."""
+    for call in (
+        lambda: backend([1.0], wrong), lambda: backend([1.0]).cast(wrong), lambda: backend.full((1,), 1, wrong),
+        lambda: backend.zeros((1,), wrong), lambda: backend.arange(3, dtype=wrong), lambda: backend.uniform((1,), dtype=wrong),
+        lambda: backend.normal((1,), dtype=wrong),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"a dtype is one of DType\.bool, .*DType\.float64, not"):
+            call()
