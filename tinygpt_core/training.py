@@ -247,13 +247,13 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         is_documents = sum(counts.values()) <= 2 * config.context_length * len(store)
     if is_documents:
         documents, validation = dataset.split_train_validation(store)
-        batches = dataset.DocumentBatches(documents, *shape, generator, boundary)
         validating = dataset.evaluation_batches(validation, *shape, config.eval_batches, boundary)
+        batches = dataset.DocumentBatches(documents, *shape, generator, boundary)
     else:
         stream = store.joined(boundary) if corpus.documents else dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
         training, tail = dataset.split_train_validation(stream)
+        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)  # the shorter part, whose complaint fits both
         batches = dataset.StreamBatches(training, *shape, generator)
-        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)
     return Data(
         tokenizer=trained_tokenizer, is_documents=is_documents, training_batches=batches, validation_batches=validating,
         num_tokens=sum(counts.values()), unigram_entropy=unigram_entropy(counts), sha256=digest.hexdigest(),
