@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -335,8 +336,10 @@ def test_version(tmp_path: Path) -> None:
     assert tinygpt("--version", cwd=tmp_path).stdout == f"tinygpt {__version__}\n"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "tampered", "newer", "nonsense", "setting", "missing"])
-@pytest.mark.parametrize("command", [["generate", "damaged"], ["train", "--resume", "damaged", "--steps", "8"]])
+@pytest.mark.parametrize("damage", ["truncated", "tampered", "newer", "nonsense", "setting", "missing", "boundary", "data"])
+@pytest.mark.parametrize(
+    "command", [["generate", "damaged"], ["train", "--resume", "damaged", "--steps", "8"], ["convert", "damaged", "converted"]]
+)
 def test_a_damaged_run_is_refused(place: Path, tmp_path: Path, damage: str, command: list[str]) -> None:
     run = tmp_path / "damaged"
     run.mkdir()
@@ -358,6 +361,17 @@ def test_a_damaged_run_is_refused(place: Path, tmp_path: Path, damage: str, comm
         config["training"]["steps"] = "many"
         config["model"]["num_heads"] = "many"
         (run / "config.json").write_text(json.dumps(config))
+    elif damage == "boundary":  # by someone who also mended the digests
+        tokenizer = json.loads((run / "tokenizer").read_text())
+        (run / "tokenizer").write_text(json.dumps(tokenizer | {"special_tokens": {"<|other|>": len(tokenizer["characters"])}}))
+    elif damage == "data":
+        (run / "config.json").write_text(json.dumps(config | {"data": 7}))
+    if damage in ("boundary", "data"):
+        state = json.loads((run / "state.json").read_text())
+        for name, about in state["files"].items():
+            content = (run / name).read_bytes()
+            about |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (run / "state.json").write_text(json.dumps(state))
     before = snapshot(run)
     assert_refused(tinygpt(*command, cwd=tmp_path))
     assert snapshot(run) == before

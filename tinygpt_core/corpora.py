@@ -103,8 +103,6 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     try:
         data = read_bytes(path)
-    except IsADirectoryError:
-        raise CorpusError(f"{path} is a directory: pass one text file with --data FILE") from None
     except OSError as error:
         raise CorpusError(f"cannot read {path} ({error.strerror}): pass a text file with --data FILE") from error
     try:

@@ -227,7 +227,7 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
     _require_same(config, sha256, digest.hexdigest())
     if trained_tokenizer is None:
         trained_tokenizer = _train_tokenizer(config, texts, boundaries=corpus.documents is not None)
-    boundary = trained_tokenizer.special_tokens.get(BOUNDARY, -1)
+    boundary = -1 if corpus.documents is None else trained_tokenizer.special_tokens[BOUNDARY]
     counts: Counter[int] = Counter()
     encode = encoders.ordinary_encoder(trained_tokenizer)
 
@@ -470,6 +470,9 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
     saved = checkpoint.load_checkpoint(directory, optimizer=False)
     try:
         settings = saved.config["training"]
+        data, specials = saved.config["data"], saved.tokenizer.special_tokens
+        if type(data["opening"]) is not str or data["is_documents"] not in (False, BOUNDARY in specials):
+            raise KeyError("what tells how its texts begin and end")
         settings["backend"] = backend or _usable(str(settings["backend"]))
         with backends.use(settings["backend"]):
             with uninitialized():  # numbers that are about to be replaced need not be drawn
