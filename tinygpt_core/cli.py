@@ -71,8 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the arguments after the command's name; default: those of the process.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not end a run
     warnings.formatwarning = lambda message, *_, **__: f"tinygpt: note: {_one_line(message)}\n"
     try:
@@ -128,10 +130,11 @@ def _one_line(message: object) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from . import cli_convert, cli_plot, corpora, explain
+    from . import __version__, cli_convert, cli_plot, corpora, explain
     from .training import PRESETS, TrainingConfig
 
     parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"tinygpt {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     presets = "\n".join(
@@ -145,20 +148,18 @@ def build_parser() -> argparse.ArgumentParser:
     train.epilog = f"presets (options override them):\n{presets}"
     train.set_defaults(command=run_train)
     option = train.add_argument
-    option(
-        "corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)"
-    )
-    option(
-        "--data", metavar="FILE", help="a text file to train on, or a folder of texts or of train.bin (default: what the corpus stands for)"
-    )
+    path, text = cli_convert.path, f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)"
+    option("corpus", nargs="?", type=path, metavar="CORPUS", help=text)
+    text = "a text file to train on, or a folder of texts or of train.bin (default: what the corpus stands for)"
+    option("--data", type=path, metavar="FILE", help=text)
     option("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
     default, metavars = TrainingConfig(), {int: "N", float: "X", str: "KIND"}
     for field, name, kind, text in SETTINGS:
         text = f"{text} (default: the preset's; identifiers: {getattr(default, field)})"
         option(name, dest=field, type=kind, metavar=metavars[kind], help=text)
     option("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND, or the fastest that can run)")
-    option("--out", metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
-    option("--resume", metavar="DIR", help=f"continue the run in DIR with its own settings; {BESIDE_RESUME}")
+    option("--out", type=path, metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
+    option("--resume", type=path, metavar="DIR", help=f"continue the run in DIR with its own settings; {BESIDE_RESUME}")
     option("--log-to", action="append", metavar="NAME", help="also to tensorboard or wandb; may be given twice (default: log.jsonl only)")
     option("--quiet", action="store_true", help="no progress, only the result (default: progress)")
 
@@ -166,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="sample from a trained model", allow_abbrev=False, description=about)
     generate.set_defaults(command=run_generate)
     option = generate.add_argument
-    option("directory", metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
+    option("directory", type=path, metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
     option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
     option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
     option("--tokens", type=int, default=SAMPLE_TOKENS, metavar="N", help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})")
@@ -315,8 +316,8 @@ def _summarize(trainer: Trainer) -> None:
                 _write_text(piece)
             print()
         val_loss = trainer.validate()
-    entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:.3f}"
-    print(f"\nvalidation loss {val_loss:.3f} nats a token; {entropy}")
+    entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
+    print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")
     if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
         print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
     command = f"{command_name()} generate {shlex.quote(trainer.directory)} --count {SAMPLES if data.is_documents else 1}"
@@ -386,6 +387,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
     model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
     is_documents = config["data"]["is_documents"]
     prompt = arguments.prompt or config["data"]["opening"]
+    tokenizer.encode(prompt)  # raises where it cannot be, before it is printed
     sampling = {name: getattr(arguments, name) for name in ("tokens", "temperature", "top_k", "top_p")}
     with backends.use(config["training"]["backend"]):
         for index in range(arguments.count):

@@ -452,7 +452,7 @@ def _require_window(stream: TokenStream, context_length: int, name: str) -> None
     if len(stream) <= context_length:
         raise ValueError(
             f"{name} has {len(stream)} tokens, but a context of {context_length} needs {context_length + 1}: "
-            f"use --context-length {len(stream) - 1} or less, or more text"
+            + (f"use --context-length {len(stream) - 1} or less, or more text" if len(stream) > 1 else "use more text")
         )
 
 

@@ -62,7 +62,7 @@ class Progress:
     def show(self, event: Event) -> None:
         """Shows one event of `Trainer.run`."""
         if isinstance(event, ValidationEvent) and not self.quiet:
-            self.validation = f"  validation loss {event.val_loss:.4f}"
+            self.validation = f"  validation loss {event.val_loss:z.4f}"
             self.run.validations.append((event.step, event.val_loss))
             if not self.is_live:
                 self._say(f"step {event.step:>6}/{self.total}{self.validation}")
@@ -77,7 +77,7 @@ class Progress:
         if event.step == self.total or (waited > 0.1 if self.is_live else waited > 30 or event.step % self.every == 0):
             self.shown_at += waited
             left = duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
-            self.line = f"step {event.step:>6}/{self.total}  loss {self.loss:.4f}  {self.tokens / self.seconds:,.0f} tokens/s  {left} left"
+            self.line = f"step {event.step:>6}/{self.total}  loss {self.loss:z.4f}  {self.tokens / self.seconds:,.0f} tokens/s  {left} left"
             if self.is_live:
                 self._draw()
             else:
