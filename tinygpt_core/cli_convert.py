@@ -18,7 +18,11 @@ _TEXT = re.compile(r"Tensor\(data=(.*), requires_grad=(?:True|False)\)", re.DOTA
 
 
 def path(text: str) -> str:
-    """The type of an argument that names a file or directory: an empty one is a variable of the shell that was never set."""
+    """The type of an argument that names a file or directory.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, as a variable of the shell is that was never set.
+    """
     if not text:
         raise argparse.ArgumentTypeError("a path is not empty")
     return text

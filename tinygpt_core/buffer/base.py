@@ -242,7 +242,7 @@ class Buffer:
         """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound).
 
         Raises:
-            ValueError: step is 0.
+            ValueError: step is 0. TypeError: `dtype` is none.
         """
         if stop is None:
             start, stop = 0, start
@@ -315,7 +315,7 @@ class Buffer:
         """Returns a copy of the same shape in another dtype: floats are truncated to integers, what is not zero becomes True.
 
         Raises:
-            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
+            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range. TypeError: `dtype` is none.
         """
         return self._copy() if checked(dtype) is self.dtype else self._cast(dtype)
 
@@ -462,7 +462,11 @@ class Buffer:
         return self._pow(other)
 
     def maximum(self: B, other: Any) -> B:
-        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError for operands on two backends."""
+        """The larger of two elements, broadcast; NaN where either is NaN.
+
+        Raises:
+            TypeError: operands on two backends. ShapeError: shapes that do not broadcast.
+        """
         return self._arithmetic(other, type(self)._maximum, "maximum")
 
     def __eq__(self: B, other: Any) -> B:  # type: ignore[override]
@@ -538,6 +542,7 @@ class Buffer:
 
         Raises:
             TypeError: a condition that is not bool, operands that are neither Buffers nor numbers, or on two backends.
+            ShapeError: shapes that do not broadcast.
         """
         if condition.dtype.kind != "b":
             raise TypeError(f"a condition has dtype bool, not {condition.dtype.name}")
