@@ -130,11 +130,11 @@ class Pages:
         pages = reference.Reference(self.modules, source)
         text = "# Reference\n\nEvery public module, from its docstrings, in the order in which the library is built.\n"
         for floor in reference.floors((ROOT / "README.md").read_text(encoding="utf-8"), list(self.modules)):
-            lines = "\n".join(floor.modules)
-            text += f"\n## {floor.title}\n\n{floor.duty[:1].upper()}{floor.duty[1:]}.\n\n```{{toctree}}\n:maxdepth: 1\n\n{lines}\n```\n"
+            lines = "\n".join(f"- [{path}]({path}.md): {pages.first_line(path)}" for path in floor.modules)
+            text += f"\n## {floor.title}\n\n{floor.duty[:1].upper()}{floor.duty[1:]}.\n\n{lines}\n"
+            for path in floor.modules:
+                self._write(f"reference/{path}.md", pages.page(path, f"[Reference](index.md), {floor.title[:1].lower()}{floor.title[1:]}"))
         self._write("reference/index.md", text)
-        for path in self.modules:
-            self._write(f"reference/{path}.md", pages.page(path))
 
     def _source_page(self, path: Path) -> None:
         name, title = self.source(path), path.relative_to(ROOT).as_posix()
@@ -207,7 +207,7 @@ def build(out: Path) -> None:
     pages = out.parent / f"{out.name}-pages"
     Pages(pages).gather()
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-b", "html", str(pages), str(out)]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-j", "auto", "-b", "html", str(pages), str(out)]
     subprocess.run([*command, "-d", str(pages / "doctrees")], check=True)
     if broken := faults(out):
         sys.exit("\n".join(broken))
