@@ -88,8 +88,8 @@ class Pages:
             if "://" in path or not path:
                 return None
             target = (document.parent / path).resolve()
-            if link.is_picture:  # the site has the pictures in the same place, beside the pages of docs
-                return f"![{link.label}]({_relative(name, str(target.relative_to(DOCS)))})" if DOCS in target.parents else None
+            if link.is_picture and DOCS in target.parents:
+                return f"![{link.label}]({_relative(name, target.relative_to(DOCS).as_posix())})"
             if target in self.documents:
                 return f"[{link.label}]({_relative(name, self.documents[target])}{'#' + anchor if anchor else ''})"
             if not target.exists() or ROOT not in target.parents:
