@@ -76,6 +76,13 @@ def test_the_front_page_leads_everywhere():
     assert chapters == sorted(chapters)
 
 
+def test_a_link_may_be_a_picture():
+    text = "[![a](b.png)](c.md) [`d`](e.py)\n\n```sh\n[f](g)\n```\n"
+    assert [link.target for link in markdown_text.links(text)] == ["b.png", "c.md", "e.py"]
+    renamed = markdown_text.replace_links("[![a](b.png)](c.md)", lambda link: f"<{link.label}|{link.target}>")
+    assert renamed == "<<a|b.png>|c.md>"
+
+
 def test_slugs_are_those_of_git_hosts():
     titles = {"8. What makes it fast": "8-what-makes-it-fast", "`Buffer`, and `dtype`": "buffer-and-dtype", "A + b": "a--b", "ε_0": "ε_0"}
     assert {title: markdown_text.slug(title) for title in titles} == titles
