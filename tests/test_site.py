@@ -288,3 +288,22 @@ def test_the_site_works_from_disk_in_a_browser(site):
         browser.close()
     assert not problems
     assert not asked
+
+
+@built
+@installed("playwright", "axe_playwright_python")
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)")
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing_on_the_site(site, colours):
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        page = browser.new_page(color_scheme=colours, reduced_motion="reduce")
+        for name in ("index", "06-attention", "coming-from-pytorch", "reference/tinygpt_core.optimizers", "source/tinygpt_core/tree.py"):
+            page.goto((site / f"{name}.html").as_uri())
+            result = Axe().run(page)
+            assert len(result.response["passes"]) > 10, "axe has looked at the page"
+            assert result.violations_count == 0, f"{name}: {result.generate_report()}"
+        browser.close()

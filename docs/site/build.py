@@ -201,6 +201,24 @@ def faults(site: Path) -> list[str]:
     return found
 
 
+# What the theme leaves to be said to those who do not see the page, or use no mouse.
+_ACCESS = {
+    "<pre>": '<pre tabindex="0">',
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Contents">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
+}
+
+
+def make_accessible(site: Path) -> None:
+    """Lets the keyboard scroll code, and names the theme's regions."""
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for old, new in _ACCESS.items():
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
+
+
 def build(out: Path) -> None:
     """Builds the site in a folder; a warning of Sphinx or a broken link ends the program with an error."""
     out = out.resolve()
@@ -209,6 +227,7 @@ def build(out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-j", "auto", "-b", "html", str(pages), str(out)]
     subprocess.run([*command, "-d", str(pages / "doctrees")], check=True)
+    make_accessible(out)
     if broken := faults(out):
         sys.exit("\n".join(broken))
     count = len(list(out.rglob("*.html")))
