@@ -64,10 +64,6 @@ SUBSTITUTES = {
         None,
         "minutes of training, with PyTorch and a text that is fetched",
     ),
-    "python benchmarks/explain.py --models default --pictures docs/pictures": (
-        None,
-        "needs a Chromium; tests/test_explain_page.py opens the page where there is one",
-    ),
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs --laws thorough": OUTSIDE,
