@@ -52,6 +52,10 @@ SUBSTITUTES = {
     'pip install "tinygpt-core[cuda13]"': (None, "installs CuPy for a GPU; tests/gpu is run there"),
     'pip install "tinygpt-accel[flash]"': (None, "installs cuDNN for a GPU; tests/gpu is run there"),
     "tinygpt train --backend cupy --dtype bfloat16 --preset gpt2-124m": (None, "needs a GPU; benchmarks/gpu.py runs it there"),
+    "python benchmarks/explain.py --models default --pictures docs/pictures": (
+        None,
+        "minutes of training and timing in a browser; tests/test_explain_page.py drives one",
+    ),
     "python benchmarks/scaling.py --picture docs/pictures/scaling.svg": (
         None,
         "minutes of measuring, with PyTorch; tests/test_benchmarks.py runs a short form",
@@ -59,10 +63,6 @@ SUBSTITUTES = {
     "python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt --picture docs/pictures/shakespeare_cpu.svg": (
         None,
         "minutes of training, with PyTorch and a text that is fetched",
-    ),
-    "python benchmarks/explain.py --models default --pictures docs/pictures": (
-        None,
-        "needs a Chromium; tests/test_explain_page.py opens the page where there is one",
     ),
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,

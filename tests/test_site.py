@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +76,13 @@ def test_the_front_page_leads_everywhere():
     assert set((DOCS / "examples").glob("*.py")) <= linked, "docs/index.md does not name an example"
     chapters = [path.name for path in map(Path, re.findall(r"\]\((\d\d-[\w-]+\.md)\)", text_of(index)))]
     assert chapters == sorted(chapters)
+
+
+def test_a_link_may_be_a_picture():
+    text = "[![a](b.png)](c.md) [`d`](e.py)\n\n```sh\n[f](g)\n```\n"
+    assert [link.target for link in markdown_text.links(text)] == ["b.png", "c.md", "e.py"]
+    renamed = markdown_text.replace_links("[![a](b.png)](c.md)", lambda link: f"<{link.label}|{link.target}>")
+    assert renamed == "<<a|b.png>|c.md>"
 
 
 def test_slugs_are_those_of_git_hosts():
@@ -212,17 +221,89 @@ def test_broken_links_of_a_site_are_found(tmp_path):
     ]
 
 
-@installed("sphinx", "myst_parser", "furo", "griffe")
-def test_the_site_is_built_without_a_warning(tmp_path):
-    """build.py ends with an error at a warning of Sphinx, a broken link, or anything loaded from a network."""
-    out = tmp_path / "site"
-    command = [sys.executable, str(SITE / "build.py"), "--out", str(out)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built once. build.py ends with an error at a warning of Sphinx, a broken link, or anything loaded from a network."""
+    out = tmp_path_factory.mktemp("built") / "site"
+    result = subprocess.run([sys.executable, str(SITE / "build.py"), "--out", str(out)], capture_output=True, text=True, timeout=600)
     assert result.returncode == 0 and not result.stderr, result.stderr
+    return out
+
+
+built = installed("sphinx", "myst_parser", "furo", "griffe")
+
+
+@built
+def test_the_site_is_built_without_a_warning(site):
     for document in DOCS.rglob("*.md"):
-        page = text_of(out / document.relative_to(DOCS).with_suffix(".html"))
+        page = text_of(site / document.relative_to(DOCS).with_suffix(".html"))
         assert ("Download this page as a notebook" in page) == (document in notebooks.documents())
-    assert {path.stem for path in (out / "notebooks").iterdir()} == {path.stem for path in notebooks.documents()}
-    assert 'id="tinygpt_core.tensor.Tensor.backward"' in text_of(out / "reference" / "tinygpt_core.tensor.html")
-    assert 'href="source/tinygpt_core/shape.py.html#reshape_strides"' in text_of(out / "01-strided-arrays.html")
-    assert (out / "searchindex.js").is_file()
+    assert {path.stem for path in (site / "notebooks").iterdir()} == {path.stem for path in notebooks.documents()}
+    assert 'id="tinygpt_core.tensor.Tensor.backward"' in text_of(site / "reference" / "tinygpt_core.tensor.html")
+    assert 'href="source/tinygpt_core/shape.py.html#reshape_strides"' in text_of(site / "01-strided-arrays.html")
+    assert load("build").faults(site) == []
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@built
+@installed("playwright")
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)")
+def test_the_site_works_from_disk_in_a_browser(site):
+    """Search, the way from a chapter to a definition, light and dark, a narrow window; nothing is asked of a network."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        page = browser.new_page(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
+        problems, asked = [], []
+        page.on("console", lambda message: message.type in ("error", "warning") and problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or asked.append(request.url))
+
+        page.goto((site / "index.html").as_uri())
+        page.fill("input.sidebar-search", "strides")
+        page.press("input.sidebar-search", "Enter")
+        page.wait_for_selector("ul.search li a", timeout=30_000)
+        assert page.locator("ul.search li a", has_text="Strided arrays").count()
+
+        page.goto((site / "01-strided-arrays.html").as_uri())
+        page.get_by_role("link", name="reshape_strides").first.click()
+        page.wait_for_url("**/source/tinygpt_core/shape.py.html#reshape_strides")
+        page.wait_for_timeout(1000)
+        top = page.evaluate("document.getElementById('reshape_strides').getBoundingClientRect().top")
+        assert 0 <= top < 900, "the definition is in sight"
+
+        colours = set()
+        for _ in range(3):
+            page.locator(".theme-toggle:visible").first.click()
+            colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert len(colours) == 2, "light, dark, and what the system says"
+
+        page.set_viewport_size({"width": 400, "height": 800})
+        for name in ("index", "coming-from-pytorch", "12-the-laws", "reference/tinygpt_core.tensor", "source/tinygpt_core/tensor.py"):
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide for a telephone"
+        browser.close()
+    assert not problems
+    assert not asked
+
+
+@built
+@installed("playwright", "axe_playwright_python")
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)")
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing_on_the_site(site, colours):
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        page = browser.new_page(color_scheme=colours, reduced_motion="reduce")
+        for name in ("index", "06-attention", "coming-from-pytorch", "reference/tinygpt_core.optimizers", "source/tinygpt_core/tree.py"):
+            page.goto((site / f"{name}.html").as_uri())
+            result = Axe().run(page)
+            assert len(result.response["passes"]) > 10, "axe has looked at the page"
+            assert result.violations_count == 0, f"{name}: {result.generate_report()}"
+        browser.close()

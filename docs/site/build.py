@@ -88,8 +88,8 @@ class Pages:
             if "://" in path or not path:
                 return None
             target = (document.parent / path).resolve()
-            if link.is_picture:  # the site has the pictures in the same place, beside the pages of docs
-                return f"![{link.label}]({_relative(name, str(target.relative_to(DOCS)))})" if DOCS in target.parents else None
+            if link.is_picture and DOCS in target.parents:
+                return f"![{link.label}]({_relative(name, target.relative_to(DOCS).as_posix())})"
             if target in self.documents:
                 return f"[{link.label}]({_relative(name, self.documents[target])}{'#' + anchor if anchor else ''})"
             if not target.exists() or ROOT not in target.parents:
@@ -130,11 +130,11 @@ class Pages:
         pages = reference.Reference(self.modules, source)
         text = "# Reference\n\nEvery public module, from its docstrings, in the order in which the library is built.\n"
         for floor in reference.floors((ROOT / "README.md").read_text(encoding="utf-8"), list(self.modules)):
-            lines = "\n".join(floor.modules)
-            text += f"\n## {floor.title}\n\n{floor.duty[:1].upper()}{floor.duty[1:]}.\n\n```{{toctree}}\n:maxdepth: 1\n\n{lines}\n```\n"
+            lines = "\n".join(f"- [{path}]({path}.md): {pages.first_line(path)}" for path in floor.modules)
+            text += f"\n## {floor.title}\n\n{floor.duty[:1].upper()}{floor.duty[1:]}.\n\n{lines}\n"
+            for path in floor.modules:
+                self._write(f"reference/{path}.md", pages.page(path, f"[Reference](index.md), {floor.title[:1].lower()}{floor.title[1:]}"))
         self._write("reference/index.md", text)
-        for path in self.modules:
-            self._write(f"reference/{path}.md", pages.page(path))
 
     def _source_page(self, path: Path) -> None:
         name, title = self.source(path), path.relative_to(ROOT).as_posix()
@@ -201,14 +201,33 @@ def faults(site: Path) -> list[str]:
     return found
 
 
+# What the theme leaves to be said to those who do not see the page, or use no mouse.
+_ACCESS = {
+    "<pre>": '<pre tabindex="0">',
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Contents">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
+}
+
+
+def make_accessible(site: Path) -> None:
+    """Lets the keyboard scroll code, and names the theme's regions."""
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for old, new in _ACCESS.items():
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
+
+
 def build(out: Path) -> None:
     """Builds the site in a folder; a warning of Sphinx or a broken link ends the program with an error."""
     out = out.resolve()
     pages = out.parent / f"{out.name}-pages"
     Pages(pages).gather()
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-b", "html", str(pages), str(out)]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-j", "auto", "-b", "html", str(pages), str(out)]
     subprocess.run([*command, "-d", str(pages / "doctrees")], check=True)
+    make_accessible(out)
     if broken := faults(out):
         sys.exit("\n".join(broken))
     count = len(list(out.rglob("*.html")))

@@ -10,7 +10,6 @@ root_doc = "index"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 highlight_language = "none"
-python_maximum_signature_line_length = 100
 add_module_names = False
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"

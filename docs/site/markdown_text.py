@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
-_LINK = re.compile(r"(?P<picture>!?)\[(?P<label>(?:[^\[\]`]|`[^`]*`)*)\]\((?P<target>[^()\s]+)\)")
+_LINK = re.compile(
+    r"(?P<picture>!?)\[(?P<label>(?:[^\[\]`]|`[^`]*`|!\[[^\[\]]*\]\([^()\s]+\))*)\]\((?P<target>[^()\s]+)\)"
+)  # a label may be a picture
 
 
 class Block(NamedTuple):
@@ -47,17 +49,20 @@ def replace_links(prose: str, replacement: Callable[[Link], str | None]) -> str:
     """The prose with every link replaced by what `replacement` makes of it; None leaves it alone."""
 
     def one(match: re.Match[str]) -> str:
-        changed = replacement(Link(bool(match["picture"]), match["label"], match["target"]))
-        return match[0] if changed is None else changed
+        link = Link(bool(match["picture"]), replace_links(match["label"], replacement), match["target"])
+        changed = replacement(link)
+        return f"{match['picture']}[{link.label}]({link.target})" if changed is None else changed
 
     return _LINK.sub(one, prose)
 
 
 def links(text: str) -> list[Link]:
     """All links and pictures outside of fences."""
-    return [
-        Link(bool(m["picture"]), m["label"], m["target"]) for part in parts(text) if isinstance(part, str) for m in _LINK.finditer(part)
-    ]
+    found: list[Link] = []
+    for part in parts(text):
+        if isinstance(part, str):
+            replace_links(part, found.append)
+    return found
 
 
 def slug(title: str) -> str:

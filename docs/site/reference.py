@@ -85,10 +85,21 @@ class Reference:
                 for one in [thing, *thing.members.values()] if thing.is_class else [thing]:
                     self._qualify(one)
 
-    def page(self, path: str) -> str:
-        """The page of a module."""
+    def first_line(self, path: str) -> str:
+        """The first sentence or line of a module's docstring, without its floor."""
+        docstring = self.modules[path].docstring
+        text = re.split(r"\n\n|(?<=\.)\s", docstring.value)[0] if docstring else ""
+        text = re.sub(r"^(Floor \d+|tinygpt\S*|[A-Z]\w+): ", "", " ".join(text.split()))
+        return _escaped(text[:1].upper() + text[1:])
+
+    def page(self, path: str, where: str = "") -> str:
+        """The page of a module; `where` is a line on where it belongs, in Markdown.
+
+        It is in no table of contents, so that the site's margin stays short, and Sphinx, which makes it anew for each page, quick.
+        """
         module = self.modules[path]
-        lines = [f"# {path}", "", f":::{{py:module}} {path}", ":::", "", self._source_link(module, ""), ""]
+        lines = ["---", "orphan: true", "---", "", f"# {path}", "", where, "", f":::{{py:module}} {path}", ":::", ""]
+        lines += [self._source_link(module, ""), ""]
         lines += self._docstring(module, module)
         handed_on = [
             alias for name, alias in sorted(module.members.items()) if alias.is_alias and _public(name) and self._exported(module, alias)
