@@ -243,3 +243,18 @@ def test_users_trees_of_gradients():
     mlp(Tensor([[1.0, 1.0]])).sum().backward()
     grads = tree_map(lambda tensor: tensor.grad, mlp.parameters())
     assert [g.shape for _, g in flat(grads)] == [p.shape for _, p in flat(mlp.parameters())]
+
+
+def test_weights_in_json_stand_there_once_and_have_an_end(tmp_path):
+    """A name that stands twice has two values, and a device has no end: neither is read."""
+    linear = FullyConnectedLayer(1, 1, bias=False)
+    linear.save_weights(tmp_path / "once.json")
+    text = (tmp_path / "once.json").read_text()
+    (tmp_path / "twice.json").write_text(text.replace("{", '{"weights": "Tensor(data=[[1.0]], requires_grad=True)",'))
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    before = linear.weights.to_python()
+    with pytest.raises(ValueError, match=r"twice\.json.*'weights' stands twice"):
+        linear.load_weights(tmp_path / "twice.json")
+    with pytest.raises(ValueError, match=r"endless\.json"):
+        linear.load_weights(tmp_path / "endless.json")
+    assert linear.weights.to_python() == before

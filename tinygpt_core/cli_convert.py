@@ -11,9 +11,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 from . import formats
+from .module import MAXIMUM_JSON
 from .serialization import Entry, SerializationError, read_json_object, read_safetensors_header
 
-MAXIMUM_JSON = 1 << 30  # bytes of a JSON file of weights that is looked into
 _TEXT = re.compile(r"Tensor\(data=(.*), requires_grad=(?:True|False)\)", re.DOTALL)
 
 

@@ -20,6 +20,7 @@ from .tree import tree_flatten
 Filter = Callable[["Module", str, Any], bool]
 Map = Callable[[Any], Any]
 Found = dict[str, Any]
+MAXIMUM_JSON = 1 << 30  # bytes of a JSON file of weights that is read
 WeightFile = str | os.PathLike[str]
 Weights = WeightFile | Mapping[str, Tensor | Buffer] | Iterable[tuple[str, Tensor | Buffer]]
 
@@ -365,12 +366,11 @@ def read_tensors(file: WeightFile) -> dict[str, Tensor | Buffer]:
     Raises:
         ValueError: the file is no such file; the message names the file and the entry.
     """
-    if _suffix(file) == ".safetensors":
-        from .serialization import load_safetensors
+    from .serialization import load_safetensors, read_json_object
 
+    if _suffix(file) == ".safetensors":
         return dict(load_safetensors(file))
-    with open(file, encoding="utf-8") as stream:
-        try:
-            return {name: Tensor.deserialize_tensor(text) for name, text in json.load(stream).items()}
-        except (AttributeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{os.fspath(file)} is no JSON object of names and tensors: {error}") from error
+    try:
+        return {name: Tensor.deserialize_tensor(text) for name, text in read_json_object(file, MAXIMUM_JSON).items()}
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(file)} is no JSON object of names and tensors: {error}") from error

@@ -104,9 +104,9 @@ class Tokenizer:
         ids = list(special_tokens.values())
         for text, idx in special_tokens.items():
             if not isinstance(text, str) or not text:
-                raise TokenizerError(f"a special token is a string that is not empty, not {text!r}")
+                raise TokenizerError(f"a special token is a string that is not empty, not {text!r:.80}")
             if type(idx) is not int or not 0 <= idx < 1 << 31 or idx in taken or ids.count(idx) > 1:
-                raise TokenizerError(f"special token {text!r} needs an id of its own, such as {max(taken) + 1}, not {idx!r}")
+                raise TokenizerError(f"special token {text!r:.80} needs an id of its own, such as {max(taken) + 1}, not {idx!r:.80}")
         self.special_tokens = dict(special_tokens)
 
     def encode(self, text: str, allowed_special: str | set[str] = "none_raise", visualise: bool = False) -> list[int]:
@@ -580,10 +580,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise TokenizerError(f"not a JSON object with format {FORMAT!r}")
         if value.get("version") not in range(1, FORMAT_VERSION + 1):
-            raise TokenizerError(f"version {value.get('version')!r}, but this tinygpt reads versions up to {FORMAT_VERSION}")
+            raise TokenizerError(f"version {value.get('version')!r:.80}, but this tinygpt reads versions up to {FORMAT_VERSION}")
         classes: dict[Any, type[Tokenizer]] = {kind.kind: kind for kind in (CharTokenizer, BPETokenizer)}
         if not isinstance(value.get("kind"), str) or value["kind"] not in classes:
-            raise TokenizerError(f"kind is one of {', '.join(classes)}, not {value.get('kind')!r}")
+            raise TokenizerError(f"kind is one of {', '.join(classes)}, not {value.get('kind')!r:.80}")
         tokenizer = classes[value["kind"]]._from_json(value)  # type: ignore[arg-type]
         specials = value.get("special_tokens")
         if not isinstance(specials, dict):

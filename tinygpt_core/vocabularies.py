@@ -159,6 +159,8 @@ def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] 
         TokenizerError: they are no lists of tokens and pairs, or a merge is not of tokens, makes none or is out of order.
     """
     tokens, merges = fields.get("tokens"), fields.get("merges")
+    if not isinstance(fields.get("pattern"), str):
+        raise TokenizerError(f"'pattern' is a string, not {fields.get('pattern')!r:.80}")
     pairs: list[Pair] | None = None
     if merges is not None or tokens is None:
         if not isinstance(merges, list) or not all(
