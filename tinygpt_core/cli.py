@@ -125,7 +125,9 @@ def _complain(message: str, code: int) -> int:
 
 def _one_line(message: object) -> str:
     """A message as one printable line, whatever it holds."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(message).split()))
+    from .misfit import folded
+
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(folded(str(message)).split()))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .buffer import Buffer
+from .misfit import unlike
 from .module import Module
 from .operations import Operation
 from .tensor import Tensor, apply_op
@@ -48,7 +49,7 @@ class ElementwiseLoss(Module):
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Compute the loss; raises a ValueError unless both shapes are the same."""
         if prediction.shape != target.shape:
-            raise ValueError(f"prediction and target must have one shape, but got {prediction.shape} and {target.shape}")
+            raise ValueError(unlike(type(self).__name__, "target", target.shape, prediction.shape, "prediction"))
         return reduce_losses(self.losses(prediction, target), self.reduction)
 
     def _extra_repr(self) -> str:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from . import backends, checkpoint, token_folders
+from . import backends, checkpoint, misfit, token_folders
 from .buffer import Buffer
 from .dtype import DType
 from .files import Path
@@ -470,7 +470,8 @@ def _fill(model: GPT, table: _Format, shapes: Mapping[str, tuple[int, ...]], rea
         raise FormatError(f"{where}: {len(unknown):,} tensors have no place in the model of the config: {_list(unknown)}")
     for name, shape in expected.items():
         if shapes[actual[name]] != shape:
-            raise FormatError(f"{where}: tensor {actual[name]!r} has shape {shapes[actual[name]]}, but the config asks for {shape}")
+            said = f"{where}: tensor {actual[name]!r} has shape {shapes[actual[name]]}, but the config asks for {shape}"
+            raise FormatError(misfit.unlike("", "tensor", shapes[actual[name]], shape, "config", said=said))
     for tensor, pieces in parameters.values():
         parts = []
         for piece in pieces:

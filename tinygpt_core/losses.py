@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import operations
+from . import misfit, operations
 from .elementwise_losses import BinaryCrossEntropyLoss, HuberLoss, L1Loss, MSELoss, check_reduction, reduce_losses  # noqa: F401  # handed on
 from .module import Module
 from .tensor import Tensor, apply_op
@@ -49,10 +49,10 @@ class CrossEntropyLoss(Module):
             losses = apply_op(operations.CrossEntropy, logits, labels, ignore_index=self.ignore_index)
             return reduce_losses(losses, self.reduction, labels, self.ignore_index)
         if labels.shape != logits.shape[logits.ndim - labels.ndim :] or labels.ndim < 1:
-            raise ValueError(
-                f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}: expected class indices "
-                f"of shape {logits.shape[:-1]} (int32 or int64), or probabilities of shape {logits.shape}"
-            )
+            said = f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}: expected class indices of shape "
+            said += f"{logits.shape[:-1]} (int32 or int64), or probabilities of shape {logits.shape}"
+            stop = -1 if labels.dtype.kind == "i" else None
+            raise ValueError(misfit.unlike("", "labels", labels.shape, logits.shape, "logits", 0, stop, said))
         if labels.dtype.kind == "i":  # one-hot rows of integers: float32 times int32 would become float64
             labels = Tensor(labels.buffer.cast(logits.dtype))
         return reduce_losses(-(logits.log_softmax(axis=-1) * labels).sum(-1), self.reduction)

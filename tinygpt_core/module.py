@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import printing
+from . import misfit, printing
 from .buffer import Buffer
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
@@ -271,7 +271,7 @@ class Module:
         common = [(parameters[name], weights[name], name) for name in parameters if name in weights]
         for parameter, weight, name in common:
             if parameter.shape != weight.shape:
-                raise ValueError(f"{name}: the model has the shape {parameter.shape}, the weights have {weight.shape}")
+                raise ValueError(misfit.unlike(name, "loaded weights", weight.shape, parameter.shape, "model"))
         with no_grad():
             for parameter, weight, _ in common:
                 parameter.assign(matching(weight, parameter))

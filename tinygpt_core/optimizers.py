@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import kernels
+from . import kernels, misfit
 from .buffer import Buffer
 from .dtype import DType
 from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
@@ -136,7 +136,7 @@ class Optimizer:
             elif name not in parameters or (self.slots and slot not in self.slots):
                 unknown.append(key)
             elif self.slots and buffer.shape != parameters[name].shape:
-                raise ValueError(f"{key}: the parameter has the shape {parameters[name].shape}, the state has {buffer.shape}")
+                raise ValueError(misfit.unlike(key, "loaded state", buffer.shape, parameters[name].shape, "parameter"))
             elif buffer.ndim == 0 and parameters[name].ndim > 0:
                 state[name][slot] = buffer.item()  # a number that apply_single keeps
             else:

@@ -5,8 +5,8 @@ the storage two neighbours along an axis lie, in elements) and `offset` (where t
 
     position(i_0, …, i_n) = offset + i_0 * stride_0 + … + i_n * stride_n
 
-Everything that only rearranges positions (reshape, permute, expand, slice) is arithmetic on those three, which is this module. It is
-also where every error about shapes is worded, once.
+Everything that only rearranges positions (reshape, permute, expand, slice) is arithmetic on those three, which is this module. What
+an error says about shapes that do not fit stands in `misfit`, once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from functools import lru_cache
 from math import prod
 from operator import index as as_index
 from typing import Any
+
+from . import misfit
 
 Shape = tuple[int, ...]
 Index = tuple["int | slice", ...]
@@ -64,29 +66,25 @@ def is_contiguous(shape: Shape, stride: Shape) -> bool:
     return True
 
 
-def aligned(*shapes: Shape) -> str:
-    """Returns shapes one under the other, aligned on their last axes, for error messages."""
-    width = max((len(str(size)) for shape in shapes for size in shape), default=1)
-    depth = max(map(len, shapes))
-    return "\n".join("  (" + ", ".join([" " * width] * (depth - len(s)) + [str(n).rjust(width) for n in s]) + ")" for s in shapes)
-
-
 @lru_cache(maxsize=4096)
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """Returns the shape that all `shapes` broadcast to: aligned on their last axes, sizes must agree or be 1 (or be missing).
 
     Raises:
-        ShapeError: naming the axis that disagrees, with the shapes aligned.
+        ShapeError: showing the shapes aligned and the axes that disagree.
     """
+    return check_broadcast("broadcast", *shapes)
+
+
+@lru_cache(maxsize=4096)
+def check_broadcast(name: str, *shapes: Shape) -> Shape:
+    """Returns the same for an operation, which an error names."""
     depth = max(map(len, shapes), default=0)
     result = []
     for axis in range(-depth, 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
         if len(sizes) > 1:
-            raise ShapeError(
-                f"shapes {' and '.join(map(str, shapes))} do not broadcast: axis {axis} has sizes "
-                f"{' and '.join(map(str, sorted(sizes)))}, which are neither equal nor 1:\n{aligned(*shapes)}"
-            )
+            raise ShapeError(misfit.broadcast(name, *shapes))
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
 
@@ -145,7 +143,7 @@ def reshaped(shape: Shape, new_shape: Any) -> Shape:
         if known and total % known == 0:
             wanted = tuple(total // known if size == -1 else size for size in wanted)
     if any(size < 0 for size in wanted) or numel(wanted) != total:
-        raise ShapeError(f"cannot reshape {shape} ({total} elements) to {new_shape}")
+        raise ShapeError(misfit.reshape(shape, new_shape))
     return wanted
 
 
@@ -184,7 +182,7 @@ def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
     """
     extra = len(new_shape) - len(shape)
     if extra < 0 or any(size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)):
-        raise ShapeError(f"cannot expand {shape} to {new_shape}: only axes of size 1 stretch:\n{aligned(shape, new_shape)}")
+        raise ShapeError(misfit.expand("expand", shape, new_shape))
     return (0,) * extra + tuple(step if size == wanted else 0 for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True))
 
 
@@ -244,7 +242,7 @@ def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
     first = shapes[0]
     for position, shape in enumerate(shapes):
         if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis):
-            raise ShapeError(f"cannot concatenate {first} and {shape} (operand {position}) along axis {axis}: all other axes must agree")
+            raise ShapeError(misfit.concatenate(first, shape, position, axis))
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
@@ -254,11 +252,12 @@ def matmul_shape(first: Shape, second: Shape) -> Shape:
     Raises:
         ShapeError: an operand without two axes, or inner sizes that differ.
     """
-    if len(first) < 2 or len(second) < 2:
-        raise ShapeError(f"a matrix product needs at least two axes on either side, not {first} and {second}")
-    if first[-1] != second[-2]:
-        raise ShapeError(f"cannot multiply {first} by {second}: the first has {first[-1]} columns, the second has {second[-2]} rows")
-    return (*broadcast_shapes(first[:-2], second[:-2]), first[-2], second[-1])
+    try:
+        if first[-1] == second[-2]:
+            return (*broadcast_shapes(first[:-2], second[:-2]), first[-2], second[-1])
+    except (IndexError, ShapeError):  # too few axes, or batches that do not broadcast
+        pass
+    raise ShapeError(misfit.matmul("matmul", first, second, least=2))
 
 
 @lru_cache(maxsize=1024)

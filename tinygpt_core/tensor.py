@@ -20,7 +20,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any
 
-from . import operations, printing
+from . import misfit, operations, printing
 from .buffer.base import Buffer
 from .dtype import DType, promote_scalar
 from .kernels.composed import sum_to
@@ -584,10 +584,7 @@ class Tensor:
         if not isinstance(other, Tensor):
             raise TypeError(f"dot needs a Tensor, not a {type(other).__name__}")
         if not self.ndim or not other.ndim or self.shape[-1] != other.shape[-min(other.ndim, 2)]:
-            raise ShapeError(
-                f"cannot multiply shapes {self.shape} and {other.shape}: the last axis of the first must equal the last but one of "
-                f"the second (the only one of a vector)"
-            )
+            raise ShapeError(misfit.matmul("matmul", self.shape, other.shape))
         a = self if self.ndim > 1 else self.reshape((1, *self.shape))
         b = other if other.ndim > 1 else other.reshape((*other.shape, 1))
         result = apply_op(operations.MatMul, a, b)
@@ -676,7 +673,9 @@ class Tensor:
         result = self._apply(operation, other)
         if result is NotImplemented:
             return result
-        if (result.shape, result.dtype.kind) != (self.shape, self.dtype.kind):
+        if result.shape != self.shape:
+            raise ShapeError(misfit.expand(f"in-place {operation.__name__.lower()}", result.shape, self.shape))
+        if result.dtype.kind != self.dtype.kind:
             raise ValueError(f"an in-place operation cannot turn {self.dtype} {self.shape} into {result.dtype} {result.shape}")
         result = result if result.dtype is self.dtype else result.cast(self.dtype)
         if result.grad_fn is None:
@@ -778,7 +777,7 @@ class Tensor:
             return kind._full(self.shape, 1.0, self.dtype)
         buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, self.dtype)
         if buffer.shape != self.shape:
-            raise RuntimeError(f"the incoming gradient has shape {buffer.shape}, but the Tensor has {self.shape}")
+            raise ShapeError(misfit.unlike("backward", "incoming gradient", buffer.shape, self.shape, "Tensor"))
         self.buffer._check_backend(buffer)
         return buffer._as(self.dtype)
 

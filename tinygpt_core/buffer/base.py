@@ -26,14 +26,14 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
-from .. import backends, random
+from .. import backends, misfit, random
 from ..dtype import DType, checked, promote, promote_scalar
 from ..printing import array_text
 from ..random import Generator
 
 from ..shape import (  # isort: skip
-    Shape, broadcast_shapes, check_shape, concatenated_shape, exchanged, is_contiguous, matmul_shape, normalize_axes, normalize_axis,
-    normalize_index, numel, permutation, reduced_shape, reshaped
+    Shape, ShapeError, check_broadcast, check_shape, concatenated_shape, exchanged, is_contiguous, matmul_shape, normalize_axes,
+    normalize_axis, normalize_index, numel, permutation, reduced_shape, reshaped
 )  # fmt: skip
 
 B = TypeVar("B", bound="Buffer")
@@ -374,7 +374,10 @@ class Buffer:
         elif not isinstance(value, Buffer):
             value = type(self)(value, self.dtype)
         self._check_backend(value)
-        self._assign(value._as(self.dtype)._expand(self.shape))
+        try:
+            self._assign(value._as(self.dtype)._expand(self.shape))
+        except ShapeError:
+            raise ShapeError(misfit.expand("assign", value.shape, self.shape)) from None
         self.version[0] += 1
         return self
 
@@ -397,12 +400,12 @@ class Buffer:
         if type(self) is not type(other):
             raise TypeError(f"operands are on two backends, {self.backend!r} and {other.backend!r}: move one with .to({self.backend!r})")
 
-    def _meet(self: B, other: Any) -> tuple[B, B] | None:
+    def _meet(self: B, other: Any, name: str) -> tuple[B, B] | None:
         """Returns both operands in one dtype, with shapes that broadcast, or None where `other` is no operand."""
         if isinstance(other, Buffer):
             self._check_backend(other)
             if self.shape != other.shape:
-                broadcast_shapes(self.shape, other.shape)
+                check_broadcast(name, self.shape, other.shape)
             if self.dtype is not other.dtype:
                 dtype = promote(self.dtype, other.dtype)
                 return self._as(dtype), other._as(dtype)  # type: ignore[return-value]
@@ -413,7 +416,7 @@ class Buffer:
         return None
 
     def _arithmetic(self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = "") -> B:
-        pair = self._meet(other)
+        pair = self._meet(other, name)
         if pair is None:
             return NotImplemented
         first, second = pair
@@ -541,14 +544,14 @@ class Buffer:
         if not isinstance(first, Buffer) and not isinstance(second, Buffer):
             first = type(condition)(first)
         if isinstance(first, Buffer):
-            pair = first._meet(second)
+            pair = first._meet(second, "where")
         else:
-            pair = second._meet(first)
+            pair = second._meet(first, "where")
             pair = pair and (pair[1], pair[0])
         if pair is None:
             raise TypeError(f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}")
         condition._check_backend(pair[0])
-        broadcast_shapes(condition.shape, pair[0].shape, pair[1].shape)
+        check_broadcast("where", condition.shape, pair[0].shape, pair[1].shape)
         return condition._where(*pair)
 
     # ---------------------------------------------------------------- reductions, products, indices
@@ -630,7 +633,7 @@ class Buffer:
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
         if values.shape != indices.shape + self.shape[1:]:
-            raise ValueError(f"values of shape {values.shape} do not fit {indices.shape} indices into shape {self.shape}")
+            raise ShapeError(misfit.unlike(f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]))
         self._scatter_add(indices, values._as(self.dtype))
         self.version[0] += 1
         return self

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import random
+from .. import misfit, random
 from ..buffer.base import Buffer
 from ..dtype import DType
 from ..shape import Shape, ShapeError, normalize_axis
@@ -54,11 +54,12 @@ class Linear(Kernel):
     def check(x: Buffer, weight: Buffer, bias: Buffer | None) -> None:
         """Raises TypeError or ValueError unless shapes and dtypes fit."""
         require_float("linear", x=x, weight=weight, bias=bias)
-        if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-            wanted = x.shape[-1] if x.ndim else "at least one axis"
-            raise ShapeError(f"linear: an input of shape {x.shape} needs a weight of shape ({wanted}, out), not {weight.shape}")
+        if weight.ndim != 2:
+            raise ShapeError(misfit.unlike("linear", "weight", weight.shape, ("in", "out")))
+        if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
+            raise ShapeError(misfit.matmul("linear", x.shape, weight.shape, ("input", "weight")))
         if bias is not None and bias.shape != weight.shape[1:]:
-            raise ShapeError(f"linear: a weight of shape {weight.shape} needs a bias of shape {weight.shape[1:]}, not {bias.shape}")
+            raise ShapeError(misfit.unlike("linear", "bias", bias.shape, weight.shape, "weight", 1))
 
     @staticmethod
     def forward(x: Buffer, weight: Buffer, bias: Buffer | None = None) -> tuple[Buffer, Any]:
@@ -142,8 +143,10 @@ class CrossEntropy(Kernel):
     def check(logits: Buffer, targets: Buffer, ignore_index: int | None) -> Buffer:
         """Returns the targets with ignored ones replaced by 0; raises TypeError, ShapeError or IndexError as the class says."""
         require_float("cross_entropy", logits=logits)
-        if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
-            raise ShapeError(f"cross_entropy: logits of shape {logits.shape} need targets of {logits.shape[:-1]}, not {targets.shape}")
+        if logits.ndim == 0:
+            raise ShapeError(misfit.unlike("cross_entropy", "logits", logits.shape, ("...", "classes")))
+        if targets.shape != logits.shape[:-1]:
+            raise ShapeError(misfit.unlike("cross_entropy", "targets", targets.shape, logits.shape, "logits", 0, -1))
         if targets.dtype.kind != "i":
             raise TypeError(f"cross_entropy: targets are integer class ids, not {targets.dtype.name}")
         if ignore_index is not None:
@@ -188,7 +191,7 @@ def _normalized(x: Buffer, weight: Buffer | None, bias: Buffer | None, num_axes:
     shape = x.shape[x.ndim - num_axes :]
     for what, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
-            raise ShapeError(f"{name}: an input of shape {x.shape} needs a {what} of shape {shape}, not {parameter.shape}")
+            raise ShapeError(misfit.unlike(name, what, parameter.shape, x.shape, "input", x.ndim - num_axes))
     return shape
 
 
@@ -371,13 +374,8 @@ class Attention(Kernel):
         """Raises TypeError or ValueError unless shapes and dtypes fit."""
         require_float("attention", query=query, key=key, value=value)
         fits = query.ndim == key.ndim == 4 and key.shape == value.shape and query.shape[:2] == key.shape[:2]
-        if not fits or query.shape[3] != key.shape[3]:
-            raise ShapeError(
-                f"attention needs a query (batch, heads, T, size) with keys and values (batch, heads, S, size), "
-                f"not {query.shape}, {key.shape} and {value.shape}"
-            )
-        if causal and query.shape[2] > key.shape[2]:
-            raise ShapeError(f"causal attention: {query.shape[2]} queries need at least as many keys, not {key.shape[2]}")
+        if not fits or query.shape[3] != key.shape[3] or (causal and query.shape[2] > key.shape[2]):
+            raise ShapeError(misfit.attention(query.shape, key.shape, value.shape, causal))
 
     @staticmethod
     def forward(query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None) -> tuple[Buffer, Any]:
@@ -421,7 +419,7 @@ class Rotary(Kernel):
         """Returns cosines and sines of shape (T, D / 2); raises TypeError or ShapeError as the class says."""
         require_float("rotary", x=x)
         if x.ndim != 4 or x.shape[3] % 2:
-            raise ShapeError(f"rotary needs an input (batch, heads, positions, an even size), not {x.shape}")
+            raise ShapeError(misfit.unlike("rotary", "input", x.shape, ("batch", "heads", "positions", "an even size")))
         half = x.shape[3] // 2
         frequencies = [base ** (-i / half) for i in range(half)]
         angles = [(positions_start + t) * f for t in range(x.shape[2]) for f in frequencies]
@@ -460,7 +458,7 @@ class Embedding(Kernel):
         """Raises TypeError, ShapeError or IndexError unless the weight is a float matrix and every index an id of one of its rows."""
         require_float("embedding", weight=weight)
         if weight.ndim != 2:
-            raise ShapeError(f"embedding: a weight has two axes (ids, size), not shape {weight.shape}")
+            raise ShapeError(misfit.unlike("embedding", "weight", weight.shape, ("ids", "size")))
         try:
             indices._check_indices(weight.shape[0])
         except IndexError as problem:

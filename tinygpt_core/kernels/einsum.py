@@ -17,6 +17,7 @@ from functools import lru_cache, reduce
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from .. import misfit
 from ..buffer.base import Buffer
 from ..dtype import promote
 from ..shape import Shape, ShapeError
@@ -71,30 +72,20 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
             raise ValueError(f"einsum: {subscripts!r} has {bad!r} in {where}: indices are letters, and one '...' may stand among them")
     terms: list[Term] = []
     sizes: Sizes = {}
-    seen_in: dict[str, int] = {}
     widest = 0
     for position, (text, shape) in enumerate(zip(texts, shapes, strict=True)):
         covered = len(shape) - len(text.replace("...", ""))
         if covered < 0 or (covered and "..." not in text):
-            raise ShapeError(f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, which has {len(shape)} axes: {shape}")
+            said = f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, which has {len(shape)} axes: {shape}"
+            raise ShapeError(misfit.unlike("", f"operand {position}", shape, tuple(text.replace("...", "")), "index", 0, len(text), said))
         term = _expand_ellipsis(text, covered)
         terms.append(term)
         widest = max(widest, covered)
-        for axis, (index, size) in enumerate(zip(term, shape, strict=True)):
-            first = term.index(index)
-            if shape[first] != size:
-                raise ShapeError(
-                    f"einsum: index {index!r} in {subscripts!r} stands twice in operand {position} of shape {shape}, "
-                    f"but axes {first} and {axis} have sizes {shape[first]} and {size}"
-                )
-            if sizes.get(index, 1) != 1 and size not in (1, sizes[index]):
-                name = f"index {index!r}" if index.isalpha() else f"axis {ELLIPSIS_AXES - 1 - ord(index)} of the ellipsis"
-                raise ShapeError(
-                    f"einsum: {name} in {subscripts!r} has size {sizes[index]} in operand {seen_in[index]} of shape "
-                    f"{shapes[seen_in[index]]}, but {size} in operand {position} of shape {shape}"
-                )
+        for index, size in zip(term, shape, strict=True):
+            if shape[term.index(index)] != size or (sizes.get(index, 1) != 1 and size not in (1, sizes[index])):
+                raise ShapeError(misfit.einsum(subscripts, terms, shapes, ELLIPSIS_AXES))
             if index not in sizes or size != 1:
-                sizes[index], seen_in[index] = size, position
+                sizes[index] = size
     if not arrow:
         once = sorted(index for index in sizes if index.isalpha() and sum(text.count(index) for text in texts) == 1)
         right = "..." + "".join(once)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..buffer.base import Buffer
+from ..misfit import unlike
 from ..shape import ShapeError
 from .base import Gradient, Kernel, lookup
 from .composed import Attention, require_float
@@ -26,7 +27,8 @@ class PackedAttention(Kernel):
         """Returns views (B, H, T, D) of the query, key and value; raises TypeError or ShapeError where x has none."""
         require_float("packed_attention", x=x)
         if x.ndim != 3 or x.shape[2] % (3 * num_heads):
-            raise ShapeError(f"packed attention needs an input (batch, positions, 3 x {num_heads} heads x their size), not {x.shape}")
+            wanted = ("batch", "positions", f"3 x {num_heads} heads x their size")
+            raise ShapeError(unlike("packed_attention", "input", x.shape, wanted))
         split = x.reshape((*x.shape[:2], 3, num_heads, x.shape[2] // (3 * num_heads)))
         return tuple(split[:, :, part].permute((0, 2, 1, 3)) for part in range(3))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .. import operations
+from .. import misfit, operations
 from ..buffer import Buffer
 from ..module import Module
 from ..shape import ShapeError
@@ -139,7 +139,7 @@ class CausalSelfAttention(Module):
         """
         start = 0 if cache is None else cache.length
         if x.ndim != 3 or x.shape[2] != self.embedding_dim:
-            raise ShapeError(f"expected an input of shape (batch, positions, {self.embedding_dim}), but got {x.shape}")
+            raise ShapeError(misfit.unlike(type(self).__name__, "input", x.shape, ("batch", "positions", self.embedding_dim)))
         if start + x.shape[1] > self.max_seq_length:
             raise ShapeError(f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}")
         batch_size, length, _ = x.shape

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import operations
+from .. import misfit, operations
 from ..kernels.convolution import pair
 from ..module import Module
 from ..shape import ShapeError
@@ -185,7 +185,7 @@ class BatchNorm2d(Module):
         """
         channels = self.running_mean.shape[0]
         if x.ndim != 4 or x.shape[1] != channels:
-            raise ShapeError(f"BatchNorm2d needs images (batch, {channels}, height, width), not an input of shape {x.shape}")
+            raise ShapeError(misfit.unlike("BatchNorm2d", "input", x.shape, ("batch", channels, "height", "width")))
         along = (channels, 1, 1)
         if self.training:
             count = x.numel // channels

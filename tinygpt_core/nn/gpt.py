@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .. import operations, random
+from .. import misfit, operations, random
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
@@ -219,7 +219,7 @@ class GPT(Module):
 
     def _forward(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
         if token_ids.ndim != 2:
-            raise ShapeError(f"token_ids must have the shape (batch, positions), but got {token_ids.shape}")
+            raise ShapeError(misfit.unlike(type(self).__name__, "token_ids", token_ids.shape, ("batch", "positions")))
         if cache is not None and cache.batch_size != token_ids.shape[0]:
             raise ValueError(f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows")
         start = 0 if cache is None else cache.length

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from .. import operations, random
+from .. import misfit, operations, random
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
@@ -143,8 +143,7 @@ class _Normalization(Module):
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
-            name, wanted = type(self).__name__, self.normalized_shape
-            raise ShapeError(f"{name} normalizes trailing axes of shape {wanted}, but the input has the shape {x.shape}")
+            raise ShapeError(misfit.unlike(type(self).__name__, "input", x.shape, ("...", *self.normalized_shape)))
 
     def _extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

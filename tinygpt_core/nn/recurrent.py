@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import operations
+from .. import misfit, operations
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
@@ -90,7 +90,7 @@ class _Recurrence(Module):
             ShapeError: the input or the state has another shape.
         """
         if x.ndim != 3 or x.shape[2] != self.input_dims or not x.shape[1]:
-            raise ShapeError(f"expected an input of shape (batch, positions >= 1, {self.input_dims}), but got {x.shape}")
+            raise ShapeError(misfit.unlike(type(self).__name__, "input", x.shape, ("batch", "positions >= 1", self.input_dims)))
         batch_size, length, _ = x.shape
         parts = self._parts(state, (len(self.layers), batch_size, self.hidden_dims), x)
         finals: list[State] = []
@@ -110,9 +110,12 @@ class _Recurrence(Module):
         if state is None:
             return (Tensor(type(x.buffer).zeros(shape, x.dtype)),) * self.num_states
         parts = state if isinstance(state, tuple) else (state,)
-        if [getattr(part, "shape", None) for part in parts] != [shape] * self.num_states:
-            found = ", ".join(str(getattr(part, "shape", type(part).__name__)) for part in parts)
-            raise ShapeError(f"{type(self).__name__}: expected a state of {self.num_states} x {shape}, but got {found}")
+        found = [getattr(part, "shape", type(part).__name__) for part in parts]
+        if found != [shape] * self.num_states:
+            said = f"{type(self).__name__}: expected a state of {self.num_states} x {shape}, but got {', '.join(map(str, found))}"
+            raise ShapeError(
+                misfit.unlike("", "state", next((s for s in found if isinstance(s, tuple) and s != shape), shape), shape, said=said)
+            )
         return parts
 
     def _extra_repr(self) -> str:
