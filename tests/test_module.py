@@ -195,7 +195,7 @@ def test_strict_loading():
         linear.load_weights(flat(bare.parameters()))
     with pytest.raises(ValueError, match="does not have: bias"):
         bare.load_weights(flat(linear.parameters()))
-    with pytest.raises(ValueError, match=r"bias: the model has the shape \(1,\), the weights have \(2,\)"):
+    with pytest.raises(ValueError, match=r"bias: loaded weights must have the shape \(1,\), not \(2,\)"):
         linear.load_weights([("weights", Tensor([[1.0], [1.0]])), ("bias", Tensor([1.0, 2.0]))])
     with pytest.raises(ValueError, match="pairs of name and Tensor"):
         linear.load_weights([("weights", [[1.0], [1.0]])])
