@@ -462,7 +462,7 @@ class Buffer:
         return self._pow(other)
 
     def maximum(self: B, other: Any) -> B:
-        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError for operands on two backends."""
+        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError for two backends, ShapeError where shapes do not fit."""
         return self._arithmetic(other, type(self)._maximum, "maximum")
 
     def __eq__(self: B, other: Any) -> B:  # type: ignore[override]
@@ -538,6 +538,7 @@ class Buffer:
 
         Raises:
             TypeError: a condition that is not bool, operands that are neither Buffers nor numbers, or on two backends.
+            ShapeError: shapes that do not broadcast.
         """
         if condition.dtype.kind != "b":
             raise TypeError(f"a condition has dtype bool, not {condition.dtype.name}")
