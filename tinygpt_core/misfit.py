@@ -71,7 +71,7 @@ def _sizes(column: Cells) -> tuple[int, ...]:
 
 
 def broadcast(name: str, *shapes: Shape) -> str:
-    """Returns a text that says which axes keep shapes from broadcasting in an elementwise operation, which may be named by its sign."""
+    """Returns the text that says which axes keep shapes from broadcasting in an elementwise operation, which may be named by its sign."""
     labels = _LABELS.get(name, ("left", "right"))
     labels = labels[-len(shapes) :] if len(shapes) <= len(labels) else tuple(f"operand {i}" for i in range(len(shapes)))
     rows = {label: _padded(shape, max(map(len, shapes))) for label, shape in zip(labels, shapes, strict=True)}
@@ -82,7 +82,7 @@ def broadcast(name: str, *shapes: Shape) -> str:
 
 
 def expand(name: str, shape: Shape, new_shape: Shape) -> str:
-    """Returns a text that says which axes keep `shape` from being broadcast to just `new_shape`."""
+    """Returns the text that says which axes keep `shape` from being broadcast to just `new_shape`."""
     depth = max(len(shape), len(new_shape))
     rows = {"from": _padded(shape, depth), "to": _padded(new_shape, depth)}
     columns = list(zip(*rows.values(), strict=True))
@@ -93,7 +93,10 @@ def expand(name: str, shape: Shape, new_shape: Shape) -> str:
 
 
 def matmul(name: str, first: Shape, second: Shape, labels: tuple[str, str] = ("left", "right"), least: int = 1) -> str:
-    """Returns a text that says which axes keep (…, n, k) and (…, k, m) from being multiplied; each has `least` axes at least, and a vector has no n or m."""
+    """Returns the text that says which axes keep (…, n, k) and (…, k, m) from being multiplied; a vector has no n or m.
+
+    Where one has fewer than `least` axes, the text says that.
+    """
     for label, shape in zip(labels, (first, second), strict=True):
         if len(shape) < least:
             return unlike(name, label, shape, ("...", *("rows", "columns")[-least:]))
@@ -113,7 +116,7 @@ def matmul(name: str, first: Shape, second: Shape, labels: tuple[str, str] = ("l
 
 
 def concatenate(first: Shape, shape: Shape, position: int, axis: int) -> str:
-    """Returns a text that says which axes keep the operand at `position` from being joined to the first along `axis`."""
+    """Returns the text that says which axes keep the operand at `position` from being joined to the first along `axis`."""
     depth = max(len(first), len(shape))
     rows: dict[str, Cells] = {f"operand {at}": (*s, *(None,) * (depth - len(s))) for at, s in ((0, first), (position, shape))}
     columns = list(zip(*rows.values(), strict=True))
@@ -124,7 +127,7 @@ def concatenate(first: Shape, shape: Shape, position: int, axis: int) -> str:
 
 
 def reshape(shape: Shape, new_shape: Any) -> str:
-    """Returns a text that says why the elements of `shape` do not fill `new_shape`, in which one axis may be -1."""
+    """Returns the text that says why the elements of `shape` do not fill `new_shape`, in which one axis may be -1."""
     wanted = tuple(new_shape) if isinstance(new_shape, (tuple, list)) else (new_shape,)
     total, known, free = prod(shape), prod(size for size in wanted if size != -1), wanted.count(-1)
     width = max(len(shape), len(wanted))
@@ -146,7 +149,7 @@ def _text(cells: Cells) -> str:
 def unlike(
     name: str, what: str, found: Shape, owner: Cells, of: str = "wanted", start: int = 0, stop: int | None = None, said: str = ""
 ) -> str:
-    """Returns a text that says where a shape is not the one it must be: the axes start:stop of another.
+    """Returns the text that says where a shape is not the one it must be: the axes start:stop of another.
 
     Args:
         name, what: who wants it, and what it wants to have that shape.
@@ -182,7 +185,7 @@ def unlike(
 
 
 def attention(query: Shape, key: Shape, value: Shape, causal: bool) -> str:
-    """Returns a text that says which axes of queries (B, H, T, D) and of keys and values (B, H, S, D) do not fit."""
+    """Returns the text that says which axes of queries (B, H, T, D) and of keys and values (B, H, S, D) do not fit."""
     for what, shape in (("query", query), ("key", key), ("value", value)):
         if len(shape) != 4:
             return unlike("attention", what, shape, ("batch", "heads", "positions", "size"))
@@ -198,8 +201,9 @@ def attention(query: Shape, key: Shape, value: Shape, causal: bool) -> str:
 
 
 def einsum(subscripts: str, terms: Sequence[str], shapes: Sequence[Shape], ellipsis: int) -> str:
-    """Returns a text that says which indices of operands have two sizes; where it is within one operand, that is drawn, else all, aligned on their indices.
+    """Returns the text that says which indices of operands have two sizes.
 
+    Where an index has two sizes within one operand, that one is drawn, else all, aligned on their indices.
     `terms` holds the indices of the first operands, one character an axis: those from `ellipsis` on, counted from the back, are what "..."
     stands for.
     """
@@ -230,7 +234,7 @@ def einsum(subscripts: str, terms: Sequence[str], shapes: Sequence[Shape], ellip
 
 
 def window(name: str, shape: Shape, kernel: Shape, reach: Shape, dilation: Shape, padding: Shape) -> str:
-    """Returns a text that says along which axes a kernel, spread over `reach`, is larger than the padded images."""
+    """Returns the text that says along which axes a kernel, spread over `reach`, is larger than the padded images."""
     padded = tuple(size + 2 * p for size, p in zip(shape[2:], padding, strict=True))
     spread = f" (a kernel of {kernel} with dilation {dilation})" if dilation != (1, 1) else ""
     notes = {at: f"{('height', 'width')[at]}: {reach[at]} against {padded[at]}" for at in (0, 1) if reach[at] > padded[at]}

@@ -78,7 +78,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 @lru_cache(maxsize=4096)
 def check_broadcast(name: str, *shapes: Shape) -> Shape:
-    """Returns the same for an operation, which the ShapeError names where shapes do not broadcast."""
+    """Returns the same for an operation `name`; raises ShapeError, which names it."""
     depth = max(map(len, shapes), default=0)
     result = []
     for axis in range(-depth, 0):

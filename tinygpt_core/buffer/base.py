@@ -462,11 +462,7 @@ class Buffer:
         return self._pow(other)
 
     def maximum(self: B, other: Any) -> B:
-        """The larger of two elements, broadcast; NaN where either is NaN.
-
-        Raises:
-            TypeError: operands on two backends. ShapeError: shapes that do not broadcast.
-        """
+        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError (two backends) or ShapeError."""
         return self._arithmetic(other, type(self)._maximum, "maximum")
 
     def __eq__(self: B, other: Any) -> B:  # type: ignore[override]
