@@ -204,8 +204,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     loggers = [find_logger(name) for name in arguments.log_to or []]
     if arguments.resume is not None:
-        changes = _resume_changes(arguments)
-        trainer = Trainer.resume(find_run(arguments.resume), **changes)
+        trainer = Trainer.resume(find_run(arguments.resume), **_resume_changes(arguments))
     else:
         config = settings_from(arguments)
         trainer = Trainer.start(config, arguments.out or new_directory(config))
@@ -271,8 +270,7 @@ def _resume_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     given |= {name: f"--{name}" for name in ("data", "preset", "backend", "out") if getattr(arguments, name) is not None}
     if arguments.corpus is not None:
         given["corpus"] = f"the corpus {arguments.corpus!r}"
-    refused = [option for field, option in given.items() if field not in RESUMABLE]
-    if refused:
+    if refused := [option for field, option in given.items() if field not in RESUMABLE]:
         raise UsageError(f"--resume takes its settings from the run, so {', '.join(refused)} cannot be given; {BESIDE_RESUME}")
     return {field: getattr(arguments, field) for field in given}
 
@@ -302,8 +300,7 @@ class Progress:
         self.first_step, self.total = trainer.step, trainer.config.steps
         self.every = max(1, (self.total - self.first_step) // 20)
         self.tokens, self.seconds, self.loss = 0, 0.0, float("nan")
-        self.validation = ""
-        self.shown_at = -1.0
+        self.validation, self.shown_at = "", -1.0
 
     def begin(self) -> None:
         """Say what will be done, and where."""
@@ -313,8 +310,7 @@ class Progress:
         sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
         self._say(f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds")
         self._say(f"model      {self.trainer.model.num_parameters():,} parameters: {sizes}")
-        self._say(f"backend    {config.backend}")
-        self._say(f"directory  {self.trainer.directory}")
+        self._say(f"backend    {config.backend}\ndirectory  {self.trainer.directory}")
         if self.first_step:
             self._say(f"resuming   after step {self.first_step} of {self.total}")
 
@@ -328,8 +324,7 @@ class Progress:
                 self._say(f"step {event.step:>6}/{self.total}{self.validation}")
         if not isinstance(event, StepEvent) or self.quiet:
             return
-        self.tokens += event.tokens
-        self.seconds += event.seconds
+        self.tokens, self.seconds = self.tokens + event.tokens, self.seconds + event.seconds
         # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
         self.loss = event.loss if self.loss != self.loss else 0.95 * self.loss + 0.05 * event.loss
         waited = time.monotonic() - self.shown_at
@@ -377,12 +372,12 @@ def _summarize(trainer: Trainer) -> None:
                 _write_text(piece)
             print()
         val_loss = trainer.validate()
-    entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:.3f}"
-    print(f"\nvalidation loss {val_loss:.3f} nats a token; {entropy}")
+    print(f"\nvalidation loss {val_loss:.3f} nats a token; the unigram entropy, the least without context, is {data.unigram_entropy:.3f}")
     if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
         print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
-    command = f"{command_name()} generate {shlex.quote(trainer.directory)} --count {SAMPLES if data.is_documents else 1}"
-    print(f"the model is kept in {trainer.directory}; more of it: {command}")
+    where, count = shlex.quote(trainer.directory), SAMPLES if data.is_documents else 1
+    print(f"the model is kept in {trainer.directory}; more of it: {command_name()} generate {where} --count {count}")
+    print(f"a look inside, as a page: {command_name()} explain {where}")
 
 
 def command_name() -> str:
@@ -444,10 +439,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
     seed = arguments.seed if arguments.seed is not None else int.from_bytes(os.urandom(4), "little")
     if not 0 <= seed < 2**64:
         raise UsageError(f"--seed must be from 0 to 2**64 - 1, not {seed}")
-    generator = random.Generator(seed)
-    model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
-    is_documents = config["data"]["is_documents"]
-    prompt = arguments.prompt or config["data"]["opening"]
+    generator, (model, tokenizer, config) = random.Generator(seed), load_model(find_run(arguments.directory), arguments.backend)
+    is_documents, prompt = config["data"]["is_documents"], arguments.prompt or config["data"]["opening"]
     sampling = {name: getattr(arguments, name) for name in ("tokens", "temperature", "top_k", "top_p")}
     with backends.use(config["training"]["backend"]):
         for index in range(arguments.count):
@@ -474,8 +467,7 @@ def _write_text(text: str) -> None:
     """Print sampled text as it comes; on a terminal without the control characters that could act on it."""
     if sys.stdout.isatty():
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    print(text, end="", flush=True)
 
 
 def run_backends(arguments: argparse.Namespace) -> int:
@@ -498,5 +490,5 @@ def run_spec(arguments: argparse.Namespace) -> int:
         import tinygpt_spec  # noqa: F401
     except ImportError as problem:
         raise RuntimeError(f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"') from None
-    chosen = ["-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec", "--backend", arguments.backend]
-    return int(pytest.main([*chosen, *arguments.pytest_arguments]))
+    chosen = ["--pyargs", "tinygpt_spec", "--backend", arguments.backend, *arguments.pytest_arguments]
+    return int(pytest.main(["-p", "tinygpt_spec.plugin", *chosen]))
