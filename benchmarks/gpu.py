@@ -1,11 +1,13 @@
 """Everything that is claimed of the GPU, in one command: laws, correctness beside PyTorch, and all timings, within nine minutes.
 
-    python benchmarks/gpu.py [--out FOLDER]
+    python benchmarks/gpu.py [--out FOLDER] [--only PART[,PART]]
 
-Writes gpu.json and gpu.md, with the device, versions and date. Each part runs in a process of its own with a time limit, one after the
-other, so that one failure or hang leaves the others' results; what has failed is in the files with its reason. The sides train from the
-same weights on the same batches: forward, backward, clipping, AdamW, the loss read every step. `--quick` makes everything tiny, and
-`--backend numpy` runs it without a GPU: that shows that the script works, and nothing else.
+Writes gpu.json and gpu.md, with the device, versions and date, and gpu.log with all that was printed. Each part runs in a process of its
+own with a time limit, one after the other, so that one failure or hang leaves the others' results; what has failed is in the files with
+its reason. The files are written after each part, and a later run into the same folder replaces the parts that it runs. Nothing need be
+installed but CuPy: the plug-in is found where it stands. The sides train from the same weights on the same batches: forward, backward,
+clipping, AdamW, the loss read every step. `--quick` makes everything tiny, and `--backend numpy` runs it without a GPU: that shows that
+the script works, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,14 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,6 +42,9 @@ TINY = {"context_length": 16, "num_layers": 1, "num_heads": 2, "embedding_dim": 
 VOCABULARIES = {"gpt2-124m": 50257, "code-49m": 32768, "baby": 65}
 BATCHES = {"gpt2-124m": 32, "code-49m": 20, "baby": 64}
 SIDES = ("tinygpt", "torch", "torch-compiled")
+# In the order in which they run: what the issue asks for first, and the laws, which take as long as they are given, near the end.
+PARTS = ("tests", "gpt2-124m", "baby", "losses", "code-49m", "kernels", "laws", "shakespeare")
+WORKERS = 8  # processes for the laws, where pytest-xdist is installed: most of their time goes into compiling small kernels
 
 
 def config_of(preset: str, batch_size: int, quick: bool) -> TrainingConfig:
@@ -85,9 +94,16 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
     result = timed(lambda batch: step([batch]), batches(config, vocabulary), options)
     result["parameters"] = model.num_parameters()
     result["no graph"] = getattr(step, "reason", "not on this backend")
+    result["attention"] = attention_used()
     peak = getattr(backends.active(), "peak_memory", None)
     result["peak_bytes"] = peak() if peak else None
     return result
+
+
+def attention_used() -> str:
+    """What computed attention in 16 bits in this process, and why it was not cuDNN."""
+    flash = sys.modules.get("tinygpt_accel.cuda_flash")
+    return "; ".join([flash.why_not(), *flash.refused]).strip("; ") or "cuDNN" if flash else "not on this backend"
 
 
 def torch_side(options: argparse.Namespace, config: TrainingConfig, vocabulary: int) -> dict[str, Any]:
@@ -133,6 +149,125 @@ def timed(step: Any, drawn: Iterator[Batch], options: argparse.Namespace) -> dic
     return {"seconds": seconds[options.warm_up :], "losses": losses, "warm_up_seconds": sum(seconds[: options.warm_up])}
 
 
+def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary: int) -> dict[str, Any]:
+    """Times what a step of GPT-2 124M is made of, in bfloat16: copies, products, attention and the kernels between them."""
+    import cupy
+    import numpy
+
+    from tinygpt_accel import cuda_attention, cuda_flash, cuda_kernels
+    from tinygpt_core import backends, kernels, random
+    from tinygpt_core.precision import autocast
+
+    kind: Any = backends.get(options.backend)
+    backends.use(options.backend)
+    batch, length, heads, size, width = (2, 32, 2, 8, 16) if options.quick else (32, 1024, 12, 64, 768)
+    rows, classes = batch * length, 65 if options.quick else 50257
+    found: dict[str, Any] = {}
+
+    def made(*shape: int, low: bool = False) -> Any:
+        buffer = kind.normal(shape)
+        return kind.wrap_held(buffer.in_kind("bfloat16"), buffer.dtype) if low else buffer
+
+    def time_of(name: str, work: Callable[[], Any], bytes_moved: float = 0.0, operations: float = 0.0) -> None:
+        try:
+            took = []
+            for _ in range(3 if options.quick else 23):
+                first, last = cupy.cuda.Event(), cupy.cuda.Event()
+                first.record()
+                work()
+                last.record()
+                last.synchronize()
+                took.append(cupy.cuda.get_elapsed_time(first, last))
+            milliseconds = median(took[3:] or took)
+            found[name] = {"ms": round(milliseconds, 4)}
+            found[name] |= {"TB/s": round(bytes_moved / milliseconds / 1e9, 3)} if bytes_moved else {}
+            found[name] |= {"TFLOP/s": round(operations / milliseconds / 1e9, 1)} if operations else {}
+        except Exception as problem:  # the other kernels are still worth knowing
+            found[name] = {"failed": f"{type(problem).__name__}: {problem}"[:300]}
+
+    def both_ways(name: str, kernel: Any, inputs: list[Any], grad: Any, read: int, **more: Any) -> None:
+        """A kernel forward and backward; `read`: how many times it moves its input's bytes in 16 bits, each way."""
+        registered = kernels.lookup(kernel, kind)
+        moved = read * 2.0 * inputs[0].numel
+
+        def forward() -> Any:
+            with autocast("bfloat16"):
+                return registered.forward(*inputs, **more)
+
+        time_of(f"{name} forward", forward, moved)
+        try:
+            saved = forward()[1]
+        except Exception:
+            return
+        time_of(f"{name} backward", lambda: [part() if callable(part) else part for part in registered.backward(saved, grad)], moved)
+
+    x, low = made(rows, width), made(rows, 4 * width, low=True)
+    other = cupy.empty_like(low.held)
+    time_of("copy", lambda: cupy.copyto(other, low.held), 2.0 * low.held.nbytes)
+    for inputs, outputs in ((width, 4 * width), (4 * width, width), (width, classes)):
+        a, b = made(rows, inputs, low=True), made(inputs, outputs)
+        work = 2.0 * rows * inputs * outputs
+
+        def product(a: Any = a, b: Any = b) -> Any:
+            with autocast("bfloat16"):
+                return kernels.lookup(kernels.Linear, kind).forward(a, b)
+
+        time_of(f"product {inputs} x {outputs}", product, operations=work)
+    if find_spec("torch"):  # which uses cuBLASLt's epilogues: what a bias and a GELU inside a product would give
+        import torch
+
+        left, right, bias = (torch.randn(*shape).cuda().bfloat16() for shape in ((rows, width), (width, 4 * width), (4 * width,)))
+        for name, by_torch in (
+            ("product alone", lambda: torch.mm(left, right)),
+            ("product with its bias", lambda: torch.addmm(bias, left, right)),
+            ("product with bias and GELU", lambda: torch._addmm_activation(bias, left, right, use_gelu=True)),
+        ):
+            time_of(f"PyTorch's {name}, {width} x {4 * width}", by_torch, operations=8.0 * rows * width * width)
+    both_ways("layer norm", kernels.LayerNorm, [x, made(width), made(width)], made(rows, width, low=True), 3)
+    both_ways("gelu", kernels.GELU, [low], made(rows, 4 * width, low=True), 2)
+    both_ways("dropout", kernels.Dropout, [low], made(rows, 4 * width, low=True), 2, probability=0.1, key=random.Key(1, 0, 0))
+    ids = kind(numpy.random.default_rng(0).integers(0, classes, size=rows).astype("int32"))
+    both_ways("cross-entropy", kernels.CrossEntropy, [made(rows, classes, low=True), ids], made(rows), 1)
+    for name, drawn in (("even", ids), ("one id", kind(numpy.zeros(rows, "int32")))):
+        total, values = cupy.zeros((classes, width), "float32"), made(rows, width, low=True).held
+        time_of(f"embedding gradient, {name}", lambda drawn=drawn, total=total, values=values: kind.add_rows(total, drawn, values))
+    parameters = [made(width, 4 * width) for _ in range(4 if options.quick else 50)]
+    state = [[kind.zeros(p.shape, p.dtype) for p in parameters] for _ in range(3)]
+    numbers = cupy.asarray(cuda_kernels.adamw_numbers(1e-3, (0.9, 0.95), 1e-8, 1), "float64")
+    elements = 4.0 * sum(p.numel for p in parameters)
+    time_of("adamw", lambda: cuda_kernels.adamw(kind, [parameters, *state], [0.1] * len(parameters), numbers), 7 * elements)
+    time_of("gradient norm", lambda: cuda_kernels.gradient_norm(kind, [p.array for p in parameters], 1.0), elements)
+    packed = made(batch, length, 3, heads, size, low=True).held
+    q, k, v = (packed[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
+    grad = made(batch, heads, length, size, low=True).held
+    work = 2.0 * batch * heads * length * length * size  # of both products, half of which a causal mask saves
+    for name, implementation in (("cuDNN", cuda_flash), ("batched", cuda_attention.Batched)):
+        kept: list[Any] = [None, None]
+
+        def attend(implementation: Any = implementation, kept: list[Any] = kept) -> None:
+            kept[:] = implementation.forward(kind, q, k, v, True, size**-0.5, False)
+
+        def attend_back(implementation: Any = implementation, kept: list[Any] = kept) -> None:
+            out = [cuda_attention.like_heads(kind, each) for each in (q, k, v)]
+            implementation.backward(kind, q, k, v, kept[0], grad, True, size**-0.5, False, kept[1], out)
+
+        time_of(f"attention by {name}, forward", attend, operations=work)
+        if kept[0] is not None:
+            time_of(f"attention by {name}, backward", attend_back, operations=2.5 * work)
+    try:
+        described = (tuple(map(cuda_flash._layout, (q, k, v, grad, grad))), tuple(cuda_flash._layout(each) for each in (q, k, v)))
+        sums = cupy.zeros((batch, heads, length, 1), "float32")
+        results = [cupy.empty_like(packed)[:, :, i].transpose(0, 2, 1, 3) for i in range(3)]
+        plan = cuda_flash._backward_plan(
+            "bfloat16", kind.device_id, (*described[0], cuda_flash._layout(sums)), described[1], True, size**-0.5, deterministic=False
+        )
+        arrays = [q, k, v, grad, grad, sums, *results]
+        time_of("attention by cuDNN, backward in any order", lambda: plan.run(kind, arrays), operations=2.5 * work)
+    except Exception as problem:
+        found["attention by cuDNN, backward in any order"] = {"failed": f"{type(problem).__name__}: {problem}"[:300]}
+    return {"kernels": found, "attention": attention_used()}
+
+
 def weights_part(options: argparse.Namespace, config: TrainingConfig, vocabulary: int) -> dict[str, Any]:
     """Writes the weights from which all sides begin."""
     from tinygpt_core import backends, random
@@ -148,7 +283,7 @@ def run_part(options: argparse.Namespace) -> int:
     """Runs the part that was asked for; its result is the last line of the output."""
     config = config_of(options.preset, options.batch_size, options.quick)
     vocabulary = 65 if options.quick else VOCABULARIES[options.preset]
-    part = {"weights": weights_part, "tinygpt": tinygpt_side}.get(options.side, torch_side)
+    part = {"weights": weights_part, "tinygpt": tinygpt_side, "kernels": kernels_part}.get(options.side, torch_side)
     result = part(options, config, vocabulary)
     size = {"tokens": config.context_length * config.batch_size, "batch_size": config.batch_size}
     print(json.dumps({**result, **size, "flops_per_token": flops_per_token(config, vocabulary)}))
@@ -161,10 +296,17 @@ def run_part(options: argparse.Namespace) -> int:
 class Report:
     """Runs parts within the budget and keeps what they say, in the files, after each."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, work: Path) -> None:
         self.options, self.started, self.results = options, time.monotonic(), {}
         self.folder = Path(options.out)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.around = {**os.environ, "PYTHONPATH": os.pathsep.join([*plugged_in(work), *filter(None, [os.environ.get("PYTHONPATH")])])}
+        try:  # of an earlier run
+            earlier = json.loads((self.folder / "gpu.json").read_text(encoding="utf-8"))
+            if earlier["environment"] | {"date": ""} == environment(options) | {"date": ""}:
+                self.results = earlier["results"]
+        except (OSError, ValueError, KeyError):
+            pass
 
     def left(self) -> float:
         return self.options.budget - (time.monotonic() - self.started)
@@ -175,23 +317,47 @@ class Report:
         if limit < 5.0:
             result: dict[str, Any] = {"failed": "no time was left"}
         else:
+            code, output, errors = self.finish(command, limit)
+            with (self.folder / "gpu.log").open("a", encoding="utf-8") as log:
+                log.write(f"\n==== {name}: {' '.join(command)}\n{output[-200_000:]}\n---- errors\n{errors[-50_000:]}\n")
             try:
-                done = subprocess.run(command, cwd=pairing.ROOT, capture_output=True, text=True, timeout=limit)
-                if done.returncode and is_json:
-                    result = {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1][:600]}
+                if code is None:
+                    result = {"failed": f"stopped after {limit:.0f} s", "said": output.strip().splitlines()[-30:]}
+                elif code and is_json:
+                    result = {"failed": (errors.strip().splitlines() or ["no message"])[-1][:600], "errors": errors.splitlines()[-30:]}
                 elif is_json:
-                    result = json.loads(done.stdout.strip().splitlines()[-1])
+                    result = json.loads(output.strip().splitlines()[-1])
                 else:
-                    result = {"exit": done.returncode, "said": done.stdout.strip().splitlines()[-30:]}
-            except subprocess.TimeoutExpired:
-                result = {"failed": f"stopped after {limit:.0f} s"}
-            except (OSError, ValueError, IndexError) as problem:
+                    result = {"exit": code, "said": output.strip().splitlines()[-30:]}
+            except (ValueError, IndexError) as problem:
                 result = {"failed": f"{type(problem).__name__}: {problem}"}
         result["wall_seconds"] = round(time.monotonic() - began, 1)
         self.results[name] = result
         print(f"{name:<32} {result.get('failed') or 'done'} ({result['wall_seconds']} s)", flush=True)
         self.write()
         return result
+
+    def finish(self, command: list[str], limit: float) -> tuple[int | None, str, str]:
+        """Returns a command's exit code, None where it was stopped with all that it had started, its output and its errors."""
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=pairing.ROOT,
+                env=self.around,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as problem:
+            return 1, "", str(problem)
+        try:
+            output, errors = process.communicate(timeout=limit)
+            return process.returncode, output, errors
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            return None, output, errors
 
     def side(self, name: str, side: str, preset: str, batch_size: int, weights: str, limit: float, **more: Any) -> dict[str, Any]:
         """Runs one side of a timing."""
@@ -205,6 +371,20 @@ class Report:
         (self.folder / "gpu.md").write_text(table(whole), encoding="utf-8")
 
 
+def plugged_in(work: Path) -> list[str]:
+    """Returns the folders in which Python finds the plug-in and its entry points, although nobody has installed it."""
+    described = tomllib.loads((pairing.ROOT / "tinygpt_accel" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    about = work / "tinygpt_accel-0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in points.items())
+        for group, points in described["entry-points"].items()
+    ]
+    (about / "entry_points.txt").write_text("\n".join(groups))
+    return [str(pairing.ROOT), str(work)]
+
+
 def environment(options: argparse.Namespace) -> dict[str, Any]:
     """Device, driver, versions, date; asks nvidia-smi, so that this process holds no part of the GPU."""
     wanted = "name,driver_version,memory.total"
@@ -214,7 +394,7 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
     except (OSError, IndexError, subprocess.TimeoutExpired):
         device = "no GPU"
     versions = {}
-    for name in ("cupy-cuda12x", "cupy-cuda13x", "nvidia-cudnn-frontend", "torch", "numpy"):
+    for name in ("cupy-cuda12x", "cupy-cuda13x", "nvidia-cudnn-frontend", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "torch", "numpy"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -247,9 +427,20 @@ def table(whole: dict[str, Any]) -> str:
             memory = f"{result['peak_bytes'] / 2**30:.2f} GiB" if result.get("peak_bytes") else ""
             work = f"{preset}, batch {result['batch_size']}"
             lines.append(f"| {work} | {side} | {speed:,.0f} | {f'{own / speed:.2f}' if own else ''} | {used} | {memory} |")
+    parts = results.get("kernels", {}).get("kernels", {})
+    if parts:
+        lines += ["", "| kernel, GPT-2 124M, batch 32, bfloat16 | ms | |", "|---|---|---|"]
+        for name, said in parts.items():
+            rest = ", ".join(f"{value} {unit}" for unit, value in said.items() if unit not in ("ms", "failed"))
+            lines.append(f"| {name} | {said.get('ms', '')} | {said.get('failed', rest).replace('|', '/')} |")
     lines += ["", "| check | result |", "|---|---|"]
     for name, result in results.items():
-        if "exit" in result:
+        if "no graph" in result or "attention" in result:
+            graph = f"graph: {result['no graph'] or 'yes'}; " if "no graph" in result else ""
+            lines.append(f"| {name} | {graph}attention: {result.get('attention', '')} |".replace("\n", " "))
+        if "failed" in result and not any(name.startswith(preset) for preset in BATCHES):
+            lines.append(f"| {name} | {result['failed'].replace('|', '/')} |")
+        elif "exit" in result:
             lines.append(f"| {name} | {'passed' if result['exit'] == 0 else 'FAILED'}: {result['said'][-1] if result['said'] else ''} |")
         elif "difference" in result:
             lines.append(f"| {name} | {result['difference']} |")
@@ -265,8 +456,8 @@ def flops_per_token(config: TrainingConfig, vocabulary: int) -> float:
 def timings(report: Report, folder: str, preset: str, limit: float) -> None:
     """One row of the issue's table for each side, at the largest batch that all can hold."""
     quick, batch_size = report.options.quick, BATCHES[preset]
-    weights = f"{folder}/{preset}.safetensors"
-    if "failed" in report.side(f"{preset} weights", "weights", preset, batch_size, weights, limit):
+    weights = weights_of(report, folder, preset)
+    if not weights:
         return
     steps = {
         "warm-up": 2 if quick else 8,
@@ -275,18 +466,28 @@ def timings(report: Report, folder: str, preset: str, limit: float) -> None:
     }
     while True:
         said = {side: report.side(f"{preset} {side}", side, preset, batch_size, weights, limit, **steps) for side in SIDES[:2]}
-        out_of_memory = any("memory" in result.get("failed", "") for result in said.values())
+        out_of_memory = any(re.search("out of memory|OutOfMemory", result.get("failed", "")) for result in said.values())
         if not out_of_memory or batch_size == 1:
             break
         batch_size //= 2
-    if not quick:
-        report.side(f"{preset} torch-compiled", "torch-compiled", preset, batch_size, weights, limit, **steps)
+    if not quick and preset == "gpt2-124m":
+        report.side(f"{preset} torch-compiled", "torch-compiled", preset, batch_size, weights, 170.0, **steps)
+
+
+def weights_of(report: Report, folder: str, preset: str) -> str:
+    """Returns the file of the weights from which a preset's sides begin, or "" where it could not be made."""
+    weights = f"{folder}/{preset}.safetensors"
+    if not os.path.exists(weights) and "failed" in report.side(f"{preset} weights", "weights", preset, BATCHES[preset], weights, 90.0):
+        return ""
+    return weights
 
 
 def curves(report: Report, folder: str) -> None:
     """Losses over 200 steps of the baby model: float32 and bf16 against PyTorch in float32."""
     quick = report.options.quick
-    count, weights = 3 if quick else 200, f"{folder}/baby.safetensors"
+    count, weights = 3 if quick else 200, weights_of(report, folder, "baby")
+    if not weights:
+        return
     forms = ["float32"] if report.options.backend == "numpy" else ["float32", "bfloat16"]
     base = report.side("losses torch float32", "torch", "baby", BATCHES["baby"], weights, 60, steps=count, dtype="float32")
     for form in forms:
@@ -312,10 +513,30 @@ def shakespeare(report: Report, folder: str, data: str) -> None:
     report.write()
 
 
+def run_whole_part(report: Report, part: str, folder: str) -> None:
+    """Runs one of PARTS; some have nothing to show where everything is tiny, or without a GPU."""
+    options = report.options
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", options.backend]
+    if part in BATCHES:
+        timings(report, folder, part, 120.0 if part == "gpt2-124m" else 60.0)
+    elif part == "losses":
+        curves(report, folder)
+    elif part == "kernels" and options.backend.startswith("cupy"):
+        report.side("kernels", "kernels", "gpt2-124m", 1, "", 60.0)
+    elif part == "tests" and not options.quick:
+        report.run("tests/gpu", [*tests, "tests/gpu"], 120.0, is_json=False)
+    elif part == "laws" and not options.quick:
+        workers = ["-n", str(WORKERS)] if find_spec("xdist") else []
+        report.run("laws", [*tests, *workers, "tests/spec"], 150.0, is_json=False)
+    elif part == "shakespeare" and options.data:
+        shakespeare(report, folder, os.path.abspath(options.data))
+
+
 def main() -> int:
     """Runs everything, or one part of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--out", default="gpu-results", metavar="FOLDER", help="where gpu.json and gpu.md go (default: %(default)s)")
+    parser.add_argument("--only", default="", metavar="PART[,PART]", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--backend", default="cupy", help="the backend that is measured (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that the script works (default: the real ones)")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help="for everything (default: %(default)s)")
@@ -330,17 +551,14 @@ def main() -> int:
     options = parser.parse_args()
     if options.side:
         return run_part(options)
-    report = Report(options)
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", options.backend]
+    unknown = set(options.only.split(",")) - {"", *PARTS}
+    if unknown:
+        parser.error(f"--only takes {', '.join(PARTS)}, unlike {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as folder:
-        for preset, limit in (("gpt2-124m", 120.0), ("baby", 60.0), ("code-49m", 60.0)):
-            timings(report, folder, preset, limit)
-        curves(report, folder)
-        if not options.quick:
-            report.run("tests/gpu", [*tests, "tests/gpu"], 90.0, is_json=False)
-            report.run("laws", [*tests, "tests/spec"], 180.0, is_json=False)
-        if options.data:
-            shakespeare(report, folder, os.path.abspath(options.data))
+        report = Report(options, Path(folder))
+        wanted = [part for part in PARTS if not options.only or part in options.only.split(",")]
+        for part in wanted:
+            run_whole_part(report, part, folder)
     report.write()
     failed = [name for name, result in report.results.items() if "failed" in result or result.get("exit")]
     print((report.folder / "gpu.md").read_text(encoding="utf-8"))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -91,23 +90,6 @@ def test_a_pipe_gets_plain_lines(place: Path) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", printed)
     assert re.search(r"^step +6/6  loss \d\.\d+  [\d,]+ tokens/s", printed, re.MULTILINE)
     assert re.search(r"^step +6/6  validation loss \d", printed, re.MULTILINE)
-
-
-def test_a_terminal_gets_one_line_redrawn(place: Path) -> None:
-    parent, child = pty.openpty()
-    command = [sys.executable, "-S", "-m", "tinygpt_core", "train", "names", "--data", "words.txt", "--out", "runs/terminal", *TINY]
-    process = subprocess.Popen(command, cwd=place, env=environment(), stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    shown = b""
-    while select.select([parent], [], [], 60)[0]:
-        try:
-            shown += os.read(parent, 65536)
-        except OSError:  # Linux's way to say that the other side was closed
-            break
-    os.close(parent)
-    assert process.wait(60) == 0
-    assert re.search(rb"\rstep +6/6  loss \d\.\d+  [\d,]+ tokens/s  0:00 left[^\r\n]*\x1b\[K", shown), shown
-    assert b"20 samples" in shown
 
 
 def test_quiet_shows_only_the_result(place: Path) -> None:
@@ -226,7 +208,7 @@ def test_help(tmp_path: Path, command: list[str]) -> None:
     assert result.returncode == 0 and result.stdout.startswith("usage: tinygpt")
     options = re.findall(r"^  (--[a-z-]+)[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
     texts = re.findall(r"^  --[a-z-]+[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
-    without = [o for o, text in zip(options, texts, strict=True) if "default" not in text and o != "--resume"]
+    without = [o for o, text in zip(options, texts, strict=True) if "default" not in text and o not in ("--resume", "--version")]
     assert not without, f"no default is stated for {without}"
 
 
@@ -259,6 +241,15 @@ def test_spec_without_pytest_says_what_to_install(tmp_path: Path) -> None:
         (["train", "--data", "empty.txt"], ["empty"]),
         (["train", "names", "--data", "empty.txt"], ["empty"]),
         (["train", "--data", "short.txt", "--context-length", "64"], ["64"]),
+        (["train", "--data", "two.txt"], ["use more text"]),
+        (["train", "--data", "/dev/zero"], ["/dev/zero", "more than"]),
+        (["train", "--data", ""], ["--data", "empty"]),
+        (["train", ""], ["CORPUS", "empty"]),
+        (["train", "--data", "prose.txt", "--out", ""], ["--out", "empty"]),
+        (["train", "--resume", ""], ["--resume", "empty"]),
+        (["generate", ""], ["DIR", "empty"]),
+        (["inspect", ""], ["empty"]),
+        (["convert", "runs/tiny", ""], ["DESTINATION", "empty"]),
         (["train", "--data", "binary.bin"], ["binary.bin", "UTF-8"]),
         (["train", "--data", "binaries"], ["irectory", "1 not UTF-8"]),
         (["train", "binaries"], ["irectory", "1 not UTF-8"]),
@@ -285,18 +276,51 @@ def test_spec_without_pytest_says_what_to_install(tmp_path: Path) -> None:
 def test_bad_input_gets_one_clear_line(place: Path, arguments: list[str], words: list[str]) -> None:
     (place / "empty.txt").write_text("")
     (place / "short.txt").write_text("too short")
+    (place / "two.txt").write_text("ab")
     (place / "binary.bin").write_bytes(bytes(range(128, 256)) * 10)
     (place / "binaries").mkdir(exist_ok=True)
     (place / "binaries" / "one").write_bytes(b"\x89PNG\0")
     (place / "used").mkdir(exist_ok=True)
     (place / "used" / "diary.txt").write_text("dear diary")
     before = snapshot(place)
-    assert_refused(tinygpt(*arguments, cwd=place), *words)
+    result = tinygpt(*arguments, cwd=place)
+    assert_refused(result, *words)
+    assert not result.stdout
     assert snapshot(place) == before
 
 
-@pytest.mark.parametrize("damage", ["truncated", "tampered", "newer", "nonsense", "setting", "missing"])
-@pytest.mark.parametrize("command", [["generate", "damaged"], ["train", "--resume", "damaged", "--steps", "8"]])
+def test_the_context_length_that_is_advised_works(place: Path) -> None:
+    (place / "brief.txt").write_text("a text of some words")
+    refused = tinygpt("train", "--data", "brief.txt", "--out", "runs/brief", cwd=place)
+    assert_refused(refused, "--context-length")
+    advised = re.search(r"use --context-length (\d+) or less", refused.stderr)
+    assert advised, refused.stderr
+    small = [*TINY, "--context-length", advised[1]]
+    assert tinygpt("train", "--data", "brief.txt", "--out", "runs/brief", *small, cwd=place).returncode == 0
+
+
+@pytest.mark.parametrize(("closed", "arguments", "code"), [(1, ["backends"], 0), (1, ["generate", "runs/tiny"], 0), (2, ["fly"], 2)])
+def test_a_stream_that_was_closed_is_no_failure(place: Path, closed: int, arguments: list[str], code: int) -> None:
+    result = tinygpt(*arguments, cwd=place, preexec_fn=lambda: os.close(closed))
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", "")
+
+
+def test_a_corpus_of_one_character_has_no_negative_zeros(place: Path) -> None:
+    (place / "same.txt").write_text("a" * 500)
+    result = tinygpt("train", "--data", "same.txt", "--out", "runs/same", *TINY, cwd=place)
+    assert result.returncode == 0 and "-0.0" not in result.stdout and "validation loss 0.000" in result.stdout
+
+
+def test_version(tmp_path: Path) -> None:
+    from tinygpt_core import __version__
+
+    assert tinygpt("--version", cwd=tmp_path).stdout == f"tinygpt {__version__}\n"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "tampered", "newer", "nonsense", "setting", "missing", "boundary", "data"])
+@pytest.mark.parametrize(
+    "command", [["generate", "damaged"], ["train", "--resume", "damaged", "--steps", "8"], ["convert", "damaged", "converted"]]
+)
 def test_a_damaged_run_is_refused(place: Path, tmp_path: Path, damage: str, command: list[str]) -> None:
     run = tmp_path / "damaged"
     run.mkdir()
@@ -318,6 +342,17 @@ def test_a_damaged_run_is_refused(place: Path, tmp_path: Path, damage: str, comm
         config["training"]["steps"] = "many"
         config["model"]["num_heads"] = "many"
         (run / "config.json").write_text(json.dumps(config))
+    elif damage == "boundary":  # by someone who also mended the digests
+        tokenizer = json.loads((run / "tokenizer").read_text())
+        (run / "tokenizer").write_text(json.dumps(tokenizer | {"special_tokens": {"<|other|>": len(tokenizer["characters"])}}))
+    elif damage == "data":
+        (run / "config.json").write_text(json.dumps(config | {"data": 7}))
+    if damage in ("boundary", "data"):
+        state = json.loads((run / "state.json").read_text())
+        for name, about in state["files"].items():
+            content = (run / name).read_bytes()
+            about |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (run / "state.json").write_text(json.dumps(state))
     before = snapshot(run)
     assert_refused(tinygpt(*command, cwd=tmp_path))
     assert snapshot(run) == before

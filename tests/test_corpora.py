@@ -6,12 +6,14 @@ import hashlib
 import os
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tinygpt_core import corpora, files
 from tinygpt_core.corpora import Corpus, CorpusError, Download, load_corpus
+from tinygpt_core.folders import MAXIMUM_FOLDER
 
 CONTENT = b"emma\nolivia\n\nava\n"
 
@@ -140,6 +142,18 @@ def test_bad_data_files(tmp_path, content, message):
     file.write_bytes(content)
     with pytest.raises(CorpusError, match=message):
         load_corpus("text", file)
+
+
+def test_a_file_beyond_all_bounds_is_not_read(tmp_path):
+    huge = tmp_path / "huge.txt"
+    with open(huge, "wb") as file:
+        file.truncate(3 * MAXIMUM_FOLDER)  # a hole: takes no disk, but would fill the memory
+    tracemalloc.start()
+    with pytest.raises(CorpusError, match=r"huge\.txt has more than 1,000,000,000 bytes.*train\.bin"):
+        load_corpus("text", huge)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_missing_files_directories_and_unknown_names(tmp_path):

@@ -11,6 +11,7 @@ from tinygpt_accel import cuda_sources, cupy_plugin
 from tinygpt_core.backends import BackendUnavailable
 
 FILES = sorted(cuda_sources.INSTANCES)
+CODE = cuda_sources.FOLDER.parent
 
 
 def test_every_kernel_of_every_source_is_listed() -> None:
@@ -55,6 +56,32 @@ def test_the_backend_can_be_imported_without_a_gpu() -> None:
     assert first.training_step is cuda_step.CudaTrainingStep
     missing = [name for name in ("launch", "product", "batched_product", "_add_at", "upload", "make_room") if name not in vars(first)]
     assert not missing
+
+
+def test_every_name_of_cupys_exists() -> None:
+    """What the plug-in calls of CuPy's, by its full name or as `xp`, is there, although nothing can call it here."""
+    cupy = pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
+    import cupyx
+    from cupy.cuda import device, runtime
+    from cupy_backends.cuda import libs
+
+    try:
+        _ = libs.cublas
+    except ImportError as problem:
+        pytest.skip(f"CuPy finds no cuBLAS: {problem}")
+    roots = {"xp": cupy, "cupy": cupy, "cupyx": cupyx, "device": device, "runtime": runtime, "libs": libs}
+    files = [
+        file for pattern in ("cuda*.py", "cupy_backend.py", "array_buffer.py", "convolution.py", "philox.py") for file in CODE.glob(pattern)
+    ]
+    found = {name for file in files for name in re.findall(rf"(?<![\w.])(?:{'|'.join(roots)})(?:\.\w+)+", file.read_text(encoding="utf-8"))}
+    assert {"xp.empty", "libs.cublas.gemmEx", "cupy.cuda.Stream"} <= found
+    for name in found:
+        place: object = roots[name.partition(".")[0]]
+        for part in name.split(".")[1:]:
+            assert hasattr(place, part), f"CuPy has no {name}"
+            place = getattr(place, part)
+    for name, arguments in (("gemmEx", 19), ("gemmStridedBatchedEx", 23)):  # compiled, so all they say of themselves is this line
+        assert getattr(libs.cublas, name).__doc__.splitlines()[0].count(",") == arguments - 1
 
 
 @pytest.mark.parametrize("fault", ["nothing", "two", "driver", "device", "start", "old", "none"])

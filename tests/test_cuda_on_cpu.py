@@ -18,10 +18,11 @@ from cuda_on_cpu import emulation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt_accel import cuda_attention, cuda_sources
+from tinygpt_accel import cuda_attention, cuda_flash, cuda_kernels, cuda_sources
 from tinygpt_core import Tensor, backends, kernels, random
 from tinygpt_core.dataset import StreamBatches, TokenStream
 from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.module import Module
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.precision import autocast
@@ -108,16 +109,28 @@ def test_the_emulation_notices_a_missing_barrier(kind: Any, monkeypatch: pytest.
 
 @given(data=st.data())
 def test_rows_add_up_in_the_order_in_which_they_stand(kind: Any, data: st.DataObject) -> None:
-    """The gradient of an embedding, bit for bit the sum in order, whatever the ids: so it is the same in every run."""
+    """The gradient of an embedding, bit for bit the sum in order, whatever the ids: so it is the same in every run.
+
+    In order means: of the places sorted by their ids, each piece is added up, and then the pieces of an id.
+    """
     classes, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
-    ids = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, max_size=200))
+    common = data.draw(st.sampled_from([classes - 1, 0, classes // 2]))  # often most places have one id
+    ids = data.draw(st.lists(st.one_of(st.just(common), st.integers(0, classes - 1)), min_size=1, max_size=200))
     values = np.random.default_rng(len(ids)).normal(size=(len(ids), columns)).astype(np.float32)
     expected = np.zeros((classes, columns), np.float32)
-    for i, row in zip(ids, values, strict=True):
-        expected[i] += row
+    order = np.argsort(ids, kind="stable")
+    for id in set(ids):
+        where = np.flatnonzero(np.array(ids)[order] == id)
+        pieces = [np.zeros(columns, np.float32) for _ in range(len(order))]
+        for place in where:
+            pieces[place // kind.rows_piece] += values[order[place]]
+        for piece in pieces[where[0] // kind.rows_piece : where[-1] // kind.rows_piece + 1]:
+            expected[id] += piece
     total = np.zeros((classes, columns), np.float32)
     kind.add_rows(total, kind(ids), values)
     assert np.array_equal(total, expected)
+    kind.add_rows(total, kind(ids), values)
+    assert np.array_equal(total, 2 * expected)
 
 
 def low_cases() -> list[Any]:
@@ -179,6 +192,46 @@ def test_kernels_that_read_16_bits(kind: Any, form: str, name: str) -> None:
     grad = kind(np.random.default_rng(9).normal(size=y.shape).astype(np.float32).tolist())
     got, expected = registered.backward(saved, grad)[0], kernel.backward(exact_saved, grad)[0]
     assert np.allclose(got.array, expected.array, rtol=2 * one, atol=2 * one)
+
+
+@pytest.mark.parametrize("form", ["float32", *LOW])
+@pytest.mark.parametrize("columns", [8, 37, 40])
+def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
+    """What begins at a multiple of 16 bytes is read and written by eights, anything else one by one: the results are the same."""
+    r, rows = np.random.default_rng(columns), 9
+    x, y = (kind(r.normal(size=(rows, columns)).astype(np.float32).tolist()).in_kind(form) for _ in range(2))
+    bias, ids = r.normal(size=columns).astype(np.float32), kind([int(i) for i in r.integers(0, columns, size=rows)])
+
+    def placed(array: Any, offset: int, bias: Any = None) -> Any:
+        room = np.zeros(array.size + 32, array.dtype)
+        skipped = -room.__array_interface__["data"][0] % 16 // room.itemsize + offset
+        room[skipped : skipped + array.size] = array.reshape(-1)
+        return kind.wrap_held(room[skipped : skipped + array.size].reshape(array.shape), kind([1.0]).dtype, bias)
+
+    def everything(offset: int) -> list[np.ndarray]:
+        a, found = placed(x, offset), []
+        for name, more, options in (
+            ("GELU", [], {}), ("GELU", [], {"approximate": "none"}), ("SiLU", [], {}), ("CrossEntropy", [ids], {}),
+            ("Dropout", [], {"probability": 0.3, "key": random.Key(1, 2, 3)}),
+        ):  # fmt: skip
+            kernel = kernels.lookup(getattr(kernels, name), kind)
+            given = placed(x, offset, bias if name == "GELU" else None)
+            result, saved = kernel.forward(given, *more, **options)
+            grad = placed(y, offset) if result.ndim == 2 else kind(y[:, 0].astype(np.float32).tolist())
+            found += [result.array, given.array, kernel.backward(saved, grad)[0].array]
+        biased = placed(x, offset, bias)
+        found += [
+            (placed(y, offset) + placed(x, offset, bias)).array,
+            biased.array,
+            (kind(bias.tolist()).expand((rows, columns)) + a).array,
+        ]
+        return [*found, a.in_kind("float32"), a.in_kind("bfloat16" if form == "float32" else form)]
+
+    for i, (one, other) in enumerate(zip(everything(0), everything(1), strict=True)):
+        if i in (9, 11):  # cross-entropy adds up in another order
+            assert np.allclose(one, other, rtol=2 * ROUNDING.get(form, 1e-6), atol=1e-6)
+        else:
+            assert np.array_equal(one, other), i
 
 
 def test_a_bias_that_waits_is_added_once(kind: Any) -> None:
@@ -286,6 +339,15 @@ def test_an_overflow_of_float16_changes_nothing_but_the_scale(kind: Any) -> None
     assert np.isfinite(run.weights()).all() and losses[-1] < losses[0]
 
 
+class FilledAtOnce(list[Any]):
+    """For a recording whose work does run, so that its tables cannot wait."""
+
+    def append(self, item: Any) -> None:
+        if item[1] is not None:
+            item[0][...] = item[1]
+        super().append(item)
+
+
 class ReplayedRoom:
     """What a CUDA graph does, by other means: `launch` does the recorded work again, on the recorded arrays, and nothing on the host.
 
@@ -307,8 +369,9 @@ class ReplayedRoom:
         live = [p.buffer for _, p in self.run.model.named_parameters()] + moments
         before, position = [buffer.array.copy() for buffer in live], generator.position
         self.moved, self.work, self.position = self.kind.moved, work, position
-        late, self.kind.late_tables = self.kind.late_tables, None  # here the work does run, so its tables cannot wait
+        late, self.kind.late_tables = self.kind.late_tables, FilledAtOnce()
         self.loss, rest = work()
+        late += self.kind.late_tables
         self.kind.late_tables = late
         for buffer, array in zip(live, before, strict=True):  # recording runs nothing
             buffer.array[...] = array
@@ -360,6 +423,95 @@ def test_what_cannot_be_recorded_is_launched(kind: Any, monkeypatch: pytest.Monk
     assert run.losses(5) == expected and "not permitted" in run.step.reason
 
 
+@pytest.mark.parametrize("launches", [0, 30, 90])
+def test_a_recording_that_fails_leaves_nothing_behind(kind: Any, monkeypatch: pytest.MonkeyPatch, launches: int) -> None:
+    """What is launched while a graph is recorded does not run, so where recording ends in an error no copy that it made may be used."""
+    config = replace(CONFIG, positions="rotary")
+    expected = Run(dtype="bfloat16", config=config).losses(5)
+    run = Run(dtype="bfloat16", config=config)
+    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    left = [launches]
+
+    def recorded(*arguments: Any, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("out of memory while recording")
+
+    def record(work: Any) -> None:
+        cuda_kernels.forget_tables()  # as if other lengths had taken their places in the cache
+        with monkeypatch.context() as patch:
+            for name in ("launch", "product", "batched_product"):
+                patch.setattr(kind, name, recorded)
+            work()
+
+    monkeypatch.setattr(run.step.room, "record", record)
+    monkeypatch.setattr(kind, "graph_errors", (RuntimeError,))
+    assert run.losses(5) == expected and "while recording" in run.step.reason
+
+
+def test_what_a_graph_takes_for_granted(kind: Any) -> None:
+    """Other settings and other arrays than those of the recording are noticed; a table that a graph reads is kept with it."""
+    run = Run(config=replace(CONFIG, positions="rotary"))
+    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    run.losses(3)
+    first = run.step.recording
+    assert any(isinstance(kept, tuple) for kept in first.graph[1])
+    run.losses(1)
+    assert run.step.recording is first
+    run.optimizer.weight_decay = 0.0
+    run.losses(1)
+    assert run.step.recording is None
+    run.losses(2)
+    assert run.step.recording is not None and run.step.recording is not first
+    run.optimizer.load_state_dict(run.optimizer.state_dict())  # which puts other moments in the place of those
+    run.losses(1)
+    assert run.step.recording is None
+
+
+def test_a_model_without_a_vocabulary_is_launched(kind: Any) -> None:
+    class Wrapped(Module):
+        def __init__(self, model: GPT) -> None:
+            self.inner = model
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.inner(ids)
+
+    model = Wrapped(GPT(CONFIG))
+    step: Any = training_step(model, AdamW(model, 1e-2), lambda batch: model(as_tensors(batch)[0]).sum(), 0.5)
+    assert "vocab_size" in step.reason
+
+
+@pytest.mark.parametrize("fails", ["forward", "backward"])
+def test_attention_that_cudnn_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """Where it builds no plan, be it for the backward only, batched products take over, and the reason is kept."""
+    x = np.random.default_rng(4).normal(size=(2, 7, 48)).astype(np.float32)
+    kernel, grad = kernels.lookup(kernels.PackedAttention, kind), kind(np.ones((2, 7, 16), np.float32).tolist())
+
+    def attention() -> tuple[Any, Any]:
+        with autocast("bfloat16"):
+            y, saved = kernel.forward(kind(x.tolist()), num_heads=2)
+        return y.array, kernel.backward(saved, grad)[0].array
+
+    expected = attention()
+
+    def refuse(*described: Any) -> None:
+        raise ValueError("no engine takes this graph")
+
+    monkeypatch.setattr(kind, "has_cudnn", True)
+    monkeypatch.setattr(cuda_flash, "why_not", lambda: "")
+    monkeypatch.setattr(cuda_flash, "refused", [])
+    monkeypatch.setattr(cuda_flash, "_backward_plan", refuse)
+    if fails == "forward":
+        monkeypatch.setattr(cuda_flash, "_forward_plan", refuse)
+    else:
+        sums = np.zeros((2, 2, 7, 1), np.float32)
+        monkeypatch.setattr(cuda_flash, "forward", lambda *given: (cuda_attention.Batched.forward(*given)[0], sums))
+    refuse.__name__ = f"_{fails}_plan"
+    for _ in range(2):
+        assert all(np.array_equal(one, other) for one, other in zip(attention(), expected, strict=True))
+    assert len(cuda_flash.refused) == 1 and "no engine" in cuda_flash.refused[0]
+
+
 def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
     run = Run()
     run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
@@ -393,8 +545,16 @@ def test_a_bound_class_does_everything_on_its_device() -> None:
 
     active: list[int] = []
 
+    class Arrays:
+        """NumPy, with a device for those functions that give memory."""
+
+        def __getattr__(self, name: str) -> Any:
+            assert active or name not in ("empty", "zeros", "full", "asarray", "arange", "concatenate", "ascontiguousarray")
+            return getattr(np, name)
+
     class Checked(EmulatedBuffer):
         __slots__ = ()
+        xp = Arrays()
 
         @classmethod
         def launch(cls, *arguments: Any, **options: Any) -> None:
@@ -415,9 +575,10 @@ def test_a_bound_class_does_everything_on_its_device() -> None:
     second = bound(Checked, "cuda-on-cpu:1", 1, device)
     backends.register("second", lambda _: second)
     with backends.use("second"):
-        run = Run(dtype="bfloat16")
-        assert np.isfinite(run.losses(2)).all()
-        assert {type(p.buffer) for _, p in run.model.named_parameters()} == {second}
+        for dtype in LOW:
+            run = Run(dtype=dtype)
+            assert np.isfinite(run.losses(2)).all()
+            assert {type(p.buffer) for _, p in run.model.named_parameters()} == {second}
     assert not active
 
 

@@ -204,7 +204,8 @@ def test_a_store_is_its_documents(documents):
 @given(tokens=token_lists, context_length=sizes, batch_size=sizes, seed=st.integers(0, 99))
 def test_stream_batches_are_shifted_windows(tokens, context_length, batch_size, seed):
     if len(tokens) <= context_length:
-        with pytest.raises(ValueError, match=rf"{len(tokens)} tokens.*{context_length + 1}.*--context-length.*more text"):
+        advice = f"--context-length {len(tokens) - 1} or less, or more text" if len(tokens) > 1 else ": use more text"
+        with pytest.raises(ValueError, match=rf"{len(tokens)} tokens.*{context_length + 1}.*{advice}"):
             StreamBatches(tokens, context_length, batch_size, Generator(seed))
         return
     windows = [tokens[i : i + context_length + 1] for i in range(len(tokens) - context_length)]

@@ -79,11 +79,27 @@ def test_a_header_takes_no_memory_that_the_file_cannot_fill(tmp_path, pack):
     path = tmp_path / "huge"
     path.write_bytes(pack(bytes([0, 0, 0x0E, 3]) + b"\xff" * 12 + b"few"))
     tracemalloc.start()
-    with pytest.raises(CorpusError, match=r"4294967295, 4294967295, 4294967295.*more than the file holds"):
+    with pytest.raises(CorpusError, match=r"4294967295, 4294967295, 4294967295.*but the file can hold"):
         read_idx(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def test_a_gzip_bomb_is_refused_before_it_goes_off(tmp_path):
+    """A header that promises more than is ever read is wrong, although the compressed file could hold it."""
+    bomb = tmp_path / "bomb"
+    with gzip.open(bomb, "wb", compresslevel=1) as file:
+        file.write(b"\0\0\x08\x02" + (1 << 11).to_bytes(4, "big") + (1 << 20).to_bytes(4, "big"))
+        for _ in range(8):
+            file.write(bytes(1 << 20))
+    with open(bomb, "ab") as file:
+        file.truncate(4_000_000)  # zeros after the end of the compressed stream: a hole
+    tracemalloc.start()
+    with pytest.raises(CorpusError, match="2,147,483,648 bytes, but the file can hold 1,073,741,824"):
+        read_idx(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
 
 
 def test_damaged_gzip_files_missing_files_and_directories(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from tinygpt_core.serialization import (
     save_safetensors,
     write_json,
 )
+from tinygpt_core.tokenizer import load_tokenizer
+from tinygpt_core.vocabularies import read_ranks
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
@@ -210,3 +214,16 @@ def test_json_files(tmp_path: Path) -> None:
     for bad in ('{"a": 1, "a": 2}', "[]", "{", '"x"', "[" * 100_000):
         with pytest.raises(SerializationError, match="the text"):
             parse_json_object(bad, "the text")
+
+
+@pytest.mark.parametrize("read", [read_json_object, load_tokenizer, lambda path: read_ranks(path, ())], ids=["json", "tokenizer", "ranks"])
+def test_reading_a_small_file_takes_little_memory(read: Any, tmp_path: Path) -> None:
+    """The bound on a file's size is a bound, not what is set aside for it; a device, which has no end, is read to no end."""
+    for path in (tmp_path / "small", Path("/dev/zero")):
+        (tmp_path / "small").write_text('{"a": 1}')
+        tracemalloc.start()
+        with contextlib.suppress(ValueError):
+            read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_000_000

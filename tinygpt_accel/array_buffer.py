@@ -31,6 +31,7 @@ class ArrayBuffer(Buffer):
 
     xp: ClassVar[Any]
     dtypes: ClassVar[dict[DType, Any]]
+    chunk: ClassVar[int] = 1 << 16  # random numbers that are drawn at a time, so that the temporaries stay in the cache; a multiple of 4
 
     array: Any
 
@@ -285,8 +286,8 @@ class ArrayBuffer(Buffer):
     def _drawn(cls: type[A], key: Key, shape: Shape, dtype: DType, words: int, draw: Callable[[Key, int], Any]) -> A:
         """Fills an array chunk by chunk; `words` is how many words of the stream a number takes."""
         flat = cls.xp.empty(math.prod(shape), cls.dtypes[dtype])
-        for start in range(0, flat.size, philox.CHUNK):
-            part = flat[start : start + philox.CHUNK]
+        for start in range(0, flat.size, cls.chunk):
+            part = flat[start : start + cls.chunk]
             part[...] = draw(key._replace(block=key.block + start * words // 4), part.size)
         return cls.wrap(flat.reshape(shape), dtype)
 

@@ -19,6 +19,27 @@ def choose(kind: type[CudaBuffer], form: str, q: Any, k: Any, causal: bool) -> A
     return cuda_flash if cuda_flash.can(kind, form, q, k, causal) else Batched
 
 
+def attend(kind: type[CudaBuffer], form: str, arrays: list[Any], causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
+    """Returns attention of arrays q, k and v, and what `attend_gradients` wants besides them."""
+    q, k, v = arrays
+    implementation = choose(kind, form, q, k, causal)
+    try:
+        y, state = implementation.forward(kind, q, k, v, causal, scale, fast)
+    except cuda_flash.NoPlan:
+        implementation = Batched
+        y, state = Batched.forward(kind, q, k, v, causal, scale, fast)
+    return y, (implementation, y, causal, scale, fast, state)
+
+
+def attend_gradients(kind: type[CudaBuffer], arrays: list[Any], grad: Any, kept: Any, out: list[Any]) -> None:
+    """Writes the gradients of q, k and v into the arrays `out`."""
+    (q, k, v), (implementation, y, causal, scale, fast, state) = arrays, kept
+    try:
+        implementation.backward(kind, q, k, v, y, grad, causal, scale, fast, state, out)
+    except cuda_flash.NoPlan:  # the probabilities that it computes again are those of either forward
+        Batched.backward(kind, q, k, v, y, grad, causal, scale, fast, None, out)
+
+
 def softmax(kind: type[CudaBuffer], x: Any, scale: float = 1.0, queries: int = 0, offset: int = 0) -> Any:
     """Returns softmax(x scale) over the last axis of a dense array; see cuda/softmax.cu."""
     y, (rows, columns) = kind.xp.empty(x.shape, x.dtype), (x.size // x.shape[-1], x.shape[-1])

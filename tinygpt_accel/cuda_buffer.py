@@ -15,16 +15,19 @@ from __future__ import annotations
 import inspect
 from array import array as host_array
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 import numpy
 
+from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.base import _registered, register
 from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
 
 from .array_buffer import ArrayBuffer
+from .cuda_sources import BY_EIGHT
 
 C = TypeVar("C", bound="CudaBuffer")
 KIND_OF = {"float32": "float32", "float64": "float64", "uint16": "bfloat16", "float16": "float16"}  # name of an array's dtype -> kind
@@ -51,11 +54,16 @@ class CudaBuffer(ArrayBuffer):
     compute_dtypes: ClassVar[tuple[str, ...]] = ("float32", "tf32", "bfloat16", "float16")
     threads: ClassVar[int] = THREADS  # of a block; a multiple of 32
     blocks: ClassVar[int] = 1 << 16  # the most of a launch that walks over its elements
+    ids_chunk: ClassVar[int] = 1024  # ids that one block numbers, at most 1024, and rows that one block adds up
+    rows_piece: ClassVar[int] = 64
     has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
     device_id: ClassVar[int] = 0
     training_step: ClassVar[Any]  # set by `cuda_step`
     moved: ClassVar[Any] = None  # while a graph is recorded: where on the device it stands how far the random stream has moved since
-    late_tables: ClassVar[list[tuple[Any, Any]] | None] = None  # while a graph is recorded: arrays to fill before it runs
+    # While a graph is recorded: what it will read, to be kept as long as it, and what to fill that with before it runs (None: nothing).
+    late_tables: ClassVar[list[tuple[Any, Any]] | None] = None
+    device_context: ClassVar[Callable[[], Any]] = nullcontext  # within it, memory is allocated and work launched on this device
+    chunk: ClassVar[int] = 1 << 22  # random numbers that are drawn at a time: a launch each for many steps, whatever their number
 
     _held: Any
     _bias: Any  # a row still to be added to each row of `held`: what a product leaves for the kernel that comes next
@@ -115,7 +123,8 @@ class CudaBuffer(ArrayBuffer):
     def walk(cls, name: str, kinds: str, size: int, *arguments: Any) -> None:
         """Runs an elementwise kernel over `size` elements."""
         if size:
-            cls.launch(name, kinds, (min(-(-size // cls.threads), cls.blocks),), *arguments)
+            share = cls.threads * (8 if name in BY_EIGHT else 1)
+            cls.launch(name, kinds, (min(-(-size // share), cls.blocks),), *arguments)
 
     # ---------------------------------------------------------------- forms of the elements
 
@@ -247,7 +256,10 @@ class CudaBuffer(ArrayBuffer):
         held[...] = source.copy() if value.version is self.version else source
 
     def _accumulate(self: C, value: C) -> None:
-        self._assign(self._add(value))
+        if self._is_low() or value._is_low() or value.version is self.version:
+            self._assign(self._add(value))
+        else:
+            super()._accumulate(value)
 
     def _scatter_add(self: C, indices: C, values: C) -> None:
         total = self.array
@@ -263,19 +275,23 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def add_rows(cls, total: Any, indices: C, values: Any) -> None:
-        """total[indices[i]] += values[i] for a matrix and rows of floats, in the order of i; see cuda/rows.cu."""
+        """total[indices[i]] += values[i] for a matrix and rows of floats, in an order that is always the same; see cuda/rows.cu."""
         xp, (classes, columns) = cls.xp, total.shape
         ids = xp.ascontiguousarray(indices.array).reshape(-1).astype("int64", copy=False)
         if not ids.size or not columns:
             return
         values = xp.ascontiguousarray(values)
-        counts, starts = xp.zeros(classes, "int32"), xp.empty(classes + 1, "int32")
-        places, ordered = xp.empty(ids.size, "int32"), xp.empty(ids.size, "int32")
-        cls.walk("count_ids", "", ids.size, ids, counts, ids.size)
-        cls.launch("scan_counts", "", (1,), counts, starts, classes)
-        cls.walk("place_ids", "", ids.size, ids, starts, counts, places, ids.size)
-        cls.launch("sort_segments", "", (classes,), starts, places, ordered)
-        cls.launch("add_rows", kind_of(values), (classes, -(-columns // cls.threads)), total, values, starts, ordered, columns)
+        size, chunk, piece = ids.size, cls.ids_chunk, cls.rows_piece
+        chunks, grid = -(-size // chunk), (-(-size // piece), -(-columns // cls.threads))
+        counts, totals, starts = xp.zeros(chunks * classes, "int32"), xp.empty(classes, "int32"), xp.empty(classes + 1, "int32")
+        ranks, ordered = xp.empty(size, "int32"), xp.empty(size, "int32")
+        partial = xp.empty((grid[0], 2, columns), total.dtype)
+        cls.launch("rank_ids", "", (chunks,), ids, counts, ranks, size, classes, chunk)
+        cls.walk("scan_chunks", "", classes, counts, totals, chunks, classes)
+        cls.launch("scan_counts", "", (1,), totals, starts, classes)
+        cls.walk("place_ids", "", size, ids, starts, counts, ranks, ordered, size, classes, chunk)
+        cls.launch("add_rows", kind_of(values), grid, total, values, ids, ordered, partial, size, columns, piece)
+        cls.launch("join_rows", kind_of(total), grid, total, partial, ids, ordered, starts, size, columns, piece)
 
     # ---------------------------------------------------------------- arithmetic that reads 16 bits
 
@@ -308,9 +324,16 @@ class CudaBuffer(ArrayBuffer):
     @classmethod
     def _host_array(cls, data: Any) -> Any:
         try:
-            return cls.xp.asarray(numpy.asarray(memoryview(data) if not hasattr(data, "__array_interface__") else data))
-        except (TypeError, ValueError, BufferError):
+            if hasattr(data, "__array_interface__"):
+                host = numpy.asarray(data)
+            else:
+                host = numpy.from_dlpack(data) if hasattr(data, "__dlpack__") else numpy.asarray(memoryview(data))
+        except (TypeError, ValueError, BufferError, RuntimeError):
             return data
+        # Asked here, because CuPy would turn the bytes of a big-endian array round without a word, and knows no texts and dates.
+        if host.dtype not in cls.dtypes.values():
+            raise no_dtype_holds(host.dtype)
+        return cls.xp.asarray(host)
 
 
 def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], Any]) -> type[CudaBuffer]:
@@ -318,7 +341,7 @@ def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], A
 
     That is every hook of the contract, and the forward and the backward of every kernel, with what a backward leaves to be called later.
     """
-    attributes: dict[str, Any] = {"__slots__": (), "backend": name, "device_id": number}
+    attributes: dict[str, Any] = {"__slots__": (), "backend": name, "device_id": number, "device_context": staticmethod(device)}
     for hook in dir(kind):
         found = inspect.getattr_static(kind, hook)
         if isinstance(found, property) and hook in ("array", "held"):

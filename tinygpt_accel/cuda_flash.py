@@ -1,7 +1,7 @@
 """Flash attention by cuDNN, through `nvidia-cudnn-frontend`, on arrays where they lie: no scores, no copies.
 
-Dao et al., "FlashAttention", 2022. One plan is built for each shape, layout and scale, and kept. The backward is the deterministic one, so
-that a resumed run repeats bit for bit.
+Dao et al., "FlashAttention", 2022. One plan is built for each shape, layout and scale, and kept; where cuDNN builds none, `NoPlan` says
+why, and `cuda_attention` goes on without it. The backward is the deterministic one, so that a resumed run repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,13 @@ from .cuda_buffer import CudaBuffer, kind_of
 from .cuda_sources import LOW
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape and strides in elements
+ALIGNED = 16  # bytes: where rows begin
+
+refused: list[str] = []  # why plans could not be built, in this process
+
+
+class NoPlan(Exception):
+    """cuDNN cannot do this."""
 
 
 @cache
@@ -35,7 +42,16 @@ def can(kind: type[CudaBuffer], form: str, q: Any, k: Any, causal: bool) -> bool
     size = q.shape[3]
     if form not in LOW or not kind.has_cudnn or size % 8 or size > 128 or (causal and q.shape[2] != k.shape[2]):
         return False
-    return not why_not() and all(x.strides[3] == x.itemsize for x in (q, k))
+    return not why_not() and all(_has_aligned_rows(kind, x) for x in (q, k))
+
+
+def _has_aligned_rows(kind: type[CudaBuffer], x: Any) -> bool:
+    starts = (kind._address(x), *(step for step, count in zip(x.strides[:3], x.shape[:3], strict=True) if count > 1))
+    return bool(x.strides[3] == x.itemsize) and not any(start % ALIGNED for start in starts)
+
+
+def _with_aligned_rows(kind: type[CudaBuffer], x: Any) -> Any:
+    return x if _has_aligned_rows(kind, x) else kind.xp.ascontiguousarray(x)
 
 
 def _layout(x: Any) -> Layout:
@@ -92,30 +108,48 @@ class _Plan:
         self.graph.execute(addresses, kind._address(workspace), handle=self.handle)
 
 
-@cache
 def _forward_plan(form: str, device: int, q: Layout, k: Layout, v: Layout, y: Layout, stats: Layout, causal: bool, scale: float) -> _Plan:
     plan = _Plan(form, device, {"q": (q, False), "k": (k, False), "v": (v, False)})
     result, kept = plan.graph.sdpa(name="sdpa", **plan.inputs, generate_stats=True, attn_scale=scale, use_causal_mask=causal)
     return plan.finish([(result, y, False), (kept, stats, True)])
 
 
-@cache
-def _backward_plan(form: str, device: int, layouts: tuple[Layout, ...], results: tuple[Layout, ...], causal: bool, scale: float) -> _Plan:
+def _backward_plan(
+    form: str, device: int, layouts: tuple[Layout, ...], results: tuple[Layout, ...], causal: bool, scale: float, deterministic: bool = True
+) -> _Plan:
     names = ("q", "k", "v", "o", "dO", "stats")
     plan = _Plan(form, device, {name: (layout, name == "stats") for name, layout in zip(names, layouts, strict=True)})
     gradients = plan.graph.sdpa_backward(
-        name="sdpa_backward", **plan.inputs, attn_scale=scale, use_causal_mask=causal, use_deterministic_algorithm=True
+        name="sdpa_backward", **plan.inputs, attn_scale=scale, use_causal_mask=causal, use_deterministic_algorithm=deterministic
     )
     return plan.finish([(tensor, layout, False) for tensor, layout in zip(gradients, results, strict=True)])
 
 
+@cache
+def _built(make: Any, *described: Any) -> _Plan | str:
+    """Returns the plan that `make` builds, or why it does not: asked once, since building takes a second."""
+    try:
+        plan: _Plan = make(*described)
+        return plan
+    except Exception as problem:  # of what class depends on the front end's version
+        refused.append(f"{make.__name__[1:]} {described}: {type(problem).__name__}: {str(problem)[:300]}")
+        return refused[-1]
+
+
+def _plan(make: Any, *described: Any) -> _Plan:
+    built = _built(make, *described)
+    if isinstance(built, str):
+        raise NoPlan(built)
+    return built
+
+
 def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
-    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) that the backward wants."""
-    v = v if v.strides[3] == v.itemsize else kind.xp.ascontiguousarray(v)
+    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) for the backward; raises NoPlan where cuDNN builds none."""
+    v = _with_aligned_rows(kind, v)
     batch, heads, length, size = q.shape
     y = kind.xp.empty((batch, length, heads, size), q.dtype).transpose(0, 2, 1, 3)
     stats = kind.xp.empty((batch, heads, length, 1), "float32")
-    plan = _forward_plan(kind_of(q), kind.device_id, *map(_layout, (q, k, v, y, stats)), causal, scale)
+    plan = _plan(_forward_plan, kind_of(q), kind.device_id, *map(_layout, (q, k, v, y, stats)), causal, scale)
     plan.run(kind, [q, k, v, y, stats])
     return y, stats
 
@@ -123,8 +157,8 @@ def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale:
 def backward(
     kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any, out: Any
 ) -> None:
-    """Writes the gradients of q, k and v into the arrays `out`, whose heads are dense."""
-    v, g = (x if x.strides[3] == x.itemsize else kind.xp.ascontiguousarray(x) for x in (v, g))
+    """Writes the gradients of q, k and v into the arrays `out`, whose heads are dense; raises NoPlan where cuDNN builds none."""
+    v, g = (_with_aligned_rows(kind, x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
-    plan = _backward_plan(kind_of(q), kind.device_id, tuple(map(_layout, arrays)), tuple(map(_layout, out)), causal, scale)
+    plan = _plan(_backward_plan, kind_of(q), kind.device_id, tuple(map(_layout, arrays)), tuple(map(_layout, out)), causal, scale)
     plan.run(kind, [*arrays, *out])

@@ -170,6 +170,11 @@ def _along(x: Any, grad: Any, name: str, *more: int) -> Any:
     return kind.wrap(result, grad.dtype)
 
 
+def _row_threads(kind: type[CudaBuffer], columns: int) -> int:
+    """Returns how many threads take a row of a norm: some eight elements each, so that many rows are under way at a time."""
+    return min(kind.threads, -(-columns // 256) * 32)
+
+
 def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre: int) -> tuple[Any, Any]:
     kind, form = type(x), compute_kind(x.dtype)
     columns = math.prod(shape)
@@ -179,7 +184,7 @@ def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre:
     if rows.size:
         kind.launch(
             "normalize", f"{kind_of(rows)},{form}", (min(len(rows), ROWS),), rows, _row(kind, weight), _row(kind, bias), y, means, scales,
-            len(rows), columns, float(eps), centre,
+            len(rows), columns, float(eps), centre, block=_row_threads(kind, columns),
         )  # fmt: skip
     return kind.wrap_held(y.reshape(x.shape), x.dtype), (x, weight, means, scales, shape, form, centre)
 
@@ -196,7 +201,7 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         if rows.size:
             kind.launch(
                 "normalize_gradient", kinds, (min(len(rows), ROWS),), rows, _row(kind, weight), g, means, scales, result, len(rows),
-                columns, centre,
+                columns, centre, block=_row_threads(kind, columns),
             )  # fmt: skip
         return kind.wrap(result.reshape(x.shape), x.dtype)
 
@@ -300,7 +305,7 @@ class CudaCrossEntropy(CrossEntropy):
 
 @cuda
 class CudaEmbedding(Embedding):
-    """The gradient adds up rows in the order in which they stand."""
+    """The gradient adds up rows in an order that is always the same."""
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -353,6 +358,9 @@ def _angles(kind: Any, length: int, size: int, start: int, base: float, dtype: D
     return cosine, sine
 
 
+forget_tables = _angles.cache_clear
+
+
 @cuda
 class CudaRotary(Rotary):
     """Reads heads where they lie in the packed product; the result lies as (B, T, H, D). The angles of a length are computed once."""
@@ -363,6 +371,8 @@ class CudaRotary(Rotary):
             return Rotary.forward(x, positions_start=positions_start, base=base)  # which raises
         kind: Any = type(x)
         tables: Any = _angles(kind, x.shape[2], x.shape[3], positions_start, base, x.dtype)
+        if kind.late_tables is not None:
+            kind.late_tables.append((tables, None))  # a graph reads them where they lie, also when the cache has let them go
         return _rotated(x, tables, 1.0), tables
 
     @staticmethod
@@ -383,18 +393,6 @@ def _rotated(x: Any, tables: Any, sign: float) -> Any:
     return kind.wrap(y, x.dtype)
 
 
-def _attend(arrays: list[Any], kind: Any, form: str, causal: bool, scale: float) -> tuple[Any, Any]:
-    """Returns the result of attention, and what `_attend_gradients` wants besides the arrays."""
-    implementation, fast = cuda_attention.choose(kind, form, arrays[0], arrays[1], causal), compute_dtype() == "tf32"
-    y, state = implementation.forward(kind, *arrays, causal, scale, fast)
-    return y, (implementation, y, causal, scale, fast, state)
-
-
-def _attend_gradients(arrays: list[Any], kind: Any, grad: Any, kept: Any, out: list[Any]) -> None:
-    implementation, y, causal, scale, fast, state = kept
-    implementation.backward(kind, *arrays, y, grad, causal, scale, fast, state, out)
-
-
 @cuda
 class CudaAttention(Attention):
     """Flash attention where cuDNN's front end is installed and the numbers have 16 bits, else batched products; see `cuda_attention`."""
@@ -407,7 +405,8 @@ class CudaAttention(Attention):
             return y, [saved]
         kind, form = type(query), compute_kind(query.dtype)
         arrays = [buffer.in_kind(form) for buffer in (query, key, value)]
-        y, kept = _attend(arrays, kind, form, causal, 1.0 / math.sqrt(query.shape[3]) if scale is None else scale)
+        scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
+        y, kept = cuda_attention.attend(kind, form, arrays, causal, scale, compute_dtype() == "tf32")
         return kind.wrap_held(y, query.dtype), (query, key, value, form, kept)
 
     @staticmethod
@@ -417,7 +416,7 @@ class CudaAttention(Attention):
         query, key, value, form, kept = saved
         kind, arrays = type(query), [buffer.in_kind(form) for buffer in (query, key, value)]
         gradients = [cuda_attention.like_heads(kind, x) for x in arrays]
-        _attend_gradients(arrays, kind, grad.in_kind(form), kept, gradients)
+        cuda_attention.attend_gradients(kind, arrays, grad.in_kind(form), kept, gradients)
         return tuple(kind.wrap_held(x, query.dtype) for x in gradients)
 
 
@@ -433,7 +432,7 @@ class CudaPackedAttention(PackedAttention):
             return y, [saved]
         kind, form = type(x), compute_kind(x.dtype)
         heads = _split(x.in_kind(form), num_heads)
-        y, kept = _attend(heads, kind, form, True, 1.0 / math.sqrt(heads[0].shape[3]))
+        y, kept = cuda_attention.attend(kind, form, heads, True, 1.0 / math.sqrt(heads[0].shape[3]), compute_dtype() == "tf32")
         result = y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], x.shape[2] // 3)
         return kind.wrap_held(result, x.dtype), (x, form, num_heads, kept)
 
@@ -447,7 +446,7 @@ class CudaPackedAttention(PackedAttention):
         heads = _split(held, num_heads)
         batch, _, length, size = heads[0].shape
         g = grad.in_kind(form).reshape(batch, length, num_heads, size).transpose(0, 2, 1, 3)
-        _attend_gradients(heads, kind, g, kept, _split(result, num_heads))
+        cuda_attention.attend_gradients(kind, heads, g, kept, _split(result, num_heads))
         return (kind.wrap_held(result, x.dtype),)
 
 

@@ -25,9 +25,13 @@ INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
         "silu_gradient": _ALL, "dropout": _ALL, "rotate": _ALL,
     },
     "softmax.cu": {"softmax": _ALL, "softmax_gradient": _ALL, "cross_entropy": _ALL, "cross_entropy_gradient": _ALL},
-    "rows.cu": {"count_ids": (), "scan_counts": (), "place_ids": (), "sort_segments": (), "add_rows": _ALL},
+    "rows.cu": {"rank_ids": (), "scan_chunks": (), "scan_counts": (), "place_ids": (), "add_rows": _ALL, "join_rows": _WIDE},
     "optimizer.cu": {"squares": _WIDE, "finish_norm": (), "adamw": _WIDE},
 }  # fmt: skip
+
+
+# Elementwise kernels whose threads take eight neighbours at a time.
+BY_EIGHT = frozenset(["cast", "add", "add_bias", "bias_gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"])
 
 
 def names(file: str) -> list[str]:

@@ -17,7 +17,7 @@ from tinygpt_core.stepping import TrainingStep, as_tensors
 from tinygpt_core.tensor import Tensor, no_grad
 
 from .cuda_buffer import CudaBuffer
-from .cuda_kernels import adamw, adamw_numbers, gradient_norm
+from .cuda_kernels import adamw, adamw_numbers, forget_tables, gradient_norm
 
 WARM_UP = 2  # steps of one shape before they are recorded: the pool then holds what a step needs, and every kernel is compiled
 
@@ -32,7 +32,7 @@ class _Ready(NamedTuple):
 class Recording(NamedTuple):
     """A recorded step and the arrays that feed it.
 
-    `parameters` are the addresses of what it updates, `position` is where the random stream stood, `drawn` by how much it moves a step.
+    `fixed` is what the graph took for granted, `position` is where the random stream stood, `drawn` by how much it moves a step.
     """
 
     graph: Any
@@ -40,7 +40,7 @@ class Recording(NamedTuple):
     numbers: Any
     moved: Any
     loss: Any
-    parameters: list[int]
+    fixed: list[Any]
     position: int
     drawn: int
 
@@ -64,6 +64,8 @@ class CudaTrainingStep(TrainingStep):
     def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
             return "float16: whether a step counts is known only after it"
+        if not isinstance(getattr(getattr(self.model, "config", None), "vocab_size", None), int):
+            return "the model has no config.vocab_size, by which ids are checked before a replay"
         return str(kind.why_no_graph())
 
     def __call__(self, batches: Sequence[Any]) -> float:
@@ -73,6 +75,10 @@ class CudaTrainingStep(TrainingStep):
             MemoryError: the device is full; the message says what would need less.
             IndexError: an id that is not in the vocabulary.
         """
+        with self.kind.device_context():
+            return self._step(batches)
+
+    def _step(self, batches: Sequence[Any]) -> float:
         optimizer = self.optimizer
         if not isinstance(optimizer, Adam) or type(optimizer).apply_single is not Optimizer.apply_single:
             return super().__call__(batches)
@@ -131,8 +137,8 @@ class CudaTrainingStep(TrainingStep):
     # ---------------------------------------------------------------- one step, replayed
 
     def _with_graph(self, batches: Sequence[Any]) -> float:
-        if self.recording is not None and self.recording.parameters != self._addresses():
-            self.recording, self.seen = None, 1  # somebody put other arrays in the parameters' place
+        if self.recording is not None and self.recording.fixed != self._fixed():
+            self.recording, self.seen = None, 1  # somebody put other arrays in the parameters' place, or set another weight decay
         if self.recording is None:
             if self.seen <= WARM_UP:
                 return self._finish(self._launch(batches))
@@ -152,15 +158,17 @@ class CudaTrainingStep(TrainingStep):
         try:
             graph, (loss, _) = self.room.record(lambda: self._launch(ready, numbers))
             for device, host in kind.late_tables:
-                kind.upload(device, host)
+                if host is not None:
+                    kind.upload(device, host)
             held: list[Any] = [tensor.buffer for batch in ready for tensor in batch.tensors]
             ids = [buffer.array for buffer in held]
             tables = [device for device, _ in kind.late_tables]
             # The graph reads the tables and its own memory, so they live as long as it does.
-            self.recording = Recording(
-                (graph, tables), ids, numbers, moved, loss, self._addresses(), position, generator.position - position
-            )
-        except kind.graph_errors as problem:
+            self.recording = Recording((graph, tables), ids, numbers, moved, loss, self._fixed(), position, generator.position - position)
+        except BaseException as problem:
+            self._forget_what_never_ran()
+            if not isinstance(problem, kind.graph_errors):
+                raise
             self.reason = f"the step cannot be recorded: {problem}"
         finally:
             kind.moved = kind.late_tables = None
@@ -196,9 +204,24 @@ class CudaTrainingStep(TrainingStep):
             if low < least or high >= vocab_size:
                 raise IndexError(f"an {what} id lies in [{low}, {high}], outside of the vocabulary of {vocab_size}")
 
-    def _addresses(self) -> list[int]:
-        buffers: list[Any] = [p.buffer for _, p in self.model.named_parameters(trainable_only=True)]
-        return [self.kind._address(buffer._held) for buffer in buffers]
+    def _fixed(self) -> list[Any]:
+        """Returns what a recorded step took for granted: where its numbers lie, and the settings that are no numbers in its arrays.
+
+        Of a parameter that does not learn the graph reads the 16-bit copy that was there, so that one's version counts, too.
+        """
+        optimizer: Any = self.optimizer
+        fixed: list[Any] = [self.gradient_clip, optimizer.weight_decay, self.model.training]
+        for _, parameter in self.model.named_parameters():
+            buffer: Any = parameter.buffer
+            fixed.append((self.kind._address(buffer._held), parameter.requires_grad or buffer.version[0]))
+        moments: list[Any] = [moment.buffer for remembered in optimizer.state.values() for moment in remembered.values()]
+        return fixed + [self.kind._address(buffer._held) for buffer in moments]
+
+    def _forget_what_never_ran(self) -> None:
+        """Makes old what a recording that failed left in caches: copies in 16 bits and angles, which were recorded and never computed."""
+        for _, parameter in self.model.named_parameters():
+            parameter.buffer.version[0] += 1
+        forget_tables()
 
     # ---------------------------------------------------------------- memory
 

@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import cache
+from math import copysign
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 import cupy
 import cupyx
@@ -20,6 +22,7 @@ from . import cuda_sources
 from .cuda_buffer import CudaBuffer, bound, kind_of
 
 GRAPH_VARIABLE = "TINYGPT_CUDA_GRAPH"
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy's runtime has no name for
 
 _TYPE = {
     "float32": runtime.CUDA_R_32F, "float64": runtime.CUDA_R_64F, "bfloat16": runtime.CUDA_R_16BF, "float16": runtime.CUDA_R_16F,
@@ -45,8 +48,8 @@ class Room:
     """A stream and a pool of memory for a step that is recorded: a graph writes where it did when it was recorded, so nobody else may."""
 
     def __init__(self) -> None:
-        self.stream, self.pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
-        _pools.append(self.pool)
+        self.stream, self.pool, self.records = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool(self._from_device), False
+        _rooms.add(self)
 
     def __enter__(self) -> None:
         self.outer = cupy.cuda.get_current_stream()
@@ -55,6 +58,25 @@ class Room:
         self.inside.enter_context(cupy.cuda.using_allocator(self.pool.malloc))
         self.inside.enter_context(self.stream)
 
+    def _from_device(self, size: int) -> Any:
+        """Returns what the pool lacks, if need be after the pool for everything else has given back what it only keeps.
+
+        A pool that gets nothing gives back what it keeps itself and asks again; while a graph is recorded, that is memory in which the
+        graph will write, so the recording ends instead.
+        """
+        try:
+            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+        except runtime.CUDARuntimeError as problem:
+            if problem.status != OUT_OF_MEMORY:
+                raise
+        cupy.get_default_memory_pool().free_all_blocks()
+        try:
+            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+        except runtime.CUDARuntimeError as problem:
+            if self.records and problem.status == OUT_OF_MEMORY:
+                raise RuntimeError(f"no memory is left for another {size:,} bytes") from problem
+            raise
+
     def __exit__(self, *problem: object) -> None:
         self.inside.close()
         self.outer.wait_event(self.stream.record())
@@ -62,16 +84,19 @@ class Room:
     def record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
         """Returns what `work` launches as a graph, and what it returns. Nothing runs yet."""
         self.stream.begin_capture(runtime.streamCaptureModeRelaxed)
+        self.records = True
         try:
             result = work()
         except BaseException:
             with suppress(runtime.CUDARuntimeError):  # a recording that went wrong has no graph
                 self.stream.end_capture()
             raise
+        finally:
+            self.records = False
         return self.stream.end_capture(), result
 
 
-_pools: list[Any] = []
+_rooms: WeakSet[Room] = WeakSet()
 
 
 class CupyBuffer(CudaBuffer):
@@ -87,6 +112,12 @@ class CupyBuffer(CudaBuffer):
     @staticmethod
     def _address(array: Any) -> int:
         return int(array.data.ptr)
+
+    @classmethod
+    def _full(cls, shape: Any, value: Any, dtype: DType) -> Any:
+        made = super()._full(shape, value, dtype)
+        # CuPy fills with zero bytes where value == 0, and so loses the sign of -0.0.
+        return made._neg() if value == 0 and dtype.kind == "f" and copysign(1.0, value) < 0.0 else made
 
     @classmethod
     def _to_host(cls, result: Any) -> Any:
@@ -114,7 +145,7 @@ class CupyBuffer(CudaBuffer):
     @classmethod
     def peak_memory(cls) -> int:
         """Returns the most bytes that the pools have held: they give nothing back to the device by themselves."""
-        return int(cupy.get_default_memory_pool().total_bytes() + sum(pool.total_bytes() for pool in _pools))
+        return int(cupy.get_default_memory_pool().total_bytes() + sum(room.pool.total_bytes() for room in _rooms))
 
     @classmethod
     def stream_address(cls) -> int:

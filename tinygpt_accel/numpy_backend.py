@@ -30,6 +30,12 @@ class NumpyBuffer(ArrayBuffer):
             return self.wrap(bits.view(kept.dtype), first.dtype)
         return super()._where(first, second)
 
+    def _assign(self, value: NumpyBuffer) -> None:
+        source = value.array
+        if self.array.ndim == 1 and self.array.strides != source.strides and numpy.may_share_memory(self.array, source):
+            source = source.copy()  # NumPy (2.4) takes overlapping rows of different steps for safe, and reads what it has just written
+        self.array[...] = source
+
     def _scatter_add(self, indices: NumpyBuffer, values: NumpyBuffer) -> None:
         numpy.add.at(self.array, indices.array, values.array)
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from tinygpt_core.random import _MULTIPLIERS, _WEYL, CENTRE, FAR_TAIL, LN2, LOG_SERIES, TAIL, Key
 
-CHUNK = 1 << 16  # numbers at a time, so that the temporaries stay in the cache
-
 
 def round_keys(xp: Any, seed: int) -> Any:
     """Returns the two key words of each of the ten rounds, uint64 of shape (2, 10)."""

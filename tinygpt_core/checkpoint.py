@@ -124,7 +124,7 @@ def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:
     if not os.path.isdir(directory):
         raise CheckpointError(f"there is no directory {directory}: pass the DIR that `tinygpt train` printed")
     if not os.path.isfile(path):
-        raise CheckpointError(f"{directory} holds no checkpoint (no {STATE}): train one with `tinygpt train --out {directory}`")
+        raise CheckpointError(f"{directory} holds no checkpoint (no {STATE}): it is not the directory of a run of `tinygpt train`")
     value = read_json_object(path)
     _check_version(value, path)
     files, state = value.get("files"), value.get("state")

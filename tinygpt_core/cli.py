@@ -1,4 +1,4 @@
-"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, convert, inspect, backends, spec.
+"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, plot, convert, inspect, backends, spec.
 
 Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C. An error is one line on the
 standard error stream; set TINYGPT_DEBUG=1 to see the traceback too.
@@ -10,16 +10,15 @@ import argparse
 import errno
 import os
 import shlex
-import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from .training import Event, Trainer, TrainingConfig
+    from .training import Trainer, TrainingConfig
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
@@ -72,8 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the arguments after the command's name; default: those of the process.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not end a run
     warnings.formatwarning = lambda message, *_, **__: f"tinygpt: note: {_one_line(message)}\n"
     try:
@@ -129,10 +130,11 @@ def _one_line(message: object) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from . import cli_convert, corpora, explain
+    from . import __version__, cli_convert, cli_plot, corpora, explain
     from .training import PRESETS, TrainingConfig
 
     parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"tinygpt {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     presets = "\n".join(
@@ -146,20 +148,18 @@ def build_parser() -> argparse.ArgumentParser:
     train.epilog = f"presets (options override them):\n{presets}"
     train.set_defaults(command=run_train)
     option = train.add_argument
-    option(
-        "corpus", nargs="?", metavar="CORPUS", help=f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)"
-    )
-    option(
-        "--data", metavar="FILE", help="a text file to train on, or a folder of texts or of train.bin (default: what the corpus stands for)"
-    )
+    path, text = cli_convert.path, f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)"
+    option("corpus", nargs="?", type=path, metavar="CORPUS", help=text)
+    text = "a text file to train on, or a folder of texts or of train.bin (default: what the corpus stands for)"
+    option("--data", type=path, metavar="FILE", help=text)
     option("--preset", metavar="NAME", help="named settings, see below (default: the corpus's own, or identifiers)")
     default, metavars = TrainingConfig(), {int: "N", float: "X", str: "KIND"}
     for field, name, kind, text in SETTINGS:
         text = f"{text} (default: the preset's; identifiers: {getattr(default, field)})"
         option(name, dest=field, type=kind, metavar=metavars[kind], help=text)
     option("--backend", metavar="NAME", help="see `tinygpt backends` (default: $TINYGPT_BACKEND, or the fastest that can run)")
-    option("--out", metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
-    option("--resume", metavar="DIR", help=f"continue the run in DIR with its own settings; {BESIDE_RESUME}")
+    option("--out", type=path, metavar="DIR", help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)")
+    option("--resume", type=path, metavar="DIR", help=f"continue the run in DIR with its own settings; {BESIDE_RESUME}")
     option("--log-to", action="append", metavar="NAME", help="also to tensorboard or wandb; may be given twice (default: log.jsonl only)")
     option("--quiet", action="store_true", help="no progress, only the result (default: progress)")
 
@@ -167,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="sample from a trained model", allow_abbrev=False, description=about)
     generate.set_defaults(command=run_generate)
     option = generate.add_argument
-    option("directory", metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
+    option("directory", type=path, metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
     option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
     option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
     option("--tokens", type=int, default=SAMPLE_TOKENS, metavar="N", help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})")
@@ -180,6 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     cli_convert.add_commands(commands)
     explain.add_commands(commands)
+    cli_plot.add_command(commands)
     about = "List what can run here and, for what cannot, why."
     commands.add_parser("backends", help="list the backends", description=about).set_defaults(command=run_backends)
     about = "Run the laws that every backend must keep (needs pytest and hypothesis)."
@@ -200,6 +201,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         UsageError: options that do not work, or no run to resume.
     """
     from .loggers import find_logger, following
+    from .progress import Progress
     from .training import Trainer
 
     loggers = [find_logger(name) for name in arguments.log_to or []]
@@ -291,66 +293,6 @@ def _polite_stop(trainer: Trainer) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-class Progress:
-    """Shows a run: one line that is redrawn on a terminal; about twenty plain lines, and the validations, elsewhere."""
-
-    def __init__(self, stream: TextIO, trainer: Trainer, *, quiet: bool = False) -> None:
-        self.stream, self.trainer, self.quiet = stream, trainer, quiet
-        self.is_live = stream.isatty() and not quiet
-        self.first_step, self.total = trainer.step, trainer.config.steps
-        self.every = max(1, (self.total - self.first_step) // 20)
-        self.tokens, self.seconds, self.loss = 0, 0.0, float("nan")
-        self.validation, self.shown_at = "", -1.0
-
-    def begin(self) -> None:
-        """Say what will be done, and where."""
-        if self.quiet:
-            return
-        data, config = self.trainer.data, self.trainer.config
-        sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
-        self._say(f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds")
-        self._say(f"model      {self.trainer.model.num_parameters():,} parameters: {sizes}")
-        self._say(f"backend    {config.backend}\ndirectory  {self.trainer.directory}")
-        if self.first_step:
-            self._say(f"resuming   after step {self.first_step} of {self.total}")
-
-    def show(self, event: Event) -> None:
-        """Show one event of `Trainer.run`."""
-        from .training import StepEvent, ValidationEvent
-
-        if isinstance(event, ValidationEvent) and not self.quiet:
-            self.validation = f"  validation loss {event.val_loss:.4f}"
-            if not self.is_live:
-                self._say(f"step {event.step:>6}/{self.total}{self.validation}")
-        if not isinstance(event, StepEvent) or self.quiet:
-            return
-        self.tokens, self.seconds = self.tokens + event.tokens, self.seconds + event.seconds
-        # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
-        self.loss = event.loss if self.loss != self.loss else 0.95 * self.loss + 0.05 * event.loss
-        waited = time.monotonic() - self.shown_at
-        if event.step == self.total or (waited > 0.1 if self.is_live else waited > 30 or event.step % self.every == 0):
-            self.shown_at += waited
-            left = _duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
-            line = f"step {event.step:>6}/{self.total}  loss {self.loss:.4f}  {self.tokens / self.seconds:,.0f} tokens/s  {left} left"
-            if self.is_live:  # a line that wraps could not be drawn over
-                line = (line + self.validation)[: shutil.get_terminal_size().columns - 1]
-            self._say(f"\r{line}\x1b[K" if self.is_live else line, end="" if self.is_live else "\n")
-
-    def end(self) -> None:
-        """Leave the line that was redrawn."""
-        if self.is_live:
-            self._say("")
-
-    def _say(self, text: str, end: str = "\n") -> None:
-        print(text, end=end, file=self.stream, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def _summarize(trainer: Trainer) -> None:
     """Samples, how good they should be, and where the model is."""
     from . import backends, random
@@ -372,7 +314,8 @@ def _summarize(trainer: Trainer) -> None:
                 _write_text(piece)
             print()
         val_loss = trainer.validate()
-    print(f"\nvalidation loss {val_loss:.3f} nats a token; the unigram entropy, the least without context, is {data.unigram_entropy:.3f}")
+    entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
+    print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")
     if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
         print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
     where, count = shlex.quote(trainer.directory), SAMPLES if data.is_documents else 1
@@ -439,8 +382,11 @@ def run_generate(arguments: argparse.Namespace) -> int:
     seed = arguments.seed if arguments.seed is not None else int.from_bytes(os.urandom(4), "little")
     if not 0 <= seed < 2**64:
         raise UsageError(f"--seed must be from 0 to 2**64 - 1, not {seed}")
-    generator, (model, tokenizer, config) = random.Generator(seed), load_model(find_run(arguments.directory), arguments.backend)
-    is_documents, prompt = config["data"]["is_documents"], arguments.prompt or config["data"]["opening"]
+    generator = random.Generator(seed)
+    model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
+    is_documents = config["data"]["is_documents"]
+    prompt = arguments.prompt or config["data"]["opening"]
+    tokenizer.encode(prompt)  # raises where it cannot be, before it is printed
     sampling = {name: getattr(arguments, name) for name in ("tokens", "temperature", "top_k", "top_p")}
     with backends.use(config["training"]["backend"]):
         for index in range(arguments.count):

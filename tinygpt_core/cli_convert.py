@@ -17,6 +17,13 @@ MAXIMUM_JSON = 1 << 30  # bytes of a JSON file of weights that is looked into
 _TEXT = re.compile(r"Tensor\(data=(.*), requires_grad=(?:True|False)\)", re.DOTALL)
 
 
+def path(text: str) -> str:
+    """The type of an argument that names a file or directory: an empty one is a variable of the shell that was never set."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is not empty")
+    return text
+
+
 def add_commands(commands: Any) -> None:
     """Adds `convert` and `inspect` to the subcommands of a parser."""
     about = (
@@ -26,8 +33,8 @@ def add_commands(commands: Any) -> None:
     )
     convert = commands.add_parser("convert", help="convert weights between formats", allow_abbrev=False, description=about)
     convert.set_defaults(command=run_convert)
-    convert.add_argument("source", metavar="SOURCE", help="the checkpoint to read")
-    convert.add_argument("destination", metavar="DESTINATION", help="the directory to write, new or empty")
+    convert.add_argument("source", type=path, metavar="SOURCE", help="the checkpoint to read")
+    convert.add_argument("destination", type=path, metavar="DESTINATION", help="the directory to write, new or empty")
     text = "native (for `tinygpt generate`), gpt2, llama or tinygpt (default: native)"
     convert.add_argument("--to", default="native", metavar="FORMAT", help=text)
     text = "attention heads of a TinyGPT model, whose files do not tell them (default: what config.json says)"
@@ -39,7 +46,7 @@ def add_commands(commands: Any) -> None:
     )
     inspect = commands.add_parser("inspect", help="list what is in a file of weights", allow_abbrev=False, description=about)
     inspect.set_defaults(command=run_inspect)
-    inspect.add_argument("path", metavar="FILE|DIR", help="what to look into")
+    inspect.add_argument("path", type=path, metavar="FILE|DIR", help="what to look into")
     inspect.add_argument("--json", action="store_true", help="one JSON object instead of a table (default: a table)")
 
 

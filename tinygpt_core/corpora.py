@@ -17,7 +17,7 @@ import warnings
 from typing import NamedTuple
 
 from .files import atomic_write
-from .folders import CorpusError, read_folder
+from .folders import CorpusError, read_bytes, read_folder
 
 CORPORA = {
     "identifiers": "public function and class names of Python's standard library, one a document",
@@ -87,7 +87,7 @@ def load_corpus(name: str, data_file: str | os.PathLike[str] | None = None, docu
     if name == "docs":
         return Corpus(name, None, _language_reference())
     if name == "stdlib":
-        sources = [_normalized(_read_bytes(path).decode("utf-8", "replace")) for path in _stdlib_files()]
+        sources = [_normalized(read_bytes(path).decode("utf-8", "replace")) for path in _stdlib_files()]
         return Corpus(name, [source for source in sources if source.strip()], None)
     if name == "text":
         raise CorpusError("the corpus 'text' is a file of yours: pass it with --data FILE")
@@ -99,12 +99,10 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 text file; a byte-order mark is dropped, line ends become ``"\\n"``.
 
     Raises:
-        CorpusError: the file is missing, a directory, unreadable, empty, or not UTF-8 (with the offset of the bad byte).
+        CorpusError: the file is missing, a directory, unreadable, too large, empty, or not UTF-8 (with the offset of the bad byte).
     """
     try:
-        data = _read_bytes(path)
-    except IsADirectoryError:
-        raise CorpusError(f"{path} is a directory: pass one text file with --data FILE") from None
+        data = read_bytes(path)
     except OSError as error:
         raise CorpusError(f"cannot read {path} ({error.strerror}): pass a text file with --data FILE") from error
     try:
@@ -123,11 +121,6 @@ def cache_directory() -> str:
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG base directory specification says to ignore relative paths.
     return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "tinygpt")
-
-
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def _normalized(text: str) -> str:
@@ -193,7 +186,7 @@ _DEFINITION = re.compile(rb"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+([A-Za-z]\
 
 
 def _identifiers() -> list[str]:
-    names = {name.decode() for path in _stdlib_files() for name in _DEFINITION.findall(_read_bytes(path))}
+    names = {name.decode() for path in _stdlib_files() for name in _DEFINITION.findall(read_bytes(path))}
     return sorted(name for name in names if len(name) in IDENTIFIER_LENGTHS)
 
 

@@ -229,7 +229,8 @@ class DocumentStore(Dataset):
         """Return all as one stream, ``boundary, document, boundary, document, ..., boundary``, for long documents.
 
         Raises:
-            ValueError: a negative boundary_id, or one too large.
+            ValueError: boundary_id is 2**31 or more.
+            OverflowError: it is negative, or 2**32 or more.
         """
         tokens = array("I", [boundary_id])
         for document in self:
@@ -451,7 +452,7 @@ def _require_window(stream: TokenStream, context_length: int, name: str) -> None
     if len(stream) <= context_length:
         raise ValueError(
             f"{name} has {len(stream)} tokens, but a context of {context_length} needs {context_length + 1}: "
-            f"use --context-length {len(stream) - 1} or less, or more text"
+            + (f"use --context-length {len(stream) - 1} or less, or more text" if len(stream) > 1 else "use more text")
         )
 
 

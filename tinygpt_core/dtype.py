@@ -136,6 +136,13 @@ DType.float64 = DType("float64", "d", "f", 4)
 DType.all = (DType.bool, DType.int32, DType.int64, DType.float32, DType.float64)
 
 
+def checked(dtype: Any) -> DType:
+    """Returns a dtype that was passed as one; raises TypeError for anything else, such as "float32" or another library's type."""
+    if not isinstance(dtype, DType):
+        raise TypeError(f"a dtype is one of {', '.join(map(repr, DType.all))}, not {dtype!r}")
+    return dtype
+
+
 def promote(first: DType, second: DType) -> DType:
     """Returns the dtype in which two arrays meet, by NumPy's promotion table."""
     low, high = (first, second) if first.rank <= second.rank else (second, first)

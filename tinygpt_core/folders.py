@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
+from itertools import islice
 
 MAXIMUM_DOCUMENT = 10_000_000  # bytes; a larger file is data, not a text that someone wrote
 MAXIMUM_FOLDER = 1_000_000_000
@@ -12,6 +13,23 @@ MAXIMUM_FOLDER = 1_000_000_000
 
 class CorpusError(ValueError):
     """A corpus that is unknown, unreadable, empty or out of reach; the message says what would work."""
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the bytes of a file, which may be a pipe.
+
+    Raises:
+        CorpusError: there are more than `MAXIMUM_FOLDER`; a regular file of that size is not read at all.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        fits = os.fstat(file.fileno()).st_size <= MAXIMUM_FOLDER
+        data = b"".join(islice(iter(lambda: file.read(1 << 20), b""), (MAXIMUM_FOLDER >> 20) + 1)) if fits else b""
+        if file.read(1):
+            raise CorpusError(
+                f"{os.fspath(path)} has more than {MAXIMUM_FOLDER:,} bytes: pass a part of it, or a folder of token ids (train.bin)"
+            )
+    return data
 
 
 def read_folder(path: str | os.PathLike[str]) -> list[str]:

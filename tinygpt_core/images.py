@@ -22,6 +22,7 @@ from .shape import Shape
 from .tensor import Tensor
 
 TYPECODES = {0x08: "B", 0x09: "b", 0x0B: "h", 0x0C: "i", 0x0D: "f", 0x0E: "d"}
+MAXIMUM_ELEMENTS = 1 << 30  # bytes; what a few megabytes of gzip could fill otherwise
 DEFLATE_RATIO = 1032  # deflate makes nothing smaller than that: a header that promises more is wrong, whatever follows
 
 _MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -84,10 +85,10 @@ def _parse(file: IO[bytes], path: str, size: int, sha256: str | None) -> tuple[S
         sizes = stream.read(4 * axes)
         shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
         values = array(typecode)
-        needed, most = math.prod(shape) * values.itemsize, size * (DEFLATE_RATIO if compressed else 1)
+        needed, most = math.prod(shape) * values.itemsize, min(size * (DEFLATE_RATIO if compressed else 1), MAXIMUM_ELEMENTS)
         if len(sizes) < 4 * axes or needed > most:
             raise CorpusError(
-                f"{path} is truncated or no IDX file: elements of shape {shape} take {needed:,} bytes, more than the file holds"
+                f"{path} is truncated or no IDX file: elements of shape {shape} take {needed:,} bytes, but the file can hold {most:,}"
             )
         data = stream.read(needed + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -93,7 +93,7 @@ def read_json_object(path: Path, maximum_bytes: int = 50_000_000) -> dict[str, A
         size = os.fstat(file.fileno()).st_size
         if size > maximum_bytes:
             raise SerializationError(f"{os.fspath(path)} has {size:,} bytes; at most {maximum_bytes:,} are read")
-        return parse_json_object(file.read(maximum_bytes), os.fspath(path))
+        return parse_json_object(file.read(size), os.fspath(path))
 
 
 # ---------------------------------------------------------------- safetensors

@@ -676,8 +676,9 @@ class Tensor:
         result = self._apply(operation, other)
         if result is NotImplemented:
             return result
-        if result.shape != self.shape:
-            raise ValueError(f"an in-place operation cannot turn shape {self.shape} into {result.shape}")
+        if (result.shape, result.dtype.kind) != (self.shape, self.dtype.kind):
+            raise ValueError(f"an in-place operation cannot turn {self.dtype} {self.shape} into {result.dtype} {result.shape}")
+        result = result if result.dtype is self.dtype else result.cast(self.dtype)
         if result.grad_fn is None:
             self.buffer.assign(result.buffer)
         else:

@@ -36,8 +36,8 @@ class TokenFolder(NamedTuple):
     def fields(self, config: Any, generator: Generator) -> dict[str, Any]:
         """Returns what a run of `config` (a TrainingConfig) takes from here: batches, counts and the text that samples begin with."""
         shape = config.context_length, config.batch_size
-        batches = StreamBatches(self.training, *shape, generator)
         validating = evaluation_batches(self.validation, *shape, config.eval_batches)
+        batches = StreamBatches(self.training, *shape, generator)
         try:
             self.tokenizer.encode("\n")
             opening = "\n"

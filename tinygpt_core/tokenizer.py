@@ -556,7 +556,7 @@ def _read_text(path: Path) -> str:
         raise TokenizerError(f"{os.fspath(path)} has {size:,} bytes; a tokenizer has at most {MAXIMUM_FILE:,}")
     with open(path, encoding="utf-8") as file:
         try:
-            return file.read()
+            return file.read(size)  # so nothing from a device, which has no size and no end
         except UnicodeDecodeError as problem:
             raise TokenizerError(f"{os.fspath(path)} is not UTF-8: {problem}") from None
 

@@ -234,7 +234,7 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
     _require_same(config, sha256, digest.hexdigest())
     if trained_tokenizer is None:
         trained_tokenizer = _train_tokenizer(config, texts, boundaries=corpus.documents is not None)
-    boundary = trained_tokenizer.special_tokens.get(BOUNDARY, -1)
+    boundary = -1 if corpus.documents is None else trained_tokenizer.special_tokens[BOUNDARY]
     counts: Counter[int] = Counter()
     encode = encoders.ordinary_encoder(trained_tokenizer)
 
@@ -254,13 +254,13 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         is_documents = sum(counts.values()) <= 2 * config.context_length * len(store)
     if is_documents:
         documents, validation = dataset.split_train_validation(store)
-        batches = dataset.DocumentBatches(documents, *shape, generator, boundary)
         validating = dataset.evaluation_batches(validation, *shape, config.eval_batches, boundary)
+        batches = dataset.DocumentBatches(documents, *shape, generator, boundary)
     else:
         stream = store.joined(boundary) if corpus.documents else dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
         training, tail = dataset.split_train_validation(stream)
+        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)  # the shorter part, whose complaint fits both
         batches = dataset.StreamBatches(training, *shape, generator)
-        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)
     return Data(
         tokenizer=trained_tokenizer, is_documents=is_documents, training_batches=batches, validation_batches=validating,
         num_tokens=sum(counts.values()), unigram_entropy=unigram_entropy(counts), sha256=digest.hexdigest(),
@@ -484,6 +484,9 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
     saved = checkpoint.load_checkpoint(directory, optimizer=False)
     try:
         settings = saved.config["training"]
+        data, specials = saved.config["data"], saved.tokenizer.special_tokens
+        if type(data["opening"]) is not str or data["is_documents"] not in (False, BOUNDARY in specials):
+            raise KeyError("what tells how its texts begin and end")
         settings["backend"] = backend or _usable(str(settings["backend"]))
         with backends.use(settings["backend"]):
             with uninitialized():  # numbers that are about to be replaced need not be drawn

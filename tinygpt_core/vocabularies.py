@@ -187,7 +187,7 @@ def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] 
 def _read(path: Path) -> str:
     name = os.fspath(path)
     with open(path, "rb") as file:
-        data = file.read(MAXIMUM_FILE + 1)
+        data = file.read(min(os.fstat(file.fileno()).st_size, MAXIMUM_FILE) + 1)
     if len(data) > MAXIMUM_FILE:
         _refuse(name, f"it has more than {MAXIMUM_FILE:,} bytes")
     try:

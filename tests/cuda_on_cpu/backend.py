@@ -27,6 +27,8 @@ class EmulatedBuffer(CudaBuffer):
     dtypes: ClassVar[dict[DType, Any]] = {dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all}
     threads: ClassVar[int] = 64
     blocks: ClassVar[int] = 2  # so that threads walk on
+    ids_chunk: ClassVar[int] = 50  # and ids go on from chunk to chunk, and from piece to piece
+    rows_piece: ClassVar[int] = 16
 
     @classmethod
     def launch(cls, name: str, kinds: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:

@@ -296,6 +296,29 @@ def test_a_change_that_nobody_needs_is_fine(backend: type[Buffer]) -> None:
     assert grad_of(x).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("kind", ["float", "integer", "bool"])
+def test_an_in_place_operation_keeps_the_dtype(backend: type[Buffer], kind: str) -> None:
+    """It never rounds a float into an integer: where the result is of a higher kind, nothing changes and the error says so."""
+    low, high = {"float": ("float32", "float64"), "integer": ("int32", "float64"), "bool": ("bool", "int32")}[kind]
+    x = Tensor(make(backend, np.array([1, 0], low)))
+    other = Tensor(make(backend, np.array([2, 3], high)))
+    if kind == "float":
+        x += other
+        assert x.dtype.name == low and x.to_python() == [3.0, 3.0]
+        recorded = leaf(backend, [1.0, 2.0], low)
+        y = recorded * 1.0
+        y += other
+        assert y.dtype.name == low and y.to_python() == [3.0, 5.0]
+        y.backward()
+        assert grad_of(recorded).tolist() == [1.0, 1.0]
+        return
+    with pytest.raises(ValueError, match=f"cannot turn {low} .* into {high}"):
+        x += other
+    with pytest.raises(ValueError, match=f"cannot turn {low} .* into float64"):
+        x *= 1.5
+    assert x.dtype.name == low and x.to_python() == [1, 0]
+
+
 def test_leaves_refuse_recorded_changes(backend: type[Buffer]) -> None:
     x = leaf(backend, [1.0, 2.0])
     with pytest.raises(RuntimeError, match="no_grad"):

@@ -411,8 +411,15 @@ def test_assignment_of_numbers_and_lists(backend: type[Buffer], data: st.DataObj
 def test_assignment_from_an_overlapping_view(backend: type[Buffer], data: st.DataObject) -> None:
     """The value is read as it was before the assignment, although it lies in the same storage."""
     dtype = data.draw(st.sampled_from(supported(backend, NUMBERS)))
-    values = data.draw(arrays(dtype, (7,)))
-    for target, source in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None)), (slice(None), slice(None, None, -1))):
+    values = data.draw(arrays(dtype, (12,)))
+    pairs = [(slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None)), (slice(None), slice(None, None, -1))]
+    count, steps = data.draw(st.integers(1, 4)), st.sampled_from((-3, -2, -1, 1, 2, 3))
+    drawn = []
+    for step in (data.draw(steps), data.draw(steps)):  # steps may differ; NumPy's own assignment reads what it wrote in some of these
+        first = data.draw(st.integers(0, 11 - (count - 1) * abs(step)))
+        places = range(first, first + count * abs(step), abs(step))
+        drawn.append(slice(first, places[-1] + 1, step) if step > 0 else slice(places[-1], first - 1 if first else None, step))
+    for target, source in [*pairs, (drawn[0], drawn[1]), (slice(1, 10, 3), slice(2, 5))]:
         buffer, expected = make(backend, values), values.copy()
         buffer[target] = buffer[source]
         expected[target] = expected[source].copy()
@@ -586,3 +593,15 @@ def test_dlpack_is_the_storage_or_an_error(backend: type[Buffer], data: st.DataO
         return
     assert same(seen, operand.array)
     assert not seen.size or np.shares_memory(seen, np.asarray(operand.buffer))
+
+
+@pytest.mark.parametrize("wrong", ["float32", float, np.float32])
+def test_what_is_no_dtype_is_named(backend: type[Buffer], wrong: Any) -> None:
+    """A dtype is one of ours, not its name nor another library's type; wherever one is passed, the error lists those that there are."""
+    for call in (
+        lambda: backend([1.0], wrong), lambda: backend([1.0]).cast(wrong), lambda: backend.full((1,), 1, wrong),
+        lambda: backend.zeros((1,), wrong), lambda: backend.arange(3, dtype=wrong), lambda: backend.uniform((1,), dtype=wrong),
+        lambda: backend.normal((1,), dtype=wrong),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"a dtype is one of DType\.bool, .*DType\.float64, not"):
+            call()

@@ -42,6 +42,17 @@ __device__ inline void store(bf16* p, int64 i, float v) {
     p[i].bits = v != v ? 0x7fc0 : (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// Eight neighbours, which a thread reads or writes at once: 16 bytes an instruction, the most there is. With one 16-bit number a thread
+// too few bytes would be under way to keep the memory busy. Only where the address allows it: a view may begin anywhere.
+template <typename T> struct alignas(16) Eight { T v[8]; };
+
+__device__ inline bool aligned(const void* p) { return ((uint64)p & 15) == 0; }
+template <typename T> __device__ inline Eight<T> load_eight(const T* p, int64 pack) { return ((const Eight<T>*)p)[pack]; }
+template <typename T> __device__ inline void store_eight(T* p, int64 pack, const Eight<T>& values) { ((Eight<T>*)p)[pack] = values; }
+
+// Division by 64 bits is a call of some dozens of instructions, and hardly any index needs it.
+__device__ inline int64 quotient(int64 a, int64 b) { return (a | b) >> 32 ? a / b : (int64)((unsigned)a / (unsigned)b); }
+
 // Overloads, so that a template names one function for both widths.
 __device__ inline float exponential(float x) { return expf(x); }
 __device__ inline double exponential(double x) { return exp(x); }

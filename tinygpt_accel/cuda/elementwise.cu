@@ -1,23 +1,60 @@
 // Chains of elementwise steps, one walk each: casts, the residual's addition, a bias, GELU and SiLU, dropout, rotary positions.
 #include "common.cuh"
 
+// y = f(x) for all elements, eight at a time.
+template <typename X, typename Y, typename F> __device__ inline void map(const X* x, Y* y, int64 size, F f) {
+    int64 packs = aligned(x) && aligned(y) ? size / 8 : 0;
+    for (int64 j = first_index(); j < packs; j += index_step()) {
+        Eight<X> in = load_eight(x, j);
+        Eight<Y> out;
+        for (int k = 0; k < 8; k++) store(out.v, k, f(load(in.v, k)));
+        store_eight(y, j, out);
+    }
+    for (int64 i = 8 * packs + first_index(); i < size; i += index_step()) store(y, i, f(load(x, i)));
+}
+
+// y = f(a, b, column) likewise; column: where an element stands in rows of so many columns.
+template <typename A, typename B, typename Y, typename F>
+__device__ inline void map(const A* a, const B* b, Y* y, int64 size, int64 columns, F f) {
+    int64 packs = aligned(a) && aligned(b) && aligned(y) ? size / 8 : 0;
+    for (int64 j = first_index(); j < packs; j += index_step()) {
+        Eight<A> first = load_eight(a, j);
+        Eight<B> second = load_eight(b, j);
+        Eight<Y> out;
+        int64 column = 8 * j - quotient(8 * j, columns) * columns;
+        for (int k = 0; k < 8; k++) {
+            store(out.v, k, f(load(first.v, k), load(second.v, k), column));
+            column = column + 1 == columns ? 0 : column + 1;
+        }
+        store_eight(y, j, out);
+    }
+    for (int64 i = 8 * packs + first_index(); i < size; i += index_step()) {
+        store(y, i, f(load(a, i), load(b, i), i - quotient(i, columns) * columns));
+    }
+}
+
 template <typename A, typename B> __global__ void cast(const A* x, B* y, int64 size) {
-    for (int64 i = first_index(); i < size; i += index_step()) store(y, i, load(x, i));
+    map(x, y, size, [](auto v) { return v; });
 }
 
 // y = a + b of two types: the residual stream in float32, what a product adds to it in 16 bits, and the product's bias where one waits.
 template <typename A, typename B, typename Y>
 __global__ void add(const A* a, const B* b, const Wide<B>* bias, Y* y, int64 size, int64 columns) {
-    for (int64 i = first_index(); i < size; i += index_step()) {
-        store(y, i, load(a, i) + (bias ? load(b, i) + bias[i % columns] : load(b, i)));
-    }
+    map(a, b, y, size, columns, [bias](auto v, auto w, int64 column) { return v + (bias ? w + bias[column] : w); });
 }
 
 // x += bias, down rows that begin `stride` elements apart.
 template <typename T> __global__ void add_bias(T* x, const Wide<T>* bias, int64 rows, int64 columns, int64 stride) {
-    for (int64 i = first_index(); i < rows * columns; i += index_step()) {
-        int64 place = i / columns * stride + i % columns;
-        store(x, place, load(x, place) + bias[i % columns]);
+    const int64 width = aligned(x) && columns % 8 == 0 && stride % 8 == 0 ? 8 : 1, parts = columns / width;
+    for (int64 j = first_index(); j < rows * parts; j += index_step()) {
+        int64 row = quotient(j, parts), column = (j - row * parts) * width, place = row * stride + column;
+        if (width == 1) {
+            store(x, place, load(x, place) + bias[column]);
+            continue;
+        }
+        Eight<T> values = load_eight(x, place / 8);
+        for (int k = 0; k < 8; k++) store(values.v, k, load(values.v, k) + bias[column + k]);
+        store_eight(x, place / 8, values);
     }
 }
 
@@ -41,22 +78,36 @@ template <typename W> __device__ inline Slope<W> silu_of(W x) {
 
 // y = gelu(x), where x + bias takes the place of x first if there is a bias: so the bias of a product costs no walk of its own.
 template <typename T> __global__ void bias_gelu(T* x, const Wide<T>* bias, T* y, int64 size, int64 columns, int64 exact) {
-    for (int64 i = first_index(); i < size; i += index_step()) {
-        if (bias) store(x, i, load(x, i) + bias[i % columns]);
+    int64 packs = aligned(x) && aligned(y) ? size / 8 : 0;
+    for (int64 j = first_index(); j < packs; j += index_step()) {
+        Eight<T> in = load_eight((const T*)x, j), out;
+        if (bias) {
+            int64 column = 8 * j - quotient(8 * j, columns) * columns;
+            for (int k = 0; k < 8; k++) {
+                store(in.v, k, load(in.v, k) + bias[column]);
+                column = column + 1 == columns ? 0 : column + 1;
+            }
+            store_eight(x, j, in);
+        }
+        for (int k = 0; k < 8; k++) store(out.v, k, gelu_of(load(in.v, k), exact).value);
+        store_eight(y, j, out);
+    }
+    for (int64 i = 8 * packs + first_index(); i < size; i += index_step()) {
+        if (bias) store(x, i, load(x, i) + bias[i - quotient(i, columns) * columns]);
         store(y, i, gelu_of(load(x, i), exact).value);
     }
 }
 
 template <typename T> __global__ void gelu_gradient(const T* x, const T* grad, T* result, int64 size, int64 exact) {
-    for (int64 i = first_index(); i < size; i += index_step()) store(result, i, load(grad, i) * gelu_of(load(x, i), exact).slope);
+    map(x, grad, result, size, size, [exact](auto v, auto g, int64) { return g * gelu_of(v, exact).slope; });
 }
 
 template <typename T> __global__ void silu(const T* x, T* y, int64 size) {
-    for (int64 i = first_index(); i < size; i += index_step()) store(y, i, silu_of(load(x, i)).value);
+    map(x, y, size, [](auto v) { return silu_of(v).value; });
 }
 
 template <typename T> __global__ void silu_gradient(const T* x, const T* grad, T* result, int64 size) {
-    for (int64 i = first_index(); i < size; i += index_step()) store(result, i, load(grad, i) * silu_of(load(x, i)).slope);
+    map(x, grad, result, size, size, [](auto v, auto g, int64) { return g * silu_of(v).slope; });
 }
 
 // y = x m / (1 - p): element i is kept where its number of the stream is >= p. The mask is drawn again in the backward rather than kept.
@@ -66,12 +117,20 @@ __global__ void dropout(const T* x, T* y, int64 size, int64 seed, int64 stream, 
     typedef Wide<T> W;
     const float limit = (float)probability;
     const W scale = (W)(1.0 / (1.0 - probability));
-    for (int64 four = first_index(); four < (size + 3) / 4; four += index_step()) {
-        Words words = philox((uint64)seed, (uint64)stream, (uint64)(block + (moved ? *moved : 0) + four));
-        for (int64 i = 4 * four; i < 4 * four + 4 && i < size; i++) {
-            float uniform = (float)(words.w[i % 4] >> 8) * 5.9604644775390625e-08f;  // 2^-24
-            store(y, i, load(x, i) * (uniform >= limit ? scale : (W)0));
+    const uint64 first = (uint64)(block + (moved ? *moved : 0));
+    auto factor = [limit, scale](unsigned word) { return (float)(word >> 8) * 5.9604644775390625e-08f >= limit ? scale : (W)0; };  // 2^-24
+    int64 packs = aligned(x) && aligned(y) ? size / 8 : 0;
+    for (int64 j = first_index(); j < packs; j += index_step()) {
+        Eight<T> values = load_eight(x, j);
+        for (int half = 0; half < 2; half++) {
+            Words words = philox((uint64)seed, (uint64)stream, first + 2 * j + half);
+            for (int k = 0; k < 4; k++) store(values.v, 4 * half + k, load(values.v, 4 * half + k) * factor(words.w[k]));
         }
+        store_eight(y, j, values);
+    }
+    for (int64 four = 2 * packs + first_index(); four < (size + 3) / 4; four += index_step()) {
+        Words words = philox((uint64)seed, (uint64)stream, first + four);
+        for (int64 i = 4 * four; i < 4 * four + 4 && i < size; i++) store(y, i, load(x, i) * factor(words.w[i % 4]));
     }
 }
 
@@ -82,7 +141,8 @@ __global__ void rotate(const T* x, T* y, const Wide<T>* cosine, const Wide<T>* s
                        int64 x_batch, int64 x_head, int64 x_position, int64 y_batch, int64 y_head, int64 y_position, double sign) {
     typedef Wide<T> W;
     for (int64 i = first_index(); i < size; i += index_step()) {
-        int64 pair = i % half, head = i / half % heads, position = i / half / heads % length, batch = i / half / heads / length;
+        int64 above = quotient(i, half), pair = i - above * half, outer = quotient(above, heads), head = above - outer * heads;
+        int64 batch = quotient(outer, length), position = outer - batch * length;
         const T* in = x + batch * x_batch + head * x_head + position * x_position;
         T* out = y + batch * y_batch + head * y_head + position * y_position;
         W a = load(in, pair), b = load(in, pair + half), c = cosine[position * half + pair], s = (W)sign * sine[position * half + pair];

@@ -12,14 +12,17 @@ __global__ void normalize(const X* x, const Wide<X>* weight, const Wide<X>* bias
         const X* in = x + row * columns;
         W mean = 0, squares = 0;
         if (centre) {
+            #pragma unroll 4
             for (int64 i = threadIdx.x; i < columns; i += blockDim.x) mean += load(in, i);
             mean = block_sum(mean, room) / (W)columns;
         }
+        #pragma unroll 4
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
             W d = load(in, i) - mean;
             squares += d * d;
         }
         W scale = (W)1 / root(block_sum(squares, room) / (W)columns + (W)eps);
+        #pragma unroll 4
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
             W n = (load(in, i) - mean) * scale;
             store(y + row * columns, i, n * (weight ? weight[i] : (W)1) + (bias ? bias[i] : (W)0));
@@ -38,6 +41,7 @@ __global__ void normalize_gradient(const X* x, const Wide<X>* weight, const Y* g
         const X* in = x + row * columns;
         const Y* g = grad + row * columns;
         W mean = means[row], scale = scales[row], sum = 0, dot = 0;
+        #pragma unroll 4
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
             W h = load(g, i) * (weight ? weight[i] : (W)1);
             sum += h;
@@ -45,6 +49,7 @@ __global__ void normalize_gradient(const X* x, const Wide<X>* weight, const Y* g
         }
         sum = centre ? block_sum(sum, room) / (W)columns : (W)0;
         dot = block_sum(dot, room) / (W)columns;
+        #pragma unroll 4
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
             W h = load(g, i) * (weight ? weight[i] : (W)1);
             store(result + row * columns, i, scale * (h - sum - (load(in, i) - mean) * scale * dot));
@@ -63,6 +68,7 @@ __global__ void normalize_parameter_gradients(const X* x, const Y* grad, const W
     int64 start = (int64)blockIdx.y * chunk, stop = start + chunk < rows ? start + chunk : rows;
     W weight_sum = 0, bias_sum = 0;
     if (column < columns) {
+        #pragma unroll 4
         for (int64 row = start + threadIdx.x / 32; row < stop; row += warps) {
             W g = load(grad, row * columns + column);
             weight_sum += g * ((load(x, row * columns + column) - means[row]) * scales[row]);
@@ -90,6 +96,7 @@ __global__ void column_sums(const T* x, Wide<T>* partial, int64 rows, int64 colu
     int64 start = (int64)blockIdx.y * chunk, stop = start + chunk < rows ? start + chunk : rows;
     W sum = 0;
     if (column < columns) {
+        #pragma unroll 4
         for (int64 row = start + threadIdx.x / 32; row < stop; row += warps) sum += load(x, row * stride + column);
     }
     sums[threadIdx.x] = sum;

@@ -11,6 +11,7 @@ template <typename T> __global__ void squares(const int64* table, const int64* c
     int64 start = chunks[2 * blockIdx.x + 1], stop = start + chunk < entry[4] ? start + chunk : entry[4];
     const T* g = (const T*)entry[1];
     double sum = 0;
+    #pragma unroll 4
     for (int64 i = start + threadIdx.x; i < stop; i += blockDim.x) sum += (double)g[i] * (double)g[i];
     sum = block_sum(sum, room);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
@@ -44,6 +45,7 @@ __global__ void adamw(const int64* table, const int64* chunks, int64 chunk, cons
     const T b1 = (T)numbers[0], b2 = (T)numbers[1], rate = (T)numbers[2], small = (T)numbers[3];
     const T keep = (T)(1.0 - numbers[4] * *(const double*)(entry + 5)), factor = clip ? (T)clip[1] : (T)1;
     if (skip_infinite && clip && clip[2] == 0.0) return;
+    #pragma unroll 4
     for (int64 i = start + threadIdx.x; i < stop; i += blockDim.x) {
         T g = grad[i] * factor;
         T first = b1 * m[i] + ((T)1 - b1) * g, second = b2 * v[i] + ((T)1 - b2) * g * g;

@@ -40,8 +40,8 @@ __global__ void softmax_gradient(const T* y, const T* grad, T* result, int64 row
 }
 
 // loss = log sum exp(x - max) - (x_target - max), reading each logit once: every thread keeps the largest so far and the sum relative to
-// it, which it rescales when a larger one comes (Milakov, Gimelshein, "Online normalizer calculation for softmax", 2018). Kept for the
-// backward are the maximum and the sum of each row, not the probabilities. Rows begin `stride` elements apart.
+// it, which it rescales when a larger one comes among the next eight (Milakov, Gimelshein, "Online normalizer calculation for softmax",
+// 2018). Kept for the backward are the maximum and the sum of each row, not the probabilities. Rows begin `stride` elements apart.
 template <typename T>
 __global__ void cross_entropy(const T* logits, const int64* targets, Wide<T>* losses, Wide<T>* maxima, Wide<T>* sums, int64 columns,
                               int64 stride, int64 has_ignored, int64 ignored) {
@@ -50,14 +50,18 @@ __global__ void cross_entropy(const T* logits, const int64* targets, Wide<T>* lo
     int64 row = blockIdx.x, target = targets[row];
     const T* x = logits + row * stride;
     W top = -infinity<W>(), sum = 0;
-    for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
+    const int64 packs = aligned(x) ? columns / 8 : 0;
+    for (int64 j = threadIdx.x; j < packs; j += blockDim.x) {
+        Eight<T> values = load_eight(x, j);
+        W most = top;
+        for (int k = 0; k < 8; k++) most = load(values.v, k) > most ? load(values.v, k) : most;
+        if (most > top) sum *= exponential(top - most), top = most;
+        for (int k = 0; k < 8; k++) sum += load(values.v, k) == -infinity<W>() ? (W)0 : exponential(load(values.v, k) - top);
+    }
+    for (int64 i = 8 * packs + threadIdx.x; i < columns; i += blockDim.x) {
         W value = load(x, i);
-        if (value > top) {
-            sum = sum * exponential(top - value) + exponential(value - value);
-            top = value;
-        } else if (value != -infinity<W>()) {
-            sum += exponential(value - top);
-        }
+        if (value > top) sum *= exponential(top - value), top = value;
+        sum += value == -infinity<W>() ? (W)0 : exponential(value - top);
     }
     W whole = block_max(top, room);
     sum = block_sum(top == -infinity<W>() ? sum : sum * exponential(top - whole), room);
@@ -76,8 +80,16 @@ __global__ void cross_entropy_gradient(const T* logits, const int64* targets, co
     int64 row = blockIdx.x, target = targets[row];
     bool skipped = has_ignored && target == ignored;
     W g = grad[row], top = maxima[row], factor = (W)1 / sums[row];
-    for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
-        W share = exponential(load(logits, row * stride + i) - top) * factor - (i == target ? (W)1 : (W)0);
-        store(result, row * stride + i, skipped ? (W)0 : g * share);
+    const T* x = logits + row * stride;
+    T* out = result + row * stride;
+    auto gradient = [=](W value, int64 i) {
+        return skipped ? (W)0 : g * (exponential(value - top) * factor - (i == target ? (W)1 : (W)0));
+    };
+    const int64 packs = aligned(x) && aligned(out) ? columns / 8 : 0;
+    for (int64 j = threadIdx.x; j < packs; j += blockDim.x) {
+        Eight<T> values = load_eight(x, j);
+        for (int k = 0; k < 8; k++) store(values.v, k, gradient(load(values.v, k), 8 * j + k));
+        store_eight(out, j, values);
     }
+    for (int64 i = 8 * packs + threadIdx.x; i < columns; i += blockDim.x) store(out, i, gradient(load(x, i), i));
 }

@@ -27,7 +27,7 @@ from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from .. import backends, random
-from ..dtype import DType, promote, promote_scalar
+from ..dtype import DType, checked, promote, promote_scalar
 from ..printing import array_text
 from ..random import Generator
 
@@ -111,10 +111,7 @@ class Buffer:
             found = data.to(kind.backend)
             return found if dtype is None or dtype is found.dtype else found.cast(dtype)  # type: ignore[return-value]
         shape, values = _flatten(data)
-        if dtype is None:
-            dtype = _deduce(values, len(shape))
-        elif not isinstance(dtype, DType):
-            raise TypeError(f"a dtype is one of {', '.join(map(repr, DType.all))}, not {dtype!r}")
+        dtype = _deduce(values, len(shape)) if dtype is None else checked(dtype)
         try:
             flat = dtype.pack(values if dtype.kind == "f" else list(map(dtype.convert, values)))
         except OverflowError:
@@ -227,7 +224,7 @@ class Buffer:
     @classmethod
     def full(cls: type[B], shape: Any, value: Scalar, dtype: DType | None = None) -> B:
         """Returns a Buffer of `shape` that holds `value` everywhere; raises TypeError or ValueError for a shape or value that is none."""
-        dtype = dtype or DType.deduce_dtype(value)
+        dtype = DType.deduce_dtype(value) if dtype is None else checked(dtype)
         return cls._backend()._full(check_shape(shape), dtype.cast(value), dtype)
 
     @classmethod
@@ -251,8 +248,7 @@ class Buffer:
             start, stop = 0, start
         if step == 0:
             raise ValueError("the step of a range is not zero")
-        if dtype is None:
-            dtype = DType.deduce_dtype(start + stop + step)
+        dtype = DType.deduce_dtype(start + stop + step) if dtype is None else checked(dtype)
         return cls._backend()._arange(start, step, max(0, math.ceil((stop - start) / step)), dtype)
 
     @classmethod
@@ -321,7 +317,7 @@ class Buffer:
         Raises:
             ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
         """
-        return self._copy() if dtype is self.dtype else self._cast(dtype)
+        return self._copy() if checked(dtype) is self.dtype else self._cast(dtype)
 
     def _as(self: B, dtype: DType) -> B:
         """This Buffer in `dtype`, without a copy where it has it."""
@@ -659,11 +655,10 @@ class Buffer:
         """Raises unless the elements are integers in [0, size). A backend far from the host may check otherwise."""
         if self.dtype.kind != "i":
             raise TypeError(f"indices have an integer dtype, not {self.dtype.name}")
-        if self.numel:
-            flat = self._to_array()
-            low, high = min(flat), max(flat)
-            if low < 0 or high >= size:
-                raise IndexError(f"index {low if low < 0 else high} is out of range for an axis of size {size}")
+        flat = self._to_array()
+        low, high = min(flat, default=0), max(flat, default=-1)
+        if low < 0 or high >= size:
+            raise IndexError(f"index {low if low < 0 else high} is out of range for an axis of size {size}")
 
     def _erf(self: B) -> B:
         return self._from_array(self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype)
@@ -747,7 +742,7 @@ def no_dtype_holds(elements: Any) -> TypeError:
 
 
 def _floating(dtype: DType, what: str) -> DType:
-    if dtype.kind != "f":
+    if checked(dtype).kind != "f":
         raise TypeError(f"{what} random numbers have a float dtype, not {dtype.name}")
     return dtype
 

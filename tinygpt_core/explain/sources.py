@@ -21,7 +21,7 @@ def describe(operation: Operation) -> dict[str, Any]:
     kind: Any = type(operation)
     kernel = getattr(kind, "kernel", None)
     shown = kernel or kind
-    doc = inspect.getdoc(shown) or ""
+    doc = (inspect.getdoc(shown) or "").partition("\n\nRaises:")[0]
     formula, rule = split_formula(doc)
     ran = getattr(operation, "implementation", None)
     return {

@@ -408,8 +408,8 @@ class Attention(Kernel):
 class Rotary(Kernel):
     """Rotates each pair (x_i, x_{i + D/2}) of a head at position p by the angle p base^(-2 i / D): x of shape (B, H, T, D), D even.
 
-    y_i = x_i cos - x_{i+D/2} sin, y_{i+D/2} = x_{i+D/2} cos + x_i sin; the gradient is g rotated back. The T positions start at
-    `positions_start`. Source: Su et al., "RoFormer", 2021, with the halves of a head paired as in GPT-NeoX and Llama.
+    y_i = x_i cos - x_{i+D/2} sin, y_{i+D/2} = x_{i+D/2} cos + x_i sin; dL/dx = g rotated back by the same angles. The T positions start
+    at `positions_start`. Source: Su et al., "RoFormer", 2021, with the halves of a head paired as in GPT-NeoX and Llama.
 
     Raises:
         TypeError: x is not floating.

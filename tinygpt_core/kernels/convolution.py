@@ -203,7 +203,7 @@ class MaxPool2d(Kernel):
 
 
 class AvgPool2d(Kernel):
-    """y = the mean of x over each window, in each channel: x (B, C, H, W), y (B, C, H', W'); each element of a window gets its share of g.
+    """y = the mean of x over each window, in each channel: x (B, C, H, W), y (B, C, H', W'); g goes to all of a window in equal parts.
 
     Padding is zeros, which count as elements (PyTorch's `count_include_pad=True`), and at most half the kernel. The stride is the
     kernel's size unless given.
