@@ -208,8 +208,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     loggers = [find_logger(name) for name in arguments.log_to or []]
     if arguments.resume is not None:
-        changes = _resume_changes(arguments)
-        trainer = Trainer.resume(find_run(arguments.resume), **changes)
+        trainer = Trainer.resume(find_run(arguments.resume), **_resume_changes(arguments))
     else:
         config = settings_from(arguments)
         trainer = Trainer.start(config, arguments.out or new_directory(config))
@@ -275,8 +274,7 @@ def _resume_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     given |= {name: f"--{name}" for name in ("data", "preset", "backend", "out") if getattr(arguments, name) is not None}
     if arguments.corpus is not None:
         given["corpus"] = f"the corpus {arguments.corpus!r}"
-    refused = [option for field, option in given.items() if field not in RESUMABLE]
-    if refused:
+    if refused := [option for field, option in given.items() if field not in RESUMABLE]:
         raise UsageError(f"--resume takes its settings from the run, so {', '.join(refused)} cannot be given; {BESIDE_RESUME}")
     return {field: getattr(arguments, field) for field in given}
 
@@ -322,8 +320,9 @@ def _summarize(trainer: Trainer) -> None:
     print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")
     if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
         print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
-    command = f"{command_name()} generate {shlex.quote(trainer.directory)} --count {SAMPLES if data.is_documents else 1}"
-    print(f"the model is kept in {trainer.directory}; more of it: {command}")
+    where, count = shlex.quote(trainer.directory), SAMPLES if data.is_documents else 1
+    print(f"the model is kept in {trainer.directory}; more of it: {command_name()} generate {where} --count {count}")
+    print(f"a look inside, as a page: {command_name()} explain {where}")
 
 
 def command_name() -> str:
@@ -416,8 +415,7 @@ def _write_text(text: str) -> None:
     """Print sampled text as it comes; on a terminal without the control characters that could act on it."""
     if sys.stdout.isatty():
         text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    print(text, end="", flush=True)
 
 
 def run_backends(arguments: argparse.Namespace) -> int:
@@ -440,5 +438,5 @@ def run_spec(arguments: argparse.Namespace) -> int:
         import tinygpt_spec  # noqa: F401
     except ImportError as problem:
         raise RuntimeError(f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"') from None
-    chosen = ["-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec", "--backend", arguments.backend]
-    return int(pytest.main([*chosen, *arguments.pytest_arguments]))
+    chosen = ["--pyargs", "tinygpt_spec", "--backend", arguments.backend, *arguments.pytest_arguments]
+    return int(pytest.main(["-p", "tinygpt_spec.plugin", *chosen]))
