@@ -57,6 +57,10 @@ def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(words: st
     assert curves["loss/training"] == is_float32(logged("loss")) and len(curves["loss/training"]) == 7
     assert curves["loss/validation"] == is_float32(logged("val_loss"))
     assert curves["learning_rate"] == is_float32(logged("learning_rate"))
+    assert curves["gradient_norm"] == is_float32(logged("gradient_norm"))
+    ratios = [(step, {entry["name"]: entry["ratio"] for entry in parameters}) for step, parameters in logged("parameters")]
+    name = "update_to_weight/head.weights"
+    assert curves[name] == is_float32([(step, of["head.weights"]) for step, of in ratios]) and len(curves[name]) > 2
     assert len(curves["tokens_per_second"]) == 7 and "settings/text_summary" in events.Tags()["tensors"]
 
 

@@ -38,7 +38,9 @@ def scalars(event: Event) -> dict[str, float]:
     """Returns the numbers of an event by names in the manner of TensorBoard, where a slash groups them; losses in nats a token."""
     if isinstance(event, StepEvent):
         rate = event.tokens / max(event.seconds, 1e-9)
-        return {"loss/training": event.loss, "learning_rate": event.learning_rate, "tokens_per_second": rate}
+        numbers = {"loss/training": event.loss, "learning_rate": event.learning_rate, "tokens_per_second": rate}
+        numbers |= {"gradient_norm": event.gradient_norm} if event.gradient_norm is not None else {}
+        return numbers | {f"update_to_weight/{e['name']}": e["ratio"] for e in event.parameters or [] if e.get("ratio") is not None}
     return {"loss/validation": event.val_loss} if isinstance(event, ValidationEvent) else {}
 
 
