@@ -42,5 +42,5 @@ class NumpyBuffer(ArrayBuffer):
 
 # IEEE 754 answers (infinities, NaN) are what the contract asks for, so NumPy's warnings about them are noise.
 _ELEMENTWISE = ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_cast")
-for _name in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate"):
+for _name in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate", "_sum_of_squares"):
     setattr(NumpyBuffer, _name, numpy.errstate(all="ignore")(getattr(NumpyBuffer, _name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from array import array
 from typing import Any
 
@@ -605,3 +606,13 @@ def test_what_is_no_dtype_is_named(backend: type[Buffer], wrong: Any) -> None:
     ):  # fmt: skip
         with pytest.raises(TypeError, match=r"a dtype is one of DType\.bool, .*DType\.float64, not"):
             call()
+
+
+@pytest.mark.parametrize("value", [3.0, 1e30, 1e-30, 0.0])
+def test_squares_beyond_the_dtype_are_summed_in_silence(backend: type[Buffer], value: float) -> None:
+    """The norm of gradients is exact where their squares leave float32's range, and no library warns of the range being left."""
+    buffer = make(backend, np.full((5,), value, "float32"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = buffer._sum_of_squares()
+    assert found == pytest.approx(5.0 * float(np.float32(value)) ** 2, rel=1e-6)
