@@ -216,7 +216,8 @@ def normalize_index(index: Any, shape: Shape) -> Index:
         try:
             position = as_index(entry)
         except TypeError:
-            raise TypeError(f"index entry {entry!r} on axis {axis} is neither an int nor a slice") from None
+            advice = "take(indices, axis) picks by a list of ints, reshape adds an axis"
+            raise TypeError(f"index entry {entry!r} on axis {axis} is neither an int nor a slice: {advice}") from None
         if isinstance(entry, bool) or not -size <= position < size:
             raise IndexError(f"index {entry!r} is out of range for axis {axis} of size {size} (shape {shape})")
         result.append(position % size)
