@@ -38,7 +38,8 @@ ADDED: list[tuple[str, int, list[str]]] = [
     ("convolution (issue 5)", 450, ["kernels/convolution.py", "kernels/python_convolution.py", "nn/convolution.py", "images.py"]),
     ("einsum, recurrence, losses (issue 5)", 700, ["kernels/einsum.py", "nn/recurrent.py", "nn/activations.py", "nn/initializers.py",
                                 "elementwise_losses.py", "inspection.py", "toy_data.py"]),
-    ("windows (issue 6)", 1_100, ["cli_plot.py", "loggers.py", "misfit.py", "plotting.py", "printing.py", "progress.py"]),
+    ("windows (issue 6)", 1_100, ["cli_plot.py", "loggers.py", "misfit.py", "plotting.py", "printing.py", "progress.py",
+                                  "cli_compare.py", "comparison.py"]),
     ("the microscope (issue 6)", 1000, ["explain", "parameter_statistics.py"]),
     ("mixed precision, steps (issue 4)", 150, ["precision.py", "stepping.py"]),
 ]  # fmt: skip

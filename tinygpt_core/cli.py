@@ -1,4 +1,4 @@
-"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, plot, convert, inspect, backends, spec.
+"""The command `tinygpt` (also `python3 -m tinygpt_core`): train, generate, plot, convert, inspect, compare-backends, backends, spec.
 
 Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C. An error is one line on the
 standard error stream; set TINYGPT_DEBUG=1 to see the traceback too.
@@ -132,7 +132,7 @@ def _one_line(message: object) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from . import __version__, cli_convert, cli_plot, corpora, explain
+    from . import __version__, cli_compare, cli_convert, cli_plot, corpora, explain
     from .training import PRESETS, TrainingConfig
 
     parser = _Parser(prog="tinygpt", description="Train a GPT from scratch and sample from it, in pure Python.", allow_abbrev=False)
@@ -183,6 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_convert.add_commands(commands)
     explain.add_commands(commands)
     cli_plot.add_command(commands)
+    cli_compare.add_commands(commands)
     about = "List what can run here and, for what cannot, why."
     commands.add_parser("backends", help="list the backends", description=about).set_defaults(command=run_backends)
     about = "Run the laws that every backend must keep (needs pytest and hypothesis)."

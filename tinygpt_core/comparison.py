@@ -19,11 +19,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from . import backends, dataset
+from .module import Module
+from .optimizers import AdamW
 from .training import PRESETS, Trainer, TrainingConfig, prepare_data
 
 REFERENCE = "python"
 UNIT = 2.0**-24  # half a unit in the last place of 1.0 in float32: the largest relative error of one rounding
-ADAMW_ROUNDINGS = 16  # in one element: 6 constants of the formula become float32, and 10 operations round
 WARM_UP = 3  # steps before the timed ones, the compared one is the first: caches fill, kernels are compiled, CUDA graphs recorded
 PATIENCE = 20.0  # seconds after which a backend's steps are not repeated any more
 MOST_DEVICES = 16  # of a backend that are asked for
@@ -76,13 +77,14 @@ class Comparison(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What a step leaves: its loss, the gradients before clipping and the new weights by name, and the seconds of the timed steps."""
+    """What a step leaves: loss, gradients before clipping and new weights by name, the seconds of the timed steps, and who made it."""
 
     loss: float
     gradients: dict[str, array[float]]
     weights: dict[str, array[float]]
     seconds: tuple[float, ...]
-    num_parameters: int
+    model: Module
+    optimizer: AdamW
 
 
 def compare(
@@ -126,11 +128,11 @@ def compare(
             tell(name)
             try:
                 state = _step(name, config, data, batch, steps)
-                found = _differences(state, reference, config, *tolerances)
+                found = _differences(state, reference, config.gradient_clip, *tolerances)
                 measurements.append(Measurement(name, state.loss, found, state.seconds))
             except Exception as problem:  # whatever a backend raises is what this is to find
                 measurements.append(Measurement(name, problem=f"{type(problem).__name__}: {problem}"))
-    return Comparison(config, reference.num_parameters, batch.shape, *tolerances, measurements, unavailable)
+    return Comparison(config, reference.model.num_parameters(), batch.shape, *tolerances, measurements, unavailable)
 
 
 def roundings(config: TrainingConfig, vocab_size: int, shape: Sequence[int]) -> tuple[int, int]:
@@ -151,19 +153,26 @@ def roundings(config: TrainingConfig, vocab_size: int, shape: Sequence[int]) -> 
     return 2 * forward, 2 * (forward + backward)
 
 
-def weight_bound(gradient: float, error: float, weight: float, learning_rate: float, eps: float) -> float:
+def weight_bound(gradient: float, error: float, weight: float, optimizer: AdamW) -> float:
     """The most by which a weight can differ after AdamW's first step, which moves it by lr s(g) with s(g) = g / (|g| + eps).
 
     s grows with g, so a gradient g that is off by e moves it by lr max(s(g + e) - s(g), s(g) - s(g - e)): nothing to speak of where g is
-    larger than e, up to 2 lr where it is smaller and its sign is a matter of rounding. `ADAMW_ROUNDINGS` of the weight and its move
-    come on top.
+    larger than e, up to 2 lr where it is smaller and its sign is a matter of rounding. Roundings come on top: of the weight, 3 (the factor
+    of its decay, the product with it, the subtraction); of lr s, 16 (10 operations, 6 constants), and those of the two betas, which
+    count 1/(1 - b) times in 1 - b, half of it where the root is taken of that.
+
+    Args:
+        gradient, error, weight: g as it is after clipping, e, and the weight after the step.
+        optimizer: before its first step or after it.
     """
+    rate, eps, (beta1, beta2) = optimizer.learning_rate, optimizer.eps, optimizer.betas
 
     def move(g: float) -> float:
         return g / (abs(g) + eps)
 
     swing = max(move(gradient + error) - move(gradient), move(gradient) - move(gradient - error))
-    return learning_rate * swing + ADAMW_ROUNDINGS * UNIT * (abs(weight) + learning_rate)
+    of_rate = 16.0 + 1.0 / (1.0 - beta1) + 0.5 / (1.0 - beta2)
+    return rate * swing + UNIT * (3.0 * (abs(weight) + rate) + of_rate * rate)
 
 
 def _everything() -> tuple[list[str], list[tuple[str, str]]]:
@@ -195,13 +204,13 @@ def _step(name: str, config: TrainingConfig, data: Any, batch: dataset.Batch, st
         loss = 0.0
         weights: dict[str, array[float]] = {}
         seconds: list[float] = []
-        while len(seconds) < WARM_UP + steps and sum(seconds) < PATIENCE:
+        while not seconds or (len(seconds) < WARM_UP + steps and sum(seconds) < PATIENCE):
             started = time.perf_counter()
             result = trainer.update([batch])
             seconds.append(time.perf_counter() - started)
             if not weights:
                 loss, weights = result, {key: _elements(tensor) for key, tensor in named}
-        return _State(loss, gradients, weights, tuple(seconds[WARM_UP:] or seconds[-1:]), trainer.model.num_parameters())
+        return _State(loss, gradients, weights, tuple(seconds[WARM_UP:] or seconds[-1:]), trainer.model, trainer.optimizer)
 
 
 def _elements(tensor: Any) -> array[float]:
@@ -212,7 +221,7 @@ def _elements(tensor: Any) -> array[float]:
 
 
 def _differences(
-    state: _State, reference: _State, config: TrainingConfig, loss_tolerance: float, gradient_tolerance: float
+    state: _State, reference: _State, gradient_clip: float, loss_tolerance: float, gradient_tolerance: float
 ) -> tuple[Difference, ...]:
     loss = _difference("loss", {"loss": [state.loss]}, {"loss": [reference.loss]}, {"loss": [loss_tolerance * abs(reference.loss)]})
 
@@ -223,10 +232,10 @@ def _differences(
     # Clipping multiplies by min(1, clip / norm); the norm may be off by the norm of all errors.
     norm = math.sqrt(math.fsum(g * g for gradient in reference.gradients.values() for g in gradient))
     spread = math.sqrt(math.fsum(bounds[name] ** 2 * len(gradient) for name, gradient in reference.gradients.items()))
-    clip, eps = min(1.0, config.gradient_clip / norm), 1e-8
+    clip = min(1.0, gradient_clip / norm)
     allowed = {
         name: [
-            weight_bound(clip * g, clip * (bounds[name] + abs(g) * spread / norm), weight, config.learning_rate, eps)
+            weight_bound(clip * g, clip * (bounds[name] + abs(g) * spread / norm), weight, reference.optimizer)
             for g, weight in zip(gradient, reference.weights[name], strict=True)
         ]
         for name, gradient in reference.gradients.items()
@@ -234,9 +243,7 @@ def _differences(
     return loss, gradients, _difference("weights", state.weights, reference.weights, allowed)
 
 
-def _difference(
-    quantity: str, found: dict[str, Any], expected: dict[str, Any], allowed: dict[str, Sequence[float]]
-) -> Difference:
+def _difference(quantity: str, found: dict[str, Any], expected: dict[str, Any], allowed: dict[str, Sequence[float]]) -> Difference:
     largest, share, where = 0.0, 0.0, next(iter(expected))
     for name, tolerances in allowed.items():
         for ours, theirs, tolerance in zip(found[name], expected[name], tolerances, strict=True):
