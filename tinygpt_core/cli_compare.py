@@ -58,14 +58,33 @@ def run_compare_backends(arguments: argparse.Namespace) -> int:
 
 def _report(found: comparison.Comparison) -> list[str]:
     """Returns the lines of what is printed: the step, how far the backends are apart, what is tolerated, the times, who is missing."""
-    config, reference, others = found.config, found.measurements[0], found.measurements[1:]
+    config, u = found.config, comparison.UNIT
     parts = [f"{number} {what}{'s' * (number > 1)}" for number, what in ((config.num_layers, "layer"), (config.num_heads, "head"))]
     sizes = f"{', '.join(parts)}, {config.embedding_dim} wide: {found.num_parameters:,} parameters"
-    lines = [f"one training step of a GPT of {sizes}, on {found.shape[0]} x {found.shape[1]} characters of `identifiers`", ""]
+    failures = [f"{_one_line(each.backend)} failed: {_one_line(each.problem)}" for each in found.measurements if each.problem]
+    missing = [f"not here: {_one_line(name)}, {_one_line(reason)}" for name, reason in found.unavailable]
+    return [
+        f"one training step of a GPT of {sizes}, on {found.shape[0]} x {found.shape[1]} characters of `identifiers`",
+        "",
+        *_table(_agreement(found), "<><>>><"),
+        "",
+        *(failures if len(found.measurements) > 1 else ["There is no other backend to compare python with."]),
+        f"Tolerances, from the roundings to float32 on the longest way through this step ({u:.1e} each):",
+        f"  loss       {found.loss_tolerance:.1e} of it ({found.loss_tolerance / u:,.0f} roundings)",
+        f"  gradients  {found.gradient_tolerance:.1e} of each tensor's largest element ({found.gradient_tolerance / u:,.0f} roundings)",
+        "  weights    what such a gradient changes in AdamW's first step, which follows the gradient's sign, element by element",
+        "",
+        *_table(_times(found), "<>>>"),
+        *(["", *missing] if missing else []),
+    ]
 
-    rows = [("backend", "loss", "compared with python", "largest difference", "of the largest", "of the tolerance", "agrees")]
-    rows.append((reference.backend, f"{reference.loss:.7f}", "", "", "", "", ""))
-    for other in others:
+
+def _agreement(found: comparison.Comparison) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("backend", "loss", "compared with python", "largest difference", "of the largest", "of the tolerance", "agrees"),
+        (found.measurements[0].backend, f"{found.measurements[0].loss:.7f}", "", "", "", "", ""),
+    ]
+    for other in found.measurements[1:]:
         name, loss = _one_line(other.backend), f"{other.loss:.7f}"
         if other.problem:
             rows.append((name, "", "failed, see below", "", "", "", "no"))
@@ -74,28 +93,16 @@ def _report(found: comparison.Comparison) -> list[str]:
             agrees = "yes" if each.share <= 1 else "no"
             rows.append((name, loss, each.quantity, f"{each.largest:.1e}", f"{each.relative:.1e}", share, agrees))
             name = loss = ""
-    lines += _table(rows, "<><>>><")
-    lines.append("")
-    if not others:
-        lines.append("There is no other backend to compare python with.")
-    lines += [f"{_one_line(other.backend)} failed: {_one_line(other.problem)}" for other in others if other.problem]
-    u = comparison.UNIT
-    lines += [
-        f"Tolerances, from the roundings to float32 on the longest way through this step ({u:.1e} each):",
-        f"  loss       {found.loss_tolerance:.1e} of it ({found.loss_tolerance / u:,.0f} roundings)",
-        f"  gradients  {found.gradient_tolerance:.1e} of the largest element of each tensor ({found.gradient_tolerance / u:,.0f} roundings)",
-        "  weights    what such a gradient changes in AdamW's first step, which follows the gradient's sign, element by element",
-        "",
-    ]
+    return rows
 
-    rows = [("backend", "ms a step", "steps", "times as fast as python")]
+
+def _times(found: comparison.Comparison) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("backend", "ms a step", "steps", "times as fast as python")]
     for each in found.measurements:
         if each.seconds:
-            speed = f"{reference.median / each.median:.1f}"
-            rows.append((_one_line(each.backend), f"{1e3 * each.median:.2f}", str(len(each.seconds)), speed))
-    lines += _table(rows, "<>>>")
-    missing = [f"not here: {_one_line(name)}, {_one_line(reason)}" for name, reason in found.unavailable]
-    return [*lines, "", *missing] if missing else lines
+            speed = found.measurements[0].median / each.median
+            rows.append((_one_line(each.backend), f"{1e3 * each.median:.2f}", str(len(each.seconds)), f"{speed:.1f}"))
+    return rows
 
 
 def _complaint(measurement: comparison.Measurement) -> str:
