@@ -104,6 +104,7 @@ def compare(
     Raises:
         ValueError: no such preset or backend, or no steps.
         BackendUnavailable: a backend that was named cannot run here.
+        RuntimeError: a weight got no gradient from the reference.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
