@@ -1,11 +1,11 @@
 """Do the backends agree, and how fast are they? One training step of one GPT, measured on each of them against the python backend.
 
-The step is that of `Trainer`: forward, backward, clipping, AdamW, from the weights of one seed on one batch of real text. How far a
-backend may be away is derived, not chosen. Each operation in float32 rounds its result by at most u = 2^-24 of it, and first-order error
-analysis (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 3) adds up what the roundings of a chain do, so n of
-them change a result by at most n u of what was added up. `roundings` counts the longest chain of this step; what was added up is taken to
-be as large as the largest element of the tensor. (The reference sums in doubles, so its own roundings are few.) AdamW's first step moves a weight by lr g / (|g| + eps), nearly the sign of g, so
-how far a weight may be away depends on its gradient: see `weight_bound`.
+The step is that of `Trainer`: forward, backward, clipping, AdamW, from the weights of one seed on one batch of real text. How far a backend
+may be away is derived, not chosen. Each operation in float32 rounds its result by at most u = 2^-24 of it, and first-order error analysis
+(Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 3) adds up what the roundings of a chain do, so n of them change a
+result by at most n u of what was added up. `roundings` counts the longest chain of this step; what was added up is taken to be as large as
+the largest element of the tensor. (The reference sums in doubles, so its own roundings are few.) AdamW's first step moves a weight by lr g
+/ (|g| + eps), nearly the sign of g, so how far a weight may be away depends on its gradient: see `weight_bound`.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ def weight_bound(gradient: float, error: float, weight: float, optimizer: AdamW)
     """The most by which a weight can differ after AdamW's first step, which moves it by lr s(g) with s(g) = g / (|g| + eps).
 
     s grows with g, so a gradient g that is off by e moves it by lr max(s(g + e) - s(g), s(g) - s(g - e)): nothing to speak of where g is
-    larger than e, up to 2 lr where it is smaller and its sign is a matter of rounding. Roundings come on top: of the weight, 4 (the factor
-    of its decay, the product with it, the subtraction, and the reference's own of the result); of lr s, 16 (10 operations, 6 constants), and those of the two betas, which
-    count 1/(1 - b) times in 1 - b, half of it where the root is taken of that.
+    larger than e, up to 2 lr where it is smaller and its sign is a matter of rounding. Roundings come on top: of the weight, 4 (the
+    factor of its decay, the product with it, the subtraction, and the reference's own of the result); of lr s, 16 (10 operations, 6
+    constants), and those of the two betas, which count 1/(1 - b) times in 1 - b, half of it where the root is taken of that.
 
     Args:
         gradient, error, weight: g as it is after clipping, e, and the weight after the step.
