@@ -37,6 +37,7 @@ SUBSTITUTES = {
         'explain {run} --prompt "get_" --out {run}.html',
         "another directory",
     ),
+    "python3 -m tinygpt_core plot runs/latest": ("plot {run}", "another directory"),
     "python3 -m tinygpt_core inspect runs/latest": ("inspect {run}", "another directory"),
     "python3 -m tinygpt_core convert gpt2 runs/gpt2": (
         None,
