@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal import run_on_terminal
 
 from tinygpt_core.plotting import DARK, LIGHT, Run, chart, keys, printable, read_run, smoothed, step_ticks, svg, table, thinned, ticks
 
@@ -257,20 +256,9 @@ def test_runs_stand_side_by_side_in_the_table() -> None:
     ("more", "colour", "braille"), [({}, True, True), ({"NO_COLOR": "1"}, False, True), ({"PYTHONIOENCODING": "ascii"}, True, False)]
 )
 def test_a_terminal_gets_a_drawing(runs: tuple[Path, Path], more: dict[str, str], colour: bool, braille: bool) -> None:
-    parent, child = pty.openpty()
-    command = [sys.executable, "-S", "-m", "tinygpt_core", "plot", "first", "second & <b>"]
     settings = environment(PYTHONUTF8="1", TERM="xterm", COLUMNS="70", LINES="20") | more
-    process = subprocess.Popen(command, cwd=runs[0].parent, env=settings, stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    shown = b""
-    while select.select([parent], [], [], 60)[0]:
-        try:
-            shown += os.read(parent, 65536)
-        except OSError:  # Linux's way to say that the other side was closed
-            break
-    os.close(parent)
-    text = shown.decode()
-    assert process.wait(60) == 0, text
+    command = [sys.executable, "-S", "-m", "tinygpt_core", "plot", "first", "second & <b>"]
+    text = run_on_terminal(command, runs[0].parent, settings).decode()
     assert "first: train" in text and "second & <b>: train" in text
     assert ("\x1b[36m" in text) == colour and bool(re.search("[\u2801-\u28ff]", text)) == braille
     assert all(len(re.sub(r"\x1b\[\d*m", "", line)) < 70 for line in text.splitlines())

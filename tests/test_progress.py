@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
-import pty
 import re
-import select
-import struct
-import subprocess
 import sys
-import termios
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from terminal import run_on_terminal
 
 from tinygpt_core import progress
 from tinygpt_core.training import StepEvent, ValidationEvent
@@ -29,22 +24,9 @@ TINY = ["--layers", "1", "--heads", "1", "--embedding-dim", "4", "--context-leng
 
 def on_terminal(directory: Path, *arguments: str, columns: int = 80, rows: int = 24, term: str = "xterm") -> bytes:
     """What `tinygpt train` writes to a terminal of that size."""
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_", "COLUMNS", "LINES"))}
     environment = kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "TERM": term}
-    command = [sys.executable, "-S", "-m", "tinygpt_core", "train", *arguments]
-    process = subprocess.Popen(command, cwd=directory, env=environment, stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    written = b""
-    while select.select([parent], [], [], 60)[0]:
-        try:
-            written += os.read(parent, 65536)
-        except OSError:  # Linux's way to say that the other side was closed
-            break
-    os.close(parent)
-    assert process.wait(60) == 0, written
-    return written
+    return run_on_terminal([sys.executable, "-S", "-m", "tinygpt_core", "train", *arguments], directory, environment, columns, rows)
 
 
 def screen(written: bytes, columns: int) -> list[str]:

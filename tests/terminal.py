@@ -1,0 +1,30 @@
+"""A command on a pseudo-terminal: what several tests look at."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def run_on_terminal(command: list[str], cwd: Path, environment: Mapping[str, str], columns: int = 80, rows: int = 24) -> bytes:
+    """Returns what a command writes to a terminal of that size; it must end with 0, and write something at least once a minute."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    written = b""
+    while select.select([parent], [], [], 60)[0]:
+        try:
+            written += os.read(parent, 65536)
+        except OSError:  # Linux's way to say that the other side was closed
+            break
+    os.close(parent)
+    assert process.wait(60) == 0, written
+    return written
