@@ -658,7 +658,7 @@ class Buffer:
     def _check_indices(self, size: int) -> None:
         """Raises unless the elements are integers in [0, size). A backend far from the host may check otherwise."""
         if self.dtype.kind != "i":
-            raise TypeError(f"indices have an integer dtype, not {self.dtype.name} (where(condition, first, second) chooses by a bool)")
+            raise TypeError(f"indices have an integer dtype, not {self.dtype.name}")
         flat = self._to_array()
         low, high = min(flat, default=0), max(flat, default=-1)
         if low < 0 or high >= size:
