@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -58,30 +59,41 @@ def test_the_backend_can_be_imported_without_a_gpu() -> None:
     assert not missing
 
 
+def names_called(roots: Iterable[str]) -> set[str]:
+    """The dotted names in the plug-in's sources that begin with one of `roots`."""
+    patterns = ("cuda*.py", "cupy_backend.py", "array_buffer.py", "convolution.py", "philox.py")
+    texts = [file.read_text(encoding="utf-8") for pattern in patterns for file in CODE.glob(pattern)]
+    return {name for text in texts for name in re.findall(rf"(?<![\w.])(?:{'|'.join(roots)})(?:\.\w+)+", text)}
+
+
 def test_every_name_of_cupys_exists() -> None:
     """What the plug-in calls of CuPy's, by its full name or as `xp`, is there, although nothing can call it here."""
     cupy = pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
     import cupyx
     from cupy.cuda import device, runtime
-    from cupy_backends.cuda import libs
 
-    try:
-        _ = libs.cublas
-    except ImportError as problem:
-        pytest.skip(f"CuPy finds no cuBLAS: {problem}")
-    roots = {"xp": cupy, "cupy": cupy, "cupyx": cupyx, "device": device, "runtime": runtime, "libs": libs}
-    files = [
-        file for pattern in ("cuda*.py", "cupy_backend.py", "array_buffer.py", "convolution.py", "philox.py") for file in CODE.glob(pattern)
-    ]
-    found = {name for file in files for name in re.findall(rf"(?<![\w.])(?:{'|'.join(roots)})(?:\.\w+)+", file.read_text(encoding="utf-8"))}
-    assert {"xp.empty", "libs.cublas.gemmEx", "cupy.cuda.Stream"} <= found
+    roots = {"xp": cupy, "cupy": cupy, "cupyx": cupyx, "device": device, "runtime": runtime}
+    found = names_called(roots)
+    assert {"xp.empty", "cupy.cuda.Stream"} <= found
     for name in found:
         place: object = roots[name.partition(".")[0]]
         for part in name.split(".")[1:]:
             assert hasattr(place, part), f"CuPy has no {name}"
             place = getattr(place, part)
+
+
+def test_every_name_of_cublas_exists_and_takes_as_many_arguments() -> None:
+    """Those that CuPy has compiled; its library, of half a gigabyte, must be there to import them."""
+    libs = pytest.importorskip("cupy_backends.cuda.libs", reason="needs CuPy", exc_type=ImportError)
+    try:
+        cublas = libs.cublas
+    except ImportError as problem:
+        pytest.skip(f"CuPy finds no cuBLAS: {problem}")
+    found = names_called(["libs"])
+    assert "libs.cublas.gemmEx" in found
+    assert not [name for name in found if not hasattr(cublas, name.removeprefix("libs.cublas."))]
     for name, arguments in (("gemmEx", 19), ("gemmStridedBatchedEx", 23)):  # compiled, so all they say of themselves is this line
-        assert getattr(libs.cublas, name).__doc__.splitlines()[0].count(",") == arguments - 1
+        assert getattr(cublas, name).__doc__.splitlines()[0].count(",") == arguments - 1
 
 
 @pytest.mark.parametrize("fault", ["nothing", "two", "driver", "device", "start", "old", "none"])
