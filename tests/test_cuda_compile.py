@@ -89,9 +89,9 @@ def test_every_name_of_cublas_exists_and_takes_as_many_arguments() -> None:
         cublas = libs.cublas
     except ImportError as problem:
         pytest.skip(f"CuPy finds no cuBLAS: {problem}")
-    found = names_called(["libs"])
-    assert "libs.cublas.gemmEx" in found
-    assert not [name for name in found if not hasattr(cublas, name.removeprefix("libs.cublas."))]
+    found = {name.removeprefix("libs.cublas.") for name in names_called(["libs"]) - {"libs.cublas"}}
+    assert "gemmEx" in found
+    assert not [name for name in found if not hasattr(cublas, name)]
     for name, arguments in (("gemmEx", 19), ("gemmStridedBatchedEx", 23)):  # compiled, so all they say of themselves is this line
         assert getattr(cublas, name).__doc__.splitlines()[0].count(",") == arguments - 1
 
