@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt_core import Buffer
+from tinygpt_core import Buffer, checkpoint
 from tinygpt_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, truncate_log
 from tinygpt_core.tokenizer import CharTokenizer
 
@@ -200,6 +200,50 @@ def test_a_process_killed_while_it_saves(tmp_path: Path) -> None:
         process.wait()
         reached = max(reached, number_of(load_checkpoint(tmp_path)))
     assert reached > 1
+
+
+def test_reading_while_another_process_saves(tmp_path: Path) -> None:
+    """What is read is always one whole checkpoint, never an older one than before; and the one that saves is not disturbed."""
+    save(tmp_path, 1)
+    process = subprocess.Popen([sys.executable, "-c", LOOP.format(root=str(ROOT), tests=str(ROOT / "tests"), directory=str(tmp_path))])
+    try:
+        seen, deadline = [1], time.monotonic() + 60
+        while len(set(seen)) < 30 and time.monotonic() < deadline:
+            seen.append(number_of(load_checkpoint(tmp_path)))
+        assert process.poll() is None, "reading has ended the process that saves"
+    finally:
+        process.kill()
+        process.wait()
+    assert len(set(seen)) >= 30 and seen == sorted(seen)
+
+
+def test_a_reader_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a killed process has left a rename undone."""
+    save(tmp_path, 1)
+    real, calls = os.replace, iter(range(10))
+
+    def replace(*paths: Any) -> None:
+        if next(calls) == 2:  # state.json and one file have been renamed
+            raise Crash
+        real(*paths)
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(os, "replace", replace)
+        save(tmp_path, 2)
+    names = sorted(os.listdir(tmp_path))
+    assert any(name.endswith(".next") for name in names)
+    assert number_of(load_checkpoint(tmp_path)) == 2 and sorted(os.listdir(tmp_path)) == names
+    save(tmp_path, 3)
+    assert sorted(os.listdir(tmp_path)) == FILES and number_of(load_checkpoint(tmp_path)) == 3
+
+
+def test_a_checkpoint_that_never_holds_still_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1)
+    stamps = iter(range(10**6))
+    monkeypatch.setattr(checkpoint, "_stamp", lambda path: (next(stamps),))
+    monkeypatch.setattr(checkpoint.time, "sleep", lambda seconds: None)
+    with pytest.raises(CheckpointError, match="changes faster than it can be read"):
+        load_checkpoint(tmp_path)
 
 
 def test_the_log_is_cut_to_a_step(tmp_path: Path) -> None:

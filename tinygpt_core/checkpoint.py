@@ -10,12 +10,14 @@
 Several files cannot be replaced at once, so saving has two phases. First all of them are written beside the old ones as `NAME.next`
 and flushed to the disk. Then state.json is replaced: that one rename is the moment at which the new checkpoint is the checkpoint.
 Last, the `.next` files are renamed into place. A process that dies before the rename leaves the old checkpoint; one that dies after it
-leaves the new one, and whoever opens the directory next finishes the renames. The digests in state.json tell which file is which.
+leaves the new one, and whoever saves there next finishes the renames. The digests in state.json tell which file is which. Whoever reads
+changes nothing, and may read while another process saves: if a file was replaced meanwhile, it reads again.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -30,7 +32,9 @@ from .tokenizer import load_tokenizer, save_tokenizer
 
 FORMAT_VERSION = 1
 CONFIG, TOKENIZER, MODEL, OPTIMIZER, STATE = "config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json"
+FILES = (CONFIG, TOKENIZER, MODEL, OPTIMIZER)
 NEXT = ".next"
+ATTEMPTS = 100  # to read while another process saves, a hundredth of a second apart
 
 
 class CheckpointError(ValueError):
@@ -91,19 +95,45 @@ def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
         CheckpointError: there is none, a file is missing, truncated or changed since it was written, or the format is newer.
     """
     directory = os.fspath(directory)
-    try:
-        files, state = _read_state(directory)
-        paths = {name: _locate(directory, name, expected) for name, expected in files.items() if optimizer or name != OPTIMIZER}
-        config = read_json_object(paths[CONFIG])
-        _check_version(config, paths[CONFIG])
-        return Checkpoint(
-            {name: value for name, value in config.items() if name != "format_version"}, load_tokenizer(paths[TOKENIZER]),
-            load_safetensors(paths[MODEL]), load_safetensors(paths[OPTIMIZER]) if optimizer else {}, state,
-        )  # fmt: skip
-    except CheckpointError:
-        raise
-    except (OSError, ValueError) as problem:
+    for _ in range(ATTEMPTS):
+        names = (os.path.join(directory, STATE), *(at(directory, name) for at in (os.path.join, _next) for name in FILES))
+        before = {path: _stamp(path) for path in names}
+        try:
+            found, used = _load(directory, optimizer)
+            problem = None
+        except (OSError, ValueError) as raised:
+            problem, used = raised, list(before)
+        if all(_stamp(path) == before[path] for path in used):
+            break
+        time.sleep(0.01)
+    else:
+        problem = CheckpointError(f"the checkpoint in {directory} changes faster than it can be read: try again later")
+    if isinstance(problem, CheckpointError):
+        raise problem
+    if problem is not None:
         raise CheckpointError(f"the checkpoint in {directory} cannot be read: {problem}") from problem
+    return found
+
+
+def _load(directory: str, optimizer: bool) -> tuple[Checkpoint, list[str]]:
+    """Returns the checkpoint and the files that it was read from."""
+    files, state = _read_state(directory)
+    paths = {name: _locate(directory, name, expected) for name, expected in files.items() if optimizer or name != OPTIMIZER}
+    config = read_json_object(paths[CONFIG])
+    _check_version(config, paths[CONFIG])
+    settings = {name: value for name, value in config.items() if name != "format_version"}
+    tensors = load_safetensors(paths[MODEL]), load_safetensors(paths[OPTIMIZER]) if optimizer else {}
+    found = Checkpoint(settings, load_tokenizer(paths[TOKENIZER]), *tensors, state)
+    return found, [os.path.join(directory, STATE), *paths.values()]
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written to, or None where there is none."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size
 
 
 def _next(directory: str, name: str) -> str:
@@ -128,7 +158,7 @@ def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:
     value = read_json_object(path)
     _check_version(value, path)
     files, state = value.get("files"), value.get("state")
-    if not isinstance(files, dict) or set(files) != {CONFIG, TOKENIZER, MODEL, OPTIMIZER} or not isinstance(state, dict):
+    if not isinstance(files, dict) or set(files) != set(FILES) or not isinstance(state, dict):
         raise CheckpointError(f"{path} is not the state of a checkpoint: it lists other files, or none")
     result = {}
     for name, entry in files.items():
@@ -153,16 +183,11 @@ def _matches(path: str, expected: Written) -> bool:
 
 
 def _locate(directory: str, name: str, expected: Written) -> str:
-    """Returns where the file of the current checkpoint lies, finishing a rename that a killed process left undone."""
+    """Returns where the file of the current checkpoint lies: in its place, or still beside it."""
     path, pending = os.path.join(directory, name), _next(directory, name)
-    if _matches(path, expected):
-        return path
-    if _matches(pending, expected):
-        try:
-            os.replace(pending, path)
-        except OSError:
-            return pending  # a directory that may only be read
-        return path
+    for place in (path, pending):
+        if _matches(place, expected):
+            return place
     if not os.path.isfile(path):
         raise CheckpointError(f"{path} is missing: the checkpoint in {directory} is not whole")
     size = os.path.getsize(path)
@@ -172,10 +197,10 @@ def _locate(directory: str, name: str, expected: Written) -> str:
 
 def _finish(directory: str) -> None:
     """Completes the renames of an interrupted save, before new `.next` files may overwrite the ones it needs."""
-    pending = any(os.path.exists(_next(directory, name)) for name in (CONFIG, TOKENIZER, MODEL, OPTIMIZER))
+    pending = any(os.path.exists(_next(directory, name)) for name in FILES)
     if pending and os.path.isfile(os.path.join(directory, STATE)):
         for name, expected in _read_state(directory)[0].items():
-            _locate(directory, name, expected)
+            os.replace(_locate(directory, name, expected), os.path.join(directory, name))
 
 
 def _kept_lines(path: Path, step: int) -> Iterator[bytes]:
