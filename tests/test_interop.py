@@ -243,7 +243,9 @@ def test_other_dtypes_are_refused_by_name(name: str, dtype: str) -> None:
 
 
 @both
-@pytest.mark.parametrize("thing", [None, "abc", {1, 2}, object(), b"abc", bytearray(b"abc"), (ctypes.c_uint8 * 3)()], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [None, "abc", {1, 2}, object(), b"abc", bytearray(b"abc"), (ctypes.c_uint8 * 3)()], ids=lambda thing: type(thing).__name__
+)
 def test_what_is_no_array_of_numbers_is_refused(name: str, thing: Any) -> None:
     with backends.use(name), pytest.raises(TypeError, match="no dtype holds"):
         Buffer(thing)
