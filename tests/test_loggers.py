@@ -26,7 +26,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def train(*arguments: str) -> int:
-    return cli.main(["train", "names", *arguments, *SETTINGS, "--quiet"])
+    return cli.main(["train", "names", *SETTINGS, "--quiet", *arguments])
 
 
 def logged(key: str) -> list[tuple[int, float]]:
@@ -49,7 +49,7 @@ def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(words: st
     for name in ("config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json", "log.jsonl"):
         Path("run", name).write_bytes(Path("other", name).read_bytes())
     assert cli.main(["train", "--resume", "run", "--steps", "7", "--quiet", "--log-to", "tensorboard"]) == 0
-    assert Trainer.resume("run").step == 7
+    assert Trainer.resume("run").step == 7 and len(list(Path("run/tensorboard").iterdir())) == 2
 
     events = accumulator.EventAccumulator("run/tensorboard")
     events.Reload()

@@ -18,7 +18,10 @@ class TensorBoardLogger:
     """Writes event files. A resumed run adds a file that takes back the steps which were lost, so the curves have no second branch."""
 
     def __init__(self, directory: str, settings: Mapping[str, Any], step: int) -> None:
-        self.writer = SummaryWriter(os.path.join(directory, "tensorboard"), purge_step=step + 1 if step else None, flush_secs=10)
+        # Files are named after the second in which they are begun; the suffix keeps a run that is resumed at once from replacing its own.
+        self.writer = SummaryWriter(
+            os.path.join(directory, "tensorboard"), purge_step=step + 1 if step else None, flush_secs=10, filename_suffix=f".{step:09}"
+        )
         if not step:
             self.writer.add_text("settings", "```json\n" + json.dumps(dict(settings), indent=2) + "\n```")
 
