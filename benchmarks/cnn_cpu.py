@@ -20,9 +20,9 @@ from training_sides import Step
 
 from tinygpt_core import backends, random
 from tinygpt_core.buffer import Buffer
+from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.optimizers import AdamW
-from tinygpt_core.serialization import load_safetensors, save_safetensors
 from tinygpt_core.tensor import Tensor
 
 LIMIT, TOLERANCE = 1.0, 1e-3

@@ -25,8 +25,8 @@ import pairing  # beside this file; puts the repository on sys.path
 from training_sides import SIZES, VOCABULARY, WeightsFile, build, describe
 
 from tinygpt_core import backends, random
+from tinygpt_core.files.safetensors import load_safetensors
 from tinygpt_core.generation import generate_ids
-from tinygpt_core.serialization import load_safetensors
 
 OURS, CACHED, UNCACHED = "tinygpt, numpy, cached", "PyTorch eager, cached", "PyTorch eager, no cache"
 SCALE, PROMPT = 5.0, [1, 2, 3, 5, 8, 13, 21, 34, 55]

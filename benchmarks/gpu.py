@@ -72,11 +72,11 @@ def batches(config: TrainingConfig, vocabulary: int) -> Iterator[Batch]:
 def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary: int) -> dict[str, Any]:
     """Times steps of tinygpt."""
     from tinygpt_core import Tensor, backends, random
+    from tinygpt_core.kernels.precision import autocast
     from tinygpt_core.losses import CrossEntropyLoss
     from tinygpt_core.nn import GPT
     from tinygpt_core.optimizers import AdamW
-    from tinygpt_core.precision import autocast
-    from tinygpt_core.stepping import as_tensors, training_step
+    from tinygpt_core.training.step import as_tensors, training_step
 
     backends.use(options.backend)
     random.seed(config.seed)
@@ -102,7 +102,7 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
 
 def attention_used() -> str:
     """What computed attention in 16 bits in this process, and why it was not cuDNN."""
-    flash = sys.modules.get("tinygpt_accel.cuda_flash")
+    flash = sys.modules.get("tinygpt_accel.cuda_backend.flash")
     return "; ".join([flash.why_not(), *flash.refused]).strip("; ") or "cuDNN" if flash else "not on this backend"
 
 
@@ -112,7 +112,7 @@ def torch_side(options: argparse.Namespace, config: TrainingConfig, vocabulary: 
     import torch
 
     from tinygpt_core import backends
-    from tinygpt_core.serialization import load_safetensors
+    from tinygpt_core.files.safetensors import load_safetensors
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = pytorch_gpt.GPT(config.model_config(vocabulary))
@@ -154,9 +154,9 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
     import cupy
     import numpy
 
-    from tinygpt_accel import cuda_attention, cuda_flash, cuda_kernels
+    from tinygpt_accel.cuda_backend import attention as cuda_attention, flash as cuda_flash, kernels as cuda_kernels
     from tinygpt_core import backends, kernels, random
-    from tinygpt_core.precision import autocast
+    from tinygpt_core.kernels.precision import autocast
 
     kind: Any = backends.get(options.backend)
     backends.use(options.backend)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tinygpt_core import Module, Tensor, apply_op, backends, operations, random  # noqa: E402
-from tinygpt_core.corpora import load_corpus  # noqa: E402
+from tinygpt_core.dataset.corpora import load_corpus  # noqa: E402
 from tinygpt_core.optimizers import Adam  # noqa: E402
 
 WIDTH, HEADS, CONTEXT, VOCABULARY, BOUNDARY = 16, 4, 16, 27, 26

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from tinygpt_core import backends, nn, random  # noqa: E402
 from tinygpt_core.buffer import Buffer  # noqa: E402
-from tinygpt_core.images import load_mnist  # noqa: E402
+from tinygpt_core.dataset.images import load_mnist  # noqa: E402
 from tinygpt_core.losses import CrossEntropyLoss  # noqa: E402
 from tinygpt_core.optimizers import AdamW  # noqa: E402
 from tinygpt_core.schedules import cosine_with_warmup  # noqa: E402

@@ -31,9 +31,9 @@ import pairing  # beside this file; puts the repository on sys.path
 from training_sides import describe
 
 from tinygpt_core import backends, schedules, training
-from tinygpt_core.corpora import load_corpus
 from tinygpt_core.dataset import Batch
-from tinygpt_core.serialization import load_safetensors
+from tinygpt_core.dataset.corpora import load_corpus
+from tinygpt_core.files.safetensors import load_safetensors
 
 LIMIT = 1.88
 OURS, EAGER = "tinygpt, numpy", "PyTorch eager"

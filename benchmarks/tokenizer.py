@@ -17,9 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tinygpt_core.corpora import load_corpus  # noqa: E402
-from tinygpt_core.pretokenize import RegexPatterns, compile_pattern  # noqa: E402
+from tinygpt_core.dataset.corpora import load_corpus  # noqa: E402
 from tinygpt_core.tokenizer import BPETokenizer, get_stats, merge  # noqa: E402
+from tinygpt_core.tokenizer.patterns import RegexPatterns, compile_pattern  # noqa: E402
 
 PREFIX = 30_000  # characters on which the textbook algorithm is affordable
 
@@ -47,7 +47,7 @@ def gpt2_rows(text: str, runs: int) -> tuple[list[str], bool]:
         from tiktoken import Encoding
         from tiktoken_ext.openai_public import r50k_pat_str
 
-        from tinygpt_accel.encoding import tiktoken_encoder
+        from tinygpt_accel.tiktoken_encoder import tiktoken_encoder
     except ImportError as problem:
         return [f"| GPT-2's encoding | not measured: {problem} | |"], True
     if not folder.is_dir():

@@ -15,10 +15,10 @@ import pairing  # beside this file; puts the repository on sys.path
 
 from tinygpt_core import Tensor, backends, no_grad, random
 from tinygpt_core.dataset import Batch, StreamBatches, TokenStream
+from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT
 from tinygpt_core.optimizers import AdamW, clip_gradients
-from tinygpt_core.serialization import load_safetensors, save_safetensors
 from tinygpt_core.training import PRESETS, TrainingConfig, as_tensors
 
 VOCABULARY = 65  # of tinyshakespeare by characters

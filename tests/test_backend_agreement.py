@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from spec import plugin
 
-from tinygpt_core import Tensor, backends, checkpoint, random, seed
+from tinygpt_core import Tensor, backends, random, seed
 from tinygpt_core.dtype import DType
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW, clip_gradients
-from tinygpt_core.training import PRESETS, Trainer, load_model
+from tinygpt_core.training import PRESETS, Trainer, checkpoint, load_model
 
 CONFIGS = {
     "GPT-2's parts": GPTConfig(vocab_size=11, context_length=8, num_layers=2, num_heads=2, embedding_dim=16, dropout=0.1, tied_head=True),

@@ -64,7 +64,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 def accel(tmp_path: Path) -> Path:
     """A folder that holds the metadata of tinygpt-accel; its modules are the repository's."""
     pytest.importorskip("numpy", reason="the numpy backend needs NumPy, which is not installed")
-    return install(tmp_path / "site", {"numpy": "tinygpt_accel.numpy_plugin"}, package="tinygpt_accel")
+    return install(tmp_path / "site", {"numpy": "tinygpt_accel.numpy_backend.plugin"}, package="tinygpt_accel")
 
 
 # ---------------------------------------------------------------- discovery is lazy
@@ -73,15 +73,15 @@ def accel(tmp_path: Path) -> Path:
 def test_importing_the_core_looks_for_no_plugin(accel: Path) -> None:
     loaded = output("import tinygpt_core, sys; tinygpt_core.Tensor([1.0]); print(*sys.modules)", site=accel).split()
     assert "tinygpt_core.backends" in loaded
-    assert not {"numpy", "tinygpt_accel", "tinygpt_accel.numpy_plugin", "tinygpt_accel.numpy_backend"} & set(loaded)
+    assert not {"numpy", "tinygpt_accel", "tinygpt_accel.numpy_backend.plugin", "tinygpt_accel.numpy_backend.buffer"} & set(loaded)
 
 
 def test_listing_the_backends_imports_light_modules_only(accel: Path) -> None:
     code = "from tinygpt_core import backends; import sys; print([s[:2] for s in backends.available()]); print(*sys.modules)"
     listed, loaded = output(code, site=accel).splitlines()
     assert "('python', True)" in listed and "('numpy', True)" in listed
-    assert "tinygpt_accel.numpy_plugin" in loaded.split()
-    assert not {"numpy", "tinygpt_accel.numpy_backend", "tinygpt_accel.array_buffer"} & set(loaded.split())
+    assert "tinygpt_accel.numpy_backend.plugin" in loaded.split()
+    assert not {"numpy", "tinygpt_accel.numpy_backend.buffer", "tinygpt_accel.array_buffer"} & set(loaded.split())
 
 
 def test_asking_for_one_imports_it_and_no_other(accel: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_command_line_stays_usable_beside_a_broken_plugin(what: str, tmp_pat
 
 def test_the_plugin_without_numpy(tmp_path: Path) -> None:
     """tinygpt-accel is installed, NumPy is not (`-S` hides it)."""
-    site = install(tmp_path, {"numpy": "tinygpt_accel.numpy_plugin"}, package="tinygpt_accel")
+    site = install(tmp_path, {"numpy": "tinygpt_accel.numpy_backend.plugin"}, package="tinygpt_accel")
     done = tinygpt("backends", site=site, options=("-S",))
     assert done.returncode == 0 and re.search(r"^numpy +not available: .*pip install numpy", done.stdout, re.MULTILINE)
     assert_refused(tinygpt("train", "--backend", "numpy", *TINY, site=site, options=("-S",)), "numpy", "pip install")
@@ -172,7 +172,7 @@ def test_the_plugin_without_numpy(tmp_path: Path) -> None:
 
 def test_a_numpy_that_cannot_be_imported(tmp_path: Path) -> None:
     """NumPy is there, so the probe is content, but it is broken: asked for by name it is an error, and by default python runs."""
-    site = install(tmp_path, {"numpy": "tinygpt_accel.numpy_plugin"}, {"numpy": "raise ImportError('wrong libc')"}, package="tinygpt_accel")
+    site = install(tmp_path, {"numpy": "tinygpt_accel.numpy_backend.plugin"}, {"numpy": "raise ImportError('wrong libc')"}, package="tinygpt_accel")
     assert_refused(tinygpt("train", "--backend", "numpy", *TINY, site=site), "wrong libc")
     done = tinygpt("train", "--out", "run", *TINY, site=site)
     assert done.returncode == 0 and "\nbackend    python\n" in done.stdout

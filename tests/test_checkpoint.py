@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from tinygpt_core import Buffer, checkpoint
-from tinygpt_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, truncate_log
+from tinygpt_core import Buffer
 from tinygpt_core.tokenizer import CharTokenizer
+from tinygpt_core.training import checkpoint
+from tinygpt_core.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, truncate_log
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ["config.json", "model.safetensors", "optimizer.safetensors", "state.json", "tokenizer"]

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tinygpt_core import Buffer, Tensor, random
 from tinygpt_core.cli import main
-from tinygpt_core.cli_convert import _measure
+from tinygpt_core.cli.convert import _measure
+from tinygpt_core.files.safetensors import save_safetensors
 from tinygpt_core.formats import find_tokenizer, load_pretrained, save_pretrained
 from tinygpt_core.nn import GPT, GPTConfig
-from tinygpt_core.serialization import save_safetensors
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from spec import broken
 from spec.minimal import MinimalBuffer
 
-from tinygpt_core import Buffer, Tensor, backends, comparison
-from tinygpt_core.cli import main
+from tinygpt_core import Buffer, Tensor, backends
+from tinygpt_core.cli import comparison, main
 from tinygpt_core.nn import Linear
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.training import PRESETS

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt_core import corpora, files
-from tinygpt_core.corpora import Corpus, CorpusError, Download, load_corpus
-from tinygpt_core.folders import MAXIMUM_FOLDER
+from tinygpt_core.dataset import corpora
+from tinygpt_core.dataset.corpora import MAXIMUM_FOLDER, Corpus, CorpusError, Download, load_corpus
+from tinygpt_core.files import atomic as files
 
 CONTENT = b"emma\nolivia\n\nava\n"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt_accel import cuda_sources, cupy_plugin
+from tinygpt_accel.cuda_backend import sources as cuda_sources, plugin as cupy_plugin
 from tinygpt_core.backends import BackendUnavailable
 
 FILES = sorted(cuda_sources.INSTANCES)
@@ -50,7 +50,7 @@ def test_nvrtc_compiles(file: str, architecture: str) -> None:
 def test_the_backend_can_be_imported_without_a_gpu() -> None:
     """Its module, its class and that of a second device; and asking for it says why it cannot run."""
     pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
-    from tinygpt_accel import cuda_step, cupy_backend
+    from tinygpt_accel.cuda_backend import step as cuda_step, cupy as cupy_backend
 
     first, second = cupy_backend.on_device(0), cupy_backend.on_device(1)
     assert issubclass(second, first) and (second.backend, second.device_id) == ("cupy:1", 1)

@@ -18,16 +18,16 @@ from cuda_on_cpu import emulation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt_accel import cuda_attention, cuda_flash, cuda_kernels, cuda_sources
+from tinygpt_accel.cuda_backend import attention as cuda_attention, flash as cuda_flash, kernels as cuda_kernels, sources as cuda_sources
 from tinygpt_core import Tensor, backends, kernels, random
 from tinygpt_core.dataset import StreamBatches, TokenStream
+from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
-from tinygpt_core.precision import autocast
-from tinygpt_core.stepping import TrainingStep, as_tensors, training_step
 from tinygpt_core.training import PRESETS, Trainer
+from tinygpt_core.training.step import TrainingStep, as_tensors, training_step
 
 pytestmark = pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
 LOW = ["bfloat16", "float16"]
@@ -541,7 +541,7 @@ def test_a_bound_class_does_everything_on_its_device() -> None:
     """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched on it."""
     from cuda_on_cpu.backend import EmulatedBuffer
 
-    from tinygpt_accel.cuda_buffer import bound
+    from tinygpt_accel.cuda_backend.buffer import bound
 
     active: list[int] = []
 

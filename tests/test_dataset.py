@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinygpt_core import random
-from tinygpt_core.corpora import CorpusError
 from tinygpt_core.dataset import (
     Batch,
     Dataset,
@@ -24,6 +23,7 @@ from tinygpt_core.dataset import (
     evaluation_batches,
     split_train_validation,
 )
+from tinygpt_core.dataset.corpora import CorpusError
 from tinygpt_core.random import Generator
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

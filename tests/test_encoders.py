@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import encoders
-from tinygpt_core.pretokenize import RegexPatterns
-from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, Tokenizer
+from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, encoders
+from tinygpt_core.tokenizer.patterns import RegexPatterns
 
 ROOT = Path(__file__).resolve().parent.parent
 GPT2 = ROOT.parent / "shared" / "data" / "gpt2"
@@ -25,7 +24,7 @@ texts = st.text(st.one_of(st.sampled_from("ab 'sſ\n\r\t1²é🎭\0"), st.charac
 def tiktoken_encoder(tokenizer: Tokenizer):
     pytest.importorskip("tiktoken", reason="the law compares with tiktoken: pip install tiktoken")
     pytest.importorskip("numpy", reason="tinygpt_accel needs NumPy")
-    from tinygpt_accel.encoding import tiktoken_encoder
+    from tinygpt_accel.tiktoken_encoder import tiktoken_encoder
 
     return tiktoken_encoder(tokenizer)
 
@@ -86,4 +85,4 @@ def test_plug_ins_are_asked_in_turn_and_may_be_broken(monkeypatch: pytest.Monkey
 
 def test_the_accel_package_names_its_encoder() -> None:
     project = tomllib.loads((ROOT / "tinygpt_accel" / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["tinygpt.encoders"] == {"tiktoken": "tinygpt_accel.encoding:tiktoken_encoder"}
+    assert project["entry-points"]["tinygpt.encoders"] == {"tiktoken": "tinygpt_accel.tiktoken_encoder:tiktoken_encoder"}

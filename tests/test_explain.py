@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import Buffer, Module, Operation, Tensor, apply_op, backends, check_gradients, checkpoint, cli, explain, no_grad, random
+from tinygpt_core import Buffer, Module, Operation, Tensor, apply_op, backends, check_gradients, cli, explain, no_grad, random
 from tinygpt_core.explain import RecordingError, history, page, subjects, text
 from tinygpt_core.explain.recorder import MOST_POSITIONS, Recorder, attention_maps
 from tinygpt_core.explain.sources import describe, split_formula
@@ -23,9 +23,9 @@ from tinygpt_core.explain.values import spacing, summarize
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, MLP, GPTConfig
 from tinygpt_core.operations import Add, Linear, Mul
-from tinygpt_core.parameter_statistics import BINS, SAMPLE, copies, histogram, statistics
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
-from tinygpt_core.training import PRESETS, StepEvent, Trainer, TrainingConfig
+from tinygpt_core.training import PRESETS, StepEvent, Trainer, TrainingConfig, checkpoint
+from tinygpt_core.training.statistics import BINS, SAMPLE, copies, histogram, statistics
 
 WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
 BACKENDS = ["python", "numpy"] if backends.why_not("numpy") is None else ["python"]

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import folders, token_folders
-from tinygpt_core.corpora import CorpusError, load_corpus
-from tinygpt_core.dataset import TokenStream
-from tinygpt_core.id_check import PIECE, first_outside
+from tinygpt_core.dataset import TokenStream, token_folders
+from tinygpt_core.dataset import corpora as folders
+from tinygpt_core.dataset.batches import PIECE, first_outside
+from tinygpt_core.dataset.corpora import CorpusError, load_corpus
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, TokenizerError, save_tokenizer
 from tinygpt_core.training import BOUNDARY, PRESETS, StepEvent, Trainer, TrainingConfig, prepare_data
 

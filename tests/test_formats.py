@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinygpt_core import Buffer, DType, Tensor, backends, random
+from tinygpt_core.files.safetensors import load_safetensors, read_safetensors_header, save_safetensors
 from tinygpt_core.formats import FormatError, find_tokenizer, load_pretrained, save_pretrained
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
-from tinygpt_core.serialization import load_safetensors, read_safetensors_header, save_safetensors
 from tinygpt_core.tensor import uninitialized
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, save_tokenizer
 from tinygpt_core.training import load_model

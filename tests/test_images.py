@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import images
-from tinygpt_core.corpora import CorpusError, Download
+from tinygpt_core.dataset import images
+from tinygpt_core.dataset.corpora import CorpusError, Download
+from tinygpt_core.dataset.images import TYPECODES, load_mnist, read_idx
 from tinygpt_core.dtype import DType
-from tinygpt_core.images import TYPECODES, load_mnist, read_idx
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data" / "mnist"

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tinygpt_core import nn, random
-from tinygpt_core.inspection import ForwardHook, inspect, summary
+from tinygpt_core.nn.inspection import ForwardHook, inspect, summary
 from tinygpt_core.tensor import Tensor
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt_core import cli, loggers
+from tinygpt_core import cli
+from tinygpt_core.training import loggers
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ["--steps", "6", "--layers", "1", "--heads", "1", "--embedding-dim", "4", "--context-length", "8", "--batch-size", "2",

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy", reason="this is about the numpy backend, and NumPy is not installed")
 pytest.importorskip("tinygpt_accel", reason="this is about the plug-in tinygpt-accel, which is not installed")
 
-from tinygpt_accel import chains, loops, philox, threads  # noqa: E402
+from tinygpt_accel.numpy_backend import chains, loops, threads
+from tinygpt_accel import philox  # noqa: E402
 from tinygpt_core import random  # noqa: E402
 
 compiled = loops.compiled_loops()
@@ -147,7 +148,7 @@ def test_an_error_on_another_thread_arrives_here(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_how_many_threads_there_are_changes_no_bit(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinygpt_accel import numpy_kernels
+    from tinygpt_accel.numpy_backend import kernels as numpy_kernels
     from tinygpt_core import Tensor, backends, seed
     from tinygpt_core.losses import CrossEntropyLoss
     from tinygpt_core.nn import GPT, GPTConfig

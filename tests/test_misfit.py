@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spec import table
 
-from tinygpt_core import Tensor, backends, cli, misfit
+from tinygpt_core import Tensor, backends, cli, shape_errors
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.nn import FullyConnectedLayer
 from tinygpt_core.shape import ShapeError, broadcast_shapes
@@ -207,7 +207,7 @@ def test_the_part_of_a_shape_that_another_must_have(data: st.DataObject) -> None
     start = data.draw(st.integers(0, len(owner)))
     stop = data.draw(st.none() | st.integers(start, len(owner)))
     wanted = owner[start:stop]
-    message = misfit.unlike("law", "part", found, owner, "owner", start, stop)
+    message = shape_errors.unlike("law", "part", found, owner, "owner", start, stop)
     assert f"part must have the shape {wanted}, not {found}" in message
     if found == wanted:
         assert "\n" not in message
@@ -288,12 +288,12 @@ def test_a_folded_message_keeps_what_is_said_in_words(first: Sequence[int], seco
     problem = raised(lambda: broadcast_shapes(first, second))
     if problem is not None:
         picture = read(problem)
-        assert misfit.folded(f"before: {problem}") == f"before: {picture.title}: {picture.note}"
+        assert shape_errors.folded(f"before: {problem}") == f"before: {picture.title}: {picture.note}"
 
 
 @pytest.mark.parametrize("message", ["", "one line", "two\nlines", "a list:\n    one\n    two", "no picture ^ here", "a caret:\n  ^ here"])
 def test_only_pictures_are_folded(message: str) -> None:
-    assert misfit.folded(message) == message
+    assert shape_errors.folded(message) == message
 
 
 def test_weights_that_do_not_fit_are_named_and_on_the_command_line_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

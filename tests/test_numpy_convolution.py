@@ -28,7 +28,7 @@ def test_chunks_and_threads_change_nothing(monkeypatch, images, channels, out, s
     """Any size of the chunks gives what the textbook gives, and any number of threads the same bits."""
     with backends.use("numpy"):
         fused = kernels.lookup(kernels.Conv2d, backends.get("numpy"))
-        threads = pytest.importorskip("tinygpt_accel.threads")
+        threads = pytest.importorskip("tinygpt_accel.numpy_backend.threads")
         monkeypatch.setattr(fused, "column_bytes", column_bytes)
         generator = Generator(3)
         x = Buffer.normal((channels, images, *size), generator=generator).transpose(0, 1)  # as it lies between two layers
@@ -53,8 +53,8 @@ def test_blocks_of_planes_change_nothing(monkeypatch, options, swapped):
     """Pooling of many planes in small blocks, on several threads, in both layouts; infinite gradients stay where they belong."""
     with backends.use("numpy"):
         fused = kernels.lookup(kernels.MaxPool2d, backends.get("numpy"))
-        threads = pytest.importorskip("tinygpt_accel.threads")
-        monkeypatch.setattr(pytest.importorskip("tinygpt_accel.numpy_convolution"), "BLOCK", 200)
+        threads = pytest.importorskip("tinygpt_accel.numpy_backend.threads")
+        monkeypatch.setattr(pytest.importorskip("tinygpt_accel.numpy_backend.convolution"), "BLOCK", 200)
         monkeypatch.setattr(threads, "_count", 3)
         generator = Generator(4)
         x = Buffer.normal((5, 6, 9, 8), generator=generator).maximum(0.0)  # zeros: many ties

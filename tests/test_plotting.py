@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal import run_on_terminal
 
-from tinygpt_core.plotting import DARK, LIGHT, Run, chart, keys, printable, read_run, smoothed, step_ticks, svg, table, thinned, ticks
+from tinygpt_core.cli.plotting import DARK, LIGHT, Run, chart, keys, printable, read_run, smoothed, step_ticks, svg, table, thinned, ticks
 
 ROOT = Path(__file__).resolve().parent.parent
 SVG = "{http://www.w3.org/2000/svg}"

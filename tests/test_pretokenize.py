@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core.pretokenize import RegexPatterns, TokenizerError, compile_pattern, spell_out, unicode_class
 from tinygpt_core.tokenizer import BPETokenizer
+from tinygpt_core.tokenizer.patterns import RegexPatterns, TokenizerError, compile_pattern, spell_out, unicode_class
 
 # What is unassigned in this Python's Unicode is another character in the newer one of `regex`: those alone are left out.
 # Of the 137,468 characters for private use, which are all alike, one in a hundred is enough.

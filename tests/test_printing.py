@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt_core import Buffer, DType, Operation, Tensor, apply_op, nn
-from tinygpt_core.printing import ELIDE, array_text
+from tinygpt_core.buffer.text import ELIDE, array_text
 
 DTYPES = {"float32": DType.float32, "float64": DType.float64, "int32": DType.int32, "int64": DType.int64, "bool": DType.bool}
 SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)

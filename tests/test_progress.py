@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from terminal import run_on_terminal
 
-from tinygpt_core import progress
+from tinygpt_core.cli import progress
 from tinygpt_core.training import StepEvent, ValidationEvent
 
 ROOT = Path(__file__).resolve().parent.parent

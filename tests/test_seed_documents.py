@@ -11,7 +11,7 @@ import pytest
 from tinygpt_core import DType, Tensor, apply_op, operations, seed
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import CausalSelfAttention, FullyConnectedLayer, Sequential
-from tinygpt_core.nn.layers import ReLU
+from tinygpt_core.nn.activations import ReLU
 from tinygpt_core.optimizers import SGD
 
 # The complete script of TinyGPT's "Getting started", to the letter.

@@ -16,18 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinygpt_core import Buffer, DType
-from tinygpt_core.serialization import (
-    SerializationError,
-    atomic_write,
-    load_safetensors,
-    parse_json_object,
-    read_json_object,
-    read_safetensors_header,
-    save_safetensors,
-    write_json,
-)
+from tinygpt_core.files.atomic import atomic_write
+from tinygpt_core.files.json_objects import SerializationError, parse_json_object, read_json_object, write_json
+from tinygpt_core.files.safetensors import load_safetensors, read_safetensors_header, save_safetensors
 from tinygpt_core.tokenizer import load_tokenizer
-from tinygpt_core.vocabularies import read_ranks
+from tinygpt_core.tokenizer.vocabularies import read_ranks
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core.pretokenize import compile_pattern
 from tinygpt_core.tokenizer import (
     BPETokenizer,
     CharTokenizer,
@@ -23,6 +22,7 @@ from tinygpt_core.tokenizer import (
     replace_control_characters,
     save_tokenizer,
 )
+from tinygpt_core.tokenizer.patterns import compile_pattern
 
 few = settings(max_examples=40, deadline=None)
 PATTERNS = [RegexPatterns.GPT4, RegexPatterns.GPT2, r"[\s\S]+"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygpt_core.dataset.toy_data import two_moons
 from tinygpt_core.dtype import DType
-from tinygpt_core.toy_data import two_moons
 
 
 @given(st.integers(2, 50), st.integers(0, 5))

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import checkpoint, vocabularies
-from tinygpt_core.pretokenize import RegexPatterns
-from tinygpt_core.tokenizer import BPETokenizer, TokenizerError, load_tokenizer, save_tokenizer
+from tinygpt_core.tokenizer import BPETokenizer, TokenizerError, load_tokenizer, save_tokenizer, vocabularies
+from tinygpt_core.tokenizer.patterns import RegexPatterns
+from tinygpt_core.training import checkpoint
 
 GPT2 = Path(__file__).parents[2] / "shared" / "data" / "gpt2"
 needs_gpt2 = pytest.mark.skipif(not (GPT2 / "vocab.json").is_file(), reason="vocab.json and merges.txt of GPT-2 are not beside the project")

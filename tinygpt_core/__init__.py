@@ -4,16 +4,19 @@ Read it bottom-up: `dtype` and `shape`, `random`, `buffer` and `kernels`, `opera
 `dataset`, `training` and `generation`. Backends (`backends`) replace the arrays underneath and nothing else.
 """
 
-from . import backends
-from .buffer import Buffer
+from . import backends, moved
+from .buffer.base import Buffer
 from .checks import check_gradients
 from .dtype import DType
+from .kernels import python as _reference  # noqa: F401  # importing it registers the backend `python`
 from .module import Module
 from .operations import Operation
 from .random import seed
 from .tensor import GradientFunction, Tensor, apply_op, no_grad
 
 __version__ = "0.1.0"
+
+moved.OldNames(__name__, moved.MOVED).install()
 
 einsum = Tensor.einsum
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from .buffer.base import Buffer
+BufferClass = type[Any]  # a subclass of `buffer.Buffer`, which stands above this module and asks it for the active one
 
 ENTRY_POINT_GROUP = "tinygpt.backends"
 ENVIRONMENT_VARIABLE = "TINYGPT_BACKEND"
@@ -37,28 +35,20 @@ class BackendStatus(NamedTuple):
 class _Plugin(NamedTuple):
     """What is known of a backend. An entry point names a module (or object) with attributes of these names, all but `factory` optional."""
 
-    factory: Callable[[str], type[Buffer]]
+    factory: Callable[[str], BufferClass]
     probe: Callable[[], str] | None = None
     description: str = ""
     preference: int = 0
 
 
-def _python(device: str) -> type[Buffer]:
-    if device:
-        raise ValueError(f"the python backend has no devices, so 'python:{device}' means nothing: use 'python'")
-    # A late import by name: the reference backend stands two rooms above this one, and importing it registers its kernels.
-    backend: type[Buffer] = import_module("tinygpt_core.kernels.python").PythonBuffer
-    return backend
-
-
-_plugins: dict[str, Any] = {"python": _Plugin(_python, description="the reference: pure Python, no dependencies")}
-_loaded: dict[str, type[Buffer]] = {}
-_active: list[type[Buffer]] = []
+_plugins: dict[str, Any] = {}
+_loaded: dict[str, BufferClass] = {}
+_active: list[BufferClass] = []
 _discovered = False
 
 
 def register(
-    name: str, factory: Callable[[str], type[Buffer]], probe: Callable[[], str] | None = None, description: str = "", preference: int = 0
+    name: str, factory: Callable[[str], BufferClass], probe: Callable[[], str] | None = None, description: str = "", preference: int = 0
 ) -> None:
     """Makes a backend known under `name`, replacing one of that name.
 
@@ -136,7 +126,7 @@ def why_not(name: str) -> str:
     return ""
 
 
-def get(name: str) -> type[Buffer]:
+def get(name: str) -> BufferClass:
     """Returns the backend called `name` ("python", "numpy", "cupy:1"), importing it if needed.
 
     Raises:
@@ -152,7 +142,7 @@ def get(name: str) -> type[Buffer]:
         raise ValueError(f"unknown backend {name!r}: known are {', '.join(sorted(_plugins))}; others come with `pip install tinygpt-accel`")
     try:
         plugin = _plugin(base)
-        backend: type[Buffer] = getattr(plugin, "factory", plugin)(device)
+        backend: BufferClass = getattr(plugin, "factory", plugin)(device)
     except ValueError:
         raise
     except Exception as problem:
@@ -164,7 +154,7 @@ def get(name: str) -> type[Buffer]:
     return backend
 
 
-def active() -> type[Buffer]:
+def active() -> BufferClass:
     """Returns the backend on which new Buffers are made: the one last chosen with `use`, else $TINYGPT_BACKEND, else python."""
     if not _active:
         _active.append(get(os.environ.get(ENVIRONMENT_VARIABLE) or "python"))
@@ -180,7 +170,7 @@ class use:
         self._previous = previous
         _active[:] = [backend]
 
-    def __enter__(self) -> type[Buffer]:
+    def __enter__(self) -> BufferClass:
         return _active[-1]
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:

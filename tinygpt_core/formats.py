@@ -30,25 +30,23 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from . import backends, checkpoint, misfit, token_folders
-from .buffer import Buffer
+from . import backends, shape_errors
+from .buffer.base import Buffer
+from .dataset import token_folders
 from .dtype import DType
-from .files import Path
+from .files.atomic import Path
+from .files.json_objects import SerializationError, read_json_object, write_json
+from .files.safetensors import Entry, SafetensorsHeader, load_safetensors, read_safetensors_header, save_safetensors
 from .module import read_tensors, write_tensors
 from .nn.gpt import GPT, GPTConfig
-from .serialization import (
-    Entry,
-    SafetensorsHeader,
-    SerializationError,
-    load_safetensors,
-    read_json_object,
-    read_safetensors_header,
-    save_safetensors,
-    write_json,
-)
 from .tensor import Tensor, uninitialized
-from .tokenizer import BPETokenizer, Tokenizer, TokenizerError, save_tokenizer
-from .training import BOUNDARY, load_model
+from .tokenizer.base import Tokenizer
+from .tokenizer.bpe import BPETokenizer
+from .tokenizer.files import save_tokenizer
+from .tokenizer.patterns import TokenizerError
+from .training import checkpoint
+from .training.data import BOUNDARY
+from .training.loop import load_model
 
 FORMATS = ("native", "gpt2", "llama", "tinygpt")
 CONFIG, MODEL, INDEX, TINYGPT_MODEL = "config.json", "model.safetensors", "model.safetensors.index.json", "gpt_model.json"
@@ -471,7 +469,7 @@ def _fill(model: GPT, table: _Format, shapes: Mapping[str, tuple[int, ...]], rea
     for name, shape in expected.items():
         if shapes[actual[name]] != shape:
             said = f"{where}: tensor {actual[name]!r} has shape {shapes[actual[name]]}, but the config asks for {shape}"
-            raise FormatError(misfit.unlike("", "tensor", shapes[actual[name]], shape, "config", said=said))
+            raise FormatError(shape_errors.unlike("", "tensor", shapes[actual[name]], shape, "config", said=said))
     for tensor, pieces in parameters.values():
         parts = []
         for piece in pieces:

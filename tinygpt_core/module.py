@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import misfit, printing
-from .buffer import Buffer
+from . import shape_errors
+from .buffer.base import Buffer
+from .module_text import module_html, module_text
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
 
@@ -272,7 +273,7 @@ class Module:
         common = [(parameters[name], weights[name], name) for name in parameters if name in weights]
         for parameter, weight, name in common:
             if parameter.shape != weight.shape:
-                raise ValueError(misfit.unlike(name, "loaded weights", weight.shape, parameter.shape, "model"))
+                raise ValueError(shape_errors.unlike(name, "loaded weights", weight.shape, parameter.shape, "model"))
         with no_grad():
             for parameter, weight, _ in common:
                 parameter.assign(matching(weight, parameter))
@@ -288,10 +289,10 @@ class Module:
 
     def __repr__(self) -> str:
         """A tree of submodules with their settings, the shapes of their parameters and how many numbers these hold."""
-        return printing.module_text(self)
+        return module_text(self)
 
     def _repr_html_(self) -> str:
-        return printing.module_html(self)
+        return module_html(self)
 
 
 def _merge(current: Any, new: Any, kind: type, name: str) -> Any:
@@ -350,7 +351,8 @@ def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> N
     Raises:
         ValueError: another kind of file, or a name that the format does not allow.
     """
-    from .serialization import atomic_write, save_safetensors
+    from .files.atomic import atomic_write
+    from .files.safetensors import save_safetensors
 
     values = {name: value if isinstance(value, Tensor) else Tensor(value) for name, value in tensors.items()}
     if _suffix(file) == ".safetensors":
@@ -366,7 +368,8 @@ def read_tensors(file: WeightFile) -> dict[str, Tensor | Buffer]:
     Raises:
         ValueError: the file is no such file; the message names the file and the entry.
     """
-    from .serialization import load_safetensors, read_json_object
+    from .files.json_objects import read_json_object
+    from .files.safetensors import load_safetensors
 
     if _suffix(file) == ".safetensors":
         return dict(load_safetensors(file))

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from . import kernels
 from .buffer.base import Buffer
 from .dtype import DType
-from .kernels import Gradient
+from .kernels.base import Gradient
 from .shape import Shape, normalize_axes, normalize_index, permutation
 
 

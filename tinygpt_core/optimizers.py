@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import kernels, misfit
-from .buffer import Buffer
+from . import kernels, shape_errors
+from .buffer.base import Buffer
 from .dtype import DType
 from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from .tensor import Tensor, no_grad
@@ -136,7 +136,7 @@ class Optimizer:
             elif name not in parameters or (self.slots and slot not in self.slots):
                 unknown.append(key)
             elif self.slots and buffer.shape != parameters[name].shape:
-                raise ValueError(misfit.unlike(key, "loaded state", buffer.shape, parameters[name].shape, "parameter"))
+                raise ValueError(shape_errors.unlike(key, "loaded state", buffer.shape, parameters[name].shape, "parameter"))
             elif buffer.ndim == 0 and parameters[name].ndim > 0:
                 state[name][slot] = buffer.item()  # a number that apply_single keeps
             else:

@@ -6,7 +6,7 @@ the storage two neighbours along an axis lie, in elements) and `offset` (where t
     position(i_0, …, i_n) = offset + i_0 * stride_0 + … + i_n * stride_n
 
 Everything that only rearranges positions (reshape, permute, expand, slice) is arithmetic on those three, which is this module. What
-an error says about shapes that do not fit stands in `misfit`, once.
+an error says about shapes that do not fit stands in `shape_errors`, once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from math import prod
 from operator import index as as_index
 from typing import Any
 
-from . import misfit
+from . import shape_errors
 
 Shape = tuple[int, ...]
 Index = tuple["int | slice", ...]
@@ -84,7 +84,7 @@ def check_broadcast(name: str, *shapes: Shape) -> Shape:
     for axis in range(-depth, 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
         if len(sizes) > 1:
-            raise ShapeError(misfit.broadcast(name, *shapes))
+            raise ShapeError(shape_errors.broadcast(name, *shapes))
         result.append(sizes.pop() if sizes else 1)
     return tuple(result)
 
@@ -143,7 +143,7 @@ def reshaped(shape: Shape, new_shape: Any) -> Shape:
         if known and total % known == 0:
             wanted = tuple(total // known if size == -1 else size for size in wanted)
     if any(size < 0 for size in wanted) or numel(wanted) != total:
-        raise ShapeError(misfit.reshape(shape, new_shape))
+        raise ShapeError(shape_errors.reshape(shape, new_shape))
     return wanted
 
 
@@ -182,7 +182,7 @@ def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
     """
     extra = len(new_shape) - len(shape)
     if extra < 0 or any(size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)):
-        raise ShapeError(misfit.expand("expand", shape, new_shape))
+        raise ShapeError(shape_errors.expand("expand", shape, new_shape))
     return (0,) * extra + tuple(step if size == wanted else 0 for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True))
 
 
@@ -243,7 +243,7 @@ def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
     first = shapes[0]
     for position, shape in enumerate(shapes):
         if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis):
-            raise ShapeError(misfit.concatenate(first, shape, position, axis))
+            raise ShapeError(shape_errors.concatenate(first, shape, position, axis))
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
@@ -258,7 +258,7 @@ def matmul_shape(first: Shape, second: Shape) -> Shape:
             return (*broadcast_shapes(first[:-2], second[:-2]), first[-2], second[-1])
     except (IndexError, ShapeError):  # too few axes, or batches that do not broadcast
         pass
-    raise ShapeError(misfit.matmul("matmul", first, second, least=2))
+    raise ShapeError(shape_errors.matmul("matmul", first, second, least=2))
 
 
 @lru_cache(maxsize=1024)

@@ -20,10 +20,10 @@ from itertools import count
 from types import TracebackType
 from typing import Any
 
-from . import misfit, operations, printing
+from . import graph_text, operations, shape_errors
 from .buffer.base import Buffer
 from .dtype import DType, promote_scalar
-from .kernels.composed import sum_to
+from .kernels.base import sum_to
 from .operations import Operation, PartialGradient
 from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
 
@@ -277,10 +277,10 @@ class Tensor:
         return bool(self.buffer)
 
     def __repr__(self) -> str:
-        return printing.tensor_text(self)
+        return graph_text.tensor_text(self)
 
     def _repr_html_(self) -> str:
-        return printing.tensor_html(self)
+        return graph_text.tensor_html(self)
 
     def to_python(self) -> Any:
         """Returns the elements as nested lists of Python numbers; a scalar for no axes."""
@@ -325,12 +325,12 @@ class Tensor:
 
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
-        for line in printing.dag_lines(self):
+        for line in graph_text.dag_lines(self):
             print(line)
 
     def to_dot(self) -> str:
         """Returns that graph in Graphviz's language, for `dot -Tsvg`."""
-        return printing.dot_text(self)
+        return graph_text.dot_text(self)
 
     # ---------------------------------------------------------------- making one
 
@@ -584,7 +584,7 @@ class Tensor:
         if not isinstance(other, Tensor):
             raise TypeError(f"dot needs a Tensor, not a {type(other).__name__}")
         if not self.ndim or not other.ndim or self.shape[-1] != other.shape[-min(other.ndim, 2)]:
-            raise ShapeError(misfit.matmul("matmul", self.shape, other.shape))
+            raise ShapeError(shape_errors.matmul("matmul", self.shape, other.shape))
         a = self if self.ndim > 1 else self.reshape((1, *self.shape))
         b = other if other.ndim > 1 else other.reshape((*other.shape, 1))
         result = apply_op(operations.MatMul, a, b)
@@ -674,7 +674,7 @@ class Tensor:
         if result is NotImplemented:
             return result
         if result.shape != self.shape:
-            raise ShapeError(misfit.expand(f"in-place {operation.__name__.lower()}", result.shape, self.shape))
+            raise ShapeError(shape_errors.expand(f"in-place {operation.__name__.lower()}", result.shape, self.shape))
         if result.dtype.kind != self.dtype.kind:
             raise ValueError(f"an in-place operation cannot turn {self.dtype} {self.shape} into {result.dtype} {result.shape}")
         result = result if result.dtype is self.dtype else result.cast(self.dtype)
@@ -777,7 +777,7 @@ class Tensor:
             return kind._full(self.shape, 1.0, self.dtype)
         buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, self.dtype)
         if buffer.shape != self.shape:
-            raise ShapeError(misfit.unlike("backward", "incoming gradient", buffer.shape, self.shape, "Tensor"))
+            raise ShapeError(shape_errors.unlike("backward", "incoming gradient", buffer.shape, self.shape, "Tensor"))
         self.buffer._check_backend(buffer)
         return buffer._as(self.dtype)
 

@@ -10,9 +10,9 @@ A fifth of the examples is kept back: what counts is how many of those the model
 import argparse
 
 from tinygpt_core import Tensor, backends, no_grad, seed
-from tinygpt_core.inspection import summary
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import Linear, ReLU, Sequential
+from tinygpt_core.nn.inspection import summary
 from tinygpt_core.optimizers import SGD
 from tinygpt_core.random import Generator
 

@@ -9,7 +9,7 @@ on the python backend, the network reads 89 of 100 digits that it has never seen
 import argparse
 
 from tinygpt_core import backends, nn, random
-from tinygpt_core.images import load_mnist
+from tinygpt_core.dataset.images import load_mnist
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.tensor import no_grad

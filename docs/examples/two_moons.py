@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 from tinygpt_core import Tensor, no_grad, seed
+from tinygpt_core.dataset.toy_data import two_moons
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import MLP
 from tinygpt_core.optimizers import Adam
-from tinygpt_core.toy_data import two_moons
 
 WIDTH, HEIGHT = 60, 40  # cells of the picture
 LEFT, RIGHT, BOTTOM, TOP = -1.6, 2.6, -1.2, 1.7  # what part of the plane it shows

@@ -4,11 +4,11 @@ import math
 from itertools import pairwise
 
 from tinygpt_core import DType, Module, Tensor, no_grad, seed
+from tinygpt_core.dataset.toy_data import two_moons
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import FullyConnectedLayer
 from tinygpt_core.optimizers import SGD, AdamW, Optimizer
 from tinygpt_core.random import Generator
-from tinygpt_core.toy_data import two_moons
 
 CURVATURES, START = [1.0, 25.0], [-8.0, 1.6]
 

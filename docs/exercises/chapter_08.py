@@ -132,8 +132,8 @@ def test_8_4_scores_that_are_computed():
     for length in (64, 256, 1024):
         assert computed_scores(range(64, length + 1, 64)) == length**2 * (1 + 64 / length) / 2
     numpy_or_skip()
-    from tinygpt_accel.numpy_backend import NumpyBuffer
-    from tinygpt_accel.numpy_kernels import NumpyAttention
+    from tinygpt_accel.numpy_backend.buffer import NumpyBuffer
+    from tinygpt_accel.numpy_backend.kernels import NumpyAttention
 
     x = NumpyBuffer.ones((1, 1, 197, 2))
     probabilities = next(part for part in NumpyAttention.forward(x, x, x)[1] if isinstance(part, list))

@@ -14,12 +14,12 @@ import drawing
 from drawing import BLUE, FAINT, GREEN, ORANGE, PURPLE, RED, Chart, Drawing, Point
 
 from tinygpt_core import Module, Tensor, backends, no_grad, seed
+from tinygpt_core.dataset.toy_data import two_moons
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import FullyConnectedLayer
 from tinygpt_core.optimizers import AdamW, clip_gradients
 from tinygpt_core.random import Generator
 from tinygpt_core.schedules import cosine_with_warmup, linear, step_decay
-from tinygpt_core.toy_data import two_moons
 
 
 def depth() -> str:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy
 
-from tinygpt_accel import cuda_step as cuda_step  # registers the kernels and the step
-from tinygpt_accel.cuda_buffer import CudaBuffer, kind_of
+from tinygpt_accel.cuda_backend import step as cuda_step  # registers the kernels and the step
+from tinygpt_accel.cuda_backend.buffer import CudaBuffer, kind_of
 from tinygpt_core.dtype import DType
 
 from . import emulation

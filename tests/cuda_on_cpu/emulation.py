@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from tinygpt_accel import cuda_sources
+from tinygpt_accel.cuda_backend import sources as cuda_sources
 
 SHIM = Path(__file__).resolve().parent / "shim.h"
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w")

@@ -13,13 +13,13 @@ import pytest
 
 from tinygpt_core import Tensor, backends, kernels, random
 from tinygpt_core.dataset import StreamBatches, TokenStream
+from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
-from tinygpt_core.precision import autocast
-from tinygpt_core.stepping import TrainingStep, as_tensors, training_step
 from tinygpt_core.tensor import no_grad
 from tinygpt_core.training import PRESETS, Trainer
+from tinygpt_core.training.step import TrainingStep, as_tensors, training_step
 
 REASON = backends.why_not("cupy") if "cupy" in [status.name for status in backends.available()] else "tinygpt-accel is not installed"
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
@@ -40,8 +40,8 @@ def buffer(kind: Any, x: Any) -> Any:
 
 def test_every_kernel_launches(cupy_backend: Any) -> None:
     """Each source is compiled and each of its instances found, by the names under which they are launched."""
-    from tinygpt_accel import cuda_sources
-    from tinygpt_accel import cupy_backend as backend
+    from tinygpt_accel.cuda_backend import sources as cuda_sources
+    from tinygpt_accel.cuda_backend import cupy_buffer as backend
 
     for file, instances in cuda_sources.INSTANCES.items():
         for name, all_types in instances.items():
@@ -105,7 +105,7 @@ def test_products(cupy_backend: Any, form: str, rows: int, inputs: int, outputs:
 @pytest.mark.parametrize("causal", [True, False])
 def test_flash_attention_is_attention(cupy_backend: Any, form: str, causal: bool) -> None:
     """cuDNN's, where it is installed, and ours by batched products: results and gradients to the roundings of the form."""
-    from tinygpt_accel import cuda_attention, cuda_flash
+    from tinygpt_accel.cuda_backend import attention as cuda_attention, flash as cuda_flash
 
     r = np.random.default_rng(1)
     packed = buffer(cupy_backend, r.normal(size=(2, 128, 3, 4, 64)))

@@ -26,15 +26,27 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
-from .. import backends, misfit, random
+from .. import backends, random, shape_errors
 from ..dtype import DType, checked, promote, promote_scalar
-from ..printing import array_text
 from ..random import Generator
-
-from ..shape import (  # isort: skip
-    Shape, ShapeError, check_broadcast, check_shape, concatenated_shape, exchanged, is_contiguous, matmul_shape, normalize_axes,
-    normalize_axis, normalize_index, numel, permutation, reduced_shape, reshaped
-)  # fmt: skip
+from ..shape import (
+    Shape,
+    ShapeError,
+    check_broadcast,
+    check_shape,
+    concatenated_shape,
+    exchanged,
+    is_contiguous,
+    matmul_shape,
+    normalize_axes,
+    normalize_axis,
+    normalize_index,
+    numel,
+    permutation,
+    reduced_shape,
+    reshaped,
+)
+from .text import array_text
 
 B = TypeVar("B", bound="Buffer")
 Scalar = bool | int | float
@@ -377,7 +389,7 @@ class Buffer:
         try:
             self._assign(value._as(self.dtype)._expand(self.shape))
         except ShapeError:
-            raise ShapeError(misfit.expand("assign", value.shape, self.shape)) from None
+            raise ShapeError(shape_errors.expand("assign", value.shape, self.shape)) from None
         self.version[0] += 1
         return self
 
@@ -634,7 +646,7 @@ class Buffer:
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
         if values.shape != indices.shape + self.shape[1:]:
-            raise ShapeError(misfit.unlike(f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]))
+            raise ShapeError(shape_errors.unlike(f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]))
         self._scatter_add(indices, values._as(self.dtype))
         self.version[0] += 1
         return self

@@ -15,11 +15,19 @@ from itertools import chain, repeat
 from typing import Any, final
 
 from ..dtype import DType
-
-from ..shape import (  # isort: skip
-    Index, Shape, broadcast_shapes, contiguous_strides, copy_plan, expand_strides, is_contiguous, numel, reduced_shape, reshape_strides,
-    slice_strides
-)  # fmt: skip
+from ..shape import (
+    Index,
+    Shape,
+    broadcast_shapes,
+    contiguous_strides,
+    copy_plan,
+    expand_strides,
+    is_contiguous,
+    numel,
+    reduced_shape,
+    reshape_strides,
+    slice_strides,
+)
 from .base import Buffer, Scalar
 
 Row = Sequence[float]

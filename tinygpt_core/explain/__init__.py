@@ -16,7 +16,7 @@ import argparse
 import os
 from typing import Any
 
-from ..files import Path
+from ..files.atomic import Path
 from ..tensor import Tensor
 from . import page, subjects
 from .recorder import Recorder, RecordingError

@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any
 
-from ..parameter_statistics import BINS
+from ..training.statistics import BINS
 
 POINTS = 600  # of a curve
 HISTOGRAMS = 4000  # in one page, at most

@@ -9,7 +9,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from ..files import Path, atomic_write
+from ..files.atomic import Path, atomic_write
 
 SCRIPTS = ("dom", "heat", "layout", "overview", "names", "nodes", "panel", "step", "attention", "tokens", "merges", "training", "main")
 

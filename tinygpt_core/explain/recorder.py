@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from ..buffer import Buffer
-from ..kernels.packed_attention import PackedAttention as PackedKernel
+from ..buffer.base import Buffer
+from ..kernels.attention import PackedAttention as PackedKernel
 from ..module import Module
 from ..operations import Attention, CrossEntropy, Operation, PackedAttention, PartialGradient
 from ..tensor import GradientFunction, Tensor

@@ -9,15 +9,18 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from .. import backends, checkpoint, random
-from ..buffer import Buffer
-from ..dataset import Batch
+from .. import backends, random
+from ..buffer.base import Buffer
+from ..dataset.batches import Batch
 from ..dtype import DType
 from ..generation import generate_ids
-from ..parameter_statistics import SAMPLE, copies, statistics
 from ..tensor import Tensor, no_grad
-from ..tokenizer import Tokenizer
-from ..training import BOUNDARY, LOG, Trainer, TrainingConfig, load_model, prepare_data
+from ..tokenizer.base import Tokenizer
+from ..training import checkpoint
+from ..training.config import TrainingConfig
+from ..training.data import BOUNDARY, prepare_data
+from ..training.loop import LOG, Trainer, load_model
+from ..training.statistics import SAMPLE, copies, statistics
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
 from .tape import recorded_from_tape, walk

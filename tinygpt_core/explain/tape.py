@@ -9,7 +9,7 @@ import heapq
 import inspect
 from typing import Any
 
-from ..buffer import Buffer
+from ..buffer.base import Buffer
 from ..operations import PartialGradient
 from ..tensor import GradientFunction, Tensor, _kept_buffers
 from .recorder import MOST_OPERATIONS, Recorder, RecordingError, kept_bytes

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from ..buffer import Buffer
-from ..tokenizer import BPETokenizer, CharTokenizer, Tokenizer, render_token
+from ..buffer.base import Buffer
+from ..tokenizer.base import Tokenizer, render_token
+from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.characters import CharTokenizer
 
 TOP = 10
 MOST_CHARACTERS = 300  # of a text whose merges are shown

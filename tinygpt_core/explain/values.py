@@ -6,7 +6,7 @@ import base64
 import math
 from typing import Any
 
-from ..buffer import Buffer
+from ..buffer.base import Buffer
 from ..dtype import DType
 
 ROWS, COLUMNS = 16, 24  # the most cells of a heat map

@@ -5,12 +5,13 @@ Buffer's own operations, so they run on every backend. A backend that knows a fa
 textbook version stays reachable as the class itself, and one law (fused equals composed) holds for all of them.
 """
 
+from .activations import GELU, Relu, SiLU
+from .attention import Attention, PackedAttention, Rotary
 from .base import Gradient, Kernel, lookup, register
-
-from .composed import (  # isort: skip
-    GELU, AdamWStep, Attention, CrossEntropy, Dropout, Embedding, LayerNorm, Linear, LogSoftmax, Relu, RMSNorm, Rotary, SGDStep, SiLU,
-    Softmax
-)  # fmt: skip
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
+from .dense import Embedding, Linear
+from .dropout import Dropout
 from .einsum import Einsum
-from .packed_attention import PackedAttention
+from .normalization import LayerNorm, RMSNorm
+from .optimizer_steps import AdamWStep, SGDStep
+from .softmax import CrossEntropy, LogSoftmax, Softmax

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 from ..buffer.base import Buffer
+from ..shape import Shape
 
 Gradient: TypeAlias = "Buffer | Callable[[], Buffer] | None"
 K = TypeVar("K", bound="Kernel")
-
 _registered: dict[tuple[type[Kernel], type[Buffer]], type[Kernel]] = {}
 _found: dict[tuple[type[Kernel], type[Buffer]], type[Kernel]] = {}
 
@@ -54,3 +55,25 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
         found = next((_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered), kernel)
         _found[kernel, buffer_class] = found
     return found  # type: ignore[return-value]
+
+
+def rows_of(x: Buffer) -> Buffer:
+    """Returns x as a matrix: its last axis, and all others as one."""
+    return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+def sum_to(grad: Buffer, shape: Shape) -> Buffer:
+    """Returns `grad` summed over the axes along which `shape` was broadcast: the derivative of broadcasting is summing back."""
+    if grad.shape == shape:
+        return grad
+    extra = grad.ndim - len(shape)
+    stretched = tuple(i for i in range(grad.ndim) if i < extra or (shape[i - extra] == 1 and grad.shape[i] != 1))
+    return grad.sum(stretched).reshape(shape)
+
+
+def require_float(name: str, **operands: Buffer | None) -> None:
+    """Raises TypeError unless all operands that are there have one float dtype."""
+    dtypes = {what: x.dtype for what, x in operands.items() if x is not None}
+    if len(set(dtypes.values())) > 1 or any(dtype.kind != "f" for dtype in dtypes.values()):
+        found = ", ".join(f"{what} {dtype.name}" for what, dtype in dtypes.items())
+        raise TypeError(f"{name} needs operands of one float dtype, not {found}")

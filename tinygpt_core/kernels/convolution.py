@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from .. import misfit
+from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import DType
 from ..shape import Shape, ShapeError
-from .base import Gradient, Kernel
-from .composed import require_float
+from .base import Gradient, Kernel, require_float
 
 Pair = tuple[int, int]
 
@@ -46,13 +45,13 @@ class Windows(NamedTuple):
     def over(cls, name: str, x: Buffer, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> Windows:
         """Returns the windows of a kernel over x (B, C, H, W); raises TypeError or ValueError, naming the parts, where it does not fit."""
         if x.ndim != 4:
-            raise ShapeError(misfit.unlike(name, "input", x.shape, ("batch", "channels", "height", "width")))
+            raise ShapeError(shape_errors.unlike(name, "input", x.shape, ("batch", "channels", "height", "width")))
         kernel, dilation = pair(f"{name}: kernel_size", kernel), pair(f"{name}: dilation", dilation)
         stride, padding = pair(f"{name}: stride", stride), pair(f"{name}: padding", padding, 0)
         padded = tuple(size + 2 * p for size, p in zip(x.shape[2:], padding, strict=True))
         reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
         if reach[0] > padded[0] or reach[1] > padded[1]:
-            raise ShapeError(misfit.window(name, x.shape, kernel, reach, dilation, padding))
+            raise ShapeError(shape_errors.window(name, x.shape, kernel, reach, dilation, padding))
         out = tuple((size - k) // s + 1 for size, k, s in zip(padded, reach, stride, strict=True))
         return cls(x.shape, out, kernel, stride, padding, dilation)
 
@@ -116,16 +115,16 @@ class Conv2d(Kernel):
         """Returns the windows; raises TypeError or ValueError unless shapes, dtypes and options fit."""
         require_float("conv2d", x=x, weight=weight, bias=bias)
         if weight.ndim != 4:
-            raise ShapeError(misfit.unlike("conv2d", "weight", weight.shape, ("out", "in / groups", "kernel height", "kernel width")))
+            raise ShapeError(shape_errors.unlike("conv2d", "weight", weight.shape, ("out", "in / groups", "kernel height", "kernel width")))
         windows = Windows.over("conv2d", x, weight.shape[2:], stride, padding, dilation)
         channels, out = x.shape[1], weight.shape[0]
         if not isinstance(groups, int) or groups < 1 or channels % groups or out % groups:
             raise ShapeError(f"conv2d: {channels} input and {out} output channels do not divide into {groups!r} groups")
         if channels != weight.shape[1] * groups:
             wanted = (out, channels // groups, *weight.shape[2:])
-            raise ShapeError(misfit.unlike(f"conv2d of input {x.shape} with groups={groups}", "weight", weight.shape, wanted))
+            raise ShapeError(shape_errors.unlike(f"conv2d of input {x.shape} with groups={groups}", "weight", weight.shape, wanted))
         if bias is not None and bias.shape != weight.shape[:1]:
-            raise ShapeError(misfit.unlike("conv2d", "bias", bias.shape, weight.shape, "weight", 0, 1))
+            raise ShapeError(shape_errors.unlike("conv2d", "bias", bias.shape, weight.shape, "weight", 0, 1))
         return windows
 
     @staticmethod

@@ -17,7 +17,7 @@ from functools import lru_cache, reduce
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from .. import misfit
+from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import promote
 from ..shape import Shape, ShapeError
@@ -77,13 +77,13 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
         covered = len(shape) - len(text.replace("...", ""))
         if covered < 0 or (covered and "..." not in text):
             said = f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, which has {len(shape)} axes: {shape}"
-            raise ShapeError(misfit.unlike("", f"operand {position}", shape, tuple(text.replace("...", "")), "index", 0, len(text), said))
+            raise ShapeError(shape_errors.unlike("", f"operand {position}", shape, tuple(text.replace("...", "")), "index", 0, len(text), said))
         term = _expand_ellipsis(text, covered)
         terms.append(term)
         widest = max(widest, covered)
         for index, size in zip(term, shape, strict=True):
             if shape[term.index(index)] != size or (sizes.get(index, 1) != 1 and size not in (1, sizes[index])):
-                raise ShapeError(misfit.einsum(subscripts, terms, shapes, ELLIPSIS_AXES))
+                raise ShapeError(shape_errors.einsum(subscripts, terms, shapes, ELLIPSIS_AXES))
             if index not in sizes or size != 1:
                 sizes[index] = size
     if not arrow:

@@ -2,13 +2,14 @@
 
 from ..module import Module
 from . import initializers
-from .activations import GLU, Sigmoid, Softmax, SwiGLU, Swish, Tanh
+from .activations import ACTIVATION_FUNCTIONS, GELU, GLU, ReLU, Sigmoid, SiLU, Softmax, SwiGLU, Swish, Tanh
 from .attention import CasualSelfAttention, CausalSelfAttention, KeyValueCache, RotaryEncoding, TransformerBlock
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, Flatten, MaxPool2d
+from .dropout import Dropout
+from .embedding import Embedding
 from .gpt import GPT, GPTConfig
-
-from .layers import (  # isort: skip
-    ACTIVATION_FUNCTIONS, GELU, MLP, Dropout, Embedding, FullyConnectedLayer, GatedMLP, LayerNorm, Linear, ReLU, RMSNorm, Sequential,
-    SiLU
-)  # fmt: skip
+from .linear import FullyConnectedLayer, Linear
+from .mlp import MLP, GatedMLP
+from .normalization import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, detach_state
+from .sequential import Sequential

@@ -1,12 +1,66 @@
-"""Activation functions as modules, beside those in `layers`: parts for a `Sequential`."""
+"""Activation functions by name, as modules, and the gated units made of them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor
-from .layers import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS, SiLU
 
+ActivationFunction = Callable[[Tensor], Tensor]
+ACTIVATION_FUNCTIONS: dict[str, ActivationFunction] = {
+    "linear": lambda tensor: tensor, "relu": Tensor.relu, "gelu": Tensor.gelu,
+    "silu": Tensor.silu, "tanh": Tensor.tanh, "sigmoid": Tensor.sigmoid,
+}  # fmt: skip
+"""Activation functions by name."""
+GATED_ACTIVATIONS = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
+"""For each gated unit, the name of the activation function of its gate (Shazeer 2020)."""
+
+
+def activation_function(name: str) -> ActivationFunction:
+    """Return the activation function of a name; raise a ValueError that lists the names when there is none."""
+    if name not in ACTIVATION_FUNCTIONS:
+        raise ValueError(f"unknown activation function {name!r}; expected one of {', '.join(ACTIVATION_FUNCTIONS)}")
+    return ACTIVATION_FUNCTIONS[name]
+
+
+class ReLU(Module):
+    """Rectified linear unit: ``y = max(x, 0)`` of each element."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.relu()
+
+
+class GELU(Module):
+    """Gaussian error linear unit: ``y = x Φ(x)`` of each element, Φ the normal distribution function.
+
+    Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
+
+    Args:
+        approximate: "tanh" for ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))``, as in GPT-2; "none" for the exact form.
+    """
+
+    def __init__(self, approximate: str = "tanh") -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.gelu(approximate=self.approximate)
+
+    def _extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class SiLU(Module):
+    """Sigmoid linear unit, or Swish: ``y = x / (1 + exp(-x))`` of each element.
+
+    Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.silu()
 Swish = SiLU
 
 

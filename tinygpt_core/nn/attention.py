@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .. import misfit, operations
-from ..buffer import Buffer
+from .. import operations, shape_errors
+from ..buffer.base import Buffer
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
-from .layers import GATED_ACTIVATIONS, MLP, Dropout, FullyConnectedLayer, GatedMLP, LayerNorm, RMSNorm, check_size
+from .activations import GATED_ACTIVATIONS
+from .dropout import Dropout
+from .linear import FullyConnectedLayer, check_size
+from .mlp import MLP, GatedMLP
+from .normalization import LayerNorm, RMSNorm
 
 
 class KeyValueCache:
@@ -139,7 +143,7 @@ class CausalSelfAttention(Module):
         """
         start = 0 if cache is None else cache.length
         if x.ndim != 3 or x.shape[2] != self.embedding_dim:
-            raise ShapeError(misfit.unlike(type(self).__name__, "input", x.shape, ("batch", "positions", self.embedding_dim)))
+            raise ShapeError(shape_errors.unlike(type(self).__name__, "input", x.shape, ("batch", "positions", self.embedding_dim)))
         if start + x.shape[1] > self.max_seq_length:
             raise ShapeError(f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}")
         batch_size, length, _ = x.shape

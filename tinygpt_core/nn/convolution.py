@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import misfit, operations
+from .. import operations, shape_errors
 from ..kernels.convolution import pair
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
-from .layers import check_size
+from .linear import check_size
 
 
 class Conv2d(Module):
@@ -185,7 +185,7 @@ class BatchNorm2d(Module):
         """
         channels = self.running_mean.shape[0]
         if x.ndim != 4 or x.shape[1] != channels:
-            raise ShapeError(misfit.unlike("BatchNorm2d", "input", x.shape, ("batch", channels, "height", "width")))
+            raise ShapeError(shape_errors.unlike("BatchNorm2d", "input", x.shape, ("batch", channels, "height", "width")))
         along = (channels, 1, 1)
         if self.training:
             count = x.numel // channels

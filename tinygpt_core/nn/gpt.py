@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .. import misfit, operations, random
+from .. import operations, random, shape_errors
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
+from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .attention import KeyValueCache, TransformerBlock, normalization_layer
-from .layers import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS, Dropout, Embedding, FullyConnectedLayer, check_size
+from .dropout import Dropout
+from .embedding import Embedding
+from .linear import FullyConnectedLayer, check_size
 
 _CHOICES = {
     "normalization": ("layer_norm", "rms_norm"),
@@ -219,7 +222,7 @@ class GPT(Module):
 
     def _forward(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
         if token_ids.ndim != 2:
-            raise ShapeError(misfit.unlike(type(self).__name__, "token_ids", token_ids.shape, ("batch", "positions")))
+            raise ShapeError(shape_errors.unlike(type(self).__name__, "token_ids", token_ids.shape, ("batch", "positions")))
         if cache is not None and cache.batch_size != token_ids.shape[0]:
             raise ValueError(f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows")
         start = 0 if cache is None else cache.length

@@ -19,11 +19,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import misfit, operations
+from .. import operations, shape_errors
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
-from .layers import Dropout, activation_function, check_size
+from .activations import activation_function
+from .dropout import Dropout
+from .linear import check_size
 
 State = tuple[Tensor, ...]
 
@@ -90,7 +92,7 @@ class _Recurrence(Module):
             ShapeError: the input or the state has another shape.
         """
         if x.ndim != 3 or x.shape[2] != self.input_dims or not x.shape[1]:
-            raise ShapeError(misfit.unlike(type(self).__name__, "input", x.shape, ("batch", "positions >= 1", self.input_dims)))
+            raise ShapeError(shape_errors.unlike(type(self).__name__, "input", x.shape, ("batch", "positions >= 1", self.input_dims)))
         batch_size, length, _ = x.shape
         parts = self._parts(state, (len(self.layers), batch_size, self.hidden_dims), x)
         finals: list[State] = []
@@ -114,7 +116,7 @@ class _Recurrence(Module):
         if found != [shape] * self.num_states:
             said = f"{type(self).__name__}: expected a state of {self.num_states} x {shape}, but got {', '.join(map(str, found))}"
             raise ShapeError(
-                misfit.unlike("", "state", next((s for s in found if isinstance(s, tuple) and s != shape), shape), shape, said=said)
+                shape_errors.unlike("", "state", next((s for s in found if isinstance(s, tuple) and s != shape), shape), shape, said=said)
             )
         return parts
 

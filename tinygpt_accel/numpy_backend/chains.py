@@ -1,0 +1,192 @@
+"""The elementwise chains of the NumPy kernels, as NumPy calls in place over blocks that stay in the cache.
+
+Each function works on contiguous arrays of one float dtype that its caller has made; where a formula needs room, it scribbles on a
+workspace. `compiled` has the same functions as loops; `loops.loops_for` says which of the two serves a dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+from numpy import add, divide, einsum, exp, maximum, multiply, sqrt, subtract, tanh, vecdot
+
+from ..philox import scrambled
+from .threads import workspace
+
+BLOCK = 1 << 17  # elements: half a megabyte of float32
+
+
+def _blocks(count: int, width: int = 1) -> list[slice]:
+    step = max(1, BLOCK // max(width, 1))
+    return [slice(i, min(i + step, count)) for i in range(0, count, step)]
+
+
+def row_sums(x: Any) -> Any:
+    """Returns sums over the last axis: einsum's one pass where rows are short, NumPy's pairwise sums where rounding would add up."""
+    return einsum("...j->...", x) if x.shape[-1] <= 4096 else add.reduce(x, axis=-1)
+
+
+def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
+    """y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2. Hendrycks, Gimpel 2016."""
+    for block in _blocks(x.size):
+        a, out, s = x[block], y[block], slope[block]
+        square, h = workspace(0, a.size, a.dtype), workspace(1, a.size, a.dtype)
+        multiply(a, a, out=square)
+        multiply(square, cubic, out=h)
+        add(h, linear, out=h)
+        multiply(h, a, out=h)
+        tanh(h, out=h)
+        add(h, 1.0, out=h)
+        multiply(h, 0.5, out=h)
+        multiply(a, h, out=out)
+        multiply(square, 6.0 * cubic, out=square)
+        add(square, 2.0 * linear, out=square)
+        multiply(out, h, out=s)
+        subtract(out, s, out=s)
+        multiply(s, square, out=s)  # x h (1 - h) 2 (linear + 3 cubic x^2), as 1 - tanh^2 = 4 h (1 - h)
+        add(s, h, out=s)
+
+
+def silu(x: Any, y: Any, slope: Any) -> None:
+    """y = x h and slope = dy/dx, with h = 1 / (1 + e^-x). Elfwing, Uchibe, Doya 2017."""
+    for block in _blocks(x.size):
+        a, out, s = x[block], y[block], slope[block]
+        h = workspace(0, a.size, a.dtype)
+        multiply(a, 0.5, out=h)
+        tanh(h, out=h)
+        add(h, 1.0, out=h)
+        multiply(h, 0.5, out=h)
+        multiply(a, h, out=out)
+        multiply(out, h, out=s)
+        subtract(out, s, out=s)  # x h (1 - h)
+        add(s, h, out=s)
+
+
+def add_to_rows(y: Any, row: Any) -> None:
+    """Adds a row to every row of y."""
+    for block in _blocks(*y.shape):
+        add(y[block], row, out=y[block])
+
+
+def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: bool) -> None:
+    """normal = (x - mean) scale and y = normal weight + bias for each row, with scale = 1 / sqrt(mean square + eps)."""
+    for block in _blocks(*x.shape):
+        n, scale = normal[block], scales[block]
+        if centre:
+            subtract(x[block], (row_sums(x[block]) / x.dtype.type(x.shape[1]))[:, None], out=n)
+        else:
+            n[...] = x[block]
+        vecdot(n, n, out=scale)
+        divide(scale, x.shape[1], out=scale)
+        add(scale, eps, out=scale)
+        divide(1.0, sqrt(scale, out=scale), out=scale)
+        multiply(n, scale[:, None], out=n)
+        multiply(n, weight, out=y[block])
+        add(y[block], bias, out=y[block])
+
+
+def normalize_gradients(grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: bool) -> None:
+    """result = dL/dx for each row; adds the sums over rows of grad normal, and of grad, to `sums`."""
+    for block in _blocks(*grad.shape):
+        g, n, h = grad[block], normal[block], result[block]
+        room = workspace(0, g.size, g.dtype).reshape(g.shape)
+        multiply(g, n, out=room)
+        sums[0] += add.reduce(room, axis=0)
+        sums[1] += add.reduce(g, axis=0)
+        multiply(g, weight, out=h)
+        multiply(n, (vecdot(h, n) / g.dtype.type(g.shape[1]))[:, None], out=room)
+        if centre:
+            subtract(h, (row_sums(h) / g.dtype.type(g.shape[1]))[:, None], out=h)
+        subtract(h, room, out=h)
+        multiply(h, scales[block, None], out=h)
+
+
+def exponentials(x: Any, out: Any) -> Any:
+    """Writes exp(x - max x), over the last axis, to `out`; returns the largest elements."""
+    top = maximum.reduce(x, axis=-1, keepdims=True)
+    exp(subtract(x, top, out=out), out=out)
+    return top
+
+
+def softmax(x: Any, y: Any, scale: Any, causal: bool) -> None:
+    """y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i) columns, and the rest is 0."""
+    rows, columns = x.shape[1:]
+    hidden = numpy.triu(numpy.full((rows, rows), -numpy.inf, x.dtype), 1) if causal and rows > 1 else None
+    for block in _blocks(len(x), rows * columns):
+        p, scores = y[block], workspace(0, y[block].size, y.dtype).reshape(y[block].shape)
+        multiply(x[block], scale, out=scores)
+        if hidden is not None:
+            diagonal = scores[:, :, columns - rows :]
+            add(diagonal, hidden, out=diagonal)
+        sums = row_sums(exp(scores, out=p))
+        # The largest is subtracted only from rows whose exponentials leave the comfortable range without it, which saves two passes.
+        outside = ~((sums > 1e-20) & (sums < 1e30))
+        if outside.any():
+            exponentials(scores, scores)
+            p[outside], sums[outside] = scores[outside], row_sums(scores)[outside]
+        multiply(p, divide(1.0, sums)[:, :, None], out=p)
+
+
+def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
+    """grad = (grad - mean) y scale, in place, over (N, R, S)."""
+    for block in _blocks(len(grad), grad.shape[1] * grad.shape[2]):
+        g = grad[block]
+        subtract(g, mean[block, :, None], out=g)
+        multiply(g, y[block], out=g)
+        multiply(g, scale, out=g)
+
+
+def cross_entropy(x: Any, ids: Any, exps: Any, totals: Any, losses: Any) -> None:
+    """For each row: exps = exp(x - max x), totals = their sum, losses = log totals + max x - x[id]; the shift may be left out."""
+    for block in _blocks(*x.shape):
+        top = exponentials(x[block], exps[block])
+        totals[block] = row_sums(exps[block])
+        losses[block] = numpy.log(totals[block]) + (top - numpy.take_along_axis(x[block], ids[block, None], 1))[:, 0]
+
+
+def scale_rows(x: Any, factors: Any, result: Any) -> None:
+    """result = x times one factor a row."""
+    multiply(x, factors[:, None], out=result)
+
+
+def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
+    """mask = whether a word of the stream (Philox4x32-10, from block `start`) is at least the threshold."""
+    for first in range(0, mask.size, BLOCK):
+        part = mask[first : first + BLOCK]
+        part[...] = scrambled(numpy, int(start) + first // 4, int(stream), keys, part.size) >= threshold
+
+
+def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
+    """result = x factor where the mask is set, else x times 0, which is NaN where x is."""
+    multiply(mask, factor, out=result)
+    multiply(result, x, out=result)
+
+
+def add_rows(total: Any, indices: Any, values: Any) -> None:
+    """Adds values[i] to total[indices[i]] for every i: runs of equal indices, sorted, are summed at once."""
+    if not indices.size or not values.size:
+        return
+    order = numpy.argsort(indices, kind="stable")
+    ordered = indices[order]
+    starts = numpy.flatnonzero(numpy.concatenate(([True], ordered[1:] != ordered[:-1])))
+    total[ordered[starts]] += add.reduceat(values[order], starts, axis=0)
+
+
+def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
+    """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = keep p - rate m / (sqrt v + eps), in place."""
+    for block in _blocks(p.size):
+        m_block, v_block, p_block, g_block = m[block], v[block], p[block], g[block]
+        room = workspace(0, p_block.size, p.dtype)
+        multiply(m_block, beta1, out=m_block)
+        multiply(g_block, 1.0 - beta1, out=room)
+        add(m_block, room, out=m_block)
+        multiply(v_block, beta2, out=v_block)
+        multiply(g_block, g_block, out=room)
+        multiply(room, 1.0 - beta2, out=room)
+        add(v_block, room, out=v_block)
+        add(sqrt(v_block, out=room), eps, out=room)
+        divide(m_block, room, out=room)
+        multiply(room, rate, out=room)
+        multiply(p_block, keep, out=p_block)
+        subtract(p_block, room, out=p_block)

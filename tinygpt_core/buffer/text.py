@@ -1,0 +1,125 @@
+"""Arrays as they are printed: nested brackets in aligned columns, as NumPy prints them.
+
+Nothing here knows a backend: elements are read through `to_python`, and of a large array only those that are shown.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..dtype import DType
+    from .base import Buffer
+
+WIDTH = 75  # characters in a line
+ELIDE = 1000  # an array of more elements shows only
+EDGE = 3  # so many at either end of each axis
+FRACTION = 8  # the most digits behind the point
+LARGE = {"float32": 1e6, "float64": 1e8}  # from here on, below 0.0001, or with a ratio above 1,000: powers of ten
+
+
+def array_text(buffer: Buffer, prefix: str = "", *ends: str) -> str:
+    """Returns the elements as nested brackets in aligned columns, as NumPy prints them.
+
+    Args:
+        buffer: what to print. Of more than `ELIDE` elements, the first and last three of each axis are shown.
+        prefix: what stands before the first bracket; later lines are indented by as much.
+        ends: what follows, separated by commas, on a new line where the last one has no room.
+    """
+    elide = buffer.numel > ELIDE
+    data = _corners(buffer) if elide else buffer.to_python()
+    words = iter(_words(list(_flat(data)), buffer.dtype, buffer.ndim))
+    text = prefix + _brackets(data, words, buffer.shape, elide, " " * len(prefix), WIDTH - len(prefix))
+    tail = ", ".join(ends)
+    if not tail:
+        return text
+    fits = len(text) - text.rfind("\n") - 1 + 2 + len(tail) <= WIDTH
+    return f"{text}, {tail}" if fits else f"{text},\n{' ' * len(prefix)}{tail}"
+
+
+def _corners(buffer: Buffer) -> Any:
+    """The elements that are shown of a large array, as nested lists."""
+    if not buffer.ndim:
+        return buffer.to_python()
+    size = buffer.shape[0]
+    places = range(size) if size <= 2 * EDGE else (*range(EDGE), *range(size - EDGE, size))
+    if buffer.ndim == 1:
+        return buffer.to_python() if size <= 2 * EDGE else buffer[:EDGE].to_python() + buffer[size - EDGE :].to_python()
+    return [_corners(buffer[place]) for place in places]
+
+
+def _flat(data: Any) -> Iterator[Any]:
+    if isinstance(data, list):
+        for part in data:
+            yield from _flat(part)
+    else:
+        yield data
+
+
+def _words(values: list[Any], dtype: DType, ndim: int) -> list[str]:
+    """Each element as text, all of one width."""
+    words = _float_words(values, dtype) if dtype.kind == "f" else list(map(str, values))
+    width = max(map(len, words), default=0)
+    return [word.rjust(width if dtype.kind != "b" or not ndim else 5) for word in words]
+
+
+def _float_words(values: list[float], dtype: DType) -> list[str]:
+    """Floats with their points aligned: the fewest digits that tell a number from its neighbours, and no more than eight decimals."""
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    least = array(dtype.typecode, [0.0001])[0]
+    scientific = bool(sizes) and (max(sizes) >= LARGE[dtype.name] or min(sizes) < least or max(sizes) / min(sizes) > 1000)
+    parts = [
+        (_scientific if scientific else _positional)(value, _precision(value, dtype)) if math.isfinite(value) else None for value in values
+    ]
+    fraction = max((len(part[1]) for part in parts if part), default=0)
+    power = max((len(part[2]) for part in parts if part), default=0)
+    words = []
+    for value, part in zip(values, parts, strict=True):
+        if part is None:
+            words.append(str(value))
+        elif scientific:
+            front, _, exponent = f"{value:#.{fraction}e}".partition("e")
+            words.append(f"{front}e{exponent[0]}{exponent[1:].rjust(power - 1, '0')}")
+        else:
+            words.append(f"{part[0]}.{part[1].ljust(fraction)}")
+    return words
+
+
+def _precision(value: float, dtype: DType) -> int:
+    """How many digits behind the first it takes to tell a number from the others of its dtype."""
+    return next(digits for digits in range(17) if array(dtype.typecode, [float(f"{value:.{digits}e}")])[0] == value)
+
+
+def _positional(value: float, precision: int) -> tuple[str, str, str]:
+    """The digits before the point, those behind it, and no exponent."""
+    exponent = int(f"{value:.{precision}e}".partition("e")[2])
+    front, _, behind = f"{value:.{min(max(precision - exponent, 0), FRACTION)}f}".partition(".")
+    return front, behind.rstrip("0"), ""
+
+
+def _scientific(value: float, precision: int) -> tuple[str, str, str]:
+    """The digit before the point, those behind it, and the exponent of ten."""
+    mantissa, _, exponent = f"{value:.{min(precision, FRACTION)}e}".partition("e")
+    front, _, behind = mantissa.partition(".")
+    return front, behind.rstrip("0"), exponent
+
+
+def _brackets(data: Any, words: Iterator[str], shape: tuple[int, ...], elide: bool, indent: str, width: int) -> str:
+    """Nested brackets, one row a line; rows that are too long go on in the next line, blocks of rows are set apart by empty lines."""
+    if not shape:
+        return next(words)
+    gap = EDGE if elide and shape[0] > 2 * EDGE else -1
+    parts = [_brackets(part, words, shape[1:], elide, indent + " ", width - 2) for part in data]
+    if gap >= 0:
+        parts.insert(gap, "...")
+    if len(shape) > 1:
+        return "[" + (",\n" + "\n" * (len(shape) - 2) + indent + " ").join(parts) + "]"
+    lines = [""]
+    for place, part in enumerate(parts):
+        if len(lines[-1]) + 1 + len(part) > width - 1 and lines[-1]:
+            lines.append("")
+        lines[-1] += part + (", " if place < len(parts) - 1 else "")
+    return "[" + f"\n{indent} ".join([*(line.rstrip() for line in lines[:-1]), lines[-1]]) + "]"

@@ -1,0 +1,262 @@
+"""Do the backends agree, and how fast are they? One training step of one GPT, measured on each of them against the python backend.
+
+The step is that of `Trainer`: forward, backward, clipping, AdamW, from the weights of one seed on one batch of real text. How far a backend
+may be away is derived, not chosen. Each operation in float32 rounds its result by at most u = 2^-24 of it, and first-order error analysis
+(Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 3) adds up what the roundings of a chain do, so n of them change a
+result by at most n u of what was added up. `roundings` counts the longest chain of this step; what was added up is taken to be as large as
+the largest element of the tensor. (The reference sums in doubles, so its own roundings are few.) AdamW's first step moves a weight by lr g
+/ (|g| + eps), nearly the sign of g, so how far a weight may be away depends on its gradient: see `weight_bound`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any, NamedTuple
+
+from .. import backends, dataset
+from ..module import Module
+from ..optimizers import AdamW
+from ..training.config import TrainingConfig
+from ..training.data import prepare_data
+from ..training.loop import Trainer
+from ..training.presets import PRESETS
+
+REFERENCE = "python"
+UNIT = 2.0**-24  # half a unit in the last place of 1.0 in float32: the largest relative error of one rounding
+WARM_UP = 3  # steps before the timed ones, the compared one is the first: caches fill, kernels are compiled, CUDA graphs recorded
+PATIENCE = 20.0  # seconds after which a backend's steps are not repeated any more
+MOST_DEVICES = 16  # of a backend that are asked for
+
+
+class Difference(NamedTuple):
+    """How far one quantity of a backend ("loss", "gradients", "weights") is from the reference's.
+
+    `largest` is the largest difference of two elements, `relative` the same in units of the quantity's largest element, `share` the
+    largest part of its tolerance that an element uses up (beyond 1 the backends disagree), and `where` the tensor in which it does.
+    """
+
+    quantity: str
+    largest: float
+    relative: float
+    share: float
+    where: str
+
+
+class Measurement(NamedTuple):
+    """What a backend computed, apart from python's, and the seconds of its timed steps; `problem` is the error, or ""."""
+
+    backend: str
+    loss: float = math.nan
+    differences: tuple[Difference, ...] = ()
+    seconds: tuple[float, ...] = ()
+    problem: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it ran and every difference is within its tolerance."""
+        return not self.problem and all(difference.share <= 1.0 for difference in self.differences)
+
+    @property
+    def median(self) -> float:
+        """The median of the seconds of a step."""
+        return median(self.seconds)
+
+
+class Comparison(NamedTuple):
+    """What `compare` found: the step, the tolerances (relative), the measurements, reference first, and (name, why not) of the rest."""
+
+    config: TrainingConfig
+    num_parameters: int
+    shape: tuple[int, ...]
+    loss_tolerance: float
+    gradient_tolerance: float
+    measurements: list[Measurement]
+    unavailable: list[tuple[str, str]]
+
+
+class _State(NamedTuple):
+    """What a step leaves: loss, gradients before clipping and new weights by name, the seconds of the timed steps, and who made it."""
+
+    loss: float
+    gradients: dict[str, array[float]]
+    weights: dict[str, array[float]]
+    seconds: tuple[float, ...]
+    model: Module
+    optimizer: AdamW
+
+
+def compare(
+    names: Sequence[str] | None = None, preset: str = "identifiers", steps: int = 5, tell: Callable[[str], None] = lambda name: None
+) -> Comparison:
+    """Measures one training step on the python backend and on others.
+
+    Args:
+        names: backends or devices of them ("numpy", "cupy:1"); default: every one that can run here.
+        preset: whose sizes and settings the model has; the text is always the corpus `identifiers`, in characters.
+        steps: how many are timed, fewer where they take longer than `PATIENCE`.
+        tell: is called with a backend's name before it is measured.
+
+    Returns:
+        The measurements; an exception of a backend is its `problem`, and raised only where it is the reference's.
+
+    Raises:
+        ValueError: no such preset or backend, or no steps.
+        BackendUnavailable: a backend that was named cannot run here.
+        RuntimeError: a weight got no gradient from the reference.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, not {steps}")
+    unavailable: list[tuple[str, str]] = []
+    if names is None:
+        names, unavailable = _everything()
+    for name in names:
+        backends.get(name)
+    config = replace(PRESETS[preset][1], corpus="identifiers", data_file=None, tokenizer="characters")
+    data = prepare_data(config)
+    batch = data.training_batches.next_batch()
+    counts = roundings(config, data.tokenizer.vocab_size, batch.shape)
+    tolerances = counts[0] * UNIT, counts[1] * UNIT
+
+    tell(REFERENCE)
+    reference = _step(REFERENCE, config, data, batch, steps)
+    measurements = [Measurement(REFERENCE, reference.loss, (), reference.seconds)]
+    for name in dict.fromkeys(names):
+        if name != REFERENCE:
+            tell(name)
+            try:
+                state = _step(name, config, data, batch, steps)
+                found = _differences(state, reference, config.gradient_clip, *tolerances)
+                measurements.append(Measurement(name, state.loss, found, state.seconds))
+            except Exception as problem:  # whatever a backend raises is what this is to find
+                measurements.append(Measurement(name, problem=f"{type(problem).__name__}: {problem}"))
+    return Comparison(config, reference.model.num_parameters(), batch.shape, *tolerances, measurements, unavailable)
+
+
+def roundings(config: TrainingConfig, vocab_size: int, shape: Sequence[int]) -> tuple[int, int]:
+    """Counts the roundings on the longest way to the loss and to a gradient: two for each term of a sum, its product and its addition.
+
+    With width d, heads of size d/h and T tokens in each of B rows, a block's forward sums over d in its two normalizations (mean and
+    variance, so 4 d), d (query, key, value), d/h (scores), T (softmax), T (mixing values), d (projection), d and 4 d (MLP); then follow
+    the last normalization (2 d), d (head), the vocabulary V (softmax) and the mean over the B T tokens. Its way back sums over as many,
+    but over 3 d where query, key and value meet, and ends in the sum over the tokens that each weight has seen; it starts from
+    what the forward kept, so the forward's roundings count there, too.
+
+    Returns:
+        The numbers for the loss and for a gradient.
+    """
+    width, size, (rows, length) = config.embedding_dim, config.embedding_dim // config.num_heads, shape
+    forward = config.num_layers * (11 * width + size + 2 * length) + 3 * width + vocab_size + rows * length
+    backward = config.num_layers * (13 * width + size + 2 * length) + 3 * width + vocab_size + rows * length
+    return 2 * forward, 2 * (forward + backward)
+
+
+def weight_bound(gradient: float, error: float, weight: float, optimizer: AdamW) -> float:
+    """The most by which a weight can differ after AdamW's first step, which moves it by lr s(g) with s(g) = g / (|g| + eps).
+
+    s grows with g, so a gradient g that is off by e moves it by lr max(s(g + e) - s(g), s(g) - s(g - e)): nothing to speak of where g is
+    larger than e, up to 2 lr where it is smaller and its sign is a matter of rounding. Roundings come on top: of the weight, 4 (the
+    factor of its decay, the product with it, the subtraction, and the reference's own of the result); of lr s, 16 (10 operations, 6
+    constants), and those of the two betas, which count 1/(1 - b) times in 1 - b, half of it where the root is taken of that.
+
+    Args:
+        gradient, error, weight: g as it is after clipping, e, and the weight after the step.
+        optimizer: before its first step or after it.
+    """
+    rate, eps, (beta1, beta2) = optimizer.learning_rate, optimizer.eps, optimizer.betas
+
+    def move(g: float) -> float:
+        return g / (abs(g) + eps)
+
+    swing = max(move(gradient + error) - move(gradient), move(gradient) - move(gradient - error))
+    of_rate = 16.0 + 1.0 / (1.0 - beta1) + 0.5 / (1.0 - beta2)
+    return rate * swing + UNIT * (4.0 * (abs(weight) + rate) + of_rate * rate)
+
+
+def _everything() -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the names of all backends and devices that can run, and the others with the reason."""
+    names, unavailable = [], []
+    for status in backends.available():
+        if reason := status.reason or backends.why_not(status.name):
+            unavailable.append((status.name, reason))
+            continue
+        names.append(status.name)
+        seen = {backends.get(status.name)}
+        for number in range(1, MOST_DEVICES):  # the backend's own name is its device 0
+            name = f"{status.name}:{number}"
+            if backends.why_not(name) or backends.get(name) in seen:
+                break
+            seen.add(backends.get(name))
+            names.append(name)
+    return names, unavailable
+
+
+def _step(name: str, config: TrainingConfig, data: Any, batch: dataset.Batch, steps: int) -> _State:
+    with backends.use(name):
+        trainer = Trainer(config, "", data)  # which touches no directory before it is saved
+        trainer.model.train()
+        named = trainer.model.named_parameters()
+        # Gradients of a pass of their own: the step clips them, and may keep them on a device.
+        (trainer.total_loss(batch) / batch.num_targets).backward()
+        gradients = {key: _elements(tensor.grad) for key, tensor in named}
+        loss = 0.0
+        weights: dict[str, array[float]] = {}
+        seconds: list[float] = []
+        while not seconds or (len(seconds) < WARM_UP + steps and sum(seconds) < PATIENCE):
+            started = time.perf_counter()
+            result = trainer.update([batch])
+            seconds.append(time.perf_counter() - started)
+            if not weights:
+                loss, weights = result, {key: _elements(tensor) for key, tensor in named}
+        return _State(loss, gradients, weights, tuple(seconds[WARM_UP:] or seconds[-1:]), trainer.model, trainer.optimizer)
+
+
+def _elements(tensor: Any) -> array[float]:
+    if tensor is None:
+        raise RuntimeError("a weight got no gradient")
+    elements: array[float] = tensor.buffer.to_array()
+    return elements
+
+
+def _differences(
+    state: _State, reference: _State, gradient_clip: float, loss_tolerance: float, gradient_tolerance: float
+) -> tuple[Difference, ...]:
+    loss = _difference("loss", {"loss": [state.loss]}, {"loss": [reference.loss]}, {"loss": [loss_tolerance * abs(reference.loss)]})
+
+    bounds = {name: gradient_tolerance * max(map(abs, gradient)) for name, gradient in reference.gradients.items()}
+    allowed: dict[str, Sequence[float]] = {name: [bounds[name]] * len(gradient) for name, gradient in reference.gradients.items()}
+    gradients = _difference("gradients", state.gradients, reference.gradients, allowed)
+
+    # Clipping multiplies by min(1, clip / norm); the norm may be off by the norm of all errors.
+    norm = math.sqrt(math.fsum(g * g for gradient in reference.gradients.values() for g in gradient))
+    spread = math.sqrt(math.fsum(bounds[name] ** 2 * len(gradient) for name, gradient in reference.gradients.items()))
+    clip = min(1.0, gradient_clip / norm)
+    allowed = {
+        name: [
+            weight_bound(clip * g, clip * (bounds[name] + abs(g) * spread / norm), weight, reference.optimizer)
+            for g, weight in zip(gradient, reference.weights[name], strict=True)
+        ]
+        for name, gradient in reference.gradients.items()
+    }
+    return loss, gradients, _difference("weights", state.weights, reference.weights, allowed)
+
+
+def _difference(quantity: str, found: dict[str, Any], expected: dict[str, Any], allowed: dict[str, Sequence[float]]) -> Difference:
+    largest, share, where = 0.0, 0.0, next(iter(expected))
+    for name, tolerances in allowed.items():
+        for ours, theirs, tolerance in zip(found[name], expected[name], tolerances, strict=True):
+            apart = abs(ours - theirs)
+            if not apart < math.inf:  # also where one is NaN
+                apart = math.inf
+            part = apart / tolerance if tolerance else math.inf if apart else 0.0
+            largest = max(largest, apart)
+            if part > share:
+                share, where = part, name
+    scale = max(max(map(abs, elements)) for elements in expected.values())
+    return Difference(quantity, largest, largest / scale if scale else largest, share, where)

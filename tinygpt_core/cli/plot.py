@@ -1,0 +1,49 @@
+"""The subcommand `tinygpt plot`: loss curves of runs, in the terminal or as a file of SVG."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from typing import Any
+
+from ..files.atomic import atomic_write
+from .plotting import abilities, chart, keys, read_run, svg, table
+
+
+def add_command(commands: Any) -> None:
+    """Adds `plot` to the subcommands of a parser."""
+    about = (
+        "Draw the loss curves of runs: training loss smoothed (and raw, in a file) and the validations as points. A run that is going on "
+        "can be drawn too. With several runs they are compared. Into a pipe goes a plain table of every step."
+    )
+    plot = commands.add_parser("plot", help="draw and compare loss curves", allow_abbrev=False, description=about)
+    plot.set_defaults(command=run_plot)
+    plot.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a log.jsonl")
+    plot.add_argument("--out", metavar="FILE.svg", help="write an SVG drawing; an old one is replaced (default: draw in the terminal)")
+    plot.add_argument("--log-steps", action="store_true", help="a logarithmic axis of steps, which shows the beginning (default: linear)")
+
+
+def run_plot(arguments: argparse.Namespace) -> int:
+    """`tinygpt plot`: read the logs, then draw.
+
+    Raises:
+        ValueError: a log is damaged or has no loss in it, or --out has no name for SVG.
+        OSError: a file cannot be read or written.
+    """
+    if arguments.out is not None and not arguments.out.lower().endswith(".svg"):
+        raise ValueError(f"--out writes SVG, so its name ends in .svg, unlike {arguments.out!r}")
+    runs = [read_run(os.path.normpath(path)) for path in arguments.runs]
+    if arguments.out is not None:
+        written = atomic_write(arguments.out, svg(runs, log_steps=arguments.log_steps).encode())
+        print(f"{arguments.out}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {written.size:,} bytes")
+        return 0
+    if not sys.stdout.isatty():
+        sys.stdout.writelines(f"{line}\n" for line in table(runs))
+        return 0
+    columns, lines = shutil.get_terminal_size()
+    can = abilities(sys.stdout)
+    size = max(24, min(columns - 1, 120)), max(6, min(lines - len(runs) - 2, 20))
+    print("\n".join([*chart(runs, *size, **can, log_steps=arguments.log_steps), *keys(runs, **can)]))
+    return 0

@@ -1,0 +1,108 @@
+"""Floor 8: folders of token ids, as nanoGPT's `prepare.py` writes them, and tokenizers that are already there.
+
+    train.bin    ids as little-endian uint16, one after the other
+    val.bin      the same, to validate on; without it the tail of train.bin is taken
+    tokenizer    a file of `save_tokenizer`, or vocab.json with merges.txt: what made the ids. nanoGPT keeps none beside them
+
+The files are mapped into memory: only the windows that batches are made of are ever read, except for two passes at the start, a piece at
+a time: one that checks every id against the vocabulary, and one for the SHA-256 by which a resumed run knows its data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ..files.atomic import Path
+from ..random import Generator
+from ..tokenizer.base import Tokenizer
+from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.files import load_tokenizer
+from ..tokenizer.patterns import TokenizerError
+from .batches import StreamBatches, TokenStream, evaluation_batches, split_train_validation
+
+TRAINING, VALIDATION = "train.bin", "val.bin"
+PIECE = 1 << 20  # ids
+SAMPLE = 64 * 65_536  # ids whose frequencies stand for those of a longer stream
+
+
+class TokenFolder(NamedTuple):
+    """A folder of token ids: its parts, mapped into memory, the tokenizer that made them, and the SHA-256 of its files."""
+
+    training: TokenStream
+    validation: TokenStream
+    tokenizer: Tokenizer
+    sha256: str
+
+    def fields(self, config: Any, generator: Generator) -> dict[str, Any]:
+        """Returns what a run of `config` (a TrainingConfig) takes from here: batches, counts and the text that samples begin with."""
+        shape = config.context_length, config.batch_size
+        validating = evaluation_batches(self.validation, *shape, config.eval_batches)
+        batches = StreamBatches(self.training, *shape, generator)
+        try:
+            self.tokenizer.encode("\n")
+            opening = "\n"
+        except TokenizerError:  # characters without line breaks
+            opening = self.tokenizer.decode(self.training[:1])
+        tokens = len(self.training) + len(self.validation)
+        return {"tokenizer": self.tokenizer, "training_batches": batches, "validation_batches": validating, "num_tokens": tokens,
+                "sha256": self.sha256, "opening": opening}  # fmt: skip
+
+    def counts(self) -> Counter[int]:
+        """How often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly in it."""
+        stream, piece = self.training, SAMPLE // 64
+        if len(stream) <= SAMPLE:
+            return Counter(stream)
+        starts = [number * (len(stream) - piece) // 63 for number in range(64)]
+        return Counter(idx for start in starts for idx in stream[start : start + piece])
+
+
+def is_token_folder(path: Path | None) -> bool:
+    """Whether `path` is a folder with a train.bin."""
+    return path is not None and os.path.isfile(os.path.join(path, TRAINING))
+
+
+def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
+    """Returns the ids of a folder, mapped into memory, and checks them against the vocabulary.
+
+    Args:
+        tokenizer: the one that made the ids, or where it is kept; "characters" and "bpe" (to be trained, elsewhere) mean the folder's own.
+
+    Raises:
+        ValueError: no tokenizer, a file that is no row of ids, or an id that is not in the vocabulary.
+        OSError: a file cannot be read.
+    """
+    folder = os.fspath(path)
+    if isinstance(tokenizer, str):
+        tokenizer = find_tokenizer(folder if tokenizer in ("characters", "bpe") else tokenizer)
+    files = [os.path.join(folder, name) for name in (TRAINING, VALIDATION)]
+    files = [file for file in files if os.path.isfile(file)]
+    streams = [TokenStream.open(file, "H", tokenizer.vocab_size) for file in files]
+    digest = sha256()
+    for file, stream in zip(files, streams, strict=True):
+        digest.update(f"{os.path.basename(file)} {len(stream)}\0".encode())
+        for start in range(0, len(stream), PIECE):
+            digest.update(stream[start : start + PIECE])
+    training, validation = streams if len(streams) == 2 else split_train_validation(streams[0])
+    return TokenFolder(training, validation, tokenizer, digest.hexdigest())
+
+
+def find_tokenizer(path: Path) -> Tokenizer:
+    """Returns the tokenizer in a file of `save_tokenizer`, or in a folder (its `tokenizer`, or its `vocab.json` and `merges.txt`).
+
+    Raises:
+        TokenizerError: there is none, or it is damaged.
+    """
+    own, vocab, merges = (os.path.join(path, name) for name in ("tokenizer", "vocab.json", "merges.txt"))
+    if os.path.isfile(path):
+        return load_tokenizer(path)
+    if os.path.isfile(own):
+        return load_tokenizer(own)
+    if os.path.isfile(vocab) and os.path.isfile(merges):
+        return BPETokenizer.from_gpt2(vocab, merges)
+    raise TokenizerError(
+        f"there is no tokenizer in {os.fspath(path)}: pass --tokenizer with 'characters' or 'bpe' (trained on the text), a file of "
+        "save_tokenizer, or a folder that holds one or GPT-2's vocab.json and merges.txt; token ids need the one that made them"
+    )

@@ -1,0 +1,38 @@
+"""Dropout, whose mask every backend draws alike.
+
+Notation as in `dense`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import random
+from ..buffer.base import Buffer
+from ..dtype import DType
+from .base import Gradient, Kernel, require_float
+
+
+class Dropout(Kernel):
+    """y = x m / (1 - p) of each element, where m is 0 with probability p and else 1; dL/dx = g m / (1 - p).
+
+    m comes from the counter-based stream at `key`: the same mask on every backend. Element i is kept where its uniform number is >= p.
+    Source: Srivastava et al., "Dropout", 2014.
+
+    Raises:
+        TypeError: x is not floating.
+        ValueError: a probability outside [0, 1).
+    """
+
+    @staticmethod
+    def forward(x: Buffer, *, probability: float, key: random.Key) -> tuple[Buffer, Any]:
+        require_float("dropout", x=x)
+        if not 0.0 <= probability < 1.0:
+            raise ValueError(f"dropout: a probability lies in [0, 1), unlike {probability}")
+        uniform = type(x)._random_uniform(key, x.shape, DType.float32, 0.0, 1.0)
+        mask = (uniform >= probability).cast(x.dtype) * (1.0 / (1.0 - probability))
+        return x * mask, mask
+
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+        return (grad * saved,)

@@ -1,0 +1,45 @@
+"""The reference backend's own kernels: the same formulas, fused over rows of Python floats.
+
+A composed kernel rounds to the dtype and packs an array after every elementary step. These unpack their inputs once, do all their
+arithmetic in doubles on lists, and pack once. What they save for the backward are lists too. Importing this package registers them, and
+the backend `python` itself.
+"""
+
+from __future__ import annotations
+
+from ... import backends
+from ...buffer.python import PythonBuffer
+from ..activations import GELU
+from ..attention import Attention
+from ..base import register
+from ..convolution import Conv2d, MaxPool2d
+from ..dense import Linear
+from ..normalization import LayerNorm, RMSNorm
+from ..optimizer_steps import AdamWStep
+from ..softmax import CrossEntropy
+from .activations import PythonGELU
+from .attention import PythonAttention
+from .convolution import PythonConv2d, PythonMaxPool2d
+from .dense import PythonLinear
+from .normalization import PythonLayerNorm, PythonRMSNorm
+from .optimizer_steps import PythonAdamWStep
+from .softmax import PythonCrossEntropy
+
+
+def python_backend(device: str) -> type[PythonBuffer]:
+    """Returns the reference backend, as `backends.get("python")` does; raises ValueError for a device, of which it has none."""
+    if device:
+        raise ValueError(f"the python backend has no devices, so 'python:{device}' means nothing: use 'python'")
+    return PythonBuffer
+
+
+backends.register("python", python_backend, description="the reference: pure Python, no dependencies")
+register(Linear, PythonBuffer, PythonLinear)
+register(CrossEntropy, PythonBuffer, PythonCrossEntropy)
+register(LayerNorm, PythonBuffer, PythonLayerNorm)
+register(RMSNorm, PythonBuffer, PythonRMSNorm)
+register(GELU, PythonBuffer, PythonGELU)
+register(Attention, PythonBuffer, PythonAttention)
+register(AdamWStep, PythonBuffer, PythonAdamWStep)
+register(Conv2d, PythonBuffer, PythonConv2d)
+register(MaxPool2d, PythonBuffer, PythonMaxPool2d)

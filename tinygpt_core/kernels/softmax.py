@@ -1,0 +1,118 @@
+"""Probabilities from logits, and the loss that compares them with what came: softmax, log-softmax, cross-entropy.
+
+Notation as in `dense`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import shape_errors
+from ..buffer.base import Buffer
+from ..dtype import DType
+from ..shape import ShapeError, normalize_axis
+from .base import Gradient, Kernel, require_float, rows_of
+
+
+class Softmax(Kernel):
+    """y = exp(x - max x) / sum exp(x - max x) along an axis; dL/dx = y (g - sum(g y)). A row of only -infinity gives NaN.
+
+    Raises:
+        TypeError: x is not floating, or the axis no int.
+        ValueError: x does not have that axis.
+    """
+
+    @staticmethod
+    def forward(x: Buffer, *, axis: int = -1) -> tuple[Buffer, Any]:
+        require_float("softmax", x=x)
+        axis = normalize_axis(axis, x.ndim)
+        if not x.numel:
+            return x.copy(), (x, axis)
+        e = (x - x.max((axis,))).exp()
+        y = e / e.sum((axis,))
+        return y, (y, axis)
+
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+        y, axis = saved
+        return (y * (grad - (grad * y).sum((axis,))),)
+
+
+class LogSoftmax(Kernel):
+    """y = x - max x - log sum exp(x - max x) along an axis; dL/dx = g - exp(y) sum(g).
+
+    Raises:
+        TypeError: x is not floating, or the axis no int.
+        ValueError: x does not have that axis.
+    """
+
+    @staticmethod
+    def forward(x: Buffer, *, axis: int = -1) -> tuple[Buffer, Any]:
+        require_float("log_softmax", x=x)
+        axis = normalize_axis(axis, x.ndim)
+        if not x.numel:
+            return x.copy(), (x, axis)
+        shifted = x - x.max((axis,))
+        y = shifted - shifted.exp().sum((axis,)).log()
+        return y, (y, axis)
+
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+        y, axis = saved
+        return (grad - y.exp() * grad.sum((axis,)),)
+
+
+class CrossEntropy(Kernel):
+    """loss = -log softmax(logits)[target] for each row: logits (…, V), integer targets (…), losses (…).
+
+    dL/dlogits = g (softmax(logits) - onehot(target)), where nothing of the size of a one-hot matrix is kept. A row whose target is
+    `ignore_index` has loss 0 and no gradient.
+
+    Raises:
+        TypeError: logits that are not floating, or targets that are no integers.
+        ShapeError: shapes that do not fit.
+        IndexError: a target outside [0, V) that is not `ignore_index`.
+    """
+
+    @staticmethod
+    def check(logits: Buffer, targets: Buffer, ignore_index: int | None) -> Buffer:
+        """Returns the targets with ignored ones replaced by 0; raises TypeError, ShapeError or IndexError as the class says."""
+        require_float("cross_entropy", logits=logits)
+        if logits.ndim == 0:
+            raise ShapeError(shape_errors.unlike("cross_entropy", "logits", logits.shape, ("...", "classes")))
+        if targets.shape != logits.shape[:-1]:
+            raise ShapeError(shape_errors.unlike("cross_entropy", "targets", targets.shape, logits.shape, "logits", 0, -1))
+        if targets.dtype.kind != "i":
+            raise TypeError(f"cross_entropy: targets are integer class ids, not {targets.dtype.name}")
+        if ignore_index is not None:
+            targets = Buffer.where(targets == ignore_index, 0, targets)
+        try:
+            targets._check_indices(logits.shape[-1])
+        except IndexError as problem:
+            raise IndexError(f"cross_entropy: a target is no class id in [0, {logits.shape[-1]}): {problem}") from None
+        return targets
+
+    @staticmethod
+    def forward(logits: Buffer, targets: Buffer, *, ignore_index: int | None = None) -> tuple[Buffer, Any]:
+        ids = CrossEntropy.check(logits, targets, ignore_index)
+        x = rows_of(logits)
+        count, classes = x.shape
+        log_probabilities, _ = LogSoftmax.forward(x, axis=1)
+        kind = type(x)
+        positions = kind.arange(0, count, dtype=DType.int64) * classes + ids.reshape((count,))
+        losses = -log_probabilities.reshape((count * classes,)).take(positions)
+        if ignore_index is None:
+            keep = kind.full((count,), 1, x.dtype)
+        else:
+            keep = (targets != ignore_index).reshape((count,)).cast(x.dtype)
+            losses = Buffer.where(keep != 0, losses, 0.0)
+        return losses.reshape(targets.shape), (log_probabilities, positions, keep, logits.shape)
+
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+        log_probabilities, positions, keep, shape = saved
+        count, classes = log_probabilities.shape
+        g = grad.reshape((count,)) * keep
+        result = (log_probabilities.exp() * g.reshape((count, 1))).reshape((count * classes,))
+        result.scatter_add(positions, -g)
+        return result.reshape(shape), None

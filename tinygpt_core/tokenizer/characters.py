@@ -1,0 +1,73 @@
+"""A number for each character.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .base import Tokenizer, TokenizerError, replace_control_characters
+
+
+class CharTokenizer(Tokenizer):
+    """One id for each character, in the order of their code points.
+
+    Args:
+        characters: the characters that can be encoded; repeats are ignored.
+
+    Raises:
+        TokenizerError: no characters, or one that is not a string of length 1.
+    """
+
+    kind = "characters"
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        super().__init__()
+        self.characters: list[str] = sorted(set(characters))
+        if any(not isinstance(c, str) or len(c) != 1 for c in self.characters):
+            raise TokenizerError("characters are strings of length 1")
+        if not self.characters:
+            raise TokenizerError("a CharTokenizer needs at least one character: the text is empty")
+        self._ids = {character: idx for idx, character in enumerate(self.characters)}
+
+    @classmethod
+    def train(cls, text: str) -> CharTokenizer:
+        """Returns a tokenizer for the characters of `text`."""
+        return cls(text)
+
+    @property
+    def vocab_size(self) -> int:
+        """The characters and the special tokens."""
+        return max([len(self.characters) - 1, *self.special_tokens.values()]) + 1
+
+    def _ordinary_ids(self) -> range:
+        return range(len(self.characters))
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        try:
+            return list(map(self._ids.__getitem__, text))
+        except KeyError as problem:
+            known = replace_control_characters("".join(self.characters[:100]))
+            raise TokenizerError(f"the character {problem.args[0]!r} is not among those learned: {known}") from None
+
+    def _decode_bytes(self, ids: Iterable[int]) -> bytes:
+        texts = {idx: text for text, idx in self.special_tokens.items()}
+        result = []
+        for idx in ids:
+            if 0 <= idx < len(self.characters):
+                result.append(self.characters[idx])
+            elif idx in texts:
+                result.append(texts[idx])
+            else:
+                raise TokenizerError(f"id {idx} is not in the vocabulary of {self.vocab_size} tokens")
+        return "".join(result).encode("utf-8", errors="surrogatepass")
+
+    def _to_json(self) -> dict[str, Any]:
+        return {"characters": "".join(self.characters)}
+
+    @classmethod
+    def _from_json(cls, value: dict[str, Any]) -> CharTokenizer:
+        characters = value.get("characters")
+        if not isinstance(characters, str) or list(characters) != sorted(set(characters)):
+            raise TokenizerError("'characters' is a string of different characters in order")
+        return cls(characters)
