@@ -1,0 +1,130 @@
+"""Every name that the packages had before modules moved into folders is still there, at the same place.
+
+public_names.txt lists them as `module:name` and `module:Class.member`, see fixtures/list_public_names.py.
+What was renamed or given up stands in RENAMED, so that doing so is a decision and not an accident.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fixtures.list_public_names import bound, members, source, statements, try_import
+
+# A line of the list, or a whole module (no colon) -> what to write instead, or why it is gone.
+RENAMED: dict[str, str] = {}
+
+LINES = (Path(__file__).parent / "public_names.txt").read_text(encoding="utf-8").split()
+NAMES: dict[str, list[str]] = defaultdict(list)
+for _line in LINES:
+    _module, _, _name = _line.partition(":")
+    if _line not in RENAMED and _module not in RENAMED:
+        NAMES[_module].append(_name)
+
+
+def is_there(owner: Any, name: str) -> bool:
+    """Whether an attribute can be reached, or is a field without a default, which only instances have."""
+    first, _, rest = name.partition(".")
+    if hasattr(owner, first):
+        return not rest or is_there(getattr(owner, first), rest)
+    fields = (vars(kind).get("__annotations__", {}) for kind in getattr(owner, "__mro__", ()))
+    return not rest and any(first in each for each in fields)
+
+
+def is_in_source(module: str, name: str) -> bool:
+    """`is_there` by sources: the module's, and those of modules that it has the name from."""
+    try:
+        tree = ast.parse(source(module).read_text(encoding="utf-8"))
+    except ModuleNotFoundError:
+        return False
+    first, _, rest = name.partition(".")
+    for node in statements(tree.body):
+        if isinstance(node, ast.ImportFrom) and _is_imported(node, module, first, rest):
+            return True
+        if first in bound(node, in_class=False):
+            return not rest or (isinstance(node, ast.ClassDef) and _has_member(node, module, rest))
+    return False
+
+
+def _is_imported(node: ast.ImportFrom, module: str, first: str, rest: str) -> bool:
+    package = module if source(module).name == "__init__.py" else module.rpartition(".")[0]
+    origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+    for alias in node.names:
+        if alias.name == "*":
+            if is_in_source(origin, f"{first}.{rest}".rstrip(".")):
+                return True
+        elif (alias.asname or alias.name) == first:
+            inner = f"{origin}.{alias.name}"
+            if _is_module(inner):
+                return not rest or is_in_source(inner, rest)
+            return is_in_source(origin, f"{alias.name}.{rest}".rstrip("."))
+    return False
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return source(name).suffix == ".py"
+    except ModuleNotFoundError:
+        return False
+
+
+def _has_member(node: ast.ClassDef, module: str, name: str) -> bool:
+    bases = (ast.unparse(base).partition("[")[0] for base in node.bases)
+    return name in set(members(node)) or any(is_in_source(module, f"{base}.{name}") for base in bases)
+
+
+@pytest.mark.parametrize("module", sorted(NAMES))
+def test_every_public_name_is_where_it_was(module: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # an old name may say that there is a new one
+        found = try_import(module)
+        if found is not None:
+            missing = [name for name in NAMES[module] if not is_there(found, name)]
+        else:  # it needs a library that is not here, such as CuPy
+            missing = [name for name in NAMES[module] if not is_in_source(module, name)]
+    advice = "keep an alias there, or write into RENAMED what became of it"
+    assert not missing, f"{module} had {', '.join(missing)}: {advice}"
+
+
+def test_what_is_renamed_was_there() -> None:
+    known = {*LINES, *(line.partition(":")[0] for line in LINES)}
+    assert [name for name in RENAMED if name not in known] == []
+    assert all(RENAMED.values())
+
+
+def test_the_list_is_sorted_and_long() -> None:
+    assert sorted(set(LINES)) == LINES and len(LINES) > 1500
+
+
+MOVED = {
+    "__init__.py": "from . import old\nfrom .new import Moved as Alias\n",
+    "old.py": "import missing_library\nfrom .new import Moved, names\nfrom .names import *\n",
+    "names.py": "from . import new\nclass Child(new.Moved[int]):\n    own: int\nif 1:\n  A = B, *C = 1, 2\n",
+    "new.py": "class Moved:\n    def method(self): ...\n    class Inner:\n        field: str\nnames = 1\n",
+}
+
+
+def test_sources_tell_of_names_that_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an old module is only aliases, in a package that needs a library which is not here."""
+    (tmp_path / "laid_anew").mkdir()
+    for name, text in MOVED.items():
+        (tmp_path / "laid_anew" / name).write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "laid_anew", ModuleType("laid_anew"))  # it cannot be imported
+    sys.modules["laid_anew"].__path__ = [str(tmp_path / "laid_anew")]
+    there = "Moved Moved.method Moved.Inner.field names Child Child.own Child.method Child.Inner.field A B C"
+    assert [name for name in there.split() if not is_in_source("laid_anew.old", name)] == []
+    gone = "moved Moved.own Moved.Inner.method Child.nothing names.method D missing_library.anything"
+    assert [name for name in gone.split() if is_in_source("laid_anew.old", name)] == []
+
+
+def test_what_is_there_is_told_from_what_is_not() -> None:
+    assert is_there(sys.modules[__name__], "MOVED.keys") and is_there(Path, "parent")
+    assert not is_there(sys.modules[__name__], "MOVED.nothing") and not is_there(Path, "nothing")
