@@ -34,6 +34,7 @@ def find_run(path: str) -> str:
 
 
 def complain(message: str, code: int) -> int:
+    """Prints an error in one line and returns the exit code."""
     print("tinygpt: error:", one_line(message), file=sys.stderr, flush=True)
     return code
 

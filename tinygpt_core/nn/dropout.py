@@ -1,5 +1,4 @@
-"""Dropout.
-"""
+"""The layer that drops activations at random while a model is trained."""
 
 from __future__ import annotations
 

@@ -8,3 +8,4 @@ from .config import TrainingConfig
 from .data import BOUNDARY, DATA_STREAM, Data, prepare_data, unigram_entropy
 from .loop import LOG, CheckpointEvent, Event, StepEvent, Trainer, ValidationEvent, load_model, refuse_used_directory
 from .presets import PRESETS
+from .step import TrainingStep, as_tensors, training_step
