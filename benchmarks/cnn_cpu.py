@@ -1,9 +1,11 @@
-"""A training step of the MNIST CNN on the NumPy backend against the same CNN in PyTorch (eager, CPU), side by side.
+"""A training step of the MNIST CNN on the NumPy backend against the same CNN in PyTorch (eager, CPU), side by
+side.
 
     python benchmarks/cnn_cpu.py [--turns 8] [--batch 64] [--threads 2] [--check]
 
-Needs numpy and torch. Both start from the same weights and see the same images; the sides take turns in processes of their own (see
-pairing.py). The promise: at most PyTorch's time, and losses that differ by no more than rounding.
+Needs numpy and torch. Both start from the same weights and see the same images; the sides take turns in
+processes of their own (see pairing.py). The promise: at most PyTorch's time, and losses that differ by no
+more than rounding.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Task:
         from mnist import cnn
 
         random.seed(1)
-        tensors = {f"{i:02} {name}": tensor.buffer for i, (name, tensor) in enumerate(cnn().named_parameters())}
+        tensors = {
+            f"{i:02} {name}": tensor.buffer for i, (name, tensor) in enumerate(cnn().named_parameters())
+        }
         tensors["images"] = Buffer.normal((batch, 1, 28, 28))
         save_safetensors(path, tensors)
 
@@ -70,7 +74,10 @@ class TinyGPT(Side):
         self.labels = Tensor([i % 10 for i in range(self.images.shape[0])])
         self.model = cnn()
         self.model.load_weights([(name[3:], tensor) for name, tensor in tensors.items()])
-        self.criterion, self.optimizer = CrossEntropyLoss(), AdamW(self.model, learning_rate=1e-3, weight_decay=0.0)
+        self.criterion, self.optimizer = (
+            CrossEntropyLoss(),
+            AdamW(self.model, learning_rate=1e-3, weight_decay=0.0),
+        )
 
     def step(self) -> float:
         self.optimizer.zero_grad()
@@ -92,13 +99,20 @@ class PyTorch(Side):
         self.images = values.pop("images")
         self.labels = torch.tensor([i % 10 for i in range(len(self.images))])
         self.model = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(32 * 7 * 7, 10),
-        )  # fmt: skip
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * 7 * 7, 10),
+        )
         with torch.no_grad():
             for parameter, name in zip(self.model.parameters(), sorted(values), strict=True):
                 value = values[name]
-                parameter.copy_(value.T if value.ndim == 2 else value)  # PyTorch keeps linear weights as (out, in)
+                # PyTorch keeps linear weights as (out, in)
+                parameter.copy_(value.T if value.ndim == 2 else value)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.0)
 
     def step(self) -> float:
@@ -111,7 +125,9 @@ class PyTorch(Side):
 
 def main() -> int:
     """Prints a Markdown table; returns 1 where --check finds a missed promise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=8, help="turns of each side (default: 8)")
     parser.add_argument("--steps", type=int, default=30, help="counted steps in a turn (default: 30)")
     parser.add_argument("--batch", type=int, default=64, help="images in a batch (default: 64)")
@@ -124,7 +140,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "task.safetensors")
         pairing.Worker(Task, path, arguments.batch).close()
-        sides: dict[str, Any] = {EAGER: pairing.Worker(PyTorch, path, arguments.threads), OURS: pairing.Worker(TinyGPT, path)}
+        sides: dict[str, Any] = {
+            EAGER: pairing.Worker(PyTorch, path, arguments.threads),
+            OURS: pairing.Worker(TinyGPT, path),
+        }
         try:
             turns = pairing.alternate(sides, arguments.turns, arguments.steps)
         finally:
@@ -142,7 +161,9 @@ def main() -> int:
     promises.say(ratio <= LIMIT, f"{ratio:.3f} of PyTorch eager's time (at most {LIMIT:.2f})")
     losses = [[step.value for turn in turns[side] for step in turn] for side in (OURS, EAGER)]
     difference = max(abs(a - b) for a, b in zip(*losses, strict=True))
-    promises.say(difference <= TOLERANCE, f"the losses differ by at most {difference:.1e} (limit {TOLERANCE:.0e})")
+    promises.say(
+        difference <= TOLERANCE, f"the losses differ by at most {difference:.1e} (limit {TOLERANCE:.0e})"
+    )
     pairing.write_json(arguments.json, {"seconds": seconds, "losses": losses, "ratio": ratio})
     return int(arguments.check and promises.missed)
 

@@ -1,11 +1,13 @@
-"""Measures the page of `tinygpt explain`: how large it is, how long it takes to make, and how long to open in a Chromium without a window.
+"""Measures the page of `tinygpt explain`: how large it is, how long it takes to make, and how long to open in
+a Chromium without a window.
 
 python benchmarks/explain.py [--models default,gpt2] [--openings 7] [--pictures docs/pictures] [--json FILE] [--check]
 
-The models are trained here first: `default` is the one that `tinygpt train` makes in pure Python with nothing installed, and its commands
-are timed as the path of a newcomer; `gpt2` has GPT-2's shape (12 layers, 768 wide, 50,257 tokens; 124M parameters) on NumPy, after 2 steps
-with a context of 64. Opening a page is timed from the navigation to the second frame after its scripts have run, the graph from the click
-to the second frame; both in a fresh window, and the browser is running already.
+The models are trained here first: `default` is the one that `tinygpt train` makes in pure Python with nothing
+installed, and its commands are timed as the path of a newcomer; `gpt2` has GPT-2's shape (12 layers, 768
+wide, 50,257 tokens; 124M parameters) on NumPy, after 2 steps with a context of 64. Opening a page is timed
+from the navigation to the second frame after its scripts have run, the graph from the click to the second
+frame; both in a fresh window, and the browser is running already.
 """
 
 from __future__ import annotations
@@ -26,9 +28,29 @@ MOST_BYTES, MOST_SECONDS, MOST_MINUTES = 5_000_000, 2.0, 3.0
 PYTHON = [sys.executable, "-S", "-m", "tinygpt_core"]
 COMMANDS = {
     "default": [*PYTHON, "train", "--backend", "python"],
-    "gpt2": [sys.executable, "-m", "tinygpt_core", "train", "--preset", "gpt2-124m", "--backend", "numpy", "--context-length", "64",
-             "--batch-size", "1", "--accumulation", "1", "--steps", "2", "--eval-every", "0", "--checkpoint-every", "0"],
-}  # fmt: skip
+    "gpt2": [
+        sys.executable,
+        "-m",
+        "tinygpt_core",
+        "train",
+        "--preset",
+        "gpt2-124m",
+        "--backend",
+        "numpy",
+        "--context-length",
+        "64",
+        "--batch-size",
+        "1",
+        "--accumulation",
+        "1",
+        "--steps",
+        "2",
+        "--eval-every",
+        "0",
+        "--checkpoint-every",
+        "0",
+    ],
+}
 PICTURES = {
     "explain-overview": ("light", "overview"),
     "explain-graph": ("dark", "step"),
@@ -53,7 +75,9 @@ def timed(command: list[str]) -> float:
 
 
 def opened(browser: Any, page: Path, openings: int) -> tuple[list[float], list[float]]:
-    """Returns the seconds to open a page, and then its graph; raises RuntimeError if the console says anything."""
+    """Returns the seconds to open a page, and then its graph; raises RuntimeError if the console says
+    anything.
+    """
     pages, graphs = [], []
     for _ in range(openings):
         context = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True)
@@ -78,7 +102,9 @@ def opened(browser: Any, page: Path, openings: int) -> tuple[list[float], list[f
 def draw(browser: Any, page: Path, folder: Path) -> None:
     """Writes the pictures of the documentation."""
     for name, (theme, tab) in PICTURES.items():
-        context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme=theme, reduced_motion="reduce")
+        context = browser.new_context(
+            viewport={"width": 1280, "height": 860}, color_scheme=theme, reduced_motion="reduce"
+        )
         window = context.new_page()
         window.goto(page.as_uri())
         window.click(f"#tab-{tab}")
@@ -92,16 +118,29 @@ def draw(browser: Any, page: Path, folder: Path) -> None:
 def milliseconds(row: dict[str, Any], name: str) -> str:
     """The median and the largest of a row's times, as text."""
     times = row.get(name)
-    return f"{statistics.median(times) * 1e3:.0f} ms (at most {max(times) * 1e3:.0f})" if times else "not measured: no Chromium"
+    return (
+        f"{statistics.median(times) * 1e3:.0f} ms (at most {max(times) * 1e3:.0f})"
+        if times
+        else "not measured: no Chromium"
+    )
 
 
 def main() -> int:
     """Prints a Markdown table; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="default,gpt2", help="which, separated by commas (default: default,gpt2)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models", default="default,gpt2", help="which, separated by commas (default: default,gpt2)"
+    )
     parser.add_argument("--openings", type=int, default=7, help="how often each page is opened (default: 7)")
     parser.add_argument("--steps", type=int, help="of the training of `default` (default: the preset's)")
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="also write the documentation's pictures, of `default`, here")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="also write the documentation's pictures, of `default`, here",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a promise is not kept")
     options = parser.parse_args()
@@ -119,8 +158,14 @@ def main() -> int:
             training = timed([*COMMANDS[model], *steps, "--quiet", "--out", run])
             start = PYTHON if model == "default" else [sys.executable, "-m", "tinygpt_core"]
             making = timed([*start, "explain", run, "--out", str(page)])
-            figures[model] = {"training seconds": training, "making seconds": making, "bytes": page.stat().st_size}
-            kept &= page.stat().st_size < MOST_BYTES and (model != "default" or training + making < 60 * MOST_MINUTES)
+            figures[model] = {
+                "training seconds": training,
+                "making seconds": making,
+                "bytes": page.stat().st_size,
+            }
+            kept &= page.stat().st_size < MOST_BYTES and (
+                model != "default" or training + making < 60 * MOST_MINUTES
+            )
         if chromium is not None:
             with sync_playwright() as driver:
                 browser = driver.chromium.launch(executable_path=chromium)
@@ -132,14 +177,22 @@ def main() -> int:
                 if options.pictures:
                     draw(browser, Path(folder) / "default.html", options.pictures)
                 browser.close()
-    print("| model | trained in | page made in | its size (limit 5 MB) | opened in (limit 2 s) | its graph then in |")
+    print(
+        "| model | trained in | page made in | its size (limit 5 MB) | opened in (limit 2 s) | its graph then in |"
+    )
     print("|---|---|---|---|---|---|")
     for model, row in figures.items():
-        made = f"{row['training seconds']:.0f} s | {row['making seconds']:.1f} s | {row['bytes'] / 1e6:.2f} MB"
-        print(f"| {model} | {made} | {milliseconds(row, 'opening seconds')} | {milliseconds(row, 'graph seconds')} |")
+        made = (
+            f"{row['training seconds']:.0f} s | {row['making seconds']:.1f} s | {row['bytes'] / 1e6:.2f} MB"
+        )
+        print(
+            f"| {model} | {made} | {milliseconds(row, 'opening seconds')} | {milliseconds(row, 'graph seconds')} |"
+        )
     if "default" in figures:
         seconds = figures["default"]["training seconds"] + figures["default"]["making seconds"]
-        print(f"\nA newcomer's path, `train` and `explain` in pure Python: {seconds:.0f} s (limit {60 * MOST_MINUTES:.0f} s).")
+        print(
+            f"\nA newcomer's path, `train` and `explain` in pure Python: {seconds:.0f} s (limit {60 * MOST_MINUTES:.0f} s)."
+        )
     print(f"The promises are {'kept' if kept else 'NOT kept'}.")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))

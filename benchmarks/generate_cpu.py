@@ -1,14 +1,16 @@
-"""Sampling from the baby GPT on the CPU: tinygpt with its key/value cache against PyTorch with one, and without.
+"""Sampling from the baby GPT on the CPU: tinygpt with its key/value cache against PyTorch with one, and
+without.
 
     python benchmarks/generate_cpu.py [--tokens 500] [--check]
 
-Needs numpy and torch. The same random weights on all sides, drawn five times as wide as a model starts with, so that the text is no
-mere repetition. tinygpt samples through `tinygpt_core.generation.generate_ids`, which is what `tinygpt generate` does. PyTorch with a
-cache has the same policy: a full cache is filled anew from the last half of the context. PyTorch without one runs the last 256 tokens
-again for each new one, as nanoGPT's `generate` does. The sides take turns in processes of their own (see pairing.py).
+Needs numpy and torch. The same random weights on all sides, drawn five times as wide as a model starts with,
+so that the text is no mere repetition. tinygpt samples through `tinygpt_core.generation.generate_ids`, which
+is what `tinygpt generate` does. PyTorch with a cache has the same policy: a full cache is filled anew from
+the last half of the context. PyTorch without one runs the last 256 tokens again for each new one, as
+nanoGPT's `generate` does. The sides take turns in processes of their own (see pairing.py).
 
-The check: decoded greedily, tinygpt and PyTorch with its cache give the same text, and so does PyTorch without one up to the length of
-the context (from there on it sees other positions).
+The check: decoded greedily, tinygpt and PyTorch with its cache give the same text, and so does PyTorch
+without one up to the length of the context (from there on it sees other positions).
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class TinyGPT(Sampler):
         self.model.load_weights(weights)
 
     def generate(self, tokens: int, temperature: float) -> Any:
-        return generate_ids(self.model, PROMPT, tokens=tokens, temperature=temperature, generator=random.Generator(1))
+        return generate_ids(
+            self.model, PROMPT, tokens=tokens, temperature=temperature, generator=random.Generator(1)
+        )
 
 
 class PyTorch(Sampler):
@@ -81,11 +85,20 @@ class PyTorch(Sampler):
 
 def main() -> int:
     """Prints a Markdown table; returns 1 where --check finds a missed promise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", choices=list(SIZES), default="baby", help="which size; the promises are about baby (default: baby)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        choices=list(SIZES),
+        default="baby",
+        help="which size; the promises are about baby (default: baby)",
+    )
     parser.add_argument("--tokens", type=int, default=500, help="tokens in a text (default: 500)")
     parser.add_argument("--turns", type=int, default=5, help="texts of each side (default: 5)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the sampling that is timed (default: 1)")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="of the sampling that is timed (default: 1)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of each library (default: 2)")
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is missed")
@@ -101,7 +114,8 @@ def main() -> int:
             UNCACHED: pairing.Worker(PyTorch, config, weights, threads, False),
         }
         try:
-            greedy = {name: side.call("texts", 1, tokens, 0.0)[0][1] for name, side in sides.items()}  # warms up too
+            # Warms up too
+            greedy = {name: side.call("texts", 1, tokens, 0.0)[0][1] for name, side in sides.items()}
             seconds: dict[str, list[float]] = {name: [] for name in sides}
             for _ in range(arguments.turns):
                 for name, side in sides.items():
@@ -112,7 +126,9 @@ def main() -> int:
                 side.close()
 
     def times_faster(name: str) -> float:
-        return statistics.median(theirs / ours for ours, theirs in zip(seconds[OURS], seconds[name], strict=True))
+        return statistics.median(
+            theirs / ours for ours, theirs in zip(seconds[OURS], seconds[name], strict=True)
+        )
 
     print(f"{pairing.machine('numpy', 'torch')}, {threads} threads each")
     print(
@@ -122,16 +138,29 @@ def main() -> int:
     for name, values in seconds.items():
         low, middle, high = (tokens / value for value in pairing.quartiles(values))
         rows.append([name, f"{middle:.0f}", f"{high:.0f} to {low:.0f}", f"{times_faster(name):.2f}"])
-    print(pairing.table(["side", "median tokens/s", "quartiles", "tinygpt is faster by (median of pairs)"], rows) + "\n")
+    print(
+        pairing.table(
+            ["side", "median tokens/s", "quartiles", "tinygpt is faster by (median of pairs)"], rows
+        )
+        + "\n"
+    )
     promises = pairing.Promises()
-    promises.say(times_faster(CACHED) >= 1.0, f"{times_faster(CACHED):.2f} times PyTorch's tokens/s with a cache (at least 1)")
     promises.say(
-        times_faster(UNCACHED) >= TIMES, f"{times_faster(UNCACHED):.2f} times PyTorch's tokens/s without one (at least {TIMES:.0f})"
+        times_faster(CACHED) >= 1.0,
+        f"{times_faster(CACHED):.2f} times PyTorch's tokens/s with a cache (at least 1)",
+    )
+    promises.say(
+        times_faster(UNCACHED) >= TIMES,
+        f"{times_faster(UNCACHED):.2f} times PyTorch's tokens/s without one (at least {TIMES:.0f})",
     )
     within = min(tokens, config.context_length - len(PROMPT) + 1)
     same = greedy[OURS] == greedy[CACHED] and greedy[OURS][:within] == greedy[UNCACHED][:within]
-    promises.say(same, f"the greedy texts are the same ({len(set(greedy[OURS]))} kinds of tokens in {tokens})")
-    pairing.write_json(arguments.json, {"config": arguments.config, "tokens": tokens, "seconds": seconds, "greedy": greedy})
+    promises.say(
+        same, f"the greedy texts are the same ({len(set(greedy[OURS]))} kinds of tokens in {tokens})"
+    )
+    pairing.write_json(
+        arguments.json, {"config": arguments.config, "tokens": tokens, "seconds": seconds, "greedy": greedy}
+    )
     return int(arguments.check and promises.missed)
 
 

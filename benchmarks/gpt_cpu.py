@@ -1,14 +1,17 @@
-"""A training step of a GPT on the CPU: tinygpt on its NumPy backend against PyTorch, eager and compiled, and against the GEMMs alone.
+"""A training step of a GPT on the CPU: tinygpt on its NumPy backend against PyTorch, eager and compiled, and
+against the GEMMs alone.
 
     python benchmarks/gpt_cpu.py [--config both] [--compile] [--check]
 
-Needs numpy and torch. float32, the same initial weights and the same batches on both sides; a step is forward, backward, clipping to norm
-1 and AdamW. Two sizes: nanoGPT's for a CPU, and its baby GPT with batch 8.
+Needs numpy and torch. float32, the same initial weights and the same batches on both sides; a step is
+forward, backward, clipping to norm 1 and AdamW. Two sizes: nanoGPT's for a CPU, and its baby GPT with batch
+8.
 
-The sides take turns in processes of their own with a pause in between (see pairing.py). `--one-process` lets them share one, `--pause 0`
-leaves out the pause. Processes are the default because they are the fairer: neither library's pool of threads, allocator or loaded code
-can touch the other's, and each side's peak memory is its own. Measured on two cores that others used too, the ratio of pairs repeated
-within 1 % with processes and the pause, while three runs in one process gave ratios from 0.8 to 1.8.
+The sides take turns in processes of their own with a pause in between (see pairing.py). `--one-process` lets
+them share one, `--pause 0` leaves out the pause. Processes are the default because they are the fairer:
+neither library's pool of threads, allocator or loaded code can touch the other's, and each side's peak memory
+is its own. Measured on two cores that others used too, the ratio of pairs repeated within 1 % with processes
+and the pause, while three runs in one process gave ratios from 0.8 to 1.8.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         weights = os.path.join(directory, "weights.safetensors")
         pairing.Worker(WeightsFile, config, weights).close()
-        sides = {EAGER: make(PyTorch, config, weights, threads), OURS: make(TinyGPT, config, "numpy", weights)}
+        sides = {
+            EAGER: make(PyTorch, config, weights, threads),
+            OURS: make(TinyGPT, config, "numpy", weights),
+        }
         if arguments.compile:
             try:
                 sides[COMPILED] = make(PyTorch, config, weights, threads, True)
@@ -45,10 +51,15 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 result["compile_failed"] = str(problem).strip().splitlines()[-1]
         sides[FLOOR] = make(Products, config)
         try:
-            turns = pairing.alternate(sides, arguments.turns, arguments.steps or STEPS[name], pause=arguments.pause)
+            turns = pairing.alternate(
+                sides, arguments.turns, arguments.steps or STEPS[name], pause=arguments.pause
+            )
             for side, worker in sides.items():
                 seconds = [[step.seconds for step in turn] for turn in turns[side]]
-                entry: dict[str, Any] = {"seconds": seconds, "values": [step.value for turn in turns[side] for step in turn]}
+                entry: dict[str, Any] = {
+                    "seconds": seconds,
+                    "values": [step.value for turn in turns[side] for step in turn],
+                }
                 entry["processor_seconds"] = [step.processor_seconds for turn in turns[side] for step in turn]
                 if side != FLOOR and not arguments.one_process:
                     entry["peak_memory"], entry["memory_before"] = worker.call("memory")
@@ -60,11 +71,16 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 worker.close()
     eager = result["sides"][EAGER]
     for entry in result["sides"].values():
-        entry["ratio"] = pairing.quartiles(pairing.flat(entry["seconds"]))[1] / pairing.quartiles(pairing.flat(eager["seconds"]))[1]
+        entry["ratio"] = (
+            pairing.quartiles(pairing.flat(entry["seconds"]))[1]
+            / pairing.quartiles(pairing.flat(eager["seconds"]))[1]
+        )
         entry["paired_ratio"] = pairing.paired_ratio(entry["seconds"], eager["seconds"])
         entry["fastest_ratio"] = min(pairing.flat(entry["seconds"])) / min(pairing.flat(eager["seconds"]))
     # The compiled side has made a step more, the one that compiled it, so its losses are not compared.
-    result["loss_difference"] = max(abs(a - b) for a, b in zip(result["sides"][OURS]["values"], eager["values"], strict=True))
+    result["loss_difference"] = max(
+        abs(a - b) for a, b in zip(result["sides"][OURS]["values"], eager["values"], strict=True)
+    )
     result["last_loss"] = eager["values"][-1]
     return result
 
@@ -77,10 +93,15 @@ def show(result: dict[str, Any], promises: pairing.Promises) -> None:
     for side, entry in sides.items():
         memory = ["", ""]
         if "peak_memory" in entry:
-            memory = [f"{entry['peak_memory'] / 2**20:.0f}", f"{(entry['peak_memory'] - entry['memory_before']) / 2**20:.0f}"]
+            memory = [
+                f"{entry['peak_memory'] / 2**20:.0f}",
+                f"{(entry['peak_memory'] - entry['memory_before']) / 2**20:.0f}",
+            ]
         ratios = [f"{entry[kind]:.3f}" for kind in ("ratio", "paired_ratio", "fastest_ratio")]
         processor, _ = pairing.milliseconds(entry["processor_seconds"])
-        rows.append([side, *pairing.milliseconds(pairing.flat(entry["seconds"])), *ratios, processor, *memory])
+        rows.append(
+            [side, *pairing.milliseconds(pairing.flat(entry["seconds"])), *ratios, processor, *memory]
+        )
     if "compile_failed" in result:
         rows.append([COMPILED, "failed: " + result["compile_failed"].replace("|", "/"), *[""] * 7])
     header = [
@@ -98,8 +119,13 @@ def show(result: dict[str, Any], promises: pairing.Promises) -> None:
     floor = sides[FLOOR]
     rate = floor["values"][0] / pairing.quartiles(pairing.flat(floor["seconds"]))[1] / 1e9
     count, ours = len(sides[OURS]["values"]), sides[OURS]
-    print(f"\nMedians of {count} steps in {len(ours['seconds'])} turns. The products do {floor['values'][0] / 1e9:.1f} GFLOP at ", end="")
-    print(f"{rate:.0f} GFLOP/s; the step takes {ours['ratio'] / floor['ratio']:.2f} times as long as they do.\n")
+    print(
+        f"\nMedians of {count} steps in {len(ours['seconds'])} turns. The products do {floor['values'][0] / 1e9:.1f} GFLOP at ",
+        end="",
+    )
+    print(
+        f"{rate:.0f} GFLOP/s; the step takes {ours['ratio'] / floor['ratio']:.2f} times as long as they do.\n"
+    )
     text = f"{ours['paired_ratio']:.3f} of PyTorch eager's time (at most {LIMIT:.2f}, aiming at {AIM:.2f})"
     promises.say(ours["paired_ratio"] <= LIMIT, text)
     if COMPILED in sides:
@@ -120,16 +146,26 @@ def show(result: dict[str, Any], promises: pairing.Promises) -> None:
 
 def main() -> int:
     """Prints a Markdown table a size; returns 1 where --check finds a missed promise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", choices=[*SIZES, "both"], default="both", help="which size (default: both)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", choices=[*SIZES, "both"], default="both", help="which size (default: both)"
+    )
     parser.add_argument("--turns", type=int, default=8, help="turns of each side (default: 8)")
     steps = ", ".join(f"{name} {count}" for name, count in STEPS.items())
-    parser.add_argument("--steps", type=int, help=f"counted steps in a turn, after one that is not (default: {steps})")
+    parser.add_argument(
+        "--steps", type=int, help=f"counted steps in a turn, after one that is not (default: {steps})"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of each library (default: 2)")
-    parser.add_argument("--compile", action="store_true", help="measure torch.compile too, which takes a minute to compile")
+    parser.add_argument(
+        "--compile", action="store_true", help="measure torch.compile too, which takes a minute to compile"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--processes", action="store_true", help="a process for each side (this is the default)")
-    how.add_argument("--one-process", action="store_true", help="both sides in this process; memory is then not measured")
+    how.add_argument(
+        "--one-process", action="store_true", help="both sides in this process; memory is then not measured"
+    )
     text = f"seconds between turns, in which the other side's threads fall asleep (default: {pairing.PAUSE})"
     parser.add_argument("--pause", type=float, default=pairing.PAUSE, help=text)
     parser.add_argument("--profile", action="store_true", help="show where tinygpt's time goes, by cProfile")

@@ -1,13 +1,15 @@
-"""Everything that is claimed of the GPU, in one command: laws, correctness beside PyTorch, and all timings, within nine minutes.
+"""Everything that is claimed of the GPU, in one command: laws, correctness beside PyTorch, and all timings,
+within nine minutes.
 
     python benchmarks/gpu.py [--out FOLDER] [--only PART[,PART]]
 
-Writes gpu.json and gpu.md, with the device, versions and date, and gpu.log with all that was printed. Each part runs in a process of its
-own with a time limit, one after the other, so that one failure or hang leaves the others' results; what has failed is in the files with
-its reason. The files are written after each part, and a later run into the same folder replaces the parts that it runs. Nothing need be
-installed but CuPy: the plug-in is found where it stands. The sides train from the same weights on the same batches: forward, backward,
-clipping, AdamW, the loss read every step. `--quick` makes everything tiny, and `--backend numpy` runs it without a GPU: that shows that
-the script works, and nothing else.
+Writes gpu.json and gpu.md, with the device, versions and date, and gpu.log with all that was printed. Each
+part runs in a process of its own with a time limit, one after the other, so that one failure or hang leaves
+the others' results; what has failed is in the files with its reason. The files are written after each part,
+and a later run into the same folder replaces the parts that it runs. Nothing need be installed but CuPy: the
+plug-in is found where it stands. The sides train from the same weights on the same batches: forward,
+backward, clipping, AdamW, the loss read every step. `--quick` makes everything tiny, and `--backend numpy`
+runs it without a GPU: that shows that the script works, and nothing else.
 """
 
 from __future__ import annotations
@@ -37,24 +39,32 @@ from tinygpt_core.dataset import Batch
 from tinygpt_core.training import PRESETS, TrainingConfig
 
 BUDGET = 540.0  # seconds for all
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # of bf16 products without sparsity, by a part of the device's name
+# Of bf16 products without sparsity, by a part of the device's name
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 TINY = {"context_length": 16, "num_layers": 1, "num_heads": 2, "embedding_dim": 32, "batch_size": 2}
 VOCABULARIES = {"gpt2-124m": 50257, "code-49m": 32768, "baby": 65}
 BATCHES = {"gpt2-124m": 32, "code-49m": 20, "baby": 64}
 SIDES = ("tinygpt", "torch", "torch-compiled")
-# In the order in which they run: what the issue asks for first, and the laws, which take as long as they are given, near the end.
+# In the order in which they run: what the issue asks for first, and the laws, which take as long as they are
+# given, near the end.
 PARTS = ("tests", "gpt2-124m", "baby", "losses", "code-49m", "kernels", "laws", "shakespeare")
-WORKERS = 8  # processes for the laws, where pytest-xdist is installed: most of their time goes into compiling small kernels
+# Processes for the laws, where pytest-xdist is installed: most of their time goes into compiling small
+# kernels
+WORKERS = 8
 
 
 def config_of(preset: str, batch_size: int, quick: bool) -> TrainingConfig:
-    """The settings of a timing: those of the preset, without dropout, which the PyTorch model here does not have."""
+    """The settings of a timing: those of the preset, without dropout, which the PyTorch model here does not
+    have.
+    """
     config = replace(PRESETS[preset][1], dropout=0.0, batch_size=batch_size, accumulation=1)
     return replace(config, **TINY) if quick else config
 
 
 def batches(config: TrainingConfig, vocabulary: int) -> Iterator[Batch]:
-    """Windows of a text whose bytes are spread over the vocabulary: the same for every side, and something to learn."""
+    """Windows of a text whose bytes are spread over the vocabulary: the same for every side, and something to
+    learn.
+    """
     text = b"".join(path.read_bytes() for path in sorted((pairing.ROOT / "tinygpt_core").glob("*.py")))
     ids = array("i", (byte * 193 % vocabulary for byte in text))
     length, place = config.context_length, 0
@@ -62,7 +72,9 @@ def batches(config: TrainingConfig, vocabulary: int) -> Iterator[Batch]:
         starts = [(place + 7919 * i) % (len(ids) - length - 1) for i in range(config.batch_size)]
         place += 104729
         rows = [ids[start : start + length + 1] for start in starts]
-        flat = [array("i", [token for row in rows for token in row[shift : shift + length]]) for shift in (0, 1)]
+        flat = [
+            array("i", [token for row in rows for token in row[shift : shift + length]]) for shift in (0, 1)
+        ]
         yield Batch(flat[0], flat[1], (config.batch_size, length))
 
 
@@ -82,7 +94,9 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
     random.seed(config.seed)
     model = GPT(config.model_config(vocabulary))
     model.load_weights(options.weights)
-    optimizer = AdamW(model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+    optimizer = AdamW(
+        model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
+    )
     criterion = CrossEntropyLoss()
 
     def total_loss(batch: Any) -> Tensor:
@@ -103,7 +117,11 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
 def attention_used() -> str:
     """What computed attention in 16 bits in this process, and why it was not cuDNN."""
     flash = sys.modules.get("tinygpt_accel.cuda_backend.flash")
-    return "; ".join([flash.why_not(), *flash.refused]).strip("; ") or "cuDNN" if flash else "not on this backend"
+    return (
+        "; ".join([flash.why_not(), *flash.refused]).strip("; ") or "cuDNN"
+        if flash
+        else "not on this backend"
+    )
 
 
 def torch_side(options: argparse.Namespace, config: TrainingConfig, vocabulary: int) -> dict[str, Any]:
@@ -124,7 +142,10 @@ def torch_side(options: argparse.Namespace, config: TrainingConfig, vocabulary: 
     low = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
 
     def step(batch: Batch) -> float:
-        ids, targets = (torch.frombuffer(x, dtype=torch.int32).view(batch.shape).to(device).long() for x in (batch.inputs, batch.targets))
+        ids, targets = (
+            torch.frombuffer(x, dtype=torch.int32).view(batch.shape).to(device).long()
+            for x in (batch.inputs, batch.targets)
+        )
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, low, enabled=low is not torch.float32):
             loss = loss_of(ids, targets)
@@ -139,22 +160,32 @@ def torch_side(options: argparse.Namespace, config: TrainingConfig, vocabulary: 
 
 
 def timed(step: Any, drawn: Iterator[Batch], options: argparse.Namespace) -> dict[str, Any]:
-    """Runs steps, each of which ends with its loss on the host, and returns their times but for the first ones, and all losses."""
+    """Runs steps, each of which ends with its loss on the host, and returns their times but for the first
+    ones, and all losses.
+    """
     seconds, losses = [], []
     for _ in range(options.warm_up + options.steps):
         batch = next(drawn)
         started = time.perf_counter()
         losses.append(step(batch))
         seconds.append(time.perf_counter() - started)
-    return {"seconds": seconds[options.warm_up :], "losses": losses, "warm_up_seconds": sum(seconds[: options.warm_up])}
+    return {
+        "seconds": seconds[options.warm_up :],
+        "losses": losses,
+        "warm_up_seconds": sum(seconds[: options.warm_up]),
+    }
 
 
 def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary: int) -> dict[str, Any]:
-    """Times what a step of GPT-2 124M is made of, in bfloat16: copies, products, attention and the kernels between them."""
+    """Times what a step of GPT-2 124M is made of, in bfloat16: copies, products, attention and the kernels
+    between them.
+    """
     import cupy
     import numpy
 
-    from tinygpt_accel.cuda_backend import attention as cuda_attention, flash as cuda_flash, kernels as cuda_kernels
+    from tinygpt_accel.cuda_backend import attention as cuda_attention
+    from tinygpt_accel.cuda_backend import flash as cuda_flash
+    from tinygpt_accel.cuda_backend import kernels as cuda_kernels
     from tinygpt_core import backends, kernels, random
     from tinygpt_core.kernels.precision import autocast
 
@@ -168,7 +199,9 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
         buffer = kind.normal(shape)
         return kind.wrap_held(buffer.in_kind("bfloat16"), buffer.dtype) if low else buffer
 
-    def time_of(name: str, work: Callable[[], Any], bytes_moved: float = 0.0, operations: float = 0.0) -> None:
+    def time_of(
+        name: str, work: Callable[[], Any], bytes_moved: float = 0.0, operations: float = 0.0
+    ) -> None:
         try:
             took = []
             for _ in range(3 if options.quick else 23):
@@ -186,7 +219,9 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
             found[name] = {"failed": f"{type(problem).__name__}: {problem}"[:300]}
 
     def both_ways(name: str, kernel: Any, inputs: list[Any], grad: Any, read: int, **more: Any) -> None:
-        """A kernel forward and backward; `read`: how many times it moves its input's bytes in 16 bits, each way."""
+        """A kernel forward and backward; `read`: how many times it moves its input's bytes in 16 bits, each
+        way.
+        """
         registered = kernels.lookup(kernel, kind)
         moved = read * 2.0 * inputs[0].numel
 
@@ -199,7 +234,11 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
             saved = forward()[1]
         except Exception:
             return
-        time_of(f"{name} backward", lambda: [part() if callable(part) else part for part in registered.backward(saved, grad)], moved)
+        time_of(
+            f"{name} backward",
+            lambda: [part() if callable(part) else part for part in registered.backward(saved, grad)],
+            moved,
+        )
 
     x, low = made(rows, width), made(rows, 4 * width, low=True)
     other = cupy.empty_like(low.held)
@@ -213,30 +252,55 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
                 return kernels.lookup(kernels.Linear, kind).forward(a, b)
 
         time_of(f"product {inputs} x {outputs}", product, operations=work)
-    if find_spec("torch"):  # which uses cuBLASLt's epilogues: what a bias and a GELU inside a product would give
+    # Which uses cuBLASLt's epilogues: what a bias and a GELU inside a product would give
+    if find_spec("torch"):
         import torch
 
-        left, right, bias = (torch.randn(*shape).cuda().bfloat16() for shape in ((rows, width), (width, 4 * width), (4 * width,)))
+        left, right, bias = (
+            torch.randn(*shape).cuda().bfloat16()
+            for shape in ((rows, width), (width, 4 * width), (4 * width,))
+        )
         for name, by_torch in (
             ("product alone", lambda: torch.mm(left, right)),
             ("product with its bias", lambda: torch.addmm(bias, left, right)),
             ("product with bias and GELU", lambda: torch._addmm_activation(bias, left, right, use_gelu=True)),
         ):
-            time_of(f"PyTorch's {name}, {width} x {4 * width}", by_torch, operations=8.0 * rows * width * width)
+            time_of(
+                f"PyTorch's {name}, {width} x {4 * width}", by_torch, operations=8.0 * rows * width * width
+            )
     both_ways("layer norm", kernels.LayerNorm, [x, made(width), made(width)], made(rows, width, low=True), 3)
     both_ways("gelu", kernels.GELU, [low], made(rows, 4 * width, low=True), 2)
-    both_ways("dropout", kernels.Dropout, [low], made(rows, 4 * width, low=True), 2, probability=0.1, key=random.Key(1, 0, 0))
+    both_ways(
+        "dropout",
+        kernels.Dropout,
+        [low],
+        made(rows, 4 * width, low=True),
+        2,
+        probability=0.1,
+        key=random.Key(1, 0, 0),
+    )
     ids = kind(numpy.random.default_rng(0).integers(0, classes, size=rows).astype("int32"))
     both_ways("cross-entropy", kernels.CrossEntropy, [made(rows, classes, low=True), ids], made(rows), 1)
     for name, drawn in (("even", ids), ("one id", kind(numpy.zeros(rows, "int32")))):
         total, values = cupy.zeros((classes, width), "float32"), made(rows, width, low=True).held
-        time_of(f"embedding gradient, {name}", lambda drawn=drawn, total=total, values=values: kind.add_rows(total, drawn, values))
+        time_of(
+            f"embedding gradient, {name}",
+            lambda drawn=drawn, total=total, values=values: kind.add_rows(total, drawn, values),
+        )
     parameters = [made(width, 4 * width) for _ in range(4 if options.quick else 50)]
     state = [[kind.zeros(p.shape, p.dtype) for p in parameters] for _ in range(3)]
     numbers = cupy.asarray(cuda_kernels.adamw_numbers(1e-3, (0.9, 0.95), 1e-8, 1), "float64")
     elements = 4.0 * sum(p.numel for p in parameters)
-    time_of("adamw", lambda: cuda_kernels.adamw(kind, [parameters, *state], [0.1] * len(parameters), numbers), 7 * elements)
-    time_of("gradient norm", lambda: cuda_kernels.gradient_norm(kind, [p.array for p in parameters], 1.0), elements)
+    time_of(
+        "adamw",
+        lambda: cuda_kernels.adamw(kind, [parameters, *state], [0.1] * len(parameters), numbers),
+        7 * elements,
+    )
+    time_of(
+        "gradient norm",
+        lambda: cuda_kernels.gradient_norm(kind, [p.array for p in parameters], 1.0),
+        elements,
+    )
     packed = made(batch, length, 3, heads, size, low=True).held
     q, k, v = (packed[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
     grad = made(batch, heads, length, size, low=True).held
@@ -255,16 +319,29 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
         if kept[0] is not None:
             time_of(f"attention by {name}, backward", attend_back, operations=2.5 * work)
     try:
-        described = (tuple(map(cuda_flash._layout, (q, k, v, grad, grad))), tuple(cuda_flash._layout(each) for each in (q, k, v)))
+        described = (
+            tuple(map(cuda_flash._layout, (q, k, v, grad, grad))),
+            tuple(cuda_flash._layout(each) for each in (q, k, v)),
+        )
         sums = cupy.zeros((batch, heads, length, 1), "float32")
         results = [cupy.empty_like(packed)[:, :, i].transpose(0, 2, 1, 3) for i in range(3)]
         plan = cuda_flash._backward_plan(
-            "bfloat16", kind.device_id, (*described[0], cuda_flash._layout(sums)), described[1], True, size**-0.5, deterministic=False
+            "bfloat16",
+            kind.device_id,
+            (*described[0], cuda_flash._layout(sums)),
+            described[1],
+            True,
+            size**-0.5,
+            deterministic=False,
         )
         arrays = [q, k, v, grad, grad, sums, *results]
-        time_of("attention by cuDNN, backward in any order", lambda: plan.run(kind, arrays), operations=2.5 * work)
+        time_of(
+            "attention by cuDNN, backward in any order", lambda: plan.run(kind, arrays), operations=2.5 * work
+        )
     except Exception as problem:
-        found["attention by cuDNN, backward in any order"] = {"failed": f"{type(problem).__name__}: {problem}"[:300]}
+        found["attention by cuDNN, backward in any order"] = {
+            "failed": f"{type(problem).__name__}: {problem}"[:300]
+        }
     return {"kernels": found, "attention": attention_used()}
 
 
@@ -283,7 +360,9 @@ def run_part(options: argparse.Namespace) -> int:
     """Runs the part that was asked for; its result is the last line of the output."""
     config = config_of(options.preset, options.batch_size, options.quick)
     vocabulary = 65 if options.quick else VOCABULARIES[options.preset]
-    part = {"weights": weights_part, "tinygpt": tinygpt_side, "kernels": kernels_part}.get(options.side, torch_side)
+    part = {"weights": weights_part, "tinygpt": tinygpt_side, "kernels": kernels_part}.get(
+        options.side, torch_side
+    )
     result = part(options, config, vocabulary)
     size = {"tokens": config.context_length * config.batch_size, "batch_size": config.batch_size}
     print(json.dumps({**result, **size, "flops_per_token": flops_per_token(config, vocabulary)}))
@@ -300,7 +379,10 @@ class Report:
         self.options, self.started, self.results = options, time.monotonic(), {}
         self.folder = Path(options.out)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.around = {**os.environ, "PYTHONPATH": os.pathsep.join([*plugged_in(work), *filter(None, [os.environ.get("PYTHONPATH")])])}
+        self.around = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([*plugged_in(work), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
         try:  # of an earlier run
             earlier = json.loads((self.folder / "gpu.json").read_text(encoding="utf-8"))
             if earlier["environment"] | {"date": ""} == environment(options) | {"date": ""}:
@@ -319,12 +401,20 @@ class Report:
         else:
             code, output, errors = self.finish(command, limit)
             with (self.folder / "gpu.log").open("a", encoding="utf-8") as log:
-                log.write(f"\n==== {name}: {' '.join(command)}\n{output[-200_000:]}\n---- errors\n{errors[-50_000:]}\n")
+                log.write(
+                    f"\n==== {name}: {' '.join(command)}\n{output[-200_000:]}\n---- errors\n{errors[-50_000:]}\n"
+                )
             try:
                 if code is None:
-                    result = {"failed": f"stopped after {limit:.0f} s", "said": output.strip().splitlines()[-30:]}
+                    result = {
+                        "failed": f"stopped after {limit:.0f} s",
+                        "said": output.strip().splitlines()[-30:],
+                    }
                 elif code and is_json:
-                    result = {"failed": (errors.strip().splitlines() or ["no message"])[-1][:600], "errors": errors.splitlines()[-30:]}
+                    result = {
+                        "failed": (errors.strip().splitlines() or ["no message"])[-1][:600],
+                        "errors": errors.splitlines()[-30:],
+                    }
                 elif is_json:
                     result = json.loads(output.strip().splitlines()[-1])
                 else:
@@ -338,7 +428,9 @@ class Report:
         return result
 
     def finish(self, command: list[str], limit: float) -> tuple[int | None, str, str]:
-        """Returns a command's exit code, None where it was stopped with all that it had started, its output and its errors."""
+        """Returns a command's exit code, None where it was stopped with all that it had started, its output
+        and its errors.
+        """
         try:
             process = subprocess.Popen(
                 command,
@@ -359,10 +451,23 @@ class Report:
             output, errors = process.communicate()
             return None, output, errors
 
-    def side(self, name: str, side: str, preset: str, batch_size: int, weights: str, limit: float, **more: Any) -> dict[str, Any]:
+    def side(
+        self, name: str, side: str, preset: str, batch_size: int, weights: str, limit: float, **more: Any
+    ) -> dict[str, Any]:
         """Runs one side of a timing."""
-        options = {"side": side, "preset": preset, "batch-size": batch_size, "weights": weights, "backend": self.options.backend, **more}
-        command = [sys.executable, __file__, *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
+        options = {
+            "side": side,
+            "preset": preset,
+            "batch-size": batch_size,
+            "weights": weights,
+            "backend": self.options.backend,
+            **more,
+        }
+        command = [
+            sys.executable,
+            __file__,
+            *(word for key, value in options.items() for word in (f"--{key}", str(value))),
+        ]
         return self.run(name, command + ["--quick"] * self.options.quick, limit)
 
     def write(self) -> None:
@@ -372,11 +477,17 @@ class Report:
 
 
 def plugged_in(work: Path) -> list[str]:
-    """Returns the folders in which Python finds the plug-in and its entry points, although nobody has installed it."""
-    described = tomllib.loads((pairing.ROOT / "tinygpt_accel" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    """Returns the folders in which Python finds the plug-in and its entry points, although nobody has
+    installed it.
+    """
+    described = tomllib.loads(
+        (pairing.ROOT / "tinygpt_accel" / "pyproject.toml").read_text(encoding="utf-8")
+    )["project"]
     about = work / "tinygpt_accel-0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n")
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {described['name']}\nVersion: {described['version']}\n"
+    )
     groups = [
         f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in points.items())
         for group, points in described["entry-points"].items()
@@ -389,18 +500,37 @@ def environment(options: argparse.Namespace) -> dict[str, Any]:
     """Device, driver, versions, date; asks nvidia-smi, so that this process holds no part of the GPU."""
     wanted = "name,driver_version,memory.total"
     try:
-        asked = subprocess.run(["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"], capture_output=True, text=True, timeout=20)
+        asked = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
         device = asked.stdout.strip().splitlines()[0] if asked.returncode == 0 else "no GPU"
     except (OSError, IndexError, subprocess.TimeoutExpired):
         device = "no GPU"
     versions = {}
-    for name in ("cupy-cuda12x", "cupy-cuda13x", "nvidia-cudnn-frontend", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "torch", "numpy"):
+    for name in (
+        "cupy-cuda12x",
+        "cupy-cuda13x",
+        "nvidia-cudnn-frontend",
+        "nvidia-cudnn-cu12",
+        "nvidia-cudnn-cu13",
+        "torch",
+        "numpy",
+    ):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     date = time.strftime("%Y-%m-%d %H:%M")
-    return {"device": device, "backend": options.backend, "quick": options.quick, "date": date, "versions": versions}
+    return {
+        "device": device,
+        "backend": options.backend,
+        "quick": options.quick,
+        "date": date,
+        "versions": versions,
+    }
 
 
 def table(whole: dict[str, Any]) -> str:
@@ -410,7 +540,10 @@ def table(whole: dict[str, Any]) -> str:
     lines += [", ".join(f"{name} {version}" for name, version in around["versions"].items()) + ".", ""]
     if around["quick"] or around["device"] == "no GPU":
         lines += ["**Not a measurement**: tiny sizes, or no GPU.", ""]
-    lines += ["| work | side | tokens/s (median) | of tinygpt | model FLOP utilisation | peak memory |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| work | side | tokens/s (median) | of tinygpt | model FLOP utilisation | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
     for preset in BATCHES:
         ours = results.get(f"{preset} tinygpt", {})
         for side in SIDES:
@@ -423,15 +556,23 @@ def table(whole: dict[str, Any]) -> str:
             speed = result["tokens"] / median(result["seconds"])
             own = ours["tokens"] / median(ours["seconds"]) if "seconds" in ours else None
             peak = next((flops for name, flops in PEAK_FLOPS.items() if name in around["device"]), None)
-            used = f"{speed * result['flops_per_token'] / peak:.1%}" if peak and result.get("flops_per_token") else ""
+            used = (
+                f"{speed * result['flops_per_token'] / peak:.1%}"
+                if peak and result.get("flops_per_token")
+                else ""
+            )
             memory = f"{result['peak_bytes'] / 2**30:.2f} GiB" if result.get("peak_bytes") else ""
             work = f"{preset}, batch {result['batch_size']}"
-            lines.append(f"| {work} | {side} | {speed:,.0f} | {f'{own / speed:.2f}' if own else ''} | {used} | {memory} |")
+            lines.append(
+                f"| {work} | {side} | {speed:,.0f} | {f'{own / speed:.2f}' if own else ''} | {used} | {memory} |"
+            )
     parts = results.get("kernels", {}).get("kernels", {})
     if parts:
         lines += ["", "| kernel, GPT-2 124M, batch 32, bfloat16 | ms | |", "|---|---|---|"]
         for name, said in parts.items():
-            rest = ", ".join(f"{value} {unit}" for unit, value in said.items() if unit not in ("ms", "failed"))
+            rest = ", ".join(
+                f"{value} {unit}" for unit, value in said.items() if unit not in ("ms", "failed")
+            )
             lines.append(f"| {name} | {said.get('ms', '')} | {said.get('failed', rest).replace('|', '/')} |")
     lines += ["", "| check | result |", "|---|---|"]
     for name, result in results.items():
@@ -441,14 +582,18 @@ def table(whole: dict[str, Any]) -> str:
         if "failed" in result and not any(name.startswith(preset) for preset in BATCHES):
             lines.append(f"| {name} | {result['failed'].replace('|', '/')} |")
         elif "exit" in result:
-            lines.append(f"| {name} | {'passed' if result['exit'] == 0 else 'FAILED'}: {result['said'][-1] if result['said'] else ''} |")
+            lines.append(
+                f"| {name} | {'passed' if result['exit'] == 0 else 'FAILED'}: {result['said'][-1] if result['said'] else ''} |"
+            )
         elif "difference" in result:
             lines.append(f"| {name} | {result['difference']} |")
     return "\n".join(lines) + "\n"
 
 
 def flops_per_token(config: TrainingConfig, vocabulary: int) -> float:
-    """Forward and backward: 6 a parameter of a product and 12 L C T for attention (Chowdhery et al., "PaLM", 2022, appendix B)."""
+    """Forward and backward: 6 a parameter of a product and 12 L C T for attention (Chowdhery et al., "PaLM",
+    2022, appendix B).
+    """
     c, layers = config.embedding_dim, config.num_layers
     return 6.0 * (12 * layers * c * c + vocabulary * c) + 12.0 * layers * c * config.context_length
 
@@ -465,8 +610,13 @@ def timings(report: Report, folder: str, preset: str, limit: float) -> None:
         "dtype": "float32" if report.options.backend == "numpy" else "bfloat16",
     }
     while True:
-        said = {side: report.side(f"{preset} {side}", side, preset, batch_size, weights, limit, **steps) for side in SIDES[:2]}
-        out_of_memory = any(re.search("out of memory|OutOfMemory", result.get("failed", "")) for result in said.values())
+        said = {
+            side: report.side(f"{preset} {side}", side, preset, batch_size, weights, limit, **steps)
+            for side in SIDES[:2]
+        }
+        out_of_memory = any(
+            re.search("out of memory|OutOfMemory", result.get("failed", "")) for result in said.values()
+        )
         if not out_of_memory or batch_size == 1:
             break
         batch_size //= 2
@@ -477,7 +627,9 @@ def timings(report: Report, folder: str, preset: str, limit: float) -> None:
 def weights_of(report: Report, folder: str, preset: str) -> str:
     """Returns the file of the weights from which a preset's sides begin, or "" where it could not be made."""
     weights = f"{folder}/{preset}.safetensors"
-    if not os.path.exists(weights) and "failed" in report.side(f"{preset} weights", "weights", preset, BATCHES[preset], weights, 90.0):
+    if not os.path.exists(weights) and "failed" in report.side(
+        f"{preset} weights", "weights", preset, BATCHES[preset], weights, 90.0
+    ):
         return ""
     return weights
 
@@ -489,27 +641,59 @@ def curves(report: Report, folder: str) -> None:
     if not weights:
         return
     forms = ["float32"] if report.options.backend == "numpy" else ["float32", "bfloat16"]
-    base = report.side("losses torch float32", "torch", "baby", BATCHES["baby"], weights, 60, steps=count, dtype="float32")
+    base = report.side(
+        "losses torch float32", "torch", "baby", BATCHES["baby"], weights, 60, steps=count, dtype="float32"
+    )
     for form in forms:
-        ours = report.side(f"losses tinygpt {form}", "tinygpt", "baby", BATCHES["baby"], weights, 60, steps=count, dtype=form)
+        ours = report.side(
+            f"losses tinygpt {form}", "tinygpt", "baby", BATCHES["baby"], weights, 60, steps=count, dtype=form
+        )
         if "losses" in ours and "losses" in base:
             gaps = [abs(a - b) for a, b in zip(ours["losses"], base["losses"], strict=True)]
-            ours["difference"] = f"largest difference {max(gaps):.2e}, mean {sum(gaps) / len(gaps):.2e} nats over {len(gaps)} steps"
+            ours["difference"] = (
+                f"largest difference {max(gaps):.2e}, mean {sum(gaps) / len(gaps):.2e} nats over {len(gaps)} steps"
+            )
     report.write()
 
 
 def shakespeare(report: Report, folder: str, data: str) -> None:
-    """The baby config with dropout on tinyshakespeare, 5,000 steps: its validation loss beside nanoGPT's 1.4697."""
-    command = [sys.executable, "-m", "tinygpt_core", "train", "--preset", "baby", "--data", data, "--backend", report.options.backend,
-               "--dtype", "bfloat16", "--eval-every", "250", "--eval-batches", "50", "--checkpoint-every", "0",
-               "--out", f"{folder}/shakespeare", "--quiet"]  # fmt: skip
+    """The baby config with dropout on tinyshakespeare, 5,000 steps: its validation loss beside nanoGPT's
+    1.4697.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "tinygpt_core",
+        "train",
+        "--preset",
+        "baby",
+        "--data",
+        data,
+        "--backend",
+        report.options.backend,
+        "--dtype",
+        "bfloat16",
+        "--eval-every",
+        "250",
+        "--eval-batches",
+        "50",
+        "--checkpoint-every",
+        "0",
+        "--out",
+        f"{folder}/shakespeare",
+        "--quiet",
+    ]
     result = report.run("tinyshakespeare, 5,000 steps", command, report.left() - 5.0, is_json=False)
     log = Path(folder) / "shakespeare" / "log.jsonl"
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    events = (
+        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    )
     losses = [event["val_loss"] for event in events if "val_loss" in event]
     if losses:
         steps = max(event["step"] for event in events)
-        result["difference"] = f"best validation loss {min(losses):.4f} (nanoGPT: 1.4697) after {steps} steps, {result['wall_seconds']} s"
+        result["difference"] = (
+            f"best validation loss {min(losses):.4f} (nanoGPT: 1.4697) after {steps} steps, {result['wall_seconds']} s"
+        )
     report.write()
 
 
@@ -535,19 +719,49 @@ def run_whole_part(report: Report, part: str, folder: str) -> None:
 def main() -> int:
     """Runs everything, or one part of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("--out", default="gpu-results", metavar="FOLDER", help="where gpu.json and gpu.md go (default: %(default)s)")
-    parser.add_argument("--only", default="", metavar="PART[,PART]", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--backend", default="cupy", help="the backend that is measured (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that the script works (default: the real ones)")
-    parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help="for everything (default: %(default)s)")
-    parser.add_argument("--data", default="", metavar="FILE", help="tinyshakespeare, for the run of 5,000 steps (default: left out)")
-    parser.add_argument("--side", default="", help="run one part: weights, tinygpt, torch or torch-compiled (default: all)")
+    parser.add_argument(
+        "--out",
+        default="gpu-results",
+        metavar="FOLDER",
+        help="where gpu.json and gpu.md go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", default="", metavar="PART[,PART]", help=f"of {', '.join(PARTS)} (default: all)"
+    )
+    parser.add_argument(
+        "--backend", default="cupy", help="the backend that is measured (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny sizes, to see that the script works (default: the real ones)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=BUDGET,
+        metavar="SECONDS",
+        help="for everything (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        default="",
+        metavar="FILE",
+        help="tinyshakespeare, for the run of 5,000 steps (default: left out)",
+    )
+    parser.add_argument(
+        "--side", default="", help="run one part: weights, tinygpt, torch or torch-compiled (default: all)"
+    )
     parser.add_argument("--preset", default="baby", help="of the part (default: %(default)s)")
     parser.add_argument("--weights", default="", help="file of the part's weights (default: none)")
     parser.add_argument("--dtype", default="float32", help="of the part's products (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=1, help="of the part (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="of the part that are timed (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=0, help="steps of the part before those (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=5, help="of the part that are timed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warm-up", type=int, default=0, help="steps of the part before those (default: %(default)s)"
+    )
     options = parser.parse_args()
     if options.side:
         return run_part(options)

@@ -25,7 +25,9 @@ def milliseconds(code: str) -> float:
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=20, help="pairs of processes (default: 20)")
     runs = parser.parse_args().runs
     milliseconds("import tinygpt_core")  # once, so that compiled files are there

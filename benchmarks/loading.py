@@ -1,17 +1,20 @@
-"""How fast, and in how much memory, a 124M-parameter GPT-2 checkpoint becomes a model: tinygpt on NumPy beside PyTorch.
+"""How fast, and in how much memory, a 124M-parameter GPT-2 checkpoint becomes a model: tinygpt on NumPy
+beside PyTorch.
 
     python benchmarks/loading.py [--rounds N] [--layers N]
 
-Writes a file of random float32 weights of GPT-2's shapes to a temporary directory, then loads it in fresh processes, by turns:
+Writes a file of random float32 weights of GPT-2's shapes to a temporary directory, then loads it in fresh
+processes, by turns:
 
     tinygpt              load_pretrained(directory): reads the config, builds the model, gives it the memory-mapped weights
     torch, copied        load_state_dict(safetensors.torch.load_file(file)) into a model that was built before the clock started
     torch, assigned      the same with assign=True, into a model without storage: the shortest way that PyTorch has
 
-Reports the time to load, and to load and add up all weights (mapped pages cost nothing until they are read), the ratios of medians, and
-the memory after that: the highest resident size, file pages included, less the size before loading, as a multiple of the file's size.
-PyTorch's model is built before the clock starts and before the size is taken; ours is built within. Exits with 1 where tinygpt needs more
-than 1.3 times the file's size, or more time than PyTorch's copying into a model.
+Reports the time to load, and to load and add up all weights (mapped pages cost nothing until they are read),
+the ratios of medians, and the memory after that: the highest resident size, file pages included, less the
+size before loading, as a multiple of the file's size. PyTorch's model is built before the clock starts and
+before the size is taken; ours is built within. Exits with 1 where tinygpt needs more than 1.3 times the
+file's size, or more time than PyTorch's copying into a model.
 """
 
 from __future__ import annotations
@@ -42,14 +45,30 @@ def write_checkpoint(directory: Path, layers: int) -> int:
     width, generator = 768, numpy.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {"wte.weight": (50257, width), "wpe.weight": (1024, width)}
     for i in range(layers):
-        for name, shape in {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width), "mlp.c_fc": (width, 4 * width),
-                            "mlp.c_proj": (4 * width, width)}.items():  # fmt: skip
+        for name, shape in {
+            "attn.c_attn": (width, 3 * width),
+            "attn.c_proj": (width, width),
+            "mlp.c_fc": (width, 4 * width),
+            "mlp.c_proj": (4 * width, width),
+        }.items():
             shapes |= {f"h.{i}.{name}.weight": shape, f"h.{i}.{name}.bias": shape[1:]}
-        shapes |= {f"h.{i}.{name}.{leaf}": (width,) for name in ("ln_1", "ln_2") for leaf in ("weight", "bias")}
+        shapes |= {
+            f"h.{i}.{name}.{leaf}": (width,) for name in ("ln_1", "ln_2") for leaf in ("weight", "bias")
+        }
     shapes |= {"ln_f.weight": (width,), "ln_f.bias": (width,)}
-    tensors = {name: generator.standard_normal(shape, numpy.float32) * numpy.float32(0.02) for name, shape in shapes.items()}
+    tensors = {
+        name: generator.standard_normal(shape, numpy.float32) * numpy.float32(0.02)
+        for name, shape in shapes.items()
+    }
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-    config = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_embd": width, "n_layer": layers, "n_head": 12}
+    config = {
+        "model_type": "gpt2",
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": width,
+        "n_layer": layers,
+        "n_head": 12,
+    }
     (directory / "config.json").write_text(json.dumps(config))
     return (directory / "model.safetensors").stat().st_size
 
@@ -66,7 +85,9 @@ def resident(field: str) -> int:
 
 
 def torch_model(layers: int) -> Any:
-    """A torch Module with GPT-2's parameters under the names of the file, not initialised: building it costs nothing of what is timed."""
+    """A torch Module with GPT-2's parameters under the names of the file, not initialised: building it costs
+    nothing of what is timed.
+    """
     import torch
     from torch import nn
 
@@ -92,13 +113,17 @@ def torch_model(layers: int) -> Any:
 
 
 def prepare(way: str, directory: Path, layers: int) -> tuple[Callable[[], Any], Callable[[Any], float]]:
-    """Imports what a way needs; returns how to load a model, and how to read every weight of it once (their sum)."""
+    """Imports what a way needs; returns how to load a model, and how to read every weight of it once (their
+    sum).
+    """
     if way == "tinygpt":
         from tinygpt_core import backends
         from tinygpt_core.formats import load_pretrained
 
         backends.use("numpy").__enter__()
-        return lambda: load_pretrained(directory), lambda model: sum(p.buffer.sum().item() for _, p in model.named_parameters())
+        return lambda: load_pretrained(directory), lambda model: sum(
+            p.buffer.sum().item() for _, p in model.named_parameters()
+        )
     import torch
     from safetensors.torch import load_file
 
@@ -125,7 +150,16 @@ def child(way: str, directory: Path, layers: int) -> None:
     loaded = time.perf_counter()
     total = read(model)
     done = time.perf_counter()
-    print(json.dumps({"load": loaded - start, "total": done - start, "memory": resident("VmHWM") - before, "sum": total}))
+    print(
+        json.dumps(
+            {
+                "load": loaded - start,
+                "total": done - start,
+                "memory": resident("VmHWM") - before,
+                "sum": total,
+            }
+        )
+    )
 
 
 # ---------------------------------------------------------------- side by side
@@ -133,9 +167,13 @@ def child(way: str, directory: Path, layers: int) -> None:
 
 def main() -> int:
     """Prints the comparison; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="times each way is measured (default: 5)")
-    parser.add_argument("--layers", type=int, default=12, help="layers of the model; 12 make GPT-2 small (default: 12)")
+    parser.add_argument(
+        "--layers", type=int, default=12, help="layers of the model; 12 make GPT-2 small (default: 12)"
+    )
     parser.add_argument("--child", nargs=2, metavar=("WAY", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -144,7 +182,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         size = write_checkpoint(directory, arguments.layers)
-        print(f"a file of {size:,} bytes; {arguments.rounds} rounds in fresh processes, {os.cpu_count()} cores")
+        print(
+            f"a file of {size:,} bytes; {arguments.rounds} rounds in fresh processes, {os.cpu_count()} cores"
+        )
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
         for _ in range(arguments.rounds):
             for way in WAYS:
@@ -152,17 +192,27 @@ def main() -> int:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 runs[way].append(json.loads(done.stdout))
     sums = [run["sum"] for measured in runs.values() for run in measured]
-    if max(sums) - min(sums) > 1.0:  # of 124 million numbers of size 0.02, whose sum has a standard deviation of 223
-        print(f"the weights that were loaded have different sums: {min(sums)} to {max(sums)}", file=sys.stderr)
+    # Of 124 million numbers of size 0.02, whose sum has a standard deviation of 223
+    if max(sums) - min(sums) > 1.0:
+        print(
+            f"the weights that were loaded have different sums: {min(sums)} to {max(sums)}", file=sys.stderr
+        )
         return 1
     print("| | load | load and read every weight | memory |\n|---|---|---|---|")
-    median = {way: {key: statistics.median(run[key] for run in measured) for key in ("load", "total", "memory")}
-              for way, measured in runs.items()}  # fmt: skip
+    median = {
+        way: {key: statistics.median(run[key] for run in measured) for key in ("load", "total", "memory")}
+        for way, measured in runs.items()
+    }
     for way, m in median.items():
-        print(f"| {WAYS[way]} | {m['load'] * 1e3:,.1f} ms | {m['total'] * 1e3:,.0f} ms | {m['memory'] / size:.2f} of the file |")
+        print(
+            f"| {WAYS[way]} | {m['load'] * 1e3:,.1f} ms | {m['total'] * 1e3:,.0f} ms | {m['memory'] / size:.2f} of the file |"
+        )
     ours, memory = median["tinygpt"], max(run["memory"] for run in runs["tinygpt"]) / size
     for way in ("copied", "assigned"):
-        ratios = (f"{ours[key] / median[way][key]:.3f} {what}" for key, what in (("load", "to load"), ("total", "with reading")))
+        ratios = (
+            f"{ours[key] / median[way][key]:.3f} {what}"
+            for key, what in (("load", "to load"), ("total", "with reading"))
+        )
         print(f"time of tinygpt / {WAYS[way]}: {', '.join(ratios)}")
     print(f"memory of tinygpt: at most {memory:.2f} of the file (limit {MEMORY_LIMIT})")
     is_fast = all(ours[key] < TIME_LIMIT * median["copied"][key] for key in ("load", "total"))

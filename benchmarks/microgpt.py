@@ -1,10 +1,12 @@
-"""microgpt's model, data and step: a scalar autograd beside tinygpt's Tensors, from the same weights, in one process, in turn.
+"""microgpt's model, data and step: a scalar autograd beside tinygpt's Tensors, from the same weights, in one
+process, in turn.
 
     python benchmarks/microgpt.py [--data names.txt] [--steps 20] [--json]
 
-The model (after Karpathy's microgpt): 1 layer, 16 wide, 4 heads, context 16, 27 tokens (26 letters and a boundary), RMSNorm without
-weights, a ReLU MLP four times as wide, no biases, an untied head; one name a step; Adam with betas 0.85 and 0.99. The scalar version
-below builds one node for every addition and multiplication, as micrograd does. It is written for this benchmark: nothing is copied.
+The model (after Karpathy's microgpt): 1 layer, 16 wide, 4 heads, context 16, 27 tokens (26 letters and a
+boundary), RMSNorm without weights, a ReLU MLP four times as wide, no biases, an untied head; one name a step;
+Adam with betas 0.85 and 0.99. The scalar version below builds one node for every addition and multiplication,
+as micrograd does. It is written for this benchmark: nothing is copied.
 """
 
 from __future__ import annotations
@@ -30,16 +32,26 @@ WIDTH, HEADS, CONTEXT, VOCABULARY, BOUNDARY = 16, 4, 16, 27, 26
 HEAD = WIDTH // HEADS
 LEARNING_RATE, BETAS, EPS, NORM_EPS, TOTAL_STEPS = 0.01, (0.85, 0.99), 1e-8, 1e-5, 1000
 SHAPES = {
-    "token": (VOCABULARY, WIDTH), "position": (CONTEXT, WIDTH), "query": (WIDTH, WIDTH), "key": (WIDTH, WIDTH), "value": (WIDTH, WIDTH),
-    "out": (WIDTH, WIDTH), "expand": (WIDTH, 4 * WIDTH), "contract": (4 * WIDTH, WIDTH), "head": (WIDTH, VOCABULARY),
-}  # fmt: skip
+    "token": (VOCABULARY, WIDTH),
+    "position": (CONTEXT, WIDTH),
+    "query": (WIDTH, WIDTH),
+    "key": (WIDTH, WIDTH),
+    "value": (WIDTH, WIDTH),
+    "out": (WIDTH, WIDTH),
+    "expand": (WIDTH, 4 * WIDTH),
+    "contract": (4 * WIDTH, WIDTH),
+    "head": (WIDTH, VOCABULARY),
+}
 Matrix = list[list[float]]
 
 
 def initial_weights(seed: int) -> dict[str, Matrix]:
     """Returns the weights that both versions start from, rounded to float32."""
     generator = random.Generator(seed)
-    return {name: Tensor.normal(shape, 0.0, 0.08, generator=generator).to_python() for name, shape in SHAPES.items()}
+    return {
+        name: Tensor.normal(shape, 0.0, 0.08, generator=generator).to_python()
+        for name, shape in SHAPES.items()
+    }
 
 
 # ---------------------------------------------------------------- scalar by scalar
@@ -138,7 +150,10 @@ class ScalarModel:
             attended: list[Value] = []
             for head in range(HEADS):
                 part = slice(head * HEAD, (head + 1) * HEAD)
-                scores = [sum(a * b for a, b in zip(query[part], key[part], strict=True)) * HEAD**-0.5 for key in keys]
+                scores = [
+                    sum(a * b for a, b in zip(query[part], key[part], strict=True)) * HEAD**-0.5
+                    for key in keys
+                ]
                 probabilities = self.softmax(scores)  # type: ignore[arg-type]
                 for j in range(part.start, part.stop):
                     attended.append(sum(p * value[j] for p, value in zip(probabilities, values, strict=True)))  # type: ignore[arg-type]
@@ -172,7 +187,9 @@ class TensorModel(Module):
         super().__init__()
         for name in ("token", "position", "out", "expand", "contract", "head"):
             setattr(self, name, Tensor(weights[name], requires_grad=True))
-        packed = [q + k + v for q, k, v in zip(weights["query"], weights["key"], weights["value"], strict=True)]
+        packed = [
+            q + k + v for q, k, v in zip(weights["query"], weights["key"], weights["value"], strict=True)
+        ]
         self.query_key_value = Tensor(packed, requires_grad=True)
         self._optimizer = Adam(self, LEARNING_RATE, betas=BETAS, eps=EPS)
 
@@ -184,7 +201,9 @@ class TensorModel(Module):
         packed = apply_op(operations.Linear, normal, self.query_key_value).reshape((1, length, 3 * WIDTH))
         attended = apply_op(operations.PackedAttention, packed, num_heads=HEADS).reshape((length, WIDTH))
         x = apply_op(operations.Linear, attended, self.out) + x
-        hidden = apply_op(operations.Linear, apply_op(operations.RMSNorm, x, eps=NORM_EPS), self.expand).relu()
+        hidden = apply_op(
+            operations.Linear, apply_op(operations.RMSNorm, x, eps=NORM_EPS), self.expand
+        ).relu()
         x = apply_op(operations.Linear, hidden, self.contract) + x
         return apply_op(operations.Linear, x, self.head)
 
@@ -209,7 +228,9 @@ def token_ids(name: str) -> list[int]:
 
 
 def read_names(path: str | None) -> list[str]:
-    """Returns names in a random order, as microgpt holds them: strings, which become ids when their turn comes."""
+    """Returns names in a random order, as microgpt holds them: strings, which become ids when their turn
+    comes.
+    """
     beside = ROOT.parent / "shared" / "data" / "names.txt"
     found = path or (str(beside) if beside.is_file() else None)
     documents = load_corpus("names", found).documents or []
@@ -218,7 +239,9 @@ def read_names(path: str | None) -> list[str]:
 
 
 def compare(names: list[str], steps: int, warm_up: int = 2, backend: str = "python") -> dict[str, float]:
-    """Runs both versions in turn on the same names; returns medians in seconds, the ratio, and how far the losses differ."""
+    """Runs both versions in turn on the same names; returns medians in seconds, the ratio, and how far the
+    losses differ.
+    """
     backends.use(backend)
     weights = initial_weights(1)
     scalar, tensor = ScalarModel(weights), TensorModel(weights)
@@ -245,10 +268,20 @@ def compare(names: list[str], steps: int, warm_up: int = 2, backend: str = "pyth
 
 def main() -> None:
     """Prints a Markdown table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="FILE", help="names, one a line (default: ../shared/data/names.txt, else the names corpus)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="names, one a line (default: ../shared/data/names.txt, else the names corpus)",
+    )
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed (default: 20)")
-    parser.add_argument("--backend", default="python", help="where the Tensors live (default: python; the promise is about that one)")
+    parser.add_argument(
+        "--backend",
+        default="python",
+        help="where the Tensors live (default: python; the promise is about that one)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     result = compare(read_names(arguments.data), arguments.steps, backend=arguments.backend)

@@ -1,13 +1,17 @@
-"""What the scripts that measure side by side share: workers that take turns, medians with their spread, memory, tables.
+"""What the scripts that measure side by side share: workers that take turns, medians with their spread,
+memory, tables.
 
-Importing this puts the repository on sys.path. It imports neither NumPy nor PyTorch, so that a script's own process stays small.
+Importing this puts the repository on sys.path. It imports neither NumPy nor PyTorch, so that a script's own
+process stays small.
 
-How two sides are paired. Each side is an object with a method that works for a few steps and returns what they took. `alternate` lets
-the sides work in turn, A B A B, so that a machine that slows down or speeds up does so for both. By default each side lives in a process
-of its own (`Worker`), of which only one works at a time, and a pause lies between two turns. In one process (`Local`) NumPy's OpenBLAS
-and PyTorch's OpenMP keep a pool of threads each, which spin for a while after their last product (OpenBLAS up to some 25 ms) and so
-take a core from the other side; the pause is there for the same reason, since a pool spins on while another process works.
-After a pause the pool sleeps and the caches are cold, so the first step of each turn is not counted.
+How two sides are paired. Each side is an object with a method that works for a few steps and returns what
+they took. `alternate` lets the sides work in turn, A B A B, so that a machine that slows down or speeds up
+does so for both. By default each side lives in a process of its own (`Worker`), of which only one works at a
+time, and a pause lies between two turns. In one process (`Local`) NumPy's OpenBLAS and PyTorch's OpenMP keep
+a pool of threads each, which spin for a while after their last product (OpenBLAS up to some 25 ms) and so
+take a core from the other side; the pause is there for the same reason, since a pool spins on while another
+process works. After a pause the pool sleeps and the caches are cold, so the first step of each turn is not
+counted.
 """
 
 from __future__ import annotations
@@ -31,7 +35,13 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "TINYGPT_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "TINYGPT_THREADS",
+)
 PAUSE = 0.15  # seconds between turns; several times what any pool of threads spins
 
 
@@ -59,7 +69,8 @@ class Local:
 
 
 class Worker:
-    """A side in a process of its own, started anew (not forked); it works while `call` waits, and sleeps otherwise.
+    """A side in a process of its own, started anew (not forked); it works while `call` waits, and sleeps
+    otherwise.
 
     Raises:
         RuntimeError: the side failed there; the message carries its traceback.
@@ -118,12 +129,18 @@ def _serve(connection: Any, factory: Callable[..., Any], arguments: tuple[Any, .
 
 
 def alternate(
-    sides: Mapping[str, Local | Worker], turns: int, steps: int, warm_up: int = 1, pause: float = PAUSE, method: str = "steps"
+    sides: Mapping[str, Local | Worker],
+    turns: int,
+    steps: int,
+    warm_up: int = 1,
+    pause: float = PAUSE,
+    method: str = "steps",
 ) -> dict[str, list[list[Any]]]:
     """Lets the sides work in turn.
 
     Args:
-        sides: by name; each has a method that takes a number of steps and returns a list with an entry a step.
+        sides: by name; each has a method that takes a number of steps and returns a list with an entry a
+            step.
         turns: of each side.
         steps: in a turn, that are counted.
         warm_up: steps before them that are not. The first turn has five times as many.
@@ -156,7 +173,9 @@ def quartiles(values: Iterable[float]) -> tuple[float, float, float]:
 
 def paired_ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
     """Returns the median over the turns of (our median) / (their median) in the same turn."""
-    return statistics.median(statistics.median(a) / statistics.median(b) for a, b in zip(ours, theirs, strict=True))
+    return statistics.median(
+        statistics.median(a) / statistics.median(b) for a, b in zip(ours, theirs, strict=True)
+    )
 
 
 def flat(turns: Iterable[Iterable[float]]) -> list[float]:
@@ -182,19 +201,24 @@ def milliseconds(seconds: Iterable[float]) -> tuple[str, str]:
 def peak_memory() -> int:
     """Returns the most bytes this process ever had in memory.
 
-    On Linux this is VmHWM, not `getrusage`, whose figure a new program inherits from the process that started it.
+    On Linux this is VmHWM, not `getrusage`, whose figure a new program inherits from the process that started
+    it.
     """
     return _status("VmHWM") or _maximum_resident()
 
 
 def present_memory() -> int:
-    """Returns the bytes that this process has in memory now (elsewhere than on Linux, the most it had so far)."""
+    """Returns the bytes that this process has in memory now (elsewhere than on Linux, the most it had so
+    far).
+    """
     return _status("VmRSS") or _maximum_resident()
 
 
 def _status(field: str) -> int:
     try:
-        found = re.search(rf"^{field}:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+        found = re.search(
+            rf"^{field}:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE
+        )
     except OSError:
         return 0
     return 1024 * int(found.group(1)) if found else 0
@@ -210,8 +234,13 @@ def _maximum_resident() -> int:
 
 
 def machine(*packages: str) -> str:
-    """Returns a line on the machine: what runs, and how busy it is before this begins (anything above 0 disturbs every figure)."""
-    versions = [f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in packages)]
+    """Returns a line on the machine: what runs, and how busy it is before this begins (anything above 0
+    disturbs every figure).
+    """
+    versions = [
+        f"Python {platform.python_version()}",
+        *(f"{name} {metadata.version(name)}" for name in packages),
+    ]
     load = f", load average {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     return f"{', '.join(versions)}, {os.cpu_count()} cores{load}"
 
@@ -229,13 +258,18 @@ def write_json(path: str | None, result: Any) -> None:
 
 
 def save_picture(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as an SVG that is the same byte for byte each time it is drawn from the same figures."""
+    """Writes a matplotlib figure as an SVG that is the same byte for byte each time it is drawn from the same
+    figures.
+    """
     import matplotlib
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "tinygpt", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-    path.write_text("\n".join(line.rstrip() for line in path.read_text(encoding="utf-8").splitlines()) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(line.rstrip() for line in path.read_text(encoding="utf-8").splitlines()) + "\n",
+        encoding="utf-8",
+    )
 
 
 class Promises:

@@ -1,7 +1,9 @@
-"""A plain PyTorch GPT, written as one would write it for speed on a CPU: what the NumPy backend is measured against.
+"""A plain PyTorch GPT, written as one would write it for speed on a CPU: what the NumPy backend is measured
+against.
 
-GPT-2's architecture as `tinygpt_core.nn.GPT` has it by default: learned positions, pre-norm blocks, biases, GELU in its tanh form, a head
-tied to the token embeddings. Attention is `scaled_dot_product_attention`, the optimizer PyTorch's fused AdamW.
+GPT-2's architecture as `tinygpt_core.nn.GPT` has it by default: learned positions, pre-norm blocks, biases,
+GELU in its tanh form, a head tied to the token embeddings. Attention is `scaled_dot_product_attention`, the
+optimizer PyTorch's fused AdamW.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class Attention(nn.Module):
             end = start + length
             cache[0][:, :, start:end], cache[1][:, :, start:end] = key, value
             key, value = cache[0][:, :, :end], cache[1][:, :, :end]
-        # One new position sees all cached ones; several come only into an empty cache, where causal means what it says.
+        # One new position sees all cached ones; several come only into an empty cache, where causal means
+        # what it says.
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
         return self.out(attended.transpose(1, 2).reshape(batch, length, width))
 
@@ -59,19 +62,33 @@ class GPT(nn.Module):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        plain = {"normalization": "layer_norm", "positions": "learned", "activation": "gelu", "tied_head": True, "dropout": 0.0}
+        plain = {
+            "normalization": "layer_norm",
+            "positions": "learned",
+            "activation": "gelu",
+            "tied_head": True,
+            "dropout": 0.0,
+        }
         other = [name for name, value in plain.items() if getattr(config, name) != value]
         if other or config.attention_bias not in (None, config.bias):
-            raise ValueError(f"the PyTorch model of the benchmarks has no such {', '.join(other) or 'attention_bias'}")
+            raise ValueError(
+                f"the PyTorch model of the benchmarks has no such {', '.join(other) or 'attention_bias'}"
+            )
         width = config.embedding_dim
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, width)
         self.positions = nn.Embedding(config.context_length, width)
-        self.blocks = nn.ModuleList(Block(width, config.num_heads, config.bias) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(
+            Block(width, config.num_heads, config.bias) for _ in range(config.num_layers)
+        )
         self.layer_norm = nn.LayerNorm(width, bias=config.bias)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None, start: int = 0, last_only: bool = False) -> Tensor:
-        """Returns the logits at every position, or at the last one only; with a cache, `ids` are the positions from `start` on."""
+    def forward(
+        self, ids: Tensor, cache: Cache | None = None, start: int = 0, last_only: bool = False
+    ) -> Tensor:
+        """Returns the logits at every position, or at the last one only; with a cache, `ids` are the
+        positions from `start` on.
+        """
         x = self.tokens(ids) + self.positions.weight[start : start + ids.shape[1]]
         for layer, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache[layer], start)
@@ -84,11 +101,16 @@ class GPT(nn.Module):
     @torch.no_grad()
     def load_tinygpt(self, weights: Mapping[str, Any]) -> None:
         """Copies the weights of a tinygpt GPT: Buffers by the names of its parameters."""
-        ours = {"embedding_layer.embeddings": self.tokens.weight, "position_embedding_layer.embeddings": self.positions.weight}
+        ours = {
+            "embedding_layer.embeddings": self.tokens.weight,
+            "position_embedding_layer.embeddings": self.positions.weight,
+        }
         for prefix, module in self.named_modules():
             if isinstance(module, (nn.Linear, nn.LayerNorm)):
                 name = (
-                    prefix.replace("blocks.", "transformer_blocks.").replace("expand", "mlp.layers.0").replace("contract", "mlp.layers.1")
+                    prefix.replace("blocks.", "transformer_blocks.")
+                    .replace("expand", "mlp.layers.0")
+                    .replace("contract", "mlp.layers.1")
                 )
                 ours[f"{name}.weights"] = module.weight.T if isinstance(module, nn.Linear) else module.weight
                 if module.bias is not None:
@@ -96,7 +118,9 @@ class GPT(nn.Module):
         if set(ours) != set(weights):
             raise ValueError(f"the models have different parameters: {sorted(set(ours) ^ set(weights))}")
         for name, parameter in ours.items():
-            parameter.copy_(torch.frombuffer(weights[name].to_array(), dtype=torch.float32).view(weights[name].shape))
+            parameter.copy_(
+                torch.frombuffer(weights[name].to_array(), dtype=torch.float32).view(weights[name].shape)
+            )
 
     # ---------------------------------------------------------------- sampling
 
@@ -112,7 +136,9 @@ class GPT(nn.Module):
 
     @torch.inference_mode()
     def generate_cached(self, ids: list[int], count: int, temperature: float = 1.0) -> Iterator[int]:
-        """Yields ids with a key/value cache, by the policy of `tinygpt_core.generation`: a full one is filled from its last half."""
+        """Yields ids with a key/value cache, by the policy of `tinygpt_core.generation`: a full one is filled
+        from its last half.
+        """
         config = self.config
         shape = (1, config.num_heads, config.context_length, config.embedding_dim // config.num_heads)
         cache = [(torch.empty(shape), torch.empty(shape)) for _ in self.blocks]
@@ -135,7 +161,9 @@ class GPT(nn.Module):
 
 
 def adamw(model: nn.Module, config: Any) -> torch.optim.AdamW:
-    """Returns PyTorch's fused AdamW with tinygpt's hyper-parameters; only matrices decay. `config` is a TrainingConfig."""
+    """Returns PyTorch's fused AdamW with tinygpt's hyper-parameters; only matrices decay. `config` is a
+    TrainingConfig.
+    """
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},

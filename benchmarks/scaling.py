@@ -2,14 +2,16 @@
 
     python benchmarks/scaling.py [--picture docs/pictures/scaling.svg]
 
-Needs numpy, and matplotlib for the picture. One size is changed at a time, the others stay at the base: 4 layers, 128 wide, length 64,
-batch 12. Heads are 32 wide. The arithmetic counts the floating-point operations of the matrix products (a product of n x k and k x m
-is 2 n k m), forward and backward, which is three times forward: per token and layer 24 width² for the four linear maps and 4 length
-width for attention over the whole square, and 2 width vocabulary for the head.
+Needs numpy, and matplotlib for the picture. One size is changed at a time, the others stay at the base: 4
+layers, 128 wide, length 64, batch 12. Heads are 32 wide. The arithmetic counts the floating-point operations
+of the matrix products (a product of n x k and k x m is 2 n k m), forward and backward, which is three times
+forward: per token and layer 24 width² for the four linear maps and 4 length width for attention over the
+whole square, and 2 width vocabulary for the head.
 
-A slope p says that time grows as size**p: the least-squares line through the points on log axes. Where the measured slope is below the
-arithmetic's, a fixed cost a step (Python, small products) is being spread over more work; a slope above it would mean that something
-grows faster than the work, which is what this script looks for.
+A slope p says that time grows as size**p: the least-squares line through the points on log axes. Where the
+measured slope is below the arithmetic's, a fixed cost a step (Python, small products) is being spread over
+more work; a slope above it would mean that something grows faster than the work, which is what this script
+looks for.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def with_size(field: str, value: int) -> TrainingConfig:
 
 
 def measure(backend: str, sizes: Sequence[TrainingConfig], steps: int, turns: int) -> list[float]:
-    """Returns the median seconds of a step for each size; the sizes take turns in one process, since one library is at work."""
+    """Returns the median seconds of a step for each size; the sizes take turns in one process, since one
+    library is at work.
+    """
     sides = {str(number): pairing.Local(TinyGPT, config, backend) for number, config in enumerate(sizes)}
     results = pairing.alternate(sides, turns, steps, pause=0.0)
     return [pairing.quartiles(step.seconds for turn in results[name] for step in turn)[1] for name in sides]
@@ -64,13 +68,23 @@ def draw(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(sweeps), figsize=(3.1 * len(sweeps), 3.2), sharey=True, squeeze=False)
+    figure, panels = pyplot.subplots(
+        1, len(sweeps), figsize=(3.1 * len(sweeps), 3.2), sharey=True, squeeze=False
+    )
     for panel, (name, sweep) in zip(panels[0], sweeps.items(), strict=True):
         milliseconds = [1e3 * value for value in sweep["seconds"]]
         # The arithmetic's line goes through the largest size, where fixed costs weigh least.
         arithmetic = [milliseconds[-1] * value / sweep["operations"][-1] for value in sweep["operations"]]
-        panel.loglog(sweep["sizes"], milliseconds, "o-", color="#1f5fa8", label=f"measured, slope {sweep['slope']:.2f}")
-        panel.loglog(sweep["sizes"], arithmetic, "--", color="#777777", label=f"arithmetic, slope {sweep['arithmetic_slope']:.2f}")
+        panel.loglog(
+            sweep["sizes"], milliseconds, "o-", color="#1f5fa8", label=f"measured, slope {sweep['slope']:.2f}"
+        )
+        panel.loglog(
+            sweep["sizes"],
+            arithmetic,
+            "--",
+            color="#777777",
+            label=f"arithmetic, slope {sweep['arithmetic_slope']:.2f}",
+        )
         panel.set_xticks(sweep["sizes"], [str(size) for size in sweep["sizes"]])
         panel.minorticks_off()
         panel.set_xlabel(name)
@@ -82,16 +96,33 @@ def draw(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
 
 def main() -> int:
     """Prints a Markdown table and the slopes; returns 1 where --check finds a slope above the arithmetic's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend", default="numpy", help="which backend (default: numpy)")
-    parser.add_argument("--sweeps", default=",".join(SWEEPS), help=f"which sizes to change (default: {','.join(SWEEPS)})")
-    parser.add_argument("--points", type=int, default=9, help="at most so many sizes of each, the smallest ones (default: all)")
+    parser.add_argument(
+        "--sweeps", default=",".join(SWEEPS), help=f"which sizes to change (default: {','.join(SWEEPS)})"
+    )
+    parser.add_argument(
+        "--points",
+        type=int,
+        default=9,
+        help="at most so many sizes of each, the smallest ones (default: all)",
+    )
     parser.add_argument("--turns", type=int, default=5, help="turns of each size (default: 5)")
     parser.add_argument("--steps", type=int, default=2, help="counted steps in a turn (default: 2)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the numerical libraries (default: 2)")
-    parser.add_argument("--picture", metavar="FILE", help="draw the points and lines to FILE, an SVG (default: no picture)")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="threads of the numerical libraries (default: 2)"
+    )
+    parser.add_argument(
+        "--picture", metavar="FILE", help="draw the points and lines to FILE, an SVG (default: no picture)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
-    parser.add_argument("--check", action="store_true", help=f"exit with 1 where a slope is more than {MARGIN} above the arithmetic's")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"exit with 1 where a slope is more than {MARGIN} above the arithmetic's",
+    )
     arguments = parser.parse_args()
     names = arguments.sweeps.split(",")
     if unknown := [name for name in names if name not in SWEEPS]:
@@ -105,7 +136,10 @@ def main() -> int:
     for name in names:
         field, sizes = SWEEPS[name][0], SWEEPS[name][1][: arguments.points]
         configs = [with_size(field, size) for size in sizes]
-        seconds, work = measure(arguments.backend, configs, arguments.steps, arguments.turns), [operations(config) for config in configs]
+        seconds, work = (
+            measure(arguments.backend, configs, arguments.steps, arguments.turns),
+            [operations(config) for config in configs],
+        )
         slopes = {"slope": pairing.slope(sizes, seconds), "arithmetic_slope": pairing.slope(sizes, work)}
         sweeps[name] = {"sizes": list(sizes), "seconds": seconds, "operations": work, **slopes}
         for size, time, count in zip(sizes, seconds, work, strict=True):

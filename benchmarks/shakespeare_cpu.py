@@ -2,17 +2,21 @@
 
     python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt [--picture docs/pictures/shakespeare_cpu.svg] [--check]
 
-Needs numpy and torch, and matplotlib for the picture; half a minute for each 250 steps of each side. tinygpt's side is `Trainer` with
-the preset `nanogpt-cpu`, so its figure is what `tinygpt train shakespeare --preset nanogpt-cpu --backend numpy` gives: 4 layers, 4 heads,
-128 wide, length 64, batch 12, AdamW with betas 0.9 and 0.99, decay 0.1 of matrices, learning rate 2e-3 falling to 1e-4 along a cosine after
-100 steps of warm-up (nanoGPT's 1e-3 gives 1.90), no dropout, clipping to norm 1. The first 90 % of the text are trained on.
+Needs numpy and torch, and matplotlib for the picture; half a minute for each 250 steps of each side.
+tinygpt's side is `Trainer` with the preset `nanogpt-cpu`, so its figure is what `tinygpt train shakespeare
+--preset nanogpt-cpu --backend numpy` gives: 4 layers, 4 heads, 128 wide, length 64, batch 12, AdamW with
+betas 0.9 and 0.99, decay 0.1 of matrices, learning rate 2e-3 falling to 1e-4 along a cosine after 100 steps
+of warm-up (nanoGPT's 1e-3 gives 1.90), no dropout, clipping to norm 1. The first 90 % of the text are trained
+on.
 
-PyTorch begins from the same weights and sees the same batches, which it finds ready as tensors: drawing them counts for tinygpt only. So
-does writing a checkpoint every 250 steps. Both sides validate on the same few batches every 250 steps within their time. The sides take
-turns of 250 steps in processes of their own (see pairing.py); the wall time of a side is the sum of its turns.
+PyTorch begins from the same weights and sees the same batches, which it finds ready as tensors: drawing them
+counts for tinygpt only. So does writing a checkpoint every 250 steps. Both sides validate on the same few
+batches every 250 steps within their time. The sides take turns of 250 steps in processes of their own (see
+pairing.py); the wall time of a side is the sum of its turns.
 
-The validation loss that is promised is over the whole validation part: all its windows of 64 characters that do not overlap, 1,742 of
-them, which is less noisy than the 20 random batches that nanoGPT's README run takes, and the same on both sides.
+The validation loss that is promised is over the whole validation part: all its windows of 64 characters that
+do not overlap, 1,742 of them, which is less noisy than the 20 random batches that nanoGPT's README run takes,
+and the same on both sides.
 """
 
 from __future__ import annotations
@@ -74,7 +78,9 @@ class TinyGPT:
 
     def final_loss(self) -> float:
         """Returns the loss over the whole validation part."""
-        self.trainer.data = self.trainer.data._replace(validation_batches=whole_validation(self.trainer.config))
+        self.trainer.data = self.trainer.data._replace(
+            validation_batches=whole_validation(self.trainer.config)
+        )
         with backends.use(self.trainer.config.backend):
             return self.trainer.validate()
 
@@ -94,14 +100,19 @@ class PyTorch:
             self.model.load_tinygpt(load_safetensors(weights))
         self.optimizer = pytorch_gpt.adamw(self.model, config)
         self.schedule = schedules.cosine_with_warmup(
-            config.learning_rate, total_steps=config.steps, warmup_steps=min(config.warmup_steps, config.steps - 1),
+            config.learning_rate,
+            total_steps=config.steps,
+            warmup_steps=min(config.warmup_steps, config.steps - 1),
             minimum=config.minimum_learning_rate,
-        )  # fmt: skip
+        )
         self.validation = [self.tensors(batch) for batch in self.data.validation_batches]
 
     def tensors(self, batch: Batch) -> Any:
         """Returns a batch as tensors."""
-        return tuple(self.torch.frombuffer(ids, dtype=self.torch.int32).long().view(batch.shape) for ids in (batch.inputs, batch.targets))
+        return tuple(
+            self.torch.frombuffer(ids, dtype=self.torch.int32).long().view(batch.shape)
+            for ids in (batch.inputs, batch.targets)
+        )
 
     def turn(self) -> Turn:
         """Trains up to the next validation, and validates."""
@@ -124,7 +135,10 @@ class PyTorch:
     def loss_over(self, batches: Any) -> float:
         """Returns the mean loss a token over batches."""
         with self.torch.inference_mode():
-            parts = [(self.model.loss(inputs, targets).item() * targets.numel(), targets.numel()) for inputs, targets in batches]
+            parts = [
+                (self.model.loss(inputs, targets).item() * targets.numel(), targets.numel())
+                for inputs, targets in batches
+            ]
         return sum(total for total, _ in parts) / sum(count for _, count in parts)
 
     def final_loss(self) -> float:
@@ -145,8 +159,15 @@ def run(config: training.TrainingConfig, threads: int) -> dict[str, Any]:
                 for name, side in sides.items():
                     time.sleep(pairing.PAUSE)
                     turns[name].append(Turn(*side.call("turn")))
-                report = ", ".join(f"{name} {turns[name][-1].seconds:.1f} s, loss {turns[name][-1].validation_loss:.3f}" for name in sides)
-                print(f"{min(config.steps, (number + 1) * config.eval_every)} steps: {report}", file=sys.stderr, flush=True)
+                report = ", ".join(
+                    f"{name} {turns[name][-1].seconds:.1f} s, loss {turns[name][-1].validation_loss:.3f}"
+                    for name in sides
+                )
+                print(
+                    f"{min(config.steps, (number + 1) * config.eval_every)} steps: {report}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             final = {name: side.call("final_loss") for name, side in sides.items()}
         finally:
             for side in sides.values():
@@ -174,10 +195,21 @@ def draw(turns: dict[str, list[Turn]], path: Path, bin_size: int = 25) -> None:
         validated = [len(turn.losses) * (number + 1) for number, turn in enumerate(side)]
         for panel, x, at in (
             (by_step, ends, validated),
-            (by_time, [clock[end - 1] for end in ends], [clock[min(step, len(clock)) - 1] for step in validated]),
+            (
+                by_time,
+                [clock[end - 1] for end in ends],
+                [clock[min(step, len(clock)) - 1] for step in validated],
+            ),
         ):
             panel.plot(x, means, style, color=color, linewidth=1.2, label=f"{name}, training")
-            panel.plot(at, [turn.validation_loss for turn in side], "o", color=color, markersize=4, label=f"{name}, validation")
+            panel.plot(
+                at,
+                [turn.validation_loss for turn in side],
+                "o",
+                color=color,
+                markersize=4,
+                label=f"{name}, validation",
+            )
             panel.grid(True, color="#dddddd", linewidth=0.6)
     by_step.set_xlabel("step")
     by_time.set_xlabel("seconds of wall time")
@@ -188,11 +220,21 @@ def draw(turns: dict[str, list[Turn]], path: Path, bin_size: int = 25) -> None:
 
 def main() -> int:
     """Prints a Markdown table; returns 1 where --check finds a missed promise."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="FILE", help="tinyshakespeare (default: what the corpus `shakespeare` stands for, fetched once)")
-    parser.add_argument("--steps", type=int, help="updates; the promises are about all of them (default: the preset's 2,000)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="tinyshakespeare (default: what the corpus `shakespeare` stands for, fetched once)",
+    )
+    parser.add_argument(
+        "--steps", type=int, help="updates; the promises are about all of them (default: the preset's 2,000)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of each library (default: 2)")
-    parser.add_argument("--picture", metavar="FILE", help="draw the loss curves to FILE, an SVG (default: no picture)")
+    parser.add_argument(
+        "--picture", metavar="FILE", help="draw the loss curves to FILE, an SVG (default: no picture)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is missed")
     arguments = parser.parse_args()
@@ -207,7 +249,9 @@ def main() -> int:
     result = run(config, arguments.threads)
     turns, final = result["turns"], result["final"]
     seconds = {name: sum(turn.seconds for turn in side) for name, side in turns.items()}
-    paired = pairing.paired_ratio([[turn.seconds] for turn in turns[OURS]], [[turn.seconds] for turn in turns[EAGER]])
+    paired = pairing.paired_ratio(
+        [[turn.seconds] for turn in turns[OURS]], [[turn.seconds] for turn in turns[EAGER]]
+    )
     print(f"{machine}, {arguments.threads} threads each\n{config.steps} steps of {describe(config)}\n")
     rows = [
         [
@@ -219,7 +263,10 @@ def main() -> int:
         ]
         for name in turns
     ]
-    print(pairing.table(["side", "validation loss", "wall time", "ms a step, all told", "ratio to eager"], rows) + "\n")
+    print(
+        pairing.table(["side", "validation loss", "wall time", "ms a step, all told", "ratio to eager"], rows)
+        + "\n"
+    )
     promises = pairing.Promises()
     promises.say(
         final[OURS] <= LIMIT,

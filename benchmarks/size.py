@@ -1,9 +1,10 @@
-"""Counts the lines of code of the core, floor by floor: lines that carry a token of code, so no blank lines, comments or docstrings.
+"""Counts the lines of code of the core, floor by floor: lines that carry a token of code, so no blank lines,
+comments or docstrings.
 
     python benchmarks/size.py
 
-Exits with 1 where the engine (floors 1 to 6), the whole core or what was added since is over its limit. A small core is a feature, so its
-growth is a choice.
+Exits with 1 where the engine (floors 1 to 6), the whole core or what was added since is over its limit. A
+small core is a feature, so its growth is a choice.
 """
 
 from __future__ import annotations
@@ -31,19 +32,65 @@ FLOORS: list[tuple[str, list[str]]] = [
 ]
 # What later issues add is counted apart, each with a limit of its own.
 ADDED: list[tuple[str, int, list[str]]] = [
-    ("tokenizers and folders (issue 5)", 1_500,
-     ["encoders.py", "folders.py", "id_check.py", "merging.py", "pretokenize.py", "token_folders.py", "vocabularies.py"]),
+    (
+        "tokenizers and folders (issue 5)",
+        1_500,
+        [
+            "encoders.py",
+            "folders.py",
+            "id_check.py",
+            "merging.py",
+            "pretokenize.py",
+            "token_folders.py",
+            "vocabularies.py",
+        ],
+    ),
     ("weights from elsewhere (issue 5)", 800, ["cli_convert.py", "formats.py"]),
     ("packed attention (issue 3)", 40, ["kernels/packed_attention.py"]),
-    ("convolution (issue 5)", 450, ["kernels/convolution.py", "kernels/python_convolution.py", "nn/convolution.py", "images.py"]),
-    ("einsum, recurrence, losses (issue 5)", 700, ["kernels/einsum.py", "nn/recurrent.py", "nn/activations.py", "nn/initializers.py",
-                                "elementwise_losses.py", "inspection.py", "toy_data.py"]),
-    ("windows (issue 6)", 1_100, ["cli_plot.py", "loggers.py", "misfit.py", "plotting.py", "printing.py", "progress.py",
-                                  "cli_compare.py", "comparison.py"]),
+    (
+        "convolution (issue 5)",
+        450,
+        ["kernels/convolution.py", "kernels/python_convolution.py", "nn/convolution.py", "images.py"],
+    ),
+    (
+        "einsum, recurrence, losses (issue 5)",
+        700,
+        [
+            "kernels/einsum.py",
+            "nn/recurrent.py",
+            "nn/activations.py",
+            "nn/initializers.py",
+            "elementwise_losses.py",
+            "inspection.py",
+            "toy_data.py",
+        ],
+    ),
+    (
+        "windows (issue 6)",
+        1_100,
+        [
+            "cli_plot.py",
+            "loggers.py",
+            "misfit.py",
+            "plotting.py",
+            "printing.py",
+            "progress.py",
+            "cli_compare.py",
+            "comparison.py",
+        ],
+    ),
     ("the microscope (issue 6)", 1000, ["explain", "parameter_statistics.py"]),
     ("mixed precision, steps (issue 4)", 150, ["precision.py", "stepping.py"]),
-]  # fmt: skip
-NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+]
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
 
 
 def code_lines(path: Path) -> int:
@@ -56,7 +103,11 @@ def code_lines(path: Path) -> int:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 lines.difference_update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
     return len(lines)
 
@@ -64,26 +115,39 @@ def code_lines(path: Path) -> int:
 def main() -> int:
     """Prints the report; returns the exit code."""
     added = {
-        name: {file for entry in entries for file in ([CORE / entry] if entry.endswith(".py") else (CORE / entry).rglob("*.py"))}
+        name: {
+            file
+            for entry in entries
+            for file in ([CORE / entry] if entry.endswith(".py") else (CORE / entry).rglob("*.py"))
+        }
         for name, _, entries in ADDED
     }
     counted: set[Path] = set().union(*added.values())
     apart = set(counted)
     totals: list[tuple[str, int]] = []
     for name, entries in FLOORS:
-        files = [file for entry in entries for file in ((CORE / entry).rglob("*.py") if (CORE / entry).is_dir() else [CORE / entry])]
+        files = [
+            file
+            for entry in entries
+            for file in ((CORE / entry).rglob("*.py") if (CORE / entry).is_dir() else [CORE / entry])
+        ]
         counted.update(files)
         totals.append((name, sum(code_lines(file) for file in files if file not in apart)))
     missing = sorted(set(CORE.rglob("*.py")) - counted)
     if missing:
-        print(f"no floor is named here for {', '.join(str(path.relative_to(CORE)) for path in missing)}", file=sys.stderr)
+        print(
+            f"no floor is named here for {', '.join(str(path.relative_to(CORE)) for path in missing)}",
+            file=sys.stderr,
+        )
         return 1
     print("| floor | lines of code |\n|---|---|")
     for name, lines in totals:
         print(f"| {name} | {lines:,} |")
     engine = sum(lines for name, lines in totals if int(name.split()[0]) <= 6)
     core = sum(lines for _, lines in totals)
-    print(f"| the engine, floors 1 to 6 | {engine:,} of {ENGINE_LIMIT:,} |\n| the core | {core:,} of {CORE_LIMIT:,} |")
+    print(
+        f"| the engine, floors 1 to 6 | {engine:,} of {ENGINE_LIMIT:,} |\n| the core | {core:,} of {CORE_LIMIT:,} |"
+    )
     kept = engine < ENGINE_LIMIT and core < CORE_LIMIT
     for name, limit, _ in ADDED:
         lines = sum(map(code_lines, added[name]))

@@ -1,8 +1,10 @@
-"""TinyGPT's own example (vocab 1024, 6 layers, 4 heads, 16 wide, length 6, batch 16, Adam): a step, against a scalar microgpt step.
+"""TinyGPT's own example (vocab 1024, 6 layers, 4 heads, 16 wide, length 6, batch 16, Adam): a step, against a
+scalar microgpt step.
 
     python benchmarks/tinygpt_example.py [--steps 20]
 
-The seed takes 42 s for this step on the machine where a scalar microgpt step takes 0.26 s. Here both are timed in one process, in turn.
+The seed takes 42 s for this step on the machine where a scalar microgpt step takes 0.26 s. Here both are
+timed in one process, in turn.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def random_ids(generator: random.Generator) -> Tensor:
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=20, help="steps of each that are timed (default: 20)")
     parser.add_argument("--data", metavar="FILE", help="names, one a line, for the scalar step")
     arguments = parser.parse_args()
@@ -58,7 +62,9 @@ def main() -> None:
     ratio = statistics.median(a / b for a, b in times[1:])
     print(f"TinyGPT's example, {arguments.steps} steps, Python {sys.version.split()[0]}\n")
     print("| step | median seconds |\n|---|---|")
-    print(f"| TinyGPT's example model through tinygpt_core | {ours:.3f} |\n| microgpt, scalar by scalar | {theirs:.3f} |\n")
+    print(
+        f"| TinyGPT's example model through tinygpt_core | {ours:.3f} |\n| microgpt, scalar by scalar | {theirs:.3f} |\n"
+    )
     print(f"Ratio: **{ratio:.2f}** (limit {LIMIT}).")
 
 

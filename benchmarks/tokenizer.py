@@ -1,9 +1,11 @@
-"""Byte-pair encoding: seconds to train, megabytes a second to encode, and whether the merges are those of the textbook algorithm.
+"""Byte-pair encoding: seconds to train, megabytes a second to encode, and whether the merges are those of the
+textbook algorithm.
 
 python benchmarks/tokenizer.py [--data FILE] [--vocab-size 1024]
 
-Where vocab.json and merges.txt of GPT-2 lie beside the project and tiktoken is installed, also GPT-2's encoding of the text: in Python,
-by tiktoken, and by the encoder that the accel plug-in makes of it, in turns, with the same ids.
+Where vocab.json and merges.txt of GPT-2 lie beside the project and tiktoken is installed, also GPT-2's
+encoding of the text: in Python, by tiktoken, and by the encoder that the accel plug-in makes of it, in turns,
+with the same ids.
 """
 
 from __future__ import annotations
@@ -59,7 +61,11 @@ def gpt2_rows(text: str, runs: int) -> tuple[list[str], bool]:
     plug_in = tiktoken_encoder(tokenizer)
     preparing = time.perf_counter() - start
     assert plug_in is not None
-    ways = {"in Python": tokenizer._encode_ordinary, "by tiktoken": encoding.encode_ordinary, "by the plug-in": plug_in}
+    ways = {
+        "in Python": tokenizer._encode_ordinary,
+        "by tiktoken": encoding.encode_ordinary,
+        "by the plug-in": plug_in,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     same = True
     for _ in range(max(3, runs)):
@@ -75,17 +81,26 @@ def gpt2_rows(text: str, runs: int) -> tuple[list[str], bool]:
     for name, times in seconds.items():
         middle = statistics.median(times)
         once = f", after {preparing:.2f} s once" if name == "by the plug-in" else ""
-        rows.append(f"| GPT-2's encoding {name} | {megabytes / middle:.2f} MB/s, {middle / base:.2f} of tiktoken's time{once} | |")
+        rows.append(
+            f"| GPT-2's encoding {name} | {megabytes / middle:.2f} MB/s, {middle / base:.2f} of tiktoken's time{once} | |"
+        )
     rows.append(f"| its {len(results[0]):,} ids are equal | {'yes' if same else 'NO'} | yes |")
     return rows, same
 
 
 def main() -> int:
     """Prints a Markdown table; returns 1 where the merges or GPT-2's ids differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     beside = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
     default = str(beside) if beside.is_file() else None
-    parser.add_argument("--data", metavar="FILE", default=default, help="a text (default: tinyshakespeare, beside the project or fetched)")
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        default=default,
+        help="a text (default: tinyshakespeare, beside the project or fetched)",
+    )
     parser.add_argument("--vocab-size", type=int, default=1024, help="tokens to learn (default: 1024)")
     parser.add_argument("--runs", type=int, default=3, help="runs; medians are shown (default: 3)")
     arguments = parser.parse_args()
@@ -107,7 +122,9 @@ def main() -> int:
     print("| what | median | limit |\n|---|---|---|")
     print(f"| training | {statistics.median(training):.2f} s | 5 s |")
     print(f"| encoding | {megabytes / statistics.median(encoding):.2f} MB/s | 0.7 MB/s |")
-    print(f"| merges equal to the textbook's (first {PREFIX:,} characters), round trip | {'yes' if same else 'NO'} | yes |")
+    print(
+        f"| merges equal to the textbook's (first {PREFIX:,} characters), round trip | {'yes' if same else 'NO'} | yes |"
+    )
     rows, equal = gpt2_rows(text, arguments.runs)
     print("\n".join(rows))
     return 0 if same and equal else 1

@@ -1,7 +1,8 @@
 """The two sides of the training benchmarks: a step of tinygpt on some backend, and the same step in PyTorch.
 
-Both begin from the same weights (in a file, as whole models would count in the memory that is measured) and see the same batches. A step
-is forward, backward, clipping to norm 1, AdamW. Batches are drawn and become arrays before the clock starts.
+Both begin from the same weights (in a file, as whole models would count in the memory that is measured) and
+see the same batches. A step is forward, backward, clipping to norm 1, AdamW. Batches are drawn and become
+arrays before the clock starts.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ def describe(config: TrainingConfig) -> str:
 
 
 def build(config: TrainingConfig) -> GPT:
-    """Returns the model with its initial weights, on the active backend; the seed gives the same ones on every backend."""
+    """Returns the model with its initial weights, on the active backend; the seed gives the same ones on
+    every backend.
+    """
     random.seed(config.seed)
     return GPT(config.model_config(VOCABULARY))
 
 
 class WeightsFile:
-    """Writes a model's initial weights to a file, scaled by a factor; a side of its own, so that its memory counts for nobody."""
+    """Writes a model's initial weights to a file, scaled by a factor; a side of its own, so that its memory
+    counts for nobody.
+    """
 
     def __init__(self, config: TrainingConfig, path: str, scale: float = 1.0, backend: str = "numpy") -> None:
         with backends.use(backend), no_grad():
@@ -54,18 +59,24 @@ class WeightsFile:
 
 
 def batches(config: TrainingConfig) -> Iterator[Batch]:
-    """Yields random windows of a text that is always at hand, a source file of the core, with its bytes folded to 65 kinds."""
+    """Yields random windows of a text that is always at hand, a source file of the core, with its bytes
+    folded to 65 kinds.
+    """
     text = (pairing.ROOT / "tinygpt_core" / "shape.py").read_bytes()
     stream = TokenStream([byte % VOCABULARY for byte in text], VOCABULARY)
-    drawn = StreamBatches(stream, config.context_length, config.batch_size, random.Generator(config.seed, stream=1))
+    drawn = StreamBatches(
+        stream, config.context_length, config.batch_size, random.Generator(config.seed, stream=1)
+    )
     while True:
         yield drawn.next_batch()
 
 
 class Step(NamedTuple):
-    """What a step took: wall time, the loss (or what else the side says), and processor time over all threads.
+    """What a step took: wall time, the loss (or what else the side says), and processor time over all
+    threads.
 
-    On a machine with other work, processor time with one thread still compares two sides where wall time does not.
+    On a machine with other work, processor time with one thread still compares two sides where wall time does
+    not.
     """
 
     seconds: float
@@ -90,7 +101,9 @@ class Side:
         return results
 
     def memory(self) -> tuple[int, int]:
-        """Returns the most bytes this process ever had in memory, and how many it had before there was a model."""
+        """Returns the most bytes this process ever had in memory, and how many it had before there was a
+        model.
+        """
         return pairing.peak_memory(), self.memory_before
 
     def prepare(self, batch: Batch) -> tuple[Any, Any]:
@@ -115,7 +128,12 @@ class TinyGPT(Side):
         if weights is not None:
             self.model.load_weights(weights)
         self.criterion = CrossEntropyLoss()
-        self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+        self.optimizer = AdamW(
+            self.model,
+            config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+        )
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return as_tensors(batch)
@@ -158,7 +176,10 @@ class PyTorch(Side):
         self.loss = torch.compile(self.model.loss) if compiled else self.model.loss
 
     def prepare(self, batch: Batch) -> tuple[Any, Any]:
-        return tuple(self.torch.frombuffer(ids, dtype=self.torch.int32).long().view(batch.shape) for ids in (batch.inputs, batch.targets))
+        return tuple(
+            self.torch.frombuffer(ids, dtype=self.torch.int32).long().view(batch.shape)
+            for ids in (batch.inputs, batch.targets)
+        )
 
     def step(self, inputs: Any, targets: Any) -> float:
         self.optimizer.zero_grad(set_to_none=True)
@@ -172,17 +193,27 @@ class PyTorch(Side):
 class Products:
     """The floor: the matrix products of a step alone, through `numpy.matmul(..., out=...)`, and nothing else.
 
-    Forward `x W`, backward `dy W^T` and `x^T dy` for every linear map, and the six products of attention over the whole square
-    (a causal kernel could leave out up to half of these).
+    Forward `x W`, backward `dy W^T` and `x^T dy` for every linear map, and the six products of attention over
+    the whole square (a causal kernel could leave out up to half of these).
     """
 
     def __init__(self, config: TrainingConfig) -> None:
         import numpy
 
         self.numpy = numpy
-        width, heads, length, batch = config.embedding_dim, config.num_heads, config.context_length, config.batch_size
+        width, heads, length, batch = (
+            config.embedding_dim,
+            config.num_heads,
+            config.context_length,
+            config.batch_size,
+        )
         rows, head = batch * length, width // heads
-        maps = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] * config.num_layers + [(width, VOCABULARY)]
+        maps = [
+            (width, 3 * width),
+            (width, width),
+            (width, 4 * width),
+            (4 * width, width),
+        ] * config.num_layers + [(width, VOCABULARY)]
         generator = numpy.random.default_rng(0)
         self.jobs: list[tuple[Any, Any, Any]] = []
         self.operations = 0
@@ -217,5 +248,7 @@ class Products:
             start, processor = time.perf_counter(), time.process_time()
             for a, b, out in self.jobs:
                 self.numpy.matmul(a, b, out=out)
-            results.append(Step(time.perf_counter() - start, float(self.operations), time.process_time() - processor))
+            results.append(
+                Step(time.perf_counter() - start, float(self.operations), time.process_time() - processor)
+            )
         return results

@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def run_on_terminal(command: list[str], cwd: Path, environment: Mapping[str, str], columns: int = 80, rows: int = 24) -> bytes:
-    """Returns what a command writes to a terminal of that size; it must end with 0, and write something at least once a minute."""
+def run_on_terminal(
+    command: list[str], cwd: Path, environment: Mapping[str, str], columns: int = 80, rows: int = 24
+) -> bytes:
+    """Returns what a command writes to a terminal of that size; it must end with 0, and write something at
+    least once a minute.
+    """
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=child, stdout=child, stderr=child)

@@ -1,6 +1,8 @@
-"""Backends agree: one seed gives the same weights bit for bit, training goes the same way, and checkpoints are the same bytes.
+"""Backends agree: one seed gives the same weights bit for bit, training goes the same way, and checkpoints
+are the same bytes.
 
-Runs on the backends of `--backend`, each against the reference; where only `python` is named, the numpy backend is added if it is here.
+Runs on the backends of `--backend`, each against the reference; where only `python` is named, the numpy
+backend is added if it is here.
 """
 
 from __future__ import annotations
@@ -20,12 +22,26 @@ from tinygpt_core.optimizers import AdamW, clip_gradients
 from tinygpt_core.training import PRESETS, Trainer, checkpoint, load_model
 
 CONFIGS = {
-    "GPT-2's parts": GPTConfig(vocab_size=11, context_length=8, num_layers=2, num_heads=2, embedding_dim=16, dropout=0.1, tied_head=True),
+    "GPT-2's parts": GPTConfig(
+        vocab_size=11,
+        context_length=8,
+        num_layers=2,
+        num_heads=2,
+        embedding_dim=16,
+        dropout=0.1,
+        tied_head=True,
+    ),
     "Llama's parts": GPTConfig(
-        vocab_size=11, context_length=8, num_layers=2, num_heads=2, embedding_dim=16, positions="rotary", normalization="rms_norm",
+        vocab_size=11,
+        context_length=8,
+        num_layers=2,
+        num_heads=2,
+        embedding_dim=16,
+        positions="rotary",
+        normalization="rms_norm",
         activation="swiglu",
     ),
-}  # fmt: skip
+}
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
@@ -49,7 +65,9 @@ def weights(config: GPTConfig, backend: str) -> dict[str, Any]:
         seed(20)
         model = GPT(config)
         assert all(p.backend == backend for _, p in model.named_parameters())
-        return {name: (p.shape, p.dtype, p.buffer.to_array().tobytes()) for name, p in model.named_parameters()}
+        return {
+            name: (p.shape, p.dtype, p.buffer.to_array().tobytes()) for name, p in model.named_parameters()
+        }
 
 
 @configs
@@ -58,7 +76,9 @@ def test_one_seed_gives_the_same_weights_bit_for_bit(config: GPTConfig, other: s
 
 
 def losses(config: GPTConfig, backend: str, steps: int) -> list[float]:
-    """Forward, backward, clipping and AdamW on drawn batches, with dropout: everything random comes from the seed."""
+    """Forward, backward, clipping and AdamW on drawn batches, with dropout: everything random comes from the
+    seed.
+    """
     with backends.use(backend):
         seed(20)
         model = GPT(config)
@@ -68,7 +88,9 @@ def losses(config: GPTConfig, backend: str, steps: int) -> list[float]:
             ids = [[generator.integer(0, 11) for _ in range(9)] for _ in range(3)]
             inputs = Tensor([row[:-1] for row in ids], DType.int32)
             optimizer.zero_grad()
-            loss = CrossEntropyLoss()(logits=model(inputs), labels=Tensor([row[1:] for row in ids], DType.int32)).mean()
+            loss = CrossEntropyLoss()(
+                logits=model(inputs), labels=Tensor([row[1:] for row in ids], DType.int32)
+            ).mean()
             loss.backward()
             clip_gradients(model, 1.0)
             optimizer.update()
@@ -87,13 +109,22 @@ def test_the_same_loss_for_twenty_steps(config: GPTConfig, other: str) -> None:
 
 
 @pytest.mark.parametrize("direction", ["there", "back"])
-def test_a_checkpoint_loads_on_the_other_backend_unchanged(direction: str, other: str, tmp_path: Path) -> None:
+def test_a_checkpoint_loads_on_the_other_backend_unchanged(
+    direction: str, other: str, tmp_path: Path
+) -> None:
     """Written on one backend, read and written again on the other: weights and moments are the same bytes."""
     first, second = ("python", other) if direction == "there" else (other, "python")
     (tmp_path / "words.txt").write_text(
         "".join(f"{a}{b}\n" for a in ("get", "set", "is") for b in ("name", "size", "path") for _ in range(4))
     )
-    config = replace(PRESETS["debug"][1], corpus="names", data_file=str(tmp_path / "words.txt"), steps=4, eval_every=0, backend=first)
+    config = replace(
+        PRESETS["debug"][1],
+        corpus="names",
+        data_file=str(tmp_path / "words.txt"),
+        steps=4,
+        eval_every=0,
+        backend=first,
+    )
     trainer = Trainer.start(config, str(tmp_path / "run"))
     list(trainer.run())
     moved = Trainer.resume(str(tmp_path / "run"), backend=second)
@@ -108,5 +139,7 @@ def test_a_checkpoint_loads_on_the_other_backend_unchanged(direction: str, other
     assert settings["backend"] == second and {**settings, "backend": first} == config.to_dict()
     model, _, used = load_model(str(tmp_path / "run"), backend=second)
     assert used["training"]["backend"] == second
-    for (name, ours), (_, theirs) in zip(model.named_parameters(), trainer.model.named_parameters(), strict=True):
+    for (name, ours), (_, theirs) in zip(
+        model.named_parameters(), trainer.model.named_parameters(), strict=True
+    ):
         assert ours.backend == second and ours.buffer.to_array() == theirs.buffer.to_array(), name

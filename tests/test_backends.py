@@ -1,4 +1,5 @@
-"""Finding, choosing and losing backends. Plug-ins are installed for real, into a folder of the test's own: a package and its metadata.
+"""Finding, choosing and losing backends. Plug-ins are installed for real, into a folder of the test's own: a
+package and its metadata.
 
 Most of this runs in other processes, since what was imported by whom is the question.
 """
@@ -21,11 +22,29 @@ from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import SGD, Adam, AdamW, Optimizer
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ["--steps", "4", "--layers", "1", "--heads", "2", "--embedding-dim", "8", "--context-length", "8", "--batch-size", "2",
-        "--eval-every", "0", "--eval-batches", "1"]  # fmt: skip
+TINY = [
+    "--steps",
+    "4",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--embedding-dim",
+    "8",
+    "--context-length",
+    "8",
+    "--batch-size",
+    "2",
+    "--eval-every",
+    "0",
+    "--eval-batches",
+    "1",
+]
 
 
-def install(site: Path, entry_points: dict[str, str], modules: dict[str, str] | None = None, package: str = "theirs") -> Path:
+def install(
+    site: Path, entry_points: dict[str, str], modules: dict[str, str] | None = None, package: str = "theirs"
+) -> Path:
     """Lays out what `pip install` leaves behind: modules, and a dist-info folder with entry points."""
     info = site / f"{package}-1.0.dist-info"
     info.mkdir(parents=True)
@@ -37,10 +56,25 @@ def install(site: Path, entry_points: dict[str, str], modules: dict[str, str] | 
     return site
 
 
-def python(*arguments: str, site: Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))}
-    kept |= {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd or site, env=kept, capture_output=True, encoding="utf-8", timeout=120)
+def python(
+    *arguments: str, site: Path, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))
+    }
+    kept |= {
+        "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **environment,
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd or site,
+        env=kept,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
 
 
 def output(code: str, *options: str, site: Path, **environment: str) -> str:
@@ -49,7 +83,9 @@ def output(code: str, *options: str, site: Path, **environment: str) -> str:
     return done.stdout
 
 
-def tinygpt(*arguments: str, site: Path, options: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+def tinygpt(
+    *arguments: str, site: Path, options: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     return python(*options, "-m", "tinygpt_core", *arguments, site=site, **environment)
 
 
@@ -64,16 +100,25 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 def accel(tmp_path: Path) -> Path:
     """A folder that holds the metadata of tinygpt-accel; its modules are the repository's."""
     pytest.importorskip("numpy", reason="the numpy backend needs NumPy, which is not installed")
-    return install(tmp_path / "site", {"numpy": "tinygpt_accel.numpy_backend.plugin"}, package="tinygpt_accel")
+    return install(
+        tmp_path / "site", {"numpy": "tinygpt_accel.numpy_backend.plugin"}, package="tinygpt_accel"
+    )
 
 
 # ---------------------------------------------------------------- discovery is lazy
 
 
 def test_importing_the_core_looks_for_no_plugin(accel: Path) -> None:
-    loaded = output("import tinygpt_core, sys; tinygpt_core.Tensor([1.0]); print(*sys.modules)", site=accel).split()
+    loaded = output(
+        "import tinygpt_core, sys; tinygpt_core.Tensor([1.0]); print(*sys.modules)", site=accel
+    ).split()
     assert "tinygpt_core.backends" in loaded
-    assert not {"numpy", "tinygpt_accel", "tinygpt_accel.numpy_backend.plugin", "tinygpt_accel.numpy_backend.buffer"} & set(loaded)
+    assert not {
+        "numpy",
+        "tinygpt_accel",
+        "tinygpt_accel.numpy_backend.plugin",
+        "tinygpt_accel.numpy_backend.buffer",
+    } & set(loaded)
 
 
 def test_listing_the_backends_imports_light_modules_only(accel: Path) -> None:
@@ -81,14 +126,19 @@ def test_listing_the_backends_imports_light_modules_only(accel: Path) -> None:
     listed, loaded = output(code, site=accel).splitlines()
     assert "('python', True)" in listed and "('numpy', True)" in listed
     assert "tinygpt_accel.numpy_backend.plugin" in loaded.split()
-    assert not {"numpy", "tinygpt_accel.numpy_backend.buffer", "tinygpt_accel.array_buffer"} & set(loaded.split())
+    assert not {"numpy", "tinygpt_accel.numpy_backend.buffer", "tinygpt_accel.array_buffer"} & set(
+        loaded.split()
+    )
 
 
 def test_asking_for_one_imports_it_and_no_other(accel: Path) -> None:
-    install(accel, {"noisy": "noisy"}, {"noisy": "raise SystemError('imported, although nobody asked')"}, package="noisy")
-    code = (
-        "from tinygpt_core import Tensor, backends; import sys; backends.use('numpy'); print(Tensor([1.0]).backend, 'noisy' in sys.modules)"
+    install(
+        accel,
+        {"noisy": "noisy"},
+        {"noisy": "raise SystemError('imported, although nobody asked')"},
+        package="noisy",
     )
+    code = "from tinygpt_core import Tensor, backends; import sys; backends.use('numpy'); print(Tensor([1.0]).backend, 'noisy' in sys.modules)"
     assert output(code, site=accel).split() == ["numpy", "False"]
 
 
@@ -100,21 +150,49 @@ def test_the_command_lists_them(accel: Path) -> None:
 # ---------------------------------------------------------------- plug-ins that are broken
 
 GOOD = "preference = 99\ndef factory(device):\n    from tinygpt_core.buffer.python import PythonBuffer\n    return PythonBuffer\n"
-BROKEN = {  # what is wrong -> (the module "theirs", or None for none; what the reason says; whether `available` can know it)
+# What is wrong -> (the module "theirs", or None for none; what the reason says; whether `available` can know
+# it)
+BROKEN = {
     "no such module": (None, ("theirs", "ModuleNotFoundError"), True),
     "an import error": ("import a_library_that_is_not_there", ("a_library_that_is_not_there",), True),
-    "another error at import": ("raise OSError('libgpu.so: cannot open\\nshared object')", ("libgpu.so",), True),
+    "another error at import": (
+        "raise OSError('libgpu.so: cannot open\\nshared object')",
+        ("libgpu.so",),
+        True,
+    ),
     "a syntax error": ("def factory(:", ("SyntaxError",), True),
-    "a probe that raises": (GOOD + "def probe():\n    raise RuntimeError('driver too old')\n", ("probe", "driver too old"), True),
-    "a probe that says why": (GOOD + "def probe():\n    return 'no CUDA driver: install one'\n", ("no CUDA driver",), True),
-    "a factory that raises": ("preference = 99\ndef factory(device):\n    raise RuntimeError('out of order')", ("out of order",), False),
-    "a factory that cannot import": ("preference = 99\ndef factory(device):\n    import not_there", ("not_there",), False),
+    "a probe that raises": (
+        GOOD + "def probe():\n    raise RuntimeError('driver too old')\n",
+        ("probe", "driver too old"),
+        True,
+    ),
+    "a probe that says why": (
+        GOOD + "def probe():\n    return 'no CUDA driver: install one'\n",
+        ("no CUDA driver",),
+        True,
+    ),
+    "a factory that raises": (
+        "preference = 99\ndef factory(device):\n    raise RuntimeError('out of order')",
+        ("out of order",),
+        False,
+    ),
+    "a factory that cannot import": (
+        "preference = 99\ndef factory(device):\n    import not_there",
+        ("not_there",),
+        False,
+    ),
     "a factory that says why": (
         "from tinygpt_core.backends import BackendUnavailable\ndef factory(device):\n    raise BackendUnavailable('no licence')",
-        ("no licence",), False),
+        ("no licence",),
+        False,
+    ),
     "no factory": ("preference = 99", ("theirs",), False),
-    "a factory that gives nothing": ("preference = 99\ndef factory(device):\n    pass", ("None", "no Buffer class"), False),
-}  # fmt: skip
+    "a factory that gives nothing": (
+        "preference = 99\ndef factory(device):\n    pass",
+        ("None", "no Buffer class"),
+        False,
+    ),
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -166,13 +244,24 @@ def test_the_plugin_without_numpy(tmp_path: Path) -> None:
     """tinygpt-accel is installed, NumPy is not (`-S` hides it)."""
     site = install(tmp_path, {"numpy": "tinygpt_accel.numpy_backend.plugin"}, package="tinygpt_accel")
     done = tinygpt("backends", site=site, options=("-S",))
-    assert done.returncode == 0 and re.search(r"^numpy +not available: .*pip install numpy", done.stdout, re.MULTILINE)
-    assert_refused(tinygpt("train", "--backend", "numpy", *TINY, site=site, options=("-S",)), "numpy", "pip install")
+    assert done.returncode == 0 and re.search(
+        r"^numpy +not available: .*pip install numpy", done.stdout, re.MULTILINE
+    )
+    assert_refused(
+        tinygpt("train", "--backend", "numpy", *TINY, site=site, options=("-S",)), "numpy", "pip install"
+    )
 
 
 def test_a_numpy_that_cannot_be_imported(tmp_path: Path) -> None:
-    """NumPy is there, so the probe is content, but it is broken: asked for by name it is an error, and by default python runs."""
-    site = install(tmp_path, {"numpy": "tinygpt_accel.numpy_backend.plugin"}, {"numpy": "raise ImportError('wrong libc')"}, package="tinygpt_accel")
+    """NumPy is there, so the probe is content, but it is broken: asked for by name it is an error, and by
+    default python runs.
+    """
+    site = install(
+        tmp_path,
+        {"numpy": "tinygpt_accel.numpy_backend.plugin"},
+        {"numpy": "raise ImportError('wrong libc')"},
+        package="tinygpt_accel",
+    )
     assert_refused(tinygpt("train", "--backend", "numpy", *TINY, site=site), "wrong libc")
     done = tinygpt("train", "--out", "run", *TINY, site=site)
     assert done.returncode == 0 and "\nbackend    python\n" in done.stdout
@@ -187,7 +276,10 @@ def test_the_environment_variable(accel: Path) -> None:
     assert output(code, site=accel, TINYGPT_BACKEND="numpy").strip() == "numpy"
     assert output(code, site=accel, TINYGPT_BACKEND="").strip() == "python"
     done = python("-c", code, site=accel, TINYGPT_BACKEND="nunpy")
-    assert done.returncode == 1 and "unknown backend 'nunpy': known are numpy, python" in done.stderr.splitlines()[-1]
+    assert (
+        done.returncode == 1
+        and "unknown backend 'nunpy': known are numpy, python" in done.stderr.splitlines()[-1]
+    )
 
 
 def test_unknown_names_and_devices() -> None:
@@ -213,7 +305,11 @@ def test_fastest_is_the_largest_preference_that_can_run(monkeypatch: pytest.Monk
     backends.register("quicker", lambda device: kind, probe=lambda: "not today", preference=2000)
     backends.register("quickest", refuse, preference=3000)
     assert backends.fastest() == "quick"
-    assert backends.why_not("quick") == "" and "cannot start" in backends.why_not("quickest") and "unknown" in backends.why_not("gone")
+    assert (
+        backends.why_not("quick") == ""
+        and "cannot start" in backends.why_not("quickest")
+        and "unknown" in backends.why_not("gone")
+    )
 
 
 @pytest.fixture
@@ -242,18 +338,32 @@ def test_use_nests_and_gives_back(numpy_backend: type[Buffer]) -> None:
 
 
 def test_operands_of_two_backends_are_refused_and_both_are_named(numpy_backend: type[Buffer]) -> None:
-    ours, theirs = Tensor(backends.get("python")([[1.0, 2.0], [3.0, 4.0]])), Tensor(numpy_backend([[1.0, 2.0], [3.0, 4.0]]))
+    ours, theirs = (
+        Tensor(backends.get("python")([[1.0, 2.0], [3.0, 4.0]])),
+        Tensor(numpy_backend([[1.0, 2.0], [3.0, 4.0]])),
+    )
     cases = {
-        "+": lambda a, b: a + b, "/": lambda a, b: a / b, "**": lambda a, b: a**b, "<": lambda a, b: a < b, "==": lambda a, b: a == b,
-        "@": lambda a, b: a @ b, "maximum": lambda a, b: a.maximum(b), "concatenate": lambda a, b: Tensor.concatenate([a, b]),
-        "where": lambda a, b: Tensor.where(a > 1, b, b), "assign": lambda a, b: a.assign(b), "setitem": lambda a, b: a.__setitem__(0, b[0]),
-        "take": lambda a, b: a.take(b.cast(b.dtype.int64)), "cross_entropy": lambda a, b: CrossEntropyLoss()(logits=a, labels=b),
-    }  # fmt: skip
+        "+": lambda a, b: a + b,
+        "/": lambda a, b: a / b,
+        "**": lambda a, b: a**b,
+        "<": lambda a, b: a < b,
+        "==": lambda a, b: a == b,
+        "@": lambda a, b: a @ b,
+        "maximum": lambda a, b: a.maximum(b),
+        "concatenate": lambda a, b: Tensor.concatenate([a, b]),
+        "where": lambda a, b: Tensor.where(a > 1, b, b),
+        "assign": lambda a, b: a.assign(b),
+        "setitem": lambda a, b: a.__setitem__(0, b[0]),
+        "take": lambda a, b: a.take(b.cast(b.dtype.int64)),
+        "cross_entropy": lambda a, b: CrossEntropyLoss()(logits=a, labels=b),
+    }
     for name, compute in cases.items():
         for a, b in ((ours, theirs), (theirs, ours)):
             with pytest.raises(TypeError) as caught:
                 compute(a, b)
-            assert "'python'" in str(caught.value) and "'numpy'" in str(caught.value), f"{name}: {caught.value}"
+            assert "'python'" in str(caught.value) and "'numpy'" in str(caught.value), (
+                f"{name}: {caught.value}"
+            )
     assert (ours + theirs.to("python")).to_python() == [[2.0, 4.0], [6.0, 8.0]]
 
 
@@ -278,18 +388,33 @@ def train(model: GPT, optimizer: Optimizer, steps: int) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("make", [lambda m: SGD(m, 0.1, momentum=0.9), lambda m: Adam(m, 0.01), lambda m: AdamW(m, 0.01, weight_decay=0.1)])
-def test_a_model_moves_between_updates_and_its_optimizer_follows(make: object, numpy_backend: type[Buffer]) -> None:
-    """What an optimizer remembers follows its parameter at the next update: the losses are those of a model that stayed."""
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: SGD(m, 0.1, momentum=0.9),
+        lambda m: Adam(m, 0.01),
+        lambda m: AdamW(m, 0.01, weight_decay=0.1),
+    ],
+)
+def test_a_model_moves_between_updates_and_its_optimizer_follows(
+    make: object, numpy_backend: type[Buffer]
+) -> None:
+    """What an optimizer remembers follows its parameter at the next update: the losses are those of a model
+    that stayed.
+    """
     with backends.use("python"):
         stays = tiny_model()
         expected = train(stays, make(stays), 9)  # type: ignore[operator]
         moves = tiny_model()
         optimizer = make(moves)  # type: ignore[operator]
         found = train(moves, optimizer, 3)
-        assert moves.to("numpy") is moves and all(p.backend == "numpy" and p.requires_grad for _, p in moves.named_parameters())
+        assert moves.to("numpy") is moves and all(
+            p.backend == "numpy" and p.requires_grad for _, p in moves.named_parameters()
+        )
         found += train(moves, optimizer, 3)
-        remembered = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+        remembered = [
+            v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)
+        ]
         assert remembered and {v.backend for v in remembered} == {"numpy"}
         moves.to("python")
         found += train(moves, optimizer, 3)
@@ -297,7 +422,9 @@ def test_a_model_moves_between_updates_and_its_optimizer_follows(make: object, n
 
 
 def test_what_moving_keeps_and_what_it_does_not(numpy_backend: type[Buffer]) -> None:
-    """Values, ties and what is frozen are kept, bit for bit; gradients are not, and the old Tensors stay where they were."""
+    """Values, ties and what is frozen are kept, bit for bit; gradients are not, and the old Tensors stay
+    where they were.
+    """
     with backends.use("python"):
         model = tiny_model()
         model.freeze(keys=["bias"])
@@ -324,15 +451,25 @@ def test_train_takes_the_fastest_and_a_run_keeps_its_backend(accel: Path) -> Non
         return str(json.loads((accel / run / "config.json").read_text())["training"]["backend"])
 
     done = tinygpt("train", "--out", "run", *TINY, site=accel)
-    assert done.returncode == 0 and "\nbackend    numpy\n" in done.stdout and backend_of("run") == "numpy", done.stderr
-    assert "\nbackend    python\n" in tinygpt("train", "--out", "a", "--backend", "python", *TINY, site=accel).stdout
-    assert "\nbackend    python\n" in tinygpt("train", "--out", "b", *TINY, site=accel, TINYGPT_BACKEND="python").stdout
+    assert done.returncode == 0 and "\nbackend    numpy\n" in done.stdout and backend_of("run") == "numpy", (
+        done.stderr
+    )
+    assert (
+        "\nbackend    python\n"
+        in tinygpt("train", "--out", "a", "--backend", "python", *TINY, site=accel).stdout
+    )
+    assert (
+        "\nbackend    python\n"
+        in tinygpt("train", "--out", "b", *TINY, site=accel, TINYGPT_BACKEND="python").stdout
+    )
     # A run that is resumed keeps its own.
     done = tinygpt("train", "--resume", "a", "--steps", "5", site=accel)
     assert done.returncode == 0 and "\nbackend    python\n" in done.stdout and not done.stderr
     # Unless told otherwise.
     done = tinygpt("train", "--resume", "a", "--steps", "6", "--backend", "numpy", site=accel)
-    assert done.returncode == 0 and "\nbackend    numpy\n" in done.stdout and backend_of("a") == "numpy", done.stderr
+    assert done.returncode == 0 and "\nbackend    numpy\n" in done.stdout and backend_of("a") == "numpy", (
+        done.stderr
+    )
     # On a machine without NumPy: told so, and on with python.
     bare = {"site": accel, "options": ("-S",)}
     note = r"tinygpt: note: backend 'numpy' is not available: [^\n]*pip install numpy; going on with the python backend\n"
@@ -341,11 +478,16 @@ def test_train_takes_the_fastest_and_a_run_keeps_its_backend(accel: Path) -> Non
     assert_refused(tinygpt("generate", "run", "--backend", "numpy", **bare), "numpy")  # type: ignore[arg-type]
     assert_refused(tinygpt("train", "--resume", "run", "--steps", "5", "--backend", "numpy", **bare), "numpy")  # type: ignore[arg-type]
     done = tinygpt("train", "--resume", "run", "--steps", "5", **bare)  # type: ignore[arg-type]
-    assert done.returncode == 0 and "\nbackend    python\n" in done.stdout and re.fullmatch(note, done.stderr), done.stderr
+    assert (
+        done.returncode == 0 and "\nbackend    python\n" in done.stdout and re.fullmatch(note, done.stderr)
+    ), done.stderr
     assert backend_of("run") == "python"
 
 
 def test_generate_gives_one_text_for_a_seed_on_every_backend(accel: Path) -> None:
     assert tinygpt("train", "--out", "run", "--backend", "python", *TINY, site=accel).returncode == 0
-    texts = {tinygpt("generate", "run", "--seed", "3", "--backend", name, site=accel).stdout for name in ("python", "numpy")}
+    texts = {
+        tinygpt("generate", "run", "--seed", "3", "--backend", name, site=accel).stdout
+        for name in ("python", "numpy")
+    }
     assert len(texts) == 1 and texts.pop().strip()

@@ -1,4 +1,6 @@
-"""The benchmark scripts run: `--help` of each, and a tiny run of those that measure side by side. What they measure is not tested."""
+"""The benchmark scripts run: `--help` of each, and a tiny run of those that measure side by side. What they
+measure is not tested.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,16 @@ import pytest
 from tinygpt_core import backends
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text(encoding="utf-8"))
+SCRIPTS = sorted(
+    path
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+)
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 needs_numpy = pytest.mark.skipif(
-    "numpy" not in [status.name for status in backends.available() if status.available], reason="the numpy backend is not installed"
+    "numpy" not in [status.name for status in backends.available() if status.available],
+    reason="the numpy backend is not installed",
 )
 
 
@@ -36,17 +43,27 @@ def takes_options(path: Path) -> bool:
     return "argparse" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", [path for path in SCRIPTS if takes_options(path)], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in SCRIPTS if takes_options(path)], ids=lambda path: path.stem
+)
 def test_help_explains_every_option(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"]
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+    ]
     assert calls
     for call in calls:
-        assert any(keyword.arg == "help" for keyword in call.keywords), f"{path.name}, line {call.lineno}: an option without help"
+        assert any(keyword.arg == "help" for keyword in call.keywords), (
+            f"{path.name}, line {call.lineno}: an option without help"
+        )
 
 
 def test_help_needs_no_numerical_library() -> None:
-    """`--help` of every script in one process, without site-packages, where neither NumPy nor PyTorch can be imported."""
+    """`--help` of every script in one process, without site-packages, where neither NumPy nor PyTorch can be
+    imported.
+    """
     code = f"""
 import runpy, sys
 sys.path.insert(0, {str(ROOT / "benchmarks")!r})
@@ -80,7 +97,9 @@ def test_backends(tmp_path: Path) -> None:
 @needs_numpy
 def test_scaling(tmp_path: Path) -> None:
     picture = ("--picture", str(tmp_path / "scaling.svg")) if find_spec("matplotlib") else ()
-    text = script("scaling.py", "--sweeps", "batch", "--points", "2", "--turns", "1", "--steps", "1", *picture)
+    text = script(
+        "scaling.py", "--sweeps", "batch", "--points", "2", "--turns", "1", "--steps", "1", *picture
+    )
     assert "batch: time grows with slope" in text and "the arithmetic with 1.00" in text
     if picture:
         assert 1_000 < (tmp_path / "scaling.svg").stat().st_size < 100_000

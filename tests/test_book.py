@@ -1,4 +1,6 @@
-"""The book's pictures are what their scripts draw, its exercises are solved, and its links to code name something that is there."""
+"""The book's pictures are what their scripts draw, its exercises are solved, and its links to code name
+something that is there.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ DOCS = ROOT / "docs"
 CHAPTERS = sorted(DOCS.glob("[0-9][0-9]-*.md"))
 EXERCISES = sorted((DOCS / "exercises").glob("chapter_*.py"))
 FIGURES = sorted(path for path in (DOCS / "figures").glob("*.py") if path.stem != "drawing")
-MEASURED = {"scaling.svg": "scaling.py", "shakespeare_cpu.svg": "shakespeare_cpu.py"}  # drawn by benchmarks from what they measured
+# Drawn by benchmarks from what they measured
+MEASURED = {"scaling.svg": "scaling.py", "shakespeare_cpu.svg": "shakespeare_cpu.py"}
 
 
 def load(path: Path):
@@ -46,13 +49,19 @@ def test_pictures_are_what_their_script_draws(script):
         assert svg == text_of(DOCS / "pictures" / f"{name}.svg"), f"run: python docs/figures/{script.name}"
         assert len(svg) < 60_000
         root = ElementTree.fromstring(svg)
-        assert root.find("{http://www.w3.org/2000/svg}title").text, "a picture says in its title what it shows"
+        assert root.find("{http://www.w3.org/2000/svg}title").text, (
+            "a picture says in its title what it shows"
+        )
 
 
 def test_every_picture_has_a_script_and_a_place_in_the_book():
     drawn = {f"{name}.svg" for script in FIGURES for name in load(script).pictures()}
     committed = {path.name for path in (DOCS / "pictures").glob("*.svg")}
-    used = {Path(name).name for path in DOCS.rglob("*.md") for name in re.findall(r"!\[[^\]]+\]\(([^)]+\.svg)\)", text_of(path))}
+    used = {
+        Path(name).name
+        for path in DOCS.rglob("*.md")
+        for name in re.findall(r"!\[[^\]]+\]\(([^)]+\.svg)\)", text_of(path))
+    }
     assert drawn | set(MEASURED) == committed, "pictures without a script, or not written"
     assert all(Path(name).stem in text_of(ROOT / "benchmarks" / script) for name, script in MEASURED.items())
     assert committed <= used, "pictures that no chapter shows"
@@ -60,7 +69,11 @@ def test_every_picture_has_a_script_and_a_place_in_the_book():
 
 # ---------------------------------------------------------------- exercises
 
-SOLUTIONS = [(path, name) for path in EXERCISES for name in re.findall(r"^def (test_\w+)\(\)", text_of(path), re.MULTILINE)]
+SOLUTIONS = [
+    (path, name)
+    for path in EXERCISES
+    for name in re.findall(r"^def (test_\w+)\(\)", text_of(path), re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize(("path", "name"), SOLUTIONS, ids=[f"{path.stem}-{name}" for path, name in SOLUTIONS])
@@ -72,7 +85,10 @@ def test_solutions_of_the_exercises_are_right(path, name):
 def test_every_exercise_has_a_solution(chapter):
     asked = re.findall(r"^\*\*Exercise (\d+\.\d+)", text_of(chapter), re.MULTILINE)
     solutions = DOCS / "exercises" / f"chapter_{chapter.name[:2]}.py"
-    solved = [".".join(numbers) for numbers in re.findall(r"^def test_(\d+)_(\d+)_", text_of(solutions), re.MULTILINE)]
+    solved = [
+        ".".join(numbers)
+        for numbers in re.findall(r"^def test_(\d+)_(\d+)_", text_of(solutions), re.MULTILINE)
+    ]
     assert asked, "a chapter has exercises"
     assert asked == sorted(set(solved), key=solved.index), "exercises and solutions, in order"
     assert f"exercises/{solutions.name}" in text_of(chapter), "a chapter says where its solutions are"
@@ -82,7 +98,9 @@ def test_every_exercise_has_a_solution(chapter):
 
 
 def names_in(path: Path) -> set[str]:
-    """The names that a file defines: functions, classes, their methods and attributes, and what is assigned at top level."""
+    """The names that a file defines: functions, classes, their methods and attributes, and what is assigned
+    at top level.
+    """
 
     def visit(body, prefix):
         for node in body:
@@ -99,7 +117,9 @@ def names_in(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", sorted(DOCS.rglob("*.md")), ids=lambda path: path.stem)
 def test_links_to_code_name_what_is_there(document):
-    """[`Class.method`](../package/module.py) leads to a file that defines it. (Line numbers would be wrong with the next change.)"""
+    """[`Class.method`](../package/module.py) leads to a file that defines it. (Line numbers would be wrong
+    with the next change.)
+    """
     for name, target in re.findall(r"\[`([\w.]+?)(?:\(\))?`\]\(([^)#]+\.py)\)", text_of(document)):
         if not name.endswith(".py"):
             assert name in names_in((document.parent / target).resolve()), f"{target} defines no {name}"

@@ -19,7 +19,13 @@ import pytest
 from tinygpt_core import Buffer
 from tinygpt_core.tokenizer import CharTokenizer
 from tinygpt_core.training import checkpoint
-from tinygpt_core.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, truncate_log
+from tinygpt_core.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    truncate_log,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ["config.json", "model.safetensors", "optimizer.safetensors", "state.json", "tokenizer"]
@@ -60,7 +66,9 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["with an older checkpoint", "the first checkpoint"])
-def test_a_crash_at_any_call_leaves_the_old_or_the_new_checkpoint(first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_at_any_call_leaves_the_old_or_the_new_checkpoint(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcomes, n = [], 0
     while True:
         n += 1
@@ -92,7 +100,8 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new_checkpoint(first: bool, t
             break
         copy = tmp_path / f"{n}-copy"
         if directory.exists():
-            shutil.copytree(directory, copy)  # what a second look would find, before the first one repairs anything
+            # What a second look would find, before the first one repairs anything
+            shutil.copytree(directory, copy)
         for place in (copy, directory):
             try:
                 outcomes.append(number_of(load_checkpoint(place)))
@@ -106,7 +115,9 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new_checkpoint(first: bool, t
     assert outcomes == sorted(outcomes) and set(outcomes) == ({0, 2} if first else {1, 2})
 
 
-def test_a_second_crash_does_not_destroy_what_the_first_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_crash_does_not_destroy_what_the_first_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path, 1)
     real = os.replace
     with monkeypatch.context() as patch:  # dies after the commit, before the renames
@@ -152,7 +163,13 @@ def test_damaged_states_are_refused(tmp_path: Path) -> None:
         path.write_text(whole[:cut])
         with pytest.raises(CheckpointError):
             load_checkpoint(tmp_path / "run")
-    for change in ({"files": {}}, {"files": []}, {"state": 3}, {"format_version": "1"}, {"format_version": 0}):
+    for change in (
+        {"files": {}},
+        {"files": []},
+        {"state": 3},
+        {"format_version": "1"},
+        {"format_version": 0},
+    ):
         path.write_text(json.dumps({**value, **change}))
         with pytest.raises(CheckpointError):
             load_checkpoint(tmp_path / "run")
@@ -204,9 +221,17 @@ def test_a_process_killed_while_it_saves(tmp_path: Path) -> None:
 
 
 def test_reading_while_another_process_saves(tmp_path: Path) -> None:
-    """What is read is always one whole checkpoint, never an older one than before; and the one that saves is not disturbed."""
+    """What is read is always one whole checkpoint, never an older one than before; and the one that saves is
+    not disturbed.
+    """
     save(tmp_path, 1)
-    process = subprocess.Popen([sys.executable, "-c", LOOP.format(root=str(ROOT), tests=str(ROOT / "tests"), directory=str(tmp_path))])
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            LOOP.format(root=str(ROOT), tests=str(ROOT / "tests"), directory=str(tmp_path)),
+        ]
+    )
     try:
         seen, deadline = [1], time.monotonic() + 60
         while len(set(seen)) < 30 and time.monotonic() < deadline:
@@ -238,7 +263,9 @@ def test_a_reader_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(os.listdir(tmp_path)) == FILES and number_of(load_checkpoint(tmp_path)) == 3
 
 
-def test_a_checkpoint_that_never_holds_still_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_never_holds_still_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path, 1)
     stamps = iter(range(10**6))
     monkeypatch.setattr(checkpoint, "_stamp", lambda path: (next(stamps),))

@@ -15,19 +15,43 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ["--steps", "6", "--layers", "1", "--heads", "2", "--embedding-dim", "8", "--context-length", "8", "--batch-size", "2",
-        "--eval-every", "3", "--eval-batches", "1", "--checkpoint-every", "3"]  # fmt: skip
-WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
+TINY = [
+    "--steps",
+    "6",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--embedding-dim",
+    "8",
+    "--context-length",
+    "8",
+    "--batch-size",
+    "2",
+    "--eval-every",
+    "3",
+    "--eval-batches",
+    "1",
+    "--checkpoint-every",
+    "3",
+]
+WORDS = "".join(
+    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
+)
 
 
 def environment() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))
+    }
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def tinygpt(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-S", "-m", "tinygpt_core", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=120, **options)
+    return subprocess.run(
+        command, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=120, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +67,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
@@ -69,7 +97,14 @@ def test_train_identifiers_with_nothing_installed(tmp_path: Path) -> None:
 
 def test_a_run_holds_its_files(place: Path) -> None:
     names = {path.name for path in (place / "runs" / "tiny").iterdir()}
-    assert names == {"config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json", "log.jsonl"}
+    assert names == {
+        "config.json",
+        "tokenizer",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "log.jsonl",
+    }
     assert (place / "runs" / "latest" / "state.json").exists()
 
 
@@ -80,7 +115,10 @@ def test_the_log_has_one_object_a_step_and_one_a_validation(place: Path) -> None
     assert len(steps) + len(validations) == len(lines)
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in validations] == [3, 6]
-    assert all(set(line) == {"step", "loss", "learning_rate", "tokens", "seconds", "gradient_norm", "parameters"} for line in steps)
+    assert all(
+        set(line) == {"step", "loss", "learning_rate", "tokens", "seconds", "gradient_norm", "parameters"}
+        for line in steps
+    )
     assert all(set(line) == {"step", "val_loss"} for line in validations)
     assert all(line["seconds"] > 0 and line["tokens"] > 0 and line["learning_rate"] > 0 for line in steps)
 
@@ -93,7 +131,9 @@ def test_a_pipe_gets_plain_lines(place: Path) -> None:
 
 
 def test_quiet_shows_only_the_result(place: Path) -> None:
-    result = tinygpt("train", "names", "--data", "words.txt", "--out", "runs/quiet", "--quiet", *TINY, cwd=place)
+    result = tinygpt(
+        "train", "names", "--data", "words.txt", "--out", "runs/quiet", "--quiet", *TINY, cwd=place
+    )
     assert result.returncode == 0 and "tokens/s" not in result.stdout and "20 samples" in result.stdout
 
 
@@ -106,7 +146,19 @@ def test_any_text_file_is_a_stream(place: Path) -> None:
 
 
 def test_byte_pair_tokens(place: Path) -> None:
-    result = tinygpt("train", "--data", "prose.txt", "--tokenizer", "bpe", "--vocab-size", "280", "--out", "runs/bpe", *TINY, cwd=place)
+    result = tinygpt(
+        "train",
+        "--data",
+        "prose.txt",
+        "--tokenizer",
+        "bpe",
+        "--vocab-size",
+        "280",
+        "--out",
+        "runs/bpe",
+        *TINY,
+        cwd=place,
+    )
     assert result.returncode == 0, result.stderr
     assert "of 280 kinds" in result.stdout
 
@@ -146,12 +198,30 @@ def test_resume_refuses_other_settings(place: Path, arguments: list[str], words:
 
 
 def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(place: Path) -> None:
-    arguments = ["train", "names", "--data", "words.txt", "--out", "runs/stopped", *TINY, "--steps", "100000", "--eval-every", "0"]
+    arguments = [
+        "train",
+        "names",
+        "--data",
+        "words.txt",
+        "--out",
+        "runs/stopped",
+        *TINY,
+        "--steps",
+        "100000",
+        "--eval-every",
+        "0",
+    ]
     command = [sys.executable, "-S", "-m", "tinygpt_core", *arguments]
     process = subprocess.Popen(
-        command, cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # pytest in the background ignores it
-    )  # fmt: skip
+        command,
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        # Pytest in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     log = place / "runs" / "stopped" / "log.jsonl"
     wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= 4)
     process.send_signal(signal.SIGINT)
@@ -174,23 +244,61 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 
 
 def test_generate_documents_one_a_line(place: Path) -> None:
-    result = tinygpt("generate", "runs/latest", "--prompt", "get", "--count", "5", "--tokens", "12", "--seed", "3", cwd=place)
+    result = tinygpt(
+        "generate",
+        "runs/latest",
+        "--prompt",
+        "get",
+        "--count",
+        "5",
+        "--tokens",
+        "12",
+        "--seed",
+        "3",
+        cwd=place,
+    )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert len(lines) == 5 and all(line.startswith("get") and len(line) <= 15 for line in lines)
-    again = tinygpt("generate", "runs/latest", "--prompt", "get", "--count", "5", "--tokens", "12", "--seed", "3", cwd=place)
+    again = tinygpt(
+        "generate",
+        "runs/latest",
+        "--prompt",
+        "get",
+        "--count",
+        "5",
+        "--tokens",
+        "12",
+        "--seed",
+        "3",
+        cwd=place,
+    )
     assert again.stdout == result.stdout
 
 
 def test_generate_greedily(place: Path) -> None:
-    result = tinygpt("generate", "runs/tiny", "--temperature", "0", "--count", "2", "--top-k", "1", "--top-p", "0.5", cwd=place)
+    result = tinygpt(
+        "generate",
+        "runs/tiny",
+        "--temperature",
+        "0",
+        "--count",
+        "2",
+        "--top-k",
+        "1",
+        "--top-p",
+        "0.5",
+        cwd=place,
+    )
     first, second = result.stdout.splitlines()
     assert first == second
 
 
 def test_generate_is_quiet_when_its_reader_leaves(place: Path) -> None:
     command = f"'{sys.executable}' -S -m tinygpt_core generate runs/tiny --count 2000 --tokens 5 | head -n 1"
-    result = subprocess.run(["sh", "-c", command], cwd=place, env=environment(), capture_output=True, encoding="utf-8", timeout=60)
+    result = subprocess.run(
+        ["sh", "-c", command], cwd=place, env=environment(), capture_output=True, encoding="utf-8", timeout=60
+    )
     assert result.stdout.count("\n") == 1 and result.stderr == ""
 
 
@@ -208,7 +316,11 @@ def test_help(tmp_path: Path, command: list[str]) -> None:
     assert result.returncode == 0 and result.stdout.startswith("usage: tinygpt")
     options = re.findall(r"^  (--[a-z-]+)[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
     texts = re.findall(r"^  --[a-z-]+[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
-    without = [o for o, text in zip(options, texts, strict=True) if "default" not in text and o not in ("--resume", "--version")]
+    without = [
+        o
+        for o, text in zip(options, texts, strict=True)
+        if "default" not in text and o not in ("--resume", "--version")
+    ]
     assert not without, f"no default is stated for {without}"
 
 
@@ -299,8 +411,13 @@ def test_the_context_length_that_is_advised_works(place: Path) -> None:
     assert tinygpt("train", "--data", "brief.txt", "--out", "runs/brief", *small, cwd=place).returncode == 0
 
 
-@pytest.mark.parametrize(("closed", "arguments", "code"), [(1, ["backends"], 0), (1, ["generate", "runs/tiny"], 0), (2, ["fly"], 2)])
-def test_a_stream_that_was_closed_is_no_failure(place: Path, closed: int, arguments: list[str], code: int) -> None:
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [(1, ["backends"], 0), (1, ["generate", "runs/tiny"], 0), (2, ["fly"], 2)],
+)
+def test_a_stream_that_was_closed_is_no_failure(
+    place: Path, closed: int, arguments: list[str], code: int
+) -> None:
     result = tinygpt(*arguments, cwd=place, preexec_fn=lambda: os.close(closed))
     assert (result.returncode, result.stdout, result.stderr) == (code, "", "")
 
@@ -317,9 +434,16 @@ def test_version(tmp_path: Path) -> None:
     assert tinygpt("--version", cwd=tmp_path).stdout == f"tinygpt {__version__}\n"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "tampered", "newer", "nonsense", "setting", "missing", "boundary", "data"])
 @pytest.mark.parametrize(
-    "command", [["generate", "damaged"], ["train", "--resume", "damaged", "--steps", "8"], ["convert", "damaged", "converted"]]
+    "damage", ["truncated", "tampered", "newer", "nonsense", "setting", "missing", "boundary", "data"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "damaged"],
+        ["train", "--resume", "damaged", "--steps", "8"],
+        ["convert", "damaged", "converted"],
+    ],
 )
 def test_a_damaged_run_is_refused(place: Path, tmp_path: Path, damage: str, command: list[str]) -> None:
     run = tmp_path / "damaged"
@@ -344,7 +468,9 @@ def test_a_damaged_run_is_refused(place: Path, tmp_path: Path, damage: str, comm
         (run / "config.json").write_text(json.dumps(config))
     elif damage == "boundary":  # by someone who also mended the digests
         tokenizer = json.loads((run / "tokenizer").read_text())
-        (run / "tokenizer").write_text(json.dumps(tokenizer | {"special_tokens": {"<|other|>": len(tokenizer["characters"])}}))
+        (run / "tokenizer").write_text(
+            json.dumps(tokenizer | {"special_tokens": {"<|other|>": len(tokenizer["characters"])}})
+        )
     elif damage == "data":
         (run / "config.json").write_text(json.dumps(config | {"data": 7}))
     if damage in ("boundary", "data"):
@@ -364,12 +490,16 @@ def test_a_full_disk_is_a_failure(place: Path) -> None:
     def limit() -> None:  # a file may hold 2,000 bytes, so the first checkpoint fails as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    result = tinygpt("train", "names", "--data", "words.txt", "--out", "runs/full", *TINY, cwd=place, preexec_fn=limit)
+    result = tinygpt(
+        "train", "names", "--data", "words.txt", "--out", "runs/full", *TINY, cwd=place, preexec_fn=limit
+    )
     assert_refused(result, "File too large", code=1)
 
 
 def test_another_corpus_is_noticed_on_resume(place: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text(WORDS)
-    assert tinygpt("train", "names", "--data", "words.txt", "--out", "run", *TINY, cwd=tmp_path).returncode == 0
+    assert (
+        tinygpt("train", "names", "--data", "words.txt", "--out", "run", *TINY, cwd=tmp_path).returncode == 0
+    )
     (tmp_path / "words.txt").write_text(WORDS + "another\n")
     assert_refused(tinygpt("train", "--resume", "run", "--steps", "8", cwd=tmp_path), "not the text")

@@ -40,11 +40,15 @@ class Failing(MinimalBuffer):
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backends that a test registers are gone after it; those of other tests, installed or registered, are gone during it."""
+    """Backends that a test registers are gone after it; those of other tests, installed or registered, are
+    gone during it.
+    """
     backends.available()
     kept = {name: backends._plugins[name] for name in ("python", "numpy") if name in backends._plugins}
     monkeypatch.setattr(backends, "_plugins", kept)
-    monkeypatch.setattr(backends, "_loaded", {name: kind for name, kind in backends._loaded.items() if name in kept})
+    monkeypatch.setattr(
+        backends, "_loaded", {name: kind for name, kind in backends._loaded.items() if name in kept}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -76,9 +80,16 @@ def test_python_and_numpy_agree(registry: None, capsys: pytest.CaptureFixture[st
     assert code == 0 and err == ""
     assert cells(out, "numpy")[2] == "loss" and cells(out, "numpy")[-1] == "yes"
     for quantity in ("gradients", "weights"):
-        row = next(line.split() for line in out.splitlines() if line.startswith(" ") and quantity in line and line.endswith(("yes", "no")))
+        row = next(
+            line.split()
+            for line in out.splitlines()
+            if line.startswith(" ") and quantity in line and line.endswith(("yes", "no"))
+        )
         assert row[0] == quantity and row[-1] == "yes" and 0.0 <= float(row[1]) < 1e-3
-    times = {name: re.findall(rf"^{name} +([\d.]+) +1 +([\d.]+)$", out, re.MULTILINE) for name in ("python", "numpy")}
+    times = {
+        name: re.findall(rf"^{name} +([\d.]+) +1 +([\d.]+)$", out, re.MULTILINE)
+        for name in ("python", "numpy")
+    }
     assert times["python"][0][1] == "1.0" and float(times["numpy"][0][0]) > 0.0
 
 
@@ -99,11 +110,16 @@ def test_a_wrong_backend_is_named_with_what_is_wrong(
     assert code == 1 and cells(out, defect)[2] == "loss"
     verdicts = re.findall(r"(loss|gradients|weights) [^\n]* (yes|no)$", out, re.MULTILINE)
     assert ", ".join(quantity for quantity, verdict in verdicts if verdict == "no") == quantities
-    said = re.fullmatch(rf"tinygpt: error: {defect} disagrees with python \(([a-z, ]+)\): its [^\n]+ times the tolerance away[^\n]*\n", err)
+    said = re.fullmatch(
+        rf"tinygpt: error: {defect} disagrees with python \(([a-z, ]+)\): its [^\n]+ times the tolerance away[^\n]*\n",
+        err,
+    )
     assert said and said[1] == quantities, err
 
 
-def test_one_that_raises_is_shown_and_the_others_are_measured(registry: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_raises_is_shown_and_the_others_are_measured(
+    registry: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     backends.register("failing", lambda device: Failing)
     backends.register("right", lambda device: MinimalBuffer)
     code, out, err = compare(capsys, "--backend", "failing,right", "--preset", "debug")
@@ -113,7 +129,9 @@ def test_one_that_raises_is_shown_and_the_others_are_measured(registry: None, ca
     assert cells(out, "right")[-1] == "yes" and re.search(r"^right +[\d.]+ +1 +[\d.]+$", out, re.MULTILINE)
 
 
-def test_what_cannot_run_is_listed_with_its_reason(registry: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_run_is_listed_with_its_reason(
+    registry: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(device: str) -> type[Buffer]:
         raise backends.BackendUnavailable("no licence\nhere")
 
@@ -174,7 +192,8 @@ def test_weight_bound_covers_the_step_of_any_gradient_within_the_error(
         moved.append(weight.item())
     bound = comparison.weight_bound(gradients[0], abs(error), moved[0], optimizer)
     assert abs(moved[0] - moved[1]) <= bound
-    assert bound <= 2.0 * 0.01 * (1.0 + 1e-4) + 1e-4 * abs(start)  # and forgives no more than a change of sign
+    # And forgives no more than a change of sign
+    assert bound <= 2.0 * 0.01 * (1.0 + 1e-4) + 1e-4 * abs(start)
 
 
 def test_roundings_are_those_of_the_sums_of_a_step() -> None:
@@ -192,7 +211,9 @@ def test_roundings_are_those_of_the_sums_of_a_step() -> None:
 
 
 def environment() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))
+    }
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -200,7 +221,9 @@ COMMAND = [sys.executable, "-S", "-m", "tinygpt_core", "compare-backends"]
 
 
 def tinygpt(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], env=environment(), capture_output=True, encoding="utf-8", timeout=120)
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment(), capture_output=True, encoding="utf-8", timeout=120
+    )
 
 
 def test_a_pipe_gets_plain_lines_and_nothing_is_installed() -> None:
@@ -213,7 +236,10 @@ def test_a_pipe_gets_plain_lines_and_nothing_is_installed() -> None:
 def test_a_terminal_sees_what_is_being_measured() -> None:
     parent, child = pty.openpty()
     with subprocess.Popen(
-        [*COMMAND, "--steps", "1", "--preset", "debug"], env=environment(), stdout=subprocess.PIPE, stderr=child
+        [*COMMAND, "--steps", "1", "--preset", "debug"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=child,
     ) as process:
         os.close(child)
         assert process.stdout is not None
@@ -237,7 +263,9 @@ def test_a_terminal_sees_what_is_being_measured() -> None:
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], words: list[str]) -> None:
     done = tinygpt(*arguments)
-    assert done.returncode == 2 and done.stdout == "" and re.fullmatch(r"tinygpt: error: [^\n]+\n", done.stderr), done.stderr
+    assert (
+        done.returncode == 2 and done.stdout == "" and re.fullmatch(r"tinygpt: error: [^\n]+\n", done.stderr)
+    ), done.stderr
     for word in words:
         assert word in done.stderr
 

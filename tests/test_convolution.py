@@ -1,4 +1,6 @@
-"""Layers of images: against their definitions, against PyTorch where it is installed, their state in files, and their errors."""
+"""Layers of images: against their definitions, against PyTorch where it is installed, their state in files,
+and their errors.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_groups_are_convolutions_side_by_side():
     halves = []
     for i in range(2):
         half = nn.Conv2d(2, 3, 3, padding=1)
-        half.load_weights([("weights", layer.weights[3 * i : 3 * i + 3]), ("bias", layer.bias[3 * i : 3 * i + 3])])
+        half.load_weights(
+            [("weights", layer.weights[3 * i : 3 * i + 3]), ("bias", layer.bias[3 * i : 3 * i + 3])]
+        )
         halves.append(half(x[:, 2 * i : 2 * i + 2]))
     close(layer(x), Tensor.concatenate(halves, axis=1))
 
@@ -69,7 +73,13 @@ def test_pooling_and_flatten():
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(2, 4), st.sampled_from([0.0, 0.1, 1.0]))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(2, 4),
+    st.sampled_from([0.0, 0.1, 1.0]),
+)
 def test_batch_norm_follows_its_definition(images, channels, height, width, momentum):
     import numpy as np
 
@@ -77,7 +87,10 @@ def test_batch_norm_follows_its_definition(images, channels, height, width, mome
     layer.apply(lambda tensor: Tensor.uniform(tensor.shape, low=0.5, high=2.0))
     x = Tensor.normal((images, channels, height, width), mean=1.0)
     array = np.array(x.to_python())
-    w, b, mean, var = (np.array(t.to_python())[:, None, None] for t in (layer.weights, layer.bias, layer.running_mean, layer.running_var))
+    w, b, mean, var = (
+        np.array(t.to_python())[:, None, None]
+        for t in (layer.weights, layer.bias, layer.running_mean, layer.running_var)
+    )
     axes, count = (0, 2, 3), images * height * width
     batch_mean, batch_var = array.mean(axes, keepdims=True)[0], array.var(axes, keepdims=True)[0]
     close(layer(x), Tensor(((array - batch_mean) / np.sqrt(batch_var + 1e-3) * w + b).tolist()), 1e-4)
@@ -129,10 +142,18 @@ def test_running_statistics_are_kept_but_never_trained(tmp_path):
 
 
 def test_printed_form():
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.Flatten())
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.Flatten()
+    )
     text = repr(model)
-    assert "Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=2, bias=True)" in text
-    assert "MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0))" in text and "Flatten(start_axis=1)" in text
+    assert (
+        "Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=2, bias=True)"
+        in text
+    )
+    assert (
+        "MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0))" in text
+        and "Flatten(start_axis=1)" in text
+    )
     assert re.search(r"running_mean +float32 \(4,\), frozen +4$", text, re.MULTILINE)
 
 
@@ -142,21 +163,53 @@ def test_printed_form():
 @pytest.mark.parametrize(
     ("make", "exception", "message"),
     [
-        (lambda: nn.Conv2d(4, 6, 3, groups=4), ValueError, "groups=4 must divide in_channels=4 and out_channels=6"),
+        (
+            lambda: nn.Conv2d(4, 6, 3, groups=4),
+            ValueError,
+            "groups=4 must divide in_channels=4 and out_channels=6",
+        ),
         (lambda: nn.Conv2d(0, 6, 3), ValueError, "in_channels must be at least 1"),
         (lambda: nn.Conv2d(1, 6, 0), ValueError, "kernel_size must be at least 1"),
-        (lambda: nn.Conv2d(1, 6, (3, 3, 3)), TypeError, r"kernel_size is an int or a pair of ints, not \(3, 3, 3\)"),
-        (lambda: nn.Conv2d(1, 6, 3, padding="same"), TypeError, "padding is an int or a pair of ints, not 'same'"),
+        (
+            lambda: nn.Conv2d(1, 6, (3, 3, 3)),
+            TypeError,
+            r"kernel_size is an int or a pair of ints, not \(3, 3, 3\)",
+        ),
+        (
+            lambda: nn.Conv2d(1, 6, 3, padding="same"),
+            TypeError,
+            "padding is an int or a pair of ints, not 'same'",
+        ),
         (lambda: nn.MaxPool2d(2, stride=0), ValueError, "stride must be at least 1"),
         (lambda: nn.BatchNorm2d(2, momentum=1.5), ValueError, "momentum must lie in"),
-        (lambda: nn.Conv2d(1, 2, 5)(Tensor.zeros((1, 1, 4, 4))), ValueError, r"\(5, 5\) is larger than the padded image of \(4, 4\)"),
-        (lambda: nn.Conv2d(3, 2, 3)(Tensor.zeros((1, 1, 4, 4))), ValueError, r"\(1, 1, 4, 4\).*\(2, 1, 3, 3\), not \(2, 3, 3, 3\)"),
-        (lambda: nn.MaxPool2d(2)(Tensor.zeros((4, 4))), ValueError, r"max_pool2d: input .*\(batch, .*width\), not \(4, 4\)"),
-        (lambda: nn.BatchNorm2d(3)(Tensor.zeros((2, 4, 2, 2))), ValueError, r"\(batch, 3, height, width\).*\(2, 4, 2, 2\)"),
-        (lambda: nn.BatchNorm2d(3)(Tensor.zeros((1, 3, 1, 1))), ValueError, r"more than one number.*\(1, 3, 1, 1\)"),
+        (
+            lambda: nn.Conv2d(1, 2, 5)(Tensor.zeros((1, 1, 4, 4))),
+            ValueError,
+            r"\(5, 5\) is larger than the padded image of \(4, 4\)",
+        ),
+        (
+            lambda: nn.Conv2d(3, 2, 3)(Tensor.zeros((1, 1, 4, 4))),
+            ValueError,
+            r"\(1, 1, 4, 4\).*\(2, 1, 3, 3\), not \(2, 3, 3, 3\)",
+        ),
+        (
+            lambda: nn.MaxPool2d(2)(Tensor.zeros((4, 4))),
+            ValueError,
+            r"max_pool2d: input .*\(batch, .*width\), not \(4, 4\)",
+        ),
+        (
+            lambda: nn.BatchNorm2d(3)(Tensor.zeros((2, 4, 2, 2))),
+            ValueError,
+            r"\(batch, 3, height, width\).*\(2, 4, 2, 2\)",
+        ),
+        (
+            lambda: nn.BatchNorm2d(3)(Tensor.zeros((1, 3, 1, 1))),
+            ValueError,
+            r"more than one number.*\(1, 3, 1, 1\)",
+        ),
         (lambda: nn.Flatten(4)(Tensor.zeros((2, 4, 2, 2))), ValueError, r"start_axis=4.*\(2, 4, 2, 2\)"),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_parts(make, exception, message):
     with pytest.raises(exception, match=message):
         make()
@@ -167,20 +220,30 @@ def test_errors_name_the_parts(make, exception, message):
 
 def network(stride=1, dilation=1):
     return nn.Sequential(
-        nn.Conv2d(2, 4, (3, 2), stride=stride, padding=(2, 1), dilation=dilation, groups=2), nn.BatchNorm2d(4), nn.ReLU(),
-        nn.MaxPool2d(3, stride=2, padding=1), nn.Conv2d(4, 3, 2, padding=1, bias=False), nn.AvgPool2d(2, stride=1, padding=1),
-    )  # fmt: skip
+        nn.Conv2d(2, 4, (3, 2), stride=stride, padding=(2, 1), dilation=dilation, groups=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(4, 3, 2, padding=1, bias=False),
+        nn.AvgPool2d(2, stride=1, padding=1),
+    )
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), ((1, 3), (2, 1))])
 def test_same_as_pytorch(backend, stride, dilation):
-    """A small network with every option, its output, gradients and running statistics, with the same weights in both."""
+    """A small network with every option, its output, gradients and running statistics, with the same weights
+    in both.
+    """
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
     ours = network(stride, dilation)
     theirs = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 4, (3, 2), stride=stride, padding=(2, 1), dilation=dilation, groups=2), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
-        torch.nn.MaxPool2d(3, stride=2, padding=1), torch.nn.Conv2d(4, 3, 2, padding=1, bias=False), torch.nn.AvgPool2d(2, 1, 1),
-    )  # fmt: skip
+        torch.nn.Conv2d(2, 4, (3, 2), stride=stride, padding=(2, 1), dilation=dilation, groups=2),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(3, stride=2, padding=1),
+        torch.nn.Conv2d(4, 3, 2, padding=1, bias=False),
+        torch.nn.AvgPool2d(2, 1, 1),
+    )
     pairs = []
     for place in (0, 1, 4):
         for name, tensor in ours.layers[place].parameters().items():

@@ -116,7 +116,12 @@ def test_relative_cache_homes_are_ignored(monkeypatch):
 
 @pytest.mark.parametrize("name", ["names", "shakespeare"])
 def test_the_published_sums_are_those_of_the_real_files(name):
-    file = Path(__file__).parents[2] / "shared" / "data" / {"names": "names.txt", "shakespeare": "tinyshakespeare.txt"}[name]
+    file = (
+        Path(__file__).parents[2]
+        / "shared"
+        / "data"
+        / {"names": "names.txt", "shakespeare": "tinyshakespeare.txt"}[name]
+    )
     if not file.exists():
         pytest.skip(f"{file.name} is not beside the project")
     data = file.read_bytes()
@@ -135,7 +140,12 @@ def test_data_files_are_one_text_or_documents_by_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"abc\xffdef", r"not UTF-8.*0xff at offset 3"), (b"", "is empty"), (b" \n\n", "is empty"), (b"\xef\xbb\xbf", "is empty")],
+    [
+        (b"abc\xffdef", r"not UTF-8.*0xff at offset 3"),
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"\xef\xbb\xbf", "is empty"),
+    ],
 )
 def test_bad_data_files(tmp_path, content, message):
     file = tmp_path / "bad.txt"
@@ -183,12 +193,25 @@ def test_a_python_without_sources_or_documents_says_what_else_there_is(tmp_path,
 def test_the_order_of_the_stdlib_is_by_path(tmp_path, monkeypatch):
     import sysconfig
 
-    for path in ("json/decoder.py", "json/tests/test_it.py", "json/__init__.py", "abc.py", "json/notes.txt", "site-packages/x.py"):
+    for path in (
+        "json/decoder.py",
+        "json/tests/test_it.py",
+        "json/__init__.py",
+        "abc.py",
+        "json/notes.txt",
+        "site-packages/x.py",
+    ):
         (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / path).write_text(f"def from_{Path(path).stem}(): pass  # {path}\n    class  Thing [T]:\nclass of things\n")
+        (tmp_path / path).write_text(
+            f"def from_{Path(path).stem}(): pass  # {path}\n    class  Thing [T]:\nclass of things\n"
+        )
     monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path))
     documents = load_corpus("stdlib").documents
-    assert [document.split("# ")[1].split("\n")[0] for document in documents] == ["abc.py", "json/__init__.py", "json/decoder.py"]
+    assert [document.split("# ")[1].split("\n")[0] for document in documents] == [
+        "abc.py",
+        "json/__init__.py",
+        "json/decoder.py",
+    ]
     assert load_corpus("identifiers").documents == ["Thing", "from___init__", "from_abc", "from_decoder"]
 
 

@@ -1,4 +1,6 @@
-"""The CUDA sources: NVRTC compiles every kernel for the GPUs that are meant, and every kernel that is there is used. Needs no GPU."""
+"""The CUDA sources: NVRTC compiles every kernel for the GPUs that are meant, and every kernel that is there
+is used. Needs no GPU.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tinygpt_accel.cuda_backend import sources as cuda_sources, plugin as cupy_plugin
+from tinygpt_accel.cuda_backend import plugin as cupy_plugin
+from tinygpt_accel.cuda_backend import sources as cuda_sources
 from tinygpt_core.backends import BackendUnavailable
 
 FILES = sorted(cuda_sources.INSTANCES)
@@ -27,7 +30,9 @@ def test_every_kernel_of_every_source_is_listed() -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_nvrtc_compiles(file: str, architecture: str) -> None:
     """To machine code, with no driver and no device, without a warning."""
-    cupy = pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
+    cupy = pytest.importorskip(
+        "cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError
+    )
     nvrtc = cupy.cuda.nvrtc
     try:
         nvrtc.getVersion()
@@ -49,13 +54,20 @@ def test_nvrtc_compiles(file: str, architecture: str) -> None:
 
 def test_the_backend_can_be_imported_without_a_gpu() -> None:
     """Its module, its class and that of a second device; and asking for it says why it cannot run."""
-    pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
-    from tinygpt_accel.cuda_backend import step as cuda_step, cupy as cupy_backend
+    pytest.importorskip(
+        "cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError
+    )
+    from tinygpt_accel.cuda_backend import cupy as cupy_backend
+    from tinygpt_accel.cuda_backend import step as cuda_step
 
     first, second = cupy_backend.on_device(0), cupy_backend.on_device(1)
     assert issubclass(second, first) and (second.backend, second.device_id) == ("cupy:1", 1)
     assert first.training_step is cuda_step.CudaTrainingStep
-    missing = [name for name in ("launch", "product", "batched_product", "_add_at", "upload", "make_room") if name not in vars(first)]
+    missing = [
+        name
+        for name in ("launch", "product", "batched_product", "_add_at", "upload", "make_room")
+        if name not in vars(first)
+    ]
     assert not missing
 
 
@@ -63,12 +75,18 @@ def names_called(roots: Iterable[str]) -> set[str]:
     """The dotted names in the plug-in's sources that begin with one of `roots`."""
     patterns = ("cuda*.py", "cupy_backend.py", "array_buffer.py", "convolution.py", "philox.py")
     texts = [file.read_text(encoding="utf-8") for pattern in patterns for file in CODE.glob(pattern)]
-    return {name for text in texts for name in re.findall(rf"(?<![\w.])(?:{'|'.join(roots)})(?:\.\w+)+", text)}
+    return {
+        name for text in texts for name in re.findall(rf"(?<![\w.])(?:{'|'.join(roots)})(?:\.\w+)+", text)
+    }
 
 
 def test_every_name_of_cupys_exists() -> None:
-    """What the plug-in calls of CuPy's, by its full name or as `xp`, is there, although nothing can call it here."""
-    cupy = pytest.importorskip("cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError)
+    """What the plug-in calls of CuPy's, by its full name or as `xp`, is there, although nothing can call it
+    here.
+    """
+    cupy = pytest.importorskip(
+        "cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError
+    )
     import cupyx
     from cupy.cuda import device, runtime
 
@@ -92,7 +110,8 @@ def test_every_name_of_cublas_exists_and_takes_as_many_arguments() -> None:
     found = {name.removeprefix("libs.cublas.") for name in names_called(["libs"]) - {"libs.cublas"}}
     assert "gemmEx" in found
     assert not [name for name in found if not hasattr(cublas, name)]
-    for name, arguments in (("gemmEx", 19), ("gemmStridedBatchedEx", 23)):  # compiled, so all they say of themselves is this line
+    # Compiled, so all they say of themselves is this line
+    for name, arguments in (("gemmEx", 19), ("gemmStridedBatchedEx", 23)):
         assert getattr(cublas, name).__doc__.splitlines()[0].count(",") == arguments - 1
 
 

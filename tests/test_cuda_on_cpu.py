@@ -1,4 +1,5 @@
-"""The CUDA plug-in without a GPU: its kernels compiled for the CPU (tests/cuda_on_cpu), against definitions written anew here.
+"""The CUDA plug-in without a GPU: its kernels compiled for the CPU (tests/cuda_on_cpu), against definitions
+written anew here.
 
 The laws of tests/spec run on the same backend: `pytest tests/spec --backend cuda-on-cpu`.
 """
@@ -18,7 +19,10 @@ from cuda_on_cpu import emulation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt_accel.cuda_backend import attention as cuda_attention, flash as cuda_flash, kernels as cuda_kernels, sources as cuda_sources
+from tinygpt_accel.cuda_backend import attention as cuda_attention
+from tinygpt_accel.cuda_backend import flash as cuda_flash
+from tinygpt_accel.cuda_backend import kernels as cuda_kernels
+from tinygpt_accel.cuda_backend import sources as cuda_sources
 from tinygpt_core import Tensor, backends, kernels, random
 from tinygpt_core.dataset import StreamBatches, TokenStream
 from tinygpt_core.kernels.precision import autocast
@@ -59,26 +63,48 @@ def low(kind: Any, x: Any, form: str) -> Any:
 @pytest.mark.parametrize("form", LOW)
 @given(data=st.data())
 def test_16_bit_forms_round_to_the_nearest(kind: Any, form: str, data: st.DataObject) -> None:
-    """In the kernels' own stores, ties to even, NaN and infinities kept; and a number that has the form comes back as it was."""
+    """In the kernels' own stores, ties to even, NaN and infinities kept; and a number that has the form comes
+    back as it was.
+    """
     limit = 60000.0 if form == "float16" else 2.0**100
-    x = data.draw(st.lists(st.floats(-limit, limit, width=32).filter(lambda v: v == 0 or abs(v) > 1e-4), min_size=1, max_size=9))
+    x = data.draw(
+        st.lists(
+            st.floats(-limit, limit, width=32).filter(lambda v: v == 0 or abs(v) > 1e-4),
+            min_size=1,
+            max_size=9,
+        )
+    )
     x += [1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, 1.0 + 2.0**-11, 1.0 + 3 * 2.0**-11]
     got = low(kind, x, form).array
     assert np.array_equal(got, rounded(x, form))
     assert np.array_equal(low(kind, got, form).array, got)
     odd = low(kind, [math.nan, math.inf, -math.inf, -0.0], form).array
-    assert math.isnan(odd[0]) and odd[1] == math.inf and odd[2] == -math.inf and math.copysign(1.0, odd[3]) == -1.0
+    assert (
+        math.isnan(odd[0])
+        and odd[1] == math.inf
+        and odd[2] == -math.inf
+        and math.copysign(1.0, odd[3]) == -1.0
+    )
 
 
 def test_the_dropout_mask_is_that_of_the_stream(kind: Any) -> None:
-    """Bit for bit the mask of every other backend, also when a recorded launch is moved on; and the backward draws the same one."""
+    """Bit for bit the mask of every other backend, also when a recorded launch is moved on; and the backward
+    draws the same one.
+    """
     x = np.random.default_rng(0).normal(size=(7, 13)).astype(np.float32)
-    for seed, block, probability in ((0, 0, 0.5), (2**64 - 1, 2**63 + 5, 0.1), (1337, 2**32 - 1, 0.9), (3, 9, 0.0)):
+    for seed, block, probability in (
+        (0, 0, 0.5),
+        (2**64 - 1, 2**63 + 5, 0.1),
+        (1337, 2**32 - 1, 0.9),
+        (3, 9, 0.0),
+    ):
         key = random.Key(seed, 2**64 - 2, block)
         kernel = kernels.lookup(kernels.Dropout, kind)
         assert kernel is not kernels.Dropout
         y, saved = kernel.forward(kind(x.tolist()), probability=probability, key=key)
-        kept = np.array(random.uniforms32(key, x.size), np.float32).reshape(x.shape) >= np.float32(probability)
+        kept = np.array(random.uniforms32(key, x.size), np.float32).reshape(x.shape) >= np.float32(
+            probability
+        )
         expected = np.where(kept, x * np.float32(1.0 / (1.0 - probability)), np.float32(0))
         assert np.array_equal(y.array, expected)
         (gradient,) = kernel.backward(saved, kind(x.tolist()))
@@ -109,13 +135,16 @@ def test_the_emulation_notices_a_missing_barrier(kind: Any, monkeypatch: pytest.
 
 @given(data=st.data())
 def test_rows_add_up_in_the_order_in_which_they_stand(kind: Any, data: st.DataObject) -> None:
-    """The gradient of an embedding, bit for bit the sum in order, whatever the ids: so it is the same in every run.
+    """The gradient of an embedding, bit for bit the sum in order, whatever the ids: so it is the same in
+    every run.
 
     In order means: of the places sorted by their ids, each piece is added up, and then the pieces of an id.
     """
     classes, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
     common = data.draw(st.sampled_from([classes - 1, 0, classes // 2]))  # often most places have one id
-    ids = data.draw(st.lists(st.one_of(st.just(common), st.integers(0, classes - 1)), min_size=1, max_size=200))
+    ids = data.draw(
+        st.lists(st.one_of(st.just(common), st.integers(0, classes - 1)), min_size=1, max_size=200)
+    )
     values = np.random.default_rng(len(ids)).normal(size=(len(ids), columns)).astype(np.float32)
     expected = np.zeros((classes, columns), np.float32)
     order = np.argsort(ids, kind="stable")
@@ -144,14 +173,20 @@ def low_cases() -> list[Any]:
         pytest.param(kernels.RMSNorm, [x, r.normal(size=40)], {}, id="rms_norm"),
         pytest.param(kernels.Attention, list(heads), {"causal": True}, id="attention"),
         pytest.param(kernels.Attention, list(heads), {"causal": False}, id="attention_both_ways"),
-        pytest.param(kernels.PackedAttention, [r.normal(size=(2, 7, 48))], {"num_heads": 2}, id="packed_attention"),
+        pytest.param(
+            kernels.PackedAttention, [r.normal(size=(2, 7, 48))], {"num_heads": 2}, id="packed_attention"
+        ),
     ]
 
 
 @pytest.mark.parametrize("form", LOW)
 @pytest.mark.parametrize(("kernel", "inputs", "options"), low_cases())
-def test_autocast_is_near_float32(kind: Any, form: str, kernel: Any, inputs: list[Any], options: dict[str, Any]) -> None:
-    """Results and gradients of a kernel under autocast are those in float32 to a few roundings to 16 bits; its results are held so."""
+def test_autocast_is_near_float32(
+    kind: Any, form: str, kernel: Any, inputs: list[Any], options: dict[str, Any]
+) -> None:
+    """Results and gradients of a kernel under autocast are those in float32 to a few roundings to 16 bits;
+    its results are held so.
+    """
     registered = kernels.lookup(kernel, kind)
     buffers = [kind(np.asarray(x, np.float32).tolist()) for x in inputs]
     with autocast(form):
@@ -175,7 +210,9 @@ def near(got: Any, expected: Any, form: str) -> None:
 @pytest.mark.parametrize("form", LOW)
 @pytest.mark.parametrize("name", ["GELU", "SiLU", "Softmax", "Dropout", "Rotary", "CrossEntropy"])
 def test_kernels_that_read_16_bits(kind: Any, form: str, name: str) -> None:
-    """What a product left in 16 bits is read there, with float32 arithmetic: the result is one rounding from that of the same numbers."""
+    """What a product left in 16 bits is read there, with float32 arithmetic: the result is one rounding from
+    that of the same numbers.
+    """
     kernel = getattr(kernels, name)
     registered = kernels.lookup(kernel, kind)
     shape = (2, 3, 5, 8) if name == "Rotary" else (6, 19)
@@ -197,23 +234,33 @@ def test_kernels_that_read_16_bits(kind: Any, form: str, name: str) -> None:
 @pytest.mark.parametrize("form", ["float32", *LOW])
 @pytest.mark.parametrize("columns", [8, 37, 40])
 def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
-    """What begins at a multiple of 16 bytes is read and written by eights, anything else one by one: the results are the same."""
+    """What begins at a multiple of 16 bytes is read and written by eights, anything else one by one: the
+    results are the same.
+    """
     r, rows = np.random.default_rng(columns), 9
     x, y = (kind(r.normal(size=(rows, columns)).astype(np.float32).tolist()).in_kind(form) for _ in range(2))
-    bias, ids = r.normal(size=columns).astype(np.float32), kind([int(i) for i in r.integers(0, columns, size=rows)])
+    bias, ids = (
+        r.normal(size=columns).astype(np.float32),
+        kind([int(i) for i in r.integers(0, columns, size=rows)]),
+    )
 
     def placed(array: Any, offset: int, bias: Any = None) -> Any:
         room = np.zeros(array.size + 32, array.dtype)
         skipped = -room.__array_interface__["data"][0] % 16 // room.itemsize + offset
         room[skipped : skipped + array.size] = array.reshape(-1)
-        return kind.wrap_held(room[skipped : skipped + array.size].reshape(array.shape), kind([1.0]).dtype, bias)
+        return kind.wrap_held(
+            room[skipped : skipped + array.size].reshape(array.shape), kind([1.0]).dtype, bias
+        )
 
     def everything(offset: int) -> list[np.ndarray]:
         a, found = placed(x, offset), []
         for name, more, options in (
-            ("GELU", [], {}), ("GELU", [], {"approximate": "none"}), ("SiLU", [], {}), ("CrossEntropy", [ids], {}),
+            ("GELU", [], {}),
+            ("GELU", [], {"approximate": "none"}),
+            ("SiLU", [], {}),
+            ("CrossEntropy", [ids], {}),
             ("Dropout", [], {"probability": 0.3, "key": random.Key(1, 2, 3)}),
-        ):  # fmt: skip
+        ):
             kernel = kernels.lookup(getattr(kernels, name), kind)
             given = placed(x, offset, bias if name == "GELU" else None)
             result, saved = kernel.forward(given, *more, **options)
@@ -235,7 +282,9 @@ def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
 
 
 def test_a_bias_that_waits_is_added_once(kind: Any) -> None:
-    """By whatever reads a product first: GELU, an addition, a view, a copy; and all who read it later see the same."""
+    """By whatever reads a product first: GELU, an addition, a view, a copy; and all who read it later see the
+    same.
+    """
     r = np.random.default_rng(11)
     x, w, b, residual = (r.normal(size=size).astype(np.float32) for size in ((4, 6), (6, 10), (10,), (4, 10)))
     expected = (rounded(x, "bfloat16") @ rounded(w, "bfloat16")).astype(np.float32) + b
@@ -266,7 +315,9 @@ def test_a_bias_that_waits_is_added_once(kind: Any) -> None:
 
 
 def test_a_16_bit_copy_is_made_again_after_a_write(kind: Any) -> None:
-    """An update of a parameter makes its copies old; writes to a view of 16-bit storage reach all who share it."""
+    """An update of a parameter makes its copies old; writes to a view of 16-bit storage reach all who share
+    it.
+    """
     weight = kind([[1.0, 2.0], [3.0, 4.0]])
     first = weight.in_kind("bfloat16")
     assert weight.in_kind("bfloat16") is first
@@ -283,7 +334,9 @@ CONFIG = GPTConfig(vocab_size=29, context_length=12, num_layers=2, num_heads=2, 
 class Run:
     """A small model in training, on the active backend."""
 
-    def __init__(self, step: Any = None, dtype: str = "float32", optimizer: Any = AdamW, config: GPTConfig = CONFIG) -> None:
+    def __init__(
+        self, step: Any = None, dtype: str = "float32", optimizer: Any = AdamW, config: GPTConfig = CONFIG
+    ) -> None:
         random.seed(5)
         self.dtype, self.model = dtype, GPT(config)
         self.optimizer = optimizer(self.model, 1e-2)
@@ -304,7 +357,9 @@ class Run:
 
 
 def test_a_step_on_the_device_is_the_step(kind: Any) -> None:
-    """Losses and weights after steps with dropout, clipping and accumulation are those of the textbook step, and those of NumPy."""
+    """Losses and weights after steps with dropout, clipping and accumulation are those of the textbook step,
+    and those of NumPy.
+    """
     ours = Run()
     losses = ours.losses(4)
     assert type(ours.step) is not TrainingStep and ours.optimizer.step == 4
@@ -328,12 +383,16 @@ def test_training_in_16_bits_follows_float32(kind: Any, form: str) -> None:
 
 
 def test_an_overflow_of_float16_changes_nothing_but_the_scale(kind: Any) -> None:
-    """A scale too large makes gradients infinite: the step is skipped, the scale halved until they fit, and then training goes on."""
+    """A scale too large makes gradients infinite: the step is skipped, the scale halved until they fit, and
+    then training goes on.
+    """
     run = Run(dtype="float16")
     run.step.scaler.scale = 2.0**40
     before = run.weights()
     run.losses(1)
-    assert np.array_equal(run.weights(), before) and run.optimizer.step == 0 and run.step.scaler.scale == 2.0**39
+    assert (
+        np.array_equal(run.weights(), before) and run.optimizer.step == 0 and run.step.scaler.scale == 2.0**39
+    )
     losses = run.losses(40)
     assert 0 < run.optimizer.step < 40 and run.step.scaler.scale < 2.0**32
     assert np.isfinite(run.weights()).all() and losses[-1] < losses[0]
@@ -349,9 +408,11 @@ class FilledAtOnce(list[Any]):
 
 
 class ReplayedRoom:
-    """What a CUDA graph does, by other means: `launch` does the recorded work again, on the recorded arrays, and nothing on the host.
+    """What a CUDA graph does, by other means: `launch` does the recorded work again, on the recorded arrays,
+    and nothing on the host.
 
-    The work is Python here, so the host's part of it (where the random stream and the optimizer stand) is put back after each launch.
+    The work is Python here, so the host's part of it (where the random stream and the optimizer stand) is put
+    back after each launch.
     """
 
     def __init__(self, run: Run, kind: Any) -> None:
@@ -391,7 +452,9 @@ class ReplayedRoom:
 
 @pytest.mark.parametrize("form", ["float32", "bfloat16"])
 def test_replayed_steps_are_steps(kind: Any, form: str) -> None:
-    """With new data, another learning rate and other dropout masks each time, bit for bit; and other shapes are recorded anew."""
+    """With new data, another learning rate and other dropout masks each time, bit for bit; and other shapes
+    are recorded anew.
+    """
     losses, weights = {}, {}
     for replayed in (False, True):
         run = Run(dtype=form)
@@ -403,7 +466,8 @@ def test_replayed_steps_are_steps(kind: Any, form: str) -> None:
             losses[replayed] += run.losses(1)
         if replayed:
             assert run.step.room.launches == 7 and run.step.reason == ""
-        losses[replayed].append(run.step([run.batches.next_batch()]))  # without accumulation, so not the recorded step
+        # Without accumulation, so not the recorded step
+        losses[replayed].append(run.step([run.batches.next_batch()]))
         assert run.optimizer.step == 10 and run.step.recording is None
         weights[replayed] = run.weights()
     assert losses[True] == losses[False] and np.array_equal(weights[True], weights[False])
@@ -424,8 +488,12 @@ def test_what_cannot_be_recorded_is_launched(kind: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("launches", [0, 30, 90])
-def test_a_recording_that_fails_leaves_nothing_behind(kind: Any, monkeypatch: pytest.MonkeyPatch, launches: int) -> None:
-    """What is launched while a graph is recorded does not run, so where recording ends in an error no copy that it made may be used."""
+def test_a_recording_that_fails_leaves_nothing_behind(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, launches: int
+) -> None:
+    """What is launched while a graph is recorded does not run, so where recording ends in an error no copy
+    that it made may be used.
+    """
     config = replace(CONFIG, positions="rotary")
     expected = Run(dtype="bfloat16", config=config).losses(5)
     run = Run(dtype="bfloat16", config=config)
@@ -450,7 +518,9 @@ def test_a_recording_that_fails_leaves_nothing_behind(kind: Any, monkeypatch: py
 
 
 def test_what_a_graph_takes_for_granted(kind: Any) -> None:
-    """Other settings and other arrays than those of the recording are noticed; a table that a graph reads is kept with it."""
+    """Other settings and other arrays than those of the recording are noticed; a table that a graph reads is
+    kept with it.
+    """
     run = Run(config=replace(CONFIG, positions="rotary"))
     run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
     run.losses(3)
@@ -463,7 +533,8 @@ def test_what_a_graph_takes_for_granted(kind: Any) -> None:
     assert run.step.recording is None
     run.losses(2)
     assert run.step.recording is not None and run.step.recording is not first
-    run.optimizer.load_state_dict(run.optimizer.state_dict())  # which puts other moments in the place of those
+    # Which puts other moments in the place of those
+    run.optimizer.load_state_dict(run.optimizer.state_dict())
     run.losses(1)
     assert run.step.recording is None
 
@@ -483,9 +554,14 @@ def test_a_model_without_a_vocabulary_is_launched(kind: Any) -> None:
 
 @pytest.mark.parametrize("fails", ["forward", "backward"])
 def test_attention_that_cudnn_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    """Where it builds no plan, be it for the backward only, batched products take over, and the reason is kept."""
+    """Where it builds no plan, be it for the backward only, batched products take over, and the reason is
+    kept.
+    """
     x = np.random.default_rng(4).normal(size=(2, 7, 48)).astype(np.float32)
-    kernel, grad = kernels.lookup(kernels.PackedAttention, kind), kind(np.ones((2, 7, 16), np.float32).tolist())
+    kernel, grad = (
+        kernels.lookup(kernels.PackedAttention, kind),
+        kind(np.ones((2, 7, 16), np.float32).tolist()),
+    )
 
     def attention() -> tuple[Any, Any]:
         with autocast("bfloat16"):
@@ -505,7 +581,9 @@ def test_attention_that_cudnn_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(cuda_flash, "_forward_plan", refuse)
     else:
         sums = np.zeros((2, 2, 7, 1), np.float32)
-        monkeypatch.setattr(cuda_flash, "forward", lambda *given: (cuda_attention.Batched.forward(*given)[0], sums))
+        monkeypatch.setattr(
+            cuda_flash, "forward", lambda *given: (cuda_attention.Batched.forward(*given)[0], sums)
+        )
     refuse.__name__ = f"_{fails}_plan"
     for _ in range(2):
         assert all(np.array_equal(one, other) for one, other in zip(attention(), expected, strict=True))
@@ -533,12 +611,20 @@ def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(kind, "memory", lambda: (2**30, 2**34))
     with pytest.raises(MemoryError) as caught:
         run.losses(1)
-    for part in ("1,073,741,824", "1.0 GiB of its 16.0 GiB", "--batch-size of 1", "--accumulation of 4", "--context-length below 12"):
+    for part in (
+        "1,073,741,824",
+        "1.0 GiB of its 16.0 GiB",
+        "--batch-size of 1",
+        "--accumulation of 4",
+        "--context-length below 12",
+    ):
         assert part in str(caught.value)
 
 
 def test_a_bound_class_does_everything_on_its_device() -> None:
-    """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched on it."""
+    """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched
+    on it.
+    """
     from cuda_on_cpu.backend import EmulatedBuffer
 
     from tinygpt_accel.cuda_backend.buffer import bound
@@ -549,7 +635,15 @@ def test_a_bound_class_does_everything_on_its_device() -> None:
         """NumPy, with a device for those functions that give memory."""
 
         def __getattr__(self, name: str) -> Any:
-            assert active or name not in ("empty", "zeros", "full", "asarray", "arange", "concatenate", "ascontiguousarray")
+            assert active or name not in (
+                "empty",
+                "zeros",
+                "full",
+                "asarray",
+                "arange",
+                "concatenate",
+                "ascontiguousarray",
+            )
             return getattr(np, name)
 
     class Checked(EmulatedBuffer):
@@ -583,8 +677,12 @@ def test_a_bound_class_does_everything_on_its_device() -> None:
 
 
 def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> None:
-    """To the same bits, with the loss scale of the checkpoint; and a run goes on in float32 on another backend."""
-    config = replace(PRESETS["debug"][1], backend="cuda-on-cpu", dtype="float16", steps=4, eval_every=0, checkpoint_every=2)
+    """To the same bits, with the loss scale of the checkpoint; and a run goes on in float32 on another
+    backend.
+    """
+    config = replace(
+        PRESETS["debug"][1], backend="cuda-on-cpu", dtype="float16", steps=4, eval_every=0, checkpoint_every=2
+    )
     whole = Trainer.start(config, str(tmp_path / "whole"))
     list(whole.run())
     part = Trainer.start(config, str(tmp_path / "part"))
@@ -593,7 +691,9 @@ def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> Non
     resumed = Trainer.resume(part.directory)
     assert resumed.step == 2 and resumed.update.scaler.get_state() == part.update.scaler.get_state()  # type: ignore[union-attr]
     list(resumed.run())
-    for (name, one), (_, other) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+    for (name, one), (_, other) in zip(
+        whole.model.named_parameters(), resumed.model.named_parameters(), strict=True
+    ):
         assert one.buffer.to_array() == other.buffer.to_array(), name
     moved = Trainer.resume(resumed.directory, backend="numpy", dtype="float32", steps=5)
     list(moved.run())

@@ -83,7 +83,9 @@ def test_text_dataset_gives_every_window_with_its_shifted_self(tmp_path, text, l
         return
     dataset = TextDataset(str(path), Letters(), length)
     assert len(dataset) == len(tokens) - length
-    assert list(dataset) == [(tokens[i : i + length], tokens[i + 1 : i + length + 1]) for i in range(len(dataset))]
+    assert list(dataset) == [
+        (tokens[i : i + length], tokens[i + 1 : i + length + 1]) for i in range(len(dataset))
+    ]
     assert dataset[-1] == dataset[len(dataset) - 1]
     with pytest.raises(IndexError):
         dataset[len(dataset)]
@@ -118,7 +120,9 @@ def test_shuffling_draws_a_new_order_from_the_default_generator():
     assert first != second and list(handler) == first
 
 
-@pytest.mark.parametrize(("batch_size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("batch_size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
 def test_bad_batch_sizes(batch_size, error):
     with pytest.raises(error, match="batch_size"):
         DatasetHandler(Squares(3), batch_size)
@@ -141,7 +145,9 @@ def test_a_stream_is_its_tokens(tokens, cut):
     assert [stream[i] for i in range(len(tokens))] == tokens
 
 
-@pytest.mark.parametrize(("vocab_size", "typecode"), [(1, "B"), (256, "B"), (257, "H"), (65536, "H"), (65537, "I"), (2**31, "I")])
+@pytest.mark.parametrize(
+    ("vocab_size", "typecode"), [(1, "B"), (256, "B"), (257, "H"), (65536, "H"), (65537, "I"), (2**31, "I")]
+)
 def test_the_smallest_type_that_holds_the_vocabulary(vocab_size, typecode):
     assert TokenStream([vocab_size - 1]).typecode == TokenStream([0], vocab_size).typecode == typecode
     with pytest.raises(ValueError, match=rf"{vocab_size} at position 1"):
@@ -165,9 +171,13 @@ def test_a_mapped_stream_equals_the_one_in_memory(tmp_path, tokens, context_leng
     assert list(mapped) == tokens and mapped.typecode == stream.typecode and mapped[:] == stream[:]
     assert (tmp_path / "tokens.bin").read_bytes() == b"".join(token.to_bytes(2, "little") for token in tokens)
     if len(tokens) > context_length:
-        batches = [StreamBatches(each, context_length, 3, Generator(seed)).next_batch() for each in (stream, mapped)]
+        batches = [
+            StreamBatches(each, context_length, 3, Generator(seed)).next_batch() for each in (stream, mapped)
+        ]
         assert batches[0] == batches[1]
-        assert evaluation_batches(stream, context_length, 3, 2) == evaluation_batches(mapped, context_length, 3, 2)
+        assert evaluation_batches(stream, context_length, 3, 2) == evaluation_batches(
+            mapped, context_length, 3, 2
+        )
 
 
 def test_bad_token_files(tmp_path):
@@ -192,7 +202,10 @@ def test_bad_token_files(tmp_path):
 def test_a_store_is_its_documents(documents):
     store = DocumentStore(documents)
     assert [document.tolist() for document in store] == documents
-    assert list(store.joined(BOUNDARY)) == [BOUNDARY, *(i for document in documents for i in [*document, BOUNDARY])]
+    assert list(store.joined(BOUNDARY)) == [
+        BOUNDARY,
+        *(i for document in documents for i in [*document, BOUNDARY]),
+    ]
     odd = range(1, len(documents), 2)
     assert [document.tolist() for document in store.select(odd)] == [documents[i] for i in odd]
 
@@ -204,7 +217,11 @@ def test_a_store_is_its_documents(documents):
 @given(tokens=token_lists, context_length=sizes, batch_size=sizes, seed=st.integers(0, 99))
 def test_stream_batches_are_shifted_windows(tokens, context_length, batch_size, seed):
     if len(tokens) <= context_length:
-        advice = f"--context-length {len(tokens) - 1} or less, or more text" if len(tokens) > 1 else ": use more text"
+        advice = (
+            f"--context-length {len(tokens) - 1} or less, or more text"
+            if len(tokens) > 1
+            else ": use more text"
+        )
         with pytest.raises(ValueError, match=rf"{len(tokens)} tokens.*{context_length + 1}.*{advice}"):
             StreamBatches(tokens, context_length, batch_size, Generator(seed))
         return
@@ -281,7 +298,12 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing():
         state = batches.get_state()
         bad = [None, {}, other.get_state(), {**state, "more": 1}, {**state, "kind": "x"}]
         bad += [{**state, key: 7} for key in ("tokens", "documents") if key in state]
-        bad += [{**state, key: value} for key in ("seed", "stream", "epoch") if key in state for value in (-1, 2**64, 1.0, True, "1")]
+        bad += [
+            {**state, key: value}
+            for key in ("seed", "stream", "epoch")
+            if key in state
+            for value in (-1, 2**64, 1.0, True, "1")
+        ]
         bad += [{**state, "position": 3}] if "position" in state else [{**state, "generator": {"seed": 1}}]
         for wrong in bad:
             with pytest.raises(ValueError):
@@ -291,7 +313,9 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing():
 
 @quick
 @given(tokens=token_lists, context_length=sizes, batch_size=sizes, count=sizes)
-def test_evaluation_windows_are_the_same_each_time_and_do_not_overlap(tokens, context_length, batch_size, count):
+def test_evaluation_windows_are_the_same_each_time_and_do_not_overlap(
+    tokens, context_length, batch_size, count
+):
     stream = TokenStream(range(len(tokens)))  # each id is its own place
     if len(stream) <= context_length:
         with pytest.raises(ValueError, match="validation part has"):
@@ -301,7 +325,11 @@ def test_evaluation_windows_are_the_same_each_time_and_do_not_overlap(tokens, co
     assert batches == evaluation_batches(stream, context_length, batch_size, count)
     assert len(batches) <= count and all(batch.shape[0] == batch_size for batch in batches[:-1])
     targets = [target for batch in batches for _, row in rows(batch) for target in row]
-    assert len(set(targets)) == len(targets) == context_length * min(count * batch_size, (len(tokens) - 1) // context_length)
+    assert (
+        len(set(targets))
+        == len(targets)
+        == context_length * min(count * batch_size, (len(tokens) - 1) // context_length)
+    )
     assert all([i + 1 for i in inputs] == row for batch in batches for inputs, row in rows(batch))
 
 
@@ -340,8 +368,12 @@ def test_a_split_covers_everything_without_overlap(count, fraction, seed):
 
     store = DocumentStore([[i] * (i % 3 + 1) for i in range(count)])
     parts = [[document[0] for document in part] for part in split_train_validation(store, fraction, seed)]
-    assert sorted(parts[0] + parts[1]) == list(range(count)) and all(part == sorted(part) and part for part in parts)
-    assert parts == [[document[0] for document in part] for part in split_train_validation(store, fraction, seed)]
+    assert sorted(parts[0] + parts[1]) == list(range(count)) and all(
+        part == sorted(part) and part for part in parts
+    )
+    assert parts == [
+        [document[0] for document in part] for part in split_train_validation(store, fraction, seed)
+    ]
     for part in (validation, parts[1]):
         assert abs(len(part) - count * fraction) <= 1
 

@@ -1,24 +1,30 @@
-"""Docstrings of the public names of both packages: that they are there, and that they have the parts which apply to them.
+"""Docstrings of the public names of both packages: that they are there, and that they have the parts which
+apply to them.
 
     python tests/test_docstrings.py        # prints the coverage as a table, then what is missing and where
 
-The sources are read, not imported, so nothing needs to be installed and no GPU is needed. Public is a module, class, function, method or
-property whose name, and whose class's name, does not start with `_`. The parts, and to what they apply:
+The sources are read, not imported, so nothing needs to be installed and no GPU is needed. Public is a module,
+class, function, method or property whose name, and whose class's name, does not start with `_`. The parts,
+and to what they apply:
 
-- **docstring**: every public name, in more words than the name's own. A method that overrides a documented one of a base class in these
-  packages inherits its text.
-- **equation**: Operations, Kernels, Optimizers, Modules (and with them layers, activations, losses), and the functions of the modules in
-  `DEFINING_MODULES` (schedules, initializers). A formula `a = b` stands before the arguments, in the class or a base class below the root.
-- **derivative**: every Operation and Kernel with a backward says where the gradient g goes: `dL/d…`, `dy/d…` or g.
-- **shapes**: those classes except Optimizers, and every public function or method that takes or returns a Tensor or Buffer: a tuple such
-  as (B, T, C), or a word of `SHAPE_WORDS`.
-- **returns**: every public function or method that returns something: a word with "return" or "yield", or a first sentence that names
-  the result ("The …", "Whether …", a formula) or opens with a verb of `MAKING`, whose object is the result.
-- **raises**: each exception class that is raised in the body, or in a helper it calls (a private one, or one named check…, normalize… or
-  require…), is named, itself or by a base class. For `__init__`, `__call__` and the methods of Operations, Kernels, Optimizers and
-  Modules the docstring of the class counts, too.
-- **source**: every public name (and `__dlpack__`) that says something published (`PUBLISHED`) names the paper or standard by a year, an
-  address or an RFC; a base class may do so for it, or what its docstring refers to in backquotes.
+- **docstring**: every public name, in more words than the name's own. A method that overrides a documented
+  one of a base class in these packages inherits its text.
+- **equation**: Operations, Kernels, Optimizers, Modules (and with them layers, activations, losses), and the
+  functions of the modules in `DEFINING_MODULES` (schedules, initializers). A formula `a = b` stands before
+  the arguments, in the class or a base class below the root.
+- **derivative**: every Operation and Kernel with a backward says where the gradient g goes: `dL/d…`, `dy/d…`
+  or g.
+- **shapes**: those classes except Optimizers, and every public function or method that takes or returns a
+  Tensor or Buffer: a tuple such as (B, T, C), or a word of `SHAPE_WORDS`.
+- **returns**: every public function or method that returns something: a word with "return" or "yield", or a
+  first sentence that names the result ("The …", "Whether …", a formula) or opens with a verb of `MAKING`,
+  whose object is the result.
+- **raises**: each exception class that is raised in the body, or in a helper it calls (a private one, or one
+  named check…, normalize… or require…), is named, itself or by a base class. For `__init__`, `__call__` and
+  the methods of Operations, Kernels, Optimizers and Modules the docstring of the class counts, too.
+- **source**: every public name (and `__dlpack__`) that says something published (`PUBLISHED`) names the paper
+  or standard by a year, an address or an RFC; a base class may do so for it, or what its docstring refers to
+  in backquotes.
 """
 
 from __future__ import annotations
@@ -49,7 +55,26 @@ EQUATION = re.compile(r"(?<!\S)(?!d\w+/d)\S+ (=|<-|~) \S")  # a derivative alone
 DERIVATIVE = re.compile(r"\bd[Ly]/d|\bg\b|gradient")
 SHAPE_WORDS = r"shapes?|broadcast\w*|elements?|element-?wise|scalars?|axis|axes|rows?|matrix|matrices|0-d"
 SHAPE = re.compile(rf"(?i:\b({SHAPE_WORDS})\b)|\((?:\.\.\.|…|[A-Z]\w*|\d+)(?:, ?[^()]*)\)|\((?:\.\.\.|…)\)")
-NOTHING = {"a", "an", "and", "are", "for", "in", "is", "it", "its", "of", "or", "returns", "return", "that", "the", "this", "to", "with"}
+NOTHING = {
+    "a",
+    "an",
+    "and",
+    "are",
+    "for",
+    "in",
+    "is",
+    "it",
+    "its",
+    "of",
+    "or",
+    "returns",
+    "return",
+    "that",
+    "the",
+    "this",
+    "to",
+    "with",
+}
 RETURNS = re.compile(r"\b(returns?|returned|returning|yields?|yielding)\b", re.IGNORECASE)
 FIRST = "The|A|An|All|Whether|How|What|Where|Which|Each|Every|Pairs?|This|These|Those|Its?|One|Two|True|False|None|Names?|Lines?"
 NOUN = re.compile(rf"({FIRST})\b|[^A-Z]|[A-Z]\w* = ")
@@ -110,7 +135,10 @@ class Report(NamedTuple):
 
     def table(self) -> str:
         """The coverage as a Markdown table."""
-        lines = ["| part of the docstring | names that need it | that have it | coverage |", "|---|---|---|---|"]
+        lines = [
+            "| part of the docstring | names that need it | that have it | coverage |",
+            "|---|---|---|---|",
+        ]
         for part in PARTS:
             needed = self.needed[part]
             has = needed - sum(missing.part == part for missing in self.missing)
@@ -147,7 +175,9 @@ class Sources:
                 yield from ((alias.asname or alias.name, f"{prefix}.{alias.name}") for alias in node.names)
 
     def resolve(self, module: str, dotted: str) -> str | None:
-        """The full name of the class or function that a dotted name in a module stands for; None for what is not of these packages."""
+        """The full name of the class or function that a dotted name in a module stands for; None for what is
+        not of these packages.
+        """
         for _ in range(8):  # packages hand names on
             if f"{module}.{dotted}" in self.defined:
                 return f"{module}.{dotted}"
@@ -181,13 +211,22 @@ class Sources:
 
     # ---------------------------------------------------------------- exceptions
 
-    def raised(self, function: ast.AST, module: str, owner: str | None, seen: tuple[ast.AST, ...] = ()) -> set[str]:
-        """Names of the exceptions that leave a function: its own, and those of its helpers. Abstract methods and `assert` do not count."""
+    def raised(
+        self, function: ast.AST, module: str, owner: str | None, seen: tuple[ast.AST, ...] = ()
+    ) -> set[str]:
+        """Names of the exceptions that leave a function: its own, and those of its helpers. Abstract methods
+        and `assert` do not count.
+        """
         found: set[str] = set()
 
         def visit(node: ast.AST, caught: frozenset[str]) -> None:
             if isinstance(node, ast.Try):
-                names = {ast.unparse(name) for handler in node.handlers if handler.type for name in _each(handler.type)}
+                names = {
+                    ast.unparse(name)
+                    for handler in node.handlers
+                    if handler.type
+                    for name in _each(handler.type)
+                }
                 for child in node.body:
                     visit(child, caught | names)
                 for child in (*node.handlers, *node.orelse, *node.finalbody):
@@ -200,7 +239,9 @@ class Sources:
                 helper = self._helper(node.func, module, owner)
                 if helper is not None and helper[0] not in (*seen, function):
                     new = self.raised(*helper, (*seen, function))
-            found.update(name for name in new if not any(self._is_a(name, module, handler) for handler in caught))
+            found.update(
+                name for name in new if not any(self._is_a(name, module, handler) for handler in caught)
+            )
             for child in ast.iter_child_nodes(node):
                 visit(child, caught)
 
@@ -216,21 +257,37 @@ class Sources:
         made = self.defined.get(target or "")
         if isinstance(made, Function):
             return {ast.unparse(made.returns)} if made.returns is not None else set()
-        return {name.rpartition(".")[2]} if target or hasattr(builtins, name) or re.fullmatch(r"\w+(\.\w+)*Error", name) else set()
+        return (
+            {name.rpartition(".")[2]}
+            if target or hasattr(builtins, name) or re.fullmatch(r"\w+(\.\w+)*Error", name)
+            else set()
+        )
 
-    def _helper(self, called: ast.expr, module: str, owner: str | None) -> tuple[ast.AST, str, str | None] | None:
+    def _helper(
+        self, called: ast.expr, module: str, owner: str | None
+    ) -> tuple[ast.AST, str, str | None] | None:
         """The private function or method, or the check, that an expression calls."""
         name = ast.unparse(called)
         last = name.rpartition(".")[2]
         if not re.match(r"_[a-z]|check|normalize|require", last):
             return None
         prefix = name.rpartition(".")[0]
-        target = owner if prefix in ("self", "cls", "super()") else self.resolve(module, prefix) if prefix else None
+        target = (
+            owner
+            if prefix in ("self", "cls", "super()")
+            else self.resolve(module, prefix)
+            if prefix
+            else None
+        )
         if target and isinstance(self.defined.get(target), ast.ClassDef):
             found = self.method(target, last)
             return (found[1], found[0].rpartition(".")[0], target) if found else None
         target = self.resolve(module, name)
-        return (self.defined[target], target.rpartition(".")[0], None) if target and isinstance(self.defined[target], Function) else None
+        return (
+            (self.defined[target], target.rpartition(".")[0], None)
+            if target and isinstance(self.defined[target], Function)
+            else None
+        )
 
     def _is_a(self, name: str, module: str, base: str) -> bool:
         return base.rpartition(".")[2] in self.ancestry(name, module)
@@ -239,8 +296,12 @@ class Sources:
         """The short names of an exception class and of its base classes."""
         known = getattr(builtins, name, None)
         if isinstance(known, type):
-            return {base.__name__ for base in known.__mro__} - {"object", "BaseException", "Exception"} | {name}
-        target = self.resolve(module, name) or next((path for path in self.defined if path.endswith(f".{name}")), None)
+            return {base.__name__ for base in known.__mro__} - {"object", "BaseException", "Exception"} | {
+                name
+            }
+        target = self.resolve(module, name) or next(
+            (path for path in self.defined if path.endswith(f".{name}")), None
+        )
         if target is None or not isinstance(self.defined[target], ast.ClassDef):
             return {name}
         names = {name}
@@ -262,7 +323,10 @@ def _methods(node: ast.AST) -> list[ast.FunctionDef]:
 
 
 def _is_overload(node: ast.FunctionDef) -> bool:
-    return any(ast.unparse(decorator).endswith(("overload", ".setter", ".deleter")) for decorator in node.decorator_list)
+    return any(
+        ast.unparse(decorator).endswith(("overload", ".setter", ".deleter"))
+        for decorator in node.decorator_list
+    )
 
 
 def _is_property(node: ast.FunctionDef) -> bool:
@@ -270,8 +334,14 @@ def _is_property(node: ast.FunctionDef) -> bool:
 
 
 def _says_something(name: str, text: str) -> bool:
-    """Whether a docstring has a word (or a formula) that is neither the name's nor one of those that say nothing."""
-    own = {part for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name.rpartition(".")[2]) for part in (word.lower(), f"{word.lower()}s")}
+    """Whether a docstring has a word (or a formula) that is neither the name's nor one of those that say
+    nothing.
+    """
+    own = {
+        part
+        for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name.rpartition(".")[2])
+        for part in (word.lower(), f"{word.lower()}s")
+    }
     return bool(set(re.findall(r"[a-z]+|[=+*/^]", text.lower())) - own - NOTHING)
 
 
@@ -304,7 +374,9 @@ class Checker:
         """Counts a part that is needed."""
         self.report.needed[part] += 1
         if not is_there:
-            place = f"{self.sources.paths[module].relative_to(self.sources.root)}:{getattr(node, 'lineno', 1)}"
+            place = (
+                f"{self.sources.paths[module].relative_to(self.sources.root)}:{getattr(node, 'lineno', 1)}"
+            )
             self.report.missing.append(Missing(place, name, part, why))
 
     def visit_class(self, module: str, node: ast.ClassDef) -> None:
@@ -326,7 +398,14 @@ class Checker:
             self.note(module, node, name, "derivative", has, "no dL/d… = … of the gradient g")
         if "shapes" in needs:
             has = any(SHAPE.search(text) for text in [*texts, *calls])
-            self.note(module, node, name, "shapes", has, "no shape such as (B, T, C), nor a word such as 'elements', 'axis', 'shape'")
+            self.note(
+                module,
+                node,
+                name,
+                "shapes",
+                has,
+                "no shape such as (B, T, C), nor a word such as 'elements', 'axis', 'shape'",
+            )
         self.check_source(module, node, name, own, texts)
         for method in _methods(node):
             if method.name in ("__init__", "__call__"):
@@ -335,7 +414,13 @@ class Checker:
                 self.visit_method(module, method, name)
             elif method.name.endswith("__"):
                 inherited = [found for base in below if (found := self.sources.method(base, method.name))]
-                self.check_source(module, method, f"{name}.{method.name}", _text(method), [_text(found[1]) for found in inherited])
+                self.check_source(
+                    module,
+                    method,
+                    f"{name}.{method.name}",
+                    _text(method),
+                    [_text(found[1]) for found in inherited],
+                )
 
     def visit_method(self, module: str, node: ast.FunctionDef, owner: str) -> None:
         """A method or property, which may inherit its text."""
@@ -346,7 +431,11 @@ class Checker:
         self.check_docstring(module, node, name, texts)
         bases = self.sources.bases(owner)
         # What a kernel or an operation is given and refuses is said once, in the docstring of its class.
-        classes = [_text(self.sources.defined[base]) for base in bases] if any(root in bases for root in FAMILIES) else []
+        classes = (
+            [_text(self.sources.defined[base]) for base in bases]
+            if any(root in bases for root in FAMILIES)
+            else []
+        )
         self.check_raises(module, node, name, [*texts, *classes], owner)
         if own:
             self.check_source(module, node, name, own, texts)
@@ -369,35 +458,65 @@ class Checker:
         why = "it only repeats the name" if any(texts) else "there is none"
         self.note(module, node, name, "docstring", any(_says_something(name, text) for text in texts), why)
 
-    def check_signature(self, module: str, node: ast.FunctionDef, name: str, text: str, of_class: str) -> None:
+    def check_signature(
+        self, module: str, node: ast.FunctionDef, name: str, text: str, of_class: str
+    ) -> None:
         """Shapes where Tensors or Buffers go in or out; what is returned."""
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-        annotations = [ast.unparse(argument.annotation) for argument in arguments if argument.annotation is not None]
+        annotations = [
+            ast.unparse(argument.annotation) for argument in arguments if argument.annotation is not None
+        ]
         returned = ast.unparse(node.returns) if node.returns is not None else "None"
-        if any(re.search(r"(?<!type\[)\b(Tensor|Buffer|B|ndarray)\b", each) for each in [*annotations, returned]):
+        if any(
+            re.search(r"(?<!type\[)\b(Tensor|Buffer|B|ndarray)\b", each) for each in [*annotations, returned]
+        ):
             has = bool(SHAPE.search(text) or SHAPE.search(of_class))
-            self.note(module, node, name, "shapes", has, "takes or returns arrays and names no shape, axis or 'elements'")
+            self.note(
+                module,
+                node,
+                name,
+                "shapes",
+                has,
+                "takes or returns arrays and names no shape, axis or 'elements'",
+            )
         if returned not in ("None", "NoReturn", "Never"):
             has = bool(RETURNS.search(text) or NOUN.match(text) or MAKING.match(text))
-            self.note(module, node, name, "returns", has, f"does not say what the {returned} is that it returns")
+            self.note(
+                module, node, name, "returns", has, f"does not say what the {returned} is that it returns"
+            )
 
-    def check_raises(self, module: str, node: ast.FunctionDef, name: str, texts: list[str], owner: str | None) -> None:
+    def check_raises(
+        self, module: str, node: ast.FunctionDef, name: str, texts: list[str], owner: str | None
+    ) -> None:
         """Every exception is named, or a base class of it."""
         raised = self.sources.raised(node, module, owner)
         if raised:
             text = "\n".join(texts)
-            unnamed = sorted(e for e in raised if not any(re.search(rf"\b{n}\b", text) for n in self.sources.ancestry(e, module)))
+            unnamed = sorted(
+                e
+                for e in raised
+                if not any(re.search(rf"\b{n}\b", text) for n in self.sources.ancestry(e, module))
+            )
             self.note(module, node, name, "raises", not unnamed, f"does not name {', '.join(unnamed)}")
 
     def check_source(self, module: str, node: ast.AST, name: str, own: str, texts: list[str]) -> None:
-        """A source where the name says something published: here, in a base class, the module, or what a backquoted name stands for."""
+        """A source where the name says something published: here, in a base class, the module, or what a
+        backquoted name stands for.
+        """
         matter = [what for what, pattern in PUBLISHED.items() if pattern.search(name.rpartition(".")[2])]
         if not matter:
             return
         referred = [self.sources.resolve(module, reference) for reference in re.findall(r"`([\w.]+)`", own)]
         texts = [*texts, *(_text(self.sources.defined[target]) for target in referred if target)]
         has = any(SOURCE.search(text) for text in texts)
-        self.note(module, node, name, "source", has, f"{' and '.join(matter)}: no year, address or RFC of the paper or standard")
+        self.note(
+            module,
+            node,
+            name,
+            "source",
+            has,
+            f"{' and '.join(matter)}: no year, address or RFC of the paper or standard",
+        )
 
 
 def check(root: Path, packages: tuple[str, ...] = PACKAGES) -> Report:
@@ -416,7 +535,11 @@ def test_the_rules_apply_to_something():
     sources = Sources(ROOT)
     for root in FAMILIES:
         assert root in sources.defined
-        assert any(root in sources.bases(name)[1:] for name, node in sources.defined.items() if isinstance(node, ast.ClassDef)), root
+        assert any(
+            root in sources.bases(name)[1:]
+            for name, node in sources.defined.items()
+            if isinstance(node, ast.ClassDef)
+        ), root
     assert set(DEFINING_MODULES) <= set(sources.trees)
     names = [name.rpartition(".")[2] for name in (*sources.trees, *sources.defined)] + ["__dlpack__"]
     assert [what for what, pattern in PUBLISHED.items() if not any(map(pattern.search, names))] == []
@@ -493,9 +616,16 @@ class Operation:
 def _missing(folder: Path, text: str) -> list[tuple[str, str]]:
     package = folder / "tinygpt_core"
     package.mkdir()
-    for name, content in (("__init__", '"""Good examples."""'), ("operations", ROOT_OF_SAMPLES), ("samples", text)):
+    for name, content in (
+        ("__init__", '"""Good examples."""'),
+        ("operations", ROOT_OF_SAMPLES),
+        ("samples", text),
+    ):
         (package / f"{name}.py").write_text(content, encoding="utf-8")
-    return [(missing.name.removeprefix("tinygpt_core.samples."), missing.part) for missing in check(folder).missing]
+    return [
+        (missing.name.removeprefix("tinygpt_core.samples."), missing.part)
+        for missing in check(folder).missing
+    ]
 
 
 def test_a_good_module_lacks_nothing(tmp_path):
@@ -531,7 +661,10 @@ def test_each_part_is_missed(tmp_path, old, new, expected):
 def test_the_message_says_what_is_missing_where(tmp_path):
     _missing(tmp_path, GOOD.replace("raises KeyError", "fails"))
     (found,) = check(tmp_path).missing
-    assert str(found) == "tinygpt_core/samples.py:41: tinygpt_core.samples.halved: raises: does not name KeyError"
+    assert (
+        str(found)
+        == "tinygpt_core/samples.py:41: tinygpt_core.samples.halved: raises: does not name KeyError"
+    )
 
 
 if __name__ == "__main__":

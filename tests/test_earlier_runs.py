@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import pytest
 from fixtures import make_runs
 from fixtures.make_runs import BOUNDARY, FOLDER, RUNS, STEPS, STOP, digests, follow, parameters, settings
+from tinygpt_core.checkpoint import load_checkpoint
 
 from tinygpt_core import backends
-from tinygpt_core.checkpoint import load_checkpoint
 from tinygpt_core.nn import GPT
 from tinygpt_core.tokenizer import BPETokenizer, load_tokenizer
 from tinygpt_core.training import Trainer, TrainingConfig, load_model

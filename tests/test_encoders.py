@@ -1,4 +1,6 @@
-"""Encoders of plug-ins: tiktoken's ids are the tokenizer's own for every text, and what cannot promise that is not used."""
+"""Encoders of plug-ins: tiktoken's ids are the tokenizer's own for every text, and what cannot promise that
+is not used.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 GPT2 = ROOT.parent / "shared" / "data" / "gpt2"
 PATTERNS = [RegexPatterns.GPT2, RegexPatterns.GPT4, RegexPatterns.CL100K]
 # Surrogates and characters that only tiktoken's Unicode knows are not left out here.
-texts = st.text(st.one_of(st.sampled_from("ab 'sſ\n\r\t1²é🎭\0"), st.characters(exclude_categories=())), max_size=60)
+texts = st.text(
+    st.one_of(st.sampled_from("ab 'sſ\n\r\t1²é🎭\0"), st.characters(exclude_categories=())), max_size=60
+)
 
 
 def tiktoken_encoder(tokenizer: Tokenizer):
@@ -76,13 +80,21 @@ class Point:
 def test_plug_ins_are_asked_in_turn_and_may_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = CharTokenizer("abc")
     points: list[Point] = []
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "tinygpt.encoders" else [])
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: points if group == "tinygpt.encoders" else []
+    )
     assert encoders.ordinary_encoder(tokenizer)("abc") == [0, 1, 2]
-    points += [Point(ImportError("no such thing")), Point(lambda tokenizer: None), Point(lambda tokenizer: lambda text: [7])]
+    points += [
+        Point(ImportError("no such thing")),
+        Point(lambda tokenizer: None),
+        Point(lambda tokenizer: lambda text: [7]),
+    ]
     with pytest.warns(RuntimeWarning, match=r"plug\.in.*no such thing"):
         assert encoders.ordinary_encoder(tokenizer)("abc") == [7]
 
 
 def test_the_accel_package_names_its_encoder() -> None:
     project = tomllib.loads((ROOT / "tinygpt_accel" / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["tinygpt.encoders"] == {"tiktoken": "tinygpt_accel.tiktoken_encoder:tiktoken_encoder"}
+    assert project["entry-points"]["tinygpt.encoders"] == {
+        "tiktoken": "tinygpt_accel.tiktoken_encoder:tiktoken_encoder"
+    }

@@ -1,4 +1,6 @@
-"""The examples run from top to bottom, with fewer steps where a whole run takes long, and learn what they are about."""
+"""The examples run from top to bottom, with fewer steps where a whole run takes long, and learn what they are
+about.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,12 @@ def same_backend_afterwards():
 def test_examples_say_how_to_run_them(path):
     """Each is a script that starts from the root of a clone, and its help shows the command of its docstring."""
     done = subprocess.run(
-        [sys.executable, str(path), "--help"], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+        [sys.executable, str(path), "--help"],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert f"python docs/examples/{path.name}" in done.stdout
@@ -62,13 +69,18 @@ def test_and_gate(capsys):
 
 
 def test_two_moons(tmp_path, capsys):
-    """All points of the training set are right, and the picture has the points and a boundary between two colours."""
+    """All points of the training set are right, and the picture has the points and a boundary between two
+    colours.
+    """
     picture = tmp_path / "moons.svg"
     module = example("two_moons")
     assert module.main(["--steps", "150", "--picture", str(picture)]) == 1.0
     text = picture.read_text(encoding="utf-8")
     assert text.count("<circle") == 100 and text.count("<rect") == module.WIDTH * module.HEIGHT
-    shares = [len(re.findall(f'<rect [^>]*fill="{colour}"', text)) / (module.WIDTH * module.HEIGHT) for colour in module.COLOURS]
+    shares = [
+        len(re.findall(f'<rect [^>]*fill="{colour}"', text)) / (module.WIDTH * module.HEIGHT)
+        for colour in module.COLOURS
+    ]
     assert sum(shares) == 1.0 and min(shares) > 0.2
     assert "100.0%" in capsys.readouterr().out
 
@@ -82,7 +94,9 @@ def test_iris_and_digits(data, steps, least, capsys):
 
 def test_names_rnn_vs_gpt(tmp_path, capsys):
     """Both have about as many parameters, and after a few steps both know more than which letters there are."""
-    rows = example("names_rnn_vs_gpt").main(["--data", excerpt(tmp_path, "names.txt", 20_000), "--steps", "6"])
+    rows = example("names_rnn_vs_gpt").main(
+        ["--data", excerpt(tmp_path, "names.txt", 20_000), "--steps", "6"]
+    )
     assert [name for name, _, _ in rows] == ["LSTM", "GPT"]
     sizes = [parameters for _, parameters, _ in rows]
     assert max(sizes) / min(sizes) < 1.02
@@ -93,15 +107,32 @@ def test_names_rnn_vs_gpt(tmp_path, capsys):
 
 def test_shakespeare_gpt(tmp_path, capsys):
     data = excerpt(tmp_path, "tinyshakespeare.txt", 30_000)
-    loss = example("shakespeare_gpt").main(["--data", data, "--steps", "12", "--tokens", "20", "--out", str(tmp_path / "run")])
+    loss = example("shakespeare_gpt").main(
+        ["--data", data, "--steps", "12", "--tokens", "20", "--out", str(tmp_path / "run")]
+    )
     printed = capsys.readouterr().out
-    assert 0.0 < loss < 4.2 and f"validation loss {loss:.3f}" in printed and (tmp_path / "run" / "model.safetensors").is_file()
+    assert (
+        0.0 < loss < 4.2
+        and f"validation loss {loss:.3f}" in printed
+        and (tmp_path / "run" / "model.safetensors").is_file()
+    )
 
 
 def test_code_model(tmp_path, capsys):
     """On a file of source code, with a small preset; the large one's size is a law in test_training."""
     source = ROOT / "tinygpt_core" / "tensor.py"
-    options = ["--data", str(source), "--preset", "stdlib", "--vocab-size", "300", "--steps", "4", "--tokens", "10"]
+    options = [
+        "--data",
+        str(source),
+        "--preset",
+        "stdlib",
+        "--vocab-size",
+        "300",
+        "--steps",
+        "4",
+        "--tokens",
+        "10",
+    ]
     loss = example("code_model").main([*options, "--out", str(tmp_path / "run")])
     printed = capsys.readouterr().out
     assert 0.0 < loss < 6.0 and "def read(self, size):" in printed and "tokens of source code" in printed

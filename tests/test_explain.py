@@ -15,7 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import Buffer, Module, Operation, Tensor, apply_op, backends, check_gradients, cli, explain, no_grad, random
+from tinygpt_core import (
+    Buffer,
+    Module,
+    Operation,
+    Tensor,
+    apply_op,
+    backends,
+    check_gradients,
+    cli,
+    explain,
+    no_grad,
+    random,
+)
 from tinygpt_core.explain import RecordingError, history, page, subjects, text
 from tinygpt_core.explain.recorder import MOST_POSITIONS, Recorder, attention_maps
 from tinygpt_core.explain.sources import describe, split_formula
@@ -27,13 +39,22 @@ from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
 from tinygpt_core.training import PRESETS, StepEvent, Trainer, TrainingConfig, checkpoint
 from tinygpt_core.training.statistics import BINS, SAMPLE, copies, histogram, statistics
 
-WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
+WORDS = "".join(
+    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
+)
 BACKENDS = ["python", "numpy"] if backends.why_not("numpy") is None else ["python"]
 
 
 def make_run(folder: Path, steps: int, **changes: object) -> tuple[str, TrainingConfig]:
     (folder / "words.txt").write_text(WORDS)
-    config = replace(PRESETS["debug"][1], corpus="names", data_file=str(folder / "words.txt"), seed=3, steps=steps, **changes)
+    config = replace(
+        PRESETS["debug"][1],
+        corpus="names",
+        data_file=str(folder / "words.txt"),
+        seed=3,
+        steps=steps,
+        **changes,
+    )
     directory = str(folder / "run")
     for _ in Trainer.start(config, directory).run():
         pass
@@ -75,8 +96,13 @@ class Page(HTMLParser):
 
 
 OPERATIONS = [
-    lambda a, b: a + b, lambda a, b: a * b, lambda a, b: a - b, lambda a, b: a.tanh(), lambda a, b: a.softmax(), lambda a, b: a[:1] + b,
-]  # fmt: skip
+    lambda a, b: a + b,
+    lambda a, b: a * b,
+    lambda a, b: a - b,
+    lambda a, b: a.tanh(),
+    lambda a, b: a.softmax(),
+    lambda a, b: a[:1] + b,
+]
 
 
 def expression(choices: list[tuple[int, int, int]], leaves: list[Tensor]) -> Tensor:
@@ -88,7 +114,10 @@ def expression(choices: list[tuple[int, int, int]], leaves: list[Tensor]) -> Ten
     return (values[-1] * values[-1]).sum()
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8),
+    st.integers(0, 99),
+)
 @settings(deadline=None, max_examples=40)
 def test_a_recorder_changes_nothing_and_sees_everything(choices, seed):
     def gradients(recorder):
@@ -109,10 +138,14 @@ def test_a_recorder_changes_nothing_and_sees_everything(choices, seed):
     graph = part.to_dict()
     forward = [number for phase, number in part.steps if phase == "forward"]
     backward = [number for phase, number in part.steps if phase == "backward"]
-    assert forward == list(range(len(graph["operations"]))) and backward == sorted(set(backward), reverse=True)
+    assert forward == list(range(len(graph["operations"]))) and backward == sorted(
+        set(backward), reverse=True
+    )
     made = {operation["output"]: number for number, operation in enumerate(graph["operations"])}
     for number, operation in enumerate(graph["operations"]):
-        assert all(made.get(index, -1) < number for index in operation["inputs"]), "an operation reads what was there before"
+        assert all(made.get(index, -1) < number for index in operation["inputs"]), (
+            "an operation reads what was there before"
+        )
         assert ("grad" in operation) == (number in backward)
     json.dumps(graph, allow_nan=False)
 
@@ -124,10 +157,11 @@ def test_the_gradients_shown_add_up_to_those_of_the_parameters():
         (x @ w + (x * 2.0) @ w).sum().backward()
     graph = recorder.only().to_dict()
     shown = [
-        graph["tensors"][grad]["values"]["mean"] for operation in graph["operations"]
+        graph["tensors"][grad]["values"]["mean"]
+        for operation in graph["operations"]
         for index, grad in zip(operation["inputs"], operation.get("grads", []), strict=False)
         if grad is not None and graph["tensors"][index]["kind"] == "parameter"
-    ]  # fmt: skip
+    ]
     assert len(shown) == 2
     assert math.isclose(sum(shown) * 3, sum(row[0] for row in w.grad.to_python()), rel_tol=1e-3)
 
@@ -169,24 +203,35 @@ def test_modules_are_the_blocks():
     with Recorder() as recorder:
         model(Tensor.ones((2, 3))).sum()
     calls = recorder.to_dict()["calls"]
-    assert calls[0]["kind"] == "MLP" and calls[0]["parent"] == -1 and calls[0]["parameters"] == model.num_parameters()
+    assert (
+        calls[0]["kind"] == "MLP"
+        and calls[0]["parent"] == -1
+        and calls[0]["parameters"] == model.num_parameters()
+    )
     assert {call["name"] for call in calls[1:]} <= {name for name, _ in model.named_modules()}
     assert all(call["parent"] == 0 for call in calls[1:])
 
 
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(
-    "changes", [{}, {"positions": "learned", "accumulation": 2}, {"dropout": 0.3}], ids=["rotary", "packed", "dropout"]
+    "changes",
+    [{}, {"positions": "learned", "accumulation": 2}, {"dropout": 0.3}],
+    ids=["rotary", "packed", "dropout"],
 )
 def test_the_step_of_the_page_is_the_next_step_of_the_run(tmp_path, name, changes):
     directory, config = make_run(tmp_path, 6, backend=name, checkpoint_every=5, **changes)
     files = {path.name: path.read_bytes() for path in Path(directory).iterdir()}
     shown = subjects.explain_run(directory)
-    assert files == {path.name: path.read_bytes() for path in Path(directory).iterdir()}, "looking changes nothing"
+    assert files == {path.name: path.read_bytes() for path in Path(directory).iterdir()}, (
+        "looking changes nothing"
+    )
     events = [event for event in Trainer.resume(directory, steps=7).run() if isinstance(event, StepEvent)]
     facts = dict(shown["facts"])
     if config.accumulation == 1:
-        assert facts["loss"] == f"{events[0].loss:.4f}" and facts["gradient norm"] == f"{events[0].gradient_norm:.3g}"
+        assert (
+            facts["loss"] == f"{events[0].loss:.4f}"
+            and facts["gradient norm"] == f"{events[0].gradient_norm:.3g}"
+        )
     else:
         assert "the first of 2 batches" in facts["batch"]
     assert f"step {events[0].step} " in shown["title"]
@@ -198,7 +243,11 @@ def test_the_step_of_the_page_is_the_next_step_of_the_run(tmp_path, name, change
 def test_the_snapshots_of_a_page_are_those_of_the_log(run):
     logged = [json.loads(line) for line in (Path(run) / "log.jsonl").read_text().splitlines()]
     shown = subjects.explain_run(run)["training"]["snapshots"]
-    assert [snapshot["step"] for snapshot in shown] == [0, *(line["step"] for line in logged if line.get("parameters")), 13]
+    assert [snapshot["step"] for snapshot in shown] == [
+        0,
+        *(line["step"] for line in logged if line.get("parameters")),
+        13,
+    ]
     assert shown[1]["parameters"] == logged[0]["parameters"]
     assert all("ratio" not in entry for entry in shown[0]["parameters"])
 
@@ -228,10 +277,15 @@ def test_a_generation_shows_what_the_model_expected(run):
     assert tokens["positions"][-1]["target"] is None
 
 
-# ---------------------------------------------------------------- what is shown of values, attention and tokens
+# ---------------------------------------------------------------- what is shown of values, attention and
+# tokens
 
 
-@given(st.lists(st.lists(st.floats(width=32), min_size=1, max_size=30), min_size=1, max_size=20).filter(lambda x: len({*map(len, x)}) == 1))
+@given(
+    st.lists(st.lists(st.floats(width=32), min_size=1, max_size=30), min_size=1, max_size=20).filter(
+        lambda x: len({*map(len, x)}) == 1
+    )
+)
 @settings(deadline=None)
 def test_statistics_and_heat_map_are_those_of_the_elements(rows):
     summary = summarize(Buffer(rows))
@@ -252,7 +306,10 @@ def test_statistics_and_heat_map_are_those_of_the_elements(rows):
         if not math.isfinite(value):
             assert cell == 255
         else:
-            assert abs((cell - 127) / 127 * summary["scale"] - value) <= summary["scale"] * (0.5 / 127 + 1e-3) + 1e-300
+            assert (
+                abs((cell - 127) / 127 * summary["scale"] - value)
+                <= summary["scale"] * (0.5 / 127 + 1e-3) + 1e-300
+            )
     json.dumps(summary, allow_nan=False)
 
 
@@ -279,7 +336,9 @@ def test_attention_maps_are_the_softmax_of_the_scores(length, ahead, heads, caus
         for i, row in enumerate(map_):
             seen = scores[head][i][: i + ahead + 1] if causal else scores[head][i]
             expected = Tensor(seen).softmax().to_python()
-            assert len(row) == len(expected) and all(map(lambda a, b: math.isclose(a, b, abs_tol=1e-5), row, expected))
+            assert len(row) == len(expected) and all(
+                map(lambda a, b: math.isclose(a, b, abs_tol=1e-5), row, expected)
+            )
 
 
 def test_packed_attention_is_seen_as_attention_is():
@@ -303,7 +362,10 @@ def test_long_sequences_are_cut_and_the_page_says_so():
         loss = CrossEntropyLoss()(logits=model(ids), labels=targets).mean()
         shown = subjects.explain_tensor(loss)
     assert len(shown["tokens"]["positions"]) == MOST_POSITIONS and "first 64" in shown["tokens"]["cut"]
-    assert shown["attention"][0]["heads"][0]["rows"] == MOST_POSITIONS and "first 64" in shown["attention"][0]["cut"]
+    assert (
+        shown["attention"][0]["heads"][0]["rows"] == MOST_POSITIONS
+        and "first 64" in shown["attention"][0]["cut"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +434,9 @@ VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(0, 3) | st.floats() | st.text(max_size=5),
     lambda values: st.lists(values, max_size=3) | st.dictionaries(NAMES, values, max_size=4),
 )
-LINES = st.text(max_size=40) | VALUES.map(json.dumps) | st.dictionaries(NAMES, VALUES, min_size=3).map(json.dumps)
+LINES = (
+    st.text(max_size=40) | VALUES.map(json.dumps) | st.dictionaries(NAMES, VALUES, min_size=3).map(json.dumps)
+)
 
 
 @given(st.lists(LINES, max_size=8))
@@ -410,13 +474,20 @@ def test_a_page_asks_the_network_for_nothing(run):
     assert "default-src 'none'" in made
     code = "".join((Path(page.__file__).parent / "page" / f"{name}.js").read_text() for name in page.SCRIPTS)
     style = (Path(page.__file__).parent / "page" / "style.css").read_text()
-    assert "http" not in code.replace("http://www.w3.org/2000/svg", "") and "url(" not in style and "@import" not in style
+    assert (
+        "http" not in code.replace("http://www.w3.org/2000/svg", "")
+        and "url(" not in style
+        and "@import" not in style
+    )
     assert "innerHTML" not in code and "eval(" not in code
 
 
 def test_a_hostile_prompt_is_a_text(tmp_path):
     run, _ = make_run(tmp_path, 2, tokenizer="bpe", vocab_size=280)
-    assert explain.explain(run, tmp_path / "page.html", "</script><b>get") == (tmp_path / "page.html").stat().st_size
+    assert (
+        explain.explain(run, tmp_path / "page.html", "</script><b>get")
+        == (tmp_path / "page.html").stat().st_size
+    )
     seen = Page((tmp_path / "page.html").read_text())
     assert len(seen.scripts) == 2 and "b" not in seen.elements
 
@@ -432,7 +503,9 @@ def test_explain_leaves_a_tensor_as_it_was(tmp_path):
     assert x.grad is None
     seen = Page((tmp_path / "page.html").read_text()).data["graph"]
     assert sum(phase == "backward" for phase, _ in seen["steps"]) == len(seen["operations"])
-    assert seen["operations"][0]["bytes"] is None and "seconds" not in seen["operations"][0], "what was not measured is not shown"
+    assert seen["operations"][0]["bytes"] is None and "seconds" not in seen["operations"][0], (
+        "what was not measured is not shown"
+    )
     y.backward()
     assert x.grad.to_python() == [3.0, 5.0, 7.0]
     with pytest.raises(ValueError, match="freed"):
@@ -526,8 +599,21 @@ def test_what_cannot_be_explained_is_said_in_one_line(tmp_path, monkeypatch, cap
 
 
 def test_nothing_need_be_installed(run, tmp_path):
-    command = [sys.executable, "-S", "-m", "tinygpt_core", "explain", run, "--out", str(tmp_path / "page.html"), "--prompt", "get_"]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120)
+    command = [
+        sys.executable,
+        "-S",
+        "-m",
+        "tinygpt_core",
+        "explain",
+        run,
+        "--out",
+        str(tmp_path / "page.html"),
+        "--prompt",
+        "get_",
+    ]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "page.html").stat().st_size < 1_000_000
 
@@ -539,15 +625,22 @@ def test_every_operation_says_its_formula_its_chain_rule_and_its_lines():
     import tinygpt_core.operations as all_operations
 
     kinds = [
-        kind for kind in vars(all_operations).values()
-        if isinstance(kind, type) and issubclass(kind, Operation) and kind is not Operation and kind.__name__ != "KernelOperation"
-    ]  # fmt: skip
+        kind
+        for kind in vars(all_operations).values()
+        if isinstance(kind, type)
+        and issubclass(kind, Operation)
+        and kind is not Operation
+        and kind.__name__ != "KernelOperation"
+    ]
     assert len(kinds) > 30
     for kind in kinds:
         about = describe(kind(()))
         assert about["formula"] and about["rule"], kind.__name__
         assert "Raises:" not in about["formula"] + about["rule"], kind.__name__
-        assert about["forward"]["text"].count("def forward") == 1 and about["backward"]["text"].count("def backward") == 1
+        assert (
+            about["forward"]["text"].count("def forward") == 1
+            and about["backward"]["text"].count("def backward") == 1
+        )
         assert about["forward"]["file"].startswith("tinygpt_core/") and about["forward"]["line"] > 0
 
 

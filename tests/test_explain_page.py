@@ -1,6 +1,7 @@
 """The microscope's page in a real browser: Debian's chromium without a window, driven by Playwright.
 
-Needs /usr/bin/chromium (or another Chromium on the path) and the extra `browser`; skips with the reason where they are missing.
+Needs /usr/bin/chromium (or another Chromium on the path) and the extra `browser`; skips with the reason where
+they are missing.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ import pytest
 from tinygpt_core import Tensor, explain
 from tinygpt_core.training import PRESETS, Trainer
 
-playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install -e '.[browser]'")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="drives a browser: pip install -e '.[browser]'"
+)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium on this machine (apt-get install chromium)"
+)
 
-WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
+WORDS = "".join(
+    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
+)
 TABS = ("overview", "step", "attention", "tokens", "merges", "training")
 
 
@@ -31,9 +38,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     (folder / "words.txt").write_text(WORDS)
     config = replace(
-        PRESETS["debug"][1], corpus="names", data_file=str(folder / "words.txt"), tokenizer="bpe", vocab_size=290, steps=30, num_layers=2,
-        context_length=12, positions="learned", eval_every=10,
-    )  # fmt: skip
+        PRESETS["debug"][1],
+        corpus="names",
+        data_file=str(folder / "words.txt"),
+        tokenizer="bpe",
+        vocab_size=290,
+        steps=30,
+        num_layers=2,
+        context_length=12,
+        positions="learned",
+        eval_every=10,
+    )
     for _ in Trainer.start(config, str(folder / "run")).run():
         pass
     made = {name: folder / f"{name}.html" for name in ("training", "generation", "tensor")}
@@ -61,15 +76,23 @@ def theme(request: pytest.FixtureRequest) -> str:
 class Window:
     """One open page; `problems` collects what the console and the network say."""
 
-    def __init__(self, browser: Any, path: Path, theme: str = "light", size: tuple[int, int] = (1400, 900)) -> None:
+    def __init__(
+        self, browser: Any, path: Path, theme: str = "light", size: tuple[int, int] = (1400, 900)
+    ) -> None:
         self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce", offline=True
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=theme,
+            reduced_motion="reduce",
+            offline=True,
         )
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.page.on("console", lambda message: self.problems.append(message.text))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("request", lambda request: self.problems.append(request.url) if request.url != path.as_uri() else None)
+        self.page.on(
+            "request",
+            lambda request: self.problems.append(request.url) if request.url != path.as_uri() else None,
+        )
         self.page.on("dialog", lambda dialog: self.problems.append(dialog.message))
         self.page.goto(path.as_uri())
 
@@ -112,7 +135,8 @@ def test_every_view_opens_without_an_error(browser, pages, name, size, theme):
 def test_axe_finds_nothing(browser, pages, name, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[browser]'")
     window = Window(browser, pages[name], theme)
-    # The page's policy forbids injected scripts to be fetched, not to be evaluated, so axe can be put into it.
+    # The page's policy forbids injected scripts to be fetched, not to be evaluated, so axe can be put into
+    # it.
     for tab in TABS:
         window.tab(tab)
         if tab == "step":
@@ -151,7 +175,10 @@ def test_the_theme_can_be_chosen(window):
 def test_tabs_by_keyboard(window):
     window.page.focus("#tab-overview")
     window.page.keyboard.press("ArrowRight")
-    assert window.page.is_visible("#view-step") and window.page.evaluate("document.activeElement.id") == "tab-step"
+    assert (
+        window.page.is_visible("#view-step")
+        and window.page.evaluate("document.activeElement.id") == "tab-step"
+    )
     window.page.keyboard.press("ArrowLeft")
     assert window.page.is_visible("#view-overview")
 
@@ -177,11 +204,19 @@ def test_blocks_open_and_fold(window):
     block = window.page.locator('.node.call[aria-expanded="false"]').first
     name = block.get_attribute("data-key")
     block.click()
-    assert window.page.get_attribute(f'[data-key="{name}"]', "aria-expanded") == "true" and window.count(".node") > folded
+    assert (
+        window.page.get_attribute(f'[data-key="{name}"]', "aria-expanded") == "true"
+        and window.count(".node") > folded
+    )
     window.page.keyboard.press("Enter")  # the focus stays on the block
-    assert window.page.get_attribute(f'[data-key="{name}"]', "aria-expanded") == "false" and window.count(".node") == folded
+    assert (
+        window.page.get_attribute(f'[data-key="{name}"]', "aria-expanded") == "false"
+        and window.count(".node") == folded
+    )
     window.page.click('button:text("Open all")')
-    operations = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).graph.operations.length")
+    operations = window.page.evaluate(
+        "JSON.parse(document.getElementById('data').textContent).graph.operations.length"
+    )
     assert window.count(".node.op") == operations and window.count(".node.call") == 0
 
 
@@ -205,7 +240,12 @@ def test_nothing_lies_over_anything_else(window):
     )
     for i, (x, y, width, height) in enumerate(boxes):
         for other_x, other_y, other_width, other_height in boxes[:i]:
-            assert x + width <= other_x or other_x + other_width <= x or y + height <= other_y or other_y + other_height <= y
+            assert (
+                x + width <= other_x
+                or other_x + other_width <= x
+                or y + height <= other_y
+                or other_y + other_height <= y
+            )
 
 
 def test_hovering_shows_the_values(window):
@@ -235,21 +275,28 @@ def test_nans_are_shown(browser, pages):
 def test_steps_by_slider_and_keyboard(window):
     window.tab("step")
     steps = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).graph.steps")
-    operations = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).graph.operations")
+    operations = window.page.evaluate(
+        "JSON.parse(document.getElementById('data').textContent).graph.operations"
+    )
     forward = sum(phase == "forward" for phase, _ in steps)
     assert f"Forward 1 of {forward}" in window.text(".place")
     window.page.focus(".panel")  # on a tab, the arrows go to the next tab
     window.page.keyboard.press("ArrowRight")
     assert f"Forward 2 of {forward}: {operations[1]['kind']}" in window.text(".place")
     window.page.keyboard.press("End")
-    assert f"Backward {len(steps) - forward} of {len(steps) - forward}: {operations[steps[-1][1]]['kind']}" in window.text(".place")
+    assert (
+        f"Backward {len(steps) - forward} of {len(steps) - forward}: {operations[steps[-1][1]]['kind']}"
+        in window.text(".place")
+    )
     window.page.keyboard.press("Home")
     for place in (0, forward, len(steps) - 1):
         window.page.locator("#steps").evaluate(
             "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", place
         )
         phase, operation = steps[place]
-        assert operations[operation]["kind"] in window.text(".panel h2") and window.count(f".now.{phase}") == 1
+        assert (
+            operations[operation]["kind"] in window.text(".panel h2") and window.count(f".now.{phase}") == 1
+        )
     window.page.focus("#steps")
     window.page.keyboard.press("ArrowLeft")
     assert f"Backward {len(steps) - forward - 1} of" in window.text(".place")
@@ -278,16 +325,27 @@ def test_the_panel_has_formula_chain_rule_and_source(window):
     window.page.click(f'[data-key="op{place}"]')
     about = graph["classes"]["LayerNorm"]
     panel = window.text(".panel")
-    assert about["formula"].split()[0] in panel and "def forward" in panel and f"line {about['forward']['line']}" in panel
+    assert (
+        about["formula"].split()[0] in panel
+        and "def forward" in panel
+        and f"line {about['forward']['line']}" in panel
+    )
     assert window.count(".panel .tensor") == len(operation["inputs"]) + 1
     window.page.click('.switch button:text("Backward")')
     panel = window.text(".panel")
-    assert "Chain rule" in panel and about["rule"].split()[0] in panel and "def backward" in panel and "g = dL/dy" in panel
+    assert (
+        "Chain rule" in panel
+        and about["rule"].split()[0] in panel
+        and "def backward" in panel
+        and "g = dL/dy" in panel
+    )
     assert window.page.evaluate("document.activeElement.textContent") == "Backward"
 
 
 def test_packed_attention_is_one_operation_here_and_its_maps_are_shown(window):
-    kinds = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).graph.operations.map((o) => o.kind)")
+    kinds = window.page.evaluate(
+        "JSON.parse(document.getElementById('data').textContent).graph.operations.map((o) => o.kind)"
+    )
     assert kinds.count("PackedAttention") == 2 and "Attention" not in kinds
     window.tab("attention")
     assert window.count(".thumb") == 4
@@ -302,13 +360,19 @@ def test_attention_by_mouse_and_keyboard(window):
     assert "transformer_blocks.1" in window.text(".large h2") and "head 2 of 2" in window.text(".large h2")
     plot = window.page.locator(".plot canvas")
     box = plot.bounding_box()
-    rows = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).attention[1].heads[1].rows")
+    rows = window.page.evaluate(
+        "JSON.parse(document.getElementById('data').textContent).attention[1].heads[1].rows"
+    )
     plot.hover(position={"x": 2, "y": box["height"] - 2})
-    assert f"Position {rows} " in window.text(".reading") and "looks at position 1 " in window.text(".reading")
+    assert f"Position {rows} " in window.text(".reading") and "looks at position 1 " in window.text(
+        ".reading"
+    )
     plot.focus()
     window.page.keyboard.press("ArrowUp")
     window.page.keyboard.press("ArrowRight")
-    assert f"Position {rows - 1} " in window.text(".reading") and "looks at position 2 " in window.text(".reading")
+    assert f"Position {rows - 1} " in window.text(".reading") and "looks at position 2 " in window.text(
+        ".reading"
+    )
     plot.hover(position={"x": 2, "y": 2})
     assert "100 %" in window.text(".reading"), "the first token sees itself only"
 
@@ -316,11 +380,16 @@ def test_attention_by_mouse_and_keyboard(window):
 def test_predictions_have_ten_bars_and_a_loss_for_every_token(window):
     window.tab("tokens")
     tokens = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).tokens")
-    assert window.count(".losses rect") == len(tokens["positions"]) and window.count("#view-tokens .chip") == len(tokens["texts"]) + 1
+    assert (
+        window.count(".losses rect") == len(tokens["positions"])
+        and window.count("#view-tokens .chip") == len(tokens["texts"]) + 1
+    )
     for place in (1, len(tokens["texts"]) - 1):
         window.page.locator("#view-tokens .chip").nth(place).click()
         position = tokens["positions"][place - 1]
-        assert window.count("#view-tokens .bar") == 10 + all(entry[2] != position["target"]["id"] for entry in position["top"])
+        assert window.count("#view-tokens .bar") == 10 + all(
+            entry[2] != position["target"]["id"] for entry in position["top"]
+        )
         assert window.count("#view-tokens .bar.true") == 1
         assert f"place {position['target']['rank']} of" in window.text(".expected")
 
@@ -350,6 +419,8 @@ def test_parameters_move_with_the_slider(window):
     window.page.keyboard.press("Home")
     assert "before training" in window.text("output[for=checkpoint]")
     assert window.page.locator(".histogram path").first.get_attribute("d") != before
-    assert window.page.locator(".parameters tbody tr").first.locator(".figure").last.inner_text() == "–", "at step 0 there is no update"
+    assert window.page.locator(".parameters tbody tr").first.locator(".figure").last.inner_text() == "–", (
+        "at step 0 there is no update"
+    )
     window.page.keyboard.press("ArrowRight")
     assert "step 1" in window.text("output[for=checkpoint]")

@@ -25,10 +25,19 @@ GPT2 = Path(__file__).parents[2] / "shared" / "data" / "gpt2"
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     for path, content in {
-        "b.py": b"print(1)\r\n", "a/z.txt": b"\xef\xbb\xbfzeta", "a/b/c.md": "gamma é".encode(), "a.txt": b"alpha", "B.txt": b"beta",
-        "empty.txt": b"", "blank.txt": b" \n", "latin.txt": b"caf\xe9", "image.png": b"\x89PNG\0\0", ".git/config": b"hidden",
-        ".hidden": b"hidden", "a/__pycache__/x.pyc": b"cache",
-    }.items():  # fmt: skip
+        "b.py": b"print(1)\r\n",
+        "a/z.txt": b"\xef\xbb\xbfzeta",
+        "a/b/c.md": "gamma é".encode(),
+        "a.txt": b"alpha",
+        "B.txt": b"beta",
+        "empty.txt": b"",
+        "blank.txt": b" \n",
+        "latin.txt": b"caf\xe9",
+        "image.png": b"\x89PNG\0\0",
+        ".git/config": b"hidden",
+        ".hidden": b"hidden",
+        "a/__pycache__/x.pyc": b"cache",
+    }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     return tmp_path
@@ -47,14 +56,19 @@ def test_links_loops_and_pipes_are_not_followed(tree: Path) -> None:
     (tree / "again.txt").symlink_to(tree / "a.txt")
     (tree / "broken").symlink_to(tree / "nowhere")
     os.mkfifo(tree / "pipe")
-    with pytest.warns(RuntimeWarning, match=r"5 files read, skipped: 4 links or special files, 2 not UTF-8 text"):
+    with pytest.warns(
+        RuntimeWarning, match=r"5 files read, skipped: 4 links or special files, 2 not UTF-8 text"
+    ):
         assert len(folders.read_folder(tree)) == 5
 
 
 def test_sizes_are_bounded(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MAXIMUM_DOCUMENT", 7)
-    (tree / "cut.txt").write_bytes("123456é".encode())  # the seventh byte and the one read beyond it are one character
-    with pytest.warns(RuntimeWarning, match=r"3 files read, skipped: 3 larger than 7 bytes, 2 not UTF-8 text"):
+    # The seventh byte and the one read beyond it are one character
+    (tree / "cut.txt").write_bytes("123456é".encode())
+    with pytest.warns(
+        RuntimeWarning, match=r"3 files read, skipped: 3 larger than 7 bytes, 2 not UTF-8 text"
+    ):
         assert folders.read_folder(tree) == ["beta", "\ufeffzeta", "alpha"]
     monkeypatch.setattr(folders, "MAXIMUM_FOLDER", 10)
     with pytest.raises(CorpusError, match=r"more than 10 bytes of text.*train\.bin"):
@@ -102,7 +116,9 @@ def test_the_first_id_outside_is_found(data: st.DataObject, typecode: str) -> No
     largest = {"B": 2**8, "H": 2**16, "I": 2**31}[typecode] - 1
     vocab_size = data.draw(st.integers(1, largest + 1) | st.sampled_from([256, 50257, 50176, 65536, 2**31]))
     near = st.integers(-2, 2).map(lambda offset: min(max(0, vocab_size + offset), largest))
-    ids = data.draw(st.lists(near | st.integers(0, min(vocab_size - 1, largest)) | st.integers(0, largest), max_size=30))
+    ids = data.draw(
+        st.lists(near | st.integers(0, min(vocab_size - 1, largest)) | st.integers(0, largest), max_size=30)
+    )
     expected = next((place for place, idx in enumerate(ids) if idx >= vocab_size), None)
     assert first_outside(memoryview(array(typecode, ids)), vocab_size) == expected
 
@@ -133,12 +149,16 @@ def token_folder(path: Path, tokenizer: Tokenizer, validation: bool = True) -> T
     write_ids(path / "train.bin", ids[:cut] if validation else ids)
     if validation:
         write_ids(path / "val.bin", ids[cut:])
-    return replace(PRESETS["debug"][1], corpus="text", data_file=str(path), steps=4, context_length=8, checkpoint_every=2)
+    return replace(
+        PRESETS["debug"][1], corpus="text", data_file=str(path), steps=4, context_length=8, checkpoint_every=2
+    )
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(validation=st.booleans(), seed=st.integers(0, 99))
-def test_batches_of_a_token_folder_are_those_of_the_text(tmp_path_factory: pytest.TempPathFactory, validation: bool, seed: int) -> None:
+def test_batches_of_a_token_folder_are_those_of_the_text(
+    tmp_path_factory: pytest.TempPathFactory, validation: bool, seed: int
+) -> None:
     place = tmp_path_factory.mktemp("ids")
     tokenizer = CharTokenizer.train(TEXT)
     config = replace(token_folder(place / "ids", tokenizer, validation), seed=seed)
@@ -147,14 +167,22 @@ def test_batches_of_a_token_folder_are_those_of_the_text(tmp_path_factory: pytes
     for _ in range(3):
         assert mapped.training_batches.next_batch() == read.training_batches.next_batch()
     assert mapped.validation_batches == read.validation_batches
-    assert (mapped.num_tokens, mapped.opening, mapped.is_documents) == (read.num_tokens, read.opening, read.is_documents)
+    assert (mapped.num_tokens, mapped.opening, mapped.is_documents) == (
+        read.num_tokens,
+        read.opening,
+        read.is_documents,
+    )
     if not validation:
         assert token_folders.open_token_folder(place / "ids", tokenizer).tokenizer is tokenizer
 
 
 def test_a_run_on_token_ids_resumes_and_knows_its_data(tmp_path: Path) -> None:
     config = token_folder(tmp_path / "ids", CharTokenizer.train(TEXT))
-    whole = [event.loss for event in Trainer.start(config, str(tmp_path / "whole")).run() if isinstance(event, StepEvent)]
+    whole = [
+        event.loss
+        for event in Trainer.start(config, str(tmp_path / "whole")).run()
+        if isinstance(event, StepEvent)
+    ]
     trainer = Trainer.start(config, str(tmp_path / "run"))
     for event in trainer.run():
         trainer.stop_requested = event.step == 2
@@ -187,7 +215,9 @@ def test_bad_token_folders(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             prepare_data(config)
     (tmp_path / "ids" / "tokenizer").unlink()
-    with pytest.raises(TokenizerError, match=r"no tokenizer in .*ids.*--tokenizer.*token ids need the one that made them"):
+    with pytest.raises(
+        TokenizerError, match=r"no tokenizer in .*ids.*--tokenizer.*token ids need the one that made them"
+    ):
         prepare_data(config)
     with pytest.raises(ValueError, match="absolute path"):
         replace(config, tokenizer="words")
@@ -200,7 +230,9 @@ def test_a_tokenizer_that_is_there_is_used_on_a_text(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     for number in range(4):
         (tmp_path / "texts" / f"{number}.txt").write_text(TEXT)
-    config = replace(PRESETS["debug"][1], corpus="text", data_file=str(tmp_path / "texts"), tokenizer=str(tmp_path / "t"))
+    config = replace(
+        PRESETS["debug"][1], corpus="text", data_file=str(tmp_path / "texts"), tokenizer=str(tmp_path / "t")
+    )
     data = prepare_data(config)
     assert data.tokenizer.merges == trained.merges and data.tokenizer.special_tokens == {BOUNDARY: 270}
     assert data.num_tokens == 4 * len(trained.encode(TEXT)) + 4
@@ -213,8 +245,17 @@ def test_ids_of_gpt2_need_only_its_own_files(tmp_path: Path) -> None:
     write_ids(tmp_path / "train.bin", ids)
     config = replace(PRESETS["debug"][1], corpus="text", data_file=str(tmp_path), tokenizer=str(GPT2))
     data = prepare_data(config)
-    assert data.tokenizer.vocab_size == 50257 and data.tokenizer.vocab == tokenizer.vocab and data.opening == "\n"
-    assert data.num_tokens == len(ids) and tokenizer.decode(data.training_batches.next_batch().inputs[:8]) in 2 * TEXT
+    assert (
+        data.tokenizer.vocab_size == 50257
+        and data.tokenizer.vocab == tokenizer.vocab
+        and data.opening == "\n"
+    )
+    assert (
+        data.num_tokens == len(ids)
+        and tokenizer.decode(data.training_batches.next_batch().inputs[:8]) in 2 * TEXT
+    )
     write_ids(tmp_path / "train.bin", [*ids, 50257])
-    with pytest.raises(ValueError, match=rf"token id 50257 at position {len(ids)} does not fit vocab_size 50257"):
+    with pytest.raises(
+        ValueError, match=rf"token id 50257 at position {len(ids)} does not fit vocab_size 50257"
+    ):
         prepare_data(config)

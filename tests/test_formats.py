@@ -1,5 +1,5 @@
-"""Weights from elsewhere: every format against its architecture written out in NumPy, against transformers where that is installed,
-there and back byte for byte, and one clear error for each file that does not fit.
+"""Weights from elsewhere: every format against its architecture written out in NumPy, against transformers
+where that is installed, there and back byte for byte, and one clear error for each file that does not fit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ np = pytest.importorskip("numpy", reason="the independent definitions are writte
 
 IDS = [[3, 1, 4, 1, 5, 9, 2, 6], [0, 10, 7, 7, 2, 8, 1, 9]]
 TOLERANCE = 2e-5  # of logits of the order of 1, computed in float32 against float64
-some = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+some = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @pytest.fixture(params=["python", "numpy"])
@@ -69,7 +73,12 @@ def gpt2_tensors(rng: Any, c: dict[str, Any], tied: bool = True) -> dict[str, An
     C, hidden = c["n_embd"], c.get("n_inner") or 4 * c["n_embd"]
     made = {"wte.weight": normal(rng, c["vocab_size"], C), "wpe.weight": normal(rng, c["n_positions"], C)}
     for i in range(c["n_layer"]):
-        for name, shape in {"attn.c_attn": (C, 3 * C), "attn.c_proj": (C, C), "mlp.c_fc": (C, hidden), "mlp.c_proj": (hidden, C)}.items():
+        for name, shape in {
+            "attn.c_attn": (C, 3 * C),
+            "attn.c_proj": (C, C),
+            "mlp.c_fc": (C, hidden),
+            "mlp.c_proj": (hidden, C),
+        }.items():
             made |= {f"h.{i}.{name}.weight": normal(rng, *shape), f"h.{i}.{name}.bias": normal(rng, shape[1])}
         for name in ("ln_1", "ln_2"):
             made |= {f"h.{i}.{name}.weight": 1 + normal(rng, C), f"h.{i}.{name}.bias": normal(rng, C)}
@@ -83,10 +92,16 @@ def gpt2_logits(w: dict[str, Any], c: dict[str, Any], ids: Any) -> Any:
     x = w["wte.weight"][ids] + w["wpe.weight"][: ids.shape[1]]
     for i in range(c["n_layer"]):
         p = f"h.{i}."
-        h = layer_norm(x, w[p + "ln_1.weight"], w[p + "ln_1.bias"], eps) @ w[p + "attn.c_attn.weight"] + w[p + "attn.c_attn.bias"]
+        h = (
+            layer_norm(x, w[p + "ln_1.weight"], w[p + "ln_1.bias"], eps) @ w[p + "attn.c_attn.weight"]
+            + w[p + "attn.c_attn.bias"]
+        )
         q, k, v = (part.reshape(*ids.shape, heads, -1) for part in np.split(h, 3, axis=-1))
         x = x + attend(q, k, v, q.shape[-1] ** -0.5) @ w[p + "attn.c_proj.weight"] + w[p + "attn.c_proj.bias"]
-        h = layer_norm(x, w[p + "ln_2.weight"], w[p + "ln_2.bias"], eps) @ w[p + "mlp.c_fc.weight"] + w[p + "mlp.c_fc.bias"]
+        h = (
+            layer_norm(x, w[p + "ln_2.weight"], w[p + "ln_2.bias"], eps) @ w[p + "mlp.c_fc.weight"]
+            + w[p + "mlp.c_fc.bias"]
+        )
         h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
         x = x + h @ w[p + "mlp.c_proj.weight"] + w[p + "mlp.c_proj.bias"]
     return layer_norm(x, w["ln_f.weight"], w["ln_f.bias"], eps) @ w.get("lm_head.weight", w["wte.weight"]).T
@@ -95,9 +110,19 @@ def gpt2_logits(w: dict[str, Any], c: dict[str, Any], ids: Any) -> Any:
 def llama_tensors(rng: Any, c: dict[str, Any]) -> dict[str, Any]:
     C, hidden = c["hidden_size"], c["intermediate_size"]
     shared = C // c["num_attention_heads"] * c["num_key_value_heads"]
-    made = {"model.embed_tokens.weight": normal(rng, c["vocab_size"], C), "model.norm.weight": 1 + normal(rng, C)}
-    maps = {"self_attn.q_proj": (C, C), "self_attn.k_proj": (shared, C), "self_attn.v_proj": (shared, C), "self_attn.o_proj": (C, C),
-            "mlp.gate_proj": (hidden, C), "mlp.up_proj": (hidden, C), "mlp.down_proj": (C, hidden)}  # fmt: skip
+    made = {
+        "model.embed_tokens.weight": normal(rng, c["vocab_size"], C),
+        "model.norm.weight": 1 + normal(rng, C),
+    }
+    maps = {
+        "self_attn.q_proj": (C, C),
+        "self_attn.k_proj": (shared, C),
+        "self_attn.v_proj": (shared, C),
+        "self_attn.o_proj": (C, C),
+        "mlp.gate_proj": (hidden, C),
+        "mlp.up_proj": (hidden, C),
+        "mlp.down_proj": (C, hidden),
+    }
     for i in range(c["num_hidden_layers"]):
         for name, shape in maps.items():
             made[f"model.layers.{i}.{name}.weight"] = normal(rng, *shape)
@@ -142,7 +167,10 @@ def llama_logits(w: dict[str, Any], c: dict[str, Any], ids: Any) -> Any:
 
 
 def tinygpt_tensors(rng: Any, vocab: int, length: int, layers: int, C: int) -> dict[str, Any]:
-    made = {"embedding_layer.embeddings": normal(rng, vocab, C), "position_embedding_layer.embeddings": normal(rng, length, C)}
+    made = {
+        "embedding_layer.embeddings": normal(rng, vocab, C),
+        "position_embedding_layer.embeddings": normal(rng, length, C),
+    }
     for i in range(layers):
         p = f"transformer_blocks.{i}."
         for name in ("ln_1", "ln_2"):
@@ -151,19 +179,31 @@ def tinygpt_tensors(rng: Any, vocab: int, length: int, layers: int, C: int) -> d
         made[p + "attn.casual_mask"] = np.tril(np.ones((1, 1, length, length)))
         made[p + "attn.casual_value"] = np.triu(np.full((1, 1, length, length), -np.inf), 1)
         for layer, shape in enumerate(((C, 4 * C), (4 * C, C))):
-            made |= {f"{p}mlp.layers.{layer}.weights": normal(rng, *shape), f"{p}mlp.layers.{layer}.bias": normal(rng, shape[1])}
-    return made | {"layer_norm.bias": normal(rng, C), "layer_norm.weights": 1 + normal(rng, C), "head.weights": normal(rng, C, vocab)}
+            made |= {
+                f"{p}mlp.layers.{layer}.weights": normal(rng, *shape),
+                f"{p}mlp.layers.{layer}.bias": normal(rng, shape[1]),
+            }
+    return made | {
+        "layer_norm.bias": normal(rng, C),
+        "layer_norm.weights": 1 + normal(rng, C),
+        "head.weights": normal(rng, C, vocab),
+    }
 
 
 def tinygpt_logits(w: dict[str, Any], heads: int, layers: int, ids: Any) -> Any:
-    """As TinyGPT computes: scores divided by sqrt(C) whatever the heads, and a ReLU after the last layer of an MLP too."""
+    """As TinyGPT computes: scores divided by sqrt(C) whatever the heads, and a ReLU after the last layer of
+    an MLP too.
+    """
     w = {name: value.astype(np.float64) for name, value in w.items()}
     x = w["embedding_layer.embeddings"][ids] + w["position_embedding_layer.embeddings"][: ids.shape[1]]
     C = x.shape[-1]
     for i in range(layers):
         p = f"transformer_blocks.{i}."
         h = layer_norm(x, w[p + "ln_1.weights"], w[p + "ln_1.bias"], 1e-5)
-        q, k, v = ((h @ w[f"{p}attn.{name}.weights"]).reshape(*ids.shape, heads, -1) for name in ("query", "key", "value"))
+        q, k, v = (
+            (h @ w[f"{p}attn.{name}.weights"]).reshape(*ids.shape, heads, -1)
+            for name in ("query", "key", "value")
+        )
         x = x + attend(q, k, v, C**-0.5) @ w[p + "attn.out.weights"]
         h = layer_norm(x, w[p + "ln_2.weights"], w[p + "ln_2.bias"], 1e-5)
         for layer in range(2):
@@ -188,16 +228,42 @@ def write_checkpoint(directory: Path, config: dict[str, Any], tensors: dict[str,
 
 
 def write_tinygpt(path: Path, tensors: dict[str, Any]) -> Path:
-    texts = {name: f"Tensor(data={value.tolist()}, requires_grad={'casual' not in name})" for name, value in tensors.items()}
+    texts = {
+        name: f"Tensor(data={value.tolist()}, requires_grad={'casual' not in name})"
+        for name, value in tensors.items()
+    }
     path.write_text(json.dumps(texts, indent=2))
     return path
 
 
-GPT2 = {"model_type": "gpt2", "vocab_size": 11, "n_positions": 8, "n_ctx": 8, "n_embd": 12, "n_layer": 2, "n_head": 3,
-        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1}  # fmt: skip
-LLAMA = {"model_type": "llama", "vocab_size": 11, "max_position_embeddings": 8, "hidden_size": 24, "intermediate_size": 20,
-         "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 500.0,
-         "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}  # fmt: skip
+GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 11,
+    "n_positions": 8,
+    "n_ctx": 8,
+    "n_embd": 12,
+    "n_layer": 2,
+    "n_head": 3,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "resid_pdrop": 0.1,
+}
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 11,
+    "max_position_embeddings": 8,
+    "hidden_size": 24,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500.0,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+}
 
 
 @pytest.fixture
@@ -228,7 +294,9 @@ def worst(model: GPT, expected: Any) -> float:
 def test_gpt2_logits(on: str, prefix: str, head: str, tmp_path: Path, rng: Any) -> None:
     config = GPT2 | {"tie_word_embeddings": head != "its own"}
     tensors = gpt2_tensors(rng, config, tied=head != "its own")
-    written = {name if name.startswith("lm_head") else prefix + name: value for name, value in tensors.items()}
+    written = {
+        name if name.startswith("lm_head") else prefix + name: value for name, value in tensors.items()
+    }
     written[f"{prefix}h.0.attn.bias"] = np.tril(np.ones((1, 1, 8, 8)))  # a mask, which old files hold
     written[f"{prefix}h.1.attn.masked_bias"] = np.array(-1e4)
     if head == "tied and written all the same":
@@ -255,10 +323,17 @@ def test_llama_logits(on: str, changes: dict[str, Any], tmp_path: Path, rng: Any
     assert worst(model, llama_logits(tensors, config, np.array(IDS))) < TOLERANCE
 
 
-@pytest.mark.parametrize("theta", [{"rope_theta": 77.0}, {"rope_parameters": {"rope_theta": 77.0, "rope_type": "default"}}])
+@pytest.mark.parametrize(
+    "theta", [{"rope_theta": 77.0}, {"rope_parameters": {"rope_theta": 77.0, "rope_type": "default"}}]
+)
 def test_where_llama_keeps_the_rotary_base(theta: dict[str, Any], tmp_path: Path, rng: Any) -> None:
     config = {name: value for name, value in LLAMA.items() if name != "rope_theta"} | theta
-    assert load_pretrained(write_checkpoint(tmp_path / "c", config, llama_tensors(rng, config))).config.rotary_base == 77.0
+    assert (
+        load_pretrained(
+            write_checkpoint(tmp_path / "c", config, llama_tensors(rng, config))
+        ).config.rotary_base
+        == 77.0
+    )
 
 
 @pytest.mark.parametrize("heads", [1, 3, 4])
@@ -281,7 +356,10 @@ def test_a_cache_holds_only_the_shared_heads_and_gives_the_same_logits(on: str, 
     cache = model.new_cache(2)
     assert {buffer.shape for buffer in cache.keys + cache.values} == {(2, 2, 8, 4)}
     whole = np.array(model(Tensor(IDS)).to_python())
-    parts = [np.array(model(Tensor([row[a:b] for row in IDS]), cache).to_python()) for a, b in ((0, 3), (3, 4), (4, 8))]
+    parts = [
+        np.array(model(Tensor([row[a:b] for row in IDS]), cache).to_python())
+        for a, b in ((0, 3), (3, 4), (4, 8))
+    ]
     assert np.abs(np.concatenate(parts, axis=1) - whole).max() < TOLERANCE
 
 
@@ -294,7 +372,10 @@ def test_grouped_queries_equal_all_heads_with_repeated_weights() -> None:
 
     def repeat(x: Any) -> Any:
         q, k, v = np.split(x, [16, 24], axis=-1)
-        k, v = (np.repeat(each.reshape(*x.shape[:-1], 2, 4), 2, axis=-2).reshape(*x.shape[:-1], 16) for each in (k, v))
+        k, v = (
+            np.repeat(each.reshape(*x.shape[:-1], 2, 4), 2, axis=-2).reshape(*x.shape[:-1], 16)
+            for each in (k, v)
+        )
         return np.concatenate([q, k, v], -1)
 
     repeated = weights | {f"{name}.{leaf}": repeat(weights[f"{name}.{leaf}"]) for leaf in ("weights", "bias")}
@@ -314,14 +395,26 @@ def test_grouped_queries_equal_all_heads_with_repeated_weights() -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama tied"])
 def test_transformers_agrees(kind: str, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason="compared with transformers only where it is installed")
+    transformers = pytest.importorskip(
+        "transformers", reason="compared with transformers only where it is installed"
+    )
     torch = pytest.importorskip("torch", reason="transformers needs PyTorch")
     if kind == "gpt2":
         settings_ = transformers.GPT2Config(vocab_size=61, n_positions=16, n_embd=24, n_layer=2, n_head=3)
         theirs = transformers.GPT2LMHeadModel(settings_)
     else:
-        sizes = {"vocab_size": 61, "max_position_embeddings": 32, "hidden_size": 24, "intermediate_size": 56, "num_hidden_layers": 2}
-        heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "tie_word_embeddings": kind.endswith("tied")}
+        sizes = {
+            "vocab_size": 61,
+            "max_position_embeddings": 32,
+            "hidden_size": 24,
+            "intermediate_size": 56,
+            "num_hidden_layers": 2,
+        }
+        heads = {
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": kind.endswith("tied"),
+        }
         theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads))
     torch.manual_seed(0)
     for parameter in theirs.parameters():
@@ -344,9 +437,15 @@ def test_files_come_back_byte_for_byte(on: str, gpt2: Path, llama: Path, tmp_pat
     for path, prefix in ((gpt2, "transformer."), (llama, "")):
         kind = path.name
         save_pretrained(load_pretrained(path), tmp_path / "again", kind)
-        before, after = load_safetensors(path / "model.safetensors"), load_safetensors(tmp_path / "again" / "model.safetensors")
-        assert {prefix + name: tensor.to_array() for name, tensor in before.items()} == {n: t.to_array() for n, t in after.items()}
-        assert read_safetensors_header(tmp_path / "again" / "model.safetensors").metadata == {"format": "pt"}  # transformers insists
+        before, after = (
+            load_safetensors(path / "model.safetensors"),
+            load_safetensors(tmp_path / "again" / "model.safetensors"),
+        )
+        assert {prefix + name: tensor.to_array() for name, tensor in before.items()} == {
+            n: t.to_array() for n, t in after.items()
+        }
+        # Transformers insists
+        assert read_safetensors_header(tmp_path / "again" / "model.safetensors").metadata == {"format": "pt"}
         written = json.loads((tmp_path / "again" / "config.json").read_text())
         given = json.loads((path / "config.json").read_text())
         assert {name: written[name] for name in given} == given
@@ -362,7 +461,10 @@ def test_tinygpt_files_come_back(heads: int, tmp_path: Path, rng: Any) -> None:
     tensors = tinygpt_tensors(rng, 11, 8, 2, 12)
     model = load_pretrained(write_tinygpt(tmp_path / "gpt_model.json", tensors), num_heads=heads)
     save_pretrained(model, tmp_path / "out", "tinygpt")
-    before, after = (json.loads(path.read_text()) for path in (tmp_path / "gpt_model.json", tmp_path / "out" / "gpt_model.json"))
+    before, after = (
+        json.loads(path.read_text())
+        for path in (tmp_path / "gpt_model.json", tmp_path / "out" / "gpt_model.json")
+    )
     assert before.keys() == after.keys()
     for name, text in before.items():
         if heads == 3 and "query" in name:  # scaled by sqrt(3) and back
@@ -375,24 +477,60 @@ def test_tinygpt_files_come_back(heads: int, tmp_path: Path, rng: Any) -> None:
 
 
 architectures = st.builds(
-    lambda kind, layers, heads, width, shared, tied: (kind, layers, heads * shared, 2 * width * heads * shared, shared, tied),
-    st.sampled_from(["gpt2", "llama", "tinygpt", "native"]), st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.integers(1, 2),
+    lambda kind, layers, heads, width, shared, tied: (
+        kind,
+        layers,
+        heads * shared,
+        2 * width * heads * shared,
+        shared,
+        tied,
+    ),
+    st.sampled_from(["gpt2", "llama", "tinygpt", "native"]),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.integers(1, 2),
     st.booleans(),
-)  # fmt: skip
+)
 
 
 @some
 @given(architectures)
-def test_any_model_that_a_format_can_hold_comes_back(tmp_path_factory: pytest.TempPathFactory, architecture: Any) -> None:
+def test_any_model_that_a_format_can_hold_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, architecture: Any
+) -> None:
     kind, layers, heads, width, shared, tied = architecture
-    base: dict[str, Any] = {"vocab_size": 7, "context_length": 4, "num_layers": layers, "num_heads": heads, "embedding_dim": width}
+    base: dict[str, Any] = {
+        "vocab_size": 7,
+        "context_length": 4,
+        "num_layers": layers,
+        "num_heads": heads,
+        "embedding_dim": width,
+    }
     fields = {
         "gpt2": {"tied_head": tied},
-        "tinygpt": {"activation": "relu", "final_activation": True, "attention_bias": False, "tied_head": False},
-        "llama": {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu", "bias": tied, "num_key_value_heads": shared,
-                  "attention_bias": not tied, "tied_head": tied},
-        "native": {"positions": "none", "num_key_value_heads": shared, "activation": "silu", "final_activation": tied},
-    }  # fmt: skip
+        "tinygpt": {
+            "activation": "relu",
+            "final_activation": True,
+            "attention_bias": False,
+            "tied_head": False,
+        },
+        "llama": {
+            "normalization": "rms_norm",
+            "positions": "rotary",
+            "activation": "swiglu",
+            "bias": tied,
+            "num_key_value_heads": shared,
+            "attention_bias": not tied,
+            "tied_head": tied,
+        },
+        "native": {
+            "positions": "none",
+            "num_key_value_heads": shared,
+            "activation": "silu",
+            "final_activation": tied,
+        },
+    }
     random.seed(layers)
     model = GPT(GPTConfig(**base, **fields[kind]))
     model.eval()
@@ -402,7 +540,10 @@ def test_any_model_that_a_format_can_hold_comes_back(tmp_path_factory: pytest.Te
     assert dict(again.named_parameters()).keys() == dict(model.named_parameters()).keys()
     ids = Tensor([[1, 2, 3]])
     assert np.allclose(again(ids).to_python(), model(ids).to_python(), rtol=1e-5, atol=1e-7)
-    assert all(tensor.requires_grad and tensor.shape == dict(model.named_parameters())[n].shape for n, tensor in again.named_parameters())
+    assert all(
+        tensor.requires_grad and tensor.shape == dict(model.named_parameters())[n].shape
+        for n, tensor in again.named_parameters()
+    )
 
 
 def test_a_sharded_checkpoint(on: str, gpt2: Path, tmp_path: Path) -> None:
@@ -422,13 +563,17 @@ def test_a_sharded_checkpoint(on: str, gpt2: Path, tmp_path: Path) -> None:
             load_pretrained(gpt2)
     save_safetensors(gpt2 / "b.safetensors", {names[0]: tensors[names[0]]})
     first = next(iter(shards))
-    (gpt2 / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "b.safetensors", "y": first}}))
+    (gpt2 / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "b.safetensors", "y": first}})
+    )
     with pytest.raises(FormatError, match="stands in two files"):
         load_pretrained(gpt2)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_training_on_leaves_the_file_alone_and_goes_as_with_weights_of_its_own(on: str, kind: str, gpt2: Path, llama: Path) -> None:
+def test_training_on_leaves_the_file_alone_and_goes_as_with_weights_of_its_own(
+    on: str, kind: str, gpt2: Path, llama: Path
+) -> None:
     """Mapped weights, and the transposed views of them that Llama's matrices are, train like any others."""
     path = gpt2 if kind == "gpt2" else llama
     before = (path / "model.safetensors").read_bytes()
@@ -464,7 +609,9 @@ def test_elements_that_lie_askew_are_copied(on: str, gpt2: Path) -> None:
 def test_uninitialized_tensors_take_no_memory_and_no_random_numbers() -> None:
     state = random.default_generator().get_state()
     with uninitialized():
-        model = GPT(GPTConfig(vocab_size=10**9, context_length=10**6, num_layers=2, num_heads=8, embedding_dim=2**20))
+        model = GPT(
+            GPTConfig(vocab_size=10**9, context_length=10**6, num_layers=2, num_heads=8, embedding_dim=2**20)
+        )
     assert random.default_generator().get_state() == state
     assert model.num_parameters() > 10**15
     weight = model.embedding_layer.embeddings
@@ -477,7 +624,10 @@ def test_uninitialized_tensors_take_no_memory_and_no_random_numbers() -> None:
 # ---------------------------------------------------------------- files that do not fit
 
 BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
-    "another width": ({"n_embd": 24}, r"'wte.weight' has shape \(11, 12\), but the config asks for \(11, 24\)"),
+    "another width": (
+        {"n_embd": 24},
+        r"'wte.weight' has shape \(11, 12\), but the config asks for \(11, 24\)",
+    ),
     "another vocabulary": ({"vocab_size": 12}, r"wte.weight.*\(11, 12\).*\(12, 12\)"),
     "another context": ({"n_positions": 9}, r"wpe.weight.*\(8, 12\).*\(9, 12\)"),
     "another MLP": ({"n_inner": 13}, r"mlp.c_fc.*48.*13"),
@@ -485,21 +635,42 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         {"n_layer": 3},
         r"12 of 40 tensors that the config asks for are missing: 'transformer.h.2.attn.c_attn.bias'.* and 7 more",
     ),
-    "fewer layers": ({"n_layer": 1}, r"12 tensors have no place in the model of the config: 'h.1.attn.c_attn.bias'.* and 7 more"),
-    "layers without end": ({"n_layer": 10**15}, r"1,000,000,000,000,000 layers do not fit a file of 28 tensors"),
-    "a width without end": ({"n_embd": 3 * 10**12}, "embedding_dim 3,000,000,000,000 does not fit a file of 4,020 elements"),
+    "fewer layers": (
+        {"n_layer": 1},
+        r"12 tensors have no place in the model of the config: 'h.1.attn.c_attn.bias'.* and 7 more",
+    ),
+    "layers without end": (
+        {"n_layer": 10**15},
+        r"1,000,000,000,000,000 layers do not fit a file of 28 tensors",
+    ),
+    "a width without end": (
+        {"n_embd": 3 * 10**12},
+        "embedding_dim 3,000,000,000,000 does not fit a file of 4,020 elements",
+    ),
     "a width beyond": ({"n_embd": 3 * 10**30}, "embedding_dim 3,0.*,000 does not fit"),
     "a vocabulary without end": ({"vocab_size": 10**15}, "vocab_size .* does not fit"),
     "a context without end": ({"n_positions": 10**15}, "context_length .* does not fit"),
     "an MLP without end": ({"n_inner": 10**15}, "hidden_dim .* does not fit"),
     "an untied head": ({"tie_word_embeddings": False}, r"1 of 29 tensors .* missing: 'lm_head.weight'"),
-    "heads that do not divide": ({"n_head": 5}, r"config.json: embedding_dim \(12\) must be divisible by num_heads \(5\)"),
+    "heads that do not divide": (
+        {"n_head": 5},
+        r"config.json: embedding_dim \(12\) must be divisible by num_heads \(5\)",
+    ),
     "a width of text": ({"n_embd": "12"}, r"config.json: embedding_dim must be an int, but got '12'"),
     "a negative width": ({"n_embd": -12}, r"config.json: embedding_dim must be at least 1"),
     "an exact GELU": ({"activation_function": "gelu"}, r"activation_function is 'gelu'; known are gelu_new"),
-    "an activation in a list": ({"activation_function": ["gelu_new"]}, r"activation_function is \['gelu_new'\]"),
-    "another scale": ({"scale_attn_by_inverse_layer_idx": True}, r"scale_attn_by_inverse_layer_idx is True; this GPT is built for False"),
-    "another model": ({"model_type": "bert"}, r"model_type is 'bert'; those that can be read are gpt2, llama, tinygpt"),
+    "an activation in a list": (
+        {"activation_function": ["gelu_new"]},
+        r"activation_function is \['gelu_new'\]",
+    ),
+    "another scale": (
+        {"scale_attn_by_inverse_layer_idx": True},
+        r"scale_attn_by_inverse_layer_idx is True; this GPT is built for False",
+    ),
+    "another model": (
+        {"model_type": "bert"},
+        r"model_type is 'bert'; those that can be read are gpt2, llama, tinygpt",
+    ),
     "a model type in a list": ({"model_type": ["gpt2"]}, "model_type is"),
 }
 
@@ -521,7 +692,10 @@ def test_a_config_that_lacks_something(name: str, gpt2: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_key_value_heads": 3}, r"k_proj.weight' has shape \(8, 24\), but the config asks for \(12, 24\)"),
+        (
+            {"num_key_value_heads": 3},
+            r"k_proj.weight' has shape \(8, 24\), but the config asks for \(12, 24\)",
+        ),
         ({"num_key_value_heads": 4}, r"num_heads \(6\) must be divisible by num_key_value_heads \(4\)"),
         ({"num_key_value_heads": 0}, r"num_key_value_heads must be at least 1"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling is"),
@@ -538,21 +712,49 @@ def test_a_llama_that_does_not_fit(changes: dict[str, Any], message: str, llama:
         load_pretrained(llama)
 
 
-JUNK = [None, True, False, 0, -1, 1, 2, 1.5, "x", "", [], [1], {}, {"rope_theta": "x"}, 10**30, float("nan"), float("inf")]
+JUNK = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    1.5,
+    "x",
+    "",
+    [],
+    [1],
+    {},
+    {"rope_theta": "x"},
+    10**30,
+    float("nan"),
+    float("inf"),
+]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["gpt2", "llama"]), st.data())
-def test_whatever_a_config_says_is_loaded_or_refused(gpt2: Path, llama: Path, kind: str, data: st.DataObject) -> None:
-    path, config = (gpt2, GPT2) if kind == "gpt2" else (llama, LLAMA | {"rope_parameters": {}, "rope_scaling": None, "head_dim": 4})
+def test_whatever_a_config_says_is_loaded_or_refused(
+    gpt2: Path, llama: Path, kind: str, data: st.DataObject
+) -> None:
+    path, config = (
+        (gpt2, GPT2)
+        if kind == "gpt2"
+        else (llama, LLAMA | {"rope_parameters": {}, "rope_scaling": None, "head_dim": 4})
+    )
     names = data.draw(st.lists(st.sampled_from([*config, "n_inner", "resid_pdrop"]), min_size=1, max_size=3))
-    (path / "config.json").write_text(json.dumps(config | {name: data.draw(st.sampled_from(JUNK)) for name in names}))
+    (path / "config.json").write_text(
+        json.dumps(config | {name: data.draw(st.sampled_from(JUNK)) for name in names})
+    )
     try:
         model = load_pretrained(path)
     except FormatError as problem:
         assert str(path) in str(problem) and len(str(problem)) < 2000
     else:
-        assert model.num_parameters() == sum(e.numel for n, e in load_safetensors(path / "model.safetensors").items())
+        assert model.num_parameters() == sum(
+            e.numel for n, e in load_safetensors(path / "model.safetensors").items()
+        )
 
 
 def test_tensors_that_do_not_fit(gpt2: Path, rng: Any) -> None:
@@ -560,7 +762,10 @@ def test_tensors_that_do_not_fit(gpt2: Path, rng: Any) -> None:
     write_safetensors(gpt2 / "model.safetensors", tensors | {"transformer.wte.weight": tensors["wte.weight"]})
     with pytest.raises(FormatError, match=r"stand twice.*wte\.weight"):
         load_pretrained(gpt2)
-    save_safetensors(gpt2 / "model.safetensors", {name: Buffer(value.tolist(), DType.int32) for name, value in tensors.items()})
+    save_safetensors(
+        gpt2 / "model.safetensors",
+        {name: Buffer(value.tolist(), DType.int32) for name, value in tensors.items()},
+    )
     with pytest.raises(FormatError, match="has dtype I32; weights are F32, F64, F16, BF16"):
         load_pretrained(gpt2)
 
@@ -568,11 +773,17 @@ def test_tensors_that_do_not_fit(gpt2: Path, rng: Any) -> None:
 def test_messages_stay_short(gpt2: Path, rng: Any) -> None:
     """Whatever a file holds, what is said of it can be read."""
     tensors = gpt2_tensors(rng, GPT2)
-    write_safetensors(gpt2 / "model.safetensors", tensors | {f"{number}{'x' * 100_000}": np.ones(1) for number in range(9)})
+    write_safetensors(
+        gpt2 / "model.safetensors", tensors | {f"{number}{'x' * 100_000}": np.ones(1) for number in range(9)}
+    )
     with pytest.raises(FormatError, match=r"9 tensors have no place .* and 4 more") as caught:
         load_pretrained(gpt2)
     assert len(str(caught.value)) < 2000
-    for changes in ({"model_type": "x" * 10**6}, {"activation_function": ["x"] * 10**5}, {"scale_attn_weights": "x" * 10**6}):
+    for changes in (
+        {"model_type": "x" * 10**6},
+        {"activation_function": ["x"] * 10**5},
+        {"scale_attn_weights": "x" * 10**6},
+    ):
         (gpt2 / "config.json").write_text(json.dumps(GPT2 | changes))
         with pytest.raises(FormatError) as caught:
             load_pretrained(gpt2)
@@ -601,10 +812,14 @@ def test_tinygpt_files_that_do_not_fit(tmp_path: Path, rng: Any) -> None:
         load_pretrained(write_tinygpt(path, tensors))
     with pytest.raises(FormatError, match=r"must be divisible by num_heads \(5\)"):
         load_pretrained(path, num_heads=5)
-    with pytest.raises(FormatError, match=r"'head.weights' has shape \(12, 10\), but the config asks for \(12, 11\)"):
+    with pytest.raises(
+        FormatError, match=r"'head.weights' has shape \(12, 10\), but the config asks for \(12, 11\)"
+    ):
         load_pretrained(write_tinygpt(path, tensors | {"head.weights": np.ones((12, 10))}), num_heads=3)
     with pytest.raises(FormatError, match=r"no place in the model.*'transformer_blocks.0.attn.colour'"):
-        load_pretrained(write_tinygpt(path, tensors | {"transformer_blocks.0.attn.colour": np.ones(2)}), num_heads=3)
+        load_pretrained(
+            write_tinygpt(path, tensors | {"transformer_blocks.0.attn.colour": np.ones(2)}), num_heads=3
+        )
     with pytest.raises(FormatError, match="holds no TinyGPT model"):
         load_pretrained(write_tinygpt(path, {"x": np.ones(2)}), num_heads=3)
     path.write_text('{"x": "Tensor(data=__import__(\'os\'), requires_grad=True)"}')
@@ -630,7 +845,9 @@ def test_tinygpt_files_that_do_not_fit(tmp_path: Path, rng: Any) -> None:
         ("native", {}, "a native run needs a tokenizer"),
     ],
 )
-def test_models_that_a_format_cannot_hold(kind: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_models_that_a_format_cannot_hold(
+    kind: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     model = GPT(replace(GPTConfig(7, 4, 1, 2, 4), **changes))
     with pytest.raises(FormatError, match=message):
         save_pretrained(model, tmp_path / "out", kind)

@@ -16,7 +16,9 @@ from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
 @pytest.fixture(scope="module")
 def model() -> GPT:
     random.seed(5)
-    return GPT(GPTConfig(vocab_size=11, context_length=6, num_layers=2, num_heads=2, embedding_dim=8, dropout=0.5))
+    return GPT(
+        GPTConfig(vocab_size=11, context_length=6, num_layers=2, num_heads=2, embedding_dim=8, dropout=0.5)
+    )
 
 
 def draws(logits: list[float], count: int = 300, **options: float) -> list[int]:
@@ -38,7 +40,11 @@ def test_draws_follow_the_probabilities() -> None:
 
 def test_temperature_sharpens_and_flattens() -> None:
     logits = [0.0, 1.0]
-    assert draws(logits, temperature=0.1).count(1) > draws(logits).count(1) > draws(logits, temperature=50).count(1)
+    assert (
+        draws(logits, temperature=0.1).count(1)
+        > draws(logits).count(1)
+        > draws(logits, temperature=50).count(1)
+    )
 
 
 def test_top_k_and_top_p_limit_the_candidates() -> None:
@@ -64,7 +70,14 @@ def test_logits_that_mean_nothing_are_refused(logits: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", -1.0), ("temperature", math.nan), ("temperature", math.inf), ("top_k", 0), ("top_p", 0.0), ("top_p", 1.1)],
+    [
+        ("temperature", -1.0),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_k", 0),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+    ],
 )
 def test_settings_out_of_range_are_refused(model: GPT, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
@@ -93,7 +106,9 @@ def test_the_cache_changes_nothing(model: GPT) -> None:
 
 def test_a_prompt_longer_than_the_context_is_cropped(model: GPT) -> None:
     long = [index % 11 for index in range(50)]
-    assert list(generate_ids(model, long, tokens=1, temperature=0)) == list(generate_ids(model, long[-6:], tokens=1, temperature=0))
+    assert list(generate_ids(model, long, tokens=1, temperature=0)) == list(
+        generate_ids(model, long[-6:], tokens=1, temperature=0)
+    )
 
 
 def test_generation_stops_at_the_stop_id(model: GPT) -> None:

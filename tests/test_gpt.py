@@ -15,7 +15,9 @@ from tinygpt_core.tensor import Tensor, no_grad
 TINY = GPTConfig(vocab_size=7, context_length=6, num_layers=2, num_heads=2, embedding_dim=4)
 VARIANTS = {
     "gpt2": TINY,
-    "llama": replace(TINY, normalization="rms_norm", positions="rotary", activation="swiglu", bias=False, tied_head=False),
+    "llama": replace(
+        TINY, normalization="rms_norm", positions="rotary", activation="swiglu", bias=False, tied_head=False
+    ),
     "no positions": replace(TINY, positions="none", activation="relu", attention_bias=False, hidden_dim=3),
 }
 variants = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
@@ -106,9 +108,15 @@ def test_parameter_names_and_shapes():
     }
     assert shapes(one) == expected
     assert shapes(replace(one, tied_head=False)) == {**expected, "head.weights": (4, 7)}
-    without = {name: shape for name, shape in expected.items() if not name.endswith("bias") and "position" not in name}
+    without = {
+        name: shape
+        for name, shape in expected.items()
+        if not name.endswith("bias") and "position" not in name
+    }
     assert shapes(replace(one, bias=False, positions="none")) == without
-    assert shapes(replace(one, attention_bias=False)) == {n: s for n, s in expected.items() if "attn" not in n or "weights" in n}
+    assert shapes(replace(one, attention_bias=False)) == {
+        n: s for n, s in expected.items() if "attn" not in n or "weights" in n
+    }
 
 
 def test_gpt2_has_the_published_size():
@@ -205,14 +213,22 @@ def test_gradients(config):
     model.apply(lambda tensor: tensor.cast(DType.float64))
     tokens, targets = Tensor([[0, 2, 1]]), Tensor([[2, 1, -1]])
     loss = CrossEntropyLoss()
-    check_gradients(lambda *parameters: loss(logits=model(tokens), labels=targets).sum(), *(p for _, p in model.named_parameters()))
+    check_gradients(
+        lambda *parameters: loss(logits=model(tokens), labels=targets).sum(),
+        *(p for _, p in model.named_parameters()),
+    )
 
 
 def test_gradient_of_a_tied_head_is_the_sum_of_both_uses():
     tied = spread(GPT(TINY))
     free = GPT(replace(TINY, tied_head=False))
     shared = dict(tied.named_parameters())
-    free.load_weights([*shared.items(), ("head.weights", Tensor(shared["embedding_layer.embeddings"].transpose(0, 1).buffer))])
+    free.load_weights(
+        [
+            *shared.items(),
+            ("head.weights", Tensor(shared["embedding_layer.embeddings"].transpose(0, 1).buffer)),
+        ]
+    )
     tokens, targets = Tensor([[1, 2, 2, 5]]), Tensor([[2, 2, 5, 0]])
     for model in (tied, free):
         CrossEntropyLoss()(logits=model(tokens), labels=targets).mean().backward()

@@ -1,4 +1,6 @@
-"""IDX files: what is written is read, hostile ones are refused before memory is taken; MNIST from a folder and from the network."""
+"""IDX files: what is written is read, hostile ones are refused before memory is taken; MNIST from a folder
+and from the network.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ REAL = ROOT.parent / "shared" / "data" / "mnist"
 def idx(shape, values, typecode="B"):
     """The bytes of an IDX file, by `struct` rather than `array`."""
     code = next(code for code, known in TYPECODES.items() if known == typecode)
-    return bytes([0, 0, code, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + struct.pack(f">{len(values)}{typecode}", *values)
+    return (
+        bytes([0, 0, code, len(shape)])
+        + struct.pack(f">{len(shape)}I", *shape)
+        + struct.pack(f">{len(values)}{typecode}", *values)
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -120,9 +126,13 @@ def test_damaged_gzip_files_missing_files_and_directories(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Forty images of 8 by 8 in the place of MNIST's test part: the label is in the grey of a bar. The table has their sums."""
+    """Forty images of 8 by 8 in the place of MNIST's test part: the label is in the grey of a bar. The table
+    has their sums.
+    """
     contents = {
-        "t10k-images-idx3-ubyte": idx((40, 8, 8), [25 * (i % 10) if 16 <= p < 32 else p % 3 for i in range(40) for p in range(64)]),
+        "t10k-images-idx3-ubyte": idx(
+            (40, 8, 8), [25 * (i % 10) if 16 <= p < 32 else p % 3 for i in range(40) for p in range(64)]
+        ),
         "t10k-labels-idx1-ubyte": idx((40,), [i % 10 for i in range(40)]),
     }
     for name, content in contents.items():
@@ -140,7 +150,9 @@ def test_images_are_grey_from_0_to_1_and_labels_integers(folder, backend):
         assert (x.shape, x.dtype, y.shape, y.dtype) == ((40, 1, 8, 8), DType.float32, (40,), DType.int32)
         assert type(x.buffer) is type(y.buffer) is backend
         assert y[:12].to_python() == [*range(10), 0, 1]
-        assert abs(x[9, 0, 2, 0].item() - 225 / 255) < 1e-7 and x[9, 0, 0, 1].item() == x[0, 0, 0, 1].item() > 0
+        assert (
+            abs(x[9, 0, 2, 0].item() - 225 / 255) < 1e-7 and x[9, 0, 0, 1].item() == x[0, 0, 0, 1].item() > 0
+        )
     x, y = load_mnist("test", folder, limit=3)
     assert (len(x), y.to_python()) == (3, [0, 1, 2])
     assert sorted(path.name for path in (folder / "cache" / "tinygpt" / "mnist").iterdir()) == [
@@ -183,4 +195,6 @@ def test_the_example_runs_from_top_to_bottom(folder, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT)
     runpy.run_path(str(ROOT / "docs" / "examples" / "mnist_cnn.py"), run_name="__main__")
     text = capsys.readouterr().out
-    assert "step 2: loss" in text and "of 8 unseen digits read correctly" in text and "The network reads" in text
+    assert (
+        "step 2: loss" in text and "of 8 unseen digits read correctly" in text and "The network reads" in text
+    )

@@ -1,4 +1,6 @@
-"""The core needs nothing: it imports under `python -S`, from the standard library alone, and every public thing says what it is."""
+"""The core needs nothing: it imports under `python -S`, from the standard library alone, and every public
+thing says what it is.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ SOURCES = sorted((ROOT / "tinygpt_core").rglob("*.py"))
 
 
 def run(code: str, *options: str) -> str:
-    done = subprocess.run([sys.executable, *options, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -24,7 +28,9 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
         "import tinygpt_core, tinygpt_core.cli, tinygpt_core.training, tinygpt_core.generation, tinygpt_core.mlops, tinygpt_core.utils, "
         "tinygpt_core.formats, tinygpt_core.cli_convert"
     )
-    loaded = run(f"{modules}; import sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))", "-S").split()
+    loaded = run(
+        f"{modules}; import sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))", "-S"
+    ).split()
     assert set(loaded) - set(sys.stdlib_module_names) <= {"tinygpt_core", "__main__"}
 
 
@@ -39,6 +45,10 @@ def test_public_things_have_docstrings(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     missing = [] if ast.get_docstring(tree) or path.name == "__main__.py" else ["the module"]
     for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not ast.get_docstring(node):
+        if (
+            isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            and not node.name.startswith("_")
+            and not ast.get_docstring(node)
+        ):
             missing.append(node.name)
     assert not missing, f"without a docstring: {', '.join(missing)}"

@@ -43,11 +43,18 @@ def test_deviation_follows_from_the_fans(name, shape, backend):
     else:
         assert max(map(abs, drawn)) > deviation * math.sqrt(3)
     before = drawn
-    assert values(initialize(tensor, generator=Generator(1))) == before != values(initialize(tensor, generator=Generator(2)))
+    assert (
+        values(initialize(tensor, generator=Generator(1)))
+        == before
+        != values(initialize(tensor, generator=Generator(2)))
+    )
 
 
 def test_gains_scale():
-    one, other = (initializers.xavier_normal(Tensor.zeros((4, 4)), name, generator=Generator(0)) for name in ("linear", "tanh"))
+    one, other = (
+        initializers.xavier_normal(Tensor.zeros((4, 4)), name, generator=Generator(0))
+        for name in ("linear", "tanh")
+    )
     assert (one * (5 / 3)).close_to(other, rtol=1e-6)
     with pytest.raises(ValueError, match="'maxout'; expected one of linear, "):
         initializers.kaiming_normal(Tensor.zeros((4, 4)), "maxout")
@@ -56,7 +63,9 @@ def test_gains_scale():
 def test_plain_ones_and_dtypes():
     tensor = Tensor.zeros((40, 50), DType.float64)
     drawn = values(initializers.normal(tensor, 3.0, 0.5, generator=Generator(0)))
-    assert statistics.fmean(drawn) == pytest.approx(3.0, abs=0.05) and statistics.pstdev(drawn) == pytest.approx(0.5, abs=0.03)
+    assert statistics.fmean(drawn) == pytest.approx(3.0, abs=0.05) and statistics.pstdev(
+        drawn
+    ) == pytest.approx(0.5, abs=0.03)
     drawn = values(initializers.uniform(tensor, -1.0, 2.0, generator=Generator(0)))
     assert -1.0 <= min(drawn) < -0.99 and 1.99 < max(drawn) < 2.0
     assert set(values(initializers.constant(tensor, 0.25))) == {0.25} and tensor.dtype is DType.float64

@@ -1,4 +1,6 @@
-"""Forward hooks, the record of calls and the summary: they show what happens, change nothing, and leave no trace."""
+"""Forward hooks, the record of calls and the summary: they show what happens, change nothing, and leave no
+trace.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def fixed_seed():
 
 
 def small_gpt():
-    return nn.GPT(nn.GPTConfig(vocab_size=7, context_length=5, num_layers=2, num_heads=2, embedding_dim=4, dropout=0.1))
+    return nn.GPT(
+        nn.GPTConfig(vocab_size=7, context_length=5, num_layers=2, num_heads=2, embedding_dim=4, dropout=0.1)
+    )
 
 
 def test_a_hook_sees_calls_until_it_is_removed():
@@ -38,7 +42,10 @@ def test_a_hook_sees_calls_until_it_is_removed():
 def test_hooks_run_in_order_and_may_replace_the_output():
     layer = nn.ReLU()
     x = Tensor([-1.0, 2.0])
-    with ForwardHook(layer, lambda module, inputs, output: output * 10.0), ForwardHook(layer, lambda module, inputs, output: output + 1.0):
+    with (
+        ForwardHook(layer, lambda module, inputs, output: output * 10.0),
+        ForwardHook(layer, lambda module, inputs, output: output + 1.0),
+    ):
         assert layer(x).to_python() == [1.0, 21.0]
     assert layer(x).to_python() == [0.0, 2.0] and type(layer) is nn.ReLU
 
@@ -52,10 +59,20 @@ def test_the_record_has_every_call_parts_before_the_whole():
         hidden = model[0](x)
     assert [call.name for call in calls] == ["layers.0", "layers.1", "layers.2", "", "layers.0"]
     assert [call.output.shape for call in calls] == [(5, 4), (5, 4), (5, 2), (5, 2), (5, 4)]
-    assert calls[3].output is y and calls[3].module is model and calls[1].inputs[0] is calls[0].output and calls[4].output is hidden
+    assert (
+        calls[3].output is y
+        and calls[3].module is model
+        and calls[1].inputs[0] is calls[0].output
+        and calls[4].output is hidden
+    )
     assert y.to_python() == expected.to_python()
     model(x)
-    assert len(calls) == 5 and [type(module) for module in model.modules()] == [nn.Sequential, nn.Linear, nn.ReLU, nn.Linear]
+    assert len(calls) == 5 and [type(module) for module in model.modules()] == [
+        nn.Sequential,
+        nn.Linear,
+        nn.ReLU,
+        nn.Linear,
+    ]
 
 
 def test_an_exception_leaves_no_hooks():
@@ -93,11 +110,20 @@ def test_summary():
     text = summary(model, Tensor([[0, 1, 2]]))
     lines = text.splitlines()
     assert lines[0].split() == ["module", "output", "or", "parameter", "parameters"]
-    assert lines[1].startswith("GPT(vocab_size=7, ") and lines[1].split()[-4:] == ["(1,", "3,", "7)", f"{model.num_parameters()}"]
+    assert lines[1].startswith("GPT(vocab_size=7, ") and lines[1].split()[-4:] == [
+        "(1,",
+        "3,",
+        "7)",
+        f"{model.num_parameters()}",
+    ]
     block = next(line for line in lines if "TransformerBlock" in line)  # both, since they are equal
-    assert block.startswith("├── transformer_blocks.0 … transformer_blocks.1: 2 × TransformerBlock ") and block.endswith(" 2 × 244")
+    assert block.startswith(
+        "├── transformer_blocks.0 … transformer_blocks.1: 2 × TransformerBlock "
+    ) and block.endswith(" 2 × 244")
     assert "(1, 3, 4)" in block
-    assert re.search(r"^│   │   ├── layers\.0: FullyConnectedLayer\(.*\) +\(1, 3, 16\) +80$", text, re.MULTILINE)
+    assert re.search(
+        r"^│   │   ├── layers\.0: FullyConnectedLayer\(.*\) +\(1, 3, 16\) +80$", text, re.MULTILINE
+    )
     assert re.search(r"^│   └── embeddings +float32 \(7, 4\), frozen +28$", text, re.MULTILINE)
     total, trainable = model.num_parameters(), model.num_parameters(trainable_only=True)
     assert total - trainable == 28

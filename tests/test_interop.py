@@ -1,6 +1,8 @@
-"""Arrays of other libraries go in and come out without a copy, where layouts and dtypes allow it, and are refused clearly where not.
+"""Arrays of other libraries go in and come out without a copy, where layouts and dtypes allow it, and are
+refused clearly where not.
 
-The NumPy array of the same values and the same views is the independent definition; sharing is shown by writing on either side.
+The NumPy array of the same values and the same views is the independent definition; sharing is shown by
+writing on either side.
 """
 
 from __future__ import annotations
@@ -21,14 +23,18 @@ from tinygpt_core.dtype import DType
 
 np = pytest.importorskip("numpy", reason="interoperation with NumPy is tested where NumPy is installed")
 if reason := backends.why_not("numpy"):
-    pytest.skip(f"sharing is tested on the numpy backend, which cannot be had: {reason}", allow_module_level=True)
+    pytest.skip(
+        f"sharing is tested on the numpy backend, which cannot be had: {reason}", allow_module_level=True
+    )
 
 from hypothesis.extra import numpy as hnp  # noqa: E402
 from spec.strategies import DTYPES, arrays, layouts, make, shapes  # noqa: E402
 
 BACKENDS = ("python", "numpy")
 both = pytest.mark.parametrize("name", BACKENDS)
-examples = settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+examples = settings(
+    max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 dtype_names = st.sampled_from(DTYPES)
 
 
@@ -39,7 +45,9 @@ def other_value(dtype: str, old: Any) -> Any:
 
 @st.composite
 def foreign_arrays(draw: st.DrawFn) -> Any:
-    """An ndarray of one of our dtypes in any layout: C and Fortran order, permuted, sliced with steps of either sign."""
+    """An ndarray of one of our dtypes in any layout: C and Fortran order, permuted, sliced with steps of
+    either sign.
+    """
     shape = draw(shapes(max_dims=3))
     layout = draw(layouts(shape, expand=False))
     return layout.view(draw(arrays(draw(dtype_names), layout.base)).copy(order=draw(st.sampled_from("CF"))))
@@ -67,7 +75,9 @@ def test_asarray_is_the_same_elements_and_no_copy(name: str, data: st.DataObject
     assert seen.flags.writeable == (not broadcast)
     # Written on our side, seen on theirs.
     base.assign(Buffer(other_value(dtype, seen.flat[0].item()), DType.from_name(dtype)).to(name))
-    assert (np.array(view.to_python()) == seen).all() and seen.flat[0] == base.reshape((base.numel,)).to_python()[0]
+    assert (np.array(view.to_python()) == seen).all() and seen.flat[0] == base.reshape(
+        (base.numel,)
+    ).to_python()[0]
     if not broadcast:  # and the other way
         position = tuple(data.draw(st.integers(0, size - 1)) for size in shape)
         new = other_value(dtype, seen[position].item())
@@ -92,7 +102,9 @@ def test_tensors_hand_on_what_buffers_give(name: str) -> None:
 
 @both
 def test_an_array_outlives_the_tensor_and_its_rebinding(name: str) -> None:
-    """`+=` on a Tensor that is recorded gives it another Buffer; an array of the old one keeps the old elements alive."""
+    """`+=` on a Tensor that is recorded gives it another Buffer; an array of the old one keeps the old
+    elements alive.
+    """
     with backends.use(name):
         tensor = Tensor([1.0, 2.0, 3.0])
         seen = np.asarray(tensor)
@@ -112,8 +124,13 @@ def test_arithmetic_with_an_ndarray_is_refused(name: str) -> None:
         for ours in (Tensor([1.0, 2.0], requires_grad=True), Buffer([1.0, 2.0])):
             theirs = np.ones(2, "float32")
             for compute in (
-                lambda a, b: a + b, lambda a, b: b + a, lambda a, b: a * b, lambda a, b: b * a, lambda a, b: b @ a, lambda a, b: np.exp(a)
-            ):  # fmt: skip
+                lambda a, b: a + b,
+                lambda a, b: b + a,
+                lambda a, b: a * b,
+                lambda a, b: b * a,
+                lambda a, b: b @ a,
+                lambda a, b: np.exp(a),
+            ):
                 with pytest.raises(TypeError):
                     compute(ours, theirs)
             assert ours.maximum(1.5).to_python() == [1.5, 2.0]
@@ -143,7 +160,9 @@ def test_memoryview_of_the_storage(name: str, data: st.DataObject) -> None:
 def test_an_ndarray_comes_in(name: str, theirs: Any) -> None:
     with backends.use(name):
         buffer = Buffer(theirs)
-        assert buffer.backend == name and buffer.dtype.name == theirs.dtype.name and buffer.shape == theirs.shape
+        assert (
+            buffer.backend == name and buffer.dtype.name == theirs.dtype.name and buffer.shape == theirs.shape
+        )
         assert buffer.to_python() == theirs.tolist()
         assert Tensor(theirs).to_python() == theirs.tolist()
         assert np.array_equal(np.asarray(buffer), theirs)
@@ -162,7 +181,9 @@ def test_an_ndarray_comes_in(name: str, theirs: Any) -> None:
 @examples
 @given(theirs=foreign_arrays())
 def test_what_came_in_goes_on_like_any_buffer(theirs: Any) -> None:
-    """Views, reductions, `data`, `offset` and `to` of someone else's array, which may have gaps or run backwards."""
+    """Views, reductions, `data`, `offset` and `to` of someone else's array, which may have gaps or run
+    backwards.
+    """
     with backends.use("numpy"):
         buffer = Buffer(theirs)
         assert buffer.to("python").to_python() == theirs.tolist()
@@ -202,7 +223,14 @@ def test_ndarrays_stand_wherever_nested_lists_may(name: str) -> None:
 @both
 def test_numpy_scalars_and_arrays_without_axes(name: str) -> None:
     with backends.use(name):
-        for scalar in (np.float32(1.5), np.float64(1.5), np.int32(3), np.int64(3), np.bool_(True), np.array(2.5)):
+        for scalar in (
+            np.float32(1.5),
+            np.float64(1.5),
+            np.int32(3),
+            np.int64(3),
+            np.bool_(True),
+            np.array(2.5),
+        ):
             buffer = Buffer(scalar)
             assert buffer.shape == () and buffer.item() == scalar.item()
         assert Buffer(np.int64(3)).dtype is DType.int64 and Buffer(np.float32(3)).dtype is DType.float32
@@ -212,7 +240,9 @@ def test_numpy_scalars_and_arrays_without_axes(name: str) -> None:
 @pytest.mark.parametrize("typecode", "ilqfd")
 def test_whatever_has_the_buffer_protocol(name: str, typecode: str) -> None:
     values = array(typecode, [1, 2, 3, 4])
-    dtype = {"i": "int32", "q": "int64", "f": "float32", "d": "float64"}.get(typecode) or f"int{8 * values.itemsize}"
+    dtype = {"i": "int32", "q": "int64", "f": "float32", "d": "float64"}.get(
+        typecode
+    ) or f"int{8 * values.itemsize}"
     with backends.use(name):
         assert Buffer(values).dtype.name == dtype and Buffer(values).to_python() == [1, 2, 3, 4]
         assert Buffer(memoryview(values)[::-2]).to_python() == [4, 2]
@@ -226,7 +256,21 @@ def test_bools_are_zeros_and_ones_whatever_the_bytes() -> None:
     assert buffer.to_python() == [False, True, True, True] and list(buffer.to_array()) == [0, 1, 1, 1]
 
 
-REFUSED = ["uint8", "int8", "int16", "uint32", "uint64", "float16", "complex64", ">f4", ">i8", "U3", "S2", "datetime64[s]", "object"]
+REFUSED = [
+    "uint8",
+    "int8",
+    "int16",
+    "uint32",
+    "uint64",
+    "float16",
+    "complex64",
+    ">f4",
+    ">i8",
+    "U3",
+    "S2",
+    "datetime64[s]",
+    "object",
+]
 
 
 @both
@@ -244,7 +288,9 @@ def test_other_dtypes_are_refused_by_name(name: str, dtype: str) -> None:
 
 @both
 @pytest.mark.parametrize(
-    "thing", [None, "abc", {1, 2}, object(), b"abc", bytearray(b"abc"), (ctypes.c_uint8 * 3)()], ids=lambda thing: type(thing).__name__
+    "thing",
+    [None, "abc", {1, 2}, object(), b"abc", bytearray(b"abc"), (ctypes.c_uint8 * 3)()],
+    ids=lambda thing: type(thing).__name__,
 )
 def test_what_is_no_array_of_numbers_is_refused(name: str, thing: Any) -> None:
     with backends.use(name), pytest.raises(TypeError, match="no dtype holds"):
@@ -269,7 +315,9 @@ def test_a_read_only_array_can_be_read_but_not_written() -> None:
 
 
 def test_an_unaligned_array_is_copied() -> None:
-    """Fields of records lie at odd addresses; strides are counted in elements, so such a thing cannot be shared."""
+    """Fields of records lie at odd addresses; strides are counted in elements, so such a thing cannot be
+    shared.
+    """
     records = np.zeros(3, dtype=[("flag", "u1"), ("x", "f4")])
     records["x"] = [1.0, 2.0, 3.0]
     with backends.use("numpy"):
@@ -290,7 +338,9 @@ def test_memory_mapped_files_are_shared(tmp_path: Any) -> None:
 
 
 def test_a_shared_array_that_changes_is_not_counted_but_ours_is() -> None:
-    """What the documentation says of version counters: our own writes are caught, those of another library cannot be."""
+    """What the documentation says of version counters: our own writes are caught, those of another library
+    cannot be.
+    """
     with backends.use("numpy"):
         theirs = np.array([1.0, 2.0], "float32")
         x = Tensor(theirs)
@@ -377,4 +427,7 @@ def test_torch_shares_with_us_both_ways() -> None:
 def test_special_values_pass_bit_for_bit(name: str, values: Any) -> None:
     with backends.use(name):
         assert np.asarray(Buffer(values)).tobytes() == values.tobytes()
-        assert all(math.isnan(a) == math.isnan(b) for a, b in zip(Buffer(values).to_array(), values.flat, strict=True))
+        assert all(
+            math.isnan(a) == math.isnan(b)
+            for a, b in zip(Buffer(values).to_array(), values.flat, strict=True)
+        )

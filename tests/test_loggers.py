@@ -1,4 +1,6 @@
-"""What TensorBoard and Weights & Biases are told of a run is what its log says, also where it was killed and resumed."""
+"""What TensorBoard and Weights & Biases are told of a run is what its log says, also where it was killed and
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,36 @@ from tinygpt_core import cli
 from tinygpt_core.training import loggers
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = ["--steps", "6", "--layers", "1", "--heads", "1", "--embedding-dim", "4", "--context-length", "8", "--batch-size", "2",
-            "--eval-every", "2", "--eval-batches", "1", "--checkpoint-every", "2", "--backend", "python"]  # fmt: skip
+SETTINGS = [
+    "--steps",
+    "6",
+    "--layers",
+    "1",
+    "--heads",
+    "1",
+    "--embedding-dim",
+    "4",
+    "--context-length",
+    "8",
+    "--batch-size",
+    "2",
+    "--eval-every",
+    "2",
+    "--eval-batches",
+    "1",
+    "--checkpoint-every",
+    "2",
+    "--backend",
+    "python",
+]
 
 
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    Path("words.txt").write_text("".join(f"{a}{b}\n" for a in ("get", "set", "is") for b in ("name", "size", "path", "kind")))
+    Path("words.txt").write_text(
+        "".join(f"{a}{b}\n" for a in ("get", "set", "is") for b in ("name", "size", "path", "kind"))
+    )
     return "words.txt"
 
 
@@ -39,13 +63,16 @@ def is_float32(values: list[tuple[int, float]]) -> list[tuple[int, object]]:
     return [(step, pytest.approx(value, rel=1e-6)) for step, value in values]
 
 
-def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tensorboardX", reason='needs pip install "tinygpt-accel[tensorboard]"')
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from tinygpt_core.training import Trainer
 
     validate = Trainer.validate
-    with monkeypatch.context() as patch:  # it dies after step 6: its last checkpoint is that of step 4, and TensorBoard has seen 5 and 6
+    # It dies after step 6: its last checkpoint is that of step 4, and TensorBoard has seen 5 and 6
+    with monkeypatch.context() as patch:
         patch.setattr(Trainer, "validate", lambda self: validate(self) if self.step < 6 else 1 / 0)
         assert train("--data", words, "--out", "run", "--log-to", "tensorboard") == 1
     assert [step for step, _ in logged("loss")] == [1, 2, 3, 4, 5, 6]
@@ -54,19 +81,30 @@ def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(words: st
 
     events = accumulator.EventAccumulator("run/tensorboard")
     events.Reload()
-    curves = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    curves = {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
     assert curves["loss/training"] == is_float32(logged("loss")) and len(curves["loss/training"]) == 7
     assert curves["loss/validation"] == is_float32(logged("val_loss"))
     assert curves["learning_rate"] == is_float32(logged("learning_rate"))
     assert curves["gradient_norm"] == is_float32(logged("gradient_norm"))
-    ratios = [(step, {entry["name"]: entry["ratio"] for entry in parameters}) for step, parameters in logged("parameters")]
+    ratios = [
+        (step, {entry["name"]: entry["ratio"] for entry in parameters})
+        for step, parameters in logged("parameters")
+    ]
     name = "update_to_weight/head.weights"
-    assert curves[name] == is_float32([(step, of["head.weights"]) for step, of in ratios]) and len(curves[name]) > 2
+    assert (
+        curves[name] == is_float32([(step, of["head.weights"]) for step, of in ratios])
+        and len(curves[name]) > 2
+    )
     assert len(curves["tokens_per_second"]) == 7 and "settings/text_summary" in events.Tags()["tensors"]
 
 
 def log_records(data: bytes) -> Iterator[bytes]:
-    """The records of a file in LevelDB's log format, in which wandb keeps an offline run: blocks of 32 KiB, after a header of 7 bytes."""
+    """The records of a file in LevelDB's log format, in which wandb keeps an offline run: blocks of 32 KiB,
+    after a header of 7 bytes.
+    """
     place, record = 7, b""
     while place < len(data):
         left = 32768 - place % 32768
@@ -91,7 +129,9 @@ def test_wandb_is_told_the_log(words: str, monkeypatch: pytest.MonkeyPatch) -> N
     losses, config = [], {}
     for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record.FromString(data)
-        items = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        items = {
+            "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item
+        }
         if "loss/training" in items:
             losses.append((items["_step"], items["loss/training"]))
         config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
@@ -99,7 +139,9 @@ def test_wandb_is_told_the_log(words: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert config["embedding_dim"] == 4
 
 
-def test_a_logger_that_is_not_there_is_an_error_before_the_run_begins(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_logger_that_is_not_there_is_an_error_before_the_run_begins(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train("--data", words, "--out", "run", "--log-to", "paper") == 2
     errors = capsys.readouterr().err
     assert "'paper'" in errors and errors.count("\n") == 1 and not Path("run").exists()
@@ -108,7 +150,9 @@ def test_a_logger_that_is_not_there_is_an_error_before_the_run_begins(words: str
 def test_a_logger_whose_library_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("ours", "no_such_library_for_a_logger", loggers.ENTRY_POINT_GROUP)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
-    with pytest.raises(RuntimeError, match=r'ours needs no_such_library_for_a_logger: pip install "tinygpt-accel\[ours\]"'):
+    with pytest.raises(
+        RuntimeError, match=r'ours needs no_such_library_for_a_logger: pip install "tinygpt-accel\[ours\]"'
+    ):
         loggers.find_logger("ours")
 
 

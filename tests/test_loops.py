@@ -1,4 +1,6 @@
-"""The compiled loops of the NumPy backend do what the chains of NumPy calls do, and how work is shared out changes no result."""
+"""The compiled loops of the NumPy backend do what the chains of NumPy calls do, and how work is shared out
+changes no result.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy", reason="this is about the numpy backend, and NumPy is not installed")
 pytest.importorskip("tinygpt_accel", reason="this is about the plug-in tinygpt-accel, which is not installed")
 
-from tinygpt_accel.numpy_backend import chains, loops, threads
 from tinygpt_accel import philox  # noqa: E402
+from tinygpt_accel.numpy_backend import chains, loops, threads  # noqa: E402
 from tinygpt_core import random  # noqa: E402
 
 compiled = loops.compiled_loops()
-needs_numba = pytest.mark.skipif(compiled is None, reason="Numba is not installed, so there are no compiled loops")
+needs_numba = pytest.mark.skipif(
+    compiled is None, reason="Numba is not installed, so there are no compiled loops"
+)
 
 F = np.float32
 EPS = F(1e-5)
@@ -29,7 +33,9 @@ def numbers(seed: int, *shape: int, scale: float = 1.0) -> Any:
 
 
 def both(name: str, *arguments: Any) -> None:
-    """Calls a function of either module on copies of the same arguments; every array must end up the same, to rounding."""
+    """Calls a function of either module on copies of the same arguments; every array must end up the same, to
+    rounding.
+    """
     results = []
     for module in (chains, compiled):
         copies = [x.copy() if isinstance(x, np.ndarray) else x for x in arguments]
@@ -38,7 +44,12 @@ def both(name: str, *arguments: Any) -> None:
         results.append(copies)
     for expected, found in zip(*results, strict=True):
         if isinstance(expected, np.ndarray):
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6 * np.max(np.abs(expected[np.isfinite(expected)]), initial=1.0))
+            np.testing.assert_allclose(
+                found,
+                expected,
+                rtol=1e-5,
+                atol=2e-6 * np.max(np.abs(expected[np.isfinite(expected)]), initial=1.0),
+            )
 
 
 @needs_numba
@@ -55,7 +66,9 @@ def test_activations(seed: int, size: int, scale: float) -> None:
 @given(st.integers(0, 99), rows, columns, st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
-    x, g, weight, bias = (numbers(seed + i, *shape) for i, shape in enumerate([(count, size), (count, size), (size,), (size,)]))
+    x, g, weight, bias = (
+        numbers(seed + i, *shape) for i, shape in enumerate([(count, size), (count, size), (size,), (size,)])
+    )
     out, per_row = np.zeros_like(x), np.zeros(count, F)
     both("add_to_rows", x, bias)
     both("scale_rows", x, g[:, 0].copy(), out)
@@ -64,7 +77,8 @@ def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
     ids = np.random.default_rng(seed).integers(0, size, count)
     both("add_rows", np.zeros((size, size), F), ids, x)
     losses = []
-    for module in (chains, compiled):  # the shift of the exponentials is each one's own affair, the losses and probabilities are not
+    # The shift of the exponentials is each one's own affair, the losses and probabilities are not
+    for module in (chains, compiled):
         exponentials, totals, loss = out.copy(), per_row.copy(), per_row.copy()
         module.cross_entropy(x, ids, exponentials, totals, loss)
         losses.append((loss, exponentials / totals[:, None]))
@@ -73,7 +87,9 @@ def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
 
 
 @needs_numba
-@given(st.integers(0, 99), st.integers(1, 3), rows, columns, st.booleans(), st.sampled_from([0.1, 1.0, 300.0]))
+@given(
+    st.integers(0, 99), st.integers(1, 3), rows, columns, st.booleans(), st.sampled_from([0.1, 1.0, 300.0])
+)
 @settings(deadline=None, max_examples=40)
 def test_softmax(seed: int, heads: int, count: int, more: int, causal: bool, scale: float) -> None:
     """Scores far outside the range of exp take the way with the largest subtracted, on both."""
@@ -102,7 +118,13 @@ def test_the_exponential_is_accurate() -> None:
 
 
 @needs_numba
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(1, 50), st.floats(0.0, 1.0))
+@given(
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**40),
+    st.integers(1, 50),
+    st.floats(0.0, 1.0),
+)
 @settings(deadline=None, max_examples=50)
 def test_masks(seed: int, stream: int, block: int, size: int, probability: float) -> None:
     """The words behind a mask are those of the core's scalar function."""
@@ -110,7 +132,9 @@ def test_masks(seed: int, stream: int, block: int, size: int, probability: float
     expected = [word >= threshold for word in random.words(random.Key(seed, stream, block), size)]
     for module in (chains, compiled):
         mask = np.zeros(size, bool)
-        module.keep_mask(mask, np.uint64(block), np.uint64(stream), philox.round_keys(np, seed), np.uint64(threshold))
+        module.keep_mask(
+            mask, np.uint64(block), np.uint64(stream), philox.round_keys(np, seed), np.uint64(threshold)
+        )
         assert mask.tolist() == expected
 
 
@@ -159,7 +183,9 @@ def test_how_many_threads_there_are_changes_no_bit(count: int, monkeypatch: pyte
     def gradients(threads_used: int) -> list[Any]:
         monkeypatch.setattr(threads, "_count", threads_used)
         seed(3)
-        config = GPTConfig(vocab_size=11, context_length=8, num_layers=1, num_heads=2, embedding_dim=16, dropout=0.25)
+        config = GPTConfig(
+            vocab_size=11, context_length=8, num_layers=1, num_heads=2, embedding_dim=16, dropout=0.25
+        )
         with backends.use("numpy"):
             model, ids = GPT(config), [[i % 11 for i in range(j, j + 8)] for j in range(4)]
             CrossEntropyLoss()(logits=model(Tensor(ids)), labels=Tensor(ids)).mean().backward()

@@ -26,7 +26,9 @@ def one_hot(label, size):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.lists(numbers, min_size=3, max_size=3), st.integers(0, 2)), min_size=1, max_size=4))
+@given(
+    st.lists(st.tuples(st.lists(numbers, min_size=3, max_size=3), st.integers(0, 2)), min_size=1, max_size=4)
+)
 def test_cross_entropy_of_class_indices_is_that_of_one_hot_rows(rows):
     logits = [row for row, _ in rows]
     labels = [label for _, label in rows]
@@ -49,7 +51,9 @@ def test_cross_entropy_of_probabilities():
     assert loss(logits=Tensor(logits), labels=Tensor(labels)).to_python() == pytest.approx(expected, abs=1e-5)
     same_for_all = loss(logits=Tensor(logits), labels=Tensor([0.0, 1.0, 0.0])).to_python()
     assert same_for_all == pytest.approx([0.035976, 0.004945], abs=1e-5)
-    assert loss(logits=Tensor(logits[0]), labels=Tensor([0.0, 1.0, 0.0])).to_python() == pytest.approx(0.035976, abs=1e-5)
+    assert loss(logits=Tensor(logits[0]), labels=Tensor([0.0, 1.0, 0.0])).to_python() == pytest.approx(
+        0.035976, abs=1e-5
+    )
     assert loss(logits=Tensor(logits[0]), labels=Tensor(1)).to_python() == pytest.approx(0.035976, abs=1e-5)
 
 
@@ -67,7 +71,11 @@ def test_extreme_logits_stay_finite():
 @pytest.mark.parametrize("form", ["indices", "probabilities"])
 def test_gradient_is_softmax_minus_labels(form):
     logits = Tensor([[0.5, -1.0, 2.0], [0.0, 0.0, 1.0]], dtype=DType.float64, requires_grad=True)
-    labels = Tensor([2, 0]) if form == "indices" else Tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=DType.float64)
+    labels = (
+        Tensor([2, 0])
+        if form == "indices"
+        else Tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=DType.float64)
+    )
     check_gradients(lambda x: loss(logits=x, labels=labels), logits)
     loss(logits=logits, labels=labels).sum().backward()
     expected = logits.softmax(-1).detach() - Tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=DType.float64)
@@ -77,7 +85,10 @@ def test_gradient_is_softmax_minus_labels(form):
 def test_ignored_rows_have_no_loss_and_no_gradient():
     rows = [[0.5, -1.0, 2.0], [9.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     logits, kept = Tensor(rows, requires_grad=True), Tensor([rows[0], rows[2]], requires_grad=True)
-    result, expected = loss(logits=logits, labels=Tensor([2, -1, 0])), loss(logits=kept, labels=Tensor([2, 0]))
+    result, expected = (
+        loss(logits=logits, labels=Tensor([2, -1, 0])),
+        loss(logits=kept, labels=Tensor([2, 0])),
+    )
     assert result.to_python() == [expected.to_python()[0], 0.0, expected.to_python()[1]]
     result.sum().backward()
     expected.sum().backward()
@@ -118,21 +129,30 @@ ELEMENTWISE = {
         lambda reduction: HuberLoss(reduction, delta=2.0),
         lambda p, t: (p - t) ** 2 / 2 if abs(p - t) <= 2 else 2 * (abs(p - t) - 1.0),
     ),
-    "binary": (BinaryCrossEntropyLoss, lambda p, t: t * math.log1p(math.exp(-p)) + (1 - t) * math.log1p(math.exp(p))),
+    "binary": (
+        BinaryCrossEntropyLoss,
+        lambda p, t: t * math.log1p(math.exp(-p)) + (1 - t) * math.log1p(math.exp(p)),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @settings(max_examples=30, deadline=None)
-@given(pairs=st.lists(st.tuples(st.floats(-6, 6, width=32), st.floats(0, 1, width=32)), min_size=1, max_size=6))
+@given(
+    pairs=st.lists(st.tuples(st.floats(-6, 6, width=32), st.floats(0, 1, width=32)), min_size=1, max_size=6)
+)
 def test_elementwise_losses_and_their_reductions(name, pairs):
-    """Each against its textbook formula in Python floats; "none" keeps the shape, "sum" and "mean" are those of it."""
+    """Each against its textbook formula in Python floats; "none" keeps the shape, "sum" and "mean" are those
+    of it.
+    """
     make, formula = ELEMENTWISE[name]
     predictions, targets = (Tensor([list(column)], DType.float64) for column in zip(*pairs, strict=True))
     expected = [formula(p, t) for p, t in pairs]
     assert make("none")(predictions, targets).to_python()[0] == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert make("sum")(predictions, targets).item() == pytest.approx(sum(expected), rel=1e-9, abs=1e-12)
-    assert make("mean")(predictions, targets).item() == pytest.approx(sum(expected) / len(pairs), rel=1e-9, abs=1e-12)
+    assert make("mean")(predictions, targets).item() == pytest.approx(
+        sum(expected) / len(pairs), rel=1e-9, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -143,7 +163,9 @@ def test_gradients_of_elementwise_losses(name, reduction, backend):
 
 
 def test_slopes_where_the_formulas_meet(backend):
-    """At a difference of 0 the absolute error is flat; Huber's parts meet with one slope; a logit of 0 is worth 1/2."""
+    """At a difference of 0 the absolute error is flat; Huber's parts meet with one slope; a logit of 0 is
+    worth 1/2.
+    """
     for make, values, slopes in (
         (L1Loss("sum"), [0.0, 2.0, -2.0], [0.0, 1.0, -1.0]),
         (HuberLoss("sum"), [0.0, 1.0, -1.0, 3.0], [0.0, 1.0, -1.0, 1.0]),
@@ -155,8 +177,12 @@ def test_slopes_where_the_formulas_meet(backend):
 
 
 def test_binary_cross_entropy_neither_overflows_nor_cancels(backend):
-    loss = BinaryCrossEntropyLoss("none")(Tensor([1e4, -1e4, 1e4, -20.0, 20.0]), Tensor([1, 0, 0, 0, 1])).to_python()
-    assert loss == pytest.approx([0.0, 0.0, 1e4, math.log1p(math.exp(-20)), math.log1p(math.exp(-20))], rel=1e-6)
+    loss = BinaryCrossEntropyLoss("none")(
+        Tensor([1e4, -1e4, 1e4, -20.0, 20.0]), Tensor([1, 0, 0, 0, 1])
+    ).to_python()
+    assert loss == pytest.approx(
+        [0.0, 0.0, 1e4, math.log1p(math.exp(-20)), math.log1p(math.exp(-20))], rel=1e-6
+    )
     for targets in (Tensor([1, 0]), Tensor([True, False]), Tensor([1.0, 0.0])):
         result = BinaryCrossEntropyLoss()(Tensor([0.0, 0.0]), targets)
         assert result.dtype is DType.float32 and result.item() == pytest.approx(math.log(2))
@@ -178,7 +204,13 @@ def test_reductions_of_cross_entropy():
 
 
 def test_bad_settings_of_losses():
-    for make in (MSELoss, L1Loss, HuberLoss, BinaryCrossEntropyLoss, lambda reduction: CrossEntropyLoss(reduction=reduction)):
+    for make in (
+        MSELoss,
+        L1Loss,
+        HuberLoss,
+        BinaryCrossEntropyLoss,
+        lambda reduction: CrossEntropyLoss(reduction=reduction),
+    ):
         with pytest.raises(ValueError, match="'mean', 'sum' or 'none', not 'average'"):
             make("average")
     with pytest.raises(ValueError, match="delta must be above 0, but got 0"):

@@ -25,8 +25,14 @@ class Everything(Module):
         self.frozen = Tensor([3.0])
         self.counter = Tensor([3])
         self.listed = [Tensor([4.0], requires_grad=True), Tensor([5.0], requires_grad=True)]
-        self.table = {"left": Tensor([6.0], requires_grad=True), "right": {"deep": Tensor([7.0], requires_grad=True)}}
-        self.layers = (FullyConnectedLayer(2, 3), Sequential(FullyConnectedLayer(3, 1, bias=False), Dropout(0.5)))
+        self.table = {
+            "left": Tensor([6.0], requires_grad=True),
+            "right": {"deep": Tensor([7.0], requires_grad=True)},
+        }
+        self.layers = (
+            FullyConnectedLayer(2, 3),
+            Sequential(FullyConnectedLayer(3, 1, bias=False), Dropout(0.5)),
+        )
 
 
 NAMES = [
@@ -86,7 +92,8 @@ def test_apply_makes_trainable_leaves():
     assert module.tensor.to_python() == [2.0, 4.0] and module.table["right"]["deep"].to_python() == [14.0]
     assert module.tensor.requires_grad and module.tensor.is_leaf and not module.frozen.requires_grad
     module.apply(
-        lambda tensor: tensor.cast(DType.float64), lambda m, key, value: Module.valid_parameter_filter(m, key, value) and key != "frozen"
+        lambda tensor: tensor.cast(DType.float64),
+        lambda m, key, value: Module.valid_parameter_filter(m, key, value) and key != "frozen",
     )
     assert module.tensor.dtype is DType.float64 and module.frozen.dtype is DType.float32
 
@@ -112,7 +119,11 @@ def test_modules_and_children():
     module.apply_to_modules(lambda name, child: seen.append(name))
     assert seen == names
     assert [name for name, _ in flat(module.children())] == ["layers.0", "layers.1"]
-    assert [name for name, _ in flat(module.leaf_modules())] == ["layers.0", "layers.1.layers.0", "layers.1.layers.1"]
+    assert [name for name, _ in flat(module.leaf_modules())] == [
+        "layers.0",
+        "layers.1.layers.0",
+        "layers.1.layers.1",
+    ]
     linear = FullyConnectedLayer(2, 2)
     assert linear.children() == {} and linear.leaf_modules() == {} and linear.modules() == [linear]
     new = FullyConnectedLayer(2, 3)
@@ -124,7 +135,9 @@ def test_filter_and_map():
     mlp = MLP(2, [3, 1], "relu")
     shapes = mlp.filter_and_map(Module.valid_parameter_filter, lambda tensor: tensor.shape)
     assert shapes == {"layers": [{"weights": (2, 3), "bias": (3,)}, {"weights": (3, 1), "bias": (1,)}]}
-    biases = mlp.filter_and_map(lambda m, key, value: Module.valid_parameter_filter(m, key, value) and key != "weights")
+    biases = mlp.filter_and_map(
+        lambda m, key, value: Module.valid_parameter_filter(m, key, value) and key != "weights"
+    )
     assert [name for name, _ in flat(biases)] == ["layers.0.bias", "layers.1.bias"]
 
 
@@ -152,7 +165,11 @@ def test_freeze_and_unfreeze():
     module = Everything()
     module.freeze()
     module.unfreeze(keys=["listed.1", "table"])
-    assert [n for n, _ in flat(module.trainable_parameters())] == ["listed.1", "table.left", "table.right.deep"]
+    assert [n for n, _ in flat(module.trainable_parameters())] == [
+        "listed.1",
+        "table.left",
+        "table.right.deep",
+    ]
     module.unfreeze()  # an integer Tensor cannot require gradients, and stays as it is
     assert not module.counter.requires_grad
 
@@ -183,7 +200,9 @@ def test_weights_survive_a_file(tmp_path, suffix):
     other.layers[0].freeze()
     tensors = [tensor for _, tensor in other.named_parameters()]
     other.load_weights(file)
-    assert [t.to_python() for _, t in other.named_parameters()] == [t.to_python() for _, t in mlp.named_parameters()]
+    assert [t.to_python() for _, t in other.named_parameters()] == [
+        t.to_python() for _, t in mlp.named_parameters()
+    ]
     assert all(a is b for a, (_, b) in zip(tensors, other.named_parameters(), strict=True))  # in place
     assert not other.layers[0].weights.requires_grad and other.layers[1].weights.requires_grad
 
@@ -219,7 +238,9 @@ def test_bad_files(tmp_path):
 def test_printed_form():
     mlp = MLP(2, [3, 1], "relu")
     mlp.layers[0].freeze(keys="bias")
-    assert [line.split("  ") for line in re.sub("   *", "  ", repr(mlp).replace("│   ", "│ ")).split("\n")] == [
+    assert [
+        line.split("  ") for line in re.sub("   *", "  ", repr(mlp).replace("│   ", "│ ")).split("\n")
+    ] == [
         ["MLP(activation_fn='relu')", "13 parameters"],
         ["├── layers.0: FullyConnectedLayer(input_dims=2, output_dims=3, bias=True)", "9"],
         ["│ ├── weights", "float32 (2, 3)", "6"],
@@ -250,7 +271,9 @@ def test_weights_in_json_stand_there_once_and_have_an_end(tmp_path):
     linear = FullyConnectedLayer(1, 1, bias=False)
     linear.save_weights(tmp_path / "once.json")
     text = (tmp_path / "once.json").read_text()
-    (tmp_path / "twice.json").write_text(text.replace("{", '{"weights": "Tensor(data=[[1.0]], requires_grad=True)",'))
+    (tmp_path / "twice.json").write_text(
+        text.replace("{", '{"weights": "Tensor(data=[[1.0]], requires_grad=True)",')
+    )
     (tmp_path / "endless.json").symlink_to("/dev/zero")
     before = linear.weights.to_python()
     with pytest.raises(ValueError, match=r"twice\.json.*'weights' stands twice"):

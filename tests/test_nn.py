@@ -107,7 +107,9 @@ def test_activation_modules():
 def test_gated_mlp(name):
     gated = nn.GatedMLP(3, 5, name, bias=True)
     x = Tensor.normal((2, 3))
-    activation = {"glu": Tensor.sigmoid, "reglu": Tensor.relu, "geglu": Tensor.gelu, "swiglu": Tensor.silu}[name]
+    activation = {"glu": Tensor.sigmoid, "reglu": Tensor.relu, "geglu": Tensor.gelu, "swiglu": Tensor.silu}[
+        name
+    ]
     close(gated(x), (activation(gated.gate(x)) * gated.up(x)) @ gated.down.weights + gated.down.bias)
     with pytest.raises(ValueError, match="gated unit 'relu'"):
         nn.GatedMLP(3, 5, "relu")
@@ -120,8 +122,11 @@ def test_sequential():
     close(model(x), last(first(x).tanh()))
     assert len(model) == 3 and next(iter(model)) is first and model[2] is last
     assert [name for name, _ in model.named_parameters()] == [
-        "layers.0.weights", "layers.0.bias", "layers.2.weights", "layers.2.bias",
-    ]  # fmt: skip
+        "layers.0.weights",
+        "layers.0.bias",
+        "layers.2.weights",
+        "layers.2.bias",
+    ]
 
 
 @settings(max_examples=15, deadline=None)
@@ -174,7 +179,10 @@ def test_normalization_errors(kind):
     with pytest.raises(TypeError):
         kind([3])
     for affine in (True, False):
-        with pytest.raises(ValueError, match=rf"{kind.__name__}: input must have the shape \(\.\.\., 3\), not \(2, 2\)[^^]*\^ axis 1"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{kind.__name__}: input must have the shape \(\.\.\., 3\), not \(2, 2\)[^^]*\^ axis 1",
+        ):
             kind(3, elementwise_affine=affine)(Tensor.zeros((2, 2)))
 
 
@@ -197,14 +205,23 @@ def test_dropout():
 
 def attention_by_hand(attention, x):
     """Position by position and head by head, in plain Python."""
-    (rows,), size, dims = x.to_python(), attention.embedding_dim // attention.num_heads, attention.embedding_dim
+    (rows,), size, dims = (
+        x.to_python(),
+        attention.embedding_dim // attention.num_heads,
+        attention.embedding_dim,
+    )
     packed = attention.query_key_value(x).to_python()[0]
     out = []
     for i in range(len(rows)):
         row = []
         for head in range(attention.num_heads):
-            q, k, v = ([p[part * dims + head * size : part * dims + (head + 1) * size] for p in packed] for part in range(3))
-            scores = [sum(a * b for a, b in zip(q[i], k[j], strict=True)) / math.sqrt(size) for j in range(i + 1)]
+            q, k, v = (
+                [p[part * dims + head * size : part * dims + (head + 1) * size] for p in packed]
+                for part in range(3)
+            )
+            scores = [
+                sum(a * b for a, b in zip(q[i], k[j], strict=True)) / math.sqrt(size) for j in range(i + 1)
+            ]
             weights = [math.exp(score - max(scores)) for score in scores]
             row += [sum(w * v[j][d] for j, w in enumerate(weights)) / sum(weights) for d in range(size)]
         out.append(row)
@@ -277,7 +294,9 @@ def test_gradients(make):
     x = Tensor.normal((2, 3, 4), dtype=DType.float64, requires_grad=True)
     weight = Tensor.normal(module(x).shape, dtype=DType.float64)
     # Parameters are passed beside x so that they are checked too; the module reads them from itself.
-    check_gradients(lambda x, *parameters: (module(x) * weight).sum(), x, *(p for _, p in module.named_parameters()))
+    check_gradients(
+        lambda x, *parameters: (module(x) * weight).sum(), x, *(p for _, p in module.named_parameters())
+    )
 
 
 def test_no_grad_forward_records_nothing():
@@ -300,5 +319,7 @@ def test_activations_as_modules():
         close(module(x), expected)
     with pytest.raises(ValueError, match="'maxout'; expected one of glu, "):
         nn.GLU("maxout")
-    with pytest.raises(ValueError, match=r"SwiGLU needs a last axis of even size, but the input has the shape \(3, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"SwiGLU needs a last axis of even size, but the input has the shape \(3, 5\)"
+    ):
         nn.SwiGLU()(Tensor.zeros((3, 5)))

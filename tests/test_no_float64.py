@@ -1,8 +1,9 @@
 """A training step in float32 on NumPy allocates no float64 array of more than 4 KB, not even a temporary.
 
-NumPy's allocator is not told what an array is of, so its arrays are made to tell: for the length of a step every array is of a subclass
-whose `__array_finalize__` NumPy calls for each new array, temporaries inside an expression included. Arrays that are made from nothing
-(`numpy.empty`, `zeros`, …) come from a stand-in for the namespace. That this can fail is shown by leaks of each kind.
+NumPy's allocator is not told what an array is of, so its arrays are made to tell: for the length of a step
+every array is of a subclass whose `__array_finalize__` NumPy calls for each new array, temporaries inside an
+expression included. Arrays that are made from nothing (`numpy.empty`, `zeros`, …) come from a stand-in for
+the namespace. That this can fail is shown by leaks of each kind.
 """
 
 from __future__ import annotations
@@ -39,8 +40,14 @@ class Watched(np.ndarray):
         with lock:
             seen[0] += 1
             if self.dtype == np.float64 and self.nbytes > LIMIT:
-                frames = [frame for frame in traceback.extract_stack()[:-1] if "tinygpt" in frame.filename or "test_no" in frame.filename]
-                found.append(f"{self.shape} at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}: {frames[-1].line}")
+                frames = [
+                    frame
+                    for frame in traceback.extract_stack()[:-1]
+                    if "tinygpt" in frame.filename or "test_no" in frame.filename
+                ]
+                found.append(
+                    f"{self.shape} at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}: {frames[-1].line}"
+                )
 
 
 def watched(result: Any) -> Any:
@@ -69,7 +76,11 @@ class Namespace:
 def watch() -> Iterator[list[str]]:
     """Inside it the plug-in's modules see `Namespace` where they imported NumPy."""
     kind: Any = backends.get("numpy")
-    modules = [module for name, module in sys.modules.items() if name.startswith("tinygpt_accel.") and vars(module).get("numpy") is np]
+    modules = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith("tinygpt_accel.") and vars(module).get("numpy") is np
+    ]
     assert modules
     namespace = Namespace()
     found.clear()
@@ -77,17 +88,28 @@ def watch() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
             patch.setattr(module, "numpy", namespace)
-            for name, value in list(vars(module).items()):  # functions that a module has taken out of NumPy by name
-                if getattr(np, name, None) is value and callable(value) and not isinstance(value, (type, np.ufunc)):
+            # Functions that a module has taken out of NumPy by name
+            for name, value in list(vars(module).items()):
+                if (
+                    getattr(np, name, None) is value
+                    and callable(value)
+                    and not isinstance(value, (type, np.ufunc))
+                ):
                     patch.setattr(module, name, getattr(namespace, name))
         patch.setattr(kind, "xp", namespace)
         yield found
 
 
 def step(dtype: DType = DType.float32) -> None:
-    """One step of a GPT with every part of the usual one, large enough that any activation or parameter is above the limit."""
+    """One step of a GPT with every part of the usual one, large enough that any activation or parameter is
+    above the limit.
+    """
     seed(1)
-    model = GPT(GPTConfig(vocab_size=65, context_length=32, num_layers=2, num_heads=4, embedding_dim=64, tied_head=True))
+    model = GPT(
+        GPTConfig(
+            vocab_size=65, context_length=32, num_layers=2, num_heads=4, embedding_dim=64, tied_head=True
+        )
+    )
     model.apply(lambda parameter: parameter.cast(dtype))
     optimizer = AdamW(model, 1e-3, weight_decay=0.1)
     ids = Tensor([[(7 * i + j) % 65 for j in range(32)] for i in range(4)], DType.int32)
@@ -127,12 +149,16 @@ def test_a_model_in_float64_is_noticed() -> None:
 
 def leak_in_an_expression(kind: Any) -> Any:
     """A temporary that no variable ever holds; the result is float32 again."""
-    return lambda self, other: self.wrap((self.array.astype("float64") * other.array).astype(self.array.dtype), self.dtype)
+    return lambda self, other: self.wrap(
+        (self.array.astype("float64") * other.array).astype(self.array.dtype), self.dtype
+    )
 
 
 def leak_by_a_scalar(kind: Any) -> Any:
     """float64 scalars of NumPy are strong: they widen what they meet."""
-    return lambda self, other: self.wrap((self.array * np.float64(1.0) * other.array).astype("float32"), self.dtype)
+    return lambda self, other: self.wrap(
+        (self.array * np.float64(1.0) * other.array).astype("float32"), self.dtype
+    )
 
 
 def leak_by_a_default(kind: Any) -> Any:
@@ -147,7 +173,9 @@ def leak_by_a_default(kind: Any) -> Any:
 
 
 @pytest.mark.parametrize("leak", [leak_in_an_expression, leak_by_a_scalar, leak_by_a_default])
-def test_a_leak_in_a_hook_is_noticed(leak: Callable[[Any], Any], numpy_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_in_a_hook_is_noticed(
+    leak: Callable[[Any], Any], numpy_backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(numpy_backend, "_mul", leak(numpy_backend))
     with watch(), no_grad():
         x = Tensor.ones((64, 64))
@@ -167,7 +195,9 @@ def test_a_leak_in_a_kernel_is_noticed(numpy_backend: Any, monkeypatch: pytest.M
             doubled = result() if callable(result) else result
             return (numpy_backend.wrap((doubled.array + np.zeros(1)).astype("float32"), DType.float32),)
 
-    monkeypatch.setattr(kernels.base, "_registered", {**kernels.base._registered, (kernels.GELU, numpy_backend): Leaking})
+    monkeypatch.setattr(
+        kernels.base, "_registered", {**kernels.base._registered, (kernels.GELU, numpy_backend): Leaking}
+    )
     monkeypatch.setattr(kernels.base, "_found", {})
     step()
     assert found and all("doubled.array" in place for place in found)

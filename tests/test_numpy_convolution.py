@@ -1,4 +1,6 @@
-"""What the laws' small cases do not reach in NumPy's convolution and pooling: many chunks and parts, several threads, real layouts."""
+"""What the laws' small cases do not reach in NumPy's convolution and pooling: many chunks and parts, several
+threads, real layouts.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,17 @@ def near(first, second, scale):
 
 @pytest.mark.parametrize("images, channels, out, size, kernel, options", CASES)
 @pytest.mark.parametrize("column_bytes", [1, 5_000, 1 << 20])
-def test_chunks_and_threads_change_nothing(monkeypatch, images, channels, out, size, kernel, options, column_bytes):
+def test_chunks_and_threads_change_nothing(
+    monkeypatch, images, channels, out, size, kernel, options, column_bytes
+):
     """Any size of the chunks gives what the textbook gives, and any number of threads the same bits."""
     with backends.use("numpy"):
         fused = kernels.lookup(kernels.Conv2d, backends.get("numpy"))
         threads = pytest.importorskip("tinygpt_accel.numpy_backend.threads")
         monkeypatch.setattr(fused, "column_bytes", column_bytes)
         generator = Generator(3)
-        x = Buffer.normal((channels, images, *size), generator=generator).transpose(0, 1)  # as it lies between two layers
+        # As it lies between two layers
+        x = Buffer.normal((channels, images, *size), generator=generator).transpose(0, 1)
         weight = Buffer.normal((out, channels // options.get("groups", 1), *kernel), generator=generator)
         bias = Buffer.normal((out,), generator=generator)
         expected, expected_saved = kernels.Conv2d.forward(x, weight, bias, **options)
@@ -47,10 +52,15 @@ def test_chunks_and_threads_change_nothing(monkeypatch, images, channels, out, s
             assert near(one, truth, 10 * float(np.max(np.abs(truth.array))))
 
 
-@pytest.mark.parametrize("options", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2, "stride": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 2, "stride": 3}],
+)
 @pytest.mark.parametrize("swapped", [False, True])
 def test_blocks_of_planes_change_nothing(monkeypatch, options, swapped):
-    """Pooling of many planes in small blocks, on several threads, in both layouts; infinite gradients stay where they belong."""
+    """Pooling of many planes in small blocks, on several threads, in both layouts; infinite gradients stay
+    where they belong.
+    """
     with backends.use("numpy"):
         fused = kernels.lookup(kernels.MaxPool2d, backends.get("numpy"))
         threads = pytest.importorskip("tinygpt_accel.numpy_backend.threads")
@@ -68,7 +78,9 @@ def test_blocks_of_planes_change_nothing(monkeypatch, options, swapped):
 
 
 def test_choosing_against_zero_keeps_every_bit():
-    """The branch-free form of `where` with a zero: infinities and NaN pass where the condition holds and vanish elsewhere."""
+    """The branch-free form of `where` with a zero: infinities and NaN pass where the condition holds and
+    vanish elsewhere.
+    """
     with backends.use("numpy"):
         x = Buffer([float("inf"), float("-inf"), float("nan"), -0.0, 1.5, float("inf"), float("nan"), 2.0])
         mask = Buffer([True, True, True, True, True, False, False, False])

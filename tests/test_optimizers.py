@@ -77,7 +77,9 @@ RULES = [
 gradients = st.lists(st.lists(st.floats(-10, 10), min_size=6, max_size=6), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize(("kind", "scalar", "options"), RULES, ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize(
+    ("kind", "scalar", "options"), RULES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 @settings(max_examples=10, deadline=None)
 @given(gradients)
 def test_rule(kind, scalar, options, steps):
@@ -87,13 +89,21 @@ def test_rule(kind, scalar, options, steps):
     for values in steps:
         set_gradients(module, values)
         optimizer.update()
-        expected = [rule.step(p, g, i < 4) for i, (rule, p, g) in enumerate(zip(rules, expected, values, strict=True))]
+        expected = [
+            rule.step(p, g, i < 4) for i, (rule, p, g) in enumerate(zip(rules, expected, values, strict=True))
+        ]
         assert flat(module) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-        assert [*sum(module.matrix.grad.to_python(), []), *module.vector.grad.to_python()] == values  # grad is left alone
+        # Grad is left alone
+        assert [*sum(module.matrix.grad.to_python(), []), *module.vector.grad.to_python()] == values
 
 
 def optimizers(module):
-    return [SGD(module, 0.1), SGD(module, 0.1, momentum=0.9, weight_decay=0.1), Adam(module, 0.1), AdamW(module, 0.1, weight_decay=0.1)]
+    return [
+        SGD(module, 0.1),
+        SGD(module, 0.1, momentum=0.9, weight_decay=0.1),
+        Adam(module, 0.1),
+        AdamW(module, 0.1, weight_decay=0.1),
+    ]
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -122,7 +132,10 @@ def test_updates_are_in_place_and_seen_by_a_pending_backward(place):
     loss = module(Tensor([[1.0, 2.0]])).sum()
     loss.backward(retain_graph=True)
     optimizer.update()
-    assert all(a is b and b.is_leaf and b.requires_grad for a, (_, b) in zip(tensors, module.named_parameters(), strict=True))
+    assert all(
+        a is b and b.is_leaf and b.requires_grad
+        for a, (_, b) in zip(tensors, module.named_parameters(), strict=True)
+    )
     with pytest.raises(RuntimeError):
         loss.backward()
 
@@ -221,7 +234,10 @@ def test_state_of_a_fresh_optimizer_can_be_loaded():
     optimizer = AdamW(model, 0.1)
     state = optimizer.state_dict()
     names = [name for name, _ in model.named_parameters()]
-    assert set(state) == {"step", *(f"{slot}.{name}" for slot in ("first_moment", "second_moment") for name in names)}
+    assert set(state) == {
+        "step",
+        *(f"{slot}.{name}" for slot in ("first_moment", "second_moment") for name in names),
+    }
     assert state["step"].dtype is DType.int64 and all(isinstance(value, Buffer) for value in state.values())
     AdamW(model, 0.1).load_state(list(state.items()))
     loaded = AdamW(model, 0.1)
@@ -287,12 +303,15 @@ def test_clipping_scales_all_gradients_by_one_factor(values, max_norm):
 def test_clipping_of_tensors():
     linear = FullyConnectedLayer(2, 1)
     linear(Tensor([[3.0, 4.0]])).sum().backward()
-    assert clip_gradients([linear.weights, linear.weights, Tensor([1.0])], 1.0) == 5.0  # once each, and none without gradient
+    # Once each, and none without gradient
+    assert clip_gradients([linear.weights, linear.weights, Tensor([1.0])], 1.0) == 5.0
     assert sum(linear.weights.grad.to_python(), []) == pytest.approx([0.6, 0.8])
     assert linear.weights.grad.dtype is DType.float32 and linear.bias.grad.to_python() == [1.0]
     assert clip_gradients(linear, math.inf) == pytest.approx(math.sqrt(2.0))
     linear.bias.grad = Tensor([math.inf])
-    assert clip_gradients(linear, 1.0) == math.inf and sum(linear.weights.grad.to_python(), []) == pytest.approx([0.6, 0.8])
+    assert clip_gradients(linear, 1.0) == math.inf and sum(
+        linear.weights.grad.to_python(), []
+    ) == pytest.approx([0.6, 0.8])
     for wrong in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="max_norm"):
             clip_gradients(linear, wrong)
@@ -313,7 +332,8 @@ def test_accumulated_gradients_are_those_of_one_batch():
 
 def test_gradients_that_are_broadcast_views():
     module = Toy()
-    (module.matrix.sum() + module.vector.sum()).backward()  # the gradient of a sum may be one element seen many times
+    # The gradient of a sum may be one element seen many times
+    (module.matrix.sum() + module.vector.sum()).backward()
     before = flat(module)
     SGD(module, 0.5).update()
     assert flat(module) == [p - 0.5 for p in before]

@@ -16,31 +16,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal import run_on_terminal
 
-from tinygpt_core.cli.plotting import DARK, LIGHT, Run, chart, keys, printable, read_run, smoothed, step_ticks, svg, table, thinned, ticks
+from tinygpt_core.cli.plotting import (
+    DARK,
+    LIGHT,
+    Run,
+    chart,
+    keys,
+    printable,
+    read_run,
+    smoothed,
+    step_ticks,
+    svg,
+    table,
+    thinned,
+    ticks,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 LOSSES = st.floats(-1e30, 1e30)
-POINTS = st.dictionaries(st.integers(0, 10**6), LOSSES, min_size=1, max_size=30).map(lambda d: sorted(d.items()))
+POINTS = st.dictionaries(st.integers(0, 10**6), LOSSES, min_size=1, max_size=30).map(
+    lambda d: sorted(d.items())
+)
 RUNS = st.lists(st.builds(Run, st.text(max_size=20), POINTS, st.just([]) | POINTS), min_size=1, max_size=8)
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))
+    }
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
 def plot(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-S", "-m", "tinygpt_core", "plot", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=60)
+    return subprocess.run(
+        command, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=60
+    )
 
 
 def write_run(directory: Path, losses: list[float], validations: dict[int, float] | None = None) -> Path:
     directory.mkdir()
     with open(directory / "log.jsonl", "w", encoding="utf-8") as log:
         for step, loss in enumerate(losses, 1):
-            print(json.dumps({"step": step, "loss": loss, "learning_rate": 0.1, "tokens": 8, "seconds": 0.1}), file=log)
+            print(
+                json.dumps({"step": step, "loss": loss, "learning_rate": 0.1, "tokens": 8, "seconds": 0.1}),
+                file=log,
+            )
             if step in (validations or {}):
                 print(json.dumps({"step": step, "val_loss": validations[step]}), file=log)
     return directory
@@ -93,7 +116,11 @@ def test_ticks_are_round_and_within(low: float, width: float, about: int) -> Non
 def test_ticks_of_steps_are_steps(one: int, two: int, log_steps: bool) -> None:
     low, high = sorted((one, two))
     marks = step_ticks(low, high, log_steps)
-    assert 1 <= len(marks) <= 20 and marks == sorted(set(marks)) and all(mark == int(mark) and low <= mark <= high for mark in marks)
+    assert (
+        1 <= len(marks) <= 20
+        and marks == sorted(set(marks))
+        and all(mark == int(mark) and low <= mark <= high for mark in marks)
+    )
 
 
 # ---- reading a log
@@ -101,15 +128,25 @@ def test_ticks_of_steps_are_steps(one: int, two: int, log_steps: bool) -> None:
 
 def test_a_log_is_read(runs: tuple[Path, Path]) -> None:
     run = read_run(str(runs[0]))
-    assert run.name == "first" and len(run.losses) == 300 and run.validations == [(100, 1.4), (200, 1.2), (300, 1.1)]
+    assert (
+        run.name == "first"
+        and len(run.losses) == 300
+        and run.validations == [(100, 1.4), (200, 1.2), (300, 1.1)]
+    )
     assert read_run(str(runs[0] / "log.jsonl")) == run
 
 
-def test_a_line_that_is_being_written_is_left_out_and_a_repeated_step_counts_as_it_was_last(tmp_path: Path) -> None:
+def test_a_line_that_is_being_written_is_left_out_and_a_repeated_step_counts_as_it_was_last(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.5}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    log.write_text(
+        '{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.5}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo'
+    )
     assert read_run(str(log)).losses == [(1, 3.0), (2, 2.0)]
-    log.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n{"step": 3, "loss": 1e300}\n{"step": 4, "loss": 2.0}\n')
+    log.write_text(
+        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n{"step": 3, "loss": 1e300}\n{"step": 4, "loss": 2.0}\n'
+    )
     assert read_run(str(log)).losses == [(4, 2.0)]
 
 
@@ -137,19 +174,31 @@ def test_hostile_lines_get_one_clear_error_or_are_left_out(tmp_path: Path, line:
     if line is HOSTILE["huge loss"]:
         assert result.returncode == 0 and read_run(str(tmp_path)).losses == [(1, 2.0), (3, 1.0)]
         return
-    assert result.returncode == 2 and re.fullmatch(r"tinygpt: error: [^\n]*line 2[^\n]+\n", result.stderr), result.stderr
+    assert result.returncode == 2 and re.fullmatch(r"tinygpt: error: [^\n]*line 2[^\n]+\n", result.stderr), (
+        result.stderr
+    )
     assert not (tmp_path / "curve.svg").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["missing"], "missing"), (["."], "log.jsonl"), (["empty"], "no loss"), (["first", "--out", "curve.png"], ".svg"), ([], "RUN")],
+    [
+        (["missing"], "missing"),
+        (["."], "log.jsonl"),
+        (["empty"], "no loss"),
+        (["first", "--out", "curve.png"], ".svg"),
+        ([], "RUN"),
+    ],
 )
 def test_bad_input_gets_one_line(runs: tuple[Path, Path], arguments: list[str], word: str) -> None:
     place = runs[0].parent
     write_run(place / "empty", [])
     result = plot(*arguments, cwd=place)
-    assert result.returncode == 2 and re.fullmatch(r"tinygpt: error: [^\n]+\n", result.stderr) and word in result.stderr
+    assert (
+        result.returncode == 2
+        and re.fullmatch(r"tinygpt: error: [^\n]+\n", result.stderr)
+        and word in result.stderr
+    )
 
 
 # ---- SVG
@@ -165,7 +214,9 @@ def test_any_runs_become_xml_whose_points_lie_in_the_drawing(runs: list[Run], lo
             assert 0 <= x <= width and 0 <= y <= height
     groups = [element for element in root.iter(f"{SVG}g") if element.find(f"{SVG}title") is not None]
     assert len(groups) == len(runs)
-    assert [group.find(f"{SVG}title").text.split(": ")[0] for group in groups] == [printable(run.name).split(": ")[0] for run in runs]
+    assert [group.find(f"{SVG}title").text.split(": ")[0] for group in groups] == [
+        printable(run.name).split(": ")[0] for run in runs
+    ]
 
 
 def test_the_svg_is_complete(runs: tuple[Path, Path]) -> None:
@@ -176,13 +227,20 @@ def test_the_svg_is_complete(runs: tuple[Path, Path]) -> None:
     root = ElementTree.fromstring(text)
     title, about = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
     assert root.get("role") == "img" and root.get("aria-labelledby") == f"{title.get('id')} {about.get('id')}"
-    assert "300 steps" in about.text and "second & <b>: train" in about.text and "validation 1.1000" in about.text
+    assert (
+        "300 steps" in about.text
+        and "second & <b>: train" in about.text
+        and "validation 1.1000" in about.text
+    )
     classes = [element.get("class") for element in root.iter()]
     assert classes.count("raw") == 2 and classes.count("smooth") == 4  # two of them in the legend
     assert classes.count("point") == 3 + 1 + 2
     labels = [element.text for element in root.iter(f"{SVG}text")]
     assert {"step", "loss (nats a token)", "100", "200", "2", "3"} <= set(labels)
-    assert "prefers-color-scheme:dark" in text and "http" not in text.replace("http://www.w3.org/2000/svg", "")  # nothing is fetched
+    # Nothing is fetched
+    assert "prefers-color-scheme:dark" in text and "http" not in text.replace(
+        "http://www.w3.org/2000/svg", ""
+    )
 
 
 def test_the_points_are_where_the_axes_say(runs: tuple[Path, Path]) -> None:
@@ -192,7 +250,9 @@ def test_the_points_are_where_the_axes_say(runs: tuple[Path, Path]) -> None:
     point = next(element for element in root.iter(f"{SVG}circle"))
     middle = (float(texts["400"].get("x")) + float(texts["600"].get("x"))) / 2
     assert float(point.get("cx")) == pytest.approx(middle, abs=0.2)
-    assert float(point.get("cy")) == pytest.approx((float(texts["4"].get("y")) + float(texts["6"].get("y"))) / 2 - 4, abs=0.2)
+    assert float(point.get("cy")) == pytest.approx(
+        (float(texts["4"].get("y")) + float(texts["6"].get("y"))) / 2 - 4, abs=0.2
+    )
 
 
 def luminance(colour: str) -> float:
@@ -215,7 +275,9 @@ def test_colours_have_contrast(ground: str, colours: tuple[str, ...]) -> None:
 
 
 @given(RUNS, st.integers(24, 200), st.integers(4, 50), st.booleans(), st.booleans(), st.booleans())
-def test_a_chart_fits_its_place(runs: list[Run], columns: int, rows: int, colour: bool, unicode: bool, log_steps: bool) -> None:
+def test_a_chart_fits_its_place(
+    runs: list[Run], columns: int, rows: int, colour: bool, unicode: bool, log_steps: bool
+) -> None:
     lines = chart(runs, columns, rows, colour=colour, unicode=unicode, log_steps=log_steps)
     bare = [re.sub(r"\x1b\[\d*m", "", line) for line in lines]
     assert len(lines) == rows and all(len(line) <= columns for line in bare)
@@ -228,7 +290,10 @@ def test_a_chart_fits_its_place(runs: list[Run], columns: int, rows: int, colour
 
 def test_a_falling_line_falls() -> None:
     lines = chart([Run("r", [(step, 100.0 - step) for step in range(40)], [])], 47, 12)
-    first_dots = [min((i for i, c in enumerate(line[6:]) if "\u2800" < c <= "\u28ff"), default=None) for line in lines[:10]]
+    first_dots = [
+        min((i for i, c in enumerate(line[6:]) if "\u2800" < c <= "\u28ff"), default=None)
+        for line in lines[:10]
+    ]
     assert None not in first_dots and first_dots == sorted(first_dots) and len(set(first_dots)) == 10
 
 
@@ -238,12 +303,16 @@ def test_a_pipe_gets_a_table_of_every_step(runs: tuple[Path, Path]) -> None:
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0] == ["step", "loss", "val_loss"] and len(lines) == 301
     run = read_run(str(runs[0]))
-    assert [(int(step), float(loss)) for step, loss, _ in lines[1:]] == [(s, pytest.approx(x, rel=1e-5)) for s, x in run.losses]
+    assert [(int(step), float(loss)) for step, loss, _ in lines[1:]] == [
+        (s, pytest.approx(x, rel=1e-5)) for s, x in run.losses
+    ]
     assert [(int(step), float(loss)) for step, _, loss in lines[1:] if loss != "-"] == run.validations
 
 
 def test_runs_stand_side_by_side_in_the_table() -> None:
-    rows = [line.split() for line in table([Run("a", [(1, 3.0), (2, 2.0)], []), Run("b", [(2, 5.0)], [(3, 4.0)])])]
+    rows = [
+        line.split() for line in table([Run("a", [(1, 3.0), (2, 2.0)], []), Run("b", [(2, 5.0)], [(3, 4.0)])])
+    ]
     assert rows == [
         ["step", "run1.loss", "run1.val_loss", "run2.loss", "run2.val_loss"],
         ["1", "3", "-", "-", "-"],
@@ -253,9 +322,12 @@ def test_runs_stand_side_by_side_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "colour", "braille"), [({}, True, True), ({"NO_COLOR": "1"}, False, True), ({"PYTHONIOENCODING": "ascii"}, True, False)]
+    ("more", "colour", "braille"),
+    [({}, True, True), ({"NO_COLOR": "1"}, False, True), ({"PYTHONIOENCODING": "ascii"}, True, False)],
 )
-def test_a_terminal_gets_a_drawing(runs: tuple[Path, Path], more: dict[str, str], colour: bool, braille: bool) -> None:
+def test_a_terminal_gets_a_drawing(
+    runs: tuple[Path, Path], more: dict[str, str], colour: bool, braille: bool
+) -> None:
     settings = environment(PYTHONUTF8="1", TERM="xterm", COLUMNS="70", LINES="20") | more
     command = [sys.executable, "-S", "-m", "tinygpt_core", "plot", "first", "second & <b>"]
     text = run_on_terminal(command, runs[0].parent, settings).decode()

@@ -16,15 +16,24 @@ from tinygpt_core.kernels.precision import LossScaler, autocast, compute_dtype
 from tinygpt_core.training import Trainer, TrainingConfig
 from tinygpt_core.training.step import TrainingStep
 
-CONFIG = TrainingConfig(steps=3, embedding_dim=8, batch_size=2, eval_every=0, checkpoint_every=0, backend="numpy")
+CONFIG = TrainingConfig(
+    steps=3, embedding_dim=8, batch_size=2, eval_every=0, checkpoint_every=0, backend="numpy"
+)
 
 
 def test_autocast_is_for_backends_that_can() -> None:
-    """Float32 works everywhere; the rest is an error that says who can. Contexts nest, and end where they end."""
+    """Float32 works everywhere; the rest is an error that says who can. Contexts nest, and end where they
+    end.
+    """
     with autocast("float32"):
         assert compute_dtype() == "float32"
     for name in ("bfloat16", "float16", "tf32"):
-        with pytest.raises(ValueError, match=f"python backend computes in float32, not {name}: the cupy backend"), autocast(name):
+        with (
+            pytest.raises(
+                ValueError, match=f"python backend computes in float32, not {name}: the cupy backend"
+            ),
+            autocast(name),
+        ):
             pass
     with pytest.raises(ValueError, match=r"'half'.*bfloat16"), autocast("half"):
         pass
@@ -33,7 +42,9 @@ def test_autocast_is_for_backends_that_can() -> None:
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 5))
 def test_loss_scaler(finite: list[bool], patience: int) -> None:
-    """Halved by each overflow, doubled after `patience` good steps in a row, always a power of two; its state is JSON and is all of it."""
+    """Halved by each overflow, doubled after `patience` good steps in a row, always a power of two; its state
+    is JSON and is all of it.
+    """
     scaler, exponent, good = LossScaler(2.0**10, patience), 10, 0
     for i, each in enumerate(finite):
         scaler.update(each)
@@ -50,7 +61,13 @@ def test_loss_scaler(finite: list[bool], patience: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"scale": 0.0, "good_steps": 1}, {"scale": math.inf, "good_steps": 1}, {"scale": 2.0, "good_steps": -1}]
+    "state",
+    [
+        {},
+        {"scale": 0.0, "good_steps": 1},
+        {"scale": math.inf, "good_steps": 1},
+        {"scale": 2.0, "good_steps": -1},
+    ],
 )
 def test_a_bad_state_is_refused(state: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="loss scaler's state"):
@@ -70,7 +87,9 @@ def trained(scale: float | None, steps: int, tmp_path: Any) -> tuple[Trainer, li
     trainer = Trainer.start(CONFIG, str(tmp_path / f"run-{scale}"))
     with backends.use("numpy"):
         if scale is not None:
-            trainer.update = Halves(trainer.model, trainer.optimizer, trainer.total_loss, CONFIG.gradient_clip)
+            trainer.update = Halves(
+                trainer.model, trainer.optimizer, trainer.total_loss, CONFIG.gradient_clip
+            )
             trainer.update.scaler.scale = scale  # type: ignore[union-attr]
         losses = [trainer.train_step().loss for _ in range(steps)]
     weights = [np.asarray(parameter.buffer).ravel() for _, parameter in trainer.model.named_parameters()]
@@ -85,9 +104,13 @@ def test_a_scaled_loss_trains_the_same(tmp_path: Any) -> None:
 
 
 def test_an_overflow_is_skipped_and_survived(tmp_path: Any) -> None:
-    """Steps whose gradients are infinite change neither weights nor moments nor the optimizer's count; then the scale fits."""
+    """Steps whose gradients are infinite change neither weights nor moments nor the optimizer's count; then
+    the scale fits.
+    """
     trainer, losses, _ = trained(2.0**140, 1, tmp_path)
-    assert math.isfinite(losses[0]) and trainer.optimizer.step == 0 and trainer.update.scaler.scale == 2.0**139  # type: ignore[union-attr]
+    assert (
+        math.isfinite(losses[0]) and trainer.optimizer.step == 0 and trainer.update.scaler.scale == 2.0**139
+    )  # type: ignore[union-attr]
     with backends.use("numpy"):
         more = [trainer.train_step().loss for _ in range(30)]
     assert 0 < trainer.optimizer.step < 30 and all(map(math.isfinite, more))

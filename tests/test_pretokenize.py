@@ -1,4 +1,6 @@
-"""Split patterns: Python's own `re` splits as the `regex` module does with the patterns as their authors wrote them."""
+"""Split patterns: Python's own `re` splits as the `regex` module does with the patterns as their authors
+wrote them.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygpt_core.tokenizer import BPETokenizer
-from tinygpt_core.tokenizer.patterns import RegexPatterns, TokenizerError, compile_pattern, spell_out, unicode_class
+from tinygpt_core.tokenizer.patterns import (
+    RegexPatterns,
+    TokenizerError,
+    compile_pattern,
+    spell_out,
+    unicode_class,
+)
 
-# What is unassigned in this Python's Unicode is another character in the newer one of `regex`: those alone are left out.
-# Of the 137,468 characters for private use, which are all alike, one in a hundred is enough.
+# What is unassigned in this Python's Unicode is another character in the newer one of `regex`: those alone
+# are left out. Of the 137,468 characters for private use, which are all alike, one in a hundred is enough.
 ASSIGNED = [
     chr(code)
     for code in range(sys.maxunicode + 1)
-    if (category := unicodedata.category(chr(code))) not in ("Cn", "Cs") and (category != "Co" or code % 100 == 0)
+    if (category := unicodedata.category(chr(code))) not in ("Cn", "Cs")
+    and (category != "Co" or code % 100 == 0)
 ]
 texts = st.text(
     st.one_of(
-        st.sampled_from(" \t\n\r\x0b\x1c\x1f\x85\xa0\u180e\u200b\u2028\u3000'sSſtTlLdvVeErRkK1²½١aéßÅ\u0301中🎭_-.,!\0"),
+        st.sampled_from(
+            " \t\n\r\x0b\x1c\x1f\x85\xa0\u180e\u200b\u2028\u3000'sSſtTlLdvVeErRkK1²½١aéßÅ\u0301中🎭_-.,!\0"
+        ),
         st.characters(exclude_categories=["Cn", "Cs"]),
     ),
     max_size=40,
@@ -70,8 +81,12 @@ def test_classes_hold_exactly_their_categories() -> None:
 def test_gpt4_pattern_splits_as_its_authors_have_it() -> None:
     chunks = split(RegexPatterns.GPT4, "I'LL see 12345 ²x  \n\n  end!\n?")
     assert chunks == ["I", "'LL", " see", " ", "123", "45", " ", "²", "x", "  \n\n", " ", " end", "!\n", "?"]
-    assert split(RegexPatterns.GPT4, "a\n  ") == ["a", "\n", "  "] and split(RegexPatterns.CL100K, "a\n  ") == ["a", "\n  "]
-    assert split(RegexPatterns.GPT2, "he'S 'ſ") == ["he", "'", "S", " '", "ſ"] and split(RegexPatterns.GPT4, "'ſ") == ["'ſ"]
+    assert split(RegexPatterns.GPT4, "a\n  ") == ["a", "\n", "  "] and split(
+        RegexPatterns.CL100K, "a\n  "
+    ) == ["a", "\n  "]
+    assert split(RegexPatterns.GPT2, "he'S 'ſ") == ["he", "'", "S", " '", "ſ"] and split(
+        RegexPatterns.GPT4, "'ſ"
+    ) == ["'ſ"]
 
 
 def test_brackets_are_followed() -> None:
@@ -89,5 +104,8 @@ def test_bad_patterns(pattern: str) -> None:
 
 
 def test_importing_the_core_builds_no_classes() -> None:
-    code = "import tinygpt_core.tokenizer as t, tinygpt_core.pretokenize as p; print(p._categories.cache_info().currsize)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0\n"
+    code = "import tinygpt_core.tokenizer as t, tinygpt_core.tokenizer.patterns as p; print(p._categories.cache_info().currsize)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "0\n"
+    )

@@ -1,4 +1,6 @@
-"""What stands on a terminal while a model trains, and that a pipe gets none of it. Real processes on real pseudo-terminals."""
+"""What stands on a terminal while a model trains, and that a pipe gets none of it. Real processes on real
+pseudo-terminals.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,51 @@ from tinygpt_core.cli import progress
 from tinygpt_core.training import StepEvent, ValidationEvent
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = "".join(f"{a}{b}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path", "kind", "text"))
-TINY = ["--layers", "1", "--heads", "1", "--embedding-dim", "4", "--context-length", "8", "--batch-size", "2", "--eval-every", "20",
-        "--eval-batches", "1", "--backend", "python"]  # fmt: skip
+WORDS = "".join(
+    f"{a}{b}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path", "kind", "text")
+)
+TINY = [
+    "--layers",
+    "1",
+    "--heads",
+    "1",
+    "--embedding-dim",
+    "4",
+    "--context-length",
+    "8",
+    "--batch-size",
+    "2",
+    "--eval-every",
+    "20",
+    "--eval-batches",
+    "1",
+    "--backend",
+    "python",
+]
 
 
-def on_terminal(directory: Path, *arguments: str, columns: int = 80, rows: int = 24, term: str = "xterm") -> bytes:
+def on_terminal(
+    directory: Path, *arguments: str, columns: int = 80, rows: int = 24, term: str = "xterm"
+) -> bytes:
     """What `tinygpt train` writes to a terminal of that size."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_", "COLUMNS", "LINES"))}
-    environment = kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "TERM": term}
-    return run_on_terminal([sys.executable, "-S", "-m", "tinygpt_core", "train", *arguments], directory, environment, columns, rows)
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("TINYGPT_", "PYTHON", "COV_", "COLUMNS", "LINES"))
+    }
+    environment = kept | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "TERM": term,
+    }
+    return run_on_terminal(
+        [sys.executable, "-S", "-m", "tinygpt_core", "train", *arguments],
+        directory,
+        environment,
+        columns,
+        rows,
+    )
 
 
 def screen(written: bytes, columns: int) -> list[str]:
@@ -50,10 +87,14 @@ def test_a_terminal_shows_the_curve_and_one_line_in_place(place: Path) -> None:
     axis = [i for i, line in enumerate(lines) if "└" in line]
     assert len(axis) == 1 and sum("│" in line for line in lines) == axis[0] - 4 == progress.ROWS - 2
     assert re.fullmatch(r" +1 +step 60", lines[axis[0] + 1])
-    assert re.fullmatch(r"step +60/60  loss \d\.\d+  [\d,]+ tokens/s  0:00 left  validation loss \d\.\d+", lines[axis[0] + 2])
+    assert re.fullmatch(
+        r"step +60/60  loss \d\.\d+  [\d,]+ tokens/s  0:00 left  validation loss \d\.\d+", lines[axis[0] + 2]
+    )
     assert sum(line.count("●") for line in lines) in (1, 2, 3), "validations are marked"
     assert any("\u2800" <= c <= "\u28ff" for line in lines for c in line)
-    assert lines[axis[0] + 3 :] == [""] and b"\x1b[3" in written, "nothing else is left, and there are colours"
+    assert lines[axis[0] + 3 :] == [""] and b"\x1b[3" in written, (
+        "nothing else is left, and there are colours"
+    )
 
 
 def test_a_resumed_run_shows_its_earlier_losses(place: Path) -> None:
@@ -68,19 +109,35 @@ def test_a_resumed_run_shows_its_earlier_losses(place: Path) -> None:
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 24), (80, 8)])
 def test_where_there_is_no_room_a_line_is_enough(place: Path, columns: int, rows: int) -> None:
-    written = on_terminal(place, "names", "--data", "words.txt", "--out", "run", "--steps", "30", *TINY, columns=columns, rows=rows)
+    written = on_terminal(
+        place,
+        "names",
+        "--data",
+        "words.txt",
+        "--out",
+        "run",
+        "--steps",
+        "30",
+        *TINY,
+        columns=columns,
+        rows=rows,
+    )
     assert "└".encode() not in written
     assert re.search(rb"\rstep +30/30  loss \d\.", written) and b"\x1b[K" in written
     assert all(len(line) < columns for line in screen(written, columns) if line.startswith("step"))
 
 
 def test_a_dumb_terminal_gets_plain_lines(place: Path) -> None:
-    written = on_terminal(place, "names", "--data", "words.txt", "--out", "run", "--steps", "30", *TINY, term="dumb")
+    written = on_terminal(
+        place, "names", "--data", "words.txt", "--out", "run", "--steps", "30", *TINY, term="dumb"
+    )
     assert b"\x1b" not in written and re.search(rb"\nstep +30/30  loss \d\.\d+  [\d,]+ tokens/s", written)
 
 
 def test_quiet_draws_nothing(place: Path) -> None:
-    written = on_terminal(place, "names", "--data", "words.txt", "--out", "run", "--steps", "30", "--quiet", *TINY)
+    written = on_terminal(
+        place, "names", "--data", "words.txt", "--out", "run", "--steps", "30", "--quiet", *TINY
+    )
     assert b"\x1b" not in written and b"tokens/s" not in written
 
 
@@ -94,16 +151,25 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown_by(monkeypatch: pytest.MonkeyPatch, events: list[Any], sizes: Any, total: int = 100) -> tuple[progress.Progress, Terminal]:
-    """A Progress that was shown events, one a second, on a terminal whose size is what `sizes` gives for their number."""
+def shown_by(
+    monkeypatch: pytest.MonkeyPatch, events: list[Any], sizes: Any, total: int = 100
+) -> tuple[progress.Progress, Terminal]:
+    """A Progress that was shown events, one a second, on a terminal whose size is what `sizes` gives for
+    their number.
+    """
     clock = iter(range(10**9))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock) * 1.0)
     monkeypatch.setattr(progress, "abilities", lambda stream: {"colour": True, "unicode": True})
     monkeypatch.setenv("TERM", "xterm")
-    stream, trainer = Terminal(), SimpleNamespace(step=0, config=SimpleNamespace(steps=total), directory="nowhere")
+    stream, trainer = (
+        Terminal(),
+        SimpleNamespace(step=0, config=SimpleNamespace(steps=total), directory="nowhere"),
+    )
     shown = progress.Progress(stream, trainer)  # type: ignore[arg-type]
     for number, event in enumerate(events):
-        monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda number=number: os.terminal_size(sizes(number)))
+        monkeypatch.setattr(
+            progress.shutil, "get_terminal_size", lambda number=number: os.terminal_size(sizes(number))
+        )
         shown.show(event)
     return shown, stream
 
@@ -112,18 +178,26 @@ def step(number: int, loss: float = 1.0) -> StepEvent:
     return StepEvent(number, loss, 0.1, 8, 0.1)
 
 
-def test_a_terminal_that_becomes_narrower_is_drawn_over_where_its_lines_have_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_becomes_narrower_is_drawn_over_where_its_lines_have_wrapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     events = [step(number, 3.0 / number) for number in range(1, 9)]
     shown, stream = shown_by(monkeypatch, events, lambda number: (100, 30) if number < 7 else (60, 30))
     up = [int(found) for found in re.findall(r"\x1b\[(\d+)A", stream.getvalue())]
-    # The axis is longer than 60 characters and has wrapped, and so has the line of steps below it; the curve's lines may have, too.
+    # The axis is longer than 60 characters and has wrapped, and so has the line of steps below it; the
+    # curve's lines may have, too.
     assert up[:-1] == [progress.ROWS] * len(up[:-1]) and up[-1] >= progress.ROWS + 2
     assert all(len(progress.ESCAPES.sub("", line)) < 60 for line in shown.drawn)
 
 
 def test_the_curve_of_a_long_run_stays_small_and_keeps_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 3 * progress.MOST_POINTS
-    shown, _ = shown_by(monkeypatch, [step(number, number / count) for number in range(1, count + 1)], lambda number: (30, 5), count)
+    shown, _ = shown_by(
+        monkeypatch,
+        [step(number, number / count) for number in range(1, count + 1)],
+        lambda number: (30, 5),
+        count,
+    )
     points = shown.run.losses
     assert len(points) <= progress.MOST_POINTS and points == sorted(points) and points[-1][0] == count
     assert sum(loss for _, loss in points) / len(points) == pytest.approx((count + 1) / (2 * count))

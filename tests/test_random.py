@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygpt_core import random
-from tinygpt_core.random import Generator, Key, natural_log, normal_quantile, normals, uniforms32, uniforms64, words
+from tinygpt_core.random import (
+    Generator,
+    Key,
+    natural_log,
+    normal_quantile,
+    normals,
+    uniforms32,
+    uniforms64,
+    words,
+)
 
 few = settings(max_examples=40, deadline=None)
 keys = st.builds(Key, *[st.integers(0, 2**64 - 1)] * 3)
@@ -119,7 +128,15 @@ def test_state_goes_round() -> None:
     other = Generator()
     other.set_state(state)
     assert [other.uniform() for _ in range(3)] == expected
-    for bad in ({}, {"seed": 1, "stream": 0}, {**state, "position": -1}, {**state, "seed": True}, {**state, "seed": 1.0}, None, [1, 2, 3]):
+    for bad in (
+        {},
+        {"seed": 1, "stream": 0},
+        {**state, "position": -1},
+        {**state, "seed": True},
+        {**state, "seed": 1.0},
+        None,
+        [1, 2, 3],
+    ):
         with pytest.raises(ValueError):
             other.set_state(bad)  # type: ignore[arg-type]
 
@@ -128,7 +145,12 @@ def test_bad_input() -> None:
     for seed in (1.5, "1", True, None):
         with pytest.raises(TypeError):
             Generator(seed)  # type: ignore[arg-type]
-    for call in (lambda g: g.integer(3, 3), lambda g: g.integer(0, 2**65), lambda g: g.reserve(-1), lambda g: g.permutation(-1)):
+    for call in (
+        lambda g: g.integer(3, 3),
+        lambda g: g.integer(0, 2**65),
+        lambda g: g.reserve(-1),
+        lambda g: g.permutation(-1),
+    ):
         with pytest.raises(ValueError):
             call(Generator())
 

@@ -1,6 +1,8 @@
-"""The README and the documents in docs stay true: every Python block runs and prints what is shown, every command is run.
+"""The README and the documents in docs stay true: every Python block runs and prints what is shown, every
+command is run.
 
-`python tests/test_readme.py` prints how many there are, and for each command that is run in another form, or elsewhere, why.
+`python tests/test_readme.py` prints how many there are, and for each command that is run in another form, or
+elsewhere, why.
 """
 
 from __future__ import annotations
@@ -43,16 +45,25 @@ SUBSTITUTES = {
         None,
         "GPT-2's weights are a download; tests/test_cli_convert.py runs it on small ones",
     ),
-    "pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python": (None, "tests/spec is part of this very run"),
+    "pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python": (
+        None,
+        "tests/spec is part of this very run",
+    ),
     'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel && .venv/bin/pytest': (
         None,
         "installs; .ci/run runs these steps",
     ),
     'pip install -e ".[docs]"': (None, "installs; .ci/run does it"),
-    "python docs/site/build.py": (None, "tests/test_site.py builds the site where Sphinx is installed, as .ci/run does"),
+    "python docs/site/build.py": (
+        None,
+        "tests/test_site.py builds the site where Sphinx is installed, as .ci/run does",
+    ),
     'pip install "tinygpt-core[cuda13]"': (None, "installs CuPy for a GPU; tests/gpu is run there"),
     'pip install "tinygpt-accel[flash]"': (None, "installs cuDNN for a GPU; tests/gpu is run there"),
-    "tinygpt train --backend cupy --dtype bfloat16 --preset gpt2-124m": (None, "needs a GPU; benchmarks/gpu.py runs it there"),
+    "tinygpt train --backend cupy --dtype bfloat16 --preset gpt2-124m": (
+        None,
+        "needs a GPU; benchmarks/gpu.py runs it there",
+    ),
     "python benchmarks/explain.py --models default --pictures docs/pictures": (
         None,
         "minutes of training and timing in a browser; tests/test_explain_page.py drives one",
@@ -79,30 +90,45 @@ def _load(path: Path) -> Any:
     return module
 
 
-markdown_text = _load(ROOT / "docs" / "site" / "markdown_text.py")  # which also makes the notebooks and the site
+# Which also makes the notebooks and the site
+markdown_text = _load(ROOT / "docs" / "site" / "markdown_text.py")
 
 
 def blocks(document: Path) -> list[Any]:
     """All fenced blocks of a document but those that show what the block before them prints."""
-    return [part for part in markdown_text.parts(document.read_text(encoding="utf-8")) if not isinstance(part, str)]
+    return [
+        part
+        for part in markdown_text.parts(document.read_text(encoding="utf-8"))
+        if not isinstance(part, str)
+    ]
 
 
 def text_outside(document: Path) -> str:
     """A document without its fenced blocks."""
-    return "\n".join(part for part in markdown_text.parts(document.read_text(encoding="utf-8")) if isinstance(part, str))
+    return "\n".join(
+        part for part in markdown_text.parts(document.read_text(encoding="utf-8")) if isinstance(part, str)
+    )
 
 
 def commands(document: Path) -> list[str]:
-    """The lines of a document's `sh` blocks, without comments; and commands that stand in text, as indented blocks."""
+    """The lines of a document's `sh` blocks, without comments; and commands that stand in text, as indented
+    blocks.
+    """
     lines = [line for block in blocks(document) if block.language == "sh" for line in block.code.splitlines()]
     indented = re.findall(
-        r"^(?: {4,}|\t)((?:\$ |(?:pip|python3?|tinygpt|pytest|git|cd) (?![^\n]*=))[^\n]+)$", text_outside(document), re.MULTILINE
+        r"^(?: {4,}|\t)((?:\$ |(?:pip|python3?|tinygpt|pytest|git|cd) (?![^\n]*=))[^\n]+)$",
+        text_outside(document),
+        re.MULTILINE,
     )
-    return [command for line in [*lines, *indented] if (command := re.sub(r"(^|\s\s)\s*#.*", "", line).rstrip())]
+    return [
+        command for line in [*lines, *indented] if (command := re.sub(r"(^|\s\s)\s*#.*", "", line).rstrip())
+    ]
 
 
 def what_is_run(command: str) -> tuple[str | None, str]:
-    """The arguments for tinygpt that are run for a command (None: it is run elsewhere, if anywhere), and why they are not its own."""
+    """The arguments for tinygpt that are run for a command (None: it is run elsewhere, if anywhere), and why
+    they are not its own.
+    """
     if command in SUBSTITUTES:
         return SUBSTITUTES[command]
     own = re.match(r"(?:python3 -m tinygpt_core|tinygpt) (.*)", command)
@@ -111,7 +137,9 @@ def what_is_run(command: str) -> tuple[str | None, str]:
 
 
 def report() -> tuple[dict[str, int], str]:
-    """How many blocks and commands there are and what becomes of them: as counts, and as text with all reasons."""
+    """How many blocks and commands there are and what becomes of them: as counts, and as text with all
+    reasons.
+    """
     names = (
         "Python blocks",
         "Python blocks run",
@@ -126,7 +154,9 @@ def report() -> tuple[dict[str, int], str]:
     lines = []
     for document in DOCUMENTS:
         python = [block for block in blocks(document) if block.language == "python"]
-        counts["Python blocks"] += len(re.findall(r"^ *[`~]{3,} *(?:python|py\b)", document.read_text(encoding="utf-8"), re.MULTILINE))
+        counts["Python blocks"] += len(
+            re.findall(r"^ *[`~]{3,} *(?:python|py\b)", document.read_text(encoding="utf-8"), re.MULTILINE)
+        )
         counts["Python blocks run"] += len(python)
         counts["outputs compared"] += sum(bool(block.shown) for block in python)
         for command in commands(document):
@@ -140,7 +170,9 @@ def report() -> tuple[dict[str, int], str]:
     lines += [
         "",
         f"{len(DOCUMENTS)} documents",
-        "{Python blocks} Python blocks, {Python blocks run} of them run, {outputs compared} outputs compared".format_map(counts),
+        "{Python blocks} Python blocks, {Python blocks run} of them run, {outputs compared} outputs compared".format_map(
+            counts
+        ),
         "{commands} commands: {as written} run as written, {in another form} in another form, {elsewhere} not here; without a reason: "
         "{unexplained}".format_map(counts),
     ]
@@ -152,8 +184,12 @@ def test_every_block_is_of_a_kind_that_is_tested(document: Path) -> None:
     found = blocks(document)
     text = document.read_text(encoding="utf-8")
     fences = len(re.findall(r"^[ >]*(?:```|~~~)", text, re.MULTILINE))
-    assert fences == 2 * (len(found) + sum(bool(block.shown) for block in found)), "a fence is not closed, or stands inside a list"
-    hidden = re.search(r"^(?: {4,}|\t)(?:>>> |from \w+ import |import \w+$|def \w+\()", text_outside(document), re.MULTILINE)
+    assert fences == 2 * (len(found) + sum(bool(block.shown) for block in found)), (
+        "a fence is not closed, or stands inside a list"
+    )
+    hidden = re.search(
+        r"^(?: {4,}|\t)(?:>>> |from \w+ import |import \w+$|def \w+\()", text_outside(document), re.MULTILINE
+    )
     assert not hidden, f"Python without a fence, which nothing runs: {hidden[0]}"
     for block in found:
         assert block.language in ("python", "sh", "toml"), (
@@ -177,7 +213,10 @@ def test_python_blocks_print_what_is_shown(document: Path) -> None:
                 printed = io.StringIO()
                 with contextlib.redirect_stdout(printed):
                     exec(compile("\n" * block.line + block.code, str(document), "exec"), namespace)
-                lines, expected = ([line.rstrip() for line in text.splitlines()] for text in (printed.getvalue(), block.shown))
+                lines, expected = (
+                    [line.rstrip() for line in text.splitlines()]
+                    for text in (printed.getvalue(), block.shown)
+                )
                 assert lines == expected, f"{document.name}, line {block.line}"
             elif block.language == "toml":
                 assert tomllib.loads(block.code)

@@ -1,4 +1,6 @@
-"""Recurrent layers against their equations, PyTorch's and central differences; truncation gives the gradient it should."""
+"""Recurrent layers against their equations, PyTorch's and central differences; truncation gives the gradient
+it should.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,12 @@ def test_equal_to_pytorch(kind, bias):
         return one.close_to(Tensor(other.tolist(), DType.float64), rtol=1e-9, atol=1e-11)
 
     theirs = their_class(3, 4, 2, bias=bias, batch_first=True, dtype=torch.float64, **options)
-    names = {"weight_ih": "input_weights", "weight_hh": "hidden_weights", "bias_ih": "input_bias", "bias_hh": "hidden_bias"}
+    names = {
+        "weight_ih": "input_weights",
+        "weight_hh": "hidden_weights",
+        "bias_ih": "input_bias",
+        "bias_hh": "hidden_bias",
+    }
     pairs = []
     for name, parameter in theirs.named_parameters():
         stem, _, layer = name.rpartition("_l")
@@ -138,7 +145,9 @@ def test_pieces_with_carried_state_are_the_whole(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncation_stops_the_gradient_and_nothing_else(kind):
-    """The second piece's gradient is the one for a state that is a constant; the first piece's inputs get none of it."""
+    """The second piece's gradient is the one for a state that is a constant; the first piece's inputs get
+    none of it.
+    """
 
     def gradients(carry):
         random.seed(5)
@@ -156,7 +165,8 @@ def test_truncation_stops_the_gradient_and_nothing_else(kind):
     truncated, expected, whole = gradients(detach_state), gradients(constant), gradients(lambda state: state)
     assert truncated[0] is None and whole[0] is not None
     assert all(a.close_to(b, rtol=1e-12) for a, b in zip(truncated[1:], expected[1:], strict=True))
-    assert truncated[1].close_to(whole[1], rtol=1e-12)  # inputs of the second piece do not see where its state came from
+    # Inputs of the second piece do not see where its state came from
+    assert truncated[1].close_to(whole[1], rtol=1e-12)
     assert not any(a.close_to(b, rtol=1e-6) for a, b in zip(truncated[2:], whole[2:], strict=True))
     assert detach_state(None) is None
 
@@ -166,7 +176,11 @@ def test_one_product_a_layer_for_all_inputs(kind, monkeypatch):
     """L products for the inputs and L T for the states, not 2 L T."""
     products = []
     forward = operations.Linear.forward
-    monkeypatch.setattr(operations.Linear, "forward", lambda self, x, *rest: (products.append(x.shape), forward(self, x, *rest))[1])
+    monkeypatch.setattr(
+        operations.Linear,
+        "forward",
+        lambda self, x, *rest: (products.append(x.shape), forward(self, x, *rest))[1],
+    )
     KINDS[kind](4, 5, 2)(Tensor.normal((3, 6, 4)))
     assert [shape for shape in products if len(shape) == 3] == [(3, 6, 4), (3, 6, 5)]
     assert [shape for shape in products if len(shape) == 2] == [(3, 5)] * 12
@@ -184,11 +198,19 @@ def test_dropout_is_between_layers_and_in_training_only():
 def test_errors_name_shapes():
     lstm = nn.LSTM(3, 4, 2)
     for shape in ((2, 3), (2, 5, 4), (2, 0, 3)):
-        with pytest.raises(ValueError, match=r"LSTM: .*\(batch, positions >= 1, 3\), not \(" + ", ".join(map(str, shape))):
+        with pytest.raises(
+            ValueError, match=r"LSTM: .*\(batch, positions >= 1, 3\), not \(" + ", ".join(map(str, shape))
+        ):
             lstm(Tensor.zeros(shape))
     x = Tensor.zeros((2, 5, 3))
-    for state in (Tensor.zeros((2, 2, 4)), (Tensor.zeros((2, 2, 4)), Tensor.zeros((1, 2, 4))), (Tensor.zeros((2, 2, 4)), None)):
-        with pytest.raises(ValueError, match=r"LSTM: expected a state of 2 x \(2, 2, 4\), but got \(2, 2, 4\)"):
+    for state in (
+        Tensor.zeros((2, 2, 4)),
+        (Tensor.zeros((2, 2, 4)), Tensor.zeros((1, 2, 4))),
+        (Tensor.zeros((2, 2, 4)), None),
+    ):
+        with pytest.raises(
+            ValueError, match=r"LSTM: expected a state of 2 x \(2, 2, 4\), but got \(2, 2, 4\)"
+        ):
             lstm(x, state)
     with pytest.raises(ValueError, match="'tanh' or 'relu', not 'gelu'"):
         nn.RNN(3, 4, activation="gelu")

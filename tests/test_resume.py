@@ -13,17 +13,46 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
+WORDS = "".join(
+    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
+)
 STEPS = 40
-SETTINGS = ["--steps", STEPS, "--layers", 1, "--heads", 2, "--embedding-dim", 8, "--context-length", 8, "--batch-size", 3,
-            "--dropout", 0.25, "--accumulation", 2, "--eval-every", 5, "--eval-batches", 2, "--checkpoint-every", 3, "--quiet"]  # fmt: skip
+SETTINGS = [
+    "--steps",
+    STEPS,
+    "--layers",
+    1,
+    "--heads",
+    2,
+    "--embedding-dim",
+    8,
+    "--context-length",
+    8,
+    "--batch-size",
+    3,
+    "--dropout",
+    0.25,
+    "--accumulation",
+    2,
+    "--eval-every",
+    5,
+    "--eval-batches",
+    2,
+    "--checkpoint-every",
+    3,
+    "--quiet",
+]
 
 
 def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("TINYGPT_", "PYTHON", "COV_"))
+    }
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-S", "-m", "tinygpt_core", "train", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -41,7 +70,9 @@ def lines_in(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize("corpus", [["names", "--data", "words.txt"], ["--data", "words.txt"]], ids=["documents", "stream"])
+@pytest.mark.parametrize(
+    "corpus", [["names", "--data", "words.txt"], ["--data", "words.txt"]], ids=["documents", "stream"]
+)
 def test_killed_and_resumed_is_the_same_run(tmp_path: Path, corpus: list[str]) -> None:
     (tmp_path / "words.txt").write_text(WORDS)
     finish(start(*corpus, *SETTINGS, "--out", "whole", cwd=tmp_path))
@@ -56,7 +87,9 @@ def test_killed_and_resumed_is_the_same_run(tmp_path: Path, corpus: list[str]) -
     for line in (2, 11, 17, 30):  # some steps after a checkpoint, so that the log is ahead of it
         deadline = time.monotonic() + 60
         while lines_in(log) < line or not state.exists():
-            assert process.poll() is None and time.monotonic() < deadline, process.stderr and process.stderr.read()
+            assert process.poll() is None and time.monotonic() < deadline, (
+                process.stderr and process.stderr.read()
+            )
             time.sleep(0.001)
         time.sleep(chance.random() * 0.02)  # in the middle of a step or of a checkpoint
         process.kill()
@@ -97,4 +130,13 @@ def test_a_run_that_is_going_on_is_not_resumed_elsewhere(tmp_path: Path) -> None
     finally:
         first.kill()
         first.communicate(timeout=60)
-    finish(start("--resume", "run", "--steps", lines_in(tmp_path / "run" / "log.jsonl") + 5, "--quiet", cwd=tmp_path))
+    finish(
+        start(
+            "--resume",
+            "run",
+            "--steps",
+            lines_in(tmp_path / "run" / "log.jsonl") + 5,
+            "--quiet",
+            cwd=tmp_path,
+        )
+    )

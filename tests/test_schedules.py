@@ -10,7 +10,9 @@ from tinygpt_core import schedules
 
 
 @settings(max_examples=50)
-@given(st.sampled_from(["cosine_with_warmup", "linear"]), st.integers(0, 20), st.integers(1, 30), st.floats(0, 1))
+@given(
+    st.sampled_from(["cosine_with_warmup", "linear"]), st.integers(0, 20), st.integers(1, 30), st.floats(0, 1)
+)
 def test_rise_then_fall_then_stay(name, warmup_steps, falling_steps, share):
     total = warmup_steps + falling_steps
     minimum = 0.5 * share
@@ -26,7 +28,9 @@ def test_rise_then_fall_then_stay(name, warmup_steps, falling_steps, share):
 
 def test_known_values():
     cosine = schedules.cosine_with_warmup(1.0, total_steps=9, warmup_steps=1, minimum=0.2)
-    assert [cosine(step) for step in (0, 1, 3, 5, 9)] == pytest.approx([0.5, 1.0, 0.2 + 0.4 * (1 + math.cos(math.pi / 4)), 0.6, 0.2])
+    assert [cosine(step) for step in (0, 1, 3, 5, 9)] == pytest.approx(
+        [0.5, 1.0, 0.2 + 0.4 * (1 + math.cos(math.pi / 4)), 0.6, 0.2]
+    )
     line = schedules.linear(1.0, total_steps=4)
     assert [line(step) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     assert [schedules.constant(0.3)(step) for step in (0, 10**6)] == [0.3, 0.3]

@@ -1,5 +1,5 @@
-"""The documents that tinygpt continues: their own examples run, with the package's name replaced (and, for Tricycle and tinytensor,
-whose names differ, in our names).
+"""The documents that tinygpt continues: their own examples run, with the package's name replaced (and, for
+Tricycle and tinytensor, whose names differ, in our names).
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ print(f"Model accuracy: {correct_answers / len(dataset) * 100:.2f}%")
 
 def test_tinygpt_getting_started(capsys: pytest.CaptureFixture[str]) -> None:
     seed(0)
-    exec(compile(AND_GATE.replace("from tinygpt.", "from tinygpt_core."), "the AND gate", "exec"), {"__name__": "and_gate"})
+    exec(
+        compile(AND_GATE.replace("from tinygpt.", "from tinygpt_core."), "the AND gate", "exec"),
+        {"__name__": "and_gate"},
+    )
     printed = capsys.readouterr().out
     assert "Model accuracy: 100.00%" in printed
     losses = [float(loss) for loss in re.findall(r"\] (\d\.\d{4})$", printed, re.MULTILINE)]
@@ -169,7 +172,11 @@ def test_tinytensor_sums_of_tensors() -> None:
 
 
 def test_tinytensor_dense_layer() -> None:
-    weights, x, bias = Tensor([[1.0, -2.0]], requires_grad=True), Tensor([[3.0], [2.0]]), Tensor([[0.5]], requires_grad=True)
+    weights, x, bias = (
+        Tensor([[1.0, -2.0]], requires_grad=True),
+        Tensor([[3.0], [2.0]]),
+        Tensor([[0.5]], requires_grad=True),
+    )
     z = weights.dot(x) + bias
     assert z.to_python() == [[-0.5]]
     assert z.relu().to_python() == [[0.0]]

@@ -1,4 +1,6 @@
-"""The safetensors format: what is written is read back, the reference library agrees, and every rule is enforced on hostile files."""
+"""The safetensors format: what is written is read back, the reference library agrees, and every rule is
+enforced on hostile files.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from hypothesis import strategies as st
 
 from tinygpt_core import Buffer, DType
 from tinygpt_core.files.atomic import atomic_write
-from tinygpt_core.files.json_objects import SerializationError, parse_json_object, read_json_object, write_json
+from tinygpt_core.files.json_objects import (
+    SerializationError,
+    parse_json_object,
+    read_json_object,
+    write_json,
+)
 from tinygpt_core.files.safetensors import load_safetensors, read_safetensors_header, save_safetensors
 from tinygpt_core.tokenizer import load_tokenizer
 from tinygpt_core.tokenizer.vocabularies import read_ranks
@@ -35,7 +42,9 @@ def sample(shape: tuple[int, ...], dtype: DType, seed: int = 1) -> Buffer:
 
 @few
 @given(st.dictionaries(st.text(min_size=1, max_size=8), st.tuples(shapes, dtypes), max_size=4))
-def test_what_is_written_is_read_back(tmp_path: Path, kinds: dict[str, tuple[tuple[int, ...], DType]]) -> None:
+def test_what_is_written_is_read_back(
+    tmp_path: Path, kinds: dict[str, tuple[tuple[int, ...], DType]]
+) -> None:
     kinds.pop("__metadata__", None)
     tensors = {name: sample(shape, dtype) for name, (shape, dtype) in kinds.items()}
     save_safetensors(tmp_path / "t", tensors, {"step": "7"})
@@ -52,7 +61,12 @@ def test_what_is_written_is_read_back(tmp_path: Path, kinds: dict[str, tuple[tup
 
 def test_views_special_values_and_single_tensors(tmp_path: Path) -> None:
     base = Buffer([[1.0, math.inf, -0.0], [math.nan, -math.inf, 5e-45]])
-    views = {"transposed": base.permute((1, 0)), "sliced": base[:, ::-2], "expanded": base[0].expand((2, 3)), "scalar": base[1, 1]}
+    views = {
+        "transposed": base.permute((1, 0)),
+        "sliced": base[:, ::-2],
+        "expanded": base[0].expand((2, 3)),
+        "scalar": base[1, 1],
+    }
     save_safetensors(tmp_path / "t", views)
     loaded = load_safetensors(tmp_path / "t")
     for name, view in views.items():
@@ -63,18 +77,28 @@ def test_views_special_values_and_single_tensors(tmp_path: Path) -> None:
 
 
 def test_the_reference_library_agrees(tmp_path: Path) -> None:
-    reference = pytest.importorskip("safetensors.numpy", reason="cross-checked only where the safetensors package is installed")
+    reference = pytest.importorskip(
+        "safetensors.numpy", reason="cross-checked only where the safetensors package is installed"
+    )
     numpy = pytest.importorskip("numpy")
-    tensors = {f"{dtype.name}.{i}": sample(shape, dtype) for dtype in DType.all for i, shape in enumerate([(), (3,), (2, 0), (2, 3, 4)])}
+    tensors = {
+        f"{dtype.name}.{i}": sample(shape, dtype)
+        for dtype in DType.all
+        for i, shape in enumerate([(), (3,), (2, 0), (2, 3, 4)])
+    }
     save_safetensors(tmp_path / "ours", tensors, {"a": "b"})
     theirs = reference.load_file(tmp_path / "ours")
     for name, tensor in tensors.items():
         assert theirs[name].dtype.name == tensor.dtype.name and theirs[name].tolist() == tensor.to_python()
     reference.save_file(
-        {"x": numpy.arange(6, dtype="float32").reshape(2, 3), "h": numpy.array([1.5, -2.0], "float16")}, tmp_path / "theirs"
+        {"x": numpy.arange(6, dtype="float32").reshape(2, 3), "h": numpy.array([1.5, -2.0], "float16")},
+        tmp_path / "theirs",
     )
     loaded = load_safetensors(tmp_path / "theirs")
-    assert loaded["x"].to_python() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] and loaded["h"].to_python() == [1.5, -2.0]
+    assert loaded["x"].to_python() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] and loaded["h"].to_python() == [
+        1.5,
+        -2.0,
+    ]
 
 
 def make(path: Path, header: Any, data: bytes = b"", raw: bytes | None = None) -> Path:
@@ -86,8 +110,13 @@ def make(path: Path, header: Any, data: bytes = b"", raw: bytes | None = None) -
 def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
     values = [0.0, 1.0, -2.5, 65504.0, 6e-8, math.inf]
     data = struct.pack("<6e", *values)
-    header = {"h": {"dtype": "F16", "shape": [6], "data_offsets": [0, 12]}, "b": {"dtype": "BF16", "shape": [6], "data_offsets": [12, 24]}}
-    brain = b"".join(struct.pack("<f", value)[2:] for value in (0.0, 1.0, -2.5, 3.3895314e38, 1e-40, -math.inf))
+    header = {
+        "h": {"dtype": "F16", "shape": [6], "data_offsets": [0, 12]},
+        "b": {"dtype": "BF16", "shape": [6], "data_offsets": [12, 24]},
+    }
+    brain = b"".join(
+        struct.pack("<f", value)[2:] for value in (0.0, 1.0, -2.5, 3.3895314e38, 1e-40, -math.inf)
+    )
     loaded = load_safetensors(make(tmp_path / "t", header, data + brain))
     assert loaded["h"].dtype is DType.float32 and loaded["b"].dtype is DType.float32
     assert loaded["h"].to_python() == list(struct.unpack("<6e", data))
@@ -149,9 +178,13 @@ def test_padding_behind_the_header_is_allowed_and_unsupported_dtypes_are_named(t
     text = json.dumps({"x": F4}).encode() + b"    "
     assert load_safetensors(make(tmp_path / "t", None, bytes(4), text))["x"].to_python() == [0.0]
     with pytest.raises(SerializationError, match=r"'x'.*I16"):
-        load_safetensors(make(tmp_path / "t", {"x": {"dtype": "I16", "shape": [2], "data_offsets": [0, 4]}}, bytes(4)))
+        load_safetensors(
+            make(tmp_path / "t", {"x": {"dtype": "I16", "shape": [2], "data_offsets": [0, 4]}}, bytes(4))
+        )
     with pytest.raises(SerializationError, match="BOOL"):
-        load_safetensors(make(tmp_path / "t", {"x": {"dtype": "BOOL", "shape": [2], "data_offsets": [0, 2]}}, b"\x01\x02"))
+        load_safetensors(
+            make(tmp_path / "t", {"x": {"dtype": "BOOL", "shape": [2], "data_offsets": [0, 2]}}, b"\x01\x02")
+        )
 
 
 @pytest.mark.parametrize("length", [2**63, 2**40, 100_000_001, 5])
@@ -209,9 +242,15 @@ def test_json_files(tmp_path: Path) -> None:
             parse_json_object(bad, "the text")
 
 
-@pytest.mark.parametrize("read", [read_json_object, load_tokenizer, lambda path: read_ranks(path, ())], ids=["json", "tokenizer", "ranks"])
+@pytest.mark.parametrize(
+    "read",
+    [read_json_object, load_tokenizer, lambda path: read_ranks(path, ())],
+    ids=["json", "tokenizer", "ranks"],
+)
 def test_reading_a_small_file_takes_little_memory(read: Any, tmp_path: Path) -> None:
-    """The bound on a file's size is a bound, not what is set aside for it; a device, which has no end, is read to no end."""
+    """The bound on a file's size is a bound, not what is set aside for it; a device, which has no end, is
+    read to no end.
+    """
     for path in (tmp_path / "small", Path("/dev/zero")):
         (tmp_path / "small").write_text('{"a": 1}')
         tracemalloc.start()

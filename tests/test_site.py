@@ -1,6 +1,8 @@
-"""The site and the notebooks: every document is reachable, every anchor is there, notebooks are valid and say what the documents say.
+"""The site and the notebooks: every document is reachable, every anchor is there, notebooks are valid and say
+what the documents say.
 
-What needs Sphinx, griffe, nbformat or nbclient (the extra `docs`) is skipped where they are missing; `.ci/run` installs them.
+What needs Sphinx, griffe, nbformat or nbclient (the extra `docs`) is skipped where they are missing;
+`.ci/run` installs them.
 """
 
 from __future__ import annotations
@@ -55,24 +57,42 @@ def test_links_and_their_anchors_are_there(document):
         if "://" in path:
             continue
         target = (document.parent / path).resolve() if path else document
-        assert target.exists() and ROOT in (target, *target.parents), f"{link.target} is not in this repository"
+        assert target.exists() and ROOT in (target, *target.parents), (
+            f"{link.target} is not in this repository"
+        )
         if anchor:
             assert target.suffix == ".md", f"{link.target}: only headings of documents are anchors"
-            assert anchor in markdown_text.anchors(text_of(target)), f"{link.target}: no heading of {target.name} has this anchor"
+            assert anchor in markdown_text.anchors(text_of(target)), (
+                f"{link.target}: no heading of {target.name} has this anchor"
+            )
 
 
 @every_document
 def test_no_link_escapes_the_check(document):
-    """Whatever looks like a link is one that is read as a link: on one line, its target without blanks, none defined elsewhere."""
-    prose = re.sub(r"`[^`\n]*`", "code", "\n".join(part for part in markdown_text.parts(text_of(document)) if isinstance(part, str)))
-    assert len(re.findall(r"\]\(", prose)) == len(re.findall(r"\[[^\[\]]*\]\([^()\s]+\)", prose)) + prose.count("[![")
-    assert not re.search(r"^\[[^\]]+\]:|\]\[|<(?:a|img)\b", prose, re.MULTILINE), "links are written as [label](target)"
+    """Whatever looks like a link is one that is read as a link: on one line, its target without blanks, none
+    defined elsewhere.
+    """
+    prose = re.sub(
+        r"`[^`\n]*`",
+        "code",
+        "\n".join(part for part in markdown_text.parts(text_of(document)) if isinstance(part, str)),
+    )
+    assert len(re.findall(r"\]\(", prose)) == len(
+        re.findall(r"\[[^\[\]]*\]\([^()\s]+\)", prose)
+    ) + prose.count("[![")
+    assert not re.search(r"^\[[^\]]+\]:|\]\[|<(?:a|img)\b", prose, re.MULTILINE), (
+        "links are written as [label](target)"
+    )
 
 
 def test_the_front_page_leads_everywhere():
     index = DOCS / "index.md"
-    linked = {(DOCS / link.target.partition("#")[0]).resolve() for link in markdown_text.links(text_of(index))}
-    assert {path for path in DOCS.rglob("*.md") if path != index} <= linked, "docs/index.md does not name a document"
+    linked = {
+        (DOCS / link.target.partition("#")[0]).resolve() for link in markdown_text.links(text_of(index))
+    }
+    assert {path for path in DOCS.rglob("*.md") if path != index} <= linked, (
+        "docs/index.md does not name a document"
+    )
     assert set((DOCS / "examples").glob("*.py")) <= linked, "docs/index.md does not name an example"
     chapters = [path.name for path in map(Path, re.findall(r"\]\((\d\d-[\w-]+\.md)\)", text_of(index)))]
     assert chapters == sorted(chapters)
@@ -86,7 +106,12 @@ def test_a_link_may_be_a_picture():
 
 
 def test_slugs_are_those_of_git_hosts():
-    titles = {"8. What makes it fast": "8-what-makes-it-fast", "`Buffer`, and `dtype`": "buffer-and-dtype", "A + b": "a--b", "ε_0": "ε_0"}
+    titles = {
+        "8. What makes it fast": "8-what-makes-it-fast",
+        "`Buffer`, and `dtype`": "buffer-and-dtype",
+        "A + b": "a--b",
+        "ε_0": "ε_0",
+    }
     assert {title: markdown_text.slug(title) for title in titles} == titles
     assert markdown_text.anchors("# A\n\n## A\n\n```sh\n# no heading\n```\n") == {"a", "a-1"}
 
@@ -99,13 +124,23 @@ def test_a_notebook_says_what_its_document_says(document):
     made = notebooks.notebook(document)
     blocks = [part for part in markdown_text.parts(text_of(document)) if not isinstance(part, str)]
     cells = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
-    assert [cell["source"] + "\n" for cell in cells] == [block.code for block in blocks if block.language == "python"]
-    assert ["".join(output["text"] for output in cell["outputs"]) for cell in cells] == [b.shown for b in blocks if b.language == "python"]
+    assert [cell["source"] + "\n" for cell in cells] == [
+        block.code for block in blocks if block.language == "python"
+    ]
+    assert ["".join(output["text"] for output in cell["outputs"]) for cell in cells] == [
+        b.shown for b in blocks if b.language == "python"
+    ]
     prose = "\n".join(cell["source"] for cell in made["cells"] if cell["cell_type"] == "markdown")
-    for heading in re.findall(r"^#+ .+$", "".join(part for part in markdown_text.parts(text_of(document)) if isinstance(part, str)), re.M):
+    for heading in re.findall(
+        r"^#+ .+$",
+        "".join(part for part in markdown_text.parts(text_of(document)) if isinstance(part, str)),
+        re.M,
+    ):
         assert re.sub(r"\]\([^)]*\)", "", heading) in re.sub(r"\]\([^)]*\)", "", prose)
     for cell in made["cells"]:
-        pictures = re.findall(r"\]\(attachment:([^)]+)\)", cell["source"] if cell["cell_type"] == "markdown" else "")
+        pictures = re.findall(
+            r"\]\(attachment:([^)]+)\)", cell["source"] if cell["cell_type"] == "markdown" else ""
+        )
         assert set(pictures) == set(cell.get("attachments", {}))
     for target in re.findall(r"\]\(([^)]+)\)", prose):
         assert re.match(r"https?://|attachment:|#", target) or target.partition("#")[0] in {
@@ -140,8 +175,12 @@ def test_a_notebook_runs_and_prints_what_it_shows(document, tmp_path, monkeypatc
 
 
 def printed(cell):
-    """What a code cell printed, line by line; a kernel sends it in pieces. Anything else, such as a value displayed, is an error."""
-    assert all(output["output_type"] == "stream" and output["name"] == "stdout" for output in cell.outputs), cell.outputs
+    """What a code cell printed, line by line; a kernel sends it in pieces. Anything else, such as a value
+    displayed, is an error.
+    """
+    assert all(output["output_type"] == "stream" and output["name"] == "stdout" for output in cell.outputs), (
+        cell.outputs
+    )
     return [line.rstrip() for line in "".join(output["text"] for output in cell.outputs).splitlines()]
 
 
@@ -157,26 +196,42 @@ def test_notebooks_are_made_without_anything_installed(tmp_path):
 
 @installed("griffe", "pygments")
 def test_the_reference_has_every_public_module_and_name():
-    """By an independent look at the sources: every module file has a page, on a floor; every public class and function is on it."""
+    """By an independent look at the sources: every module file has a page, on a floor; every public class and
+    function is on it.
+    """
     import ast
 
     reference = load("reference")
     found = reference.modules(ROOT)
-    files = [path for package in reference.PACKAGES for path in (ROOT / package).rglob("*.py") if not path.name.startswith("__m")]
-    dotted = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+    files = [
+        path
+        for package in reference.PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if not path.name.startswith("__m")
+    ]
+    dotted = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
     assert set(found) == set(dotted)
     floors = reference.floors(text_of(ROOT / "README.md"), list(found))
-    assert sorted(path for floor in floors for path in floor.modules) == sorted(found), "each module on one floor"
+    assert sorted(path for floor in floors for path in floor.modules) == sorted(found), (
+        "each module on one floor"
+    )
     assert {"Floor 1", "Floor 10"} <= {floor.title for floor in floors}
     pages = reference.Reference(found, lambda path, name: f"{path.name}#{name}")
     for module, path in dotted.items():
         page = pages.page(module)
         for node in ast.parse(text_of(path)).body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
-                assert re.search(rf"^:+{{py:(class|exception|function)}} {node.name}\b", page, re.MULTILINE), f"{module}.{node.name}"
+                assert re.search(
+                    rf"^:+{{py:(class|exception|function)}} {node.name}\b", page, re.MULTILINE
+                ), f"{module}.{node.name}"
                 for member in node.body if isinstance(node, ast.ClassDef) else ():
                     if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
-                        assert re.search(rf"^:+{{py:(method|property)}} {member.name}\b", page, re.MULTILINE), f"{node.name}.{member.name}"
+                        assert re.search(
+                            rf"^:+{{py:(method|property)}} {member.name}\b", page, re.MULTILINE
+                        ), f"{node.name}.{member.name}"
 
 
 @installed("griffe", "pygments")
@@ -187,7 +242,9 @@ def test_references_of_docstrings_are_links_and_formulas_stay_formulas():
     assert "{py:obj}`apply_single <tinygpt_core.optimizers.Optimizer.apply_single>`" in page
     assert "- `learning_rate`: η; may be assigned later." in page
     assert '<a class="source-link" href="optimizers.py#SGD">' in page
-    assert "{py:obj}`Tensor <tinygpt_core.tensor.Tensor>`" in pages.page("tinygpt_core"), "names that a package hands on"
+    assert "{py:obj}`Tensor <tinygpt_core.tensor.Tensor>`" in pages.page("tinygpt_core"), (
+        "names that a package hands on"
+    )
     assert reference._escaped("a * b `c * d` <e>") == r"a \* b `c * d` \<e>"
 
 
@@ -223,9 +280,16 @@ def test_broken_links_of_a_site_are_found(tmp_path):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built once. build.py ends with an error at a warning of Sphinx, a broken link, or anything loaded from a network."""
+    """The site, built once. build.py ends with an error at a warning of Sphinx, a broken link, or anything
+    loaded from a network.
+    """
     out = tmp_path_factory.mktemp("built") / "site"
-    result = subprocess.run([sys.executable, str(SITE / "build.py"), "--out", str(out)], capture_output=True, text=True, timeout=600)
+    result = subprocess.run(
+        [sys.executable, str(SITE / "build.py"), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert result.returncode == 0 and not result.stderr, result.stderr
     return out
 
@@ -238,9 +302,15 @@ def test_the_site_is_built_without_a_warning(site):
     for document in DOCS.rglob("*.md"):
         page = text_of(site / document.relative_to(DOCS).with_suffix(".html"))
         assert ("Download this page as a notebook" in page) == (document in notebooks.documents())
-    assert {path.stem for path in (site / "notebooks").iterdir()} == {path.stem for path in notebooks.documents()}
-    assert 'id="tinygpt_core.tensor.Tensor.backward"' in text_of(site / "reference" / "tinygpt_core.tensor.html")
-    assert 'href="source/tinygpt_core/shape.py.html#reshape_strides"' in text_of(site / "01-strided-arrays.html")
+    assert {path.stem for path in (site / "notebooks").iterdir()} == {
+        path.stem for path in notebooks.documents()
+    }
+    assert 'id="tinygpt_core.tensor.Tensor.backward"' in text_of(
+        site / "reference" / "tinygpt_core.tensor.html"
+    )
+    assert 'href="source/tinygpt_core/shape.py.html#reshape_strides"' in text_of(
+        site / "01-strided-arrays.html"
+    )
     assert load("build").faults(site) == []
 
 
@@ -251,16 +321,22 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @installed("playwright")
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)")
 def test_the_site_works_from_disk_in_a_browser(site):
-    """Search, the way from a chapter to a definition, light and dark, a narrow window; nothing is asked of a network."""
+    """Search, the way from a chapter to a definition, light and dark, a narrow window; nothing is asked of a
+    network.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
         page = browser.new_page(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
         problems, asked = [], []
-        page.on("console", lambda message: message.type in ("error", "warning") and problems.append(message.text))
+        page.on(
+            "console", lambda message: message.type in ("error", "warning") and problems.append(message.text)
+        )
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or asked.append(request.url))
+        page.on(
+            "request", lambda request: request.url.startswith(("file:", "data:")) or asked.append(request.url)
+        )
 
         page.goto((site / "index.html").as_uri())
         page.fill("input.sidebar-search", "strides")
@@ -282,9 +358,17 @@ def test_the_site_works_from_disk_in_a_browser(site):
         assert len(colours) == 2, "light, dark, and what the system says"
 
         page.set_viewport_size({"width": 400, "height": 800})
-        for name in ("index", "coming-from-pytorch", "12-the-laws", "reference/tinygpt_core.tensor", "source/tinygpt_core/tensor.py"):
+        for name in (
+            "index",
+            "coming-from-pytorch",
+            "12-the-laws",
+            "reference/tinygpt_core.tensor",
+            "source/tinygpt_core/tensor.py",
+        ):
             page.goto((site / f"{name}.html").as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide for a telephone"
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+                f"{name} is too wide for a telephone"
+            )
         browser.close()
     assert not problems
     assert not asked
@@ -301,7 +385,13 @@ def test_axe_finds_nothing_on_the_site(site, colours):
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
         page = browser.new_page(color_scheme=colours, reduced_motion="reduce")
-        for name in ("index", "06-attention", "coming-from-pytorch", "reference/tinygpt_core.optimizers", "source/tinygpt_core/tree.py"):
+        for name in (
+            "index",
+            "06-attention",
+            "coming-from-pytorch",
+            "reference/tinygpt_core.optimizers",
+            "source/tinygpt_core/tree.py",
+        ):
             page.goto((site / f"{name}.html").as_uri())
             result = Axe().run(page)
             assert len(result.response["passes"]) > 10, "axe has looked at the page"

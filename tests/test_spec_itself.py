@@ -1,4 +1,6 @@
-"""The specification is tested, too: the smallest backend passes it, every broken one is caught, and the plug-in is never silent."""
+"""The specification is tested, too: the smallest backend passes it, every broken one is caught, and the
+plug-in is never silent.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,9 @@ from tinygpt_core.dtype import DType
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Enough examples to find a defect, none spent on making the failure small. Which examples are drawn depends on the modules that happen to
-# be loaded (Hypothesis collects constants from them), so the number is far above what any one order of tests needs; the first find ends it.
+# Enough examples to find a defect, none spent on making the failure small. Which examples are drawn depends
+# on the modules that happen to be loaded (Hypothesis collects constants from them), so the number is far
+# above what any one order of tests needs; the first find ends it.
 SEARCH = settings(
     max_examples=1000,
     derandomize=True,
@@ -47,7 +50,9 @@ def obeys(law: Law, backend: type[Buffer], examples: settings = SEARCH) -> bool:
             arguments["row"] = next(row for row in table.ROWS if row.name == law.row)
         elif name == "wrong":
             row, _, what = law.row.partition(": ")
-            arguments["wrong"] = next(w for r in table.ROWS if r.name == row for w in r.errors if w.what == what)
+            arguments["wrong"] = next(
+                w for r in table.ROWS if r.name == row for w in r.errors if w.what == what
+            )
         elif name == "name":
             arguments["name"] = law.row
     if hasattr(test, "hypothesis"):
@@ -82,7 +87,9 @@ def test_a_broken_backend_is_caught(name: str) -> None:
     entry = BROKEN[name]
     assert entry.backend.__doc__, "what is wrong with it?"
     for law in entry.caught_by:
-        assert not obeys(law, entry.backend), f"{name} passes {law.name} {law.row}, although: {entry.backend.__doc__}"
+        assert not obeys(law, entry.backend), (
+            f"{name} passes {law.name} {law.row}, although: {entry.backend.__doc__}"
+        )
 
 
 LAWS = sorted({law for entry in BROKEN.values() for law in entry.caught_by})
@@ -96,15 +103,22 @@ def test_what_catches_broken_backends_lets_the_minimal_one_pass(law: Law) -> Non
 def test_the_minimal_backend_has_the_must_hooks_and_nothing_else() -> None:
     """It proves that the list of MUST hooks is complete, and that textbook kernels run on it."""
     hooks = must_hooks()
-    assert hooks <= set(vars(minimal.MinimalBuffer)), f"missing: {sorted(hooks - set(vars(minimal.MinimalBuffer)))}"
-    overridden = {name for name in vars(minimal.MinimalBuffer) if name in vars(Buffer) and callable(getattr(Buffer, name))}
+    assert hooks <= set(vars(minimal.MinimalBuffer)), (
+        f"missing: {sorted(hooks - set(vars(minimal.MinimalBuffer)))}"
+    )
+    overridden = {
+        name
+        for name in vars(minimal.MinimalBuffer)
+        if name in vars(Buffer) and callable(getattr(Buffer, name))
+    }
     assert overridden - {"__doc__", "__module__", "__slots__"} == hooks
     for kernel in vars(kernels).values():
         if isinstance(kernel, type) and issubclass(kernel, kernels.Kernel):
             assert kernels.lookup(kernel, minimal.MinimalBuffer) is kernel
 
 
-# ---------------------------------------------------------------- broken derivatives, which no backend has of its own
+# ---------------------------------------------------------------- broken derivatives, which no backend has of
+# its own
 
 
 def _to_the_first(self: Any, grad: Any) -> Any:
@@ -144,16 +158,36 @@ GRADIENTS: list[tuple[str, Any, Law]] = [
     ("Max", _to_each, Law("test_operation_laws", "test_tied_max_shares_the_gradient")),
     ("Concatenate", _always_from_zero, Law("test_autograd_laws", "test_unused_inputs_of_concatenate")),
     ("Tanh", _slope_2_001, Law("test_operation_laws", DIFFERENCES, "tanh")),
-    ("Relu", lambda self, grad: grad * (self.y >= 0.0).cast(grad.dtype), Law("test_operation_laws", "test_relu_at_zero_has_no_slope")),
-    ("Permute", lambda self, grad: grad.permute(self.axes), Law("test_operation_laws", DIFFERENCES, "permute")),
+    (
+        "Relu",
+        lambda self, grad: grad * (self.y >= 0.0).cast(grad.dtype),
+        Law("test_operation_laws", "test_relu_at_zero_has_no_slope"),
+    ),
+    (
+        "Permute",
+        lambda self, grad: grad.permute(self.axes),
+        Law("test_operation_laws", DIFFERENCES, "permute"),
+    ),
     ("Expand", lambda self, grad: grad * 2.0, Law("test_operation_laws", DIFFERENCES, "expand")),
-    ("Exp", lambda self, grad: grad * self.y.cast(DType.float64), Law("test_float32_stays", "test_float32_gradients", "exp")),
-    ("Slice", lambda self, grad: operations.PartialGradient(self.shape, (), grad), Law("test_autograd_laws", "test_slices_accumulate")),
+    (
+        "Exp",
+        lambda self, grad: grad * self.y.cast(DType.float64),
+        Law("test_float32_stays", "test_float32_gradients", "exp"),
+    ),
+    (
+        "Slice",
+        lambda self, grad: operations.PartialGradient(self.shape, (), grad),
+        Law("test_autograd_laws", "test_slices_accumulate"),
+    ),
 ]
 
 
-@pytest.mark.parametrize("operation, backward, law", GRADIENTS, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(GRADIENTS)])
-def test_a_broken_derivative_is_caught(operation: str, backward: Any, law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "operation, backward, law", GRADIENTS, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(GRADIENTS)]
+)
+def test_a_broken_derivative_is_caught(
+    operation: str, backward: Any, law: Law, monkeypatch: pytest.MonkeyPatch
+) -> None:
     python = backends.get("python")
     assert obeys(law, python, settings(SEARCH, max_examples=25))
     monkeypatch.setattr(getattr(operations, operation), "backward", backward)
@@ -164,11 +198,17 @@ def test_a_broken_derivative_is_caught(operation: str, backward: Any, law: Law, 
 
 
 def run_pytest(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    cleaned = {key: value for key, value in os.environ.items() if key not in ("TINYGPT_BACKEND", "PYTEST_ADDOPTS")}
+    cleaned = {
+        key: value for key, value in os.environ.items() if key not in ("TINYGPT_BACKEND", "PYTEST_ADDOPTS")
+    }
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-        cwd=cwd, env={**cleaned, **environment}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=cwd,
+        env={**cleaned, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_the_minimal_backend_passes_the_whole_specification() -> None:
@@ -178,22 +218,35 @@ def test_the_minimal_backend_passes_the_whole_specification() -> None:
 
 
 def test_a_missing_backend_is_an_error() -> None:
-    for arguments, environment in ((["--backend", "python,nowhere"], {}), ([], {"TINYGPT_BACKEND": "nowhere"})):
+    for arguments, environment in (
+        (["--backend", "python,nowhere"], {}),
+        ([], {"TINYGPT_BACKEND": "nowhere"}),
+    ):
         done = run_pytest("tests/spec/test_random_laws.py", *arguments, **environment)
         assert done.returncode == pytest.ExitCode.USAGE_ERROR and "nowhere" in done.stderr + done.stdout
 
 
 def test_several_backends_run_side_by_side() -> None:
     done = run_pytest(
-        "tests/spec/test_random_laws.py", "--backend", "python,broken-own-random-numbers", "-k", "test_uniform_bit_for_bit", "-rA"
+        "tests/spec/test_random_laws.py",
+        "--backend",
+        "python,broken-own-random-numbers",
+        "-k",
+        "test_uniform_bit_for_bit",
+        "-rA",
     )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "PASSED tests/spec/test_random_laws.py::test_uniform_bit_for_bit[python]" in done.stdout
-    assert "FAILED tests/spec/test_random_laws.py::test_uniform_bit_for_bit[broken-own-random-numbers]" in done.stdout
+    assert (
+        "FAILED tests/spec/test_random_laws.py::test_uniform_bit_for_bit[broken-own-random-numbers]"
+        in done.stdout
+    )
 
 
 def test_it_runs_outside_the_repository(tmp_path: Path) -> None:
-    """As an installed package does: under the name tinygpt_spec, with the backend of someone else from a plug-in of theirs."""
+    """As an installed package does: under the name tinygpt_spec, with the backend of someone else from a
+    plug-in of theirs.
+    """
     shutil.copytree(ROOT / "tests" / "spec", tmp_path / "tinygpt_spec")
     (tmp_path / "theirs.py").write_text(
         "from tinygpt_core import backends\nfrom tinygpt_spec.minimal import MinimalBuffer\n"
@@ -201,14 +254,28 @@ def test_it_runs_outside_the_repository(tmp_path: Path) -> None:
         "backends.register('theirs', lambda device: Theirs)\n"
     )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    arguments = ["-p", "theirs", "-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec", "--backend", "theirs", "-rA", "-k", "add"]
+    arguments = [
+        "-p",
+        "theirs",
+        "-p",
+        "tinygpt_spec.plugin",
+        "--pyargs",
+        "tinygpt_spec",
+        "--backend",
+        "theirs",
+        "-rA",
+        "-k",
+        "add",
+    ]
     done = run_pytest(*arguments, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "[theirs-add]" in done.stdout
 
 
 def test_everything_a_law_needs_is_in_the_package() -> None:
-    """Only NumPy, Hypothesis, pytest, the standard library and tinygpt_core are imported, and the package itself by relative imports."""
+    """Only NumPy, Hypothesis, pytest, the standard library and tinygpt_core are imported, and the package
+    itself by relative imports.
+    """
     for file in (ROOT / "tests" / "spec").glob("*.py"):
         for line in file.read_text().splitlines():
             words = line.split()

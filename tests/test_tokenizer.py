@@ -27,7 +27,12 @@ from tinygpt_core.tokenizer.patterns import compile_pattern
 few = settings(max_examples=40, deadline=None)
 PATTERNS = [RegexPatterns.GPT4, RegexPatterns.GPT2, r"[\s\S]+"]
 TEXT = "the cat sat on the mat, the other cat sat on the hat: 1234 cats!\n\n  'tis théâtre 🎭 " * 3
-small_texts = st.one_of(st.text("ab ", max_size=60), st.text("aab\n", max_size=60), st.text("hé1 🎭'", max_size=30), st.text(max_size=40))
+small_texts = st.one_of(
+    st.text("ab ", max_size=60),
+    st.text("aab\n", max_size=60),
+    st.text("hé1 🎭'", max_size=30),
+    st.text(max_size=40),
+)
 
 
 def textbook_merges(text: str, count: int, pattern: str) -> list[tuple[int, int]]:
@@ -111,7 +116,9 @@ def test_unknown_characters_and_empty_texts() -> None:
         trained().encode(b"abc")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("tokenizer", [trained(), CharTokenizer(TEXT + "<|endofx>")], ids=["bpe", "characters"])
+@pytest.mark.parametrize(
+    "tokenizer", [trained(), CharTokenizer(TEXT + "<|endofx>")], ids=["bpe", "characters"]
+)
 def test_special_tokens(tokenizer: Tokenizer) -> None:
     size = tokenizer.vocab_size
     tokenizer.register_special_tokens({"<|end|>": size, "<|end|><|end|>": size + 5})
@@ -146,8 +153,15 @@ def test_model_files(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "t"))
     loaded = BPETokenizer(r"\w+")
     loaded.load(tmp_path / "t.model")
-    assert loaded.merges == tokenizer.merges and loaded.pattern == tokenizer.pattern and loaded.special_tokens == tokenizer.special_tokens
-    assert "[t][h] -> [th] 25" in (tmp_path / "t.vocab").read_text() or "[h][e] -> [he] 25" in (tmp_path / "t.vocab").read_text()
+    assert (
+        loaded.merges == tokenizer.merges
+        and loaded.pattern == tokenizer.pattern
+        and loaded.special_tokens == tokenizer.special_tokens
+    )
+    assert (
+        "[t][h] -> [th] 25" in (tmp_path / "t.vocab").read_text()
+        or "[h][e] -> [he] 25" in (tmp_path / "t.vocab").read_text()
+    )
     text = (tmp_path / "t.model").read_text().replace("tinygpt v1", "minbpe v1")
     (tmp_path / "m.model").write_text(text)
     loaded.load(tmp_path / "m.model")  # minbpe's own header
@@ -155,7 +169,8 @@ def test_model_files(tmp_path: Path) -> None:
         (tmp_path / "cut.model").write_text(text[:cut])
         before = dict(loaded.merges)
         try:
-            BPETokenizer().load(tmp_path / "cut.model")  # a file cut after a whole line is a smaller tokenizer
+            # A file cut after a whole line is a smaller tokenizer
+            BPETokenizer().load(tmp_path / "cut.model")
         except TokenizerError:
             assert loaded.merges == before
 
@@ -215,7 +230,9 @@ def test_calling_gives_tensors() -> None:
     tokenizer.register_special_tokens({"<pad>": 3})
     assert tokenizer("abc").to_python() == [0, 1, 2]
     assert tokenizer(["ab", "bc"]).to_python() == [[0, 1], [1, 2]]
-    ids, mask = tokenizer(["a", "abc"], padding_type="longest", padding_token="<pad>", return_attention_mask=True)
+    ids, mask = tokenizer(
+        ["a", "abc"], padding_type="longest", padding_token="<pad>", return_attention_mask=True
+    )
     assert ids.to_python() == [[0, 3, 3], [0, 1, 2]] and mask.to_python() == [[1, 0, 0], [1, 1, 1]]
     assert tokenizer(["a"], "max_length", "<pad>", max_length=2).to_python() == [[0, 3]]
     assert tokenizer("abc", max_length=2, truncation=True).to_python() == [0, 1]

@@ -27,10 +27,14 @@ def test_both_halves_reach_from_end_to_end():
     for count in (2, 9, 10):
         points, _ = two_moons(count, 0.0)
         ends = points.to_python()
-        assert ends[0] == pytest.approx([1.0, 0.0], abs=1e-6) and ends[1] == pytest.approx([0.0, 0.5], abs=1e-6)
+        assert ends[0] == pytest.approx([1.0, 0.0], abs=1e-6) and ends[1] == pytest.approx(
+            [0.0, 0.5], abs=1e-6
+        )
         if count > 3:
             first, second = ends[0::2], ends[1::2]
-            assert first[-1] == pytest.approx([-1.0, 0.0], abs=1e-6) and second[-1] == pytest.approx([2.0, 0.5], abs=1e-6)
+            assert first[-1] == pytest.approx([-1.0, 0.0], abs=1e-6) and second[-1] == pytest.approx(
+                [2.0, 0.5], abs=1e-6
+            )
 
 
 def test_noise_is_seeded_and_as_large_as_asked():

@@ -24,14 +24,19 @@ from tinygpt_core.training import (
     unigram_entropy,
 )
 
-WORDS = "".join(f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef")
+WORDS = "".join(
+    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
+)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainingConfig:
     (tmp_path / "words.txt").write_text(WORDS)
-    here = backends.active().backend  # $TINYGPT_BACKEND: some tests take a step themselves, outside Trainer.run
-    return replace(PRESETS["debug"][1], corpus="names", data_file=str(tmp_path / "words.txt"), seed=3, backend=here)
+    # $TINYGPT_BACKEND: some tests take a step themselves, outside Trainer.run
+    here = backends.active().backend
+    return replace(
+        PRESETS["debug"][1], corpus="names", data_file=str(tmp_path / "words.txt"), seed=3, backend=here
+    )
 
 
 def losses(trainer: Trainer) -> list[float]:
@@ -48,9 +53,13 @@ def test_presets_survive_json(name: str) -> None:
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-@pytest.mark.parametrize(("name", "millions"), [("shakespeare-10m", 11), ("code-49m", 49), ("gpt2-124m", 124)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("shakespeare-10m", 11), ("code-49m", 49), ("gpt2-124m", 124)]
+)
 def test_presets_are_as_large_as_their_names_say(name: str, millions: int) -> None:
-    """Counted from the architecture, since such models are too large to make here: embeddings, positions, blocks, last norm."""
+    """Counted from the architecture, since such models are too large to make here: embeddings, positions,
+    blocks, last norm.
+    """
     config = PRESETS[name][1].model_config(PRESETS[name][1].vocab_size)
     width = config.embedding_dim
     block = 12 * width * width + 13 * width
@@ -62,11 +71,28 @@ def test_presets_are_as_large_as_their_names_say(name: str, millions: int) -> No
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", 0), ("steps", 2**40), ("steps", 1.5), ("steps", True), ("batch_size", -1), ("learning_rate", 0.0),
-     ("learning_rate", math.nan), ("learning_rate", math.inf), ("learning_rate", "fast"), ("dropout", 1.0), ("beta1", 1.0),
-     ("gradient_clip", 0.0), ("seed", -1), ("seed", 2**64), ("tokenizer", "words"), ("vocab_size", 10), ("corpus", None),
-     ("num_heads", 3), ("eval_every", -1)],
-)  # fmt: skip
+    [
+        ("steps", 0),
+        ("steps", 2**40),
+        ("steps", 1.5),
+        ("steps", True),
+        ("batch_size", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("learning_rate", "fast"),
+        ("dropout", 1.0),
+        ("beta1", 1.0),
+        ("gradient_clip", 0.0),
+        ("seed", -1),
+        ("seed", 2**64),
+        ("tokenizer", "words"),
+        ("vocab_size", 10),
+        ("corpus", None),
+        ("num_heads", 3),
+        ("eval_every", -1),
+    ],
+)
 def test_settings_out_of_range_are_named(field: str, value: object) -> None:
     with pytest.raises((ValueError, TypeError), match=field):
         TrainingConfig(**{field: value})  # type: ignore[arg-type]
@@ -104,7 +130,8 @@ def test_it_learns(config: TrainingConfig, tmp_path: Path) -> None:
     trainer = Trainer.start(replace(config, steps=60, learning_rate=2e-2), str(tmp_path / "run"))
     events = list(trainer.run())
     steps = [event for event in events if isinstance(event, StepEvent)]
-    assert steps[0].loss == pytest.approx(math.log(trainer.data.tokenizer.vocab_size), abs=0.3)  # it begins without an opinion
+    # It begins without an opinion
+    assert steps[0].loss == pytest.approx(math.log(trainer.data.tokenizer.vocab_size), abs=0.3)
     assert sum(event.loss for event in steps[-5:]) / 5 < trainer.data.unigram_entropy
     assert isinstance(events[-1], CheckpointEvent) and events[-1].step == 60
 
@@ -194,7 +221,9 @@ def test_a_model_comes_back_from_its_directory(config: TrainingConfig, tmp_path:
         assert a.buffer.to_array() == b.buffer.to_array(), name
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(config: TrainingConfig, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
+    config: TrainingConfig, tmp_path: Path
+) -> None:
     trainer = Trainer.start(replace(config, checkpoint_every=0), str(tmp_path / "run"))
     trainer.total_loss = lambda batch: Trainer.total_loss(trainer, batch) * math.inf  # type: ignore[method-assign]
     with pytest.raises(ArithmeticError, match="learning_rate"):

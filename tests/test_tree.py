@@ -11,7 +11,9 @@ names = st.text("abc_", min_size=1, max_size=3)
 # No empty containers: they have no leaves, so the flat form cannot tell of them.
 trees = st.recursive(
     leaves,
-    lambda children: st.lists(children, min_size=1, max_size=3) | st.dictionaries(names, children, min_size=1, max_size=3),
+    lambda children: (
+        st.lists(children, min_size=1, max_size=3) | st.dictionaries(names, children, min_size=1, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -29,7 +31,9 @@ def test_map_goes_over_the_leaves_that_flatten_lists(tree):
     seen = []
     result = tree_map(lambda leaf: seen.append(leaf) or (leaf,), tree)
     assert seen == [leaf for _, leaf in tree_flatten(tree)]
-    assert tree_flatten(result, is_leaf=lambda node: isinstance(node, tuple)) == [(name, (leaf,)) for name, leaf in tree_flatten(tree)]
+    assert tree_flatten(result, is_leaf=lambda node: isinstance(node, tuple)) == [
+        (name, (leaf,)) for name, leaf in tree_flatten(tree)
+    ]
 
 
 def test_names():
@@ -41,7 +45,10 @@ def test_names():
 
 
 def test_map_with_further_trees():
-    assert tree_map(lambda a, b: a + b, {"x": [1, 2], "y": (3,)}, {"x": [10, 20], "y": (30,), "z": 0}) == {"x": [11, 22], "y": (33,)}
+    assert tree_map(lambda a, b: a + b, {"x": [1, 2], "y": (3,)}, {"x": [10, 20], "y": (30,), "z": 0}) == {
+        "x": [11, 22],
+        "y": (33,),
+    }
     with pytest.raises(ValueError, match="no place 'y'"):
         tree_map(lambda a, b: a, {"y": 1}, {"x": 1})
 

@@ -1,4 +1,6 @@
-"""Vocabularies from elsewhere: ids are tiktoken's, files survive a round trip, and damaged ones are refused by file and line."""
+"""Vocabularies from elsewhere: ids are tiktoken's, files survive a round trip, and damaged ones are refused
+by file and line.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,35 @@ from tinygpt_core.tokenizer.patterns import RegexPatterns
 from tinygpt_core.training import checkpoint
 
 GPT2 = Path(__file__).parents[2] / "shared" / "data" / "gpt2"
-needs_gpt2 = pytest.mark.skipif(not (GPT2 / "vocab.json").is_file(), reason="vocab.json and merges.txt of GPT-2 are not beside the project")
+needs_gpt2 = pytest.mark.skipif(
+    not (GPT2 / "vocab.json").is_file(),
+    reason="vocab.json and merges.txt of GPT-2 are not beside the project",
+)
 needs_tiktoken = pytest.mark.skipif(
-    __import__("importlib.util").util.find_spec("tiktoken") is None, reason="the law compares with tiktoken: pip install tiktoken"
+    __import__("importlib.util").util.find_spec("tiktoken") is None,
+    reason="the law compares with tiktoken: pip install tiktoken",
 )
 END = "<|endoftext|>"
 
-# Characters unassigned in this Python's Unicode may be letters in the newer one of tiktoken: those alone are left out.
+# Characters unassigned in this Python's Unicode may be letters in the newer one of tiktoken: those alone are
+# left out.
 assigned = st.characters(exclude_categories=["Cn", "Cs"])
 pieces = st.one_of(
     st.text(assigned, max_size=30),
     st.text("ab 'sſ\n\r\t1²é\u0301🎭\0", max_size=30),
     st.sampled_from(
-        ["🏳️‍🌈", "👩‍👩‍👧‍👦", "e\u0301\u0323", "नमस्ते", "   \n\n\t ", "\r\n\r\n", "\0\0", "def f(x):\n    return x\n", "I'LL we've", "...!!!"]
+        [
+            "🏳️‍🌈",
+            "👩‍👩‍👧‍👦",
+            "e\u0301\u0323",
+            "नमस्ते",
+            "   \n\n\t ",
+            "\r\n\r\n",
+            "\0\0",
+            "def f(x):\n    return x\n",
+            "I'LL we've",
+            "...!!!",
+        ]
     ),
     st.builds(lambda c, n: c * n, st.sampled_from(" \n\ta1!é\u3000"), st.integers(0, 700)),
 )
@@ -69,7 +87,9 @@ def test_ids_are_those_of_tiktoken(text: str) -> None:
 @needs_gpt2
 @needs_tiktoken
 def test_ids_are_those_of_tiktoken_for_every_assigned_character() -> None:
-    characters = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) not in ("Cn", "Cs", "Co")]
+    characters = [
+        c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) not in ("Cn", "Cs", "Co")
+    ]
     for start in range(0, len(characters), 10_000):
         text = "".join(f"a{c}1 {c}'{c}\n" for c in characters[start : start + 10_000])
         assert gpt2().encode(text) == tiktoken_gpt2().encode_ordinary(text)
@@ -87,8 +107,12 @@ def test_ids_are_those_of_tiktoken_for_source_code() -> None:
 
 @needs_gpt2
 @needs_tiktoken
-@pytest.mark.parametrize("text", ["a" * 100_000, "abcdefghij" * 10_000, " " * 300_000, "\n" * 100_000 + "x", "é" * 50_000])
-def test_long_words_are_encoded_in_little_more_than_linear_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "text", ["a" * 100_000, "abcdefghij" * 10_000, " " * 300_000, "\n" * 100_000 + "x", "é" * 50_000]
+)
+def test_long_words_are_encoded_in_little_more_than_linear_time(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Counted, not timed: a pair is looked up a few times for each of its merges."""
     asked = 0
     tokenizer = BPETokenizer.from_gpt2(GPT2 / "vocab.json", GPT2 / "merges.txt")
@@ -110,7 +134,9 @@ def test_special_tokens_of_gpt2() -> None:
     assert tokenizer.special_tokens == {END: 50256} and tokenizer.vocab_size == 50257
     assert tokenizer.encode(f"Hello world{END}", "all") == [15496, 995, 50256]
     assert tokenizer.decode([15496, 995, 50256]) == f"Hello world{END}"
-    assert 50256 not in tokenizer.encode(END, "none") and tokenizer.decode(tokenizer.encode(END, "none")) == END
+    assert (
+        50256 not in tokenizer.encode(END, "none") and tokenizer.decode(tokenizer.encode(END, "none")) == END
+    )
     with pytest.raises(TokenizerError, match="allowed_special"):
         tokenizer.encode(END)
     with pytest.raises(TokenizerError, match="50257"):
@@ -147,13 +173,17 @@ def write_ranks(path: Path, ranks: dict[bytes, int]) -> Path:
 def test_any_rank_file_gives_the_ids_of_tiktoken(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, order: list[int], text: str
 ) -> None:
-    """Also where a part has a higher rank than the whole, or no merges lead to a token: only trained vocabularies are orderly."""
+    """Also where a part has a higher rank than the whole, or no merges lead to a token: only trained
+    vocabularies are orderly.
+    """
     from tiktoken import Encoding
 
     words = st.text("abc ", min_size=2, max_size=6).map(str.encode)
     extra = data.draw(st.lists(words, min_size=30, max_size=30, unique=True))
     shuffled = data.draw(st.sampled_from([list(range(256)), [*range(255, -1, -1)]]))
-    ranks = {bytes([byte]): rank for rank, byte in enumerate(shuffled)} | {extra[i]: 256 + n for n, i in enumerate(order)}
+    ranks = {bytes([byte]): rank for rank, byte in enumerate(shuffled)} | {
+        extra[i]: 256 + n for n, i in enumerate(order)
+    }
     pattern = data.draw(st.sampled_from([RegexPatterns.CL100K, RegexPatterns.GPT4, RegexPatterns.GPT2]))
     path = write_ranks(tmp_path_factory.mktemp("ranks") / "r.tiktoken", ranks)
     tokenizer = BPETokenizer.from_tiktoken(path, pattern, {END: 300})
@@ -171,10 +201,14 @@ def test_a_trained_tokenizer_written_as_ranks_or_as_gpt2_files_is_the_same(
     trained = BPETokenizer(RegexPatterns.GPT2)
     trained.train(training, 290)
     folder = tmp_path_factory.mktemp("same")
-    ranked = BPETokenizer.from_tiktoken(write_ranks(folder / "r", {token: i for i, token in trained.vocab.items()}), trained.pattern)
+    ranked = BPETokenizer.from_tiktoken(
+        write_ranks(folder / "r", {token: i for i, token in trained.vocab.items()}), trained.pattern
+    )
     written = {byte: character for character, byte in vocabularies.byte_characters().items()}
     names = {idx: "".join(written[byte] for byte in token) for idx, token in trained.vocab.items()}
-    (folder / "vocab.json").write_text(json.dumps({name: idx for idx, name in names.items()} | {END: len(names)}))
+    (folder / "vocab.json").write_text(
+        json.dumps({name: idx for idx, name in names.items()} | {END: len(names)})
+    )
     lines = ["#version: 0.2", *(f"{names[a]} {names[b]}" for a, b in trained.merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     paired = BPETokenizer.from_gpt2(folder / "vocab.json", folder / "merges.txt")
@@ -185,12 +219,18 @@ def test_a_trained_tokenizer_written_as_ranks_or_as_gpt2_files_is_the_same(
 def test_a_special_token_may_fill_a_hole_of_the_ranks(tmp_path: Path) -> None:
     path = write_ranks(tmp_path / "r", {bytes([i]): i for i in range(256)} | {b"ab": 257})
     tokenizer = BPETokenizer.from_tiktoken(path, RegexPatterns.GPT2, {END: 256})
-    assert tokenizer.encode(f"ab{END}a", "all") == [257, 256, 97] and tokenizer.decode([257, 256]) == f"ab{END}"
+    assert (
+        tokenizer.encode(f"ab{END}a", "all") == [257, 256, 97] and tokenizer.decode([257, 256]) == f"ab{END}"
+    )
     assert tokenizer.vocab_size == 258
     save_tokenizer(tokenizer, path)
     assert load_tokenizer(path).encode(f"ab{END}a", "all") == [257, 256, 97]
     with pytest.raises(TokenizerError, match="no line has the rank 256"):
-        BPETokenizer.from_tiktoken(write_ranks(path, {bytes([i]): i for i in range(256)} | {b"ab": 257}), RegexPatterns.GPT2, {END: 258})
+        BPETokenizer.from_tiktoken(
+            write_ranks(path, {bytes([i]): i for i in range(256)} | {b"ab": 257}),
+            RegexPatterns.GPT2,
+            {END: 258},
+        )
 
 
 # ---- damaged files
@@ -212,26 +252,74 @@ DAMAGED: dict[str, tuple[str, str, str]] = {
     "empty": ("", MERGES, r"vocab\.json, line 1: this is not JSON"),
     "a list": ("[1]", MERGES, r"vocab\.json: a vocabulary is a JSON object"),
     "nested": ("[" * 200_000, MERGES, r"vocab\.json: its JSON is nested too deeply"),
-    "a token twice": (json.dumps(SOUND)[:-1] + ', "ab": 258}', MERGES, r"vocab\.json: the token 'ab' stands there twice"),
-    "an id twice": (json.dumps(SOUND | {"ab": 257}), MERGES, r"vocab\.json: the tokens 'ab' and 'abc' have the same id 257"),
-    "a hole": (json.dumps(SOUND | {"abc": 258}), MERGES, r"vocab\.json: token 'abc' has the id 258.*without holes"),
+    "a token twice": (
+        json.dumps(SOUND)[:-1] + ', "ab": 258}',
+        MERGES,
+        r"vocab\.json: the token 'ab' stands there twice",
+    ),
+    "an id twice": (
+        json.dumps(SOUND | {"ab": 257}),
+        MERGES,
+        r"vocab\.json: the tokens 'ab' and 'abc' have the same id 257",
+    ),
+    "a hole": (
+        json.dumps(SOUND | {"abc": 258}),
+        MERGES,
+        r"vocab\.json: token 'abc' has the id 258.*without holes",
+    ),
     "a huge id": (json.dumps(SOUND | {"abc": 10**30}), MERGES, r"vocab\.json: token 'abc' has the id 10"),
     "a gigantic id": ('{"a": 1' + "0" * 5000 + "}", MERGES, r"vocab\.json: Exceeds the limit"),
     "a negative id": (json.dumps(SOUND | {"abc": -1}), MERGES, r"vocab\.json: token 'abc' has the id -1"),
     "a float": (json.dumps(SOUND | {"abc": 257.0}), MERGES, r"vocab\.json: token 'abc' has 257\.0 for an id"),
     "a boolean": (json.dumps(SOUND | {"abc": True}), MERGES, r"vocab\.json: token 'abc' has True for an id"),
-    "text for an id": (json.dumps(SOUND | {"abc": "257"}), MERGES, r"vocab\.json: token 'abc' has '257' for an id"),
+    "text for an id": (
+        json.dumps(SOUND | {"abc": "257"}),
+        MERGES,
+        r"vocab\.json: token 'abc' has '257' for an id",
+    ),
     "an empty token": (json.dumps(SOUND | {"": 258}), MERGES, r"vocab\.json: token '' has 258"),
-    "a character of no byte": (json.dumps(SOUND | {"a b": 258}), MERGES, r"vocab\.json: token 'a b' \(id 258\) has the character ' '"),
-    "a byte missing": (json.dumps({k: v for k, v in SOUND.items() if v != 255} | {"xy": 255}), MERGES, r"no token 'Ń' for the byte 173"),
-    "a token that nothing makes": (json.dumps(SOUND | {"xyz": 258}), MERGES, r"no line of .*merges\.txt makes token 'xyz' \(id 258\)"),
-    "an unknown part": (json.dumps(SOUND), MERGES + "ab é!\n", r"merges\.txt, line 4: the vocabulary has no token 'é!'"),
-    "an unknown result": (json.dumps(SOUND), MERGES + "ab d\n", r"merges\.txt, line 4: the vocabulary has no token 'abd'"),
-    "three parts": (json.dumps(SOUND), "#version: 0.2\na b c\n", r"merges\.txt, line 2: a merge is two tokens, not 'a b c'"),
-    "a merge twice": (json.dumps(SOUND), MERGES + "a b\n", r"merges\.txt, line 4: 'a' and 'b' were merged before"),
-    "another order": (json.dumps(SOUND | {"ab": 257, "abc": 256}), MERGES, r"merges\.txt, line 3: 'abc' has the id 256.*order"),
+    "a character of no byte": (
+        json.dumps(SOUND | {"a b": 258}),
+        MERGES,
+        r"vocab\.json: token 'a b' \(id 258\) has the character ' '",
+    ),
+    "a byte missing": (
+        json.dumps({k: v for k, v in SOUND.items() if v != 255} | {"xy": 255}),
+        MERGES,
+        r"no token 'Ń' for the byte 173",
+    ),
+    "a token that nothing makes": (
+        json.dumps(SOUND | {"xyz": 258}),
+        MERGES,
+        r"no line of .*merges\.txt makes token 'xyz' \(id 258\)",
+    ),
+    "an unknown part": (
+        json.dumps(SOUND),
+        MERGES + "ab é!\n",
+        r"merges\.txt, line 4: the vocabulary has no token 'é!'",
+    ),
+    "an unknown result": (
+        json.dumps(SOUND),
+        MERGES + "ab d\n",
+        r"merges\.txt, line 4: the vocabulary has no token 'abd'",
+    ),
+    "three parts": (
+        json.dumps(SOUND),
+        "#version: 0.2\na b c\n",
+        r"merges\.txt, line 2: a merge is two tokens, not 'a b c'",
+    ),
+    "a merge twice": (
+        json.dumps(SOUND),
+        MERGES + "a b\n",
+        r"merges\.txt, line 4: 'a' and 'b' were merged before",
+    ),
+    "another order": (
+        json.dumps(SOUND | {"ab": 257, "abc": 256}),
+        MERGES,
+        r"merges\.txt, line 3: 'abc' has the id 256.*order",
+    ),
     "no merges": (json.dumps(SOUND), "", r"makes token 'ab'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("vocab", "merges", "message"), DAMAGED.values(), ids=DAMAGED.keys())
@@ -267,7 +355,10 @@ def test_damaged_rank_files_are_refused(lines: str, message: str, tmp_path: Path
 
 
 def read_both(path: Path) -> list[Callable[[], object]]:
-    return [lambda: BPETokenizer.from_gpt2(path, path), lambda: BPETokenizer.from_tiktoken(path, RegexPatterns.GPT2)]
+    return [
+        lambda: BPETokenizer.from_gpt2(path, path),
+        lambda: BPETokenizer.from_tiktoken(path, RegexPatterns.GPT2),
+    ]
 
 
 def test_foreign_missing_and_giant_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +396,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_files_of_our_own_format_are_refused(change: dict[str, object], tmp_path: Path) -> None:
-    sound = {"format": "tinygpt tokenizer", "version": 2, "kind": "bpe", "special_tokens": {END: 258}, "pattern": RegexPatterns.GPT2}
+    sound = {
+        "format": "tinygpt tokenizer",
+        "version": 2,
+        "kind": "bpe",
+        "special_tokens": {END: 258},
+        "pattern": RegexPatterns.GPT2,
+    }
     sound |= {"tokens": [*map(chr, range(256)), "ab", "abc"], "merges": [[97, 98], [256, 99]]}
     (tmp_path / "t").write_text(json.dumps(sound))
     assert load_tokenizer(tmp_path / "t").encode("abc") == [257]

@@ -1,7 +1,8 @@
 """NumPy and CuPy backends for tinygpt: the same scripts, at the speed of BLAS and of a GPU.
 
-`array_buffer`, `convolution` and `philox` are what the two share; `numpy_backend` and `cuda_backend` are theirs alone. The core finds them
-through entry points: `train` uses the fastest that can run, and `tinygpt_core.backends.use("numpy")` chooses one.
+`array_buffer`, `convolution` and `philox` are what the two share; `numpy_backend` and `cuda_backend` are
+theirs alone. The core finds them through entry points: `train` uses the fastest that can run, and
+`tinygpt_core.backends.use("numpy")` chooses one.
 """
 
 from tinygpt_core.moved import OldNames

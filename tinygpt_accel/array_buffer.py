@@ -31,7 +31,8 @@ class ArrayBuffer(Buffer):
 
     xp: ClassVar[Any]
     dtypes: ClassVar[dict[DType, Any]]
-    chunk: ClassVar[int] = 1 << 16  # random numbers that are drawn at a time, so that the temporaries stay in the cache; a multiple of 4
+    # Random numbers that are drawn at a time, so that the temporaries stay in the cache; a multiple of 4
+    chunk: ClassVar[int] = 1 << 16
 
     array: Any
 
@@ -64,7 +65,9 @@ class ArrayBuffer(Buffer):
 
     @property
     def data(self) -> Any:
-        """The flat storage, an ndarray, which supports the buffer protocol where it lies in the host's memory."""
+        """The flat storage, an ndarray, which supports the buffer protocol where it lies in the host's
+        memory.
+        """
         return self._storage()
 
     @property
@@ -75,7 +78,11 @@ class ArrayBuffer(Buffer):
     @property
     def offset(self) -> int:  # type: ignore[override]
         """Where in `data` the first element lies."""
-        return (self._address(self.array) - self._address(self._storage())) // self.dtype.itemsize if self.array.size else 0
+        return (
+            (self._address(self.array) - self._address(self._storage())) // self.dtype.itemsize
+            if self.array.size
+            else 0
+        )
 
     def is_contiguous(self) -> bool:
         return bool(self.array.flags.c_contiguous)
@@ -98,7 +105,9 @@ class ArrayBuffer(Buffer):
 
     @classmethod
     def _from_foreign(cls: type[A], data: Any) -> A | Any:
-        """A Buffer that shares an array of this namespace, or what exports DLPack or the buffer protocol (copied if it is unaligned)."""
+        """A Buffer that shares an array of this namespace, or what exports DLPack or the buffer protocol
+        (copied if it is unaligned).
+        """
         try:
             if hasattr(data, "__dlpack__") and not isinstance(data, cls.xp.ndarray):
                 data = cls.xp.from_dlpack(data)
@@ -135,7 +144,11 @@ class ArrayBuffer(Buffer):
     def _frombuffer(cls, host: Any, dtype: DType) -> Any:
         import numpy
 
-        return numpy.frombuffer(host, dtype=cls.dtypes[dtype]) if len(host) else numpy.empty(0, cls.dtypes[dtype])
+        return (
+            numpy.frombuffer(host, dtype=cls.dtypes[dtype])
+            if len(host)
+            else numpy.empty(0, cls.dtypes[dtype])
+        )
 
     def _to_array(self) -> array[Any]:
         flat = array(self.dtype.typecode)
@@ -159,7 +172,11 @@ class ArrayBuffer(Buffer):
 
     def _check_fits(self, dtype: DType) -> None:
         """Raises as `DType.convert` and `DType.pack` do where elements do not fit an integer dtype."""
-        if self.dtype.kind == "b" or not self.array.size or (self.dtype.itemsize < dtype.itemsize and self.dtype.kind == "i"):
+        if (
+            self.dtype.kind == "b"
+            or not self.array.size
+            or (self.dtype.itemsize < dtype.itemsize and self.dtype.kind == "i")
+        ):
             return
         if self.dtype.kind == "f" and not self.xp.isfinite(self.array).all():
             raise ValueError(f"cannot cast NaN or an infinity to {dtype.name}: it is not a finite number")
@@ -186,7 +203,8 @@ class ArrayBuffer(Buffer):
         if shape == self.shape:
             return self
         strides = expand_strides(self.shape, self.array.strides, shape)
-        # Not broadcast_to, whose result is read-only: a part of this view that stands in one place may be written to.
+        # Not broadcast_to, whose result is read-only: a part of this view that stands in one place may be
+        # written to.
         return self._view(self.xp.lib.stride_tricks.as_strided(self.array, shape, strides))
 
     def _slice(self: A, index: Index) -> A:
@@ -275,15 +293,23 @@ class ArrayBuffer(Buffer):
     def _random_uniform(cls: type[A], key: Key, shape: Shape, dtype: DType, low: float, high: float) -> A:
         double, width = dtype is DType.float64, high - low
         return cls._drawn(
-            key, shape, dtype, 2 if double else 1, lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double)
+            key,
+            shape,
+            dtype,
+            2 if double else 1,
+            lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double),
         )
 
     @classmethod
     def _random_normal(cls: type[A], key: Key, shape: Shape, dtype: DType, mean: float, std: float) -> A:
-        return cls._drawn(key, shape, dtype, 1, lambda part, count: mean + std * philox.normals(cls.xp, part, count))
+        return cls._drawn(
+            key, shape, dtype, 1, lambda part, count: mean + std * philox.normals(cls.xp, part, count)
+        )
 
     @classmethod
-    def _drawn(cls: type[A], key: Key, shape: Shape, dtype: DType, words: int, draw: Callable[[Key, int], Any]) -> A:
+    def _drawn(
+        cls: type[A], key: Key, shape: Shape, dtype: DType, words: int, draw: Callable[[Key, int], Any]
+    ) -> A:
         """Fills an array chunk by chunk; `words` is how many words of the stream a number takes."""
         flat = cls.xp.empty(math.prod(shape), cls.dtypes[dtype])
         for start in range(0, flat.size, cls.chunk):
@@ -293,9 +319,14 @@ class ArrayBuffer(Buffer):
 
     def _sum_of_squares(self) -> float:
         flat, step = self.array.reshape(-1), 1 << 16
-        parts = [flat[start : start + step] for start in range(0, flat.size, step)] if flat.size > step else [flat]
+        parts = (
+            [flat[start : start + step] for start in range(0, flat.size, step)]
+            if flat.size > step
+            else [flat]
+        )
         total = sum(float(self.xp.dot(part, part)) for part in parts) if self.dtype.kind == "f" else 0.0
-        return total if 1e-20 < total < math.inf else super()._sum_of_squares()  # where squares leave float32's range, in doubles
+        # Where squares leave float32's range, in doubles
+        return total if 1e-20 < total < math.inf else super()._sum_of_squares()
 
     def _check_indices(self, size: int) -> None:
         if self.dtype.kind != "i":
@@ -303,4 +334,6 @@ class ArrayBuffer(Buffer):
         if self.array.size:
             low, high = int(self.array.min()), int(self.array.max())
             if low < 0 or high >= size:
-                raise IndexError(f"index {low if low < 0 else high} is out of range for an axis of size {size}")
+                raise IndexError(
+                    f"index {low if low < 0 else high} is out of range for an axis of size {size}"
+                )

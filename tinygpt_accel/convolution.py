@@ -1,11 +1,14 @@
-"""Convolution and pooling on ndarrays: convolution as matrix products of many images, pooling as comparisons of shifted views.
+"""Convolution and pooling on ndarrays: convolution as matrix products of many images, pooling as comparisons
+of shifted views.
 
-Inside, images lie as (channels, batch, height, width): the elements of windows, gathered from several images, are then the rows of one
-matrix, the product with the weights lands where the result lies, and nothing is transposed. Results are views of such arrays with the
-axes in their usual order, and elementwise operations keep that layout from one layer to the next.
+Inside, images lie as (channels, batch, height, width): the elements of windows, gathered from several images,
+are then the rows of one matrix, the product with the weights lands where the result lies, and nothing is
+transposed. Results are views of such arrays with the axes in their usual order, and elementwise operations
+keep that layout from one layer to the next.
 
-The classes named `Array…` work in any namespace with NumPy's interface. Those named `Numpy…` cut the work into pieces that stay in a core's
-cache and share them out among threads; how many threads there are changes no result.
+The classes named `Array…` work in any namespace with NumPy's interface. Those named `Numpy…` cut the work
+into pieces that stay in a core's cache and share them out among threads; how many threads there are changes
+no result.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from tinygpt_core.kernels.convolution import Windows
 from .array_buffer import ArrayBuffer
 
 PARTS = 8
-"""Into how many parts, at most, the images of a batch are cut; each has its own sum of the weight's gradient."""
+"""Into how many parts, at most, the images of a batch are cut; each has its own sum of the weight's gradient.
+"""
 
 
 def _channels_first(array: Any) -> Any:
@@ -31,20 +35,28 @@ def _channels_first(array: Any) -> Any:
 class _Columns:
     """The matrix of columns of a few images, made and taken apart in two passes.
 
-    First come strips, of which each holds the padded images under one column of the kernel; then runs of their rows, which are long.
-    For a kernel of k by k, that is k short-run passes over the images instead of k^2.
+    First come strips, of which each holds the padded images under one column of the kernel; then runs of
+    their rows, which are long. For a kernel of k by k, that is k short-run passes over the images instead of
+    k^2.
     """
 
     def __init__(self, xp: Any, windows: Windows, groups: int, most: int, dtype: Any) -> None:
         (height, width), channels, (rows, columns) = windows.kernel, windows.shape[1], windows.out
-        self.shapes = [(channels, width, windows.padded[2], columns), (channels, height, width, rows, columns)]
+        self.shapes = [
+            (channels, width, windows.padded[2], columns),
+            (channels, height, width, rows, columns),
+        ]
         self.groups, self.positions = groups, rows * columns
         self.memory = [xp.empty(math.prod(shape) * most, dtype) for shape in self.shapes]
         spans = zip(windows.kernel, windows.dilation, windows.out, windows.stride, strict=True)
-        self.down, self.across = ([slice(i * d, i * d + (n - 1) * s + 1, s) for i in range(k)] for k, d, n, s in spans)
+        self.down, self.across = (
+            [slice(i * d, i * d + (n - 1) * s + 1, s) for i in range(k)] for k, d, n, s in spans
+        )
 
     def hold(self, images: slice) -> None:
-        """Gives `strips`, `columns` and `matrix` (groups, depth of a product, columns) the shape for these images."""
+        """Gives `strips`, `columns` and `matrix` (groups, depth of a product, columns) the shape for these
+        images.
+        """
         self.images, count = images, images.stop - images.start
         self.span = slice(images.start * self.positions, images.stop * self.positions)
         self.strips, self.columns = (
@@ -68,7 +80,9 @@ class _Columns:
 
 
 def _add_up(total: Any, spans: list[slice], axis: int, parts: list[Any]) -> None:
-    """Writes the sum of parts that lie at `spans` of an axis, of which the first starts at 0; zero where none lies."""
+    """Writes the sum of parts that lie at `spans` of an axis, of which the first starts at 0; zero where none
+    lies.
+    """
     targets = [total[(..., span, *[slice(None)] * (-1 - axis))] for span in spans]
     if spans[0].step == 1:  # the first part need not be added to zeros
         targets.pop(0)[...] = parts[0]
@@ -91,7 +105,9 @@ class ArrayConv2d(Conv2d):
 
     @classmethod
     def each_chunk(cls, x: Any, windows: Windows, groups: int, use: Callable[[int, _Columns], None]) -> None:
-        """Calls `use(part, columns)` for chunks of a batch. Parts may run at the same time; the chunks of a part come in order."""
+        """Calls `use(part, columns)` for chunks of a batch. Parts may run at the same time; the chunks of a
+        part come in order.
+        """
         images, channels = windows.shape[:2]
         parts = min(images, PARTS)
         image = channels * math.prod(windows.kernel) * math.prod(windows.out) * x.dtype.itemsize
@@ -109,11 +125,21 @@ class ArrayConv2d(Conv2d):
 
     @classmethod
     def forward(
-        cls, x: Any, weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+        cls,
+        x: Any,
+        weight: Any,
+        bias: Any = None,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
     ) -> tuple[Any, Any]:
         windows = Conv2d.check(x, weight, bias, stride, padding, dilation, groups)
         if not x.array.size or not weight.array.size:
-            y, saved = Conv2d.forward(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+            y, saved = Conv2d.forward(
+                x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+            )
             return y, (*saved, None)
         xp, out = type(x).xp, weight.shape[0]
         padded = _channels_first(x.array)
@@ -154,11 +180,14 @@ class ArrayConv2d(Conv2d):
         def of_weight() -> Any:
             sums = xp.zeros((min(x.shape[0], PARTS), groups, depth, out // groups), dtype)
 
-            def product(part: int, columns: _Columns) -> None:  # (X g^T)^T, which BLAS does faster than g X^T where there are few outputs
+            # (X g^T)^T, which BLAS does faster than g X^T where there are few outputs
+            def product(part: int, columns: _Columns) -> None:
                 sums[part] += xp.matmul(columns.gather(padded), rows[:, :, columns.span].transpose(0, 2, 1))
 
             cls.each_chunk(x, windows, groups, product)
-            return weight.wrap(xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1)).reshape(weight.shape), x.dtype)
+            return weight.wrap(
+                xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1)).reshape(weight.shape), x.dtype
+            )
 
         def of_bias() -> Any:  # sums as a product, which BLAS reads through faster
             flat = g.reshape(out, -1)
@@ -172,7 +201,9 @@ def _padded_shape(windows: Windows) -> tuple[int, ...]:
 
 
 class _Planes:
-    """Images as one row of planes (height, width), in the order in which they lie: pooling treats all channels of all images alike."""
+    """Images as one row of planes (height, width), in the order in which they lie: pooling treats all
+    channels of all images alike.
+    """
 
     def __init__(self, x: Any, windows: Windows) -> None:
         self.batch, self.channels = x.shape[:2]
@@ -201,7 +232,9 @@ class _Planes:
 
 
 class ArrayMaxPool2d(MaxPool2d):
-    """The running maximum of the shifted views; the gradient goes where a view equals it and none before it did."""
+    """The running maximum of the shifted views; the gradient goes where a view equals it and none before it
+    did.
+    """
 
     @staticmethod
     def share_out(work: Callable[[int, int], None], count: int, size: int) -> None:
@@ -233,7 +266,16 @@ class ArrayMaxPool2d(MaxPool2d):
         total = (xp.empty if tiled else xp.zeros)(planes.shape, g.dtype)
 
         def work(start: int, stop: int) -> None:
-            cls.spread(xp, padded[start:stop], largest[start:stop], g[start:stop], total[start:stop], planes.offsets, windows, apart)
+            cls.spread(
+                xp,
+                padded[start:stop],
+                largest[start:stop],
+                g[start:stop],
+                total[start:stop],
+                planes.offsets,
+                windows,
+                apart,
+            )
 
         cls.share_out(work, *_count_and_size(planes))
         return (x.wrap(planes.whole(total[planes.inside]), x.dtype),)
@@ -247,8 +289,12 @@ class ArrayMaxPool2d(MaxPool2d):
             xp.maximum(y, view, out=y)
 
     @classmethod
-    def spread(cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, apart: bool) -> None:
-        """Adds g to `total` where the first largest element of each window of x stands; `apart`: windows share no element, so it is set."""
+    def spread(
+        cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, apart: bool
+    ) -> None:
+        """Adds g to `total` where the first largest element of each window of x stands; `apart`: windows
+        share no element, so it is set.
+        """
         integer = xp.dtype(f"i{g.dtype.itemsize}")
         bits, has_nan, taken = g.view(integer), bool((y != y).any()), None
         for index in offsets:

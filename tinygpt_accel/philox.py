@@ -1,6 +1,8 @@
-"""The core's counter-based random numbers (`tinygpt_core.random`), many at a time: the same function, the same bits.
+"""The core's counter-based random numbers (`tinygpt_core.random`), many at a time: the same function, the
+same bits.
 
-Every step is one that IEEE 754 or integer arithmetic fixes exactly, in the order of the scalar code, so results are equal bit for bit.
+Every step is one that IEEE 754 or integer arithmetic fixes exactly, in the order of the scalar code, so
+results are equal bit for bit.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011 (Philox4x32-10).
 """
@@ -15,11 +17,15 @@ from tinygpt_core.random import _MULTIPLIERS, _WEYL, CENTRE, FAR_TAIL, LN2, LOG_
 def round_keys(xp: Any, seed: int) -> Any:
     """Returns the two key words of each of the ten rounds, uint64 of shape (2, 10)."""
     halves = zip((seed, seed >> 32), _WEYL, strict=True)
-    return xp.asarray([[(half + i * weyl) & 0xFFFFFFFF for i in range(10)] for half, weyl in halves], xp.uint64)
+    return xp.asarray(
+        [[(half + i * weyl) & 0xFFFFFFFF for i in range(10)] for half, weyl in halves], xp.uint64
+    )
 
 
 def words(xp: Any, key: Key, count: int) -> Any:
-    """Returns `count` words (uint32, as uint64) of the stream at `key`; see `tinygpt_core.random.words` (Salmon et al. 2011)."""
+    """Returns `count` words (uint32, as uint64) of the stream at `key`; see `tinygpt_core.random.words`
+    (Salmon et al. 2011).
+    """
     return scrambled(xp, key.block, key.stream, round_keys(xp, key.seed), count)
 
 
@@ -37,7 +43,9 @@ def scrambled(xp: Any, start: int, stream: int, keys: Any, count: int) -> Any:
 
 
 def uniforms(xp: Any, key: Key, count: int, double: bool) -> Any:
-    """Returns float64 numbers uniform in [0, 1): on a grid of 2^-53 from two words each, or of 2^-24 from one."""
+    """Returns float64 numbers uniform in [0, 1): on a grid of 2^-53 from two words each, or of 2^-24 from
+    one.
+    """
     if not double:
         return (words(xp, key, count) >> xp.uint64(8)).astype(xp.float64) * 2.0**-24
     drawn = words(xp, key, 2 * count)

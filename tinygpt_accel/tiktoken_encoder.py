@@ -1,14 +1,18 @@
-"""The entry point `tinygpt.encoders: tiktoken`: where tiktoken is installed, it encodes for a BPETokenizer, with the same ids.
+"""The entry point `tinygpt.encoders: tiktoken`: where tiktoken is installed, it encodes for a BPETokenizer,
+with the same ids.
 
 What makes the ids the same:
 
-- Chunks. tiktoken gets the split pattern with its Unicode classes spelled out, so that both split by this Python's Unicode, not by
-  tiktoken's newer one. Only the patterns of `RegexPatterns` are handed over; another one may mean something else in Rust than in Python.
-- Merges. tiktoken merges any two neighbours whose bytes together are a token, lowest id first. A tokenizer made by `from_tiktoken` does
-  the same. One with a list of merges does so too if its own merges turn the bytes of every token into that token: were two neighbours
-  merged that are no pair of its list, then the merges before, which all lie within their bytes, would be those of these bytes alone, and
-  would end before the token is made. So that is checked, for each token.
-- Texts that tiktoken cannot take (half a surrogate pair; white space so long that its regular expressions give up) are encoded in Python.
+- Chunks. tiktoken gets the split pattern with its Unicode classes spelled out, so that both split by this
+  Python's Unicode, not by tiktoken's newer one. Only the patterns of `RegexPatterns` are handed over; another
+  one may mean something else in Rust than in Python.
+- Merges. tiktoken merges any two neighbours whose bytes together are a token, lowest id first. A tokenizer
+  made by `from_tiktoken` does the same. One with a list of merges does so too if its own merges turn the
+  bytes of every token into that token: were two neighbours merged that are no pair of its list, then the
+  merges before, which all lie within their bytes, would be those of these bytes alone, and would end before
+  the token is made. So that is checked, for each token.
+- Texts that tiktoken cannot take (half a surrogate pair; white space so long that its regular expressions
+  give up) are encoded in Python.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ LONGEST_SPACE = 100_000  # tiktoken 0.14 ends the process's thread with a panic 
 
 
 def tiktoken_encoder(tokenizer: Any) -> Callable[[str], list[int]] | None:
-    """Returns a function from ordinary text to ids, or None where tiktoken is missing or its ids might differ."""
+    """Returns a function from ordinary text to ids, or None where tiktoken is missing or its ids might
+    differ.
+    """
     try:
         import tiktoken
     except ImportError:
@@ -36,12 +42,16 @@ def tiktoken_encoder(tokenizer: Any) -> Callable[[str], list[int]] | None:
     if not isinstance(tokenizer, BPETokenizer) or tokenizer.pattern not in PATTERNS or not _agrees(tokenizer):
         return None
     ranks = {token: idx for idx, token in tokenizer.vocab.items()}
-    encoding = tiktoken.Encoding("tinygpt", pat_str=spell_out(tokenizer.pattern), mergeable_ranks=ranks, special_tokens={})
+    encoding = tiktoken.Encoding(
+        "tinygpt", pat_str=spell_out(tokenizer.pattern), mergeable_ranks=ranks, special_tokens={}
+    )
     in_python = partial(tokenizer.encode, allowed_special="none")
 
     def encode(text: str) -> list[int]:
         is_simple = text.isascii() or not re.search("[\ud800-\udfff]", text)
-        if is_simple and all(found.end() - found.start() < LONGEST_SPACE for found in LONG_SPACE.finditer(text)):
+        if is_simple and all(
+            found.end() - found.start() < LONGEST_SPACE for found in LONG_SPACE.finditer(text)
+        ):
             ids: list[int] = encoding.encode_ordinary(text)
             return ids
         return in_python(text)
@@ -55,6 +65,7 @@ def _agrees(tokenizer: BPETokenizer) -> bool:
     if not tokenizer.merges:
         return True
     return len(ids) == len(tokenizer.vocab) and all(
-        merge_lowest([ids[bytes([byte])] for byte in token], tokenizer.merges.get, tokenizer.vocab_size) == [idx]
+        merge_lowest([ids[bytes([byte])] for byte in token], tokenizer.merges.get, tokenizer.vocab_size)
+        == [idx]
         for token, idx in ids.items()
     )

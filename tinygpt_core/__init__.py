@@ -1,14 +1,15 @@
 """tinygpt: a deep-learning framework that shows how it works, in pure Python with no dependencies.
 
-Read it bottom-up: `dtype` and `shape`, `random`, `buffer` and `kernels`, `operations`, `tensor`, `module`, `nn`; then `tokenizer`,
-`dataset`, `training` and `generation`. Backends (`backends`) replace the arrays underneath and nothing else.
+Read it bottom-up: `dtype` and `shape`, `random`, `buffer` and `kernels`, `operations`, `tensor`, `module`,
+`nn`; then `tokenizer`, `dataset`, `training` and `generation`. Backends (`backends`) replace the arrays
+underneath and nothing else.
 """
 
 from . import backends, moved
 from .buffer.base import Buffer
 from .checks import check_gradients
 from .dtype import DType
-from .kernels import python as _reference  # noqa: F401  # importing it registers the backend `python`
+from .kernels import python as _reference  # importing it registers the backend `python`
 from .module import Module
 from .operations import Operation
 from .random import seed
@@ -21,6 +22,17 @@ moved.OldNames(__name__, moved.MOVED).install()
 einsum = Tensor.einsum
 
 __all__ = [
-    "Buffer", "DType", "GradientFunction", "Module", "Operation", "Tensor", "__version__", "apply_op", "backends", "check_gradients",
-    "einsum", "no_grad", "seed",
-]  # fmt: skip
+    "Buffer",
+    "DType",
+    "GradientFunction",
+    "Module",
+    "Operation",
+    "Tensor",
+    "__version__",
+    "apply_op",
+    "backends",
+    "check_gradients",
+    "einsum",
+    "no_grad",
+    "seed",
+]

@@ -1,8 +1,9 @@
 """Floor 3: which backends there are, and which one is in use.
 
-A backend is a subclass of Buffer. `python` is built in; others come from packages that name a light module under the entry-point
-group `tinygpt.backends`, with a `factory` that imports the rest when the backend is asked for and perhaps a `probe` that says
-beforehand why it cannot run. So neither `import tinygpt_core` nor the list of backends ever imports NumPy.
+A backend is a subclass of Buffer. `python` is built in; others come from packages that name a light module
+under the entry-point group `tinygpt.backends`, with a `factory` that imports the rest when the backend is
+asked for and perhaps a `probe` that says beforehand why it cannot run. So neither `import tinygpt_core` nor
+the list of backends ever imports NumPy.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
-BufferClass = type[Any]  # a subclass of `buffer.Buffer`, which stands above this module and asks it for the active one
+# A subclass of `buffer.Buffer`, which stands above this module and asks it for the active one
+BufferClass = type[Any]
 
 ENTRY_POINT_GROUP = "tinygpt.backends"
 ENVIRONMENT_VARIABLE = "TINYGPT_BACKEND"
@@ -23,7 +25,9 @@ class BackendUnavailable(RuntimeError):
 
 
 class BackendStatus(NamedTuple):
-    """A line of `available()`: the backend's name, whether it can run, why not (or ""), what it is, and its rank in `fastest()`."""
+    """A line of `available()`: the backend's name, whether it can run, why not (or ""), what it is, and its
+    rank in `fastest()`.
+    """
 
     name: str
     available: bool
@@ -33,7 +37,9 @@ class BackendStatus(NamedTuple):
 
 
 class _Plugin(NamedTuple):
-    """What is known of a backend. An entry point names a module (or object) with attributes of these names, all but `factory` optional."""
+    """What is known of a backend. An entry point names a module (or object) with attributes of these names,
+    all but `factory` optional.
+    """
 
     factory: Callable[[str], BufferClass]
     probe: Callable[[], str] | None = None
@@ -48,14 +54,19 @@ _discovered = False
 
 
 def register(
-    name: str, factory: Callable[[str], BufferClass], probe: Callable[[], str] | None = None, description: str = "", preference: int = 0
+    name: str,
+    factory: Callable[[str], BufferClass],
+    probe: Callable[[], str] | None = None,
+    description: str = "",
+    preference: int = 0,
 ) -> None:
     """Makes a backend known under `name`, replacing one of that name.
 
     Args:
-        factory: called with the part of the name behind ":" ("" without one) when the backend is first asked for; returns a subclass
-            of Buffer, or raises BackendUnavailable.
-        probe: returns why the backend cannot run here, or "" if it can; must be cheap and import nothing heavy.
+        factory: called with the part of the name behind ":" ("" without one) when the backend is first asked
+            for; returns a subclass of Buffer, or raises BackendUnavailable.
+        probe: returns why the backend cannot run here, or "" if it can; must be cheap and import nothing
+            heavy.
         description: one line for people.
         preference: `fastest()` chooses the largest; the python backend has 0.
 
@@ -70,7 +81,9 @@ def register(
 
 
 def _plugin(name: str) -> Any:
-    """Returns what is known of a backend, importing the light module that an entry point names; raises BackendUnavailable."""
+    """Returns what is known of a backend, importing the light module that an entry point names; raises
+    BackendUnavailable.
+    """
     plugin = _plugins[name]
     if hasattr(plugin, "load"):
         try:
@@ -139,30 +152,42 @@ def get(name: str) -> BufferClass:
     if base not in _plugins:
         _discover()
     if base not in _plugins:
-        raise ValueError(f"unknown backend {name!r}: known are {', '.join(sorted(_plugins))}; others come with `pip install tinygpt-accel`")
+        raise ValueError(
+            f"unknown backend {name!r}: known are {', '.join(sorted(_plugins))}; others come with `pip install tinygpt-accel`"
+        )
     try:
         plugin = _plugin(base)
         backend: BufferClass = getattr(plugin, "factory", plugin)(device)
     except ValueError:
         raise
     except Exception as problem:
-        said = str(problem) if isinstance(problem, BackendUnavailable) else f"its factory failed: {type(problem).__name__}: {problem}"
+        said = (
+            str(problem)
+            if isinstance(problem, BackendUnavailable)
+            else f"its factory failed: {type(problem).__name__}: {problem}"
+        )
         raise BackendUnavailable(f"backend {name!r} is not available: {said}") from problem
     if not hasattr(backend, "_from_array"):
-        raise BackendUnavailable(f"backend {name!r} is not available: its factory returned {backend!r}, which is no Buffer class")
+        raise BackendUnavailable(
+            f"backend {name!r} is not available: its factory returned {backend!r}, which is no Buffer class"
+        )
     _loaded[name] = backend
     return backend
 
 
 def active() -> BufferClass:
-    """Returns the backend on which new Buffers are made: the one last chosen with `use`, else $TINYGPT_BACKEND, else python."""
+    """Returns the backend on which new Buffers are made: the one last chosen with `use`, else
+    $TINYGPT_BACKEND, else python.
+    """
     if not _active:
         _active.append(get(os.environ.get(ENVIRONMENT_VARIABLE) or "python"))
     return _active[-1]
 
 
 class use:
-    """Chooses the backend on which new Buffers are made: `use("numpy")` from now on, `with use("numpy"):` for a block."""
+    """Chooses the backend on which new Buffers are made: `use("numpy")` from now on, `with use("numpy"):` for
+    a block.
+    """
 
     def __init__(self, name: str) -> None:
         previous = active() if _active else None
@@ -173,5 +198,7 @@ class use:
     def __enter__(self) -> BufferClass:
         return _active[-1]
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _active[:] = [] if self._previous is None else [self._previous]

@@ -9,10 +9,18 @@ from .random import Generator
 from .tensor import Tensor, no_grad
 
 
-def check_gradients(function: Callable[..., Tensor], *tensors: Tensor, step: float = 1e-6, rtol: float = 1e-4, atol: float = 1e-6) -> bool:
-    """Compares the gradients of `function(*tensors)` with central differences, (f(x + h) - f(x - h)) / 2h, element by element.
+def check_gradients(
+    function: Callable[..., Tensor],
+    *tensors: Tensor,
+    step: float = 1e-6,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+) -> bool:
+    """Compares the gradients of `function(*tensors)` with central differences, (f(x + h) - f(x - h)) / 2h,
+    element by element.
 
-    Computed in float64, whatever the dtype of the tensors, on copies. A result that is not a scalar is weighted by fixed random numbers.
+    Computed in float64, whatever the dtype of the tensors, on copies. A result that is not a scalar is
+    weighted by fixed random numbers.
 
     Args:
         function: takes Tensors and returns one.
@@ -22,7 +30,12 @@ def check_gradients(function: Callable[..., Tensor], *tensors: Tensor, step: flo
     Returns:
         True. Raises AssertionError naming the first element whose gradients differ.
     """
-    copies = [Tensor(t.buffer.cast(DType.float64), requires_grad=True) if t.dtype.kind == "f" else Tensor(t.buffer.copy()) for t in tensors]
+    copies = [
+        Tensor(t.buffer.cast(DType.float64), requires_grad=True)
+        if t.dtype.kind == "f"
+        else Tensor(t.buffer.copy())
+        for t in tensors
+    ]
     result = function(*copies)
     weights = Tensor(type(result.buffer).uniform(result.shape, 0.5, 1.5, DType.float64, Generator(0)))
     (result * weights).sum().backward()

@@ -1,8 +1,9 @@
 """Sampling text from a model, one token at a time.
 
-A language model gives, for every prefix, a probability to each token that could come next. Generating is then a loop:
-ask for the logits, draw a token, append it, ask again. Two things make it practical: a key/value cache, so that each
-turn of the loop runs only the newest position, and a window that moves on once the context is full.
+A language model gives, for every prefix, a probability to each token that could come next. Generating is then
+a loop: ask for the logits, draw a token, append it, ask again. Two things make it practical: a key/value
+cache, so that each turn of the loop runs only the newest position, and a window that moves on once the
+context is full.
 """
 
 from __future__ import annotations
@@ -35,16 +36,21 @@ def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: fl
 
 
 def sample_index(
-    logits: Sequence[float], *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+    logits: Sequence[float],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     generator: random.Generator | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Draw an index from the distribution that the logits describe.
 
         p_i = exp((logit_i - max) / temperature) / sum_j exp((logit_j - max) / temperature)
 
     Args:
         logits: one number a token.
-        temperature: below 1 sharpens the distribution, above 1 flattens it; 0 takes the first of the largest logits.
+        temperature: below 1 sharpens the distribution, above 1 flattens it; 0 takes the first of the largest
+            logits.
         top_k: only the k most probable tokens may be drawn.
         top_p: only the smallest set of most probable tokens whose probabilities reach top_p may be drawn
             ("nucleus sampling", Holtzman et al., 2020).
@@ -66,7 +72,8 @@ def sample_index(
         return logits.index(largest)
 
     weights = [math.exp((logit - largest) / temperature) for logit in logits]
-    by_weight = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)  # stable: ties in index order
+    # Stable: ties in index order
+    by_weight = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)
     candidates = by_weight if top_k is None else by_weight[:top_k]
     if top_p is not None:
         enough = top_p * math.fsum(weights[index] for index in candidates)
@@ -80,14 +87,21 @@ def sample_index(
 
 
 def generate_ids(
-    model: Any, prompt_ids: Sequence[int], *, tokens: int, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-    generator: random.Generator | None = None, stop_id: int | None = None,
-) -> Iterator[int]:  # fmt: skip
+    model: Any,
+    prompt_ids: Sequence[int],
+    *,
+    tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: random.Generator | None = None,
+    stop_id: int | None = None,
+) -> Iterator[int]:
     """Yield the ids that follow `prompt_ids`, as they are drawn.
 
-    The cache keeps the keys and values of the positions seen so far. When the context is full it is filled anew
-    from the last half of the context, so the cost of a long text stays one position a token, with one longer run now
-    and then. `stop_id` ends the sequence and is not yielded. Arguments are as in `generate`.
+    The cache keeps the keys and values of the positions seen so far. When the context is full it is filled
+    anew from the last half of the context, so the cost of a long text stays one position a token, with one
+    longer run now and then. `stop_id` ends the sequence and is not yielded. Arguments are as in `generate`.
 
     Raises:
         ValueError: a setting is out of range, or there is no token to start from.
@@ -107,7 +121,9 @@ def generate_ids(
                 cache = model.new_cache(batch_size=1)
                 pending = history[-max(1, context_length // 2) :]
             last_row = model(Tensor([pending]), cache=cache).buffer[0, -1].to_python()
-            drawn = sample_index(last_row, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+            drawn = sample_index(
+                last_row, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
+            )
             if drawn == stop_id:
                 return
             yield drawn
@@ -118,9 +134,17 @@ def generate_ids(
 
 
 def generate(
-    model: Any, tokenizer: Any, prompt: str, *, tokens: int, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
-    generator: random.Generator | None = None, stop_id: int | None = None,
-) -> Iterator[str]:  # fmt: skip
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: random.Generator | None = None,
+    stop_id: int | None = None,
+) -> Iterator[str]:
     """Continue a text, yielding pieces of it as they are sampled.
 
     Args:
@@ -132,8 +156,8 @@ def generate(
         top_k: keep only the k most probable tokens.
         top_p: keep only the most probable tokens that together reach this probability.
         generator: where the randomness comes from; the same state gives the same text.
-        stop_id: the boundary between documents. When given, the prompt is the beginning of a document (it is put after
-            a boundary) and the text ends where the model draws the next one.
+        stop_id: the boundary between documents. When given, the prompt is the beginning of a document (it is
+            put after a boundary) and the text ends where the model draws the next one.
 
     Yields:
         Text. A character that takes several tokens is yielded when it is whole.
@@ -143,10 +167,17 @@ def generate(
     """
     start = [] if stop_id is None else [stop_id]
     ids = generate_ids(
-        model, start + list(tokenizer.encode(prompt)), tokens=tokens, temperature=temperature,
-        top_k=top_k, top_p=top_p, generator=generator, stop_id=stop_id,
-    )  # fmt: skip
-    # Byte-level tokens may end within a character; this decoder keeps the bytes of one until the rest of it has come.
+        model,
+        start + list(tokenizer.encode(prompt)),
+        tokens=tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        generator=generator,
+        stop_id=stop_id,
+    )
+    # Byte-level tokens may end within a character; this decoder keeps the bytes of one until the rest of it
+    # has come.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
         if text := decoder.decode(tokenizer._decode_bytes([token])):

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
-
 def tensor_text(tensor: Tensor) -> str:
-    """Returns `Tensor(elements, shape, dtype, backend, what gradients it has)`, the form in which a Tensor prints."""
+    """Returns `Tensor(elements, shape, dtype, backend, what gradients it has)`, the form in which a Tensor
+    prints.
+    """
     return "Tensor(" + array_text(tensor.buffer, "Tensor(", *_about(tensor))[len("Tensor(") :] + ")"
 
 
@@ -21,7 +22,13 @@ def _about(tensor: Tensor) -> list[str]:
     about = [f"shape={tensor.shape}", f"dtype={tensor.dtype.name}", f"backend={tensor.backend!r}"]
     if tensor.backend == "python":
         del about[-1]
-    return about + ([f"grad_fn={tensor.grad_fn.name}"] if tensor.grad_fn else ["requires_grad=True"] if tensor.requires_grad else [])
+    return about + (
+        [f"grad_fn={tensor.grad_fn.name}"]
+        if tensor.grad_fn
+        else ["requires_grad=True"]
+        if tensor.requires_grad
+        else []
+    )
 
 
 def tensor_html(tensor: Tensor) -> str:
@@ -39,12 +46,16 @@ def tensor_html(tensor: Tensor) -> str:
         rows = [[*row[:EDGE], "…", *row[EDGE:]] for row in rows]
     if elide and tensor.ndim == 2 and tensor.shape[0] > 2 * EDGE:
         rows.insert(EDGE, ["…"] * len(rows[0]))
-    cells = "".join("<tr>" + "".join(f"<td>{escape(word.strip())}</td>" for word in row) + "</tr>" for row in rows)
+    cells = "".join(
+        "<tr>" + "".join(f"<td>{escape(word.strip())}</td>" for word in row) + "</tr>" for row in rows
+    )
     return f'<table style="font-family:monospace;text-align:right"><caption>Tensor, {about}</caption><tbody>{cells}</tbody></table>'
 
 
 def dag_lines(tensor: Tensor) -> Iterator[str]:
-    """Yields the graph that made `tensor`: a line with its shape a node, its inputs indented below. What was shown before is only named."""
+    """Yields the graph that made `tensor`: a line with its shape a node, its inputs indented below. What was
+    shown before is only named.
+    """
     seen: set[int] = set()
     stack: list[tuple[str, str, Any]] = [("", "", tensor.grad_fn or tensor)]
     while stack:
@@ -60,13 +71,16 @@ def dag_lines(tensor: Tensor) -> Iterator[str]:
         parents = [parent for parent in node.parents if parent is not None]
         for i in reversed(range(len(parents))):
             last = i == len(parents) - 1
-            stack.append((indent + ("└── " if last else "├── "), indent + ("    " if last else "│   "), parents[i]))
+            stack.append(
+                (indent + ("└── " if last else "├── "), indent + ("    " if last else "│   "), parents[i])
+            )
 
 
 def dot_text(tensor: Tensor) -> str:
     """Returns the graph that made `tensor` in Graphviz's language: `dot -Tsvg`.
 
-    Operations are boxes, leaves ellipses, both with their shapes; what is not differentiated is dashed; edges point from inputs to results.
+    Operations are boxes, leaves ellipses, both with their shapes; what is not differentiated is dashed; edges
+    point from inputs to results.
 
     Source: The DOT Language, graphviz.org/doc/info/lang.html.
     """
@@ -82,7 +96,12 @@ def dot_text(tensor: Tensor) -> str:
         current = stack.pop()
         name = names[id(current)]
         if not hasattr(current, "parents"):
-            node(name, "shape=ellipse", "leaf" if current.requires_grad else "constant", f"{current.dtype.name} {current.shape}")
+            node(
+                name,
+                "shape=ellipse",
+                "leaf" if current.requires_grad else "constant",
+                f"{current.dtype.name} {current.shape}",
+            )
             continue
         node(name, "shape=box", current.name, f"{current.result[1].name} {current.result[0]}")
         for place, (parent, given) in enumerate(zip(current.parents, current.inputs, strict=False)):
@@ -99,5 +118,7 @@ def dot_text(tensor: Tensor) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as a quoted string of Graphviz, whatever it holds: a backslash stays a backslash, a line break breaks the line."""
+    """A text as a quoted string of Graphviz, whatever it holds: a backslash stays a backslash, a line break
+    breaks the line.
+    """
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -3,4 +3,8 @@
 from .operations import *  # noqa: F403
 from .operations import Operation
 
-__all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Operation)]
+__all__ = [
+    name
+    for name, value in list(globals().items())
+    if isinstance(value, type) and issubclass(value, Operation)
+]

@@ -1,8 +1,8 @@
 """Module: a part of a model that knows its parameters and its submodules.
 
-A module is an ordinary Python object. Its parameters are the Tensors among its attributes; its children are the
-Modules among them; lists, tuples and dicts of either are looked into. Names that start with an underscore are private
-and are neither.
+A module is an ordinary Python object. Its parameters are the Tensors among its attributes; its children are
+the Modules among them; lists, tuples and dicts of either are looked into. Names that start with an underscore
+are private and are neither.
 """
 
 from __future__ import annotations
@@ -44,15 +44,18 @@ class Module:
     ``__call__``.
 
     Attributes:
-        training: whether the module is in training mode; layers such as Dropout behave differently outside it.
-        statistics: names of attributes that are kept with the weights but never trained, such as a running mean.
+        training: whether the module is in training mode; layers such as Dropout behave differently outside
+            it.
+        statistics: names of attributes that are kept with the weights but never trained, such as a running
+            mean.
     """
 
     training: bool = True
     statistics: tuple[str, ...] = ()
     __call__: Callable[..., Any]
 
-    # -- what is in it -------------------------------------------------------------------------------------------------
+    # -- what is in it
+    # -------------------------------------------------------------------------------------------------
 
     def __contains__(self, key: str) -> bool:
         """Whether the module has an attribute of its own with this name: ``"bias" in layer``."""
@@ -74,15 +77,17 @@ class Module:
         """True for Modules, and for whatever Modules can be found in, under public names."""
         return not key.startswith("_") and _holds(value, Module)
 
-    def filter_and_map(self, filter_fn: Filter, map_fn: Map | None = None, is_leaf_fn: Filter | None = None) -> Found:
+    def filter_and_map(
+        self, filter_fn: Filter, map_fn: Map | None = None, is_leaf_fn: Filter | None = None
+    ) -> Found:
         """Select from the module's contents, recursively, and map what was selected.
 
         Args:
-            filter_fn: called with the module, the name (``"layers.0"`` inside a list) and the value; false leaves it
-                out.
+            filter_fn: called with the module, the name (``"layers.0"`` inside a list) and the value; false
+                leaves it out.
             map_fn: applied to every leaf; by default the leaf itself is kept.
-            is_leaf_fn: called like ``filter_fn``, says what is a leaf; by default all but Modules, dicts, lists and
-                tuples.
+            is_leaf_fn: called like ``filter_fn``, says what is a leaf; by default all but Modules, dicts,
+                lists and tuples.
 
         Returns:
             A tree of dicts, lists and tuples. Inside containers, ``{}`` stands where something was left out.
@@ -100,7 +105,9 @@ class Module:
                 name = f"{key}.{place}"
                 kept[place] = visit(name, item) if filter_fn(self, name, item) else {}
             items = kept.values()
-            return kept if isinstance(value, dict) else list(items) if isinstance(value, list) else tuple(items)
+            return (
+                kept if isinstance(value, dict) else list(items) if isinstance(value, list) else tuple(items)
+            )
 
         return {key: visit(key, value) for key, value in vars(self).items() if filter_fn(self, key, value)}
 
@@ -113,10 +120,13 @@ class Module:
         return self.filter_and_map(Module.trainable_parameter_filter)
 
     def named_parameters(self, trainable_only: bool = False) -> list[tuple[str, Tensor]]:
-        """List the parameters, of any shape, with their dotted names; a tied Tensor, which has several, comes once, by the first."""
+        """List the parameters, of any shape, with their dotted names; a tied Tensor, which has several, comes
+        once, by the first.
+        """
         unique: dict[int, tuple[str, Tensor]] = {}
 
-        def visit(prefix: str, items: Iterable[tuple[Any, Any]]) -> None:  # what flattening `parameters()` finds, in a third of the time
+        # What flattening `parameters()` finds, in a third of the time
+        def visit(prefix: str, items: Iterable[tuple[Any, Any]]) -> None:
             for key, value in items:
                 if isinstance(value, Tensor):
                     if value.requires_grad or not trainable_only:
@@ -135,14 +145,18 @@ class Module:
 
     def children(self) -> dict[str, Any]:
         """The direct submodules, as a tree whose leaves are Modules."""
-        return self.filter_and_map(Module.valid_child_filter, is_leaf_fn=lambda m, k, value: isinstance(value, Module))
+        return self.filter_and_map(
+            Module.valid_child_filter, is_leaf_fn=lambda m, k, value: isinstance(value, Module)
+        )
 
     def leaf_modules(self) -> dict[str, Any]:
         """The submodules, at any depth, that contain no further module."""
         return self.filter_and_map(Module.valid_child_filter, None, _is_leaf_module)
 
     def named_modules(self, prefix: str = "") -> list[tuple[str, Module]]:
-        """Pairs of dotted name and module for this module (named ``prefix``) and every submodule, parents first."""
+        """Pairs of dotted name and module for this module (named ``prefix``) and every submodule, parents
+        first.
+        """
         children = tree_flatten(self.children(), prefix)
         return [(prefix, self), *(pair for name, child in children for pair in child.named_modules(name))]
 
@@ -151,14 +165,18 @@ class Module:
         return [module for _, module in self.named_modules()]
 
     def apply_to_modules(self, apply_fn: Callable[[str, Module], Any]) -> None:
-        """Call ``apply_fn(name, module)`` for this module (its name is ``""``) and every submodule, parents first."""
+        """Call ``apply_fn(name, module)`` for this module (its name is ``""``) and every submodule, parents
+        first.
+        """
         for name, module in self.named_modules():
             apply_fn(name, module)
 
-    # -- changing it ---------------------------------------------------------------------------------------------------
+    # -- changing it
+    # ---------------------------------------------------------------------------------------------------
 
     def update(self, parameters: dict[str, Any]) -> None:
-        """Replace parameters by those of a tree like that of `parameters`; places that the tree lacks stay as they are.
+        """Replace parameters by those of a tree like that of `parameters`; places that the tree lacks stay as
+        they are.
 
         Args:
             parameters: the tree; names that the module does not have are ignored.
@@ -177,7 +195,8 @@ class Module:
         _merge(self, modules, Module, type(self).__name__)
 
     def apply(self, map_fn: Callable[[Tensor], Tensor], filter_fn: Filter | None = None) -> None:
-        """Replace every parameter by what ``map_fn`` makes of it: ``model.apply(lambda tensor: tensor.relu())``.
+        """Replace every parameter by what ``map_fn`` makes of it: ``model.apply(lambda tensor:
+        tensor.relu())``.
 
         The results are leaves that require gradients where the originals did, and tied weights stay tied.
 
@@ -215,18 +234,22 @@ class Module:
         if strict and wanted is not None and (unknown := wanted - found):
             raise KeyError(f"{type(self).__name__} has no parameter named {', '.join(sorted(unknown))}")
 
-    def freeze(self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False) -> None:
+    def freeze(
+        self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False
+    ) -> None:
         """Let parameters stay as they are in training: they require no gradients any more.
 
         Args:
             recurse: also those of the submodules.
-            keys: only the parameters with these names, such as ``"bias"`` or ``["weights", "layers.0"]``; all by
-                default.
+            keys: only the parameters with these names, such as ``"bias"`` or ``["weights", "layers.0"]``; all
+                by default.
             strict: raise a KeyError for a name that no module has.
         """
         self._set_trainable(False, recurse, keys, strict)
 
-    def unfreeze(self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False) -> None:
+    def unfreeze(
+        self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False
+    ) -> None:
         """Undo `freeze`, for all parameters or for those named by ``keys``; raises KeyError as that does."""
         self._set_trainable(True, recurse, keys, strict)
 
@@ -244,36 +267,44 @@ class Module:
         for _, tensor in self.named_parameters():
             tensor.zero_grad()
 
-    # -- files and text ------------------------------------------------------------------------------------------------
+    # -- files and text
+    # ------------------------------------------------------------------------------------------------
 
     def save_weights(self, file: WeightFile) -> None:
         """Write all parameters to a file, each under its dotted name.
 
         Args:
-            file: ends in ``.safetensors`` (binary, exact, fast) or ``.json`` (text of `Tensor.serialize_tensor`).
+            file: ends in ``.safetensors`` (binary, exact, fast) or ``.json`` (text of
+                `Tensor.serialize_tensor`).
         """
         write_tensors(file, dict(tree_flatten(self.parameters())))
 
     def load_weights(self, file_or_pairs: Weights, strict: bool = True) -> None:
-        """Copy values into the parameters, in place: ties, dtypes, backends and ``requires_grad`` stay as they are.
+        """Copy values into the parameters, in place: ties, dtypes, backends and ``requires_grad`` stay as
+        they are.
 
         Args:
             file_or_pairs: a file that `save_weights` wrote, or pairs of dotted name and Tensor (or Buffer).
             strict: require exactly the model's names; otherwise only the names that the model has are loaded.
 
         Raises:
-            ValueError: names are missing or unknown (strict), or a shape differs. The model is then unchanged.
+            ValueError: names are missing or unknown (strict), or a shape differs. The model is then
+                unchanged.
         """
         weights = named_tensors(file_or_pairs)
         parameters = dict(tree_flatten(self.parameters()))
         if strict and (unknown := weights.keys() - parameters.keys()):
-            raise ValueError(f"weights for parameters that the model does not have: {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"weights for parameters that the model does not have: {', '.join(sorted(unknown))}"
+            )
         if strict and (missing := parameters.keys() - weights.keys()):
             raise ValueError(f"no weights for these parameters of the model: {', '.join(sorted(missing))}")
         common = [(parameters[name], weights[name], name) for name in parameters if name in weights]
         for parameter, weight, name in common:
             if parameter.shape != weight.shape:
-                raise ValueError(shape_errors.unlike(name, "loaded weights", weight.shape, parameter.shape, "model"))
+                raise ValueError(
+                    shape_errors.unlike(name, "loaded weights", weight.shape, parameter.shape, "model")
+                )
         with no_grad():
             for parameter, weight, _ in common:
                 parameter.assign(matching(weight, parameter))
@@ -283,12 +314,21 @@ class Module:
         return ""
 
     def _contents(self) -> list[tuple[str, Any]]:
-        """The Tensors and Modules under public names, in the order in which they were assigned, with their dotted names."""
-        leaves = [pair for key, value in vars(self).items() if not key.startswith("_") for pair in tree_flatten(value, key)]
+        """The Tensors and Modules under public names, in the order in which they were assigned, with their
+        dotted names.
+        """
+        leaves = [
+            pair
+            for key, value in vars(self).items()
+            if not key.startswith("_")
+            for pair in tree_flatten(value, key)
+        ]
         return [(name, leaf) for name, leaf in leaves if isinstance(leaf, (Tensor, Module))]
 
     def __repr__(self) -> str:
-        """A tree of submodules with their settings, the shapes of their parameters and how many numbers these hold."""
+        """A tree of submodules with their settings, the shapes of their parameters and how many numbers these
+        hold.
+        """
         return module_text(self)
 
     def _repr_html_(self) -> str:
@@ -296,19 +336,30 @@ class Module:
 
 
 def _merge(current: Any, new: Any, kind: type, name: str) -> Any:
-    """Lay a tree over a module or container: what is of this kind (Tensor or Module) in both is replaced, in place."""
+    """Lay a tree over a module or container: what is of this kind (Tensor or Module) in both is replaced, in
+    place.
+    """
     if isinstance(current, kind) and isinstance(new, kind):
         return new
     if isinstance(current, (Module, dict, list, tuple)) and isinstance(new, (dict, list, tuple)):
-        old: Any = current if isinstance(current, dict) else vars(current) if isinstance(current, Module) else list(current)
+        old: Any = (
+            current
+            if isinstance(current, dict)
+            else vars(current)
+            if isinstance(current, Module)
+            else list(current)
+        )
         for place, value in new.items() if isinstance(new, dict) else enumerate(new):
             if place in old if isinstance(old, dict) else isinstance(place, int) and place < len(old):
                 old[place] = _merge(old[place], value, kind, f"{name}.{place}")
         if isinstance(current, list):
             current[:] = old
         return tuple(old) if isinstance(current, tuple) else current
-    if isinstance(current, (kind, Module)) and not isinstance(new, dict):  # {} is what filter_and_map leaves where it kept nothing
-        raise TypeError(f"{name}: expected a {kind.__name__} or a tree of them, but got a {type(new).__name__}")
+    # {} is what filter_and_map leaves where it kept nothing
+    if isinstance(current, (kind, Module)) and not isinstance(new, dict):
+        raise TypeError(
+            f"{name}: expected a {kind.__name__} or a tree of them, but got a {type(new).__name__}"
+        )
     return current
 
 
@@ -324,12 +375,15 @@ def named_tensors(source: Any) -> dict[str, Tensor | Buffer]:
     """Read tensors of any shape from a file, a mapping or pairs.
 
     Raises:
-        ValueError: the file cannot be read as one of tensors, or a pair is not of a text and a Tensor or Buffer.
+        ValueError: the file cannot be read as one of tensors, or a pair is not of a text and a Tensor or
+            Buffer.
     """
     tensors = read_tensors(source) if isinstance(source, (str, os.PathLike)) else dict(source)
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, (Tensor, Buffer)):
-            raise ValueError(f"expected pairs of name and Tensor, but got {name!r} with a {type(value).__name__}")
+            raise ValueError(
+                f"expected pairs of name and Tensor, but got {name!r} with a {type(value).__name__}"
+            )
     return tensors
 
 
@@ -340,13 +394,14 @@ def _suffix(file: WeightFile) -> str:
     return suffix
 
 
-# The safetensors format lives two floors up, because checkpoints need it beside the tokenizer and the dataset. Users
-# expect `model.save_weights(file)` all the same, so these two functions reach up, at call time only: the one exception
-# that the import contract in pyproject.toml lists.
+# The safetensors format lives two floors up, because checkpoints need it beside the tokenizer and the
+# dataset. Users expect `model.save_weights(file)` all the same, so these two functions reach up, at call time
+# only: the one exception that the import contract in pyproject.toml lists.
 
 
 def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> None:
-    """Write named tensors of any shape to a ``.safetensors`` or ``.json`` file; an old one stays until the new is whole.
+    """Write named tensors of any shape to a ``.safetensors`` or ``.json`` file; an old one stays until the
+    new is whole.
 
     Raises:
         ValueError: another kind of file, or a name that the format does not allow.
@@ -374,6 +429,9 @@ def read_tensors(file: WeightFile) -> dict[str, Tensor | Buffer]:
     if _suffix(file) == ".safetensors":
         return dict(load_safetensors(file))
     try:
-        return {name: Tensor.deserialize_tensor(text) for name, text in read_json_object(file, MAXIMUM_JSON).items()}
+        return {
+            name: Tensor.deserialize_tensor(text)
+            for name, text in read_json_object(file, MAXIMUM_JSON).items()
+        }
     except ValueError as error:
         raise ValueError(f"{os.fspath(file)} is no JSON object of names and tensors: {error}") from error

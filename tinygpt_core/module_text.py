@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from .module import Module
 
 
-
 class Branch(NamedTuple):
-    """A node of a module's tree: what it is called and is, a shape, how many numbers it holds, and what is in it."""
+    """A node of a module's tree: what it is called and is, a shape, how many numbers it holds, and what is in
+    it.
+    """
 
     name: str
     label: str
@@ -22,8 +23,11 @@ class Branch(NamedTuple):
     inside: list[Branch]
 
 
-def module_branch(module: Module, outputs: dict[str, str], name: str = "", path: str = "", seen: set[int] | None = None) -> Branch:
-    """Returns the tree of a module: its parts with their settings, its parameters with their shapes, equal neighbours folded into one.
+def module_branch(
+    module: Module, outputs: dict[str, str], name: str = "", path: str = "", seen: set[int] | None = None
+) -> Branch:
+    """Returns the tree of a module: its parts with their settings, its parameters with their shapes, equal
+    neighbours folded into one.
 
     Args:
         module: the root.
@@ -56,18 +60,28 @@ def _folded(branches: list[Branch]) -> list[Branch]:
         else:
             runs.append([branch])
     return [
-        run[0] if len(run) == 1 else Branch(
-            f"{run[0].name} … {run[-1].name}", f"{len(run)} × {run[0].label}", run[0].shape, f"{len(run)} × {run[0].numbers}", run[0].inside
-        ) for run in runs
-    ]  # fmt: skip
+        run[0]
+        if len(run) == 1
+        else Branch(
+            f"{run[0].name} … {run[-1].name}",
+            f"{len(run)} × {run[0].label}",
+            run[0].shape,
+            f"{len(run)} × {run[0].numbers}",
+            run[0].inside,
+        )
+        for run in runs
+    ]
 
 
 def _title(branch: Branch) -> str:
     return f"{branch.name}: {branch.label}" if branch.name and branch.label else branch.name or branch.label
 
 
-def module_text(module: Module, outputs: dict[str, str] | None = None, header: tuple[str, str, str] | None = None) -> str:
-    """Returns the tree of a module, one line a part or parameter, in three columns: what it is, its shape, how many numbers it holds.
+def module_text(
+    module: Module, outputs: dict[str, str] | None = None, header: tuple[str, str, str] | None = None
+) -> str:
+    """Returns the tree of a module, one line a part or parameter, in three columns: what it is, its shape,
+    how many numbers it holds.
 
     Args:
         module: the root; `outputs` as in `module_branch`.
@@ -80,7 +94,9 @@ def module_text(module: Module, outputs: dict[str, str] | None = None, header: t
     def add(branches: list[Branch], indent: str) -> None:
         for place, branch in enumerate(branches):
             last = place == len(branches) - 1
-            rows.append((indent + ("└── " if last else "├── ") + _title(branch), branch.shape, branch.numbers))
+            rows.append(
+                (indent + ("└── " if last else "├── ") + _title(branch), branch.shape, branch.numbers)
+            )
             add(branch.inside, indent + ("    " if last else "│   "))
 
     add(root.inside, "")
@@ -88,8 +104,13 @@ def module_text(module: Module, outputs: dict[str, str] | None = None, header: t
     third = max(len(row[2].removesuffix(" parameters")) for row in rows)
     lines = []
     for label, shape, count in rows:
-        number, _, unit = count.partition(" parameters") if count.endswith(" parameters") else (count, "", None)
-        lines.append(f"{label:<{first}}  {shape:<{second}}  {number:>{third}}" + ("" if unit is None else " parameters"))
+        number, _, unit = (
+            count.partition(" parameters") if count.endswith(" parameters") else (count, "", None)
+        )
+        lines.append(
+            f"{label:<{first}}  {shape:<{second}}  {number:>{third}}"
+            + ("" if unit is None else " parameters")
+        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Compatibility: modules that stood elsewhere before, and can still be imported by their old names.
 
-`import tinygpt_core.corpora` and `from tinygpt_core import corpora` give `tinygpt_core.dataset.corpora`. An old module that was divided
-is a new one that holds the public names of its parts. Nothing in this project imports an old name.
+`import tinygpt_core.corpora` and `from tinygpt_core import corpora` give `tinygpt_core.dataset.corpora`. An
+old module that was divided is a new one that holds the public names of its parts. Nothing in this project
+imports an old name.
 """
 
 from __future__ import annotations
@@ -71,9 +72,15 @@ class OldNames:
         """Leaves it to the import system to make the module that `exec_module` fills or replaces."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Puts the module that now has the names in the place of the old one; where there are several, their public names."""
-        parts = [import_module(f"{self.package}.{name}") for name in self.moved[module.__name__.partition(".")[2]]]
+        """Puts the module that now has the names in the place of the old one; where there are several, their
+        public names.
+        """
+        parts = [
+            import_module(f"{self.package}.{name}") for name in self.moved[module.__name__.partition(".")[2]]
+        ]
         if len(parts) == 1:
             sys.modules[module.__name__] = parts[0]
         for part in parts:
-            vars(module).update({name: value for name, value in vars(part).items() if not name.startswith("_")})
+            vars(module).update(
+                {name: value for name, value in vars(part).items() if not name.startswith("_")}
+            )

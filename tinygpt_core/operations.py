@@ -1,9 +1,10 @@
 """Floor 4: operations, each a function of Buffers with its derivative beside it.
 
-An `Operation` computes its result in `forward` and keeps on itself what `backward` needs and no more. `backward(grad)` takes the
-gradient g of the loss with respect to the result and returns one for each input, in order. An entry may be a Buffer, None, or a
-function without arguments: the engine (module `tensor`) calls it only where that gradient is needed, sums the result back over
-broadcast axes, and accumulates it. So a derivative here is the bare formula.
+An `Operation` computes its result in `forward` and keeps on itself what `backward` needs and no more.
+`backward(grad)` takes the gradient g of the loss with respect to the result and returns one for each input,
+in order. An entry may be a Buffer, None, or a function without arguments: the engine (module `tensor`) calls
+it only where that gradient is needed, sums the result back over broadcast axes, and accumulates it. So a
+derivative here is the bare formula.
 
     class Square(Operation):                 # a user's own operation, whole
         def forward(self, x):
@@ -32,8 +33,8 @@ class Operation:
     """A differentiable function of Buffers.
 
     Args:
-        needs_input_grad: for each input, whether its gradient is wanted. Returning functions from `backward` makes it unnecessary to
-            look at this.
+        needs_input_grad: for each input, whether its gradient is wanted. Returning functions from `backward`
+            makes it unnecessary to look at this.
     """
 
     def __init__(self, needs_input_grad: Sequence[bool] = ()) -> None:
@@ -44,14 +45,17 @@ class Operation:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, grad: Any) -> Any:
-        """Returns the gradient of the input, or a tuple of one for each input; its shape is the input's, or broadcasts from it."""
+        """Returns the gradient of the input, or a tuple of one for each input; its shape is the input's, or
+        broadcasts from it.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
 
 class PartialGradient:
     """The gradient of a view: `values` at `index` of an otherwise zero Buffer of `shape`.
 
-    The engine adds it in place to the gradient it belongs to. So a hundred slices of one tensor cost one buffer of zeros, not a hundred.
+    The engine adds it in place to the gradient it belongs to. So a hundred slices of one tensor cost one
+    buffer of zeros, not a hundred.
     """
 
     __slots__ = ("index", "shape", "values")
@@ -60,7 +64,9 @@ class PartialGradient:
         self.shape, self.index, self.values = shape, index, values
 
     def add_to(self, total: Buffer | None) -> Buffer:
-        """Returns `total`, of the shape of the whole (zeros where there is none), with the values added in place."""
+        """Returns `total`, of the shape of the whole (zeros where there is none), with the values added in
+        place.
+        """
         if total is None:
             total = type(self.values)._full(self.shape, 0, self.values.dtype)
             total._slice(self.index).assign(self.values)
@@ -161,7 +167,11 @@ class Where(Operation):
         return Buffer.where(condition, a, b)
 
     def backward(self, grad: Buffer) -> Any:
-        return None, lambda: Buffer.where(self.condition, grad, 0.0), lambda: Buffer.where(self.condition, 0.0, grad)
+        return (
+            None,
+            lambda: Buffer.where(self.condition, grad, 0.0),
+            lambda: Buffer.where(self.condition, 0.0, grad),
+        )
 
 
 class MatMul(Operation):
@@ -233,7 +243,9 @@ class Tanh(Operation):
 
 
 class Sigmoid(Operation):
-    """y = 1 / (1 + e^-x) of each element, computed as (1 + tanh(x / 2)) / 2, which cannot overflow; dL/dx = g y (1 - y)."""
+    """y = 1 / (1 + e^-x) of each element, computed as (1 + tanh(x / 2)) / 2, which cannot overflow; dL/dx = g
+    y (1 - y).
+    """
 
     def forward(self, x: Buffer) -> Buffer:
         self.y = (x * 0.5).tanh() * 0.5 + 0.5
@@ -280,7 +292,8 @@ class Sum(Operation):
 
 
 class Max(Operation):
-    """y = max of x over `axes` (None: all), which stay with size 1; g goes to the largest, in equal parts where there are several.
+    """y = max of x over `axes` (None: all), which stay with size 1; g goes to the largest, in equal parts
+    where there are several.
 
     Raises:
         TypeError: an axis that is no int.
@@ -333,7 +346,8 @@ class Permute(Operation):
 
 
 class Slice(Operation):
-    """y = x[index], where an int takes its axis away and a slice shortens it; dL/dx = g there and 0 elsewhere.
+    """y = x[index], where an int takes its axis away and a slice shortens it; dL/dx = g there and 0
+    elsewhere.
 
     Raises:
         TypeError: an entry that is neither an int, a slice nor `...`.
@@ -414,9 +428,11 @@ class Take(Operation):
 
 
 class KernelOperation(Operation):
-    """An operation whose forward and backward are those of a kernel, in the version the backend of its first input has registered.
+    """An operation whose forward and backward are those of a kernel, in the version the backend of its first
+    input has registered.
 
-    y, saved = kernel.forward(inputs), and the gradients are kernel.backward(saved, g); shapes are those of the kernel.
+    y, saved = kernel.forward(inputs), and the gradients are kernel.backward(saved, g); shapes are those of
+    the kernel.
     """
 
     kernel: ClassVar[type[kernels.Kernel]]
@@ -431,18 +447,27 @@ class KernelOperation(Operation):
         return result
 
     def backward(self, grad: Buffer) -> tuple[Gradient, ...]:
-        return self.implementation.backward(self.saved, grad)[: len(self.needs_input_grad)]  # optional inputs may be missing
+        # Optional inputs may be missing
+        return self.implementation.backward(self.saved, grad)[: len(self.needs_input_grad)]
 
 
 def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
     """The operation of a kernel has the kernel's name and says what it says."""
-    return type(kernel.__name__, (KernelOperation,), {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__})
+    return type(
+        kernel.__name__,
+        (KernelOperation,),
+        {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__},
+    )
 
 
-Linear, CrossEntropy, Embedding = map(_kernel_operation, (kernels.Linear, kernels.CrossEntropy, kernels.Embedding))
+Linear, CrossEntropy, Embedding = map(
+    _kernel_operation, (kernels.Linear, kernels.CrossEntropy, kernels.Embedding)
+)
 Softmax, LogSoftmax, Dropout = map(_kernel_operation, (kernels.Softmax, kernels.LogSoftmax, kernels.Dropout))
 LayerNorm, RMSNorm = map(_kernel_operation, (kernels.LayerNorm, kernels.RMSNorm))
 Relu, GELU, SiLU = map(_kernel_operation, (kernels.Relu, kernels.GELU, kernels.SiLU))
-Attention, PackedAttention, Rotary = map(_kernel_operation, (kernels.Attention, kernels.PackedAttention, kernels.Rotary))
+Attention, PackedAttention, Rotary = map(
+    _kernel_operation, (kernels.Attention, kernels.PackedAttention, kernels.Rotary)
+)
 Conv2d, MaxPool2d, AvgPool2d = map(_kernel_operation, (kernels.Conv2d, kernels.MaxPool2d, kernels.AvgPool2d))
 Einsum = _kernel_operation(kernels.Einsum)

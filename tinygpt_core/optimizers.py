@@ -20,7 +20,9 @@ Named = list[tuple[str, Tensor]]
 
 
 class OptimizerState(dict[Any, Any]):
-    """A dict in which a missing key is an empty OptimizerState, and ``get(key, default)`` also stores the default."""
+    """A dict in which a missing key is an empty OptimizerState, and ``get(key, default)`` also stores the
+    default.
+    """
 
     def __missing__(self, key: Any) -> OptimizerState:
         self[key] = OptimizerState()
@@ -50,7 +52,8 @@ class Optimizer:
         step: how many updates were done.
     """
 
-    slots: tuple[str, ...] = ()  # names of what the optimizer remembers, each of a parameter's shape, where it is known
+    # Names of what the optimizer remembers, each of a parameter's shape, where it is known
+    slots: tuple[str, ...] = ()
 
     def __init__(self, module: Module) -> None:
         self.module = module
@@ -59,7 +62,9 @@ class Optimizer:
 
     def update(self) -> None:
         """Change the parameters, in place, by their gradients."""
-        named = [(name, p) for name, p in self.module.named_parameters(trainable_only=True) if p.grad is not None]
+        named = [
+            (name, p) for name, p in self.module.named_parameters(trainable_only=True) if p.grad is not None
+        ]
         if not named:
             return
         self.step += 1
@@ -75,7 +80,8 @@ class Optimizer:
 
         Args:
             parameter: has a gradient in ``parameter.grad``.
-            state: what this method kept for this parameter; Tensors and numbers in it are saved by `save_state`.
+            state: what this method kept for this parameter; Tensors and numbers in it are saved by
+                `save_state`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define apply_single(parameter, state)")
 
@@ -84,7 +90,9 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} must define apply_single(parameter, state)")
 
     def _slot(self, slot: str, named: Named) -> list[Buffer]:
-        """What is remembered under a name for each of the parameters: zeros at first, and where the parameter is."""
+        """What is remembered under a name for each of the parameters: zeros at first, and where the parameter
+        is.
+        """
         buffers = []
         for name, parameter in named:
             like, remembered = parameter.buffer, self.state[name]
@@ -99,10 +107,12 @@ class Optimizer:
         """Forget the gradients of the module's parameters."""
         self.module.zero_grad()
 
-    # -- keeping the state ---------------------------------------------------------------------------------------------
+    # -- keeping the state
+    # ---------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Buffer]:
-        """All that the optimizer remembers: ``"step"`` (a 0-d int64), and ``"<slot>.<parameter>"`` for each parameter.
+        """All that the optimizer remembers: ``"step"`` (a 0-d int64), and ``"<slot>.<parameter>"`` for each
+        parameter.
 
         The Buffers are the live ones: the next update changes them.
         """
@@ -113,7 +123,9 @@ class Optimizer:
         for name, remembered in self.state.items():
             for slot, value in remembered.items():
                 if isinstance(value, (bool, int, float)):
-                    tensors[f"{slot}.{name}"] = Buffer(value, DType.float64 if isinstance(value, float) else DType.int64)
+                    tensors[f"{slot}.{name}"] = Buffer(
+                        value, DType.float64 if isinstance(value, float) else DType.int64
+                    )
                 else:
                     tensors[f"{slot}.{name}"] = value.buffer
         return tensors
@@ -122,7 +134,8 @@ class Optimizer:
         """Take over what `state_dict` gave, as copies.
 
         Raises:
-            ValueError: a name is unknown or missing (strict), or a shape is wrong. The state is then unchanged.
+            ValueError: a name is unknown or missing (strict), or a shape is wrong. The state is then
+                unchanged.
         """
         parameters = dict(self.module.named_parameters())
         state, step, unknown = OptimizerState(), self.step, []
@@ -131,20 +144,30 @@ class Optimizer:
             slot, _, name = key.partition(".")
             if key == "step":
                 if buffer.shape != () or buffer.dtype.kind != "i" or int(buffer.item()) < 0:
-                    raise ValueError(f"the entry 'step' must be one integer of at least 0, but it is {buffer!r}")
+                    raise ValueError(
+                        f"the entry 'step' must be one integer of at least 0, but it is {buffer!r}"
+                    )
                 step = int(buffer.item())
             elif name not in parameters or (self.slots and slot not in self.slots):
                 unknown.append(key)
             elif self.slots and buffer.shape != parameters[name].shape:
-                raise ValueError(shape_errors.unlike(key, "loaded state", buffer.shape, parameters[name].shape, "parameter"))
+                raise ValueError(
+                    shape_errors.unlike(
+                        key, "loaded state", buffer.shape, parameters[name].shape, "parameter"
+                    )
+                )
             elif buffer.ndim == 0 and parameters[name].ndim > 0:
                 state[name][slot] = buffer.item()  # a number that apply_single keeps
             else:
                 state[name][slot] = Tensor(buffer.copy())
-        expected = [f"{slot}.{name}" for slot in self.slots for name, p in parameters.items() if p.requires_grad]
+        expected = [
+            f"{slot}.{name}" for slot in self.slots for name, p in parameters.items() if p.requires_grad
+        ]
         missing = [key for key in ["step", *expected] if key not in tensors]
         if strict and unknown:
-            raise ValueError(f"state that {type(self).__name__} does not have for this module: {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"state that {type(self).__name__} does not have for this module: {', '.join(sorted(unknown))}"
+            )
         if strict and missing:
             raise ValueError(f"missing in the state of {type(self).__name__}: {', '.join(missing)}")
         self.state, self.step = state, step
@@ -158,7 +181,8 @@ class Optimizer:
 
         Args:
             file_or_pairs: where the state is.
-            strict: require exactly the names of this optimizer and module; otherwise only known ones are loaded.
+            strict: require exactly the names of this optimizer and module; otherwise only known ones are
+                loaded.
 
         Raises:
             ValueError: as `load_state_dict`; the message names the file.
@@ -180,8 +204,9 @@ def _check_range(name: str, value: float, below: float = math.inf) -> float:
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum μ, dampening τ: ``v = μ v + (1 - τ) (g + λ p); p = p - η v``.
 
-    At the first update v = g + λ p. Nesterov's form moves by ``g + λ p + μ v`` instead of v. Without momentum v is g +
-    λ p, and the decay still counts. Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html
+    At the first update v = g + λ p. Nesterov's form moves by ``g + λ p + μ v`` instead of v. Without momentum
+    v is g + λ p, and the decay still counts. Sutskever et al. 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html
 
     Args:
         module: whose parameters to update.
@@ -203,7 +228,9 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(module)
         if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError(f"Nesterov momentum needs momentum > 0 and dampening 0, but got {momentum} and {dampening}")
+            raise ValueError(
+                f"Nesterov momentum needs momentum > 0 and dampening 0, but got {momentum} and {dampening}"
+            )
         self.learning_rate = _check_range("learning_rate", learning_rate)
         self.momentum = _check_range("momentum", momentum)
         self.weight_decay = _check_range("weight_decay", weight_decay)
@@ -214,17 +241,23 @@ class SGD(Optimizer):
     def _update_all(self, named: Named) -> None:
         parameters = [parameter.buffer for _, parameter in named]
         kernels.lookup(kernels.SGDStep, type(parameters[0])).forward(
-            parameters, [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self._slot("velocity", named) if self.slots else None, learning_rate=self.learning_rate, momentum=self.momentum,
-            dampening=self.dampening, nesterov=self.nesterov, weight_decays=[self.weight_decay] * len(named), step=self.step,
-        )  # fmt: skip
+            parameters,
+            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
+            self._slot("velocity", named) if self.slots else None,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            nesterov=self.nesterov,
+            weight_decays=[self.weight_decay] * len(named),
+            step=self.step,
+        )
 
 
 class Adam(Optimizer):
     """Adam: steps of about η, whatever the scale of the gradients.
 
-    ``m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²; p = p - η (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + eps)``
-    Kingma, Ba 2014, https://arxiv.org/abs/1412.6980
+    ``m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²; p = p - η (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) +
+    eps)`` Kingma, Ba 2014, https://arxiv.org/abs/1412.6980
 
     Args:
         module: whose parameters to update.
@@ -238,7 +271,13 @@ class Adam(Optimizer):
 
     slots = ("first_moment", "second_moment")
 
-    def __init__(self, module: Module, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
         super().__init__(module)
         self.learning_rate = _check_range("learning_rate", learning_rate)
         self.betas = (_check_range("betas[0]", betas[0], 1.0), _check_range("betas[1]", betas[1], 1.0))
@@ -248,10 +287,16 @@ class Adam(Optimizer):
     def _update_all(self, named: Named) -> None:
         parameters = [parameter.buffer for _, parameter in named]
         kernels.lookup(kernels.AdamWStep, type(parameters[0])).forward(
-            parameters, [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self._slot("first_moment", named), self._slot("second_moment", named), learning_rate=self.learning_rate, betas=self.betas,
-            eps=self.eps, weight_decays=[self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters], step=self.step,
-        )  # fmt: skip
+            parameters,
+            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
+            self._slot("first_moment", named),
+            self._slot("second_moment", named),
+            learning_rate=self.learning_rate,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decays=[self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters],
+            step=self.step,
+        )
 
 
 class AdamW(Adam):
@@ -269,14 +314,20 @@ class AdamW(Adam):
     """
 
     def __init__(
-        self, module: Module, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
+        self,
+        module: Module,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
     ) -> None:
         super().__init__(module, learning_rate, betas, eps)
         self.weight_decay = _check_range("weight_decay", weight_decay)
 
 
 def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> float:
-    """Scale all elements of all gradients by one factor, so that their global norm ``sqrt(sum of all g²)`` is at most max_norm.
+    """Scale all elements of all gradients by one factor, so that their global norm ``sqrt(sum of all g²)`` is
+    at most max_norm.
 
     Pascanu, Mikolov, Bengio 2013, https://arxiv.org/abs/1211.5063
 
@@ -285,7 +336,8 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
         max_norm: positive; infinity only measures.
 
     Returns:
-        The norm before scaling, summed in double precision. If it is not finite, the gradients are left as they are.
+        The norm before scaling, summed in double precision. If it is not finite, the gradients are left as
+        they are.
 
     Raises:
         ValueError: max_norm is not positive.
@@ -293,7 +345,9 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
     if not max_norm > 0.0:
         raise ValueError(f"max_norm must be positive, but got {max_norm}")
     tensors = [p for _, p in parameters.named_parameters()] if isinstance(parameters, Module) else parameters
-    unique = {id(tensor): (tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None}.values()
+    unique = {
+        id(tensor): (tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None
+    }.values()
     norm = math.sqrt(sum(grad._sum_of_squares() for _, grad in unique))
     if max_norm < norm < math.inf:
         for tensor, grad in unique:

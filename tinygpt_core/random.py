@@ -1,8 +1,8 @@
 """Floor 2: random numbers from a counter, the same for a seed on every backend.
 
-A counter-based generator is a function, not a machine: word i of a stream is `philox(seed, i)`, a scrambling of i under a key. So a
-thousand numbers can be drawn in any order or in parallel, a "state" is one integer, and two backends that evaluate the same function
-draw the same numbers.
+A counter-based generator is a function, not a machine: word i of a stream is `philox(seed, i)`, a scrambling
+of i under a key. So a thousand numbers can be drawn in any order or in parallel, a "state" is one integer,
+and two backends that evaluate the same function draw the same numbers.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011 (Philox4x32-10).
 """
@@ -62,7 +62,9 @@ def uniforms32(key: Key, count: int) -> list[float]:
 def uniforms64(key: Key, count: int) -> list[float]:
     """Returns numbers uniform in [0, 1) on a grid of 2^-53; two words each."""
     drawn = words(key, 2 * count)
-    return [((a >> 5) * 67108864.0 + (b >> 6)) * 2.0**-53 for a, b in zip(drawn[::2], drawn[1::2], strict=True)]
+    return [
+        ((a >> 5) * 67108864.0 + (b >> 6)) * 2.0**-53 for a, b in zip(drawn[::2], drawn[1::2], strict=True)
+    ]
 
 
 def normals(key: Key, count: int) -> list[float]:
@@ -70,25 +72,74 @@ def normals(key: Key, count: int) -> list[float]:
     return [normal_quantile((word + 0.5) * 2.0**-32) for word in words(key, count)]
 
 
-# Coefficients of Wichura's rational approximations, highest power first: (numerator, denominator) for the centre and the two tails.
+# Coefficients of Wichura's rational approximations, highest power first: (numerator, denominator) for the
+# centre and the two tails.
 CENTRE = (
-    (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457, 13731.693765509461125,
-     1971.5909503065514427, 133.14166789178437745, 3.3871328727963666080),
-    (5226.4952788528545610, 28729.085735721942674, 39307.895800092710610, 21213.794301586595867, 5394.1960214247511077,
-     687.18700749205790830, 42.313330701600911252, 1.0),
-)  # fmt: skip
+    (
+        2509.0809287301226727,
+        33430.575583588128105,
+        67265.770927008700853,
+        45921.953931549871457,
+        13731.693765509461125,
+        1971.5909503065514427,
+        133.14166789178437745,
+        3.3871328727963666080,
+    ),
+    (
+        5226.4952788528545610,
+        28729.085735721942674,
+        39307.895800092710610,
+        21213.794301586595867,
+        5394.1960214247511077,
+        687.18700749205790830,
+        42.313330701600911252,
+        1.0,
+    ),
+)
 TAIL = (
-    (7.74545014278341407640e-4, 0.0227238449892691845833, 0.241780725177450611770, 1.27045825245236838258, 3.64784832476320460504,
-     5.76949722146069140550, 4.63033784615654529590, 1.42343711074968357734),
-    (1.05075007164441684324e-9, 5.47593808499534494600e-4, 0.0151986665636164571966, 0.148103976427480074590, 0.689767334985100004550,
-     1.67638483018380384940, 2.05319162663775882187, 1.0),
-)  # fmt: skip
+    (
+        7.74545014278341407640e-4,
+        0.0227238449892691845833,
+        0.241780725177450611770,
+        1.27045825245236838258,
+        3.64784832476320460504,
+        5.76949722146069140550,
+        4.63033784615654529590,
+        1.42343711074968357734,
+    ),
+    (
+        1.05075007164441684324e-9,
+        5.47593808499534494600e-4,
+        0.0151986665636164571966,
+        0.148103976427480074590,
+        0.689767334985100004550,
+        1.67638483018380384940,
+        2.05319162663775882187,
+        1.0,
+    ),
+)
 FAR_TAIL = (
-    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 0.00124266094738807843860, 0.0265321895265761230930,
-     0.296560571828504891230, 1.78482653991729133580, 5.46378491116411436990, 6.65790464350110377720),
-    (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5, 7.86869131145613259100e-4,
-     0.0148753612908506148525, 0.136929880922735805310, 0.599832206555887937690, 1.0),
-)  # fmt: skip
+    (
+        2.01033439929228813265e-7,
+        2.71155556874348757815e-5,
+        0.00124266094738807843860,
+        0.0265321895265761230930,
+        0.296560571828504891230,
+        1.78482653991729133580,
+        5.46378491116411436990,
+        6.65790464350110377720,
+    ),
+    (
+        2.04426310338993978564e-15,
+        1.42151175831644588870e-7,
+        1.84631831751005468180e-5,
+        7.86869131145613259100e-4,
+        0.0148753612908506148525,
+        0.136929880922735805310,
+        0.599832206555887937690,
+        1.0,
+    ),
+)
 LN2 = 0.6931471805599453
 LOG_SERIES = tuple(2.0 / (2 * k + 1) for k in reversed(range(13)))
 
@@ -101,9 +152,11 @@ def _horner(coefficients: Iterable[float], x: float) -> float:
 
 
 def natural_log(x: float) -> float:
-    """Returns ln x for x > 0 by additions, multiplications and divisions alone, which every IEEE machine rounds alike.
+    """Returns ln x for x > 0 by additions, multiplications and divisions alone, which every IEEE machine
+    rounds alike.
 
-    With x = m 2^e, m in [sqrt 1/2, sqrt 2), and s = (m - 1) / (m + 1): ln x = e ln 2 + 2 (s + s^3 / 3 + s^5 / 5 + …).
+    With x = m 2^e, m in [sqrt 1/2, sqrt 2), and s = (m - 1) / (m + 1): ln x = e ln 2 + 2 (s + s^3 / 3 + s^5 /
+    5 + …).
     """
     m, e = frexp(x)
     if m < 0.7071067811865476:
@@ -113,7 +166,8 @@ def natural_log(x: float) -> float:
 
 
 def normal_quantile(p: float) -> float:
-    """Returns z with Phi(z) = p for 0 < p < 1, where Phi is the standard normal distribution function, to about 1e-16 relative.
+    """Returns z with Phi(z) = p for 0 < p < 1, where Phi is the standard normal distribution function, to
+    about 1e-16 relative.
 
     Source: Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution", 1988 (PPND16).
     """
@@ -131,10 +185,12 @@ class Generator:
     """A place in a stream of random numbers, which moves on as numbers are drawn.
 
     Args:
-        seed: any integer; its low 64 bits are the key. stream: another 64 bits, for independent streams from one seed.
+        seed: any integer; its low 64 bits are the key. stream: another 64 bits, for independent streams from
+            one seed.
 
     Attributes:
-        position: how many blocks of four words were drawn. This, the seed and the stream are all the state there is.
+        position: how many blocks of four words were drawn. This, the seed and the stream are all the state
+            there is.
 
     Raises:
         TypeError: a seed or stream that is no int.
@@ -152,7 +208,9 @@ class Generator:
         return f"Generator(seed={self.seed}, stream={self.stream}) at block {self.position}"
 
     def reserve(self, count: int) -> Key:
-        """Moves on by `count` words, in whole blocks, and returns where they start; raises ValueError for a negative count."""
+        """Moves on by `count` words, in whole blocks, and returns where they start; raises ValueError for a
+        negative count.
+        """
         if count < 0:
             raise ValueError(f"cannot draw {count} random words")
         key = Key(self.seed, self.stream, self.position)
@@ -164,7 +222,8 @@ class Generator:
         return uniforms64(self.reserve(2), 1)[0]
 
     def integer(self, low: int, high: int) -> int:
-        """Returns an integer uniform in [low, high), without bias: words beyond the last whole multiple of the span are drawn again.
+        """Returns an integer uniform in [low, high), without bias: words beyond the last whole multiple of
+        the span are drawn again.
 
         Raises:
             ValueError: no integer lies there, or more than 2^64.
@@ -218,9 +277,15 @@ class Generator:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to a state of `get_state`; raises ValueError where it is none."""
-        values = [state.get(name) for name in ("seed", "stream", "position")] if isinstance(state, Mapping) else []
-        if len(values) != 3 or any(isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < 1 << 64 for v in values):
-            raise ValueError(f"a generator's state has integers seed, stream and position in [0, 2^64), unlike {state!r}")
+        values = (
+            [state.get(name) for name in ("seed", "stream", "position")] if isinstance(state, Mapping) else []
+        )
+        if len(values) != 3 or any(
+            isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < 1 << 64 for v in values
+        ):
+            raise ValueError(
+                f"a generator's state has integers seed, stream and position in [0, 2^64), unlike {state!r}"
+            )
         self.seed, self.stream, self.position = values  # type: ignore[assignment]
 
 

@@ -1,4 +1,5 @@
-"""Learning-rate schedules: functions from the number of updates done so far (0 at the first) to a learning rate.
+"""Learning-rate schedules: functions from the number of updates done so far (0 at the first) to a learning
+rate.
 
 Use: ``optimizer.learning_rate = schedule(step)`` before each ``optimizer.update()``.
 """
@@ -13,13 +14,21 @@ Schedule = Callable[[int], float]
 
 def _check(learning_rate: float, minimum: float, warmup_steps: int, total_steps: int) -> None:
     if not 0.0 <= minimum <= learning_rate < math.inf:
-        raise ValueError(f"expected 0 <= minimum <= learning_rate, but got minimum {minimum}, learning_rate {learning_rate}")
+        raise ValueError(
+            f"expected 0 <= minimum <= learning_rate, but got minimum {minimum}, learning_rate {learning_rate}"
+        )
     if not 0 <= warmup_steps <= total_steps or total_steps < 1:
-        raise ValueError(f"expected 0 <= warmup_steps <= total_steps and at least one step, but got {warmup_steps} and {total_steps}")
+        raise ValueError(
+            f"expected 0 <= warmup_steps <= total_steps and at least one step, but got {warmup_steps} and {total_steps}"
+        )
 
 
-def _warmed_up(learning_rate: float, minimum: float, warmup_steps: int, total_steps: int, shape: Callable[[float], float]) -> Schedule:
-    """Rise over the warm-up, then fall from learning_rate to minimum as ``shape`` falls from 1 (at 0) to 0 (at 1)."""
+def _warmed_up(
+    learning_rate: float, minimum: float, warmup_steps: int, total_steps: int, shape: Callable[[float], float]
+) -> Schedule:
+    """Rise over the warm-up, then fall from learning_rate to minimum as ``shape`` falls from 1 (at 0) to 0
+    (at 1).
+    """
     _check(learning_rate, minimum, warmup_steps, total_steps)
 
     def schedule(step: int) -> float:
@@ -27,19 +36,24 @@ def _warmed_up(learning_rate: float, minimum: float, warmup_steps: int, total_st
             return learning_rate * (step + 1) / (warmup_steps + 1)
         if step >= total_steps:
             return minimum
-        return minimum + (learning_rate - minimum) * shape((step - warmup_steps) / (total_steps - warmup_steps))
+        return minimum + (learning_rate - minimum) * shape(
+            (step - warmup_steps) / (total_steps - warmup_steps)
+        )
 
     return schedule
 
 
 def constant(learning_rate: float) -> Schedule:
-    """Returns ``rate(step) = learning_rate`` for every step; raises ValueError for a negative or infinite one."""
+    """Returns ``rate(step) = learning_rate`` for every step; raises ValueError for a negative or infinite
+    one.
+    """
     _check(learning_rate, 0.0, 0, 1)
     return lambda step: learning_rate
 
 
 def linear_warmup(learning_rate: float, warmup_steps: int) -> Schedule:
-    """Returns ``rate(step) = learning_rate * min(1, (step + 1) / (warmup_steps + 1))``: a rise, then it stays.
+    """Returns ``rate(step) = learning_rate * min(1, (step + 1) / (warmup_steps + 1))``: a rise, then it
+    stays.
 
     Raises:
         ValueError: a negative or infinite learning rate, or a negative number of steps.
@@ -48,12 +62,15 @@ def linear_warmup(learning_rate: float, warmup_steps: int) -> Schedule:
     return lambda step: learning_rate * min(1.0, (step + 1) / (warmup_steps + 1))
 
 
-def cosine_with_warmup(learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0) -> Schedule:
+def cosine_with_warmup(
+    learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0
+) -> Schedule:
     """Rise linearly, then fall along half a cosine: nanoGPT's schedule.
 
-    Returns ``rate(step) = learning_rate * (step + 1) / (warmup_steps + 1)`` for step < warmup_steps; then, with r = (step - warmup_steps) /
-    (total_steps - warmup_steps), ``minimum + (learning_rate - minimum) * (1 + cos(π r)) / 2``; ``minimum`` from
-    total_steps on. Loshchilov, Hutter 2016, https://arxiv.org/abs/1608.03983
+    Returns ``rate(step) = learning_rate * (step + 1) / (warmup_steps + 1)`` for step < warmup_steps; then,
+    with r = (step - warmup_steps) / (total_steps - warmup_steps), ``minimum + (learning_rate - minimum) * (1
+    + cos(π r)) / 2``; ``minimum`` from total_steps on. Loshchilov, Hutter 2016,
+    https://arxiv.org/abs/1608.03983
 
     Args:
         learning_rate: the highest, reached at step == warmup_steps.
@@ -62,13 +79,23 @@ def cosine_with_warmup(learning_rate: float, *, total_steps: int, warmup_steps: 
         minimum: the lowest, at the end.
 
     Raises:
-        ValueError: not 0 <= minimum <= learning_rate, or not 0 <= warmup_steps <= total_steps with a step at least.
+        ValueError: not 0 <= minimum <= learning_rate, or not 0 <= warmup_steps <= total_steps with a step at
+            least.
     """
-    return _warmed_up(learning_rate, minimum, warmup_steps, total_steps, lambda ratio: 0.5 * (1.0 + math.cos(math.pi * ratio)))
+    return _warmed_up(
+        learning_rate,
+        minimum,
+        warmup_steps,
+        total_steps,
+        lambda ratio: 0.5 * (1.0 + math.cos(math.pi * ratio)),
+    )
 
 
-def linear(learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0) -> Schedule:
-    """Rise linearly as in `cosine_with_warmup`, then fall along a straight line to ``minimum`` at total_steps.
+def linear(
+    learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0
+) -> Schedule:
+    """Rise linearly as in `cosine_with_warmup`, then fall along a straight line to ``minimum`` at
+    total_steps.
 
     Returns ``rate(step) = minimum + (learning_rate - minimum) * (1 - r)`` in the fall, with the same r.
 
@@ -79,14 +106,17 @@ def linear(learning_rate: float, *, total_steps: int, warmup_steps: int = 0, min
 
 
 def step_decay(learning_rate: float, *, factor: float, every: int) -> Schedule:
-    """Multiply by a factor at regular intervals: returns ``rate(step) = learning_rate * factor ** floor(step / every)``.
+    """Multiply by a factor at regular intervals: returns ``rate(step) = learning_rate * factor ** floor(step
+    / every)``.
 
     Raises:
         ValueError: a negative or infinite learning rate, a factor outside (0, 1], or `every` below 1.
     """
     _check(learning_rate, 0.0, 0, 1)
     if not 0.0 < factor <= 1.0 or every < 1:
-        raise ValueError(f"expected a factor in (0, 1] and every >= 1, but got factor {factor}, every {every}")
+        raise ValueError(
+            f"expected a factor in (0, 1] and every >= 1, but got factor {factor}, every {every}"
+        )
     return lambda step: learning_rate * factor ** (step // every)
 
 

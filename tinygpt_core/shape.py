@@ -1,12 +1,13 @@
 """Floor 1: what can be said about shapes and strides without touching an element.
 
-A strided array is one flat storage seen through three things: `shape` (how many elements each axis has), `stride` (how far apart in
-the storage two neighbours along an axis lie, in elements) and `offset` (where the first element lies):
+A strided array is one flat storage seen through three things: `shape` (how many elements each axis has),
+`stride` (how far apart in the storage two neighbours along an axis lie, in elements) and `offset` (where the
+first element lies):
 
     position(i_0, …, i_n) = offset + i_0 * stride_0 + … + i_n * stride_n
 
-Everything that only rearranges positions (reshape, permute, expand, slice) is arithmetic on those three, which is this module. What
-an error says about shapes that do not fit stands in `shape_errors`, once.
+Everything that only rearranges positions (reshape, permute, expand, slice) is arithmetic on those three,
+which is this module. What an error says about shapes that do not fit stands in `shape_errors`, once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ Index = tuple["int | slice", ...]
 
 
 class ShapeError(ValueError, RuntimeError):
-    """Shapes that do not fit. Both a ValueError, as in Python and NumPy, and a RuntimeError, as in PyTorch and TinyGPT."""
+    """Shapes that do not fit. Both a ValueError, as in Python and NumPy, and a RuntimeError, as in PyTorch
+    and TinyGPT.
+    """
 
 
 def numel(shape: Sequence[int]) -> int:
@@ -33,7 +36,9 @@ def numel(shape: Sequence[int]) -> int:
 
 
 def check_shape(shape: Any) -> Shape:
-    """Returns `shape` (an int or a sequence of them) as a tuple; raises TypeError or ValueError where it is none."""
+    """Returns `shape` (an int or a sequence of them) as a tuple; raises TypeError or ValueError where it is
+    none.
+    """
     try:
         axes = tuple(map(as_index, shape)) if isinstance(shape, (tuple, list)) else (as_index(shape),)
     except TypeError:
@@ -45,7 +50,9 @@ def check_shape(shape: Any) -> Shape:
 
 @lru_cache(maxsize=4096)
 def contiguous_strides(shape: Shape) -> Shape:
-    """Returns the strides of an array that lies in C order: the last axis has stride 1, each other steps over all that follows it."""
+    """Returns the strides of an array that lies in C order: the last axis has stride 1, each other steps over
+    all that follows it.
+    """
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
@@ -55,7 +62,9 @@ def contiguous_strides(shape: Shape) -> Shape:
 
 @lru_cache(maxsize=4096)
 def is_contiguous(shape: Shape, stride: Shape) -> bool:
-    """Whether elements in C order lie one after the other. Axes of size 1 may have any stride; an empty array is contiguous."""
+    """Whether elements in C order lie one after the other. Axes of size 1 may have any stride; an empty array
+    is contiguous.
+    """
     if 0 in shape:
         return True
     expected = 1
@@ -68,7 +77,8 @@ def is_contiguous(shape: Shape, stride: Shape) -> bool:
 
 @lru_cache(maxsize=4096)
 def broadcast_shapes(*shapes: Shape) -> Shape:
-    """Returns the shape that all `shapes` broadcast to: aligned on their last axes, sizes must agree or be 1 (or be missing).
+    """Returns the shape that all `shapes` broadcast to: aligned on their last axes, sizes must agree or be 1
+    (or be missing).
 
     Raises:
         ShapeError: showing the shapes aligned and the axes that disagree.
@@ -90,7 +100,9 @@ def check_broadcast(name: str, *shapes: Shape) -> Shape:
 
 
 def normalize_axis(axis: Any, ndim: int) -> int:
-    """Returns `axis` counted from the front; raises TypeError where it is no int and ValueError outside [-ndim, ndim)."""
+    """Returns `axis` counted from the front; raises TypeError where it is no int and ValueError outside
+    [-ndim, ndim).
+    """
     try:
         position = as_index(axis)
     except TypeError:
@@ -109,7 +121,9 @@ def normalize_axes(axes: Any, ndim: int) -> Shape:
     """
     if axes is None:
         return tuple(range(ndim))
-    found = sorted(normalize_axis(axis, ndim) for axis in (axes if isinstance(axes, (tuple, list)) else (axes,)))
+    found = sorted(
+        normalize_axis(axis, ndim) for axis in (axes if isinstance(axes, (tuple, list)) else (axes,))
+    )
     if len(set(found)) != len(found):
         raise ValueError(f"axes {axes} name one axis twice for an array with {ndim} axes")
     return tuple(found)
@@ -129,14 +143,20 @@ def permutation(axes: Any, ndim: int) -> Shape:
 
 
 def exchanged(axis1: int, axis2: int, ndim: int) -> Shape:
-    """Returns the permutation of `ndim` axes that exchanges two of them; raises as `normalize_axis`, TypeError or ValueError."""
+    """Returns the permutation of `ndim` axes that exchanges two of them; raises as `normalize_axis`,
+    TypeError or ValueError.
+    """
     first, second = normalize_axis(axis1, ndim), normalize_axis(axis2, ndim)
     return tuple(second if axis == first else first if axis == second else axis for axis in range(ndim))
 
 
 def reshaped(shape: Shape, new_shape: Any) -> Shape:
-    """Returns `new_shape` with a -1 replaced by what is left; raises ShapeError where the numbers of elements differ."""
-    wanted = tuple(map(as_index, new_shape)) if isinstance(new_shape, (tuple, list)) else (as_index(new_shape),)
+    """Returns `new_shape` with a -1 replaced by what is left; raises ShapeError where the numbers of elements
+    differ.
+    """
+    wanted = (
+        tuple(map(as_index, new_shape)) if isinstance(new_shape, (tuple, list)) else (as_index(new_shape),)
+    )
     total = numel(shape)
     if wanted.count(-1) == 1:
         known = prod(size for size in wanted if size != -1)
@@ -149,7 +169,8 @@ def reshaped(shape: Shape, new_shape: Any) -> Shape:
 
 @lru_cache(maxsize=4096)
 def reshape_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape | None:
-    """Returns strides that show the same elements in the same order under `new_shape`, or None where only a copy can.
+    """Returns strides that show the same elements in the same order under `new_shape`, or None where only a
+    copy can.
 
     Walks both shapes from the back in groups of equal size: within a group the old axes must lie as one run.
     """
@@ -181,13 +202,19 @@ def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
         ShapeError: `shape` does not broadcast to `new_shape`.
     """
     extra = len(new_shape) - len(shape)
-    if extra < 0 or any(size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)):
+    if extra < 0 or any(
+        size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)
+    ):
         raise ShapeError(shape_errors.expand("expand", shape, new_shape))
-    return (0,) * extra + tuple(step if size == wanted else 0 for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True))
+    return (0,) * extra + tuple(
+        step if size == wanted else 0
+        for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True)
+    )
 
 
 def normalize_index(index: Any, shape: Shape) -> Index:
-    """Returns `index` as one int (counted from the front) or slice for each axis of `shape`; `...` stands for all axes not named.
+    """Returns `index` as one int (counted from the front) or slice for each axis of `shape`; `...` stands for
+    all axes not named.
 
     Raises:
         IndexError: an int outside its axis, or more entries than axes.
@@ -200,7 +227,9 @@ def normalize_index(index: Any, shape: Shape) -> Index:
         raise IndexError(f"index {index!r} has more than one ellipsis")
     missing = len(shape) - len(entries) + len(dots)
     if missing < 0:
-        raise IndexError(f"index {index!r} has {len(entries) - len(dots)} entries for an array of shape {shape}")
+        raise IndexError(
+            f"index {index!r} has {len(entries) - len(dots)} entries for an array of shape {shape}"
+        )
     at = dots[0] if dots else len(entries)
     entries = entries[:at] + (slice(None),) * missing + entries[at + len(dots) :]
     result: list[int | slice] = []
@@ -217,15 +246,21 @@ def normalize_index(index: Any, shape: Shape) -> Index:
             position = as_index(entry)
         except TypeError:
             advice = "take(indices, axis) picks by a list of ints, reshape adds an axis"
-            raise TypeError(f"index entry {entry!r} on axis {axis} is neither an int nor a slice: {advice}") from None
+            raise TypeError(
+                f"index entry {entry!r} on axis {axis} is neither an int nor a slice: {advice}"
+            ) from None
         if isinstance(entry, bool) or not -size <= position < size:
-            raise IndexError(f"index {entry!r} is out of range for axis {axis} of size {size} (shape {shape})")
+            raise IndexError(
+                f"index {entry!r} is out of range for axis {axis} of size {size} (shape {shape})"
+            )
         result.append(position % size)
     return tuple(result)
 
 
 def slice_strides(shape: Shape, stride: Shape, index: Index) -> tuple[Shape, Shape, int]:
-    """Returns the shape, strides and distance from the first element of the view that a normalized index selects; ints drop axes."""
+    """Returns the shape, strides and distance from the first element of the view that a normalized index
+    selects; ints drop axes.
+    """
     new_shape, new_stride, distance = [], [], 0
     for entry, size, step in zip(index, shape, stride, strict=True):
         if isinstance(entry, slice):
@@ -242,13 +277,16 @@ def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
     """Returns the shape of arrays joined along `axis`; raises ShapeError naming the first that does not fit."""
     first = shapes[0]
     for position, shape in enumerate(shapes):
-        if len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis):
+        if len(shape) != len(first) or any(
+            a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
+        ):
             raise ShapeError(shape_errors.concatenate(first, shape, position, axis))
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
 def matmul_shape(first: Shape, second: Shape) -> Shape:
-    """Returns the shape of a (batched) matrix product: (…, n, k) by (…, k, m) gives (…, n, m), batch axes broadcast.
+    """Returns the shape of a (batched) matrix product: (…, n, k) by (…, k, m) gives (…, n, m), batch axes
+    broadcast.
 
     Raises:
         ShapeError: an operand without two axes, or inner sizes that differ.
@@ -262,14 +300,17 @@ def matmul_shape(first: Shape, second: Shape) -> Shape:
 
 
 @lru_cache(maxsize=1024)
-def copy_plan(shape: Shape, source: Shape, target: Shape) -> tuple[int, int, int, tuple[tuple[int, int], ...]]:
+def copy_plan(
+    shape: Shape, source: Shape, target: Shape
+) -> tuple[int, int, int, tuple[tuple[int, int], ...]]:
     """Returns how to copy a strided array onto another with as few slices as possible.
 
-    Neighbouring axes that lie as one run on both sides are merged, then the longest axis becomes the run that one slice copies.
+    Neighbouring axes that lie as one run on both sides are merged, then the longest axis becomes the run that
+    one slice copies.
 
     Returns:
-        (length, source step, target step, starts): for each (source start, target start), relative to the first elements, copy
-        `length` elements at those steps.
+        (length, source step, target step, starts): for each (source start, target start), relative to the
+        first elements, copy `length` elements at those steps.
     """
     axes: list[tuple[int, int, int]] = []
     for size, a, b in zip(shape, source, target, strict=True):

@@ -1,12 +1,14 @@
 """Floor 5: Tensor, the array that remembers how it was made, and the engine that differentiates.
 
-Every operation on Tensors that require gradients leaves a `GradientFunction` behind: the Operation with what it kept, and where each
-input came from. `backward` walks these records from the result to the leaves, newest first, and applies the chain rule at each:
+Every operation on Tensors that require gradients leaves a `GradientFunction` behind: the Operation with what
+it kept, and where each input came from. `backward` walks these records from the result to the leaves, newest
+first, and applies the chain rule at each:
 
     dL/dx = sum over the uses y of x of  dL/dy * dy/dx
 
-Records are numbered as they are made and an operation's inputs always carry smaller numbers than its result, so taking the largest
-number first visits every record after all that used it, exactly once, without recursion.
+Records are numbered as they are made and an operation's inputs always carry smaller numbers than its result,
+so taking the largest number first visits every record after all that used it, exactly once, without
+recursion.
 """
 
 from __future__ import annotations
@@ -32,27 +34,35 @@ _recording, _allocating = [True], [True]
 
 
 class no_grad(ContextDecorator):
-    """`with no_grad():` operations leave no records, so their results require no gradients. Also decorates functions."""
+    """`with no_grad():` operations leave no records, so their results require no gradients. Also decorates
+    functions.
+    """
 
     def __enter__(self) -> None:
         self._previous = _recording[0]
         _recording[0] = False
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _recording[0] = self._previous
 
 
 class uninitialized(ContextDecorator):
-    """`with uninitialized():` new Tensors of zeros, ones or random numbers take no memory and draw nothing, for a model to be loaded into.
+    """`with uninitialized():` new Tensors of zeros, ones or random numbers take no memory and draw nothing,
+    for a model to be loaded into.
 
-    Each is one number seen through its shape (random ones: 0), which cannot be written to: give such a Tensor another buffer.
+    Each is one number seen through its shape (random ones: 0), which cannot be written to: give such a Tensor
+    another buffer.
     """
 
     def __enter__(self) -> None:
         self._previous = _allocating[0]
         _allocating[0] = False
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _allocating[0] = self._previous
 
 
@@ -60,8 +70,10 @@ class GradientFunction:
     """The record of one operation: what to call on the way back, and where to send the gradients.
 
     Attributes:
-        operation: the Operation, with what it kept for its backward; None once a backward pass has used and freed it.
-        parents: for each input the leaf Tensor or the GradientFunction it came from, or None where no gradient is needed.
+        operation: the Operation, with what it kept for its backward; None once a backward pass has used and
+            freed it.
+        parents: for each input the leaf Tensor or the GradientFunction it came from, or None where no
+            gradient is needed.
         number: records made later have larger numbers.
     """
 
@@ -70,7 +82,8 @@ class GradientFunction:
     def __init__(self, operation: Operation, tensors: Sequence[Tensor | None], result: Buffer) -> None:
         self.operation: Operation | None = operation
         self.parents: tuple[Tensor | GradientFunction | None, ...] = tuple(
-            None if tensor is None or not tensor.requires_grad else tensor.grad_fn or tensor for tensor in tensors
+            None if tensor is None or not tensor.requires_grad else tensor.grad_fn or tensor
+            for tensor in tensors
         )
         self.inputs = tuple(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in tensors)
         self.result = (result.shape, result.dtype)
@@ -84,17 +97,22 @@ class GradientFunction:
         return type(self.operation).__name__ if self.operation else "freed"
 
     def __repr__(self) -> str:
-        return f"<GradientFunction {self.name} of {len(self.inputs)} inputs, result of shape {self.result[0]}>"
+        return (
+            f"<GradientFunction {self.name} of {len(self.inputs)} inputs, result of shape {self.result[0]}>"
+        )
 
     def apply(self, grad: Buffer) -> Iterator[tuple[Tensor | GradientFunction, Buffer | PartialGradient]]:
         """Yields each parent that needs a gradient with that gradient, in the shape and dtype of the input.
 
         Raises:
-            RuntimeError: the record was freed, something it kept has changed since, or a gradient does not fit its input.
+            RuntimeError: the record was freed, something it kept has changed since, or a gradient does not
+                fit its input.
         """
         operation = self.operation
         if operation is None:
-            raise RuntimeError("this graph was freed by an earlier backward(): call that one with retain_graph=True to go through it again")
+            raise RuntimeError(
+                "this graph was freed by an earlier backward(): call that one with retain_graph=True to go through it again"
+            )
         for name, buffer, version in self.kept:
             if buffer.version[0] != version:
                 raise RuntimeError(
@@ -104,8 +122,12 @@ class GradientFunction:
         gradients = operation.backward(grad)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
-        if len(gradients) != len(self.parents) and (len(gradients) > len(self.parents) or any(self.parents[len(gradients) :])):
-            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs")
+        if len(gradients) != len(self.parents) and (
+            len(gradients) > len(self.parents) or any(self.parents[len(gradients) :])
+        ):
+            raise RuntimeError(
+                f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs"
+            )
         for position, (parent, gradient) in enumerate(zip(self.parents, gradients, strict=False)):
             if parent is None or gradient is None:
                 continue
@@ -116,7 +138,9 @@ class GradientFunction:
                 continue
             shape, dtype = self.inputs[position]  # type: ignore[misc]
             if not isinstance(gradient, Buffer):
-                raise RuntimeError(f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer")
+                raise RuntimeError(
+                    f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer"
+                )
             if gradient.shape != shape:
                 gradient = self._sum_back(gradient, shape, position)
             yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
@@ -124,13 +148,19 @@ class GradientFunction:
     def _sum_back(self, gradient: Buffer, shape: Shape, position: int) -> Buffer:
         """Undoes broadcasting, here and nowhere else."""
         extra = gradient.ndim - len(shape)
-        if extra < 0 or any(size != 1 and size != g for size, g in zip(shape, gradient.shape[extra:], strict=True)):
-            raise RuntimeError(f"{self.name}.backward returned a gradient of shape {gradient.shape} for input {position} of shape {shape}")
+        if extra < 0 or any(
+            size != 1 and size != g for size, g in zip(shape, gradient.shape[extra:], strict=True)
+        ):
+            raise RuntimeError(
+                f"{self.name}.backward returned a gradient of shape {gradient.shape} for input {position} of shape {shape}"
+            )
         return sum_to(gradient, shape)
 
 
 def _kept_buffers(operation: Operation) -> Iterator[tuple[str, Buffer]]:
-    """Every Buffer that an operation keeps on itself, directly or in a tuple: that is what its backward reads."""
+    """Every Buffer that an operation keeps on itself, directly or in a tuple: that is what its backward
+    reads.
+    """
     for name, value in vars(operation).items():
         for item in value if type(value) is tuple else (value,):
             if isinstance(item, Buffer):
@@ -138,7 +168,8 @@ def _kept_buffers(operation: Operation) -> Iterator[tuple[str, Buffer]]:
 
 
 def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **options: Any) -> Tensor:
-    """Returns an operation's result for Tensors (or None for an optional input), recorded where an input requires gradients.
+    """Returns an operation's result for Tensors (or None for an optional input), recorded where an input
+    requires gradients.
 
     Shapes and options are those of the operation's forward.
 
@@ -155,11 +186,15 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
             buffers.append(tensor.buffer)
             needs.append(tensor._requires_grad)
         else:
-            raise TypeError(f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)")
+            raise TypeError(
+                f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)"
+            )
     operation = operation_class(needs)
     buffer = operation.forward(*buffers, **options)
     if not isinstance(buffer, Buffer):
-        raise TypeError(f"{operation_class.__name__}.forward returned a {type(buffer).__name__}, not a Buffer")
+        raise TypeError(
+            f"{operation_class.__name__}.forward returned a {type(buffer).__name__}, not a Buffer"
+        )
     result = _wrap(buffer)
     if _recording[0] and any(needs) and buffer.dtype.kind == "f":
         result._requires_grad = True
@@ -178,7 +213,8 @@ class Tensor:
     """An array that can be differentiated.
 
     Args:
-        data: nested lists or tuples, a scalar, a Buffer (shared, not copied), a Tensor, or an array of another library (see `Buffer`).
+        data: nested lists or tuples, a scalar, a Buffer (shared, not copied), a Tensor, or an array of
+            another library (see `Buffer`).
         dtype: its dtype; deduced from the data where missing.
         requires_grad: whether `backward` shall leave the gradient with respect to this Tensor in `grad`.
 
@@ -247,14 +283,20 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if value and self.dtype.kind != "f":
-            raise RuntimeError(f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64")
+            raise RuntimeError(
+                f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64"
+            )
         if not value and self.grad_fn is not None:
-            raise RuntimeError("requires_grad can be switched off on leaves only: detach() gives a Tensor without history")
+            raise RuntimeError(
+                "requires_grad can be switched off on leaves only: detach() gives a Tensor without history"
+            )
         self._requires_grad = bool(value)
 
     def __deepcopy__(self, memo: Any) -> Tensor:
         if self.grad_fn is not None:
-            raise RuntimeError("only leaves can be deep-copied: the result of a recorded operation is part of its graph; detach() it")
+            raise RuntimeError(
+                "only leaves can be deep-copied: the result of a recorded operation is part of its graph; detach() it"
+            )
         copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
         copy.grad = None if self.grad is None else Tensor(self.grad.buffer.copy())
         return copy
@@ -292,19 +334,24 @@ class Tensor:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """What `numpy.asarray(tensor)` reads: the elements where they lie; read-only where gradients are required."""
+        """What `numpy.asarray(tensor)` reads: the elements where they lie; read-only where gradients are
+        required.
+        """
         interface = self.buffer.__array_interface__
         if self.requires_grad:
             interface["data"] = interface["data"].toreadonly()
         return interface
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The elements for `torch.from_dlpack(tensor)` and its like; BufferError where gradients are required (detach() it first).
+        """The elements for `torch.from_dlpack(tensor)` and its like; BufferError where gradients are required
+        (detach() it first).
 
         Source: the DLPack protocol, https://dmlc.github.io/dlpack/latest/
         """
         if self.requires_grad:
-            raise BufferError("a Tensor that requires gradients is not exported, since changes could not be seen: detach() it first")
+            raise BufferError(
+                "a Tensor that requires gradients is not exported, since changes could not be seen: detach() it first"
+            )
         return self.buffer.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
@@ -312,9 +359,11 @@ class Tensor:
         return self.buffer.__dlpack_device__()
 
     def explain(self, out: str = "explain.html") -> int:
-        """Writes one HTML page that shows the graph that made this Tensor and its derivatives, step by step; returns its size in bytes.
+        """Writes one HTML page that shows the graph that made this Tensor and its derivatives, step by step;
+        returns its size in bytes.
 
-        Inside `with explain.Recorder():` it also shows modules, times and all values. No gradient changes and nothing is freed.
+        Inside `with explain.Recorder():` it also shows modules, times and all values. No gradient changes and
+        nothing is freed.
 
         Raises:
             ValueError: no recorded operation made this Tensor, or the graph was freed by a backward().
@@ -337,7 +386,11 @@ class Tensor:
     @staticmethod
     def full(shape: Any, value: float, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of `shape` that holds `value` everywhere."""
-        buffer = Buffer.full(shape, value, dtype) if _allocating[0] else Buffer.full((), value, dtype).expand(shape)
+        buffer = (
+            Buffer.full(shape, value, dtype)
+            if _allocating[0]
+            else Buffer.full((), value, dtype).expand(shape)
+        )
         return Tensor(buffer, requires_grad=requires_grad)
 
     @staticmethod
@@ -351,31 +404,51 @@ class Tensor:
         return Tensor.full(shape, 1, dtype, requires_grad)
 
     @staticmethod
-    def arange(start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None) -> Tensor:
-        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound)."""
+    def arange(
+        start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None
+    ) -> Tensor:
+        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where
+        it is the only bound).
+        """
         return Tensor(Buffer.arange(start, stop, step, dtype))
 
     @staticmethod
     def uniform(
-        shape: Any, low: float = 0.0, high: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
+        shape: Any,
+        low: float = 0.0,
+        high: float = 1.0,
+        dtype: DType = DType.float32,
+        requires_grad: bool = False,
+        **options: Any,
     ) -> Tensor:
-        """Returns random elements, uniform in [low, high), from the `generator` in `options` or the process-wide one."""
+        """Returns random elements, uniform in [low, high), from the `generator` in `options` or the
+        process-wide one.
+        """
         if not _allocating[0]:
             return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.uniform(shape, low, high, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
     def normal(
-        shape: Any, mean: float = 0.0, std: float = 1.0, dtype: DType = DType.float32, requires_grad: bool = False, **options: Any
+        shape: Any,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: DType = DType.float32,
+        requires_grad: bool = False,
+        **options: Any,
     ) -> Tensor:
-        """Returns random elements, normally distributed, from the `generator` in `options` or the process-wide one."""
+        """Returns random elements, normally distributed, from the `generator` in `options` or the
+        process-wide one.
+        """
         if not _allocating[0]:
             return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.normal(shape, mean, std, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
     def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-        """Returns the tensors joined along `axis`; raises ValueError where there are none or other axes do not agree."""
+        """Returns the tensors joined along `axis`; raises ValueError where there are none or other axes do
+        not agree.
+        """
         tensors = tuple(tensors)
         if not tensors:
             raise ValueError("concatenate needs at least one Tensor")
@@ -385,12 +458,17 @@ class Tensor:
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
-        sides = [side if isinstance(side, Tensor) else Tensor(side) if like is None else like._scalar(side) for side in (first, second)]
+        sides = [
+            side if isinstance(side, Tensor) else Tensor(side) if like is None else like._scalar(side)
+            for side in (first, second)
+        ]
         return apply_op(operations.Where, condition, *sides)
 
     @staticmethod
     def einsum(subscripts: str, first: Tensor, *others: Tensor) -> Tensor:
-        """Returns the sum of products over axes that NumPy's notation describes: `Tensor.einsum("bhid,bhjd->bhij", query, key)`."""
+        """Returns the sum of products over axes that NumPy's notation describes:
+        `Tensor.einsum("bhid,bhjd->bhij", query, key)`.
+        """
         return apply_op(operations.Einsum, first, *others, subscripts=subscripts)
 
     # ---------------------------------------------------------------- arithmetic
@@ -512,14 +590,17 @@ class Tensor:
         return apply_op(operations.Relu, self)
 
     def gelu(self, approximate: str = "tanh") -> Tensor:
-        """x times the normal distribution function of x, for each element; its tanh form (GPT-2's), or "none" for the exact one.
+        """x times the normal distribution function of x, for each element; its tanh form (GPT-2's), or "none"
+        for the exact one.
 
         Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
         """
         return apply_op(operations.GELU, self, approximate=approximate)
 
     def silu(self) -> Tensor:
-        """x times the logistic function of x, for each element. Elfwing et al. 2017, https://arxiv.org/abs/1702.03118"""
+        """x times the logistic function of x, for each element. Elfwing et al. 2017,
+        https://arxiv.org/abs/1702.03118
+        """
         return apply_op(operations.SiLU, self)
 
     def softmax(self, axis: int = -1) -> Tensor:
@@ -533,7 +614,11 @@ class Tensor:
     def _reduce(self, operation: type[Operation], axes: Any, keepdim: bool) -> Tensor:
         axes = normalize_axes(axes, self.ndim)
         result = apply_op(operation, self, axes=axes)
-        return result if keepdim else result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
+        return (
+            result
+            if keepdim
+            else result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
+        )
 
     def sum(self, axes: Any = None, keepdim: bool = False) -> Tensor:
         """The sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1.
@@ -562,20 +647,24 @@ class Tensor:
         return self._reduce(operations.Max, axes, keepdim)
 
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
-        """The int64 position of the largest element along `axis` (None: in the flattened Tensor), the first of equals.
+        """The int64 position of the largest element along `axis` (None: in the flattened Tensor), the first
+        of equals.
 
         Raises:
             TypeError: the axis is no int.
             ValueError: the axis is not there, or empty.
         """
         if axis is None:
-            return _wrap(self.buffer.reshape((self.numel,)).argmax(0).reshape((1,) * self.ndim if keepdim else ()))
+            return _wrap(
+                self.buffer.reshape((self.numel,)).argmax(0).reshape((1,) * self.ndim if keepdim else ())
+            )
         axis = normalize_axis(axis, self.ndim)
         found = self.buffer.argmax(axis)
         return _wrap(found if keepdim else found.reshape(self.shape[:axis] + self.shape[axis + 1 :]))
 
     def dot(self, other: Tensor) -> Tensor:
-        """The matrix product over the last axis of this and the last but one of the other (the only one of a vector), as `@`.
+        """The matrix product over the last axis of this and the last but one of the other (the only one of a
+        vector), as `@`.
 
         Raises:
             RuntimeError: sizes that differ or no axes.
@@ -645,10 +734,13 @@ class Tensor:
     def _may_change(self) -> None:
         if _recording[0] and self.requires_grad:
             kind = "a leaf that requires gradients" if self.is_leaf else "the result of a recorded operation"
-            raise RuntimeError(f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`")
+            raise RuntimeError(
+                f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`"
+            )
 
     def assign(self, value: Any) -> Tensor:
-        """Writes `value` (a Tensor, a number or nested lists), broadcast and cast, into this Tensor's storage, unrecorded.
+        """Writes `value` (a Tensor, a number or nested lists), broadcast and cast, into this Tensor's
+        storage, unrecorded.
 
         Returns:
             This Tensor. Raises RuntimeError for the result of a recorded operation (unless inside `no_grad`).
@@ -662,21 +754,29 @@ class Tensor:
         self._may_change()
         if isinstance(value, Tensor):
             if _recording[0] and value.requires_grad:
-                raise RuntimeError("assigning into a slice is not recorded: detach() the value, or build the result with concatenate")
+                raise RuntimeError(
+                    "assigning into a slice is not recorded: detach() the value, or build the result with concatenate"
+                )
             value = value.buffer
         self.buffer[index] = value
 
     def _in_place(self, operation: type[Operation], other: Any) -> Tensor:
-        """`self op= other`: into the storage where nothing is recorded; else this Tensor becomes the result of the operation."""
+        """`self op= other`: into the storage where nothing is recorded; else this Tensor becomes the result
+        of the operation.
+        """
         if self.is_leaf:
             self._may_change()
         result = self._apply(operation, other)
         if result is NotImplemented:
             return result
         if result.shape != self.shape:
-            raise ShapeError(shape_errors.expand(f"in-place {operation.__name__.lower()}", result.shape, self.shape))
+            raise ShapeError(
+                shape_errors.expand(f"in-place {operation.__name__.lower()}", result.shape, self.shape)
+            )
         if result.dtype.kind != self.dtype.kind:
-            raise ValueError(f"an in-place operation cannot turn {self.dtype} {self.shape} into {result.dtype} {result.shape}")
+            raise ValueError(
+                f"an in-place operation cannot turn {self.dtype} {self.shape} into {result.dtype} {result.shape}"
+            )
         result = result if result.dtype is self.dtype else result.cast(self.dtype)
         if result.grad_fn is None:
             self.buffer.assign(result.buffer)
@@ -710,7 +810,9 @@ class Tensor:
         self.grad = None
 
     def retain_grad(self) -> None:
-        """Asks backward to leave the gradient in `grad` although this is no leaf. Raises RuntimeError where none is required."""
+        """Asks backward to leave the gradient in `grad` although this is no leaf. Raises RuntimeError where
+        none is required.
+        """
         if not self.requires_grad:
             raise RuntimeError("a Tensor that requires no gradients has none to retain")
         if self.grad_fn is not None:
@@ -720,24 +822,29 @@ class Tensor:
         self.grad = _wrap(gradient if self.grad is None else self.grad.buffer + gradient)
 
     def backward(self, incoming_gradient: Any = None, retain_graph: bool = False) -> None:
-        """Adds dL/dx to `x.grad` for every leaf x that requires it, where L is the sum of this Tensor times `incoming_gradient`.
+        """Adds dL/dx to `x.grad` for every leaf x that requires it, where L is the sum of this Tensor times
+        `incoming_gradient`.
 
         Args:
             incoming_gradient: a Tensor, Buffer or nested lists of this Tensor's shape; ones where missing.
-            retain_graph: keep the records so that backward can run again; else they are freed as the walk goes.
+            retain_graph: keep the records so that backward can run again; else they are freed as the walk
+                goes.
 
         Raises:
-            RuntimeError: no gradients are required, the graph was freed, something it needs was changed in place, or the incoming
-                gradient has another shape.
+            RuntimeError: no gradients are required, the graph was freed, something it needs was changed in
+                place, or the incoming gradient has another shape.
         """
         if not self.requires_grad:
-            raise RuntimeError("backward() needs a Tensor that requires gradients: none of what made this one does")
+            raise RuntimeError(
+                "backward() needs a Tensor that requires gradients: none of what made this one does"
+            )
         gradient = self._incoming(incoming_gradient)
         if self.grad_fn is None:
             self._accumulate(gradient.copy() if incoming_gradient is not None else gradient)
             return
         pending: dict[GradientFunction, Buffer] = {self.grad_fn: gradient}
-        owned: set[GradientFunction] = set()  # whose pending gradient only this walk knows, so that slices may add to it in place
+        # Whose pending gradient only this walk knows, so that slices may add to it in place
+        owned: set[GradientFunction] = set()
         queue = [(-self.grad_fn.number, self.grad_fn)]
         while queue:
             _, record = heapq.heappop(queue)
@@ -777,7 +884,9 @@ class Tensor:
             return kind._full(self.shape, 1.0, self.dtype)
         buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, self.dtype)
         if buffer.shape != self.shape:
-            raise ShapeError(shape_errors.unlike("backward", "incoming gradient", buffer.shape, self.shape, "Tensor"))
+            raise ShapeError(
+                shape_errors.unlike("backward", "incoming gradient", buffer.shape, self.shape, "Tensor")
+            )
         self.buffer._check_backend(buffer)
         return buffer._as(self.dtype)
 
@@ -789,27 +898,36 @@ class Tensor:
 
     @staticmethod
     def validate_serialized_tensor(text: str) -> bool:
-        """Whether `text` has the form that `serialize_tensor` writes: nothing but numbers in brackets. Nothing is evaluated."""
+        """Whether `text` has the form that `serialize_tensor` writes: nothing but numbers in brackets.
+        Nothing is evaluated.
+        """
         return isinstance(text, str) and _SERIALIZED.fullmatch(text) is not None
 
     @staticmethod
     def deserialize_tensor(text: str) -> Tensor:
-        """Returns the Tensor that a text of `serialize_tensor` describes; its shape and dtype follow from the brackets and numbers.
+        """Returns the Tensor that a text of `serialize_tensor` describes; its shape and dtype follow from the
+        brackets and numbers.
 
         Raises:
             ValueError: the text has another form, or its data are ragged.
         """
         found = _SERIALIZED.fullmatch(text) if isinstance(text, str) else None
         if found is None:
-            raise ValueError(f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}")
+            raise ValueError(
+                f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}"
+            )
         import json
 
         words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
         try:
             data = json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], found["data"]))
         except (ValueError, KeyError, RecursionError):
-            raise ValueError(f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}") from None
+            raise ValueError(
+                f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}"
+            ) from None
         return Tensor(data, requires_grad=found["grad"] == "True")
 
 
-_SERIALIZED = re.compile(r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)")
+_SERIALIZED = re.compile(
+    r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)"
+)

@@ -1,8 +1,8 @@
 """Trees of parameters: nested dicts, lists and tuples with leaves, and their flat form of dotted names.
 
-A model's parameters are a tree such as ``{"layers": [{"weights": W0, "bias": b0}, {"weights": W1}]}``. Files and
-optimizers want a flat list of names instead: ``[("layers.0.weights", W0), ("layers.0.bias", b0), ("layers.1.weights",
-W1)]``.
+A model's parameters are a tree such as ``{"layers": [{"weights": W0, "bias": b0}, {"weights": W1}]}``. Files
+and optimizers want a flat list of names instead: ``[("layers.0.weights", W0), ("layers.0.bias", b0),
+("layers.1.weights", W1)]``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def tree_flatten(tree: Tree, prefix: str = "", is_leaf: IsLeaf | None = None) ->
         is_leaf: says of a node whether it is a leaf although it is a container.
 
     Returns:
-        Pairs of name and leaf, depth first, in the order of the containers. A tree that is one leaf has the name
-        ``prefix``.
+        Pairs of name and leaf, depth first, in the order of the containers. A tree that is one leaf has the
+        name ``prefix``.
     """
     if isinstance(tree, (dict, list, tuple)) and not (is_leaf is not None and is_leaf(tree)):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
@@ -56,7 +56,9 @@ def tree_unflatten(pairs: Iterable[tuple[str, Any]] | Mapping[str, Any]) -> Tree
         branches.setdefault(key, []).append((rest, leaf))
     for key, branch in branches.items():
         if len(branch) > 1 and any(rest == "" for rest, _ in branch):
-            raise ValueError(f"the name {key!r} occurs twice, or is both a leaf and the beginning of another name")
+            raise ValueError(
+                f"the name {key!r} occurs twice, or is both a leaf and the beginning of another name"
+            )
     children = {key: tree_unflatten(branch) for key, branch in branches.items()}
     if children and all(key.isdecimal() for key in children):
         places = {int(key): child for key, child in children.items()}
@@ -86,7 +88,9 @@ def tree_map(fn: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: IsLeaf | 
         try:
             return [other[key] for other in rest]
         except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"tree_map: a further tree has no place {key!r}, which the first tree has") from error
+            raise ValueError(
+                f"tree_map: a further tree has no place {key!r}, which the first tree has"
+            ) from error
 
     if isinstance(tree, dict):
         return {key: tree_map(fn, child, *at(key), is_leaf=is_leaf) for key, child in tree.items()}

@@ -13,7 +13,9 @@ from tinygpt_core.optimizers import SGD
 
 def main(arguments=None):
     """Trains, prints the truth table, and returns how many of its four rows are right."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=200, help="updates (default: 200)")
     steps = parser.parse_args(arguments).steps
 

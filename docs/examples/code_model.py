@@ -1,4 +1,5 @@
-"""A GPT that writes Python: 49 million parameters, GPT-2's architecture, trained on the standard library of your own Python.
+"""A GPT that writes Python: 49 million parameters, GPT-2's architecture, trained on the standard library of
+your own Python.
 
     python docs/examples/code_model.py --preset stdlib --backend numpy     # a small one, to see it work
     python docs/examples/code_model.py --backend cupy                      # the 49M model; wants a GPU
@@ -16,9 +17,13 @@ from tinygpt_core.training import BOUNDARY, PRESETS, StepEvent, Trainer, Validat
 
 def main(arguments=None):
     """Trains, completes a prompt, and returns the last validation loss."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="code-49m", help="sizes and schedule (default: code-49m)")
-    parser.add_argument("--data", metavar="FILE", help="a file of source code to learn instead of the standard library")
+    parser.add_argument(
+        "--data", metavar="FILE", help="a file of source code to learn instead of the standard library"
+    )
     parser.add_argument("--steps", type=int, help="updates (default: the preset's)")
     parser.add_argument("--vocab-size", type=int, help="tokens to learn (default: the preset's)")
     parser.add_argument("--backend", default="python", help="python, numpy or cupy (default: python)")
@@ -40,16 +45,22 @@ def main(arguments=None):
     loss = 0.0
     for event in trainer.run():
         if isinstance(event, StepEvent) and event.step % 50 == 0:
-            print(f"step {event.step}  loss {event.loss:.3f}  {event.tokens / event.seconds:,.0f} tokens a second")
+            print(
+                f"step {event.step}  loss {event.loss:.3f}  {event.tokens / event.seconds:,.0f} tokens a second"
+            )
         if isinstance(event, ValidationEvent):
             loss = event.val_loss
-            print(f"step {event.step}  validation loss {loss:.3f} (tokens by frequency: {trainer.data.unigram_entropy:.3f})")
+            print(
+                f"step {event.step}  validation loss {loss:.3f} (tokens by frequency: {trainer.data.unigram_entropy:.3f})"
+            )
 
     print(options.prompt, end="")
     tokenizer = trainer.data.tokenizer
     end = tokenizer.special_tokens.get(BOUNDARY)  # of a file, where the corpus has several
     with backends.use(options.backend):
-        for text in generate(trainer.model, tokenizer, options.prompt, tokens=options.tokens, temperature=0.8, stop_id=end):
+        for text in generate(
+            trainer.model, tokenizer, options.prompt, tokens=options.tokens, temperature=0.8, stop_id=end
+        ):
             print(text, end="", flush=True)
     print()
     return loss

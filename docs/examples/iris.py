@@ -1,4 +1,5 @@
-"""Classify the 150 flowers of the iris data, or the 1,797 handwritten digits that also come with scikit-learn.
+"""Classify the 150 flowers of the iris data, or the 1,797 handwritten digits that also come with
+scikit-learn.
 
     pip install scikit-learn
     python docs/examples/iris.py
@@ -18,7 +19,9 @@ from tinygpt_core.random import Generator
 
 
 def load(name):
-    """Returns rows of features, scaled to mean 0 and deviation 1 in each column, and their classes, in random order."""
+    """Returns rows of features, scaled to mean 0 and deviation 1 in each column, and their classes, in random
+    order.
+    """
     from sklearn import datasets
 
     features, classes = getattr(datasets, f"load_{name}")(return_X_y=True)
@@ -34,9 +37,13 @@ def load(name):
 
 def main(arguments=None):
     """Trains and returns the accuracy on the examples kept back."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", choices=["iris", "digits"], default="iris", help="default: iris")
-    parser.add_argument("--steps", type=int, default=300, help="updates, each on all training examples (default: 300)")
+    parser.add_argument(
+        "--steps", type=int, default=300, help="updates, each on all training examples (default: 300)"
+    )
     parser.add_argument("--backend", default="python", help="python or numpy (default: python)")
     options = parser.parse_args(arguments)
 
@@ -62,7 +69,9 @@ def main(arguments=None):
 
         with no_grad():
             right = (model(test_inputs).argmax(-1) == test_targets).sum().item()
-        print(f"{right} of {len(rows) - split} examples that it has never seen are right ({right / (len(rows) - split):.1%})")
+        print(
+            f"{right} of {len(rows) - split} examples that it has never seen are right ({right / (len(rows) - split):.1%})"
+        )
         return right / (len(rows) - split)
 
 

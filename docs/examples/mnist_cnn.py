@@ -2,8 +2,9 @@
 
     python docs/examples/mnist_cnn.py [--data FOLDER] [--backend python] [--steps 60]
 
-FOLDER holds the files of MNIST's test part (10,000 images); without it they are fetched once. After 60 steps, which take about two minutes
-on the python backend, the network reads 89 of 100 digits that it has never seen; after 400 (four seconds with --backend numpy), 96.
+FOLDER holds the files of MNIST's test part (10,000 images); without it they are fetched once. After 60 steps,
+which take about two minutes on the python backend, the network reads 89 of 100 digits that it has never seen;
+after 400 (four seconds with --backend numpy), 96.
 """
 
 import argparse
@@ -23,17 +24,24 @@ options = parser.parse_args()
 with backends.use(options.backend):
     random.seed(0)
 
-    # Images are (N, 1, 28, 28): N images of one channel, grey from 0 to 1. The last fifth is set aside to see what was learnt.
+    # Images are (N, 1, 28, 28): N images of one channel, grey from 0 to 1. The last fifth is set aside to see
+    # what was learnt.
     images, labels = load_mnist("test", options.data)
     known = len(images) * 4 // 5
 
-    # A convolution looks at every 3x3 neighbourhood with the same weights; pooling keeps the strongest answer of each 2x2 square.
-    # So 28x28 pixels become 14x14, then 7x7 places, of which 32 channels say what is there. A linear layer decides.
+    # A convolution looks at every 3x3 neighbourhood with the same weights; pooling keeps the strongest answer
+    # of each 2x2 square. So 28x28 pixels become 14x14, then 7x7 places, of which 32 channels say what is
+    # there. A linear layer decides.
     model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(images.shape[2] // 4 * (images.shape[3] // 4) * 32, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(images.shape[2] // 4 * (images.shape[3] // 4) * 32, 10),
+    )
     print(model)
 
     loss_of = CrossEntropyLoss()

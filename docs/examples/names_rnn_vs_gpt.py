@@ -3,8 +3,9 @@
     python docs/examples/names_rnn_vs_gpt.py --backend numpy
     python docs/examples/names_rnn_vs_gpt.py --data names.txt --steps 200
 
-The LSTM reads letter by letter and carries a state; the GPT sees all letters so far at once. Both give the probabilities of the next
-letter, so one training loop serves both, and the loss on names that neither has seen can be compared.
+The LSTM reads letter by letter and carries a state; the GPT sees all letters so far at once. Both give the
+probabilities of the next letter, so one training loop serves both, and the loss on names that neither has
+seen can be compared.
 """
 
 import argparse
@@ -54,7 +55,9 @@ def validation_loss(model, batches):
 
 
 def train(model, data, steps):
-    """One pass of the usual loop: loss, gradients, clipping, AdamW, with a learning rate that rises, then falls."""
+    """One pass of the usual loop: loss, gradients, clipping, AdamW, with a learning rate that rises, then
+    falls.
+    """
     loss_function = CrossEntropyLoss(reduction="mean")
     optimizer = AdamW(model, 0.01, betas=(0.9, 0.99))
     schedule = cosine_with_warmup(0.01, total_steps=steps, warmup_steps=min(20, steps - 1), minimum=0.0005)
@@ -69,13 +72,17 @@ def train(model, data, steps):
 
 def main(arguments=None):
     """Trains both and returns (name, parameters, validation loss) of each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", metavar="FILE", help="names, one a line (default: fetched once and kept)")
     parser.add_argument("--steps", type=int, default=500, help="updates of each model (default: 500)")
     parser.add_argument("--backend", default="python", help="python or numpy (default: python)")
     options = parser.parse_args(arguments)
 
-    config = TrainingConfig(corpus="names", data_file=options.data, context_length=CONTEXT, batch_size=32, eval_batches=8)
+    config = TrainingConfig(
+        corpus="names", data_file=options.data, context_length=CONTEXT, batch_size=32, eval_batches=8
+    )
     rows = []
     with backends.use(options.backend):
         for name in ("LSTM", "GPT"):
@@ -85,8 +92,12 @@ def main(arguments=None):
             started = time.perf_counter()
             train(model, data, options.steps)
             seconds = time.perf_counter() - started
-            rows.append((name, model.num_parameters(), validation_loss(model, data.validation_batches), seconds))
-    print(f"after {options.steps} steps; a model that knows only how frequent each letter is has {data.unigram_entropy:.3f}\n")
+            rows.append(
+                (name, model.num_parameters(), validation_loss(model, data.validation_batches), seconds)
+            )
+    print(
+        f"after {options.steps} steps; a model that knows only how frequent each letter is has {data.unigram_entropy:.3f}\n"
+    )
     print("| model | parameters | validation loss (nats a letter) | seconds |\n|---|---|---|---|")
     for name, parameters, loss, seconds in rows:
         print(f"| {name} | {parameters:,} | {loss:.3f} | {seconds:.0f} |")

@@ -27,7 +27,9 @@ def accuracy(model, points, classes):
 
 
 def draw(model, points, classes):
-    """Returns an SVG: each cell in the colour of the class that the model sees there, fainter where it is unsure, and the points."""
+    """Returns an SVG: each cell in the colour of the class that the model sees there, fainter where it is
+    unsure, and the points.
+    """
     xs = [LEFT + (i + 0.5) * (RIGHT - LEFT) / WIDTH for i in range(WIDTH)]
     ys = [TOP - (j + 0.5) * (TOP - BOTTOM) / HEIGHT for j in range(HEIGHT)]
     with no_grad():
@@ -38,16 +40,22 @@ def draw(model, points, classes):
         label = pair.index(max(pair))
         x, y = place % WIDTH * size, place // WIDTH * size
         opacity = max(pair) - 0.4
-        parts.append(f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{COLOURS[label]}" opacity="{opacity:.2f}"/>')
+        parts.append(
+            f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{COLOURS[label]}" opacity="{opacity:.2f}"/>'
+        )
     for (x, y), label in zip(points.to_python(), classes.to_python(), strict=True):
         across, down = (x - LEFT) / (RIGHT - LEFT) * WIDTH * size, (TOP - y) / (TOP - BOTTOM) * HEIGHT * size
-        parts.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{COLOURS[label]}" stroke="white"/>')
+        parts.append(
+            f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{COLOURS[label]}" stroke="white"/>'
+        )
     return "\n".join([*parts, "</svg>\n"])
 
 
 def main(arguments=None):
     """Trains, writes the picture, and returns the accuracy on the training set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=300, help="updates (default: 300)")
     parser.add_argument("--points", type=int, default=100, help="how many points (default: 100)")
     parser.add_argument("--picture", metavar="FILE", help="where to write the decision boundary, as SVG")

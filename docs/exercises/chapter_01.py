@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 1, strided arrays. `python -m pytest tests/test_book.py -k chapter_01` checks them."""
+"""Solutions of the exercises of chapter 1, strided arrays. `python -m pytest tests/test_book.py -k
+chapter_01` checks them.
+"""
 
 from itertools import pairwise, product
 from operator import mul
@@ -28,7 +30,8 @@ def test_1_1_the_diagonal_is_a_view():
         assert [view.data[p] for p in positions(*diagonal(view))] == expected
 
 
-# 1.2 To move the window is to move within the picture, and so is to move within the window: the strides come twice.
+# 1.2 To move the window is to move within the picture, and so is to move within the window: the strides come
+# twice.
 
 
 def windows(picture):
@@ -41,13 +44,15 @@ def test_1_2_windows_of_a_picture():
     for view in (picture, picture.transpose(0, 1), picture[:, ::-1]):
         shape, stride, offset = windows(view)
         expected = [
-            view[y + i, x + j].item() for y, x, i, j in product(range(view.shape[0] - 2), range(view.shape[1] - 2), range(3), range(3))
+            view[y + i, x + j].item()
+            for y, x, i, j in product(range(view.shape[0] - 2), range(view.shape[1] - 2), range(3), range(3))
         ]
         assert [view.data[p] for p in positions(shape, stride, offset)] == expected
 
 
-# 1.3 Count the positions. Slices and permutations leave out or reorder what was distinct; expanding an axis of size 1 repeats it.
-# The windows of 1.2 overlap too, without any stride 0: that is why the library offers no way to set strides by hand.
+# 1.3 Count the positions. Slices and permutations leave out or reorder what was distinct; expanding an axis
+# of size 1 repeats it. The windows of 1.2 overlap too, without any stride 0: that is why the library offers
+# no way to set strides by hand.
 
 
 def overlaps(shape, stride):
@@ -57,13 +62,21 @@ def overlaps(shape, stride):
 
 def test_1_3_which_views_overlap():
     b = Buffer.arange(24).reshape((2, 3, 4))
-    for view in (b, b.permute((2, 0, 1)), b[:, ::-2, 1:], b[1], b[:, :0], b.reshape((2, 3, 1, 4)).expand((2, 3, 1, 4))):
+    for view in (
+        b,
+        b.permute((2, 0, 1)),
+        b[:, ::-2, 1:],
+        b[1],
+        b[:, :0],
+        b.reshape((2, 3, 1, 4)).expand((2, 3, 1, 4)),
+    ):
         assert not overlaps(view.shape, view.stride)
     assert overlaps((5, 2, 3, 4), b.expand((5, 2, 3, 4)).stride)
     assert overlaps(*windows(Buffer.arange(16).reshape((4, 4)))[:2])
 
 
-# 1.4 One comparison for each pair of neighbours, so n - 1: a step along an axis must be what all of the next axis spans.
+# 1.4 One comparison for each pair of neighbours, so n - 1: a step along an axis must be what all of the next
+# axis spans.
 
 
 def is_one_run(shape, stride):
@@ -77,7 +90,10 @@ def test_1_4_which_arrays_are_one_run():
     for shape in product(range(4), repeat=3):
         total = shape[0] * shape[1] * shape[2]
         for stride in product((-2, -1, 0, 1, 2, 3, 6), repeat=3):
-            assert is_one_run(shape, stride) == (reshape_strides(shape, stride, (total,)) is not None), (shape, stride)
+            assert is_one_run(shape, stride) == (reshape_strides(shape, stride, (total,)) is not None), (
+                shape,
+                stride,
+            )
     assert is_one_run((2, 3, 4), contiguous_strides((2, 3, 4)))
 
 

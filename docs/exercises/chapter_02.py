@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 2, derivatives. `python -m pytest tests/test_book.py -k chapter_02` checks them."""
+"""Solutions of the exercises of chapter 2, derivatives. `python -m pytest tests/test_book.py -k chapter_02`
+checks them.
+"""
 
 import math
 
@@ -25,7 +27,8 @@ def close(first, second, tolerance=1e-7):
     return all(abs(a - b) <= tolerance for a, b in zip(first, second, strict=True))
 
 
-# 2.1 The error of `central` with step 2 h is four times that with h, up to terms with h^4: so (4 near - far) / 3 has only those.
+# 2.1 The error of `central` with step 2 h is four times that with h, up to terms with h^4: so (4 near - far)
+# / 3 has only those.
 
 
 def four_points(f, x, h):
@@ -42,10 +45,12 @@ def test_2_1_four_points():
     assert 15 < error(four_points, 0.02) / error(four_points, 0.01) < 17
     assert 3.9 < error(central, 0.02) / error(central, 0.01) < 4.1
     assert four_points(lambda x: x**4, 2.0, 0.5) == 32.0  # exact up to the fourth power
-    assert error(four_points, 1e-3) < 2e-11 < error(central, 1e-3)  # near the fifth root of 1e-16, where it is best
+    # Near the fifth root of 1e-16, where it is best
+    assert error(four_points, 1e-3) < 2e-11 < error(central, 1e-3)
 
 
-# 2.2 f(x + ih) = f(x) + i h f'(x) - h² f''(x) / 2 - …: the slope stands alone in the imaginary part, and nothing is subtracted from it.
+# 2.2 f(x + ih) = f(x) + i h f'(x) - h² f''(x) / 2 - …: the slope stands alone in the imaginary part, and
+# nothing is subtracted from it.
 
 
 def complex_step(f, x, h=1e-20):
@@ -59,7 +64,8 @@ def test_2_2_a_step_into_the_complex_plane():
         assert abs(central(lambda x: x * x * x - 2 * x, x, 1e-20) - exact) > 0.1
 
 
-# 2.3 With u = c (x + k x³) and t = tanh u: a product of x / 2 and 1 + t, and t has the slope (1 - t²) times that of u.
+# 2.3 With u = c (x + k x³) and t = tanh u: a product of x / 2 and 1 + t, and t has the slope (1 - t²) times
+# that of u.
 
 
 def gelu_slope(x):
@@ -75,8 +81,9 @@ def test_2_3_the_slope_of_gelu():
     assert close(x.grad.to_python(), map(gelu_slope, points), 1e-14)
 
 
-# 2.4 y_i = e_i / S: a step of x_j counts through e_i where i = j, which gives y_i, and through 1 / S, which gives -y_i y_j.
-# The row g times that: sum over i of g_i (y_i [i = j] - y_i y_j) = y_j (g_j - sum of g_i y_i). The sum is the same for all j.
+# 2.4 y_i = e_i / S: a step of x_j counts through e_i where i = j, which gives y_i, and through 1 / S, which
+# gives -y_i y_j. The row g times that: sum over i of g_i (y_i [i = j] - y_i y_j) = y_j (g_j - sum of g_i
+# y_i). The sum is the same for all j.
 
 
 def softmax(x):
@@ -103,8 +110,9 @@ def test_2_4_the_jacobian_of_softmax():
     assert close(long_way, softmax_backward(x, g), 1e-14)
 
 
-# 2.5 With r = 1 / √(mean x² + ε), y_i = x_i r. The slope of r for x_j is -r³ x_j / n: y_i has for x_j the slope r [i = j] - r³ x_i x_j / n.
-# The row g times that: r g_j - r³ x_j / n times the sum of g_i x_i. With y = x r it is r (g_j - y_j mean(g y)).
+# 2.5 With r = 1 / √(mean x² + ε), y_i = x_i r. The slope of r for x_j is -r³ x_j / n: y_i has for x_j the
+# slope r [i = j] - r³ x_i x_j / n. The row g times that: r g_j - r³ x_j / n times the sum of g_i x_i. With y
+# = x r it is r (g_j - y_j mean(g y)).
 
 
 def rms_norm_backward(x, g, eps=1e-5):
@@ -119,7 +127,10 @@ def test_2_5_rms_norm():
 
     x, g = [0.5, -1.5, 2.0, 0.1, 0.0], [1.0, 2.0, -0.5, 3.0, 1.0]
     table = jacobian(forward, x)
-    assert close(rms_norm_backward(x, g), [sum(g_i * row[j] for g_i, row in zip(g, table, strict=True)) for j in range(5)])
+    assert close(
+        rms_norm_backward(x, g),
+        [sum(g_i * row[j] for g_i, row in zip(g, table, strict=True)) for j in range(5)],
+    )
     row = Buffer([x], DType.float64)
     _, saved = kernels.RMSNorm.forward(row)
     of_input = kernels.RMSNorm.backward(saved, Buffer([g], DType.float64))[0]()
@@ -127,7 +138,8 @@ def test_2_5_rms_norm():
     assert check_gradients(lambda x: x * (1.0 / ((x * x).mean() + 1e-5).sqrt()), Tensor(x))
 
 
-# 2.6 One pass for each input, but all outputs at once: better where inputs are fewer than outputs, and it keeps nothing.
+# 2.6 One pass for each input, but all outputs at once: better where inputs are fewer than outputs, and it
+# keeps nothing.
 
 
 class Dual:

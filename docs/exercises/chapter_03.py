@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 3, the tape. `python -m pytest tests/test_book.py -k chapter_03` checks them."""
+"""Solutions of the exercises of chapter 3, the tape. `python -m pytest tests/test_book.py -k chapter_03`
+checks them.
+"""
 
 import math
 from itertools import count
@@ -10,10 +12,13 @@ numbers = count()
 
 
 class Value:
-    """The chapter's number that remembers, with slopes that are functions of the inputs, for exercises 3.1 and 3.3."""
+    """The chapter's number that remembers, with slopes that are functions of the inputs, for exercises 3.1
+    and 3.3.
+    """
 
     def __init__(self, data, parents=()):
-        self.data, self.parents = data, parents  # parents: pairs of an input and a function that gives the slope for it
+        # Parents: pairs of an input and a function that gives the slope for it
+        self.data, self.parents = data, parents
         self.number = next(numbers)
 
     def __add__(self, other):
@@ -29,7 +34,8 @@ class Value:
         return y
 
 
-# 3.1 A value is done when all its parents are: push it again below them, and list it when it comes up the second time.
+# 3.1 A value is done when all its parents are: push it again below them, and list it when it comes up the
+# second time.
 
 
 def topological_order(result):
@@ -67,7 +73,8 @@ def test_3_1_topological_order():
     assert set(topological_order(result)) == set(by_numbers(result))
 
 
-# 3.2 ln(1 + eˣ) = max(x, 0) + ln(1 + e^-|x|), and the slope is sigmoid(x) = 1 - e^-y: all that the backward needs is y.
+# 3.2 ln(1 + eˣ) = max(x, 0) + ln(1 + e^-|x|), and the slope is sigmoid(x) = 1 - e^-y: all that the backward
+# needs is y.
 
 
 class Softplus(Operation):
@@ -110,8 +117,9 @@ def test_3_3_slopes_of_slopes():
     assert abs(gradient(gradient(x.tanh(), x), x).data + 2 * y * (1 - y * y)) < 1e-15
 
 
-# 3.4 The forward runs on Tensors that require nothing; the backward runs it again on Tensors that do, and takes their gradients.
-# What is kept falls to the layers' inputs. The forward is computed twice, so a step costs four products where it cost three.
+# 3.4 The forward runs on Tensors that require nothing; the backward runs it again on Tensors that do, and
+# takes their gradients. What is kept falls to the layers' inputs. The forward is computed twice, so a step
+# costs four products where it cost three.
 
 
 class Recomputed(Operation):
@@ -160,8 +168,8 @@ def test_3_4_memory_for_time():
     assert kept == 8 * 16 * (8 + 32) and less == 8 * 16 * 8
 
 
-# 3.5 The slope of the root at 0 is infinite. `where` gives it the gradient 0, and 0 / 0 is NaN: what is not chosen is still computed.
-# So choose before the root, where the slope is finite.
+# 3.5 The slope of the root at 0 is infinite. `where` gives it the gradient 0, and 0 / 0 is NaN: what is not
+# chosen is still computed. So choose before the root, where the slope is finite.
 
 
 def safe_sqrt(x):

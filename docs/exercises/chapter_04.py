@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 4, modules and optimizers. `python -m pytest tests/test_book.py -k chapter_04` checks them."""
+"""Solutions of the exercises of chapter 4, modules and optimizers. `python -m pytest tests/test_book.py -k
+chapter_04` checks them.
+"""
 
 import math
 from itertools import pairwise
@@ -53,8 +55,9 @@ class Network(Module):
         return last(x)
 
 
-# 4.1 The factors are |1 - η| and |1 - 25 η|. The first falls with η and the second rises (beyond 1/25): the larger is least where they are
-# equal, 1 - η = 25 η - 1, so η = 2 / 26. Both are then 24 / 26, and (12 / 13)^n = 1 / 1000 at n = 86.3.
+# 4.1 The factors are |1 - η| and |1 - 25 η|. The first falls with η and the second rises (beyond 1/25): the
+# larger is least where they are equal, 1 - η = 25 η - 1, so η = 2 / 26. Both are then 24 / 26, and (12 /
+# 13)^n = 1 / 1000 at n = 86.3.
 
 
 def best_rate(smallest, largest):
@@ -126,11 +129,15 @@ def test_4_3_only_the_sign():
     assert set(saved) == {"step", "momentum.p"} and saved["step"].item() == 30
     other = Lion(Point(), 0.1)
     other.load_state_dict(saved)
-    assert other.step == 30 and other.state["p"]["momentum"].to_python() == optimizer.state["p"]["momentum"].to_python()
+    assert (
+        other.step == 30
+        and other.state["p"]["momentum"].to_python() == optimizer.state["p"]["momentum"].to_python()
+    )
 
 
-# 4.4 Gradients add up until zero_grad, so it is enough that each part contributes its share of the mean: the sum of its losses divided by
-# the number of all points. The mean of the parts' means would count a point of a small part for more.
+# 4.4 Gradients add up until zero_grad, so it is enough that each part contributes its share of the mean: the
+# sum of its losses divided by the number of all points. The mean of the parts' means would count a point of a
+# small part for more.
 
 
 def gradient_in_parts(model, points, classes, sizes):
@@ -150,11 +157,15 @@ def test_4_4_a_batch_in_parts():
     expected = [p.grad for _, p in model.named_parameters()]
     for sizes in ((25, 25, 25, 25), (40, 40, 15, 5)):
         gradient_in_parts(model, points, classes, sizes)
-        assert all(p.grad.close_to(g, rtol=1e-4, atol=1e-6) for (_, p), g in zip(model.named_parameters(), expected, strict=True))
+        assert all(
+            p.grad.close_to(g, rtol=1e-4, atol=1e-6)
+            for (_, p), g in zip(model.named_parameters(), expected, strict=True)
+        )
 
 
-# 4.5 Equal weights in and out give equal values and equal gradients, and every rule of the chapter moves equal numbers with equal gradients
-# alike. Only something random that touches one of them, such as the start or dropout, sets them apart.
+# 4.5 Equal weights in and out give equal values and equal gradients, and every rule of the chapter moves
+# equal numbers with equal gradients alike. Only something random that touches one of them, such as the start
+# or dropout, sets them apart.
 
 
 def are_twins(model):
@@ -162,9 +173,11 @@ def are_twins(model):
     return all(
         tensor[first].to_python() == tensor[second].to_python()
         for tensor, first, second in (
-            (into.weights, (slice(None), 0), (slice(None), 1)), (into.bias, 0, 1), (out.weights, 0, 1),
+            (into.weights, (slice(None), 0), (slice(None), 1)),
+            (into.bias, 0, 1),
+            (out.weights, 0, 1),
         )
-    )  # fmt: skip
+    )
 
 
 def test_4_5_twins():
@@ -176,7 +189,11 @@ def test_4_5_twins():
         assert not are_twins(model)
         with no_grad():
             into, out = model.layers
-            into.weights[:, 1], into.bias[1], out.weights[1] = into.weights[:, 0], into.bias[0], out.weights[0]
+            into.weights[:, 1], into.bias[1], out.weights[1] = (
+                into.weights[:, 0],
+                into.bias[0],
+                out.weights[0],
+            )
         before = into.weights.to_python()
         for _ in range(20):
             optimizer.zero_grad()
@@ -186,8 +203,9 @@ def test_4_5_twins():
         assert into.weights.to_python() != before
 
 
-# 4.6 Back through a layer, the gradient is multiplied by the transposed weights, a sum over n outputs, and half of it is set to 0, where
-# relu was off. That is the same factor as on the way forward: with √2 / √n both keep their size.
+# 4.6 Back through a layer, the gradient is multiplied by the transposed weights, a sum over n outputs, and
+# half of it is set to 0, where relu was off. That is the same factor as on the way forward: with √2 / √n both
+# keep their size.
 
 
 def gradient_sizes(factor, depth=10, width=128, rows=32):

@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 5, a tokenizer. `python -m pytest tests/test_book.py -k chapter_05` checks them."""
+"""Solutions of the exercises of chapter 5, a tokenizer. `python -m pytest tests/test_book.py -k chapter_05`
+checks them.
+"""
 
 import math
 import random
@@ -10,7 +12,8 @@ from tinygpt_core.tokenizer import BPETokenizer
 TEXT = "a tall tale to tell: a little tale, a tale of a total of ten tall tellers, told in a hall as tall as all of the tales are"
 
 
-# 5.1 Below 128 the byte is the code point. Else the low bits come last, six to a byte, and the first byte has the rest below its marks.
+# 5.1 Below 128 the byte is the code point. Else the low bits come last, six to a byte, and the first byte has
+# the rest below its marks.
 
 
 def to_utf8(code_point):
@@ -23,11 +26,20 @@ def to_utf8(code_point):
 
 
 def test_5_1_utf8_by_hand():
-    for code_point in [*range(0x3000), *range(0xE000, 0x110000, 997), 0x7FF, 0x800, 0xFFFF, 0x10000, 0x10FFFF]:
+    for code_point in [
+        *range(0x3000),
+        *range(0xE000, 0x110000, 997),
+        0x7FF,
+        0x800,
+        0xFFFF,
+        0x10000,
+        0x10FFFF,
+    ]:
         assert to_utf8(code_point) == chr(code_point).encode(), hex(code_point)
 
 
-# 5.2 Go back over bytes that begin with 10, at most three, to the first byte of the character, which says how many there should be.
+# 5.2 Go back over bytes that begin with 10, at most three, to the first byte of the character, which says how
+# many there should be.
 
 
 def incomplete(data):
@@ -51,8 +63,9 @@ def test_5_2_where_a_character_begins():
         assert len(kept) == cut - rest
 
 
-# 5.3 A pair that is learned later cannot be merged before one that was learned earlier has been, in learning or in encoding, so both make
-# the same merges in the same order. From the left, "aab" with the merges ab, then aa, gives aa b; by the order, a ab.
+# 5.3 A pair that is learned later cannot be merged before one that was learned earlier has been, in learning
+# or in encoding, so both make the same merges in the same order. From the left, "aab" with the merges ab,
+# then aa, gives aa b; by the order, a ab.
 
 
 def merge_pair(pieces, pair):
@@ -104,7 +117,8 @@ def test_5_3_learning_and_encoding_agree():
     assert encode("aab", merges) == ("a", "ab") and encode_from_the_left("aab", merges) == ("aa", "b")
 
 
-# 5.4 The fewest tokens of the first i letters are one more than those of the first j, for the best j where the piece in between is a token.
+# 5.4 The fewest tokens of the first i letters are one more than those of the first j, for the best j where
+# the piece in between is a token.
 
 
 def fewest(word, vocabulary):
@@ -120,11 +134,15 @@ def test_5_4_fewest_tokens():
     assert all("".join(fewest(word, vocabulary)) == word for word in words)
     assert all(len(fewest(word, vocabulary)) <= len(encode(word, merges)) for word in words)
     merges = [("b", "c"), ("a", "b"), ("c", "d")]
-    assert encode("abcd", merges) == ("a", "bc", "d") and fewest("abcd", {*"abcd", "ab", "bc", "cd"}) == ("ab", "cd")
+    assert encode("abcd", merges) == ("a", "bc", "d") and fewest("abcd", {*"abcd", "ab", "bc", "cd"}) == (
+        "ab",
+        "cd",
+    )
 
 
-# 5.5 (x, a), (a, b) and (b, y) lose one each, (x, ab) and (ab, y) gain one each. Where the pair stands twice in a row, the neighbours are
-# merged themselves: in abab the middle (b, a) is lost once, not twice, and (ab, ab) appears. In aaa only the first two merge.
+# 5.5 (x, a), (a, b) and (b, y) lose one each, (x, ab) and (ab, y) gain one each. Where the pair stands twice
+# in a row, the neighbours are merged themselves: in abab the middle (b, a) is lost once, not twice, and (ab,
+# ab) appears. In aaa only the first two merge.
 
 
 def change_of_one_merge(x, a, b, y):

@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 6, attention. `python -m pytest tests/test_book.py -k chapter_06` checks them."""
+"""Solutions of the exercises of chapter 6, attention. `python -m pytest tests/test_book.py -k chapter_06`
+checks them.
+"""
 
 import math
 import random
@@ -16,7 +18,9 @@ def softmax(scores):
 def attend(query, keys, values):
     """The chapter's lookup: the mean of the values, and its weights."""
     weights = softmax([sum(map(mul, query, key)) / math.sqrt(len(query)) for key in keys])
-    return [sum(w * value[d] for w, value in zip(weights, values, strict=True)) for d in range(len(values[0]))], weights
+    return [
+        sum(w * value[d] for w, value in zip(weights, values, strict=True)) for d in range(len(values[0]))
+    ], weights
 
 
 def vectors(count, size, chance):
@@ -27,21 +31,26 @@ def close(a, b, tolerance=1e-9):
     return all(math.isclose(x, y, rel_tol=tolerance, abs_tol=tolerance) for x, y in zip(a, b, strict=True))
 
 
-# 6.1 The softmax of scores times a growing number goes to 1 at the largest and to 0 elsewhere; times 0 it is uniform.
-# Keys that match equally well share the weight, however long the query is: the result is the mean of their values.
+# 6.1 The softmax of scores times a growing number goes to 1 at the largest and to 0 elsewhere; times 0 it is
+# uniform. Keys that match equally well share the weight, however long the query is: the result is the mean of
+# their values.
 
 
 def test_6_1_a_dictionary():
     keys, values = [[1.0, 0.0], [0.6, 0.8], [-0.6, 0.8]], [[10.0], [20.0], [30.0]]
     for query, best in (([1.0, 0.1], 10.0), ([0.5, 0.9], 20.0), ([-1.0, 0.2], 30.0)):
-        errors = [abs(attend([length * q for q in query], keys, values)[0][0] - best) for length in (1, 10, 100, 1000)]
+        errors = [
+            abs(attend([length * q for q in query], keys, values)[0][0] - best)
+            for length in (1, 10, 100, 1000)
+        ]
         assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-6
         assert close(attend([1e-9 * q for q in query], keys, values)[0], [20.0], 1e-6)
     assert close(attend([0.0, 1000.0], keys, values)[0], [25.0])
 
 
-# 6.2 The first lookup writes into each position which letter stood before it. The second looks with the letter that stands here for a
-# position where that was the letter before, and copies what stands there. A number that grows with the position prefers the later one.
+# 6.2 The first lookup writes into each position which letter stood before it. The second looks with the
+# letter that stands here for a position where that was the letter before, and copies what stands there. A
+# number that grows with the position prefers the later one.
 
 
 def one_hot(index, size, strength=1.0):
@@ -70,8 +79,8 @@ def test_6_2_an_induction_head():
             assert predict(text) == text[earlier + 1], text
 
 
-# 6.3 Output i is made of the keys and values up to i, and of its own query. So each position is an example of its own, with the text up to
-# there as its input: T examples for the price of one pass.
+# 6.3 Output i is made of the keys and values up to i, and of its own query. So each position is an example of
+# its own, with the text up to there as its input: T examples for the price of one pass.
 
 
 def test_6_3_prefixes():
@@ -85,8 +94,9 @@ def test_6_3_prefixes():
         assert layer(continued)[:, :t].close_to(whole[:, :t], atol=1e-6)
 
 
-# 6.4 Head 1 puts its weight on the first position and takes the first number of its value, head 2 on the second and the second number.
-# One head uses the same weights for all numbers of the result. With values (1, 0) and (0, 1) these are w and 1 - w, whose sum is 1, not 2.
+# 6.4 Head 1 puts its weight on the first position and takes the first number of its value, head 2 on the
+# second and the second number. One head uses the same weights for all numbers of the result. With values (1,
+# 0) and (0, 1) these are w and 1 - w, whose sum is 1, not 2.
 
 
 def test_6_4_why_several_heads():
@@ -101,11 +111,15 @@ def test_6_4_why_several_heads():
 
 
 # 6.5 With w = 1 a position sees one key, and the softmax of one score is 1. With w >= T nothing is cut off.
-# Each layer looks w - 1 positions further back than the one below it, so the fourth sees 4 (w - 1) positions back.
+# Each layer looks w - 1 positions further back than the one below it, so the fourth sees 4 (w - 1) positions
+# back.
 
 
 def windowed(queries, keys, values, w):
-    return [attend(queries[i], keys[max(0, i - w + 1) : i + 1], values[max(0, i - w + 1) : i + 1])[0] for i in range(len(queries))]
+    return [
+        attend(queries[i], keys[max(0, i - w + 1) : i + 1], values[max(0, i - w + 1) : i + 1])[0]
+        for i in range(len(queries))
+    ]
 
 
 def test_6_5_a_window():
@@ -125,7 +139,8 @@ def test_6_5_a_window():
     assert seen == list(range(11 - 4 * 2, 12))
 
 
-# 6.6 Query head h uses key and value head h // 2, so heads 0, 1, 2, 3 of keys are 0, 0, 1, 1 of those that are shared.
+# 6.6 Query head h uses key and value head h // 2, so heads 0, 1, 2, 3 of keys are 0, 0, 1, 1 of those that
+# are shared.
 
 
 def ungrouped(matrix, num_heads, shared, size):
@@ -149,7 +164,8 @@ def test_6_6_grouped_queries():
     assert ordinary(x).close_to(grouped(x), atol=1e-6)
 
 
-# 6.7 All exponentials so far were taken with the old maximum m; those with a new one m' are smaller by the factor exp(m - m').
+# 6.7 All exponentials so far were taken with the old maximum m; those with a new one m' are smaller by the
+# factor exp(m - m').
 
 
 def attend_in_one_pass(query, keys, values):

@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 7, a GPT that writes. `python -m pytest tests/test_book.py -k chapter_07` checks them."""
+"""Solutions of the exercises of chapter 7, a GPT that writes. `python -m pytest tests/test_book.py -k
+chapter_07` checks them.
+"""
 
 import math
 import random
@@ -12,7 +14,20 @@ from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.random import Generator
 
-VALUES = {"CM": 900, "D": 500, "CD": 400, "C": 100, "XC": 90, "L": 50, "XL": 40, "X": 10, "IX": 9, "V": 5, "IV": 4, "I": 1}
+VALUES = {
+    "CM": 900,
+    "D": 500,
+    "CD": 400,
+    "C": 100,
+    "XC": 90,
+    "L": 50,
+    "XL": 40,
+    "X": 10,
+    "IX": 9,
+    "V": 5,
+    "IV": 4,
+    "I": 1,
+}
 ALPHABET = ".CDILMVX"
 IDS = {letter: i for i, letter in enumerate(ALPHABET)}
 
@@ -30,7 +45,14 @@ NUMERALS = [roman(number) for number in range(1, 1000)]
 
 def small_model(**changes):
     seed(2)
-    settings = {"vocab_size": 8, "context_length": 13, "num_layers": 2, "num_heads": 2, "embedding_dim": 16, "tied_head": False}
+    settings = {
+        "vocab_size": 8,
+        "context_length": 13,
+        "num_layers": 2,
+        "num_heads": 2,
+        "embedding_dim": 16,
+        "tied_head": False,
+    }
     return GPT(GPTConfig(**{**settings, **changes}))
 
 
@@ -46,7 +68,8 @@ def loss_of(model, words, filling=0):
     return CrossEntropyLoss(reduction="mean")(logits=model(inputs), labels=targets)
 
 
-# 7.1 Embeddings V C, head V C, last norm C; a block has two norms 2 C, queries, keys, values and out 4 C^2, and the MLP 3 C M.
+# 7.1 Embeddings V C, head V C, last norm C; a block has two norms 2 C, queries, keys, values and out 4 C^2,
+# and the MLP 3 C M.
 
 
 def count_parameters(V, C, L, M):
@@ -60,8 +83,8 @@ def test_7_1_counting_parameters():
         assert model.num_parameters() == count_parameters(V, C, L, M)
 
 
-# 7.2 The share of the numerals that begin so and go on so. Over a whole word the fractions cancel: what is left is 1 / 999. Its logarithm
-# is paid once a word, wherever the choices are.
+# 7.2 The share of the numerals that begin so and go on so. Over a whole word the fractions cancel: what is
+# left is 1 / 999. Its logarithm is paid once a word, wherever the choices are.
 
 
 def true_probability(beginning, following):
@@ -72,12 +95,17 @@ def true_probability(beginning, following):
 def test_7_2_a_perfect_model():
     begins = Counter((word + ".")[:i] for word in NUMERALS for i in range(len(word) + 2))
     assert true_probability("X", "I") == begins["XI"] / begins["X"]
-    logarithms = [math.log(begins[(word + ".")[: i + 1]] / begins[word[:i]]) for word in NUMERALS for i in range(len(word) + 1)]
+    logarithms = [
+        math.log(begins[(word + ".")[: i + 1]] / begins[word[:i]])
+        for word in NUMERALS
+        for i in range(len(word) + 1)
+    ]
     mean_length = len(logarithms) / len(NUMERALS)
     assert math.isclose(-math.fsum(logarithms) / len(logarithms), math.log(999) / mean_length)
 
 
-# 7.3 With equal probabilities it keeps the share p of all tokens, rounded up; where one has 0.95, top-p 0.9 keeps that one alone.
+# 7.3 With equal probabilities it keeps the share p of all tokens, rounded up; where one has 0.95, top-p 0.9
+# keeps that one alone.
 
 
 def nucleus(logits, p):
@@ -111,14 +139,17 @@ def test_7_4_padding():
         loss = loss_of(model, words, filling)
         model.zero_grad()
         loss.backward()
-        found.append((loss.item(), {name: parameter.grad.to_python() for name, parameter in model.named_parameters()}))
+        found.append(
+            (loss.item(), {name: parameter.grad.to_python() for name, parameter in model.named_parameters()})
+        )
     assert found[0][0] == found[1][0]
     for name, gradient in found[0][1].items():
         assert Tensor(gradient).close_to(found[1][1][name], atol=1e-7), name
 
 
-# 7.5 All from then on: the changed token's keys and values are those of the old one, in every layer, and in layers above the first those
-# of all later positions too. What stands before the change is still right, so set `length` back to it and run the rest again.
+# 7.5 All from then on: the changed token's keys and values are those of the old one, in every layer, and in
+# layers above the first those of all later positions too. What stands before the change is still right, so
+# set `length` back to it and run the rest again.
 
 
 def test_7_5_break_the_cache():
@@ -156,7 +187,8 @@ def test_7_6_temperature():
         assert math.isclose(entropy(logits, 1e6), math.log(len(logits)), rel_tol=1e-6)
 
 
-# 7.7 The eight words have no more to give than ln 8 a word. The model goes on making them likelier, and all other words less likely.
+# 7.7 The eight words have no more to give than ln 8 a word. The model goes on making them likelier, and all
+# other words less likely.
 
 
 def test_7_7_by_heart():

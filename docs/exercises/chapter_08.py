@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 8, what makes it fast. `python -m pytest tests/test_book.py -k chapter_08` checks them."""
+"""Solutions of the exercises of chapter 8, what makes it fast. `python -m pytest tests/test_book.py -k
+chapter_08` checks them.
+"""
 
 import math
 from itertools import pairwise
@@ -7,19 +9,28 @@ import pytest
 
 
 def numpy_or_skip():
-    """NumPy, with the backend that uses it; the chapter is about them, so without them there is nothing to check."""
-    numpy = pytest.importorskip("numpy", reason="chapter 8 is about the NumPy backend, and NumPy is not installed")
-    pytest.importorskip("tinygpt_accel", reason="chapter 8 is about the NumPy backend, and tinygpt-accel is not installed")
+    """NumPy, with the backend that uses it; the chapter is about them, so without them there is nothing to
+    check.
+    """
+    numpy = pytest.importorskip(
+        "numpy", reason="chapter 8 is about the NumPy backend, and NumPy is not installed"
+    )
+    pytest.importorskip(
+        "tinygpt_accel", reason="chapter 8 is about the NumPy backend, and tinygpt-accel is not installed"
+    )
     return numpy
 
 
-# 8.1 One axis has neighbours side by side. Along the other, lines must not overlap: a step is at least as long as a line.
+# 8.1 One axis has neighbours side by side. Along the other, lines must not overlap: a step is at least as
+# long as a line.
 
 
 def blas_reads(matrix):
     sizes, steps = matrix.shape, matrix.strides
     return any(
-        steps[inner] == matrix.itemsize and steps[outer] >= sizes[inner] * matrix.itemsize and steps[outer] % matrix.itemsize == 0
+        steps[inner] == matrix.itemsize
+        and steps[outer] >= sizes[inner] * matrix.itemsize
+        and steps[outer] % matrix.itemsize == 0
         for inner, outer in ((1, 0), (0, 1))
     )
 
@@ -29,12 +40,20 @@ def test_8_1_what_blas_reads_where_it_lies():
     a = numpy.zeros((6, 8), numpy.float32)
     packed = numpy.zeros((2, 5, 3, 4, 8), numpy.float32)
     readable = [a, a.T, a[1:4, 2:7], a[::2], a[::2].T, a[:, :1].T]
-    readable += [heads[text, head] for heads in packed.transpose(2, 0, 3, 1, 4) for text in range(2) for head in range(4)]
+    readable += [
+        heads[text, head]
+        for heads in packed.transpose(2, 0, 3, 1, 4)
+        for text in range(2)
+        for head in range(4)
+    ]
     assert all(blas_reads(matrix) for matrix in readable)
-    assert not any(blas_reads(matrix) for matrix in (a[:, ::2], a[::-1], a[:, ::-1], numpy.broadcast_to(a[0], (6, 8))))
+    assert not any(
+        blas_reads(matrix) for matrix in (a[:, ::2], a[::-1], a[:, ::-1], numpy.broadcast_to(a[0], (6, 8)))
+    )
 
 
-# 8.2 Eight operations. Five have one array among their operands, two have two, and x ** 3 has one: 8 + 2 arrays read, 8 written.
+# 8.2 Eight operations. Five have one array among their operands, two have two, and x ** 3 has one: 8 + 2
+# arrays read, 8 written.
 
 
 def bytes_moved(function, x):
@@ -44,9 +63,13 @@ def bytes_moved(function, x):
         moved = 0
 
         def __array_ufunc__(self, ufunc, method, *operands, **options):
-            plain = [numpy.asarray(operand) if isinstance(operand, Counted) else operand for operand in operands]
+            plain = [
+                numpy.asarray(operand) if isinstance(operand, Counted) else operand for operand in operands
+            ]
             result = getattr(ufunc, method)(*plain, **options)
-            Counted.moved += sum(array.nbytes for array in (*plain, result) if isinstance(array, numpy.ndarray))
+            Counted.moved += sum(
+                array.nbytes for array in (*plain, result) if isinstance(array, numpy.ndarray)
+            )
             return result.view(Counted)
 
     function(x.view(Counted))
@@ -66,7 +89,8 @@ def test_8_2_the_bytes_that_gelu_moves():
     assert bytes_moved(lambda x: x + x, x) == 3 * x.nbytes
 
 
-# 8.3 A product of (n, k) and (k, m) is n k m multiply-adds. The forward has one of them; each gradient is a product of the same size.
+# 8.3 A product of (n, k) and (k, m) is n k m multiply-adds. The forward has one of them; each gradient is a
+# product of the same size.
 
 
 def count_multiply_adds(step, buffer_class):
@@ -109,11 +133,16 @@ def test_8_3_six_operations_for_each_weight_and_token():
     from tinygpt_core.nn import GPT, GPTConfig
 
     with backends.use("numpy"):
-        model = GPT(GPTConfig(vocab_size=32, context_length=8, embedding_dim=16, num_heads=2, num_layers=2, dropout=0.0))
+        model = GPT(
+            GPTConfig(
+                vocab_size=32, context_length=8, embedding_dim=16, num_heads=2, num_layers=2, dropout=0.0
+            )
+        )
         ids = Tensor([[i * j % 32 for i in range(8)] for j in (3, 5)])
         counts = count_multiply_adds(lambda: model(ids).sum().backward(), type(ids.buffer))
     matrices = {name: p.numel for name, p in model.named_parameters() if p.ndim == 2}
-    through = sum(size for name, size in matrices.items() if "position" not in name)  # the token table counts once, as the tied head
+    # The token table counts once, as the tied head
+    through = sum(size for name, size in matrices.items() if "position" not in name)
     assert counts["forward"] == through * ids.numel
     assert 2 * (counts["forward"] + counts["backward"]) == 6 * through * ids.numel
 
@@ -137,10 +166,15 @@ def test_8_4_scores_that_are_computed():
 
     x = NumpyBuffer.ones((1, 1, 197, 2))
     probabilities = next(part for part in NumpyAttention.forward(x, x, x)[1] if isinstance(part, list))
-    assert sum(p.size for p in probabilities) == computed_scores([p.shape[-1] for p in probabilities]) < 197**2 * 0.7
+    assert (
+        sum(p.size for p in probabilities)
+        == computed_scores([p.shape[-1] for p in probabilities])
+        < 197**2 * 0.7
+    )
 
 
-# 8.5 Too large: the sum is infinite. Too small: it is zero, or has lost digits to numbers below the smallest normal one.
+# 8.5 Too large: the sum is infinite. Too small: it is zero, or has lost digits to numbers below the smallest
+# normal one.
 
 
 def softmax_in_two_speeds(scores, least=1e-20, most=1e30):
@@ -157,7 +191,10 @@ def softmax_in_two_speeds(scores, least=1e-20, most=1e30):
 
 def test_8_5_softmax_without_the_largest_score():
     numpy = numpy_or_skip()
-    rows = numpy.array([[0.5, 0.25, 0.0], [1000.0, 999.0, -1000.0], [-1000.0, -999.0, -1001.0], [80.0, 3.0, -5.0]], numpy.float32)
+    rows = numpy.array(
+        [[0.5, 0.25, 0.0], [1000.0, 999.0, -1000.0], [-1000.0, -999.0, -1001.0], [80.0, 3.0, -5.0]],
+        numpy.float32,
+    )
     result, count = softmax_in_two_speeds(rows)
     shifted = [[score - max(row) for score in row] for row in rows.tolist()]
     exact = [[math.exp(score) / sum(map(math.exp, row)) for score in row] for row in shifted]

@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 9, the GPU. `python -m pytest tests/test_book.py -k chapter_09` checks them."""
+"""Solutions of the exercises of chapter 9, the GPU. `python -m pytest tests/test_book.py -k chapter_09`
+checks them.
+"""
 
 import math
 import random
@@ -6,8 +8,8 @@ import struct
 
 from tinygpt_core.random import Key, uniforms32
 
-# 9.1 Each warp adds up its values; lane 0 of each writes the sum to a place in shared memory; behind the barrier every thread adds up
-# those places in the same order, so all get the same bits.
+# 9.1 Each warp adds up its values; lane 0 of each writes the sum to a place in shared memory; behind the
+# barrier every thread adds up those places in the same order, so all get the same bits.
 
 
 def warp_sum(value):
@@ -50,9 +52,10 @@ def test_9_1_a_sum_across_a_block():
     assert len(set(sums)) == 1 and math.isclose(sums[0], math.fsum(values), rel_tol=1e-12)
 
 
-# 9.2 2 n k k operations and 2 (2 n k + k k) bytes: the intensity is n k / (2 n + k), which is the ridge r where n = r k / (k - 2 r). With
-# r = 989/4.8 = 206 on the H200 that is n = 445, with r = 312/2.04 = 153 on the A100 n = 255. In float32 there are twice the bytes, so
-# n k / (4 n + 2 k), and n = 2 r k / (k - 4 r): with r = 67/4.8 = 14, n = 31.
+# 9.2 2 n k k operations and 2 (2 n k + k k) bytes: the intensity is n k / (2 n + k), which is the ridge r
+# where n = r k / (k - 2 r). With r = 989/4.8 = 206 on the H200 that is n = 445, with r = 312/2.04 = 153 on
+# the A100 n = 255. In float32 there are twice the bytes, so n k / (4 n + 2 k), and n = 2 r k / (k - 4 r):
+# with r = 67/4.8 = 14, n = 31.
 
 
 def rows_needed(ridge, k=768, bytes_each=2):
@@ -68,11 +71,16 @@ def test_9_2_when_a_product_is_bound_by_arithmetic():
             return 2 * rows * 768**2 / peak >= size * (2 * rows * 768 + 768**2) / bandwidth
 
         assert computing_takes_longer(n) and not computing_takes_longer(n - 1)
-    assert [rows_needed(989 / 4.8), rows_needed(312 / 2.04), rows_needed(67 / 4.8, bytes_each=4)] == [445, 255, 31]
+    assert [rows_needed(989 / 4.8), rows_needed(312 / 2.04), rows_needed(67 / 4.8, bytes_each=4)] == [
+        445,
+        255,
+        31,
+    ]
 
 
-# 9.3 Keeping it: 2 + 2 + 1 bytes forward and 2 + 1 + 2 backward, 10 for each element. Drawing it again: 4 + 4. A fifth is saved, and a
-# byte of memory for each element between forward and backward. The arithmetic of Philox is free where memory is what limits.
+# 9.3 Keeping it: 2 + 2 + 1 bytes forward and 2 + 1 + 2 backward, 10 for each element. Drawing it again: 4 +
+# 4. A fifth is saved, and a byte of memory for each element between forward and backward. The arithmetic of
+# Philox is free where memory is what limits.
 
 
 def bytes_of_dropout(keeps_mask):
@@ -88,12 +96,13 @@ def test_9_3_a_mask_drawn_twice():
     forward = mask(7, 0, 100, 1000, 0.25)
     assert mask(7, 0, 100, 1000, 0.25) == forward
     assert 0.7 < sum(forward) / 1000 < 0.8
-    assert mask(7, 0, 100 + 25, 100, 0.25) == forward[100:200]  # any part of it alone: a block has four numbers
+    # Any part of it alone: a block has four numbers
+    assert mask(7, 0, 100 + 25, 100, 0.25) == forward[100:200]
 
 
-# 9.4 Both sums are brought to the larger maximum. Up to rounding the order does not matter (max and the sum of the same terms are
-# associative and commutative), so a block's threads can merge by the butterfly. An empty half has the maximum -inf and the sum 0; two
-# of them must not ask for -inf - (-inf).
+# 9.4 Both sums are brought to the larger maximum. Up to rounding the order does not matter (max and the sum
+# of the same terms are associative and commutative), so a block's threads can merge by the butterfly. An
+# empty half has the maximum -inf and the sum 0; two of them must not ask for -inf - (-inf).
 
 
 def online(scores):
@@ -122,8 +131,8 @@ def test_9_4_merge():
     assert merge(online([]), online([])) == (-math.inf, 0.0)
 
 
-# 9.5 With p_j = exp(s_j - L) and o = sum p_j v_j: ds_j = p_j (g·v_j - sum_i p_i g·v_i), and the sum is g·o, one number for each query,
-# which is known before the walk begins. dq = scale sum ds_j k_j.
+# 9.5 With p_j = exp(s_j - L) and o = sum p_j v_j: ds_j = p_j (g·v_j - sum_i p_i g·v_i), and the sum is g·o,
+# one number for each query, which is known before the walk begins. dq = scale sum ds_j k_j.
 
 
 def dot(a, b):
@@ -154,14 +163,17 @@ def test_9_5_a_backward_in_tiles():
     numerical = []
     for i in range(4):
         above, below = ([x + h * (j == i) for j, x in enumerate(query)] for h in (1e-6, -1e-6))
-        numerical.append((dot(g, attend(above, keys, values)[0]) - dot(g, attend(below, keys, values)[0])) / 2e-6)
+        numerical.append(
+            (dot(g, attend(above, keys, values)[0]) - dot(g, attend(below, keys, values)[0])) / 2e-6
+        )
     for tile in (1, 3, 7):
         gradient = gradient_of_query(query, keys, values, result, log_sum, g, tile)
         assert all(abs(a - b) < 1e-8 for a, b in zip(gradient, numerical, strict=True))
 
 
-# 9.6 The second number takes what the first has no place for. Near 1 the first has steps of 2^-7, so the second stays below 2^-8 and has
-# steps of 2^-16 at most: an update must be larger than about 2^-17, eight millionths, to be seen at all. float32 sees down to 2^-24.
+# 9.6 The second number takes what the first has no place for. Near 1 the first has steps of 2^-7, so the
+# second stays below 2^-8 and has steps of 2^-16 at most: an update must be larger than about 2^-17, eight
+# millionths, to be seen at all. float32 sees down to 2^-24.
 
 
 def bf16(x):
@@ -186,7 +198,8 @@ def test_9_6_a_pair_of_bf16():
     assert add_to_pair(*add_to_pair(*stuck, 0.0), 2.0**-19) == add_to_pair(*stuck, 0.0)
 
 
-# 9.7 The largest gradient times the scale must stay at or below 65,504, float16's largest number; those below 2^-25 = 3e-8 become 0.
+# 9.7 The largest gradient times the scale must stay at or below 65,504, float16's largest number; those below
+# 2^-25 = 3e-8 become 0.
 
 
 def fp16(x):

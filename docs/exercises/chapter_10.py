@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 10, convolution and recurrence. `python -m pytest tests/test_book.py -k chapter_10` checks them."""
+"""Solutions of the exercises of chapter 10, convolution and recurrence. `python -m pytest tests/test_book.py
+-k chapter_10` checks them.
+"""
 
 import math
 from itertools import product
@@ -24,8 +26,8 @@ def test_10_1_the_same_size():
         assert conv(Tensor.zeros((1, 1, 9, 7))).shape == (1, 1, 9, 7)
 
 
-# 10.2 Row p holds w, moved to the right by p: equal numbers along each diagonal, zeros elsewhere. As y = M x, dL/dx = M^T g, whose row n
-# is the sum of g[n - i] w[i].
+# 10.2 Row p holds w, moved to the right by p: equal numbers along each diagonal, zeros elsewhere. As y = M x,
+# dL/dx = M^T g, whose row n is the sum of g[n - i] w[i].
 
 
 def matrix_of(w, size):
@@ -45,7 +47,8 @@ def test_10_2_a_convolution_is_a_matrix():
     assert times(transposed, g) == slide(room + g + room, w[::-1])
 
 
-# 10.3 Differentiate the middle answer, and count the columns of the picture that have a gradient. Weights of one hide none of them.
+# 10.3 Differentiate the middle answer, and count the columns of the picture that have a gradient. Weights of
+# one hide none of them.
 
 
 def seen_by_the_middle(layers, size=31):
@@ -69,12 +72,18 @@ def receptive_field(layers):
 
 
 def test_10_3_the_receptive_field_by_the_tape():
-    for layers in ([(3, 1, 1)] * 2, [(3, 1, 1), (3, 1, 2), (3, 1, 4)], [(3, 2, 1), (3, 1, 1)], [(5, 3, 1), (3, 1, 2)]):
+    for layers in (
+        [(3, 1, 1)] * 2,
+        [(3, 1, 1), (3, 1, 2), (3, 1, 4)],
+        [(3, 2, 1), (3, 1, 1)],
+        [(5, 3, 1), (3, 1, 2)],
+    ):
         assert seen_by_the_middle(layers) == receptive_field(layers)
     assert receptive_field([(3, 1, 1)] * 2) == 5
 
 
-# 10.4 9 C^2 against 9 C + C^2. Eight times fewer: 9 C^2 = 8 (9 C + C^2), so C = 72. (More than nine times is out of reach.)
+# 10.4 9 C^2 against 9 C + C^2. Eight times fewer: 9 C^2 = 8 (9 C + C^2), so C = 72. (More than nine times is
+# out of reach.)
 
 
 def weights_full(channels):
@@ -88,19 +97,25 @@ def weights_separable(channels):
 def test_10_4_separable_convolutions():
     for channels in (1, 4, 12):
         full = nn.Conv2d(channels, channels, 3, bias=False)
-        parts = nn.Sequential(nn.Conv2d(channels, channels, 3, groups=channels, bias=False), nn.Conv2d(channels, channels, 1, bias=False))
+        parts = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+        )
         assert full.num_parameters() == weights_full(channels)
         assert parts.num_parameters() == weights_separable(channels)
     assert weights_full(72) == 8 * weights_separable(72)
 
 
-# 10.5 y = (conv(x) - mean) s + shift with s = weights / sqrt(var + eps): multiply the rows of the convolution by s, and move its bias.
+# 10.5 y = (conv(x) - mean) s + shift with s = weights / sqrt(var + eps): multiply the rows of the convolution
+# by s, and move its bias.
 
 
 def folded(conv, norm):
     scale = norm.weights / (norm.running_var + norm.eps) ** 0.5
     out, depth = conv.weights.shape[:2]
-    result = nn.Conv2d(depth * conv.groups, out, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+    result = nn.Conv2d(
+        depth * conv.groups, out, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+    )
     result.weights = (conv.weights * scale.reshape((out, 1, 1, 1))).detach()
     result.bias = ((conv.bias - norm.running_mean) * scale + norm.bias).detach()
     return result
@@ -119,8 +134,8 @@ def test_10_5_batch_norm_folded_away():
     assert all(abs(a - b) < 1e-5 for a, b in zip(both, one, strict=True))
 
 
-# 10.6 U turns a vector and makes it sqrt(a^2 + b^2) times as long, and so does its transpose. So (a^2 + b^2)^(k/2) times the length;
-# it stays for a^2 + b^2 = 1, where U only turns.
+# 10.6 U turns a vector and makes it sqrt(a^2 + b^2) times as long, and so does its transpose. So (a^2 +
+# b^2)^(k/2) times the length; it stays for a^2 + b^2 = 1, where U only turns.
 
 
 def length_after(a, b, k):
@@ -138,9 +153,10 @@ def test_10_6_the_gradient_of_a_rotation():
     assert math.isclose(length_after(0.6, 0.8, 1000), 1.0)
 
 
-# 10.7 The input alone does not say that it is the first; the state does, for it is 0 only then. Forget, input and output gate stand open
-# for good (a bias of 30). The candidate is tanh(10 x + 30 h): the sign of x while h is 0, and ever after the sign of h, which is at least
-# tanh(1) = 0.76 away from 0, so that 30 h outweighs 10 x. The cell grows away from 0 on the side of the first input.
+# 10.7 The input alone does not say that it is the first; the state does, for it is 0 only then. Forget, input
+# and output gate stand open for good (a bias of 30). The candidate is tanh(10 x + 30 h): the sign of x while
+# h is 0, and ever after the sign of h, which is at least tanh(1) = 0.76 away from 0, so that 30 h outweighs
+# 10 x. The cell grows away from 0 on the side of the first input.
 
 
 def remembering():

@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 11, writing a backend. `python -m pytest tests/test_book.py -k chapter_11` checks them."""
+"""Solutions of the exercises of chapter 11, writing a backend. `python -m pytest tests/test_book.py -k
+chapter_11` checks them.
+"""
 
 import math
 from collections import Counter
@@ -12,7 +14,9 @@ from tinygpt_core.nn import GPT, GPTConfig
 
 def minimal_backend():
     """The MinimalBuffer of tests/spec, from its file."""
-    spec = util.spec_from_file_location("minimal", Path(__file__).parents[2] / "tests" / "spec" / "minimal.py")
+    spec = util.spec_from_file_location(
+        "minimal", Path(__file__).parents[2] / "tests" / "spec" / "minimal.py"
+    )
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.MinimalBuffer
@@ -25,10 +29,11 @@ def same(a, b):
     ]
 
 
-# 11.1 a + (-b) is a - b for all floats but one pair of zeros: 0 - 0 is 0 and so is 0 + (-0); (-0) - (-0) is 0, and (-0) + 0 is 0. No
-# difference there. (For bools there is one: -b has no meaning.) `a < b ? b : a` loses a NaN in b, since every comparison with NaN is
-# false; `_less` both ways and a test for NaN repair it. And the power 1/2 is no square root: (-inf)^0.5 is inf and (-0)^0.5 is 0, where
-# the roots are NaN and -0; it is also slower, and not always rounded right.
+# 11.1 a + (-b) is a - b for all floats but one pair of zeros: 0 - 0 is 0 and so is 0 + (-0); (-0) - (-0) is
+# 0, and (-0) + 0 is 0. No difference there. (For bools there is one: -b has no meaning.) `a < b ? b : a`
+# loses a NaN in b, since every comparison with NaN is false; `_less` both ways and a test for NaN repair it.
+# And the power 1/2 is no square root: (-inf)^0.5 is inf and (-0)^0.5 is 0, where the roots are NaN and -0; it
+# is also slower, and not always rounded right.
 
 VALUES = [0.0, -0.0, 1.0, -2.5, math.inf, -math.inf, math.nan, 1e38]
 
@@ -46,7 +51,10 @@ def maximum(a, b):
 
 
 def test_11_1_fewer_hooks():
-    a, b = Buffer([x for x in VALUES for _ in VALUES], DType.float64), Buffer(VALUES * len(VALUES), DType.float64)
+    a, b = (
+        Buffer([x for x in VALUES for _ in VALUES], DType.float64),
+        Buffer(VALUES * len(VALUES), DType.float64),
+    )
     assert same(sub(a, b), a - b)
     numbers = Buffer([1.0, math.nan, 2.0]), Buffer([3.0, 1.0, math.nan])
     assert not same(maximum_naive(*numbers), numbers[0].maximum(numbers[1]))
@@ -78,7 +86,8 @@ def test_11_2_a_view_that_is_none():
     assert not writes_through(Copying)
 
 
-# 11.3 The slope σ(x) (1 + x (1 - σ(x))) is computed while σ(x) is at hand, and kept: the backward is one multiplication.
+# 11.3 The slope σ(x) (1 + x (1 - σ(x))) is computed while σ(x) is at hand, and kept: the backward is one
+# multiplication.
 
 
 class OnePassSiLU(kernels.SiLU):
@@ -90,7 +99,9 @@ class OnePassSiLU(kernels.SiLU):
         logistic = [0.5 * math.tanh(0.5 * value) + 0.5 for value in values]
         slope = [s * (1.0 + value * (1.0 - s)) for value, s in zip(values, logistic, strict=True)]
         result = [value * s for value, s in zip(values, logistic, strict=True)]
-        y, slope = (type(x).from_array(x.dtype.pack(numbers), x.shape, x.dtype) for numbers in (result, slope))
+        y, slope = (
+            type(x).from_array(x.dtype.pack(numbers), x.shape, x.dtype) for numbers in (result, slope)
+        )
         return y, slope
 
     @staticmethod
@@ -134,14 +145,18 @@ def test_11_3_a_kernel():
     assert kernels.lookup(kernels.SiLU, minimal_backend()) is kernels.SiLU
 
 
-# 11.4 With C = embedding_dim, V = vocab_size, L layers and B T tokens: a layer's weights are 3 C^2 + C^2 + 8 C^2 = 12 C^2, the head's are
-# C V, and each takes one multiply-add a token in the forward and two in the backward. Attention multiplies T x T scores with C numbers
-# for each text, twice: 2 B T^2 C, and again three times that with the backward. So twice the layers double all but the head, and twice the
-# positions double everything but attention, which takes four times as much.
+# 11.4 With C = embedding_dim, V = vocab_size, L layers and B T tokens: a layer's weights are 3 C^2 + C^2 + 8
+# C^2 = 12 C^2, the head's are C V, and each takes one multiply-add a token in the forward and two in the
+# backward. Attention multiplies T x T scores with C numbers for each text, twice: 2 B T^2 C, and again three
+# times that with the backward. So twice the layers double all but the head, and twice the positions double
+# everything but attention, which takes four times as much.
 
 
 def price(batch, length, layers, width, vocabulary):
-    return 3 * (batch * length * (12 * layers * width**2 + width * vocabulary) + 2 * layers * batch * length**2 * width)
+    return 3 * (
+        batch * length * (12 * layers * width**2 + width * vocabulary)
+        + 2 * layers * batch * length**2 * width
+    )
 
 
 def counted_price(batch, length, layers, width, vocabulary):
@@ -161,7 +176,15 @@ def counted_price(batch, length, layers, width, vocabulary):
     try:
         with backends.use("counting"):
             seed(0)
-            model = GPT(GPTConfig(vocab_size=vocabulary, context_length=length, num_layers=layers, num_heads=2, embedding_dim=width))
+            model = GPT(
+                GPTConfig(
+                    vocab_size=vocabulary,
+                    context_length=length,
+                    num_layers=layers,
+                    num_heads=2,
+                    embedding_dim=width,
+                )
+            )
             ids = Tensor([[(i + 3 * row) % vocabulary for i in range(length)] for row in range(batch)])
             CrossEntropyLoss(reduction="mean")(model(ids), ids).backward()
     finally:

@@ -1,4 +1,6 @@
-"""Solutions of the exercises of chapter 12, the laws. `python -m pytest tests/test_book.py -k chapter_12` checks them."""
+"""Solutions of the exercises of chapter 12, the laws. `python -m pytest tests/test_book.py -k chapter_12`
+checks them.
+"""
 
 import cmath
 import math
@@ -8,8 +10,9 @@ from itertools import product
 
 from tinygpt_core import Buffer, DType, kernels
 
-# 12.1 What broadcasting means, element by element: count the axes from the back, and an axis of size 1 has the index 0. Only shapes that
-# fit are drawn: some axes of a common shape become 1, and some at the front are dropped.
+# 12.1 What broadcasting means, element by element: count the axes from the back, and an axis of size 1 has
+# the index 0. Only shapes that fit are drawn: some axes of a common shape become 1, and some at the front are
+# dropped.
 
 
 def element(nested, index):
@@ -26,7 +29,9 @@ def at(nested, shape, index):
 
 def draw_broadcast(chance):
     common = [chance.randint(1, 3) for _ in range(chance.randint(0, 3))]
-    shapes = [tuple(chance.choice((1, size)) for size in common[chance.randint(0, len(common)) :]) for _ in range(2)]
+    shapes = [
+        tuple(chance.choice((1, size)) for size in common[chance.randint(0, len(common)) :]) for _ in range(2)
+    ]
     return [(shape, [chance.randint(-9, 9) for _ in range(math.prod(shape))]) for shape in shapes]
 
 
@@ -37,7 +42,9 @@ def addition_holds(add, case):
     shape = tuple(map(max, *sizes)) if ndim else ()
     first, second = Buffer(a).reshape(a_shape), Buffer(b).reshape(b_shape)
     nested = first.to_python(), second.to_python()
-    expected = [at(nested[0], a_shape, index) + at(nested[1], b_shape, index) for index in product(*map(range, shape))]
+    expected = [
+        at(nested[0], a_shape, index) + at(nested[1], b_shape, index) for index in product(*map(range, shape))
+    ]
     try:
         result = add(first, second)
     except ValueError:
@@ -57,9 +64,10 @@ def test_12_1_a_law_for_broadcasting():
     assert not all(addition_holds(adds_from_the_front, case) for case in cases)
 
 
-# 12.2 Try to leave out each element, then to replace each number by one nearer to zero: zero itself, half, one less.
-# "Two numbers more than 10 apart" ends as [0, 11] or [0, -11], or as two others that are just 11 apart on both sides of zero: with one
-# number at a time no smaller pair can be reached from those. A shrinker finds a local minimum, and does not promise more.
+# 12.2 Try to leave out each element, then to replace each number by one nearer to zero: zero itself, half,
+# one less. "Two numbers more than 10 apart" ends as [0, 11] or [0, -11], or as two others that are just 11
+# apart on both sides of zero: with one number at a time no smaller pair can be reached from those. A shrinker
+# finds a local minimum, and does not promise more.
 
 
 def shrink(numbers, fails):
@@ -84,14 +92,19 @@ def test_12_2_a_shrinker():
         numbers = [chance.randint(-100, 100) for _ in range(20)]
         if far_apart(numbers):
             smallest = shrink(numbers, far_apart)
-            assert len(smallest) == 2 and max(smallest) - min(smallest) == 11 and min(smallest) <= 0 <= max(smallest)
+            assert (
+                len(smallest) == 2
+                and max(smallest) - min(smallest) == 11
+                and min(smallest) <= 0 <= max(smallest)
+            )
     assert shrink([5, 300, -7], lambda numbers: sum(numbers) >= 100) == [100]
     assert shrink([1, 2, 3], lambda numbers: len(numbers) > 1) == [0, 0]
 
 
-# 12.3 (a (f(x + h) - f(x - h)) + b (f(x + 2h) - f(x - 2h))) / h with 2a + 4b = 1, so that f' comes out, and a + 8b = 0, so that the term
-# in h^2 goes. So a = 8/12 and b = -1/12, and the error is h^4/30 times the fifth derivative. With the rounding error u / h it is smallest
-# near h = (30 u)^(1/5), about 1e-3, and is then about 1e-13: two digits more than with two points, for twice the work.
+# 12.3 (a (f(x + h) - f(x - h)) + b (f(x + 2h) - f(x - 2h))) / h with 2a + 4b = 1, so that f' comes out, and a
+# + 8b = 0, so that the term in h^2 goes. So a = 8/12 and b = -1/12, and the error is h^4/30 times the fifth
+# derivative. With the rounding error u / h it is smallest near h = (30 u)^(1/5), about 1e-3, and is then
+# about 1e-13: two digits more than with two points, for twice the work.
 
 
 def four_points(f, x, h):
@@ -108,8 +121,9 @@ def test_12_3_four_points():
     assert error(best) < min(error(best * 30), error(best / 1000))
 
 
-# 12.4 f(x + ih) = f(x) + i h f'(x) - h^2 f''/2 + ...: the imaginary part is h f'(x) and nothing is taken from anything else. A central
-# difference takes two numbers from each other that agree in all digits as soon as h is below u x.
+# 12.4 f(x + ih) = f(x) + i h f'(x) - h^2 f''/2 + ...: the imaginary part is h f'(x) and nothing is taken from
+# anything else. A central difference takes two numbers from each other that agree in all digits as soon as h
+# is below u x.
 
 
 def by_complex_step(f, x, h=1e-200):
@@ -124,8 +138,9 @@ def test_12_4_a_step_that_cannot_be_too_small():
     assert (math.exp(x + h) - math.exp(x - h)) / (2 * h) == 0.0
 
 
-# 12.5 It holds while eps is small beside a^2 var(x). For a^2 var(x) near eps it fails, and must: eps is in the definition,
-# y = (x - mean) / sqrt(var + eps). The law is one of the normalization, not of the layer; with eps scaled by a^2 it is exact again.
+# 12.5 It holds while eps is small beside a^2 var(x). For a^2 var(x) near eps it fails, and must: eps is in
+# the definition, y = (x - mean) / sqrt(var + eps). The law is one of the normalization, not of the layer;
+# with eps scaled by a^2 it is exact again.
 
 
 def layer_norm(numbers, eps=1e-5):
@@ -145,9 +160,10 @@ def test_12_5_a_metamorphic_law():
     assert farthest(layer_norm(small, eps=1e-5 * 1e-6), layer_norm(numbers)) < 1e-9
 
 
-# 12.6 With one pass, two numbers near mean^2 are subtracted: the condition number is about mean^2 / variance, which a law reaches as soon
-# as it draws numbers with a large mean. A variance does not change when all numbers move by a constant: that is the metamorphic law, and
-# in float32 the first formula breaks it for a mean of some thousand standard deviations. (The numbers here are integers, which stay exact.)
+# 12.6 With one pass, two numbers near mean^2 are subtracted: the condition number is about mean^2 / variance,
+# which a law reaches as soon as it draws numbers with a large mean. A variance does not change when all
+# numbers move by a constant: that is the metamorphic law, and in float32 the first formula breaks it for a
+# mean of some thousand standard deviations. (The numbers here are integers, which stay exact.)
 
 
 def single(x):
@@ -182,7 +198,8 @@ def test_12_6_two_formulas_for_a_variance():
         assert all(does_not_see_a_shift(variance, chance) for _ in range(50)) == right
 
 
-# 12.7 All n miss it with probability (1 - p)^n, which must be at most 1 - c. For a small p that is about -ln(1 - c) / p: 3 / p for 95 %.
+# 12.7 All n miss it with probability (1 - p)^n, which must be at most 1 - c. For a small p that is about
+# -ln(1 - c) / p: 3 / p for 95 %.
 
 
 def cases_needed(share, confidence):

@@ -1,4 +1,5 @@
-"""The pictures of chapter 6: a lookup, the square root, two heads made by hand, rotary positions, and two heads of a trained model.
+"""The pictures of chapter 6: a lookup, the square root, two heads made by hand, rotary positions, and two
+heads of a trained model.
 
 python docs/figures/attention.py
 """
@@ -15,7 +16,9 @@ from tinygpt_core import Tensor, kernels, no_grad
 
 def lookup(names: dict[str, Any]) -> str:
     """One query, the three keys of the chapter's first block, their weights and the mean of the values."""
-    sheet = Drawing(760, 250, "A query among three keys, the weights it gives them, and the mean of their values")
+    sheet = Drawing(
+        760, 250, "A query among three keys, the weights it gives them, and the mean of their values"
+    )
     x0, y0, unit = 150, 190, 130
     sheet.text(x0, 30, "query and keys", bold=True)
     sheet.line([(30, y0), (310, y0)], FAINT, 0.5)
@@ -48,18 +51,29 @@ def scale(names: dict[str, Any]) -> str:
         text: [(float(size), names["mean_largest_weight"](size, scaled, queries=20)) for size in sizes]
         for text, scaled in (("divided by √D", True), ("not divided", False))
     }
-    sheet = Drawing(660, 310, "Without the square root the largest weight goes to 1 as vectors get longer; with it, it stays where it is")
+    sheet = Drawing(
+        660,
+        310,
+        "Without the square root the largest weight goes to 1 as vectors get longer; with it, it stays where it is",
+    )
     line_chart(
-        sheet, (70, 40, 450, 200), lines, ("D, the size of query and key", "largest of 16 weights"),
-        {float(size): str(size) for size in sizes}, {0.0: "0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"}, log_x=True,
-    )  # fmt: skip
+        sheet,
+        (70, 40, 450, 200),
+        lines,
+        ("D, the size of query and key", "largest of 16 weights"),
+        {float(size): str(size) for size in sizes},
+        {0.0: "0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"},
+        log_x=True,
+    )
     return sheet.svg()
 
 
 def by_hand(names: dict[str, Any]) -> str:
     """The weights of the chapter's two heads."""
     text = names["text"].replace(" ", "␣")
-    sheet = Drawing(760, 410, "Weights of two heads: one looks at equal letters, the other at the letter before")
+    sheet = Drawing(
+        760, 410, "Weights of two heads: one looks at equal letters, the other at the letter before"
+    )
     for x, rows, caption in (
         (50, names["same_letter"], "earlier places of the same letter"),
         (430, names["previous"], "the letter before"),
@@ -74,7 +88,11 @@ def rotary(names: dict[str, Any]) -> str:
     with no_grad():
         points = [(float(distance), names["turned_score"](distance, 0)) for distance in range(61)]
     low, high = min(y for _, y in points), max(y for _, y in points)
-    sheet = Drawing(620, 300, "The score of a query and a key that are turned by their positions, against their distance: a sum of waves")
+    sheet = Drawing(
+        620,
+        300,
+        "The score of a query and a key that are turned by their positions, against their distance: a sum of waves",
+    )
     ticks = {float(y): str(y) for y in range(int(low // 1), int(-(-high // 1)) + 1)}
     line_chart(
         sheet,
@@ -97,9 +115,13 @@ def trained(names: dict[str, Any]) -> str:
         query, key, value = kernels.PackedAttention.heads(packed, num_heads=heads)
         query, key = (block.attn.rotary(Tensor(part)).buffer for part in (query, key))
         _, saved = kernels.Attention.forward(query, key, value)
-    sheet = Drawing(760, 370, "Attention weights of the two heads of a trained model, over the letters of DCCCLXXXVIII")
+    sheet = Drawing(
+        760, 370, "Attention weights of the two heads of a trained model, over the letters of DCCCLXXXVIII"
+    )
     for number, x0 in ((0, 50), (1, 430)):
-        heat_map(sheet, (x0, 40), saved[3].to_python()[0][number], text, text, 22, PURPLE, f"head {number + 1}")
+        heat_map(
+            sheet, (x0, 40), saved[3].to_python()[0][number], text, text, 22, PURPLE, f"head {number + 1}"
+        )
     return sheet.svg()
 
 

@@ -19,7 +19,9 @@ def box(sheet: Drawing, x: float, y: float, width: float, lines: tuple[str, ...]
 def seam() -> str:
     """The way of an addition from a Tensor down to the storage."""
     sheet = Drawing(
-        680, 400, "An addition on its way from Tensors to storage: Tensor, Operation and Buffer are written once, hooks by each backend"
+        680,
+        400,
+        "An addition on its way from Tensors to storage: Tensor, Operation and Buffer are written once, hooks by each backend",
     )
     box(sheet, 190, 16, 300, ("Tensor", "a + b: records what it did, for the backward"), FILLS[3])
     box(sheet, 190, 92, 300, ("Operation", "Add: forward and backward over Buffers"), FILLS[3])
@@ -29,7 +31,11 @@ def seam() -> str:
     sheet.line([(20, 250), (660, 250)], ORANGE, 1.5, dashed=True)
     sheet.text(24, 242, "written once", ORANGE, 12, "start")
     sheet.text(24, 268, "written by each backend", ORANGE, 12, "start")
-    names = (("PythonBuffer._add", "map over lists"), ("ArrayBuffer._add", "NumPy, CuPy"), ("TheirBuffer._add", "yours"))
+    names = (
+        ("PythonBuffer._add", "map over lists"),
+        ("ArrayBuffer._add", "NumPy, CuPy"),
+        ("TheirBuffer._add", "yours"),
+    )
     for i, lines in enumerate(names):
         box(sheet, 30 + 215 * i, 300, 190, lines, FILLS[2])
         sheet.arrow((340, 220), (125 + 215 * i, 300), FAINT)

@@ -1,4 +1,5 @@
-"""The pictures of chapter 10: windows of a picture, the gradient of a convolution, what a network learnt, gradients by distance.
+"""The pictures of chapter 10: windows of a picture, the gradient of a convolution, what a network learnt,
+gradients by distance.
 
 python docs/figures/convolution_and_recurrence.py
 """
@@ -15,7 +16,9 @@ CHAPTER = "10-convolution-and-recurrence"
 
 def windows_as_columns() -> str:
     """A picture of 4 by 4 and its nine windows of 2 by 2 as columns, with one pixel and one window marked."""
-    sheet = Drawing(640, 260, "A picture of 4 by 4 pixels, and the matrix whose nine columns are its windows of 2 by 2")
+    sheet = Drawing(
+        640, 260, "A picture of 4 by 4 pixels, and the matrix whose nine columns are its windows of 2 by 2"
+    )
     sheet.text(94, 40, "picture", bold=True)
     for place in range(16):
         left, top = 34 + place % 4 * 30, 60 + place // 4 * 30
@@ -41,7 +44,9 @@ def window_options() -> str:
     """Which of seven numbers each place of a window of three weights sees."""
     cases = [("padding 0", 0, 1, 1), ("padding 1", 1, 1, 1), ("stride 2", 0, 2, 1), ("dilation 2", 0, 1, 2)]
     sheet = Drawing(
-        720, 320, "Seven numbers under a window of three weights: with padding, a stride and a dilation, and the places that result"
+        720,
+        320,
+        "Seven numbers under a window of three weights: with padding, a stride and a dilation, and the places that result",
     )
     for number, (name, padding, stride, dilation) in enumerate(cases):
         left, top = 30 + number % 2 * 350, 40 + number // 2 * 150
@@ -55,16 +60,26 @@ def window_options() -> str:
             centre = left + 34 * (first + dilation + 1) + 14
             colour = (BLUE, ORANGE, GREEN)[place % 3]
             for tap in range(3):
-                sheet.line([(centre, top + 24), (left + 34 * (first + tap * dilation + 1) + 14, top + 70)], colour, 1.2)
+                sheet.line(
+                    [(centre, top + 24), (left + 34 * (first + tap * dilation + 1) + 14, top + 70)],
+                    colour,
+                    1.2,
+                )
             sheet.rect(centre - 14, top, 28, 24, FILLS[0], colour)
             sheet.text(centre, top + 17, "y", size=12)
     return sheet.svg()
 
 
 def convolution_gradient() -> str:
-    """The gradient of the input of the chapter's small convolution, as a window over the padded gradient of the result."""
+    """The gradient of the input of the chapter's small convolution, as a window over the padded gradient of
+    the result.
+    """
     names = drawing.chapter(CHAPTER)
-    sheet = Drawing(640, 290, "The gradient of each input is a sum over the padded gradient of the result, with the weights turned round")
+    sheet = Drawing(
+        640,
+        290,
+        "The gradient of each input is a sum over the padded gradient of the result, with the weights turned round",
+    )
     cell, left = 56, 150
     padded = ["0", "0", *(f"{value:g}" for value in names["g"]), "0", "0"]
     sheet.text(left - 14, 55, "g, padded", FAINT, anchor="end")
@@ -76,13 +91,21 @@ def convolution_gradient() -> str:
         sheet.line([(left + (tap + 1.5) * cell, 78), (left + (tap + 1.5) * cell, 112)], BLUE)
         sheet.line([(left + (tap + 1.5) * cell, 168), (left + 2.5 * cell, 202)], BLUE)
     sheet.text(left - 14, 235, "gradient of x", FAINT, anchor="end")
-    sheet.row(left + cell, 202, [f"{value:g}" for value in names["of_x"]], ["white", FILLS[2], "white", "white", "white"], cell)
+    sheet.row(
+        left + cell,
+        202,
+        [f"{value:g}" for value in names["of_x"]],
+        ["white", FILLS[2], "white", "white", "white"],
+        cell,
+    )
     sheet.text(left + 3.5 * cell, 280, "0 · 2 + 1 · (−1) + 10 · 0.5 = 4", INK, 13)
     return sheet.svg()
 
 
 def image(sheet: Drawing, x: float, y: float, table: list[list[float]], cell: float, caption: str) -> None:
-    """A table of numbers as an image: blue above 0, orange below, relative to the largest of them, in eight shades."""
+    """A table of numbers as an image: blue above 0, orange below, relative to the largest of them, in eight
+    shades.
+    """
     largest = max(abs(value) for row in table for value in row) or 1.0
     for i, row in enumerate(table):
         for j, value in enumerate(row):
@@ -102,7 +125,9 @@ def learnt_windows() -> str:
         answers = model.first(cross).relu().to_python()[0]
     weights = model.first.weights.to_python()
     sheet = Drawing(
-        640, 250, "A cross with noise, the four windows of three by three weights that the first layer has learnt, and their answers"
+        640,
+        250,
+        "A cross with noise, the four windows of three by three weights that the first layer has learnt, and their answers",
     )
     image(sheet, 20, 66, cross.to_python()[0][0], 9, "a cross")
     for number in range(4):
@@ -124,12 +149,20 @@ def gradient_by_distance() -> str:
         "LSTM, forget bias 1": (names["with_forget_bias"](1.0), 0.1),
     }
     lines = {name: list(enumerate(norms(network, 51, std))) for name, (network, std) in networks.items()}
-    sheet = Drawing(680, 380, "The length of the gradient by the distance to the input: it vanishes, explodes, or stays, by network")
+    sheet = Drawing(
+        680,
+        380,
+        "The length of the gradient by the distance to the input: it vanishes, explodes, or stays, by network",
+    )
     line_chart(
-        sheet, (70, 40, 440, 270), lines, ("distance in positions", "length of the gradient"),
+        sheet,
+        (70, 40, 440, 270),
+        lines,
+        ("distance in positions", "length of the gradient"),
         {0: "0", 10: "10", 20: "20", 30: "30", 40: "40", 50: "50"},
-        {1e-10: "10⁻¹⁰", 1e-5: "10⁻⁵", 1.0: "1", 1e5: "10⁵", 1e10: "10¹⁰"}, log_y=True,
-    )  # fmt: skip
+        {1e-10: "10⁻¹⁰", 1e-5: "10⁻⁵", 1.0: "1", 1e5: "10⁵", 1e10: "10¹⁰"},
+        log_y=True,
+    )
     return sheet.svg()
 
 

@@ -15,11 +15,16 @@ from drawing import BLUE, FAINT, FILLS, GREEN, ORANGE, RED, Chart, Drawing
 
 def tangent() -> str:
     """x² and its tangent at 3, and the middle of that picture ten times as large."""
-    sheet = Drawing(640, 330, "The curve x squared with its tangent at 3, and the same ten times enlarged, where the two nearly agree")
+    sheet = Drawing(
+        640,
+        330,
+        "The curve x squared with its tangent at 3, and the same ten times enlarged, where the two nearly agree",
+    )
     for left, reach, caption in ((60, 3.0, "x² at x = 3"), (370, 0.3, "ten times enlarged")):
         chart = Chart(sheet, (left, 50, 240, 240), (3 - reach, 3 + reach), (9 - 6 * reach, 9 + 6 * reach))
         chart.ticks(
-            [(x, f"{x:g}") for x in (3 - reach, 3, 3 + reach)], [(y, f"{round(y, 1):g}") for y in (9 - 6 * reach, 9, 9 + 6 * reach)]
+            [(x, f"{x:g}") for x in (3 - reach, 3, 3 + reach)],
+            [(y, f"{round(y, 1):g}") for y in (9 - 6 * reach, 9, 9 + 6 * reach)],
         )
         chart.curve([(3 - reach, 9 - 6 * reach), (3 + reach, 9 + 6 * reach)], ORANGE, dashed=True)
         xs = [3 + reach * i / 40 for i in range(-40, 41)]
@@ -36,17 +41,25 @@ def single(value: float) -> float:
 
 
 def differences() -> str:
-    """The error of measured slopes of x³ at 1 by the length of the step. Only sums and products: these round alike everywhere."""
+    """The error of measured slopes of x³ at 1 by the length of the step. Only sums and products: these round
+    alike everywhere.
+    """
     sheet = Drawing(
-        640, 360, "The error of measured slopes first falls with the step and then rises again; central differences reach 1e-10"
+        640,
+        360,
+        "The error of measured slopes first falls with the step and then rises again; central differences reach 1e-10",
     )
     chart = Chart(sheet, (80, 40, 520, 260), (1e-15, 1e-1), (1e-13, 1.0), log_x=True, log_y=True)
-    chart.ticks([(10.0**e, f"1e{e}") for e in range(-14, 0, 2)], [(10.0**e, f"1e{e}") for e in range(-12, 1, 2)])
+    chart.ticks(
+        [(10.0**e, f"1e{e}") for e in range(-14, 0, 2)], [(10.0**e, f"1e{e}") for e in range(-12, 1, 2)]
+    )
 
     def curve(measure: Callable[[float], float], smallest: int) -> list[tuple[float, float]]:
         # The largest error of four neighbouring steps: a single one may vanish by chance.
         digits = ("7.1", "6.1", "5.3", "4.7", "3.9", "3.1", "2.7", "2.3", "1.9", "1.7", "1.3", "1.1")
-        grid = [[float(f"{d}e-{e}") for d in digits[k : k + 4]] for e in range(2, smallest) for k in (0, 4, 8)]
+        grid = [
+            [float(f"{d}e-{e}") for d in digits[k : k + 4]] for e in range(2, smallest) for k in (0, 4, 8)
+        ]
         return [(steps[0], max(abs(measure(h) - 3.0) for h in steps)) for steps in grid]
 
     def in_single(h: float) -> float:
@@ -56,7 +69,12 @@ def differences() -> str:
         return single(rise / single(2.0 * h))
 
     chart.curve(curve(lambda h: ((1.0 + h) * (1.0 + h) * (1.0 + h) - 1.0) / h, 15), BLUE)
-    chart.curve(curve(lambda h: ((1.0 + h) * (1.0 + h) * (1.0 + h) - (1.0 - h) * (1.0 - h) * (1.0 - h)) / (2.0 * h), 15), GREEN)
+    chart.curve(
+        curve(
+            lambda h: ((1.0 + h) * (1.0 + h) * (1.0 + h) - (1.0 - h) * (1.0 - h) * (1.0 - h)) / (2.0 * h), 15
+        ),
+        GREEN,
+    )
     chart.curve(curve(in_single, 7), RED)
     chart.label(1e-6, 3e-4, "one-sided", BLUE, "end")
     chart.label(3e-5, 3e-11, "central", GREEN)
@@ -69,10 +87,16 @@ def differences() -> str:
 def chain() -> str:
     """exp(sin(x²)) at 1.2."""
     sheet = Drawing(
-        640, 230, "A chain of square, sine and exponential, with the values that pass forward and the local slopes that are multiplied"
+        640,
+        230,
+        "A chain of square, sine and exponential, with the values that pass forward and the local slopes that are multiplied",
     )
     x, total = 1.2, 1.0
-    steps = [("x²", lambda v: v * v, lambda v: 2 * v), ("sin", math.sin, math.cos), ("exp", math.exp, math.exp)]
+    steps = [
+        ("x²", lambda v: v * v, lambda v: 2 * v),
+        ("sin", math.sin, math.cos),
+        ("exp", math.exp, math.exp),
+    ]
     sheet.text(32, 67, f"{x:g}", BLUE)
     for i, (name, function, slope) in enumerate(steps):
         left = 110 + 175 * i
@@ -93,8 +117,14 @@ def chain() -> str:
 
 
 def orders() -> str:
-    """Three Jacobians, multiplied from either end; sizes to scale, a single row or column drawn a little thicker."""
-    sheet = Drawing(640, 400, "Multiplied from the loss, a chain of Jacobians gives rows; multiplied from the input, it gives matrices")
+    """Three Jacobians, multiplied from either end; sizes to scale, a single row or column drawn a little
+    thicker.
+    """
+    sheet = Drawing(
+        640,
+        400,
+        "Multiplied from the loss, a chain of Jacobians gives rows; multiplied from the input, it gives matrices",
+    )
     scale = 0.22
 
     def block(x: float, y: float, rows: int, columns: int, fill: str, name: str) -> float:
@@ -122,7 +152,11 @@ def orders() -> str:
 
 def softmax() -> str:
     """Probabilities of four scores, and the slopes of the cross-entropy with the second as target."""
-    sheet = Drawing(640, 300, "Four probabilities and the slopes of the loss: negative for the target, positive for all others")
+    sheet = Drawing(
+        640,
+        300,
+        "Four probabilities and the slopes of the loss: negative for the target, positive for all others",
+    )
     scores, target = [2.0, 1.0, -1.0, 0.5], 1
     e = [math.exp(score) for score in scores]
     p = [value / sum(e) for value in e]
@@ -131,21 +165,31 @@ def softmax() -> str:
         (370, [value - (i == target) for i, value in enumerate(p)], "slope of the loss: p - y"),
     ):
         chart = Chart(sheet, (left, 44, 240, 210), (0, 4), (-1, 1))
-        chart.ticks([(i + 0.5, f"x = {score:g}") for i, score in enumerate(scores)], [(-1, "-1"), (0, "0"), (1, "1")])
+        chart.ticks(
+            [(i + 0.5, f"x = {score:g}") for i, score in enumerate(scores)], [(-1, "-1"), (0, "0"), (1, "1")]
+        )
         sheet.text(left + 120, 30, caption, bold=True)
         chart.curve([(0, 0), (4, 0)], FAINT, 1)
         for i, height in enumerate(heights):
             x0, y0 = chart.at(i + 0.2, max(height, 0))
             x1, y1 = chart.at(i + 0.8, min(height, 0))
             sheet.rect(x0, y0, x1 - x0, y1 - y0, FILLS[2] if i == target else FILLS[0])
-            chart.label(i + 0.5, height + (0.06 if height > 0 else -0.16), f"{height:.2f}", anchor="middle", size=12)
+            chart.label(
+                i + 0.5, height + (0.06 if height > 0 else -0.16), f"{height:.2f}", anchor="middle", size=12
+            )
     sheet.text(320, 288, "green: the token that came next", GREEN, 12)
     return sheet.svg()
 
 
 def pictures() -> dict[str, str]:
     """The pictures by name."""
-    return {"tangent": tangent(), "differences": differences(), "chain": chain(), "orders": orders(), "softmax": softmax()}
+    return {
+        "tangent": tangent(),
+        "differences": differences(),
+        "chain": chain(),
+        "orders": orders(),
+        "softmax": softmax(),
+    }
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ A figure script defines `pictures()`, which returns {name: SVG text}, and ends w
     if __name__ == "__main__":
         drawing.write(pictures())
 
-so that `python docs/figures/NAME.py` writes docs/pictures/*.svg. A test draws all of them again and compares them with those files.
-A picture that shows what a chapter computes takes it from `chapter`, which runs that chapter's blocks.
+so that `python docs/figures/NAME.py` writes docs/pictures/*.svg. A test draws all of them again and compares
+them with those files. A picture that shows what a chapter computes takes it from `chapter`, which runs that
+chapter's blocks.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def shade(colour: str, share: float) -> str:
 
 
 class Drawing:
-    """A light sheet of `width` by `height`; `title` says in a sentence what it shows, for those who cannot see it."""
+    """A light sheet of `width` by `height`; `title` says in a sentence what it shows, for those who cannot
+    see it.
+    """
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self.width, self.height = width, height
@@ -53,12 +56,30 @@ class Drawing:
             f'<rect width="{width}" height="{height}" rx="8" fill="{PAPER}"/>',
         ]
 
-    def rect(self, x: float, y: float, width: float, height: float, fill: str = "none", stroke: str = INK, radius: float = 3) -> None:
+    def rect(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        fill: str = "none",
+        stroke: str = INK,
+        radius: float = 3,
+    ) -> None:
         """A box with its top left corner at (x, y)."""
         at = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
         self.parts.append(f'<rect {at} rx="{number(radius)}" fill="{fill}" stroke="{stroke}"/>')
 
-    def text(self, x: float, y: float, text: str, colour: str = INK, size: float = 14, anchor: str = "middle", bold: bool = False) -> None:
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        colour: str = INK,
+        size: float = 14,
+        anchor: str = "middle",
+        bold: bool = False,
+    ) -> None:
         """One line of text whose baseline goes through (x, y); `anchor` is start, middle or end."""
         weight = ' font-weight="bold"' if bold else ""
         self.parts.append(
@@ -66,13 +87,19 @@ class Drawing:
             f"{escape(text)}</text>"
         )
 
-    def line(self, points: Iterable[Point], colour: str = INK, width: float = 1.5, dashed: bool = False) -> None:
+    def line(
+        self, points: Iterable[Point], colour: str = INK, width: float = 1.5, dashed: bool = False
+    ) -> None:
         """A line through points."""
         path = " ".join(f"{number(x)},{number(y)}" for x, y in points)
         dashes = ' stroke-dasharray="5 4"' if dashed else ""
-        self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{number(width)}"{dashes}/>')
+        self.parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{number(width)}"{dashes}/>'
+        )
 
-    def arrow(self, start: Point, end: Point, colour: str = INK, width: float = 1.5, dashed: bool = False) -> None:
+    def arrow(
+        self, start: Point, end: Point, colour: str = INK, width: float = 1.5, dashed: bool = False
+    ) -> None:
         """A straight arrow."""
         (x0, y0), (x1, y1) = start, end
         length = math.hypot(x1 - x0, y1 - y0) or 1.0
@@ -80,11 +107,15 @@ class Drawing:
         base = (x1 - 8 * ux, y1 - 8 * uy)
         self.line([start, base], colour, width, dashed)
         corners = [(x1, y1), (base[0] - 4 * uy, base[1] + 4 * ux), (base[0] + 4 * uy, base[1] - 4 * ux)]
-        self.parts.append(f'<polygon points="{" ".join(f"{number(x)},{number(y)}" for x, y in corners)}" fill="{colour}"/>')
+        self.parts.append(
+            f'<polygon points="{" ".join(f"{number(x)},{number(y)}" for x, y in corners)}" fill="{colour}"/>'
+        )
 
     def circle(self, x: float, y: float, radius: float, fill: str = INK, stroke: str = "none") -> None:
         """A disc around (x, y)."""
-        self.parts.append(f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" fill="{fill}" stroke="{stroke}"/>')
+        self.parts.append(
+            f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" fill="{fill}" stroke="{stroke}"/>'
+        )
 
     def row(self, x: float, y: float, texts: Sequence[str], fills: Sequence[str], size: float = 34) -> None:
         """Square cells side by side, each with a text in it."""
@@ -101,23 +132,38 @@ class Chart:
     """A rectangle of a Drawing with axes: maps data to the sheet, on scales that are linear or logarithmic."""
 
     def __init__(
-        self, sheet: Drawing, box: tuple[float, float, float, float], x: Point, y: Point, log_x: bool = False, log_y: bool = False
+        self,
+        sheet: Drawing,
+        box: tuple[float, float, float, float],
+        x: Point,
+        y: Point,
+        log_x: bool = False,
+        log_y: bool = False,
     ) -> None:
         self.sheet, self.box, self.log_x, self.log_y = sheet, box, log_x, log_y
-        self.x, self.y = ((math.log10(a), math.log10(b)) if log else (a, b) for log, (a, b) in ((log_x, x), (log_y, y)))
+        self.x, self.y = (
+            (math.log10(a), math.log10(b)) if log else (a, b) for log, (a, b) in ((log_x, x), (log_y, y))
+        )
         sheet.rect(*box, fill="white", stroke=FAINT, radius=0)
 
     def at(self, x: float, y: float) -> Point:
         """Where a point of the data lies on the sheet."""
         left, top, width, height = self.box
         x, y = math.log10(x) if self.log_x else x, math.log10(y) if self.log_y else y
-        return (left + width * (x - self.x[0]) / (self.x[1] - self.x[0]), top + height * (1.0 - (y - self.y[0]) / (self.y[1] - self.y[0])))
+        return (
+            left + width * (x - self.x[0]) / (self.x[1] - self.x[0]),
+            top + height * (1.0 - (y - self.y[0]) / (self.y[1] - self.y[0])),
+        )
 
-    def curve(self, points: Iterable[Point], colour: str = BLUE, width: float = 2, dashed: bool = False) -> None:
+    def curve(
+        self, points: Iterable[Point], colour: str = BLUE, width: float = 2, dashed: bool = False
+    ) -> None:
         """A line through points of the data."""
         self.sheet.line([self.at(x, y) for x, y in points], colour, width, dashed)
 
-    def label(self, x: float, y: float, text: str, colour: str = INK, anchor: str = "start", size: float = 14) -> None:
+    def label(
+        self, x: float, y: float, text: str, colour: str = INK, anchor: str = "start", size: float = 14
+    ) -> None:
         """A text at a point of the data."""
         self.sheet.text(*self.at(x, y), text, colour, size, anchor)
 
@@ -135,10 +181,18 @@ class Chart:
 
 
 def heat_map(
-    sheet: Drawing, corner: Point, table: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], cell: float = 22,
-    colour: str = BLUE, caption: str = "",
-) -> None:  # fmt: skip
-    """A table of numbers from -1 to 1 as shades (orange below 0), with a label for each row and column; its first cell is at `corner`."""
+    sheet: Drawing,
+    corner: Point,
+    table: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cell: float = 22,
+    colour: str = BLUE,
+    caption: str = "",
+) -> None:
+    """A table of numbers from -1 to 1 as shades (orange below 0), with a label for each row and column; its
+    first cell is at `corner`.
+    """
     x, y = corner
     for i, numbers in enumerate(table):
         sheet.text(x - 8, y + (i + 0.5) * cell + 4, rows[i], size=12, anchor="end")
@@ -151,11 +205,18 @@ def heat_map(
 
 
 def line_chart(
-    sheet: Drawing, box: tuple[float, float, float, float], lines: Mapping[str, Iterable[Point]], labels: tuple[str, str],
-    x_ticks: Mapping[float, str], y_ticks: Mapping[float, str], levels: Mapping[str, float] | None = None,
-    log_x: bool = False, log_y: bool = False,
-) -> Chart:  # fmt: skip
-    """Curves with names, on axes that the ticks {value: text} span; each name stands at the right end of its curve.
+    sheet: Drawing,
+    box: tuple[float, float, float, float],
+    lines: Mapping[str, Iterable[Point]],
+    labels: tuple[str, str],
+    x_ticks: Mapping[float, str],
+    y_ticks: Mapping[float, str],
+    levels: Mapping[str, float] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Chart:
+    """Curves with names, on axes that the ticks {value: text} span; each name stands at the right end of its
+    curve.
 
     `labels` are those of the two axes, and `levels` are dashed horizontal lines by name.
     """
@@ -176,23 +237,34 @@ def line_chart(
 
 
 def bars(
-    sheet: Drawing, box: tuple[float, float, float, float], values: Sequence[float], labels: Sequence[str], caption: str, colour: str = BLUE
+    sheet: Drawing,
+    box: tuple[float, float, float, float],
+    values: Sequence[float],
+    labels: Sequence[str],
+    caption: str,
+    colour: str = BLUE,
 ) -> None:
     """A bar for each number from 0 to 1, with the number above it and its label below."""
     left, top, width, height = box
     step = width / len(values)
     for i, (value, label) in enumerate(zip(values, labels, strict=True)):
-        sheet.rect(left + i * step + 2, top + height * (1 - value), step - 4, height * value, colour, "none", 0)
+        sheet.rect(
+            left + i * step + 2, top + height * (1 - value), step - 4, height * value, colour, "none", 0
+        )
         sheet.text(left + (i + 0.5) * step, top + height + 16, label, size=12)
         if value >= 0.005:
-            sheet.text(left + (i + 0.5) * step, top + height * (1 - value) - 4, f"{value:.2f}".lstrip("0"), size=11)
+            sheet.text(
+                left + (i + 0.5) * step, top + height * (1 - value) - 4, f"{value:.2f}".lstrip("0"), size=11
+            )
     sheet.line([(left, top + height), (left + width, top + height)])
     sheet.text(left + width / 2, top + height + 38, caption)
 
 
 @functools.cache
 def chapter(name: str) -> dict[str, Any]:
-    """Runs the Python blocks of a chapter, and returns the names that they define: look, but do not change what they hold."""
+    """Runs the Python blocks of a chapter, and returns the names that they define: look, but do not change
+    what they hold.
+    """
     namespace: dict[str, Any] = {"__name__": "figure"}
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()):

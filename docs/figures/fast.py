@@ -14,7 +14,11 @@ CELL = 32
 def heads() -> str:
     """Queries, keys and values of two heads side by side, and the rows of one head among them."""
     positions, parts, count, size = 4, 3, 2, 3
-    sheet = Drawing(640, 270, "A packed row for each position: the rows of one head are numbers side by side, at equal distances")
+    sheet = Drawing(
+        640,
+        270,
+        "A packed row for each position: the rows of one head are numbers side by side, at equal distances",
+    )
     left, top, width = 32, 70, parts * count * size * CELL
     for i, name in enumerate(("queries", "keys", "values")):
         sheet.text(left + (i + 0.5) * width / parts, 28, name, bold=True)
@@ -25,23 +29,56 @@ def heads() -> str:
                 chosen = i == 1 and head == 0
                 for k in range(size):
                     sheet.rect(
-                        at + k * CELL, top + position * 36, CELL, 28, FILLS[0] if chosen else FILLS[7] if head else "white", FAINT, 0
+                        at + k * CELL,
+                        top + position * 36,
+                        CELL,
+                        28,
+                        FILLS[0] if chosen else FILLS[7] if head else "white",
+                        FAINT,
+                        0,
                     )
     start = left + count * size * CELL
-    sheet.line([(start - 3, top - 3), (start + size * CELL + 3, top - 3), (start + size * CELL + 3, top + 3 * 36 + 31),
-                (start - 3, top + 3 * 36 + 31), (start - 3, top - 3)], BLUE, 2.5)  # fmt: skip
+    sheet.line(
+        [
+            (start - 3, top - 3),
+            (start + size * CELL + 3, top - 3),
+            (start + size * CELL + 3, top + 3 * 36 + 31),
+            (start - 3, top + 3 * 36 + 31),
+            (start - 3, top - 3),
+        ],
+        BLUE,
+        2.5,
+    )
     sheet.arrow((start + 14, top + 14), (start + 14, top + 50), ORANGE, 2)
-    sheet.text(left, 240, "BLAS reads the keys of head 0 where they lie: 3 numbers side by side, then 15 to skip", BLUE, 13, "start")
-    sheet.text(left, 258, "arrow: one step to the next position, a distance of 18 numbers", ORANGE, 13, "start")
+    sheet.text(
+        left,
+        240,
+        "BLAS reads the keys of head 0 where they lie: 3 numbers side by side, then 15 to skip",
+        BLUE,
+        13,
+        "start",
+    )
+    sheet.text(
+        left, 258, "arrow: one step to the next position, a distance of 18 numbers", ORANGE, 13, "start"
+    )
     return sheet.svg()
 
 
 def passes() -> str:
     """GELU's eight NumPy calls and its fused loop: the arrays that each reads and writes."""
     calls = [
-        ("x ** 3", 1), ("0.0447 · …", 1), ("x + …", 2), ("0.798 · …", 1), ("tanh", 1), ("1 + …", 1), ("0.5 · x", 1), ("… · …", 2),
-    ]  # fmt: skip
-    sheet = Drawing(640, 330, "Eight NumPy calls read ten arrays and write eight; one fused loop reads one and writes two")
+        ("x ** 3", 1),
+        ("0.0447 · …", 1),
+        ("x + …", 2),
+        ("0.798 · …", 1),
+        ("tanh", 1),
+        ("1 + …", 1),
+        ("0.5 · x", 1),
+        ("… · …", 2),
+    ]
+    sheet = Drawing(
+        640, 330, "Eight NumPy calls read ten arrays and write eight; one fused loop reads one and writes two"
+    )
     unit = 52
     sheet.text(140, 30, "read", BLUE, 13, "start")
     sheet.text(140 + 2 * unit + 12, 30, "written", ORANGE, 13, "start")
@@ -51,7 +88,9 @@ def passes() -> str:
         for k in range(reads):
             sheet.rect(140 + k * unit, y, unit - 4, 19, FILLS[0], FAINT)
         sheet.rect(140 + 2 * unit + 12, y, unit - 4, 19, FILLS[1], FAINT)
-    sheet.text(364, 144, f"{sum(reads for _, reads in calls) + len(calls)} arrays through memory", RED, 14, "start")
+    sheet.text(
+        364, 144, f"{sum(reads for _, reads in calls) + len(calls)} arrays through memory", RED, 14, "start"
+    )
     y = 268
     sheet.line([(24, y - 14), (616, y - 14)], FAINT, 1, dashed=True)
     sheet.text(124, y + 15, "fused", anchor="end", size=13, bold=True)
@@ -64,7 +103,9 @@ def passes() -> str:
 
 def query_blocks() -> str:
     """Which part of the square of scores is computed, for three numbers of blocks."""
-    sheet = Drawing(640, 270, "With more blocks of queries, less of the half that causal attention hides is computed")
+    sheet = Drawing(
+        640, 270, "With more blocks of queries, less of the half that causal attention hides is computed"
+    )
     side = 170
     for i, count in enumerate((1, 4, 16)):
         left, top, step = 30 + 205 * i, 56, side / count

@@ -1,4 +1,5 @@
-"""The pictures of chapter 7: the loss of its training, and what temperature, top-k and top-p do to a distribution.
+"""The pictures of chapter 7: the loss of its training, and what temperature, top-k and top-p do to a
+distribution.
 
 python docs/figures/gpt.py
 """
@@ -19,15 +20,23 @@ def training(names: dict[str, Any]) -> str:
     for loss in losses[1:]:
         smooth.append(0.85 * smooth[-1] + 0.15 * loss)
     sheet = Drawing(
-        760, 340, "The loss of each training step with its running mean: below the counting model, towards the least possible loss"
+        760,
+        340,
+        "The loss of each training step with its running mean: below the counting model, towards the least possible loss",
     )
-    levels = {"knows nothing: ln 8": math.log(8), "counts pairs of letters": names["counting_loss"](names["hidden"])}
+    levels = {
+        "knows nothing: ln 8": math.log(8),
+        "counts pairs of letters": names["counting_loss"](names["hidden"]),
+    }
     line_chart(
-        sheet, (60, 45, 500, 230), {"": list(enumerate(losses)), " ": list(enumerate(smooth))},
+        sheet,
+        (60, 45, 500, 230),
+        {"": list(enumerate(losses)), " ": list(enumerate(smooth))},
         ("step", "loss of each batch, in nats a token, and (orange) its running mean"),
-        {float(step): str(step) for step in range(0, len(losses) + 1, 40)}, {y / 10: f"{y / 10:.1f}" for y in range(8, 25, 4)},
+        {float(step): str(step) for step in range(0, len(losses) + 1, 40)},
+        {y / 10: f"{y / 10:.1f}" for y in range(8, 25, 4)},
         levels | {"knows everything": names["least"]},
-    )  # fmt: skip
+    )
     return sheet.svg()
 
 
@@ -41,7 +50,11 @@ def sampling(names: dict[str, Any]) -> str:
         return [p / total if i in ranked[:count] else 0.0 for i, p in enumerate(as_trained)]
 
     nucleus = next(count for count in range(1, 9) if sum(as_trained[i] for i in ranked[:count]) >= 0.9)
-    sheet = Drawing(760, 380, "The probabilities of the letter after C: temperature 0.5, 1 and 2 above; top-k 2 and top-p 0.9 below")
+    sheet = Drawing(
+        760,
+        380,
+        "The probabilities of the letter after C: temperature 0.5, 1 and 2 above; top-k 2 and top-p 0.9 below",
+    )
     for i, temperature in enumerate((0.5, 1.0, 2.0)):
         bars(
             sheet,
@@ -52,7 +65,9 @@ def sampling(names: dict[str, Any]) -> str:
             BLUE,
         )
     for i, (count, caption, colour) in enumerate(((2, "top-k 2", ORANGE), (nucleus, "top-p 0.9", GREEN))):
-        bars(sheet, (145 + 250 * i, 215, 220, 110), kept(count), alphabet, f"temperature 1, {caption}", colour)
+        bars(
+            sheet, (145 + 250 * i, 215, 220, 110), kept(count), alphabet, f"temperature 1, {caption}", colour
+        )
     return sheet.svg()
 
 

@@ -15,7 +15,9 @@ CELL = 40
 
 
 def table(sheet: Drawing, x: float, y: float, view: Buffer, caption: str) -> None:
-    """A view as a table, each element in the colour of its place in the storage, with its strides along its sides."""
+    """A view as a table, each element in the colour of its place in the storage, with its strides along its
+    sides.
+    """
     rows, columns = view.shape
     for i in range(rows):
         for j in range(columns):
@@ -39,7 +41,11 @@ def storage(sheet: Drawing, x: float, y: float, data: list[int]) -> None:
 
 def strides() -> str:
     """A table and its transpose."""
-    sheet = Drawing(640, 330, "One storage of six numbers, seen as a table of two rows with strides 3 and 1, and as its transpose")
+    sheet = Drawing(
+        640,
+        330,
+        "One storage of six numbers, seen as a table of two rows with strides 3 and 1, and as its transpose",
+    )
     b = Buffer([[10, 11, 12], [20, 21, 22]])
     storage(sheet, 200, 24, b.to_array().tolist())
     table(sheet, 130, 170, b, "shape (2, 3)")
@@ -49,7 +55,9 @@ def strides() -> str:
 
 def broadcast() -> str:
     """A row seen as a table."""
-    sheet = Drawing(640, 250, "A row of three numbers, seen as a table of two equal rows: a step down has stride 0")
+    sheet = Drawing(
+        640, 250, "A row of three numbers, seen as a table of two equal rows: a step down has stride 0"
+    )
     row = Buffer([100, 200, 300])
     storage(sheet, 260, 24, row.to_array().tolist())
     table(sheet, 260, 150, row.expand((2, 3)), "expanded to shape (2, 3)")
@@ -59,11 +67,20 @@ def broadcast() -> str:
 def runs() -> str:
     """The runs of two views of one table of six rows and eight columns."""
     size, rows, columns = 26, 6, 8
-    sheet = Drawing(640, 260, "The elements of a slice lie in a few runs with equal steps, and each run is one slice of the storage")
+    sheet = Drawing(
+        640,
+        260,
+        "The elements of a slice lie in a few runs with equal steps, and each run is one slice of the storage",
+    )
     b = Buffer.arange(rows * columns).reshape((rows, columns))
-    for x, view, caption in ((60, b[1:4, 1:7], "b[1:4, 1:7]"), (370, b[:, 2:4].transpose(0, 1), "b[:, 2:4] transposed")):
+    for x, view, caption in (
+        (60, b[1:4, 1:7], "b[1:4, 1:7]"),
+        (370, b[:, 2:4].transpose(0, 1), "b[:, 2:4] transposed"),
+    ):
         length, step, _, starts = copy_plan(view.shape, view.stride, contiguous_strides(view.shape))
-        chosen = {view.offset + start + k * step: i for i, (start, _) in enumerate(starts) for k in range(length)}
+        chosen = {
+            view.offset + start + k * step: i for i, (start, _) in enumerate(starts) for k in range(length)
+        }
         sheet.text(x + columns * size / 2, 30, caption, bold=True)
         for place in range(rows * columns):
             left, top = x + place % columns * size, 46 + place // columns * size

@@ -17,7 +17,11 @@ from tinygpt_core.nn import FullyConnectedLayer
 
 def paths() -> str:
     """z = z + z three times."""
-    sheet = Drawing(640, 270, "After three doublings eight paths lead down to the first value, but there are only four values to visit")
+    sheet = Drawing(
+        640,
+        270,
+        "After three doublings eight paths lead down to the first value, but there are only four values to visit",
+    )
     sheet.text(170, 30, "every path", bold=True)
     sheet.text(480, 30, "every value once, newest first", bold=True)
     for level in range(4):
@@ -52,7 +56,9 @@ def records_of(tensor: Tensor) -> list[GradientFunction]:
 def tape() -> str:
     """The chapter's loss: forward to the right, backward to the left."""
     sheet = Drawing(
-        640, 300, "The records of a loss in the order in which they were made, and the gradients that go back through them newest first"
+        640,
+        300,
+        "The records of a loss in the order in which they were made, and the gradients that go back through them newest first",
     )
     leaves = {"x": Tensor.ones((3, 2), requires_grad=True), "w": Tensor.ones((2, 2), requires_grad=True)}
     leaves["b"] = Tensor.ones((2,), requires_grad=True)
@@ -72,7 +78,10 @@ def tape() -> str:
         leaf_place = 0
         for use, parent in enumerate(record.parents):
             if isinstance(parent, GradientFunction):
-                start, offset = places[id(parent)] + 72, 10 * (use if len(record.parents) > 1 and parent in record.parents[:use] else 0)
+                start, offset = (
+                    places[id(parent)] + 72,
+                    10 * (use if len(record.parents) > 1 and parent in record.parents[:use] else 0),
+                )
                 sheet.arrow((start, 112 + offset), (x, 112 + offset), BLUE)
                 sheet.arrow((x, 148 - offset), (start, 148 - offset), ORANGE)
             else:
@@ -100,7 +109,9 @@ class Probe(Operation):
 
 
 def memory_curve() -> tuple[list[int], int]:
-    """What the records keep besides the parameters after each operation forward and before each backward, and the parameters' size."""
+    """What the records keep besides the parameters after each operation forward and before each backward, and
+    the parameters' size.
+    """
     layers = [(FullyConnectedLayer(16, 64), FullyConnectedLayer(64, 16)) for _ in range(8)]
     parameters = [p for pair in layers for layer in pair for _, p in layer.named_parameters()]
     owned = {id(p.buffer.version) for p in parameters}
@@ -125,13 +136,20 @@ def memory_curve() -> tuple[list[int], int]:
 
 def memory() -> str:
     """The rise and fall of what is kept."""
-    sheet = Drawing(640, 330, "What a tape keeps grows with each operation of the forward and shrinks again with each of the backward")
+    sheet = Drawing(
+        640,
+        330,
+        "What a tape keeps grows with each operation of the forward and shrinks again with each of the backward",
+    )
     with backends.use("python"):
         curve, parameters = memory_curve()
     top = max(curve) * 1.15
     chart = Chart(sheet, (80, 40, 530, 230), (0, len(curve) - 1), (0, top))
     middle = (len(curve) - 1) / 2
-    chart.ticks([(0, "start"), (middle, "loss"), (len(curve) - 1, "end")], [(value, f"{value:,}") for value in range(0, int(top), 20_000)])
+    chart.ticks(
+        [(0, "start"), (middle, "loss"), (len(curve) - 1, "end")],
+        [(value, f"{value:,}") for value in range(0, int(top), 20_000)],
+    )
     steps = [point for i, (a, b) in enumerate(pairwise(curve)) for point in ((i, a), (i + 1, a), (i + 1, b))]
     chart.curve(steps, BLUE)
     chart.curve([(0, parameters), (len(curve) - 1, parameters)], FAINT, dashed=True)

@@ -1,4 +1,5 @@
-"""The pictures of chapter 9: the butterfly, the roofline, attention in tiles, formats of numbers, and who waits for whom.
+"""The pictures of chapter 9: the butterfly, the roofline, attention in tiles, formats of numbers, and who
+waits for whom.
 
 python docs/figures/the_gpu.py
 """
@@ -14,7 +15,9 @@ CHAPTER = "09-the-gpu"
 def butterfly() -> str:
     """Eight threads that add up their numbers in three steps."""
     sheet = Drawing(
-        640, 366, "Eight threads exchange their sums with partners 4, 2 and 1 places away; after three steps each has the sum of all"
+        640,
+        366,
+        "Eight threads exchange their sums with partners 4, 2 and 1 places away; after three steps each has the sum of all",
     )
     values = [3, 1, 4, 1, 5, 9, 2, 6]
     left, step, cell = 130, 60, 34
@@ -24,7 +27,9 @@ def butterfly() -> str:
             before, values = values, [value + values[lane ^ distance] for lane, value in enumerate(values)]
             for lane in range(len(before)):
                 sheet.line([(left + lane * step, y - 90 + cell), (left + lane * step, y)], INK, 1.2)
-                sheet.line([(left + (lane ^ distance) * step, y - 90 + cell), (left + lane * step, y)], BLUE, 1.2)
+                sheet.line(
+                    [(left + (lane ^ distance) * step, y - 90 + cell), (left + lane * step, y)], BLUE, 1.2
+                )
             sheet.text(left - 34, y - 24, f"distance {distance}", BLUE, 12, "end")
         for lane, value in enumerate(values):
             sheet.rect(left + lane * step - cell / 2, y, cell, cell, FILLS[2] if distance == 1 else FILLS[0])
@@ -35,11 +40,15 @@ def butterfly() -> str:
 
 
 def roofline() -> str:
-    """What an H200 can do at most in a second, by arithmetic intensity, with the operations of the chapter on it."""
+    """What an H200 can do at most in a second, by arithmetic intensity, with the operations of the chapter on
+    it.
+    """
     names = drawing.chapter(CHAPTER)
     bandwidth, products, others = names["BANDWIDTH"], names["PRODUCTS"], names["ELSE"]
     sheet = Drawing(
-        700, 420, "The roofline of an H200 by its data sheet: operations per second at most, by operations per byte, both axes logarithmic"
+        700,
+        420,
+        "The roofline of an H200 by its data sheet: operations per second at most, by operations per byte, both axes logarithmic",
     )
     chart = Chart(sheet, (80, 36, 580, 310), (0.05, 2000.0), (1e11, 3e15), log_x=True, log_y=True)
     chart.ticks(
@@ -59,7 +68,12 @@ def roofline() -> str:
         x, y = chart.at(intensity, min(intensity * bandwidth, products if is_product else others))
         sheet.circle(x, y, 5, ORANGE if is_product else GREEN)
         if intensity > 100:
-            sheet.text(x + (30 if "attention" in name else -12), y + (40 if "attention" in name else 22), name, size=12)
+            sheet.text(
+                x + (30 if "attention" in name else -12),
+                y + (40 if "attention" in name else 22),
+                name,
+                size=12,
+            )
         elif name in above:
             sheet.text(x - 9, y - 4, name, size=12, anchor="end")
         else:
@@ -69,7 +83,9 @@ def roofline() -> str:
 
 def flash_tiles() -> str:
     """One block of queries, the tiles of keys that pass by, and what is kept."""
-    sheet = Drawing(660, 360, "Causal attention in tiles: the square of scores is computed tile by tile and never stored")
+    sheet = Drawing(
+        660, 360, "Causal attention in tiles: the square of scores is computed tile by tile and never stored"
+    )
     left, top, cell, count = 190, 70, 46, 5
     sheet.text(left + cell * count / 2, 30, "keys and values, a tile at a time", FAINT, 13)
     for j in range(count):
@@ -78,28 +94,44 @@ def flash_tiles() -> str:
         sheet.rect(left - 30, top + i * cell, 18, cell - 4, FILLS[0])
         for j in range(count):
             active = i == 3
-            fill = "white" if j > i else FILLS[2] if active and j < 2 else FILLS[6] if active and j == 2 else FILLS[7]
-            sheet.rect(left + j * cell, top + i * cell, cell - 4, cell - 4, fill, FAINT if j <= i else FILLS[7])
+            fill = (
+                "white"
+                if j > i
+                else FILLS[2]
+                if active and j < 2
+                else FILLS[6]
+                if active and j == 2
+                else FILLS[7]
+            )
+            sheet.rect(
+                left + j * cell, top + i * cell, cell - 4, cell - 4, fill, FAINT if j <= i else FILLS[7]
+            )
     sheet.text(left - 40, top + 3 * cell + 26, "queries of one block", BLUE, 12, "end")
     row = top + 3 * cell + 21
     sheet.text(left + 0.5 * cell - 2, row + 4, "done", size=11)
     sheet.text(left + 1.5 * cell - 2, row + 4, "done", size=11)
     sheet.text(left + 2.5 * cell - 2, row + 4, "now", size=11)
-    sheet.text(left + count * cell + 12, top + 0.5 * cell, "white: not seen, not computed", FAINT, 12, "start")
+    sheet.text(
+        left + count * cell + 12, top + 0.5 * cell, "white: not seen, not computed", FAINT, 12, "start"
+    )
     x = left + count * cell + 26
     sheet.arrow((left + count * cell, row), (x, row), INK)
     for k, text in enumerate(("largest score m", "sum l", "result so far")):
         sheet.rect(x + 4, row - 44 + k * 32, 130, 26, FILLS[2])
         sheet.text(x + 69, row - 27 + k * 32, text, size=12)
     sheet.text(x + 69, row - 56, "kept for each query:", FAINT, 12)
-    sheet.text(330, 335, "l′ = l · exp(m − m′) + the new weights; the result is mended by the same factor", INK, 13)
+    sheet.text(
+        330, 335, "l′ = l · exp(m − m′) + the new weights; the result is mended by the same factor", INK, 13
+    )
     return sheet.svg()
 
 
 def float_formats() -> str:
     """The bits of four formats."""
     sheet = Drawing(
-        660, 230, "The bits of float32, TF32, bfloat16 and float16: all have a sign; they differ in the bits of exponent and fraction"
+        660,
+        230,
+        "The bits of float32, TF32, bfloat16 and float16: all have a sign; they differ in the bits of exponent and fraction",
     )
     cell, left = 15, 120
     rows = (("float32", 8, 23), ("TF32", 8, 10), ("bfloat16", 8, 7), ("float16", 5, 10))
@@ -109,7 +141,14 @@ def float_formats() -> str:
         for bit in range(1 + exponent + fraction):
             fill = FILLS[4] if bit == 0 else FILLS[0] if bit <= exponent else FILLS[2]
             sheet.rect(left + bit * cell, y, cell, 24, fill, FAINT, 0)
-        sheet.text(left + (1 + exponent + fraction) * cell + 10, y + 17, f"{exponent} + {fraction}", FAINT, 12, "start")
+        sheet.text(
+            left + (1 + exponent + fraction) * cell + 10,
+            y + 17,
+            f"{exponent} + {fraction}",
+            FAINT,
+            12,
+            "start",
+        )
     sheet.text(left + 7, 28, "sign", size=12)
     sheet.text(left + 5 * cell, 28, "exponent", BLUE, 12)
     sheet.text(left + 20 * cell, 28, "fraction", GREEN, 12)
@@ -118,7 +157,11 @@ def float_formats() -> str:
 
 def launches() -> str:
     """Who waits for whom: kernels launched one by one, with a look at every result, and as one graph."""
-    sheet = Drawing(680, 420, "Timelines of five kernels: large ones, small ones, with a look at each result, and recorded as one graph")
+    sheet = Drawing(
+        680,
+        420,
+        "Timelines of five kernels: large ones, small ones, with a look at each result, and recorded as one graph",
+    )
     unit, left, launch = 15, 150, 2.0
 
     def timeline(y: float, title: str, duration: float, look: float = 0.0, graph: bool = False) -> None:
@@ -133,7 +176,10 @@ def launches() -> str:
             device += duration
             host = device + look if look else host
         sheet.text(20, y - 10, title, anchor="start", size=13, bold=True)
-        for name, offset, spans, fill in (("CPU gives orders", 0, orders, FILLS[1]), ("GPU works", 28, work, FILLS[0])):
+        for name, offset, spans, fill in (
+            ("CPU gives orders", 0, orders, FILLS[1]),
+            ("GPU works", 28, work, FILLS[0]),
+        ):
             sheet.text(left - 10, y + offset + 16, name, FAINT, 12, "end")
             for start, length in spans:
                 sheet.rect(left + start * unit, y + offset, length * unit, 22, fill)

@@ -17,7 +17,9 @@ CELL = 46
 def utf8() -> str:
     """The bits of four characters: those that say how long it is, and those of the code point."""
     sheet = Drawing(
-        760, 250, "Four characters in UTF-8: leading bits of each byte say how many bytes belong together, the others are the code point"
+        760,
+        250,
+        "Four characters in UTF-8: leading bits of each byte say how many bytes belong together, the others are the code point",
     )
     bit = 15
     for number, (character, name) in enumerate((("A", "A"), ("é", "é"), ("€", "€"), ("\U0001f600", "emoji"))):
@@ -33,7 +35,9 @@ def utf8() -> str:
                 sheet.text(x + bit / 2, y + 19, digit, ORANGE if i < marks else BLUE, 13)
     sheet.text(60, 226, "character", FAINT, 12)
     sheet.text(150, 226, "code point", FAINT, 12)
-    sheet.text(210, 226, "orange: what kind of byte it is; blue: the code point in binary", FAINT, 12, "start")
+    sheet.text(
+        210, 226, "orange: what kind of byte it is; blue: the code point in binary", FAINT, 12, "start"
+    )
     return sheet.svg()
 
 
@@ -47,7 +51,9 @@ def merging(names: dict[str, Any]) -> str:
         pieces = names["merge_pair"](pieces, pair)
         steps.append((f"merge {rank[pair] + 1}: {pair[0]} + {pair[1]}", pieces))
     sheet = Drawing(
-        640, 30 + 46 * len(steps), "The word lowest, merged in the order of learning: e s, es t, l o, lo w; two pieces are left"
+        640,
+        30 + 46 * len(steps),
+        "The word lowest, merged in the order of learning: e s, es t, l o, lo w; two pieces are left",
     )
     before: tuple[str, ...] = ()
     for number, (what, row) in enumerate(steps):
@@ -56,7 +62,14 @@ def merging(names: dict[str, Any]) -> str:
         for piece in row:
             width = CELL * len(piece)
             new = number > 0 and piece not in before
-            sheet.rect(x + 2, y, width - 4, 32, FILLS[1] if new else FILLS[0] if len(piece) > 1 else "white", ORANGE if new else FAINT)
+            sheet.rect(
+                x + 2,
+                y,
+                width - 4,
+                32,
+                FILLS[1] if new else FILLS[0] if len(piece) > 1 else "white",
+                ORANGE if new else FAINT,
+            )
             sheet.text(x + width / 2, y + 21, piece)
             x += width
         before = row
@@ -69,22 +82,34 @@ def vocabulary(names: dict[str, Any]) -> str:
     found = [names["tokens_after"](count) for count in counts]
     lines = {
         "lines not seen": [(float(count), rest) for count, (_, rest) in zip(counts, found, strict=True)],
-        "lines learned from": [(float(count), first) for count, (first, _) in zip(counts, found, strict=True)],
+        "lines learned from": [
+            (float(count), first) for count, (first, _) in zip(counts, found, strict=True)
+        ],
     }
     sheet = Drawing(
-        720, 310, "Tokens of two texts against the number of merges: the one learned from falls on, the other soon stays where it is"
+        720,
+        310,
+        "Tokens of two texts against the number of merges: the one learned from falls on, the other soon stays where it is",
     )
     line_chart(
-        sheet, (70, 40, 460, 200), lines, ("merges", "tokens"), {float(x): str(x) for x in range(0, 201, 50)},
+        sheet,
+        (70, 40, 460, 200),
+        lines,
+        ("merges", "tokens"),
+        {float(x): str(x) for x in range(0, 201, 50)},
         {float(y): str(y) for y in range(0, 501, 100)},
-    )  # fmt: skip
+    )
     return sheet.svg()
 
 
 def pictures() -> dict[str, str]:
     """The pictures by name."""
     names = chapter("05-a-tokenizer")
-    return {"tokenizer-utf8": utf8(), "tokenizer-merges": merging(names), "tokenizer-vocabulary": vocabulary(names)}
+    return {
+        "tokenizer-utf8": utf8(),
+        "tokenizer-merges": merging(names),
+        "tokenizer-vocabulary": vocabulary(names),
+    }
 
 
 if __name__ == "__main__":

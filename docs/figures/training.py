@@ -1,4 +1,5 @@
-"""The pictures of chapter 4: where weights start, how rules descend, how rates change, and what a network learns.
+"""The pictures of chapter 4: where weights start, how rules descend, how rates change, and what a network
+learns.
 
 python docs/figures/training.py
 """
@@ -25,11 +26,19 @@ from tinygpt_core.schedules import cosine_with_warmup, linear, step_decay
 def depth() -> str:
     """The size of the values after each of ten layers with relu."""
     sheet = Drawing(
-        640, 330, "The size of values through ten layers: weights of one over root n shrink it, twice that let it grow, root 2 keeps it"
+        640,
+        330,
+        "The size of values through ten layers: weights of one over root n shrink it, twice that let it grow, root 2 keeps it",
     )
     chart = Chart(sheet, (80, 40, 400, 240), (0, 10), (0.01, 100), log_y=True)
-    chart.ticks([(i, str(i)) for i in range(0, 11, 2)], [(v, f"{v:g}") for v in (0.01, 0.1, 1.0, 10.0, 100.0)])
-    for factor, name, colour in ((2.0, "2 / √n", RED), (math.sqrt(2.0), "√2 / √n", GREEN), (1.0, "1 / √n", BLUE)):
+    chart.ticks(
+        [(i, str(i)) for i in range(0, 11, 2)], [(v, f"{v:g}") for v in (0.01, 0.1, 1.0, 10.0, 100.0)]
+    )
+    for factor, name, colour in (
+        (2.0, "2 / √n", RED),
+        (math.sqrt(2.0), "√2 / √n", GREEN),
+        (1.0, "1 / √n", BLUE),
+    ):
         chart.curve([(0, 1), (10, (factor / math.sqrt(2.0)) ** 10)], FAINT, 1, dashed=True)
         generator = Generator(0)
         with backends.use("python"), no_grad():
@@ -48,7 +57,11 @@ def depth() -> str:
 
 def valley() -> str:
     """Three rules from one start."""
-    sheet = Drawing(640, 600, "Paths of plain descent, momentum and Adam into a valley that is much steeper across than along")
+    sheet = Drawing(
+        640,
+        600,
+        "Paths of plain descent, momentum and Adam into a valley that is much steeper across than along",
+    )
     curvatures = (1.0, 25.0)
 
     def plain(p: float, g: float, memory: dict[str, float], t: int) -> float:
@@ -64,13 +77,17 @@ def valley() -> str:
         return p - 0.3 * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
     rules: list[tuple[str, Callable[[float, float, dict[str, float], int], float], str]] = [
-        ("plain descent, η = 0.075", plain, BLUE), ("momentum 0.9, η = 0.02", momentum, GREEN), ("Adam, η = 0.3", adam, ORANGE),
-    ]  # fmt: skip
+        ("plain descent, η = 0.075", plain, BLUE),
+        ("momentum 0.9, η = 0.02", momentum, GREEN),
+        ("Adam, η = 0.3", adam, ORANGE),
+    ]
     for i, (name, rule, colour) in enumerate(rules):
         chart = Chart(sheet, (40, 40 + 200 * i, 560, 140), (-9.0, 3.0), (-2.4, 2.4))
         for level in (1.0, 4.0, 12.0, 30.0):
             angles = [2 * math.pi * k / 60 for k in range(61)]
-            ellipse = [(math.sqrt(2 * level) * math.cos(a), math.sqrt(2 * level / 25) * math.sin(a)) for a in angles]
+            ellipse = [
+                (math.sqrt(2 * level) * math.cos(a), math.sqrt(2 * level / 25) * math.sin(a)) for a in angles
+            ]
             for _, run in groupby(ellipse, lambda point: point[0] <= 3.0):
                 points = list(run)
                 if points[0][0] <= 3.0:
@@ -89,7 +106,9 @@ def valley() -> str:
 def schedules() -> str:
     """Rates over 150 steps."""
     sheet = Drawing(
-        640, 300, "Three learning-rate schedules: warm-up followed by a cosine, warm-up followed by a line, and halving in steps"
+        640,
+        300,
+        "Three learning-rate schedules: warm-up followed by a cosine, warm-up followed by a line, and halving in steps",
     )
     chart = Chart(sheet, (80, 40, 520, 200), (0, 150), (0.0, 0.055))
     chart.ticks([(i, str(i)) for i in range(0, 151, 30)], [(v, f"{v:g}") for v in (0.0, 0.025, 0.05)])
@@ -142,13 +161,17 @@ def train(moments: tuple[int, ...], notice: Callable[[int, Network], Any]) -> No
 def moons() -> str:
     """What the network believes, in four steps of certainty, after 0, 40 and 150 steps."""
     sheet = Drawing(
-        640, 230, "A network's belief over the plane before training, on the way and at the end: the border bends between two half moons"
+        640,
+        230,
+        "A network's belief over the plane before training, on the way and at the end: the border bends between two half moons",
     )
     shades = ("#63b3ed", "#bee3f8", "#feebc8", "#f6ad55")
     columns, rows, width, height = 38, 28, 190, 140
     left, right, bottom, top = -1.7, 2.7, -1.3, 1.8
     places = [
-        [left + (i + 0.5) * (right - left) / columns, top - (j + 0.5) * (top - bottom) / rows] for j in range(rows) for i in range(columns)
+        [left + (i + 0.5) * (right - left) / columns, top - (j + 0.5) * (top - bottom) / rows]
+        for j in range(rows)
+        for i in range(columns)
     ]
 
     def draw(step: int, model: Network) -> None:

@@ -1,14 +1,17 @@
-"""Builds the static site: the documents, reference pages from the docstrings, sources, and notebooks to download.
+"""Builds the static site: the documents, reference pages from the docstrings, sources, and notebooks to
+download.
 
     pip install -e ".[docs]"
     python docs/site/build.py                # to build/site; open build/site/index.html, no server is needed
     python docs/site/build.py --out DIR
 
-It gathers pages in build/site-pages, runs Sphinx on them with every warning an error, and then follows each link of the result: a page, a
-picture or an anchor that is missing, and anything that would be loaded from a network, is an error too.
+It gathers pages in build/site-pages, runs Sphinx on them with every warning an error, and then follows each
+link of the result: a page, a picture or an anchor that is missing, and anything that would be loaded from a
+network, is an error too.
 
-In the documents, links lead to files of the repository. In the site, a link to a document leads to its page, and one to any other file
-to a page with its source; [`Tensor.backward`](../tinygpt_core/tensor.py) leads to that definition.
+In the documents, links lead to files of the repository. In the site, a link to a document leads to its page,
+and one to any other file to a page with its source; [`Tensor.backward`](../tinygpt_core/tensor.py) leads to
+that definition.
 """
 
 from __future__ import annotations
@@ -40,7 +43,10 @@ class Pages:
         self.folder = folder
         documents = [path for path in sorted(DOCS.rglob("*.md")) if HERE not in path.parents]
         self.documents = {path: path.relative_to(DOCS).as_posix() for path in documents}
-        self.documents |= {ROOT / "README.md": "readme.md", ROOT / "benchmarks" / "README.md": "benchmarks.md"}
+        self.documents |= {
+            ROOT / "README.md": "readme.md",
+            ROOT / "benchmarks" / "README.md": "benchmarks.md",
+        }
         self.modules = reference.modules(ROOT)
         self.sources: dict[Path, str] = {}
         for module in self.modules.values():
@@ -94,7 +100,12 @@ class Pages:
                 return f"[{link.label}]({_relative(name, self.documents[target])}{'#' + anchor if anchor else ''})"
             if not target.exists() or ROOT not in target.parents:
                 return None  # Sphinx says so
-            return _html_link(link.label, _relative(name, self.source_address(target, anchor or link.label.strip("`").removesuffix("()"))))
+            return _html_link(
+                link.label,
+                _relative(
+                    name, self.source_address(target, anchor or link.label.strip("`").removesuffix("()"))
+                ),
+            )
 
         text = document.read_text(encoding="utf-8")
         pieces: list[str] = []
@@ -113,13 +124,25 @@ class Pages:
 
     def _contents(self) -> str:
         """What stands in the site's margin."""
-        index = [(DOCS / link.target).resolve() for link in links((DOCS / "index.md").read_text(encoding="utf-8"))]
-        names = sorted(self.documents, key=lambda path: (index.index(path) if path in index else len(index), path))
+        index = [
+            (DOCS / link.target).resolve() for link in links((DOCS / "index.md").read_text(encoding="utf-8"))
+        ]
+        names = sorted(
+            self.documents, key=lambda path: (index.index(path) if path in index else len(index), path)
+        )
         chapters = [self.documents[path] for path in names if path.name[:2].isdigit()]
-        guides = [self.documents[path] for path in names if self.documents[path] not in (*chapters, "index.md")]
+        guides = [
+            self.documents[path] for path in names if self.documents[path] not in (*chapters, "index.md")
+        ]
         text = ""
-        for caption, entries in (("The book", chapters), ("Guides", guides), ("Reference", ["reference/index.md"])):
-            lines = "\n".join("README <readme>" if name == "readme.md" else name.removesuffix(".md") for name in entries)
+        for caption, entries in (
+            ("The book", chapters),
+            ("Guides", guides),
+            ("Reference", ["reference/index.md"]),
+        ):
+            lines = "\n".join(
+                "README <readme>" if name == "readme.md" else name.removesuffix(".md") for name in entries
+            )
             text += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{lines}\n```\n"
         return text
 
@@ -133,18 +156,30 @@ class Pages:
             lines = "\n".join(f"- [{path}]({path}.md): {pages.first_line(path)}" for path in floor.modules)
             text += f"\n## {floor.title}\n\n{floor.duty[:1].upper()}{floor.duty[1:]}.\n\n{lines}\n"
             for path in floor.modules:
-                self._write(f"reference/{path}.md", pages.page(path, f"[Reference](index.md), {floor.title[:1].lower()}{floor.title[1:]}"))
+                self._write(
+                    f"reference/{path}.md",
+                    pages.page(path, f"[Reference](index.md), {floor.title[:1].lower()}{floor.title[1:]}"),
+                )
         self._write("reference/index.md", text)
 
     def _source_page(self, path: Path) -> None:
         name, title = self.source(path), path.relative_to(ROOT).as_posix()
         if path.is_dir():
-            files = sorted(child for child in path.iterdir() if child.suffix in (".py", ".cu", ".cuh", ".toml"))
-            links = "\n".join(f"- {_html_link(f'`{child.name}`', _relative(name, self.source_address(child, '')))}" for child in files)
+            files = sorted(
+                child for child in path.iterdir() if child.suffix in (".py", ".cu", ".cuh", ".toml")
+            )
+            links = "\n".join(
+                f"- {_html_link(f'`{child.name}`', _relative(name, self.source_address(child, '')))}"
+                for child in files
+            )
             self._write(name, f"---\norphan: true\n---\n\n# {title}\n\n{links}\n")
             return
         dotted = title.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        above = f"[Reference of {dotted}]({_relative(name, f'reference/{dotted}.md')})" if dotted in self.modules else ""
+        above = (
+            f"[Reference of {dotted}]({_relative(name, f'reference/{dotted}.md')})"
+            if dotted in self.modules
+            else ""
+        )
         self._write(name, sources.page(path, title, above))
 
 
@@ -157,7 +192,10 @@ def _relative(page: str, target: str) -> str:
 def _html_link(label: str, address: str) -> str:
     """A link that Sphinx leaves alone; the label is text with code in backquotes."""
     code = '<code class="docutils literal notranslate"><span class="pre">{}</span></code>'
-    pieces = [code.format(escape(piece)) if index % 2 else escape(piece) for index, piece in enumerate(label.split("`"))]
+    pieces = [
+        code.format(escape(piece)) if index % 2 else escape(piece)
+        for index, piece in enumerate(label.split("`"))
+    ]
     return f'<a class="reference internal" href="{escape(address)}">{"".join(pieces)}</a>'
 
 
@@ -183,12 +221,18 @@ class _Page(HTMLParser):
 
 
 def faults(site: Path) -> list[str]:
-    """What is wrong with the links of a built site: missing pages, files and anchors, and whatever is loaded from a network."""
+    """What is wrong with the links of a built site: missing pages, files and anchors, and whatever is loaded
+    from a network.
+    """
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     found = []
     for path, page in pages.items():
         where = path.relative_to(site).as_posix()
-        found += [f"{where} loads {address}" for address in page.loaded if urlsplit(address).scheme not in ("", "data")]
+        found += [
+            f"{where} loads {address}"
+            for address in page.loaded
+            if urlsplit(address).scheme not in ("", "data")
+        ]
         for address in sorted({*page.links, *page.loaded}):
             parsed = urlsplit(address)
             if parsed.scheme or parsed.netloc:
@@ -196,7 +240,9 @@ def faults(site: Path) -> list[str]:
             target = (path.parent / unquote(parsed.path)).resolve() if parsed.path else path
             if not target.is_file():
                 found.append(f"{where} links to {address}, which is not there")
-            elif target in pages and parsed.fragment and unquote(parsed.fragment) not in pages[target].anchors:
+            elif (
+                target in pages and parsed.fragment and unquote(parsed.fragment) not in pages[target].anchors
+            ):
                 found.append(f"{where} links to {address}, which has no such anchor")
     return found
 
@@ -225,7 +271,21 @@ def build(out: Path) -> None:
     pages = out.parent / f"{out.name}-pages"
     Pages(pages).gather()
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", "-j", "auto", "-b", "html", str(pages), str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-E",
+        "-j",
+        "auto",
+        "-b",
+        "html",
+        str(pages),
+        str(out),
+    ]
     subprocess.run([*command, "-d", str(pages / "doctrees")], check=True)
     make_accessible(out)
     if broken := faults(out):
@@ -235,7 +295,9 @@ def build(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "site", help="default: build/site")
     try:
         build(parser.parse_args().out)

@@ -1,4 +1,6 @@
-"""Sphinx's configuration; `build.py` runs it on the pages that it gathered. Nothing in the site is loaded from a network."""
+"""Sphinx's configuration; `build.py` runs it on the pages that it gathered. Nothing in the site is loaded
+from a network.
+"""
 
 project = "tinygpt"
 author = "the tinygpt authors"

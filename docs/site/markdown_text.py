@@ -1,7 +1,8 @@
-"""What the site, the notebooks and the tests need to know about the Markdown of these documents: fences, links and headings.
+"""What the site, the notebooks and the tests need to know about the Markdown of these documents: fences,
+links and headings.
 
-The documents keep to a plain form, which tests hold: fences start at the margin and name their language, a `text` block right after a
-Python block is what that prints, and links stand on one line.
+The documents keep to a plain form, which tests hold: fences start at the margin and name their language, a
+`text` block right after a Python block is what that prints, and links stand on one line.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-_FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^```(?P<language>\w*)\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?",
+    re.DOTALL | re.MULTILINE,
+)
 _LINK = re.compile(
     r"(?P<picture>!?)\[(?P<label>(?:[^\[\]`]|`[^`]*`|!\[[^\[\]]*\]\([^()\s]+\))*)\]\((?P<target>[^()\s]+)\)"
 )  # a label may be a picture
 
 
 class Block(NamedTuple):
-    """A fenced block of a document; `shown` is the `text` block that follows a Python block at once: what it prints."""
+    """A fenced block of a document; `shown` is the `text` block that follows a Python block at once: what it
+    prints.
+    """
 
     language: str
     code: str
@@ -39,7 +45,9 @@ def parts(text: str) -> Iterator[str | Block]:
     for match in _FENCE.finditer(text):
         if text[position : match.start()].strip():
             yield text[position : match.start()]
-        yield Block(match["language"], match["code"], match["shown"] or "", text[: match.start()].count("\n") + 1)
+        yield Block(
+            match["language"], match["code"], match["shown"] or "", text[: match.start()].count("\n") + 1
+        )
         position = match.end()
     if text[position:].strip():
         yield text[position:]
@@ -66,7 +74,9 @@ def links(text: str) -> list[Link]:
 
 
 def slug(title: str) -> str:
-    """The anchor that Git hosts and MyST give a heading: small letters, hyphens for blanks, punctuation dropped."""
+    """The anchor that Git hosts and MyST give a heading: small letters, hyphens for blanks, punctuation
+    dropped.
+    """
     return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
 
 

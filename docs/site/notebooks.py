@@ -3,9 +3,9 @@
     python docs/site/notebooks.py            # every document with Python blocks, to build/notebooks/*.ipynb
     python docs/site/notebooks.py --out DIR
 
-Nothing but the standard library is needed. A notebook is one file: its pictures are attached to the cells that show them. Commands and
-TOML stay text, since a notebook may be opened anywhere. Links between documents lead from notebook to notebook; a link to a file of the
-repository becomes its path.
+Nothing but the standard library is needed. A notebook is one file: its pictures are attached to the cells
+that show them. Commands and TOML stay text, since a notebook may be opened anywhere. Links between documents
+lead from notebook to notebook; a link to a file of the repository becomes its path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def documents() -> list[Path]:
     return [
         path
         for path in sorted(DOCS.glob("*.md"))
-        if any(isinstance(part, Block) and part.language == "python" for part in parts(path.read_text(encoding="utf-8")))
+        if any(
+            isinstance(part, Block) and part.language == "python"
+            for part in parts(path.read_text(encoding="utf-8"))
+        )
     ]
 
 
@@ -50,7 +53,9 @@ def notebook(document: Path) -> dict[str, Any]:
                 return None
             target = (document.parent / path).resolve()
             if link.is_picture:
-                attachments[target.name] = {KINDS[target.suffix]: base64.b64encode(target.read_bytes()).decode()}
+                attachments[target.name] = {
+                    KINDS[target.suffix]: base64.b64encode(target.read_bytes()).decode()
+                }
                 return f"![{link.label}](attachment:{target.name})"
             if target in with_notebook:
                 return f"[{link.label}]({target.stem}.ipynb{'#' + anchor if anchor else ''})"
@@ -67,9 +72,19 @@ def notebook(document: Path) -> dict[str, Any]:
         elif part.language == "python":
             outputs = [{"output_type": "stream", "name": "stdout", "text": part.shown}] if part.shown else []
             source = part.code.rstrip("\n")
-            cells.append({"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": outputs, "source": source})
+            cells.append(
+                {
+                    "cell_type": "code",
+                    "execution_count": None,
+                    "metadata": {},
+                    "outputs": outputs,
+                    "source": source,
+                }
+            )
         else:
-            cells.append({"cell_type": "markdown", "metadata": {}, "source": f"```{part.language}\n{part.code}```"})
+            cells.append(
+                {"cell_type": "markdown", "metadata": {}, "source": f"```{part.language}\n{part.code}```"}
+            )
     for position, cell in enumerate(cells):
         cell["id"] = f"cell-{position}"
     metadata = {
@@ -91,6 +106,10 @@ def write(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "notebooks", help="default: build/notebooks")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "notebooks", help="default: build/notebooks"
+    )
     print(*write(parser.parse_args().out), sep="\n")

@@ -1,7 +1,9 @@
-"""Reference pages from the docstrings: one for every public module of the two packages, grouped by the floors of the README's table.
+"""Reference pages from the docstrings: one for every public module of the two packages, grouped by the floors
+of the README's table.
 
-The sources are read, not imported (griffe), so the pages of the CUDA modules need no GPU and no CuPy. Docstrings are Markdown with
-Google's sections; a name in backquotes that stands for something documented becomes a link to it.
+The sources are read, not imported (griffe), so the pages of the CUDA modules need no GPU and no CuPy.
+Docstrings are Markdown with Google's sections; a name in backquotes that stands for something documented
+becomes a link to it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from typing import NamedTuple
 import griffe
 
 PACKAGES = ("tinygpt_core", "tinygpt_accel")
-_SECTION = re.compile(r"^(Args|Arguments|Attributes|Returns|Yields|Raises|Shapes?|Source|Examples?):[ ]*(.*)$")
+_SECTION = re.compile(
+    r"^(Args|Arguments|Attributes|Returns|Yields|Raises|Shapes?|Source|Examples?):[ ]*(.*)$"
+)
 _TITLES = {"Args": "Arguments"}
 _ITEM = re.compile(r"^(\*{0,2}[\w.]+(?:, \*{0,2}[\w.]+)*)(?: \(([^)]*)\))?: (.*)$")
 _LISTED = ("Args", "Arguments", "Attributes", "Raises")
@@ -38,7 +42,8 @@ def modules(root: Path) -> dict[str, griffe.Module]:
     def visit(module: griffe.Module) -> None:
         found[module.path] = module
         for name in sorted(module.modules):
-            if _public(name) and not module.modules[name].is_alias:  # `from . import dtype` is none of its own
+            # `from . import dtype` is none of its own
+            if _public(name) and not module.modules[name].is_alias:
                 visit(module.modules[name])
 
     for package in PACKAGES:
@@ -47,7 +52,9 @@ def modules(root: Path) -> dict[str, griffe.Module]:
 
 
 def floors(readme: str, paths: list[str]) -> list[Floor]:
-    """The modules in the order of the README's table, each with its floor; those it does not name come last, the plug-in after all."""
+    """The modules in the order of the README's table, each with its floor; those it does not name come last,
+    the plug-in after all.
+    """
     rows = re.findall(r"^\| (\d+) \| (.*?) \| (.*?) \|$", readme, re.MULTILINE)
     groups: dict[str, Floor] = {}
     placed: set[str] = set()
@@ -56,7 +63,11 @@ def floors(readme: str, paths: list[str]) -> list[Floor]:
         groups[number] = floor._replace(duty=f"{floor.duty}; {duty}" if floor.duty else duty)
         for target in re.findall(r"\]\((tinygpt_core/[\w/]+)(?:\.py)?\)", cell):
             dotted = target.strip("/").replace("/", ".")
-            members = [path for path in paths if (path == dotted or path.startswith(dotted + ".")) and path not in placed]
+            members = [
+                path
+                for path in paths
+                if (path == dotted or path.startswith(dotted + ".")) and path not in placed
+            ]
             floor.modules.extend(members)
             placed.update(members)
     core = [path for path in paths if path.startswith("tinygpt_core.") and path not in placed]
@@ -95,14 +106,29 @@ class Reference:
     def page(self, path: str, where: str = "") -> str:
         """The page of a module; `where` is a line on where it belongs, in Markdown.
 
-        It is in no table of contents, so that the site's margin stays short, and Sphinx, which makes it anew for each page, quick.
+        It is in no table of contents, so that the site's margin stays short, and Sphinx, which makes it anew
+        for each page, quick.
         """
         module = self.modules[path]
-        lines = ["---", "orphan: true", "---", "", f"# {path}", "", where, "", f":::{{py:module}} {path}", ":::", ""]
+        lines = [
+            "---",
+            "orphan: true",
+            "---",
+            "",
+            f"# {path}",
+            "",
+            where,
+            "",
+            f":::{{py:module}} {path}",
+            ":::",
+            "",
+        ]
         lines += [self._source_link(module, ""), ""]
         lines += self._docstring(module, module)
         handed_on = [
-            alias for name, alias in sorted(module.members.items()) if alias.is_alias and _public(name) and self._exported(module, alias)
+            alias
+            for name, alias in sorted(module.members.items())
+            if alias.is_alias and _public(name) and self._exported(module, alias)
         ]
         if handed_on:
             names = ", ".join(f"{{py:obj}}`{alias.name} <{self._canonical(alias)}>`" for alias in handed_on)
@@ -112,13 +138,21 @@ class Reference:
         return "\n".join(lines) + "\n"
 
     def _qualify(self, thing: griffe.Object | griffe.Alias) -> None:
-        """Annotations with full names, so that Sphinx links each to the right one of those with the same short name."""
+        """Annotations with full names, so that Sphinx links each to the right one of those with the same
+        short name.
+        """
         if thing.is_alias or not (thing.is_function or thing.is_attribute):
             return
-        annotations = [thing.annotation, *(parameter.annotation for parameter in (thing.parameters if thing.is_function else ()))]
+        annotations = [
+            thing.annotation,
+            *(parameter.annotation for parameter in (thing.parameters if thing.is_function else ())),
+        ]
         for annotation in annotations:
             for name in annotation.iterate(flat=True) if isinstance(annotation, griffe.Expr) else ():
-                if isinstance(name, griffe.ExprName) and (path := self._resolved(name.name, thing.module)) in self.documented:
+                if (
+                    isinstance(name, griffe.ExprName)
+                    and (path := self._resolved(name.name, thing.module)) in self.documented
+                ):
                     name.name = path
 
     def _resolved(self, name: str, module: griffe.Module) -> str | None:
@@ -145,13 +179,23 @@ class Reference:
         for name, thing in parent.members.items():
             if thing.is_alias or thing.is_module:
                 continue
-            special = name.startswith("__") and name.endswith("__") and name != "__init__" and parent.is_class and thing.is_function
+            special = (
+                name.startswith("__")
+                and name.endswith("__")
+                and name != "__init__"
+                and parent.is_class
+                and thing.is_function
+            )
             wanted = _public(name) or (special and thing.has_docstring)
             if wanted and (not thing.is_attribute or thing.has_docstring or "property" in thing.labels):
                 members.append(thing)
         if parent.is_class:  # what a private base gives is documented where it arrives
             inherited = [alias.final_target for alias in parent.inherited_members.values()]
-            members += [thing for thing in inherited if thing.parent.name.startswith("_") and not thing.name.startswith("_")]
+            members += [
+                thing
+                for thing in inherited
+                if thing.parent.name.startswith("_") and not thing.name.startswith("_")
+            ]
         return sorted(members, key=lambda thing: thing.lineno or 0)
 
     def _class(self, thing: griffe.Class, module: griffe.Module) -> list[str]:
@@ -160,10 +204,17 @@ class Reference:
         if maker is not None and not maker.is_alias and maker.is_function:
             parameters = maker.signature(return_type=False).removeprefix("__init__")
             parameters = re.sub(r"^\(self(?:, )?", "(", parameters)
-        kind = "py:exception" if any(str(base).endswith(("Error", "Exception", "Warning")) for base in thing.bases) else "py:class"
+        kind = (
+            "py:exception"
+            if any(str(base).endswith(("Error", "Exception", "Warning")) for base in thing.bases)
+            else "py:class"
+        )
         lines = [f"::::{{{kind}}} {thing.name}{parameters}", "", self._source_link(module, thing.name), ""]
         if thing.bases:
-            lines += ["Bases: " + ", ".join(self._reference(str(base), module, None) for base in thing.bases), ""]
+            lines += [
+                "Bases: " + ", ".join(self._reference(str(base), module, None) for base in thing.bases),
+                "",
+            ]
         lines += self._docstring(thing, module)
         for member in self._members(thing):
             lines += self._leaf(member, module, ":::")
@@ -175,14 +226,22 @@ class Reference:
             lines = [f"{fence}{{py:class}} {thing.name}", ""]
         elif thing.is_attribute:
             kind = "py:property" if "property" in thing.labels else "py:attribute" if in_class else "py:data"
-            lines = [f"{fence}{{{kind}}} {thing.name}", *([f":type: {thing.annotation}"] if thing.annotation else []), ""]
+            lines = [
+                f"{fence}{{{kind}}} {thing.name}",
+                *([f":type: {thing.annotation}"] if thing.annotation else []),
+                "",
+            ]
         else:
             signature = thing.signature()
             label = next((label for label in ("staticmethod", "classmethod") if label in thing.labels), "")
             if in_class and label != "staticmethod":
                 signature = re.sub(r"\((self|cls)(?:, )?", "(", signature, count=1)
             option = f":{label}:" if label else ""
-            lines = [f"{fence}{{{'py:method' if in_class else 'py:function'}}} {signature}", *([option] if option else []), ""]
+            lines = [
+                f"{fence}{{{'py:method' if in_class else 'py:function'}}} {signature}",
+                *([option] if option else []),
+                "",
+            ]
         module = thing.module  # of a private base, perhaps
         name = thing.path.removeprefix(module.path + ".")
         return [*lines, self._source_link(module, name), "", *self._docstring(thing, module), fence, ""]
@@ -209,7 +268,9 @@ class Reference:
                 continue
             body = _dedented(body)
             lines += [f"**{_TITLES.get(title, title)}**", ""]
-            lines += self._items(body, thing, module) if title in _LISTED else self._prose(body, thing, module)
+            lines += (
+                self._items(body, thing, module) if title in _LISTED else self._prose(body, thing, module)
+            )
             lines.append("")
         return lines
 
@@ -222,12 +283,22 @@ class Reference:
                 kind = f" ({found[2]})" if found[2] else ""
                 lines.append(f"- `{found[1]}`{kind}: {_escaped(found[3])}")
             else:
-                lines.append(("  " if lines and line.strip() else "") + _escaped(line.strip() if lines else line))
+                lines.append(
+                    ("  " if lines and line.strip() else "") + _escaped(line.strip() if lines else line)
+                )
         return lines
 
-    def _prose(self, body: list[str], thing: griffe.Object, module: griffe.Module, escape: bool = True) -> list[str]:
+    def _prose(
+        self, body: list[str], thing: griffe.Object, module: griffe.Module, escape: bool = True
+    ) -> list[str]:
         """Names become references; outside of code, what Markdown would take for markup is escaped."""
-        owner = thing if thing.is_class else thing.parent if thing.parent is not None and thing.parent.is_class else None
+        owner = (
+            thing
+            if thing.is_class
+            else thing.parent
+            if thing.parent is not None and thing.parent.is_class
+            else None
+        )
         lines, is_code, blank = [], False, True
         for line in body:
             is_code = line.startswith("    ") and (is_code or blank) if line.strip() else is_code
@@ -261,4 +332,7 @@ def _dedented(lines: list[str]) -> list[str]:
 def _escaped(line: str) -> str:
     """`*` and `<` outside of code as themselves."""
     pieces = re.split(r"(`[^`]*`)", line)
-    return "".join(piece if index % 2 else re.sub(r"(?<!^)([*])|(<)(?=[A-Za-z/!])", r"\\\1\2", piece) for index, piece in enumerate(pieces))
+    return "".join(
+        piece if index % 2 else re.sub(r"(?<!^)([*])|(<)(?=[A-Za-z/!])", r"\\\1\2", piece)
+        for index, piece in enumerate(pieces)
+    )

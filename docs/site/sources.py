@@ -1,4 +1,6 @@
-"""Pages of the site that show a source file, with an anchor at every definition: `#Tensor.backward`, and `#L12` at line 12."""
+"""Pages of the site that show a source file, with an anchor at every definition: `#Tensor.backward`, and
+`#L12` at line 12.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,31 @@ from pygments.lexers import get_lexer_for_filename
 
 
 def definitions(path: Path) -> dict[str, int]:
-    """The names that a Python file defines, with their lines: functions, classes, their methods and attributes, and what is assigned."""
+    """The names that a Python file defines, with their lines: functions, classes, their methods and
+    attributes, and what is assigned.
+    """
 
     def visit(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, int]]:
         for node in body:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                yield prefix + node.name, min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                yield (
+                    prefix + node.name,
+                    min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]),
+                )
                 if isinstance(node, ast.ClassDef):
                     yield from visit(node.body, f"{prefix}{node.name}.")
             elif isinstance(node, (ast.Assign, ast.AnnAssign)):
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    yield from ((prefix + name.id, node.lineno) for name in ast.walk(target) if isinstance(name, ast.Name))
+                    yield from (
+                        (prefix + name.id, node.lineno)
+                        for name in ast.walk(target)
+                        if isinstance(name, ast.Name)
+                    )
 
     found: dict[str, int] = {}
-    for name, line in visit(ast.parse(path.read_text(encoding="utf-8")).body, "") if path.suffix == ".py" else ():
+    for name, line in (
+        visit(ast.parse(path.read_text(encoding="utf-8")).body, "") if path.suffix == ".py" else ()
+    ):
         found.setdefault(name, line)
     return found
 
@@ -40,7 +53,9 @@ def page(path: Path, title: str, above: str) -> str:
         above: a line of Markdown between heading and source.
     """
     text = path.read_text(encoding="utf-8")
-    lexer = get_lexer_for_filename(path.name if path.suffix not in (".cu", ".cuh") else "kernel.cpp", stripnl=False)
+    lexer = get_lexer_for_filename(
+        path.name if path.suffix not in (".cu", ".cuh") else "kernel.cpp", stripnl=False
+    )
     lines = highlight(text, lexer, HtmlFormatter(nowrap=True)).splitlines()
     names: dict[int, list[str]] = {}
     for name, line in definitions(path).items():

@@ -1,7 +1,9 @@
-"""A backend called `cuda-on-cpu`: the CUDA plug-in's Buffer and kernels, with NumPy's arrays for CuPy's and g++ for NVRTC.
+"""A backend called `cuda-on-cpu`: the CUDA plug-in's Buffer and kernels, with NumPy's arrays for CuPy's and
+g++ for NVRTC.
 
-Everything between the laws and the device's own libraries is the code that runs on a GPU: the launches (grids, arguments, layouts), the
-kernels' sources, the 16-bit forms. What it cannot show: CuPy's arrays, cuBLAS, cuDNN, graphs, streams, memory, and how fast it is.
+Everything between the laws and the device's own libraries is the code that runs on a GPU: the launches
+(grids, arguments, layouts), the kernels' sources, the 16-bit forms. What it cannot show: CuPy's arrays,
+cuBLAS, cuDNN, graphs, streams, memory, and how fast it is.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy
 
-from tinygpt_accel.cuda_backend import step as cuda_step  # registers the kernels and the step
+from tinygpt_accel.cuda_backend import step as step  # registers the kernels and the step
 from tinygpt_accel.cuda_backend.buffer import CudaBuffer, kind_of
 from tinygpt_core.dtype import DType
 
@@ -24,7 +26,9 @@ class EmulatedBuffer(CudaBuffer):
 
     backend = "cuda-on-cpu"
     xp: ClassVar[Any] = numpy
-    dtypes: ClassVar[dict[DType, Any]] = {dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all}
+    dtypes: ClassVar[dict[DType, Any]] = {
+        dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all
+    }
     threads: ClassVar[int] = 64
     blocks: ClassVar[int] = 2  # so that threads walk on
     ids_chunk: ClassVar[int] = 50  # and ids go on from chunk to chunk, and from piece to piece
@@ -70,5 +74,19 @@ def narrow(result: Any, out: Any) -> None:
     out[...] = result
 
 
-for _name in ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_sum", "_matmul", "_cast"):
+for _name in (
+    "_exp",
+    "_log",
+    "_sqrt",
+    "_sin",
+    "_cos",
+    "_add",
+    "_sub",
+    "_mul",
+    "_div",
+    "_pow",
+    "_sum",
+    "_matmul",
+    "_cast",
+):
     setattr(EmulatedBuffer, _name, numpy.errstate(all="ignore")(getattr(EmulatedBuffer, _name)))

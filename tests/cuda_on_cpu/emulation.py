@@ -1,4 +1,6 @@
-"""The CUDA sources compiled for the CPU by g++, behind shim.h: the kernels' own code runs without a GPU, a fiber for each thread."""
+"""The CUDA sources compiled for the CPU by g++, behind shim.h: the kernels' own code runs without a GPU, a
+fiber for each thread.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def library(file: str) -> tuple[ctypes.CDLL, dict[str, int]]:
     names = cuda_sources.names(file)
     exports = "\n".join(f"EXPORT({number}, {name})" for number, name in enumerate(names))
     text = f'#include "{SHIM}"\n{cuda_sources.text(file)}\n{exports}\n'
-    digest = hashlib.sha256((text + SHIM.read_text(encoding="utf-8") + " ".join(FLAGS)).encode()).hexdigest()[:24]
+    digest = hashlib.sha256((text + SHIM.read_text(encoding="utf-8") + " ".join(FLAGS)).encode()).hexdigest()[
+        :24
+    ]
     folder = Path(tempfile.gettempdir()) / f"tinygpt-cuda-on-cpu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     compiled = folder / f"{Path(file).stem}-{digest}.so"
@@ -39,7 +43,9 @@ def library(file: str) -> tuple[ctypes.CDLL, dict[str, int]]:
         with tempfile.TemporaryDirectory(dir=folder) as work:
             source = Path(work) / f"{Path(file).stem}.cpp"
             source.write_text(text, encoding="utf-8")
-            made = subprocess.run(["g++", *FLAGS, str(source), "-o", f"{work}/made.so"], capture_output=True, text=True)
+            made = subprocess.run(
+                ["g++", *FLAGS, str(source), "-o", f"{work}/made.so"], capture_output=True, text=True
+            )
             if made.returncode:
                 raise RuntimeError(f"g++ does not compile {file}:\n{made.stderr[:4000]}")
             os.replace(f"{work}/made.so", compiled)
@@ -47,7 +53,9 @@ def library(file: str) -> tuple[ctypes.CDLL, dict[str, int]]:
 
 
 def launch(name: str, types: str, grid: tuple[int, ...], block: int, arguments: tuple[Any, ...]) -> None:
-    """Runs a kernel to its end: arrays go as addresses, ints as `long long`, floats as `double`, None as a null pointer."""
+    """Runs a kernel to its end: arrays go as addresses, ints as `long long`, floats as `double`, None as a
+    null pointer.
+    """
     loaded, numbers = library(cuda_sources.file_of(name))
     function = getattr(loaded, f"kernel_{numbers[f'{name}<{types}>'.replace(' ', '') if types else name]}")
     values: list[Any] = []

@@ -1,4 +1,6 @@
-"""What only a GPU can show. Skipped, with the reason, where there is none; the laws run there with `pytest tests/spec --backend cupy`."""
+"""What only a GPU can show. Skipped, with the reason, where there is none; the laws run there with `pytest
+tests/spec --backend cupy`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from tinygpt_core.tensor import no_grad
 from tinygpt_core.training import PRESETS, Trainer
 from tinygpt_core.training.step import TrainingStep, as_tensors, training_step
 
-REASON = backends.why_not("cupy") if "cupy" in [status.name for status in backends.available()] else "tinygpt-accel is not installed"
+REASON = (
+    backends.why_not("cupy")
+    if "cupy" in [status.name for status in backends.available()]
+    else "tinygpt-accel is not installed"
+)
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 LOW = ["bfloat16", "float16"]
 ROUNDING = {"float32": 1e-5, "tf32": 2.0**-9, "bfloat16": 2.0**-7, "float16": 2.0**-9}
@@ -40,19 +46,25 @@ def buffer(kind: Any, x: Any) -> Any:
 
 def test_every_kernel_launches(cupy_backend: Any) -> None:
     """Each source is compiled and each of its instances found, by the names under which they are launched."""
-    from tinygpt_accel.cuda_backend import sources as cuda_sources
     from tinygpt_accel.cuda_backend import cupy_buffer as backend
+    from tinygpt_accel.cuda_backend import sources as cuda_sources
 
     for file, instances in cuda_sources.INSTANCES.items():
         for name, all_types in instances.items():
             assert cuda_sources.file_of(name) == file
             for types in all_types or ("",):
-                kinds = [next(kind for kind, known in cuda_sources.TYPES.items() if known == each) for each in types.split(", ") if each]
+                kinds = [
+                    next(kind for kind, known in cuda_sources.TYPES.items() if known == each)
+                    for each in types.split(", ")
+                    if each
+                ]
                 assert backend._kernel(name, ",".join(kinds), 0).kernel is not None
 
 
 def test_foreign_arrays(cupy_backend: Any) -> None:
-    """CuPy's and PyTorch's arrays come in and go out without a copy; NumPy's are copied, and those of other dtypes refused."""
+    """CuPy's and PyTorch's arrays come in and go out without a copy; NumPy's are copied, and those of other
+    dtypes refused.
+    """
     import cupy
 
     theirs = cupy.arange(6, dtype="float32").reshape(2, 3)
@@ -72,9 +84,14 @@ def test_foreign_arrays(cupy_backend: Any) -> None:
 
 @pytest.mark.parametrize("size", [1, 37, 5000, 100_003])
 def test_rows_add_up(cupy_backend: Any, size: int) -> None:
-    """The embedding's gradient where one id is frequent: races between blocks would show here, and in a second run."""
+    """The embedding's gradient where one id is frequent: races between blocks would show here, and in a
+    second run.
+    """
     r = np.random.default_rng(size)
-    ids, values = np.where(r.random(size) < 0.4, 3, r.integers(0, 300, size=size)).astype(np.int32), r.normal(size=(size, 70))
+    ids, values = (
+        np.where(r.random(size) < 0.4, 3, r.integers(0, 300, size=size)).astype(np.int32),
+        r.normal(size=(size, 70)),
+    )
     expected = np.zeros((300, 70))
     np.add.at(expected, ids, values.astype(np.float32))
     found = []
@@ -86,11 +103,17 @@ def test_rows_add_up(cupy_backend: Any, size: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["float32", "tf32", *LOW])
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(257, 768, 3072), (64, 768, 50257), (1, 5, 3), (33, 40, 1)])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(257, 768, 3072), (64, 768, 50257), (1, 5, 3), (33, 40, 1)]
+)
 def test_products(cupy_backend: Any, form: str, rows: int, inputs: int, outputs: int) -> None:
-    """Forward and both gradients of a linear map in every form, against float64 on the host; also of weights that lie transposed."""
+    """Forward and both gradients of a linear map in every form, against float64 on the host; also of weights
+    that lie transposed.
+    """
     r = np.random.default_rng(rows)
-    x, w, b, g = (r.normal(size=size) for size in ((rows, inputs), (inputs, outputs), (outputs,), (rows, outputs)))
+    x, w, b, g = (
+        r.normal(size=size) for size in ((rows, inputs), (inputs, outputs), (outputs,), (rows, outputs))
+    )
     kernel = kernels.lookup(kernels.Linear, cupy_backend)
     for weight in (buffer(cupy_backend, w), buffer(cupy_backend, w.T).transpose(0, 1)):
         with autocast(form):
@@ -104,8 +127,11 @@ def test_products(cupy_backend: Any, form: str, rows: int, inputs: int, outputs:
 @pytest.mark.parametrize("form", LOW)
 @pytest.mark.parametrize("causal", [True, False])
 def test_flash_attention_is_attention(cupy_backend: Any, form: str, causal: bool) -> None:
-    """cuDNN's, where it is installed, and ours by batched products: results and gradients to the roundings of the form."""
-    from tinygpt_accel.cuda_backend import attention as cuda_attention, flash as cuda_flash
+    """cuDNN's, where it is installed, and ours by batched products: results and gradients to the roundings of
+    the form.
+    """
+    from tinygpt_accel.cuda_backend import attention as cuda_attention
+    from tinygpt_accel.cuda_backend import flash as cuda_flash
 
     r = np.random.default_rng(1)
     packed = buffer(cupy_backend, r.normal(size=(2, 128, 3, 4, 64)))
@@ -129,9 +155,17 @@ CONFIG = GPTConfig(vocab_size=61, context_length=32, num_layers=2, num_heads=2, 
 
 
 def losses(
-    kind: str, dtype: str, count: int, step: Any = None, graph: bool = True, between: Any = None, config: GPTConfig = CONFIG
+    kind: str,
+    dtype: str,
+    count: int,
+    step: Any = None,
+    graph: bool = True,
+    between: Any = None,
+    config: GPTConfig = CONFIG,
 ) -> tuple[list[float], Any, Any]:
-    """Losses of a small model in training, its weights and its step; `between(model)` is called between two steps."""
+    """Losses of a small model in training, its weights and its step; `between(model)` is called between two
+    steps.
+    """
     os.environ["TINYGPT_CUDA_GRAPH"] = str(int(graph))
     with backends.use(kind):
         random.seed(5)
@@ -150,7 +184,11 @@ def losses(
             found.append(made([batches.next_batch(), batches.next_batch()]))
             if between is not None:
                 between(model)
-        return found, np.concatenate([np.array(p.buffer.to_array()) for _, p in model.named_parameters()]), made
+        return (
+            found,
+            np.concatenate([np.array(p.buffer.to_array()) for _, p in model.named_parameters()]),
+            made,
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -164,7 +202,9 @@ def test_a_graph_replays_the_step(dtype: str) -> None:
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_what_runs_between_two_replays_changes_nothing(positions: str) -> None:
-    """A validation in 16 bits and a text of many lengths, which fill the pools, the caches of copies and those of angles."""
+    """A validation in 16 bits and a text of many lengths, which fill the pools, the caches of copies and
+    those of angles.
+    """
 
     def between(model: GPT) -> None:
         model.eval()
@@ -192,7 +232,9 @@ def test_the_step_is_that_of_the_host() -> None:
 
 
 def test_a_run_moves_between_backends(tmp_path: Path) -> None:
-    """Trained on the GPU in bfloat16, resumed on the CPU in float32, and back: the checkpoint is the same kind of thing."""
+    """Trained on the GPU in bfloat16, resumed on the CPU in float32, and back: the checkpoint is the same
+    kind of thing.
+    """
     config = replace(PRESETS["debug"][1], backend="cupy", dtype="bfloat16", steps=4)
     trainer = Trainer.start(config, str(tmp_path / "run"))
     list(trainer.run())
@@ -231,7 +273,11 @@ def test_against_pytorch() -> None:
         loss = CrossEntropyLoss()(logits=model(inputs), labels=targets).mean()
         loss.backward()
         named = {name: p.buffer for name, p in model.named_parameters()}
-        ours = {name: np.array(p.grad.buffer.to_array()) for name, p in model.named_parameters() if p.grad is not None}
+        ours = {
+            name: np.array(p.grad.buffer.to_array())
+            for name, p in model.named_parameters()
+            if p.grad is not None
+        }
     theirs = pytorch_gpt.GPT(config)
     theirs.load_tinygpt(named)
     theirs = theirs.cuda()

@@ -3,6 +3,7 @@
     pytest tests/spec --backend python,minimal                                  in the repository
     pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs        anywhere, for someone else's backend
 
-Reading order: `minimal` (a whole backend, as a tutorial), `tolerances`, `strategies` (what is drawn), `table` (one row for everything
-public), then the `test_…_laws` modules. `broken` holds backends with one defect each, which the laws must catch.
+Reading order: `minimal` (a whole backend, as a tutorial), `tolerances`, `strategies` (what is drawn), `table`
+(one row for everything public), then the `test_…_laws` modules. `broken` holds backends with one defect each,
+which the laws must catch.
 """

@@ -1,7 +1,8 @@
-"""Backends with one defect each. A specification that does not catch them is not one (`tests/test_spec_itself.py` tries them all).
+"""Backends with one defect each. A specification that does not catch them is not one
+(`tests/test_spec_itself.py` tries them all).
 
-Each is the minimal backend with one hook, method or kernel replaced by a version with a mistake that people make. `caught_by` names the law
-(and row) that must fail.
+Each is the minimal backend with one hook, method or kernel replaced by a version with a mistake that people
+make. `caught_by` names the law (and row) that must fail.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from .minimal import MinimalBuffer
 
 
 class Law(NamedTuple):
-    """A test function, in a module of this package, and the row it is to be given (or another argument), if it takes one."""
+    """A test function, in a module of this package, and the row it is to be given (or another argument), if
+    it takes one.
+    """
 
     module: str
     name: str
@@ -114,7 +117,11 @@ class StaleView(MinimalBuffer):
 
     def _slice(self, index: Any) -> MinimalBuffer:
         view = super()._slice(index)
-        return view._copy() if any(isinstance(entry, slice) and entry.step not in (None, 1) for entry in index) else view
+        return (
+            view._copy()
+            if any(isinstance(entry, slice) and entry.step not in (None, 1) for entry in index)
+            else view
+        )
 
 
 @broken(buffer_law("test_reshape_is_a_view_where_numpy_has_one"), buffer_law("test_is_a_view"))
@@ -140,7 +147,10 @@ class OffByOneStride(MinimalBuffer):
     def _slice(self, index: Any) -> MinimalBuffer:
         view = super()._slice(index)
         slices = [entry for entry in index if isinstance(entry, slice)]
-        stride = tuple(s - 1 if entry.step and entry.step > 1 else s for s, entry in zip(view.stride, slices, strict=True))
+        stride = tuple(
+            s - 1 if entry.step and entry.step > 1 else s
+            for s, entry in zip(view.stride, slices, strict=True)
+        )
         return view._view(view.shape, stride, view.offset)
 
 
@@ -172,7 +182,10 @@ class AssignToBroadcast(MinimalBuffer):
         return self
 
 
-@broken(buffer_law("test_assignment_is_numpys"), Law("test_autograd_laws", "test_a_changed_operand_is_noticed", "mul"))
+@broken(
+    buffer_law("test_assignment_is_numpys"),
+    Law("test_autograd_laws", "test_a_changed_operand_is_noticed", "mul"),
+)
 class VersionStays(MinimalBuffer):
     """A write leaves the version as it was, so autograd cannot notice it."""
 
@@ -210,7 +223,10 @@ class Float64Leak(MinimalBuffer):
         return super()._div(other)._cast(DType.float64)
 
 
-@broken(buffer_law("test_float32_results_are_rounded_to_float32"), Law("test_float32_stays", "test_float32_in_float32_out", "exp"))
+@broken(
+    buffer_law("test_float32_results_are_rounded_to_float32"),
+    Law("test_float32_stays", "test_float32_in_float32_out", "exp"),
+)
 class UnroundedFloat32(MinimalBuffer):
     """What is called float32 is kept in doubles."""
 
@@ -225,7 +241,12 @@ class WrongPromotion(MinimalBuffer):
 
     def _meet(self, other: Any) -> Any:
         pair = super()._meet(other)
-        if pair and isinstance(other, Buffer) and pair[0].dtype is DType.float64 and DType.float32 in (self.dtype, other.dtype):
+        if (
+            pair
+            and isinstance(other, Buffer)
+            and pair[0].dtype is DType.float64
+            and DType.float32 in (self.dtype, other.dtype)
+        ):
             return self._as(DType.float32), other._as(DType.float32)
         return pair
 
@@ -309,7 +330,9 @@ class MatmulIgnoresBatches(MinimalBuffer):
     def _matmul(self, other: Any, shape: Any) -> MinimalBuffer:
         n, m, k = shape[-2], shape[-1], self.shape[-1]
         rows = [self._rows(1)[i : i + n] for i in range(0, len(self._rows(1)), n)] if n and self.numel else []
-        matrices = [other._rows(1)[i : i + k] for i in range(0, len(other._rows(1)), k)] if k and other.numel else []
+        matrices = (
+            [other._rows(1)[i : i + k] for i in range(0, len(other._rows(1)), k)] if k and other.numel else []
+        )
         if not rows or not matrices:
             return super()._matmul(other, shape)
         count = 1
@@ -332,7 +355,9 @@ class ScatterDropsRepeats(MinimalBuffer):
         rows = dict(zip(indices._values(), values._rows(self.ndim - 1), strict=True))
         if rows:
             ids = self._of(rows, (len(rows),), DType.int64)
-            flat = self._of([x for row in rows.values() for x in row], (len(rows), *self.shape[1:]), self.dtype)
+            flat = self._of(
+                [x for row in rows.values() for x in row], (len(rows), *self.shape[1:]), self.dtype
+            )
             super()._scatter_add(ids, flat)
 
 
@@ -345,7 +370,10 @@ class NegativeIndices(MinimalBuffer):
         super(NegativeIndices, from_front)._check_indices(size)
 
 
-@broken(Law("test_random_laws", "test_uniform_bit_for_bit"), Law("test_random_laws", "test_seed_starts_the_default_generator_anew"))
+@broken(
+    Law("test_random_laws", "test_uniform_bit_for_bit"),
+    Law("test_random_laws", "test_seed_starts_the_default_generator_anew"),
+)
 class OwnRandomNumbers(MinimalBuffer):
     """Random numbers come from somewhere else."""
 
@@ -372,7 +400,15 @@ class WrongLinear(kernels.Linear):
     @staticmethod
     def backward(saved: Any, grad: Any) -> Any:
         x, weight, _ = kernels.Linear.backward(saved, grad)
-        return x, weight, lambda: grad.reshape((-1, grad.shape[-1]))[0] if grad.numel else grad.sum().reshape((1,)).expand(grad.shape[-1:])
+        return (
+            x,
+            weight,
+            lambda: (
+                grad.reshape((-1, grad.shape[-1]))[0]
+                if grad.numel
+                else grad.sum().reshape((1,)).expand(grad.shape[-1:])
+            ),
+        )
 
 
 class WrongLayerNorm(kernels.LayerNorm):
@@ -414,7 +450,9 @@ class WrongCrossEntropy(kernels.CrossEntropy):
 
 
 class WrongGELU(kernels.GELU):
-    """The exact form is computed whatever is asked for: it differs by less than 1e-3, which a loose tolerance lets pass."""
+    """The exact form is computed whatever is asked for: it differs by less than 1e-3, which a loose tolerance
+    lets pass.
+    """
 
     @staticmethod
     def forward(x: Any, *, approximate: str = "tanh") -> Any:
@@ -462,7 +500,11 @@ class WrongMaxPool(kernels.MaxPool2d):
     def backward(saved: Any, grad: Any) -> Any:
         x, result, windows = saved
         padded = windows.pad(x, float("-inf"))
-        return (windows.scatter([grad * (padded[index] == result).cast(grad.dtype) for index in windows.offsets()]),)
+        return (
+            windows.scatter(
+                [grad * (padded[index] == result).cast(grad.dtype) for index in windows.offsets()]
+            ),
+        )
 
 
 class WrongConvolution(kernels.Conv2d):
@@ -497,7 +539,11 @@ class LayerNormEps(MinimalBuffer):
     __doc__ = WrongLayerNorm.__doc__
 
 
-@broken(fused("Attention"), Law("test_kernel_laws", "test_attention_of_a_suffix_is_the_suffix_of_attention"), Attention=WrongAttention)
+@broken(
+    fused("Attention"),
+    Law("test_kernel_laws", "test_attention_of_a_suffix_is_the_suffix_of_attention"),
+    Attention=WrongAttention,
+)
 class AttentionMask(MinimalBuffer):
     __doc__ = WrongAttention.__doc__
 
@@ -532,7 +578,11 @@ class EmbeddingGradient(MinimalBuffer):
     __doc__ = WrongEmbedding.__doc__
 
 
-@broken(fused("MaxPool2d"), Law("test_kernel_laws", "test_max_pooling_gives_the_gradient_to_the_first_of_equals"), MaxPool2d=WrongMaxPool)
+@broken(
+    fused("MaxPool2d"),
+    Law("test_kernel_laws", "test_max_pooling_gives_the_gradient_to_the_first_of_equals"),
+    MaxPool2d=WrongMaxPool,
+)
 class MaxPoolTies(MinimalBuffer):
     __doc__ = WrongMaxPool.__doc__
 

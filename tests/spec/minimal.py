@@ -1,13 +1,15 @@
-"""The smallest backend there can be: the MUST hooks and nothing else, each written in the plainest way. Proof, and tutorial.
+"""The smallest backend there can be: the MUST hooks and nothing else, each written in the plainest way.
+Proof, and tutorial.
 
 To write a backend of your own, copy this file and replace one hook after the other by something faster; run
 
     pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend yours
 
-after each. A hook may trust its arguments: the public methods of `Buffer` have checked shapes, promoted dtypes and normalized axes.
-Two things are less obvious than the rest:
+after each. A hook may trust its arguments: the public methods of `Buffer` have checked shapes, promoted
+dtypes and normalized axes. Two things are less obvious than the rest:
 
-- `_reshape`, `_permute`, `_expand` and `_slice` return *views*: they share `data` and `version` with the Buffer they come from.
+- `_reshape`, `_permute`, `_expand` and `_slice` return *views*: they share `data` and `version` with the
+  Buffer they come from.
 - Floats follow IEEE 754: 1/0 is an infinity, log(-1) is NaN, where Python would raise.
 """
 
@@ -22,20 +24,32 @@ from typing import Any
 from tinygpt_core import backends
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
-from tinygpt_core.shape import broadcast_shapes, contiguous_strides, expand_strides, numel, reduced_shape, reshape_strides, slice_strides
+from tinygpt_core.shape import (
+    broadcast_shapes,
+    contiguous_strides,
+    expand_strides,
+    numel,
+    reduced_shape,
+    reshape_strides,
+    slice_strides,
+)
 
 Shape = tuple[int, ...]
 
 
 class MinimalBuffer(Buffer):
-    """One `array.array` seen through shape, stride and offset; every operation visits one element after the other."""
+    """One `array.array` seen through shape, stride and offset; every operation visits one element after the
+    other.
+    """
 
     __slots__ = ()
     backend = "minimal"
 
     @classmethod
     def _of(cls, values: Iterable[Any], shape: Shape, dtype: DType) -> MinimalBuffer:
-        """A new Buffer of the given elements in C order. `array` rounds to float32; a number too large for it becomes an infinity."""
+        """A new Buffer of the given elements in C order. `array` rounds to float32; a number too large for it
+        becomes an infinity.
+        """
         return cls._from_array(array(dtype.typecode, values), shape, dtype)
 
     def _view(self, shape: Shape, stride: Shape, offset: int) -> MinimalBuffer:
@@ -92,7 +106,9 @@ class MinimalBuffer(Buffer):
         return self._copy()._reshape(shape) if stride is None else self._view(shape, stride, self.offset)
 
     def _permute(self, axes: Shape) -> MinimalBuffer:
-        return self._view(tuple(self.shape[a] for a in axes), tuple(self.stride[a] for a in axes), self.offset)
+        return self._view(
+            tuple(self.shape[a] for a in axes), tuple(self.stride[a] for a in axes), self.offset
+        )
 
     def _expand(self, shape: Shape) -> MinimalBuffer:
         return self._view(shape, expand_strides(self.shape, self.stride, shape), self.offset)
@@ -122,7 +138,9 @@ class MinimalBuffer(Buffer):
     def _map(self, function: Callable[[Any], Any]) -> MinimalBuffer:
         return self._of(map(function, self._values()), self.shape, self.dtype)
 
-    def _zip(self, other: Any, function: Callable[[Any, Any], Any], dtype: DType | None = None) -> MinimalBuffer:
+    def _zip(
+        self, other: Any, function: Callable[[Any, Any], Any], dtype: DType | None = None
+    ) -> MinimalBuffer:
         shape = broadcast_shapes(self.shape, other.shape)
         values = map(function, self._expand(shape)._values(), other._expand(shape)._values())
         return self._of(values, shape, dtype or self.dtype)
@@ -174,7 +192,12 @@ class MinimalBuffer(Buffer):
 
     def _where(self, first: Any, second: Any) -> MinimalBuffer:
         shape = broadcast_shapes(self.shape, first.shape, second.shape)
-        chosen = zip(self._expand(shape)._values(), first._expand(shape)._values(), second._expand(shape)._values(), strict=True)
+        chosen = zip(
+            self._expand(shape)._values(),
+            first._expand(shape)._values(),
+            second._expand(shape)._values(),
+            strict=True,
+        )
         return self._of([a if condition else b for condition, a, b in chosen], shape, first.dtype)
 
     # ---------------------------------------------------------------- reductions, products, indices
@@ -191,7 +214,8 @@ class MinimalBuffer(Buffer):
         return self._reduce(axes, _largest, self.dtype)
 
     def _argmax(self, axis: int) -> MinimalBuffer:
-        # A NaN equals nothing, not even itself, so the first element that is not below the largest is the first NaN if there is one.
+        # A NaN equals nothing, not even itself, so the first element that is not below the largest is the
+        # first NaN if there is one.
         return self._reduce((axis,), lambda row: _first(row, _largest(row)), DType.int64)
 
     def _matmul(self, other: Any, shape: Shape) -> MinimalBuffer:
@@ -208,7 +232,11 @@ class MinimalBuffer(Buffer):
 
     def _take(self, indices: Any) -> MinimalBuffer:
         rows = self._rows(self.ndim - 1)
-        return self._of([x for index in indices._values() for x in rows[index]], indices.shape + self.shape[1:], self.dtype)
+        return self._of(
+            [x for index in indices._values() for x in rows[index]],
+            indices.shape + self.shape[1:],
+            self.dtype,
+        )
 
     def _scatter_add(self, indices: Any, values: Any) -> None:
         rest = tuple(slice(0, size, 1) for size in self.shape[1:])
@@ -263,4 +291,6 @@ def _first(row: list[Any], largest: Any) -> int:
 
 def register() -> None:
     """Makes the backend known as "minimal"."""
-    backends.register("minimal", lambda device: MinimalBuffer, description="the specification's example: MUST hooks only")
+    backends.register(
+        "minimal", lambda device: MinimalBuffer, description="the specification's example: MUST hooks only"
+    )

@@ -1,7 +1,8 @@
 """The pytest plug-in of the specification: `--backend NAME[,NAME…]` and the `backend` fixture.
 
-A test that takes `backend` runs once for each named backend, which is active meanwhile; `backend` is its Buffer class. A backend that was
-asked for but cannot run is an error, never a skip. What a backend declares it cannot do (capabilities) is printed at the end.
+A test that takes `backend` runs once for each named backend, which is active meanwhile; `backend` is its
+Buffer class. A backend that was asked for but cannot run is an error, never a skip. What a backend declares
+it cannot do (capabilities) is printed at the end.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from tinygpt_core.buffer import Buffer
 NAME = "tinygpt-spec"
 
 # The fixture only sets the active backend, which is the same for all examples of a test.
-_common: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+_common: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
 settings.register_profile("quick", max_examples=20, derandomize=True, database=None, **_common)
 settings.register_profile("thorough", max_examples=400, **_common)
 
 
 def resolve(name: str) -> type[Buffer]:
-    """Returns the backend `name`; "minimal" and "broken-…", which only the specification has, are registered on demand."""
+    """Returns the backend `name`; "minimal" and "broken-…", which only the specification has, are registered
+    on demand.
+    """
     if name == "minimal":
         from . import minimal
 
@@ -44,7 +50,9 @@ def names(config: pytest.Config) -> list[str]:
 
 
 class Specification:
-    """The hooks and fixtures. An object, so that a plug-in loaded under two names (spec and tinygpt_spec) acts once."""
+    """The hooks and fixtures. An object, so that a plug-in loaded under two names (spec and tinygpt_spec)
+    acts once.
+    """
 
     def pytest_configure(self, config: pytest.Config) -> None:
         settings.load_profile(config.getoption("--laws"))
@@ -54,11 +62,17 @@ class Specification:
             except (ValueError, backends.BackendUnavailable) as problem:
                 raise pytest.UsageError(f"--backend {name}: {problem}") from None
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-        """Says what no law has tried, because a backend declares (attribute `lacks`: capability -> reason) that it cannot do it."""
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        """Says what no law has tried, because a backend declares (attribute `lacks`: capability -> reason)
+        that it cannot do it.
+        """
         for name in names(config):
             for capability, reason in getattr(resolve(name), "lacks", {}).items():
-                terminalreporter.write_line(f"not tried on {name}, which declares that it lacks {capability}: {reason}")
+                terminalreporter.write_line(
+                    f"not tried on {name}, which declares that it lacks {capability}: {reason}"
+                )
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "backend" in metafunc.fixturenames:
@@ -76,7 +90,16 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     if pluginmanager.has_plugin(NAME):
         return
     group = parser.getgroup("tinygpt", "the specification of tinygpt")
-    group.addoption("--backend", metavar="NAME[,NAME…]", help="backends that tests with a `backend` run on (default: python)")
+    group.addoption(
+        "--backend",
+        metavar="NAME[,NAME…]",
+        help="backends that tests with a `backend` run on (default: python)",
+    )
     default = os.environ.get("TINYGPT_LAWS", "quick")
-    group.addoption("--laws", choices=["quick", "thorough"], default=default, help=f"how hard Hypothesis searches ({default})")
+    group.addoption(
+        "--laws",
+        choices=["quick", "thorough"],
+        default=default,
+        help=f"how hard Hypothesis searches ({default})",
+    )
     pluginmanager.register(Specification(), NAME)

@@ -1,7 +1,9 @@
-"""What Hypothesis draws: shapes, dtypes, values and layouts, always as a pair of a Buffer and a NumPy array that say the same.
+"""What Hypothesis draws: shapes, dtypes, values and layouts, always as a pair of a Buffer and a NumPy array
+that say the same.
 
-A layout is drawn as a way to build a *bigger* Buffer and the views that lead from it to the wanted shape (permuted, sliced with steps,
-indexed, broadcast), so that every operation meets every layout. NumPy takes the same steps and is the reference.
+A layout is drawn as a way to build a *bigger* Buffer and the views that lead from it to the wanted shape
+(permuted, sliced with steps, indexed, broadcast), so that every operation meets every layout. NumPy takes the
+same steps and is the reference.
 """
 
 from __future__ import annotations
@@ -38,9 +40,15 @@ def supported(backend: type[Buffer], dtypes: tuple[str, ...]) -> list[str]:
 # ---------------------------------------------------------------- shapes
 
 
-def shapes(min_dims: int = 0, max_dims: int = 4, min_side: int = 0, max_side: int = 4) -> st.SearchStrategy[Shape]:
-    """Shapes with axes of size 1 among them, no axes at all, and (one in six) axes of size 0, of which nothing else can be learnt."""
-    filled = hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, min_side=max(min_side, 1), max_side=max_side)
+def shapes(
+    min_dims: int = 0, max_dims: int = 4, min_side: int = 0, max_side: int = 4
+) -> st.SearchStrategy[Shape]:
+    """Shapes with axes of size 1 among them, no axes at all, and (one in six) axes of size 0, of which
+    nothing else can be learnt.
+    """
+    filled = hnp.array_shapes(
+        min_dims=min_dims, max_dims=max_dims, min_side=max(min_side, 1), max_side=max_side
+    )
     if min_side > 0:
         return filled
     any_size = hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, min_side=0, max_side=max_side)
@@ -74,7 +82,9 @@ def floats(low: float = -8.0, high: float = 8.0, special: bool = False) -> st.Se
     return st.one_of(choices)
 
 
-def elements(dtype: str, low: float = -8.0, high: float = 8.0, special: bool = False) -> st.SearchStrategy[Any]:
+def elements(
+    dtype: str, low: float = -8.0, high: float = 8.0, special: bool = False
+) -> st.SearchStrategy[Any]:
     if dtype == "bool":
         return st.booleans()
     if dtype in INTEGERS:
@@ -82,7 +92,9 @@ def elements(dtype: str, low: float = -8.0, high: float = 8.0, special: bool = F
     return floats(low, high, special)
 
 
-def arrays(dtype: str, shape: Shape, low: float = -8.0, high: float = 8.0, special: bool = False) -> st.SearchStrategy[np.ndarray]:
+def arrays(
+    dtype: str, shape: Shape, low: float = -8.0, high: float = 8.0, special: bool = False
+) -> st.SearchStrategy[np.ndarray]:
     # In larger arrays one value fills most places, which draws faster.
     fill = st.nothing() if np.prod(shape) < 8 else None
     return hnp.arrays(np.dtype(dtype), shape, elements=elements(dtype, low, high, special), fill=fill)
@@ -94,7 +106,9 @@ View = Callable[[Any], Any]
 
 
 class Layout(NamedTuple):
-    """How a Buffer of a shape is seen: build one of shape `base`, then follow `steps` (each works on Buffers and on arrays)."""
+    """How a Buffer of a shape is seen: build one of shape `base`, then follow `steps` (each works on Buffers
+    and on arrays).
+    """
 
     base: Shape
     steps: tuple[tuple[str, Any], ...]
@@ -176,7 +190,9 @@ def make(backend: type[Buffer], values: np.ndarray) -> Buffer:
 def read(buffer: Buffer) -> np.ndarray:
     """Returns a Buffer's elements as a NumPy array of the same dtype, through the standard library's `array`."""
     flat = buffer.to_array()
-    assert flat.typecode == buffer.dtype.typecode, f"to_array() of a {buffer.dtype.name} Buffer has typecode {flat.typecode!r}"
+    assert flat.typecode == buffer.dtype.typecode, (
+        f"to_array() of a {buffer.dtype.name} Buffer has typecode {flat.typecode!r}"
+    )
     # `array` of a bool Buffer holds bytes.
     return np.frombuffer(flat.tobytes(), np.dtype(buffer.dtype.name)).reshape(buffer.shape).copy()
 

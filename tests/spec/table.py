@@ -1,8 +1,10 @@
-"""The table: one row for everything public that computes. The templates in `test_table_laws` turn rows into laws.
+"""The table: one row for everything public that computes. The templates in `test_table_laws` turn rows into
+laws.
 
-A row says what a thing means by a reference that shares nothing with our code (NumPy in float64, `math`), which operands it takes (a
-strategy of cases), in which dtypes, what dtype comes out, and which inputs are errors. `covers` names what the row stands for; a test
-fails when a public method, operation or kernel is in no row (and in no law of its own, see OWN_LAWS).
+A row says what a thing means by a reference that shares nothing with our code (NumPy in float64, `math`),
+which operands it takes (a strategy of cases), in which dtypes, what dtype comes out, and which inputs are
+errors. `covers` names what the row stands for; a test fails when a public method, operation or kernel is in
+no row (and in no law of its own, see OWN_LAWS).
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ Shape = tuple[int, ...]
 
 
 class Slot(NamedTuple):
-    """One operand of a case: its shape, its dtype ("" is the one under test) and range; `smooth` is the range for gradients."""
+    """One operand of a case: its shape, its dtype ("" is the one under test) and range; `smooth` is the range
+    for gradients.
+    """
 
     shape: Shape
     dtype: str = ""
@@ -71,7 +75,9 @@ def always(dtype: str) -> Callable[..., str]:
 
 @dataclass(frozen=True, repr=False)
 class Row:
-    """See the module's docstring. `on_buffers` and `on_tensors` compute with Buffers and with Tensors; `kernel` is both."""
+    """See the module's docstring. `on_buffers` and `on_tensors` compute with Buffers and with Tensors;
+    `kernel` is both.
+    """
 
     name: str
     covers: tuple[str, ...]
@@ -95,7 +101,9 @@ class Row:
 # ---------------------------------------------------------------- cases
 
 
-def one(low: float = -8.0, high: float = 8.0, smooth: tuple[float, float] = (-2.0, 2.0)) -> Callable[[], st.SearchStrategy[Case]]:
+def one(
+    low: float = -8.0, high: float = 8.0, smooth: tuple[float, float] = (-2.0, 2.0)
+) -> Callable[[], st.SearchStrategy[Case]]:
     return lambda: shapes(max_dims=3).map(lambda shape: Case((Slot(shape, "", low, high, smooth),)))
 
 
@@ -104,7 +112,9 @@ def two(
     second: tuple[float, float] = (-8.0, 8.0),
     smooth: tuple[tuple[float, float], tuple[float, float]] = ((-2.0, 2.0), (-3.0, 1.9)),
 ) -> Callable[[], st.SearchStrategy[Case]]:
-    return lambda: broadcastable().map(lambda s: Case((Slot(s[0], "", *first, smooth[0]), Slot(s[1], "", *second, smooth[1]))))
+    return lambda: broadcastable().map(
+        lambda s: Case((Slot(s[0], "", *first, smooth[0]), Slot(s[1], "", *second, smooth[1])))
+    )
 
 
 def composite(function: Callable[[st.DrawFn], Case]) -> Callable[[], st.SearchStrategy[Case]]:
@@ -149,7 +159,10 @@ def reshaping(draw: st.DrawFn) -> Case:
 @composite
 def permuting(draw: st.DrawFn) -> Case:
     shape = draw(shapes())
-    order = [axis - len(shape) if draw(st.booleans()) else axis for axis in draw(st.permutations(range(len(shape))))]
+    order = [
+        axis - len(shape) if draw(st.booleans()) else axis
+        for axis in draw(st.permutations(range(len(shape))))
+    ]
     return Case((Slot(shape),), {"axes": tuple(order)})
 
 
@@ -209,14 +222,23 @@ def products(draw: st.DrawFn) -> Case:
 def taking(draw: st.DrawFn) -> Case:
     shape = draw(shapes(min_dims=1, max_dims=3, min_side=1))
     axis = draw(st.integers(-len(shape), len(shape) - 1))
-    return Case((Slot(shape), Slot(draw(shapes(max_dims=2)), draw(st.sampled_from(INTEGERS)), 0, shape[axis] - 1)), {"axis": axis})
+    return Case(
+        (Slot(shape), Slot(draw(shapes(max_dims=2)), draw(st.sampled_from(INTEGERS)), 0, shape[axis] - 1)),
+        {"axis": axis},
+    )
 
 
 @composite
 def scattering(draw: st.DrawFn) -> Case:
     shape = draw(shapes(min_dims=1, max_dims=3, min_side=1))
     indices = draw(shapes(max_dims=2, max_side=5))
-    return Case((Slot(shape), Slot(indices, draw(st.sampled_from(INTEGERS)), 0, shape[0] - 1), Slot(indices + shape[1:])))
+    return Case(
+        (
+            Slot(shape),
+            Slot(indices, draw(st.sampled_from(INTEGERS)), 0, shape[0] - 1),
+            Slot(indices + shape[1:]),
+        )
+    )
 
 
 @composite
@@ -259,12 +281,20 @@ def gelu_cases(draw: st.DrawFn) -> Case:
 @composite
 def dropout_cases(draw: st.DrawFn) -> Case:
     key = Generator(draw(st.integers(0, 2**40)), draw(st.integers(0, 3))).reserve(4)
-    return Case((Slot(draw(shapes(max_dims=3))),), {"probability": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])), "key": key})
+    return Case(
+        (Slot(draw(shapes(max_dims=3))),),
+        {"probability": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])), "key": key},
+    )
 
 
 @composite
 def attention_cases(draw: st.DrawFn) -> Case:
-    b, h, t, d = draw(st.integers(0, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    b, h, t, d = (
+        draw(st.integers(0, 2)),
+        draw(st.integers(1, 2)),
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 4)),
+    )
     causal = draw(st.booleans())
     s = t + draw(st.integers(0, 3)) if causal else draw(st.integers(1, 6))
     options: dict[str, Any] = {"causal": causal}
@@ -283,7 +313,12 @@ def packed_attention_cases(draw: st.DrawFn) -> Case:
 
 @composite
 def rotary_cases(draw: st.DrawFn) -> Case:
-    b, h, t, half = draw(st.integers(0, 2)), draw(st.integers(1, 2)), draw(st.integers(0, 4)), draw(st.integers(1, 3))
+    b, h, t, half = (
+        draw(st.integers(0, 2)),
+        draw(st.integers(1, 2)),
+        draw(st.integers(0, 4)),
+        draw(st.integers(1, 3)),
+    )
     options = {"positions_start": draw(st.integers(0, 40)), "base": draw(st.sampled_from([10000.0, 100.0]))}
     return Case((Slot((b, h, t, 2 * half)),), options)
 
@@ -291,15 +326,28 @@ def rotary_cases(draw: st.DrawFn) -> Case:
 @composite
 def embedding_cases(draw: st.DrawFn) -> Case:
     count, size = draw(st.integers(1, 6)), draw(st.integers(0, 4))
-    return Case((Slot((count, size)), Slot(draw(shapes(max_dims=2, max_side=6)), draw(st.sampled_from(INTEGERS)), 0, count - 1)))
+    return Case(
+        (
+            Slot((count, size)),
+            Slot(draw(shapes(max_dims=2, max_side=6)), draw(st.sampled_from(INTEGERS)), 0, count - 1),
+        )
+    )
 
 
-def _kernel_over(draw: st.DrawFn, size: int, least_kernel: int = 1, dilations: tuple[int, ...] = (1,), pool: bool = False) -> Any:
-    """Draws kernel size, stride, padding and dilation along one axis such that the kernel fits the padded image."""
+def _kernel_over(
+    draw: st.DrawFn, size: int, least_kernel: int = 1, dilations: tuple[int, ...] = (1,), pool: bool = False
+) -> Any:
+    """Draws kernel size, stride, padding and dilation along one axis such that the kernel fits the padded
+    image.
+    """
     kernel, dilation = draw(st.integers(least_kernel, 3)), draw(st.sampled_from(dilations))
     reach = dilation * (kernel - 1) + 1
     least = max(0, -(-(reach - size) // 2))
-    padding = draw(st.integers(least, kernel // 2)) if pool and least <= kernel // 2 else draw(st.integers(least, least + 2))
+    padding = (
+        draw(st.integers(least, kernel // 2))
+        if pool and least <= kernel // 2
+        else draw(st.integers(least, least + 2))
+    )
     if pool and 2 * padding > kernel:
         return 1, draw(st.integers(1, 2)), 0, 1
     return kernel, draw(st.integers(1, 3)), padding, dilation
@@ -312,8 +360,16 @@ def _pairs(draw: st.DrawFn, first: tuple[int, ...], second: tuple[int, ...]) -> 
 
 @composite
 def convolution_cases(draw: st.DrawFn) -> Case:
-    groups, height, width = draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 5)), draw(st.integers(1, 5))
-    images, inside, outside = draw(st.integers(0, 2)), groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))
+    groups, height, width = (
+        draw(st.sampled_from([1, 1, 2, 3])),
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 5)),
+    )
+    images, inside, outside = (
+        draw(st.integers(0, 2)),
+        groups * draw(st.integers(1, 2)),
+        groups * draw(st.integers(1, 2)),
+    )
     vertical, horizontal = (_kernel_over(draw, size, dilations=(1, 1, 2)) for size in (height, width))
     _, stride, padding, dilation = _pairs(draw, vertical, horizontal)
     weight = Slot((outside, inside // groups, vertical[0], horizontal[0]), smooth=(-1.5, 1.0))
@@ -325,7 +381,9 @@ def convolution_cases(draw: st.DrawFn) -> Case:
 @composite
 def pooling_cases(draw: st.DrawFn) -> Case:
     height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
-    kernel, stride, padding, _ = _pairs(draw, *(_kernel_over(draw, size, pool=True) for size in (height, width)))
+    kernel, stride, padding, _ = _pairs(
+        draw, *(_kernel_over(draw, size, pool=True) for size in (height, width))
+    )
     options = {"kernel_size": kernel, "padding": padding}
     if draw(st.booleans()):
         options["stride"] = stride
@@ -334,7 +392,9 @@ def pooling_cases(draw: st.DrawFn) -> Case:
 
 @composite
 def einsum_cases(draw: st.DrawFn) -> Case:
-    """One to four operands over four letters, some repeated in one operand, some axes of size 1 or 0, with and without "..." and "->"."""
+    """One to four operands over four letters, some repeated in one operand, some axes of size 1 or 0, with
+    and without "..." and "->".
+    """
     sizes = {letter: draw(st.sampled_from([1, 2, 3, 2, 3, 0])) for letter in "aBcd"}
     ellipsis = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
     texts, slots = [], []
@@ -344,9 +404,13 @@ def einsum_cases(draw: st.DrawFn) -> Case:
         if draw(st.integers(0, 2)) == 0:
             place, count = draw(st.integers(0, len(letters))), draw(st.integers(0, len(ellipsis)))
             letters.insert(place, "...")
-            shape[place:place] = [1 if draw(st.integers(0, 4)) == 0 else size for size in ellipsis[len(ellipsis) - count :]]
+            shape[place:place] = [
+                1 if draw(st.integers(0, 4)) == 0 else size for size in ellipsis[len(ellipsis) - count :]
+            ]
         texts.append("".join(letters))
-        slots.append(Slot(tuple(shape), "", -4.0, 4.0, ((-2.0, 2.0), (-3.0, 1.9), (-1.0, 1.5), (-1.2, 1.0))[position]))
+        slots.append(
+            Slot(tuple(shape), "", -4.0, 4.0, ((-2.0, 2.0), (-3.0, 1.9), (-1.0, 1.5), (-1.2, 1.0))[position])
+        )
     subscripts = ",".join(texts)
     if draw(st.booleans()):
         found = sorted(set(subscripts) - set(".,"))
@@ -412,12 +476,17 @@ def _rms_norm(x: Any, weight: Any = None, eps: float = 1e-5, num_axes: int = 1) 
     return y if weight is None else y * weight
 
 
-def _norm_magnitude(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, num_axes: int = 1) -> Any:
-    # Rounding the mean moves x - mean by a unit of the largest |x|, which the division by a small deviation magnifies.
+def _norm_magnitude(
+    x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, num_axes: int = 1
+) -> Any:
+    # Rounding the mean moves x - mean by a unit of the largest |x|, which the division by a small deviation
+    # magnifies.
     axes = tuple(range(-num_axes, 0))
     largest = np.abs(x).max(axes, keepdims=True) if x.size else 0.0
     amplified = 3 * largest / np.sqrt(x.var(axes, keepdims=True) + eps)
-    return (amplified + 0 * x) * (1.0 if weight is None else np.abs(weight)) + (0.0 if bias is None else np.abs(bias))
+    return (amplified + 0 * x) * (1.0 if weight is None else np.abs(weight)) + (
+        0.0 if bias is None else np.abs(bias)
+    )
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -443,7 +512,10 @@ def _attention(query: Any, key: Any, value: Any, causal: bool = True, scale: flo
     result = np.zeros(query.shape)
     for b, h, i in np.ndindex(*query.shape[:3]):
         last = i + s - t + 1 if causal else s
-        scores = [float(query[b, h, i] @ key[b, h, j]) * (1 / math.sqrt(d) if scale is None else scale) for j in range(last)]
+        scores = [
+            float(query[b, h, i] @ key[b, h, j]) * (1 / math.sqrt(d) if scale is None else scale)
+            for j in range(last)
+        ]
         weights = [math.exp(score - max(scores)) for score in scores]
         result[b, h, i] = sum(w * value[b, h, j] for j, w in enumerate(weights)) / sum(weights)
     return result
@@ -451,7 +523,9 @@ def _attention(query: Any, key: Any, value: Any, causal: bool = True, scale: flo
 
 def _packed_attention(x: Any, num_heads: int) -> Any:
     batch, length, width = x.shape
-    query, key, value = np.moveaxis(x.reshape(batch, length, 3, num_heads, width // (3 * num_heads)), (2, 3), (0, 2))
+    query, key, value = np.moveaxis(
+        x.reshape(batch, length, 3, num_heads, width // (3 * num_heads)), (2, 3), (0, 2)
+    )
     return _attention(query, key, value).transpose(0, 2, 1, 3).reshape(batch, length, width // 3)
 
 
@@ -460,7 +534,9 @@ def _rotary(x: Any, positions_start: int = 0, base: float = 10000.0) -> Any:
     result = np.empty_like(x)
     for t in range(x.shape[2]):
         for i in range(half):  # a pair is a complex number that is turned by an angle
-            turned = (x[:, :, t, i] + 1j * x[:, :, t, i + half]) * np.exp(1j * (positions_start + t) * base ** (-2 * i / (2 * half)))
+            turned = (x[:, :, t, i] + 1j * x[:, :, t, i + half]) * np.exp(
+                1j * (positions_start + t) * base ** (-2 * i / (2 * half))
+            )
             result[:, :, t, i], result[:, :, t, i + half] = turned.real, turned.imag
     return result
 
@@ -469,11 +545,28 @@ def _both(option: Any) -> tuple[int, int]:
     return option if isinstance(option, tuple) else (option, option)
 
 
-def _conv2d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
-    """The sum as it stands in the definition, one element of the result after the other; what lies outside the image counts nothing."""
+def _conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """The sum as it stands in the definition, one element of the result after the other; what lies outside
+    the image counts nothing.
+    """
     (sh, sw), (ph, pw), (dh, dw) = _both(stride), _both(padding), _both(dilation)
     (images, _, height, width), (outside, depth, kh, kw) = x.shape, weight.shape
-    result = np.zeros((images, outside, (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1))
+    result = np.zeros(
+        (
+            images,
+            outside,
+            (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1,
+            (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1,
+        )
+    )
     for o, p, q, i, j in np.ndindex(*result.shape[1:], kh, kw):
         row, column, first = p * sh + i * dh - ph, q * sw + j * dw - pw, o // (outside // groups) * depth
         if 0 <= row < height and 0 <= column < width:
@@ -483,7 +576,11 @@ def _conv2d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any
 
 def _pooled(x: Any, kernel_size: Any, stride: Any, padding: Any, choose: Callable[[Any], Any]) -> Any:
     """What `choose` makes of the part of each window that lies inside the image."""
-    (kh, kw), (sh, sw), (ph, pw) = _both(kernel_size), _both(kernel_size if stride is None else stride), _both(padding)
+    (kh, kw), (sh, sw), (ph, pw) = (
+        _both(kernel_size),
+        _both(kernel_size if stride is None else stride),
+        _both(padding),
+    )
     height, width = x.shape[2:]
     result = np.zeros((*x.shape[:2], (height + 2 * ph - kh) // sh + 1, (width + 2 * pw - kw) // sw + 1))
     for p, q in np.ndindex(*result.shape[2:]):
@@ -497,7 +594,9 @@ def _max_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) 
 
 
 def _avg_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Any:
-    return _pooled(x, kernel_size, stride, padding, lambda window: window.sum((2, 3)) / math.prod(_both(kernel_size)))
+    return _pooled(
+        x, kernel_size, stride, padding, lambda window: window.sum((2, 3)) / math.prod(_both(kernel_size))
+    )
 
 
 def _slice(x: Any, index: Any) -> Any:
@@ -529,25 +628,48 @@ def _no_bool(operation: Callable[[Buffer], Any]) -> Wrong:
 
 
 def _bad_axis(operation: Callable[[Buffer], Any], axis: int = 2) -> Wrong:
-    return Wrong("an axis out of range", lambda backend: operation(zeros(backend, (2, 3))), (ValueError, IndexError), (str(axis), "2"))
+    return Wrong(
+        "an axis out of range",
+        lambda backend: operation(zeros(backend, (2, 3))),
+        (ValueError, IndexError),
+        (str(axis), "2"),
+    )
 
 
-def _kernel_error(kernel: Any, what: str, exception: Any, names: tuple[str, ...], *slots: tuple[Shape, str], **options: Any) -> Wrong:
+def _kernel_error(
+    kernel: Any, what: str, exception: Any, names: tuple[str, ...], *slots: tuple[Shape, str], **options: Any
+) -> Wrong:
     def call(backend: type[Buffer]) -> Any:
-        return kernels.lookup(kernel, backend).forward(*[zeros(backend, shape, dtype) for shape, dtype in slots], **options)
+        return kernels.lookup(kernel, backend).forward(
+            *[zeros(backend, shape, dtype) for shape, dtype in slots], **options
+        )
 
     return Wrong(what, call, exception, names)
 
 
-def _einsum_error(what: str, exception: Any, names: tuple[str, ...], subscripts: Any, *shapes: Shape) -> Wrong:
-    return _kernel_error(kernels.Einsum, what, exception, names, *[(shape, "float32") for shape in shapes], subscripts=subscripts)
+def _einsum_error(
+    what: str, exception: Any, names: tuple[str, ...], subscripts: Any, *shapes: Shape
+) -> Wrong:
+    return _kernel_error(
+        kernels.Einsum,
+        what,
+        exception,
+        names,
+        *[(shape, "float32") for shape in shapes],
+        subscripts=subscripts,
+    )
 
 
 # ---------------------------------------------------------------- rows: one operand
 
 
 def unary(
-    name: str, reference: Any, operation: bool = True, low: float = -8.0, smooth: tuple[float, float] = (-2.0, 2.0), **more: Any
+    name: str,
+    reference: Any,
+    operation: bool = True,
+    low: float = -8.0,
+    smooth: tuple[float, float] = (-2.0, 2.0),
+    **more: Any,
 ) -> Row:
     values: dict[str, Any] = {"dtypes": DTYPES, "special": True, "result": floating, **more}
     return Row(
@@ -644,12 +766,15 @@ ROWS: list[Row] = [
         lambda x, y: x**y,
         dtypes=NUMBERS,
         mixed=True,
-        # (-inf) ** 0.5 is infinite by IEEE 754 and NaN where a square root is taken: test_powers_of_special_values says what holds.
+        # (-inf) ** 0.5 is infinite by IEEE 754 and NaN where a square root is taken:
+        # test_powers_of_special_values says what holds.
         special=False,
         errors=(
             _unfit(lambda x, y: x**y),
             _no_bool(lambda x: x**x),
-            Wrong("an integer to a negative power", lambda b: b([2, 3]) ** b([1, -1]), ValueError, ("negative",)),
+            Wrong(
+                "an integer to a negative power", lambda b: b([2, 3]) ** b([1, -1]), ValueError, ("negative",)
+            ),
             Wrong("an integer to a negative scalar", lambda b: b([2, 3]) ** -2, ValueError, ("negative",)),
         ),
     ),
@@ -718,7 +843,9 @@ ROWS: list[Row] = [
     Row(
         "sum",
         ("sum", "Sum"),
-        lambda x, axes: np.sum(x, _where_axes(axes), keepdims=True, dtype=None if x.dtype.kind == "f" else np.int64),
+        lambda x, axes: np.sum(
+            x, _where_axes(axes), keepdims=True, dtype=None if x.dtype.kind == "f" else np.int64
+        ),
         reduction,
         lambda x, axes: x.sum(axes),
         lambda x, axes: x.sum(axes, keepdim=True),
@@ -741,7 +868,10 @@ ROWS: list[Row] = [
         lambda x, axes: x.max(axes, keepdim=True),
         dtypes=DTYPES,
         special=True,
-        errors=(_bad_axis(lambda x: x.max(2)), Wrong("nothing to choose from", lambda b: zeros(b, (2, 0)).max(1), ValueError, ("(2, 0)",))),
+        errors=(
+            _bad_axis(lambda x: x.max(2)),
+            Wrong("nothing to choose from", lambda b: zeros(b, (2, 0)).max(1), ValueError, ("(2, 0)",)),
+        ),
     ),
     Row(
         "argmax",
@@ -769,9 +899,19 @@ ROWS: list[Row] = [
         mixed=True,
         magnitude=lambda x, y: np.abs(x) @ np.abs(y),
         errors=(
-            Wrong("inner sizes that differ", lambda b: zeros(b, (2, 3)).matmul(zeros(b, (4, 2))), ValueError, ("(2, 3)", "(4, 2)")),
+            Wrong(
+                "inner sizes that differ",
+                lambda b: zeros(b, (2, 3)).matmul(zeros(b, (4, 2))),
+                ValueError,
+                ("(2, 3)", "(4, 2)"),
+            ),
             Wrong("one axis only", lambda b: zeros(b, (3,)).matmul(zeros(b, (3, 2))), ValueError, ("(3,)",)),
-            Wrong("batches that do not broadcast", lambda b: zeros(b, (2, 1, 3)).matmul(zeros(b, (5, 3, 1))), ValueError, ("2", "5")),
+            Wrong(
+                "batches that do not broadcast",
+                lambda b: zeros(b, (2, 1, 3)).matmul(zeros(b, (5, 3, 1))),
+                ValueError,
+                ("2", "5"),
+            ),
             Wrong("no Buffer", lambda b: zeros(b, (2, 3)).matmul(3), TypeError, ("int",)),
         ),
     ),
@@ -786,9 +926,19 @@ ROWS: list[Row] = [
         dtypes=DTYPES,
         special=True,
         errors=(
-            Wrong("another number of elements", lambda b: zeros(b, (2, 3)).reshape((4,)), ValueError, ("(2, 3)", "(4,)")),
+            Wrong(
+                "another number of elements",
+                lambda b: zeros(b, (2, 3)).reshape((4,)),
+                ValueError,
+                ("(2, 3)", "(4,)"),
+            ),
             Wrong("two free axes", lambda b: zeros(b, (2, 3)).reshape((-1, -1)), ValueError, ("(2, 3)",)),
-            Wrong("a free axis that does not divide", lambda b: zeros(b, (2, 3)).reshape((4, -1)), ValueError, ("(2, 3)",)),
+            Wrong(
+                "a free axis that does not divide",
+                lambda b: zeros(b, (2, 3)).reshape((4, -1)),
+                ValueError,
+                ("(2, 3)",),
+            ),
         ),
     ),
     Row(
@@ -825,7 +975,12 @@ ROWS: list[Row] = [
         dtypes=DTYPES,
         special=True,
         errors=(
-            Wrong("an axis that is not 1", lambda b: zeros(b, (2, 3)).expand((4, 3)), ValueError, ("(2, 3)", "(4, 3)")),
+            Wrong(
+                "an axis that is not 1",
+                lambda b: zeros(b, (2, 3)).expand((4, 3)),
+                ValueError,
+                ("(2, 3)", "(4, 3)"),
+            ),
             Wrong("fewer axes", lambda b: zeros(b, (2, 3)).expand((3,)), ValueError, ("(2, 3)", "(3,)")),
         ),
     ),
@@ -839,8 +994,12 @@ ROWS: list[Row] = [
         dtypes=DTYPES,
         special=True,
         errors=(
-            Wrong("an index out of range", lambda b: zeros(b, (2, 3))[0, 3], IndexError, ("3", "1", "(2, 3)")),
-            Wrong("a negative index out of range", lambda b: zeros(b, (2, 3))[-3], IndexError, ("-3", "(2, 3)")),
+            Wrong(
+                "an index out of range", lambda b: zeros(b, (2, 3))[0, 3], IndexError, ("3", "1", "(2, 3)")
+            ),
+            Wrong(
+                "a negative index out of range", lambda b: zeros(b, (2, 3))[-3], IndexError, ("-3", "(2, 3)")
+            ),
             Wrong("too many entries", lambda b: zeros(b, (2, 3))[0, 0, 0], IndexError, ("(2, 3)",)),
             Wrong("a float", lambda b: zeros(b, (2, 3))[1.0], (TypeError, IndexError), ("1.0",)),
             Wrong("two ellipses", lambda b: zeros(b, (2, 3))[..., ...], IndexError, ("ellipsis",)),
@@ -859,9 +1018,17 @@ ROWS: list[Row] = [
         special=True,
         errors=(
             Wrong(
-                "other axes that differ", lambda b: b.concatenate([zeros(b, (2, 3)), zeros(b, (2, 4))], 0), ValueError, ("(2, 3)", "(2, 4)")
+                "other axes that differ",
+                lambda b: b.concatenate([zeros(b, (2, 3)), zeros(b, (2, 4))], 0),
+                ValueError,
+                ("(2, 3)", "(2, 4)"),
             ),
-            Wrong("other numbers of axes", lambda b: b.concatenate([zeros(b, (2, 3)), zeros(b, (2,))], 0), ValueError, ("(2, 3)", "(2,)")),
+            Wrong(
+                "other numbers of axes",
+                lambda b: b.concatenate([zeros(b, (2, 3)), zeros(b, (2,))], 0),
+                ValueError,
+                ("(2, 3)", "(2,)"),
+            ),
             Wrong("no Buffers", lambda b: b.concatenate([], 0), ValueError, ("at least one",)),
             Wrong("an axis out of range", lambda b: b.concatenate([zeros(b, (2, 3))], 2), ValueError, ("2",)),
             Wrong("no axes", lambda b: b.concatenate([zeros(b, ())], 0), ValueError, ("0",)),
@@ -918,15 +1085,30 @@ ROWS: list[Row] = [
         gradient=False,
         magnitude=_scatter_magnitude,
         errors=(
-            Wrong("an index out of range", lambda b: zeros(b, (2, 3)).scatter_add(b([2]), zeros(b, (1, 3))), IndexError, ("2",)),
+            Wrong(
+                "an index out of range",
+                lambda b: zeros(b, (2, 3)).scatter_add(b([2]), zeros(b, (1, 3))),
+                IndexError,
+                ("2",),
+            ),
             Wrong(
                 "values of another shape",
                 lambda b: zeros(b, (2, 3)).scatter_add(b([1]), zeros(b, (1, 2))),
                 ValueError,
                 ("(1, 2)", "(2, 3)"),
             ),
-            Wrong("float indices", lambda b: zeros(b, (2, 3)).scatter_add(b([1.0]), zeros(b, (1, 3))), TypeError, ("float32",)),
-            Wrong("a broadcast view", lambda b: zeros(b, (1,)).expand((3,)).scatter_add(b([0, 1]), b([1.0, 1.0])), ValueError, ("(3,)",)),
+            Wrong(
+                "float indices",
+                lambda b: zeros(b, (2, 3)).scatter_add(b([1.0]), zeros(b, (1, 3))),
+                TypeError,
+                ("float32",),
+            ),
+            Wrong(
+                "a broadcast view",
+                lambda b: zeros(b, (1,)).expand((3,)).scatter_add(b([0, 1]), b([1.0, 1.0])),
+                ValueError,
+                ("(3,)",),
+            ),
         ),
     ),
 ]
@@ -955,9 +1137,31 @@ ROWS += [
         linear_cases,
         magnitude=lambda x, w, b=None: _linear(np.abs(x), np.abs(w), None if b is None else np.abs(b)),
         errors=(
-            _kernel_error(kernels.Linear, "inner sizes that differ", ValueError, ("(2, 3)", "(4, 5)"), ((2, 3), _F), ((4, 5), _F)),
-            _kernel_error(kernels.Linear, "a bias of another size", ValueError, ("(3, 5)", "(4,)"), ((2, 3), _F), ((3, 5), _F), ((4,), _F)),
-            _kernel_error(kernels.Linear, "two dtypes", TypeError, ("float32", "float64"), ((2, 3), _F), ((3, 5), "float64")),
+            _kernel_error(
+                kernels.Linear,
+                "inner sizes that differ",
+                ValueError,
+                ("(2, 3)", "(4, 5)"),
+                ((2, 3), _F),
+                ((4, 5), _F),
+            ),
+            _kernel_error(
+                kernels.Linear,
+                "a bias of another size",
+                ValueError,
+                ("(3, 5)", "(4,)"),
+                ((2, 3), _F),
+                ((3, 5), _F),
+                ((4,), _F),
+            ),
+            _kernel_error(
+                kernels.Linear,
+                "two dtypes",
+                TypeError,
+                ("float32", "float64"),
+                ((2, 3), _F),
+                ((3, 5), "float64"),
+            ),
             _kernel_error(kernels.Linear, "integers", TypeError, ("int32",), ((2, 3), _I), ((3, 5), _I)),
         ),
     ),
@@ -983,8 +1187,17 @@ ROWS += [
         class_cases,
         magnitude=lambda x, *rest, **options: 16.0,
         errors=(
-            _kernel_error(kernels.CrossEntropy, "targets of another shape", ValueError, ("(2, 3)", "(3,)"), ((2, 3), _F), ((3,), _I)),
-            _kernel_error(kernels.CrossEntropy, "float targets", TypeError, ("float32",), ((2, 3), _F), ((2,), _F)),
+            _kernel_error(
+                kernels.CrossEntropy,
+                "targets of another shape",
+                ValueError,
+                ("(2, 3)", "(3,)"),
+                ((2, 3), _F),
+                ((3,), _I),
+            ),
+            _kernel_error(
+                kernels.CrossEntropy, "float targets", TypeError, ("float32",), ((2, 3), _F), ((2,), _F)
+            ),
             Wrong(
                 "a target out of range",
                 lambda b: kernels.lookup(kernels.CrossEntropy, b).forward(zeros(b, (2, 3)), b([0, 3])),
@@ -1005,8 +1218,17 @@ ROWS += [
         _norm_cases(True),
         magnitude=_norm_magnitude,
         errors=(
-            _kernel_error(kernels.LayerNorm, "a weight of another shape", ValueError, ("(2, 3)", "(2,)"), ((2, 3), _F), ((2,), _F)),
-            _kernel_error(kernels.LayerNorm, "too many axes", ValueError, ("3", "(2, 3)"), ((2, 3), _F), num_axes=3),
+            _kernel_error(
+                kernels.LayerNorm,
+                "a weight of another shape",
+                ValueError,
+                ("(2, 3)", "(2,)"),
+                ((2, 3), _F),
+                ((2,), _F),
+            ),
+            _kernel_error(
+                kernels.LayerNorm, "too many axes", ValueError, ("3", "(2, 3)"), ((2, 3), _F), num_axes=3
+            ),
             _kernel_error(kernels.LayerNorm, "integers", TypeError, ("int32",), ((2, 3), _I)),
         ),
     ),
@@ -1014,7 +1236,16 @@ ROWS += [
         kernels.RMSNorm,
         _rms_norm,
         _norm_cases(False),
-        errors=(_kernel_error(kernels.RMSNorm, "a weight of another shape", ValueError, ("(2, 3)", "(2,)"), ((2, 3), _F), ((2,), _F)),),
+        errors=(
+            _kernel_error(
+                kernels.RMSNorm,
+                "a weight of another shape",
+                ValueError,
+                ("(2, 3)", "(2,)"),
+                ((2, 3), _F),
+                ((2,), _F),
+            ),
+        ),
     ),
     kernel_row(
         kernels.GELU,
@@ -1022,21 +1253,48 @@ ROWS += [
         gelu_cases,
         magnitude=lambda x, **options: np.abs(x),
         errors=(
-            _kernel_error(kernels.GELU, "an unknown form", ValueError, ("'sigmoid'", "tanh"), ((2, 3), _F), approximate="sigmoid"),
+            _kernel_error(
+                kernels.GELU,
+                "an unknown form",
+                ValueError,
+                ("'sigmoid'", "tanh"),
+                ((2, 3), _F),
+                approximate="sigmoid",
+            ),
             _kernel_error(kernels.GELU, "integers", TypeError, ("int32",), ((2, 3), _I)),
         ),
     ),
     kernel_row(kernels.Relu, lambda x: np.where(x > 0, x, 0.0), one()),
     kernel_row(
-        kernels.SiLU, _silu, one(), magnitude=np.abs, errors=(_kernel_error(kernels.SiLU, "integers", TypeError, ("int32",), ((2, 3), _I)),)
+        kernels.SiLU,
+        _silu,
+        one(),
+        magnitude=np.abs,
+        errors=(_kernel_error(kernels.SiLU, "integers", TypeError, ("int32",), ((2, 3), _I)),),
     ),
     kernel_row(
         kernels.Dropout,
         _dropout,
         dropout_cases,
         errors=(
-            _kernel_error(kernels.Dropout, "a probability of 1", ValueError, ("1",), ((2,), _F), probability=1.0, key=Key(0, 0, 0)),
-            _kernel_error(kernels.Dropout, "a negative probability", ValueError, ("-0.5",), ((2,), _F), probability=-0.5, key=Key(0, 0, 0)),
+            _kernel_error(
+                kernels.Dropout,
+                "a probability of 1",
+                ValueError,
+                ("1",),
+                ((2,), _F),
+                probability=1.0,
+                key=Key(0, 0, 0),
+            ),
+            _kernel_error(
+                kernels.Dropout,
+                "a negative probability",
+                ValueError,
+                ("-0.5",),
+                ((2,), _F),
+                probability=-0.5,
+                key=Key(0, 0, 0),
+            ),
         ),
     ),
     kernel_row(
@@ -1045,9 +1303,25 @@ ROWS += [
         packed_attention_cases,
         magnitude=lambda x, **options: 8.0,
         errors=(
-            _kernel_error(kernels.PackedAttention, "two axes", ValueError, ("(2, 6)", "2 heads"), ((2, 6), _F), num_heads=2),
-            _kernel_error(kernels.PackedAttention, "a width for no heads", ValueError, ("(1, 2, 8)",), ((1, 2, 8), _F), num_heads=2),
-            _kernel_error(kernels.PackedAttention, "integers", TypeError, ("int32",), ((1, 2, 6), _I), num_heads=2),
+            _kernel_error(
+                kernels.PackedAttention,
+                "two axes",
+                ValueError,
+                ("(2, 6)", "2 heads"),
+                ((2, 6), _F),
+                num_heads=2,
+            ),
+            _kernel_error(
+                kernels.PackedAttention,
+                "a width for no heads",
+                ValueError,
+                ("(1, 2, 8)",),
+                ((1, 2, 8), _F),
+                num_heads=2,
+            ),
+            _kernel_error(
+                kernels.PackedAttention, "integers", TypeError, ("int32",), ((1, 2, 6), _I), num_heads=2
+            ),
         ),
     ),
     kernel_row(
@@ -1074,7 +1348,15 @@ ROWS += [
                 ((1, 1, 2, 2), _F),
                 ((1, 1, 2, 2), _F),
             ),
-            _kernel_error(kernels.Attention, "three axes", ValueError, ("(1, 2, 3)",), ((1, 2, 3), _F), ((1, 2, 3), _F), ((1, 2, 3), _F)),
+            _kernel_error(
+                kernels.Attention,
+                "three axes",
+                ValueError,
+                ("(1, 2, 3)",),
+                ((1, 2, 3), _F),
+                ((1, 2, 3), _F),
+                ((1, 2, 3), _F),
+            ),
         ),
     ),
     kernel_row(
@@ -1082,7 +1364,9 @@ ROWS += [
         _rotary,
         rotary_cases,
         magnitude=lambda x, **options: 8.0,
-        errors=(_kernel_error(kernels.Rotary, "an odd size", ValueError, ("(1, 1, 2, 3)",), ((1, 1, 2, 3), _F)),),
+        errors=(
+            _kernel_error(kernels.Rotary, "an odd size", ValueError, ("(1, 1, 2, 3)",), ((1, 1, 2, 3), _F)),
+        ),
     ),
     kernel_row(
         kernels.Embedding,
@@ -1090,9 +1374,17 @@ ROWS += [
         embedding_cases,
         errors=(
             Wrong(
-                "an id out of range", lambda b: kernels.lookup(kernels.Embedding, b).forward(zeros(b, (2, 3)), b([2])), IndexError, ("2",)
+                "an id out of range",
+                lambda b: kernels.lookup(kernels.Embedding, b).forward(zeros(b, (2, 3)), b([2])),
+                IndexError,
+                ("2",),
             ),
-            Wrong("a negative id", lambda b: kernels.lookup(kernels.Embedding, b).forward(zeros(b, (2, 3)), b([-1])), IndexError, ("-1",)),
+            Wrong(
+                "a negative id",
+                lambda b: kernels.lookup(kernels.Embedding, b).forward(zeros(b, (2, 3)), b([-1])),
+                IndexError,
+                ("-1",),
+            ),
             _kernel_error(kernels.Embedding, "float ids", TypeError, ("float32",), ((2, 3), _F), ((2,), _F)),
         ),
     ),
@@ -1101,17 +1393,51 @@ ROWS += [
 _IMAGES = (2, 4, 5, 6)
 
 
-def _conv_error(what: str, exception: Any, names: tuple[str, ...], x: Shape, *others: Shape, dtype: str = _F, **options: Any) -> Wrong:
-    return _kernel_error(kernels.Conv2d, what, exception, names, *((shape, dtype) for shape in (x, *others)), **options)
+def _conv_error(
+    what: str,
+    exception: Any,
+    names: tuple[str, ...],
+    x: Shape,
+    *others: Shape,
+    dtype: str = _F,
+    **options: Any,
+) -> Wrong:
+    return _kernel_error(
+        kernels.Conv2d, what, exception, names, *((shape, dtype) for shape in (x, *others)), **options
+    )
 
 
 def _pool_errors(kernel: Any) -> tuple[Wrong, ...]:
     return (
-        _kernel_error(kernel, "a kernel larger than the padded image", ValueError, ("(7, 7)", "(5, 6)"), (_IMAGES, _F), kernel_size=7),
-        _kernel_error(kernel, "more padding than half the kernel", ValueError, ("2", "3"), (_IMAGES, _F), kernel_size=3, padding=2),
+        _kernel_error(
+            kernel,
+            "a kernel larger than the padded image",
+            ValueError,
+            ("(7, 7)", "(5, 6)"),
+            (_IMAGES, _F),
+            kernel_size=7,
+        ),
+        _kernel_error(
+            kernel,
+            "more padding than half the kernel",
+            ValueError,
+            ("2", "3"),
+            (_IMAGES, _F),
+            kernel_size=3,
+            padding=2,
+        ),
         _kernel_error(kernel, "three axes", ValueError, ("(4, 5, 6)",), ((4, 5, 6), _F), kernel_size=2),
-        _kernel_error(kernel, "a kernel of nothing", ValueError, ("kernel_size", "0"), (_IMAGES, _F), kernel_size=(2, 0)),
-        _kernel_error(kernel, "a kernel that is no int", TypeError, ("kernel_size", "2.0"), (_IMAGES, _F), kernel_size=2.0),
+        _kernel_error(
+            kernel, "a kernel of nothing", ValueError, ("kernel_size", "0"), (_IMAGES, _F), kernel_size=(2, 0)
+        ),
+        _kernel_error(
+            kernel,
+            "a kernel that is no int",
+            TypeError,
+            ("kernel_size", "2.0"),
+            (_IMAGES, _F),
+            kernel_size=2.0,
+        ),
         _kernel_error(kernel, "integers", TypeError, ("int32",), (_IMAGES, _I), kernel_size=2),
     )
 
@@ -1121,24 +1447,71 @@ ROWS += [
         kernels.Conv2d,
         _conv2d,
         convolution_cases,
-        magnitude=lambda x, w, b=None, **options: _conv2d(np.abs(x), np.abs(w), None if b is None else np.abs(b), **options),
+        magnitude=lambda x, w, b=None, **options: _conv2d(
+            np.abs(x), np.abs(w), None if b is None else np.abs(b), **options
+        ),
         errors=(
-            _conv_error("a kernel larger than the padded image", ValueError, ("(9, 3)", "(7, 8)"), _IMAGES, (8, 4, 9, 3), padding=1),
-            _conv_error("a dilated kernel that is too large", ValueError, ("(7, 7)", "(5, 6)"), _IMAGES, (8, 4, 3, 3), dilation=3),
-            _conv_error("channels that groups do not divide", ValueError, ("4", "9", "3"), _IMAGES, (9, 4, 3, 3), groups=3),
-            _conv_error("outputs that groups do not divide", ValueError, ("4", "7", "2"), _IMAGES, (7, 2, 3, 3), groups=2),
+            _conv_error(
+                "a kernel larger than the padded image",
+                ValueError,
+                ("(9, 3)", "(7, 8)"),
+                _IMAGES,
+                (8, 4, 9, 3),
+                padding=1,
+            ),
+            _conv_error(
+                "a dilated kernel that is too large",
+                ValueError,
+                ("(7, 7)", "(5, 6)"),
+                _IMAGES,
+                (8, 4, 3, 3),
+                dilation=3,
+            ),
+            _conv_error(
+                "channels that groups do not divide",
+                ValueError,
+                ("4", "9", "3"),
+                _IMAGES,
+                (9, 4, 3, 3),
+                groups=3,
+            ),
+            _conv_error(
+                "outputs that groups do not divide",
+                ValueError,
+                ("4", "7", "2"),
+                _IMAGES,
+                (7, 2, 3, 3),
+                groups=2,
+            ),
             _conv_error("no groups", ValueError, ("0 groups",), _IMAGES, (8, 4, 3, 3), groups=0),
-            _conv_error("channels that differ", ValueError, ("(2, 4, 5, 6)", "(8, 3, 3, 3)", "(8, 4, 3, 3)"), _IMAGES, (8, 3, 3, 3)),
+            _conv_error(
+                "channels that differ",
+                ValueError,
+                ("(2, 4, 5, 6)", "(8, 3, 3, 3)", "(8, 4, 3, 3)"),
+                _IMAGES,
+                (8, 3, 3, 3),
+            ),
             _conv_error("three axes", ValueError, ("(4, 5, 6)",), (4, 5, 6), (8, 4, 3, 3)),
             _conv_error("a weight of three axes", ValueError, ("(8, 4, 3)",), _IMAGES, (8, 4, 3)),
             _conv_error("a bias of another size", ValueError, ("(8,)", "(7,)"), _IMAGES, (8, 4, 3, 3), (7,)),
             _conv_error("a stride of zero", ValueError, ("stride", "0"), _IMAGES, (8, 4, 3, 3), stride=0),
-            _conv_error("a negative padding", ValueError, ("padding", "-1"), _IMAGES, (8, 4, 3, 3), padding=-1),
-            _conv_error("a stride of three", TypeError, ("stride", "(1, 2, 3)"), _IMAGES, (8, 4, 3, 3), stride=(1, 2, 3)),
+            _conv_error(
+                "a negative padding", ValueError, ("padding", "-1"), _IMAGES, (8, 4, 3, 3), padding=-1
+            ),
+            _conv_error(
+                "a stride of three",
+                TypeError,
+                ("stride", "(1, 2, 3)"),
+                _IMAGES,
+                (8, 4, 3, 3),
+                stride=(1, 2, 3),
+            ),
             _conv_error("integers", TypeError, ("int32",), _IMAGES, (8, 4, 3, 3), dtype=_I),
         ),
     ),
-    kernel_row(kernels.MaxPool2d, _max_pool2d, pooling_cases, special=True, errors=_pool_errors(kernels.MaxPool2d)),
+    kernel_row(
+        kernels.MaxPool2d, _max_pool2d, pooling_cases, special=True, errors=_pool_errors(kernels.MaxPool2d)
+    ),
     kernel_row(
         kernels.AvgPool2d,
         _avg_pool2d,
@@ -1157,17 +1530,41 @@ ROWS += [
         mixed=True,
         magnitude=lambda *arrays, subscripts: np.einsum(subscripts, *map(np.abs, arrays)),
         errors=(
-            _einsum_error("another number of operands", ValueError, ("'ij,jk->ik'", "2 operands", "1"), "ij,jk->ik", (2, 3)),
-            _einsum_error("too few axes", ValueError, ("'ijk'", "operand 0", "(2, 3)"), "ijk", (2, 3)),
-            _einsum_error("too many axes", ValueError, ("'jk'", "operand 1", "(2, 3, 4)"), "ij,jk", (2, 3), (2, 3, 4)),
             _einsum_error(
-                "sizes that disagree", ValueError, ("'j'", "operand 0", "(2, 3)", "operand 1", "(4, 5)"), "ij,jk", (2, 3), (4, 5)
+                "another number of operands",
+                ValueError,
+                ("'ij,jk->ik'", "2 operands", "1"),
+                "ij,jk->ik",
+                (2, 3),
             ),
-            _einsum_error("a diagonal of no square", ValueError, ("'i'", "operand 0", "(1, 3)"), "ii", (1, 3)),
-            _einsum_error("an ellipsis that disagrees", ValueError, ("ellipsis", "operand 1", "(4,)"), "...,...", (2, 3), (4,)),
+            _einsum_error("too few axes", ValueError, ("'ijk'", "operand 0", "(2, 3)"), "ijk", (2, 3)),
+            _einsum_error(
+                "too many axes", ValueError, ("'jk'", "operand 1", "(2, 3, 4)"), "ij,jk", (2, 3), (2, 3, 4)
+            ),
+            _einsum_error(
+                "sizes that disagree",
+                ValueError,
+                ("'j'", "operand 0", "(2, 3)", "operand 1", "(4, 5)"),
+                "ij,jk",
+                (2, 3),
+                (4, 5),
+            ),
+            _einsum_error(
+                "a diagonal of no square", ValueError, ("'i'", "operand 0", "(1, 3)"), "ii", (1, 3)
+            ),
+            _einsum_error(
+                "an ellipsis that disagrees",
+                ValueError,
+                ("ellipsis", "operand 1", "(4,)"),
+                "...,...",
+                (2, 3),
+                (4,),
+            ),
             _einsum_error("an unknown output index", ValueError, ("'k'",), "ij->ik", (2, 3)),
             _einsum_error("an output index twice", ValueError, ("'i'", "twice"), "ij->ii", (2, 3)),
-            _einsum_error("an output without the ellipsis", ValueError, ("2 axes", "'...i->i'"), "...i->i", (2, 3, 4)),
+            _einsum_error(
+                "an output without the ellipsis", ValueError, ("2 axes", "'...i->i'"), "...i->i", (2, 3, 4)
+            ),
             _einsum_error("a digit", ValueError, ("'1'", "operand 1"), "ij,j1", (2, 3), (3, 4)),
             _einsum_error("two ellipses", ValueError, ("'.'", "operand 0"), "...i...", (2, 3)),
             _einsum_error("two arrows", ValueError, ("'-'", "output"), "i->i->i", (2,)),

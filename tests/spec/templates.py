@@ -24,7 +24,12 @@ def draw_dtypes(draw: Callable[[Any], Any], backend: type[Buffer], row: Row, cas
 
 
 def draw_operands(
-    draw: Callable[[Any], Any], backend: type[Buffer], row: Row, case: Case, dtypes: list[str], special: bool | None = None
+    draw: Callable[[Any], Any],
+    backend: type[Buffer],
+    row: Row,
+    case: Case,
+    dtypes: list[str],
+    special: bool | None = None,
 ) -> list[Operand | None]:
     """Returns an operand for each slot of the case (None for one that is left out), in any layout."""
     remaining = iter(dtypes)
@@ -44,7 +49,11 @@ def truth(row: Row, arrays: list[Any], options: Mapping[str, Any]) -> tuple[Any,
     """Returns the reference's result, computed in float64, and the magnitude that scales its tolerance."""
 
     def widened(x: Any) -> Any:
-        return x.astype(np.float64) if x is not None and (x.dtype.name in FLOATS or row.result is floating) else x
+        return (
+            x.astype(np.float64)
+            if x is not None and (x.dtype.name in FLOATS or row.result is floating)
+            else x
+        )
 
     wide = [widened(x) for x in arrays]
     with np.errstate(all="ignore"):
@@ -61,7 +70,9 @@ def buffers_of(made: list[Operand | None]) -> list[Any]:
 
 
 def draw_smooth(draw: Callable[[Any], Any], slot: Slot) -> np.ndarray:
-    """Returns float64 values at which derivatives exist: distinct, and in the range that the slot calls smooth."""
+    """Returns float64 values at which derivatives exist: distinct, and in the range that the slot calls
+    smooth.
+    """
     return draw(distinct(slot.shape, *slot.smooth))
 
 
@@ -70,6 +81,11 @@ def must_hooks() -> set[str]:
 
     def raises(name: str, value: Any) -> bool:
         code = getattr(getattr(value, "__func__", value), "__code__", None)
-        return name.startswith("_") and not name.startswith("__") and code is not None and "NotImplementedError" in code.co_names
+        return (
+            name.startswith("_")
+            and not name.startswith("__")
+            and code is not None
+            and "NotImplementedError" in code.co_names
+        )
 
     return {name for name, value in vars(Buffer).items() if raises(name, value)} - {"_missing"}

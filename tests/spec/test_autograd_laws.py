@@ -53,7 +53,9 @@ def test_broadcasting_is_summed_back(backend: type[Buffer], data: st.DataObject)
 
 @given(data=st.data())
 def test_slices_accumulate(backend: type[Buffer], data: st.DataObject) -> None:
-    """Overlapping slices of one tensor, leaf or not, each add their part, also where the whole is used beside them."""
+    """Overlapping slices of one tensor, leaf or not, each add their part, also where the whole is used beside
+    them.
+    """
     shape = data.draw(shapes(min_dims=1, max_dims=2, min_side=1))
     x = leaf(backend, data.draw(arrays("float64", shape, -2, 2)))
     middle = x * 1.0 if data.draw(st.booleans()) else x
@@ -95,7 +97,12 @@ def test_diamonds(backend: type[Buffer]) -> None:
 
 
 def test_the_same_tensor_as_both_operands(backend: type[Buffer]) -> None:
-    for function, slope in ((lambda x: x + x, 2.0), (lambda x: x - x, 0.0), (lambda x: x * x, 6.0), (lambda x: x / x, 0.0)):
+    for function, slope in (
+        (lambda x: x + x, 2.0),
+        (lambda x: x - x, 0.0),
+        (lambda x: x * x, 6.0),
+        (lambda x: x / x, 0.0),
+    ):
         x = leaf(backend, [3.0])
         function(x).backward()
         assert_close(grad_of(x), [slope], "float64")
@@ -247,7 +254,8 @@ NEEDS_ITS_OUTPUT = {
 }
 
 
-# A kernel may keep what it needs in a form of its own, which a change does not reach: then the gradient must be the right one.
+# A kernel may keep what it needs in a form of its own, which a change does not reach: then the gradient must
+# be the right one.
 MAY_KEEP_COPIES = {"gelu", "silu", "linear", "attention", "softmax"}
 
 
@@ -271,7 +279,9 @@ def _right_gradient(backend: type[Buffer], function: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("name", NEEDS_ITS_INPUT)
 def test_a_changed_operand_is_noticed(backend: type[Buffer], name: str) -> None:
-    """What a pending backward needs was changed in place: a RuntimeError, not a wrong gradient. Through any view of it, too."""
+    """What a pending backward needs was changed in place: a RuntimeError, not a wrong gradient. Through any
+    view of it, too.
+    """
     right = _right_gradient(backend, NEEDS_ITS_INPUT[name])
     x = leaf(backend, [[1.0, 2.0], [3.0, 4.0]])
     middle = x * 1.0
@@ -298,8 +308,12 @@ def test_a_change_that_nobody_needs_is_fine(backend: type[Buffer]) -> None:
 
 @pytest.mark.parametrize("kind", ["float", "integer", "bool"])
 def test_an_in_place_operation_keeps_the_dtype(backend: type[Buffer], kind: str) -> None:
-    """It never rounds a float into an integer: where the result is of a higher kind, nothing changes and the error says so."""
-    low, high = {"float": ("float32", "float64"), "integer": ("int32", "float64"), "bool": ("bool", "int32")}[kind]
+    """It never rounds a float into an integer: where the result is of a higher kind, nothing changes and the
+    error says so.
+    """
+    low, high = {"float": ("float32", "float64"), "integer": ("int32", "float64"), "bool": ("bool", "int32")}[
+        kind
+    ]
     x = Tensor(make(backend, np.array([1, 0], low)))
     other = Tensor(make(backend, np.array([2, 3], high)))
     if kind == "float":
@@ -340,7 +354,9 @@ def test_indices_that_change_are_noticed(backend: type[Buffer]) -> None:
 
 
 def test_a_hundred_thousand_operations_in_a_row(backend: type[Buffer]) -> None:
-    """No recursion, neither in backward nor when the graph dies, and what is kept grows with the chain and no faster."""
+    """No recursion, neither in backward nor when the graph dies, and what is kept grows with the chain and no
+    faster.
+    """
     x = leaf(backend, 0.5)
     y = x
     for _ in range(50_000):
@@ -383,7 +399,9 @@ def test_a_graph_dies_without_the_garbage_collector(backend: type[Buffer]) -> No
             x = leaf(backend, [[1.0, 2.0], [3.0, 4.0]])
             y = (x @ x).softmax()
             y.retain_grad()
-            z = (y[0] * y[1]).tanh().sum() + apply_op(operations.Dropout, x, probability=0.5, key=Key(0, 0, 0)).gelu().sum()
+            z = (y[0] * y[1]).tanh().sum() + apply_op(
+                operations.Dropout, x, probability=0.5, key=Key(0, 0, 0)
+            ).gelu().sum()
             watched = [weakref.ref(y), weakref.ref(z), weakref.ref(z.grad_fn), weakref.ref(y.buffer)]  # type: ignore[type-var]
             if run_backward:
                 z.backward()
@@ -409,7 +427,9 @@ def test_backward_frees_as_it_goes(backend: type[Buffer]) -> None:
 
 
 def test_a_users_operation(backend: type[Buffer]) -> None:
-    """Five lines make one: broadcasting is summed back, functions are called only where needed, None means no gradient."""
+    """Five lines make one: broadcasting is summed back, functions are called only where needed, None means no
+    gradient.
+    """
     called = []
 
     class Scaled(Operation):
@@ -418,7 +438,10 @@ def test_a_users_operation(backend: type[Buffer]) -> None:
             return x * factor
 
         def backward(self, grad: Buffer) -> Any:
-            return lambda: called.append("x") or grad * self.factor, lambda: called.append("factor") or grad * self.x
+            return (
+                lambda: called.append("x") or grad * self.factor,
+                lambda: called.append("factor") or grad * self.x,
+            )
 
     x, factor = leaf(backend, [[1.0, 2.0], [3.0, 4.0]]), Tensor(make(backend, np.array([10.0, 20.0])))
     apply_op(Scaled, x, factor).backward()
@@ -444,7 +467,18 @@ def test_a_users_operation(backend: type[Buffer]) -> None:
 @given(data=st.data())
 def test_a_float32_graph_has_float32_gradients(backend: type[Buffer], data: st.DataObject) -> None:
     x = leaf(backend, data.draw(arrays("float32", (2, 2), 0.5, 2)), "float32")
-    for y in (x * 2.0, x.exp() + 1, (x @ x).softmax(), x.mean(), x.max(0), x**2, 1 / x, x.take([0, 1, 1]), x[0], x.maximum(1.0)):
+    for y in (
+        x * 2.0,
+        x.exp() + 1,
+        (x @ x).softmax(),
+        x.mean(),
+        x.max(0),
+        x**2,
+        1 / x,
+        x.take([0, 1, 1]),
+        x[0],
+        x.maximum(1.0),
+    ):
         assert y.dtype is DType.float32
         y.backward()
         assert grad_of(x).dtype == np.float32

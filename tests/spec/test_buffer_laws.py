@@ -1,4 +1,6 @@
-"""Laws of a Buffer that no row of the table can say: making and reading one, views that share storage, assignment, dtypes."""
+"""Laws of a Buffer that no row of the table can say: making and reading one, views that share storage,
+assignment, dtypes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ from .strategies import (
 )
 from .tolerances import assert_close
 
-DEFAULTS: dict[type, np.dtype[Any]] = {bool: np.dtype("bool"), int: np.dtype("int32"), float: np.dtype("float32")}
+DEFAULTS: dict[type, np.dtype[Any]] = {
+    bool: np.dtype("bool"),
+    int: np.dtype("int32"),
+    float: np.dtype("float32"),
+}
 
 
 def same(first: np.ndarray, second: np.ndarray) -> bool:
@@ -46,7 +52,9 @@ def same(first: np.ndarray, second: np.ndarray) -> bool:
 
 @given(data=st.data())
 def test_nested_lists_there_and_back(backend: type[Buffer], data: st.DataObject) -> None:
-    """Buffer(lists, dtype) has the lists' shape and elements, in C order; to_python, to_array, iteration and len agree with NumPy."""
+    """Buffer(lists, dtype) has the lists' shape and elements, in C order; to_python, to_array, iteration and
+    len agree with NumPy.
+    """
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     values = data.draw(shapes().flatmap(lambda shape: arrays(dtype, shape, special=True)))
     # Lists do not say what lies behind an axis of size 0.
@@ -79,7 +87,9 @@ def test_to_python_keeps_the_shape(backend: type[Buffer], data: st.DataObject) -
                 convert(made.buffer)
 
 
-@pytest.mark.parametrize("value", [True, 3, -1.5, [1, 2], [[1.0], [2.0]], (True, False), [], [[], []]], ids=repr)
+@pytest.mark.parametrize(
+    "value", [True, 3, -1.5, [1, 2], [[1.0], [2.0]], (True, False), [], [[], []]], ids=repr
+)
 def test_a_dtype_is_deduced(backend: type[Buffer], value: Any) -> None:
     """bool, int and float become bool, int32 and float32; no elements become float32."""
     leaf = value
@@ -111,7 +121,9 @@ def test_large_ints_become_int64(backend: type[Buffer]) -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_array_is_refused(backend: type[Buffer], data: Any, exception: Any, names: list[str]) -> None:
+def test_what_is_no_array_is_refused(
+    backend: type[Buffer], data: Any, exception: Any, names: list[str]
+) -> None:
     with pytest.raises(exception) as caught:
         backend(data)
     for name in names:
@@ -153,7 +165,9 @@ def test_arange_of_integers(backend: type[Buffer], start: int, stop: int, step: 
     assert backend.arange(start, stop, step).to_python() == list(range(start, stop, step))
     assert backend.arange(start, stop, step).dtype is DType.int32
     assert backend.arange(max(stop, 0)).to_python() == list(range(max(stop, 0)))
-    assert backend.arange(start, stop, step, DType.float64).to_python() == [float(i) for i in range(start, stop, step)]
+    assert backend.arange(start, stop, step, DType.float64).to_python() == [
+        float(i) for i in range(start, stop, step)
+    ]
 
 
 def test_arange_of_floats(backend: type[Buffer]) -> None:
@@ -174,17 +188,23 @@ def test_from_array_checks_what_it_takes(backend: type[Buffer]) -> None:
 
 @given(data=st.data())
 def test_storage_stride_and_offset_say_where_elements_lie(backend: type[Buffer], data: st.DataObject) -> None:
-    """Element (i, j, …) is at offset + i stride_0 + j stride_1 + … of memoryview(buffer.data), for every view."""
+    """Element (i, j, …) is at offset + i stride_0 + j stride_1 + … of memoryview(buffer.data), for every
+    view.
+    """
     dtype = data.draw(st.sampled_from(supported(backend, NUMBERS)))
     made = data.draw(operands(backend, data.draw(shapes(max_dims=3)), dtype))
     try:
         view = memoryview(made.buffer.data)
     except TypeError:  # storage far from the host (a GPU) has no memory to look at; its laws are the others
-        assert "host_memory" in getattr(backend, "lacks", {}), "buffer.data has no buffer protocol, and no lack of host_memory is declared"
+        assert "host_memory" in getattr(backend, "lacks", {}), (
+            "buffer.data has no buffer protocol, and no lack of host_memory is declared"
+        )
         return
     flat = np.frombuffer(view.cast("B"), dtype)
     for where in np.ndindex(made.array.shape):
-        position = made.buffer.offset + sum(i * step for i, step in zip(where, made.buffer.stride, strict=True))
+        position = made.buffer.offset + sum(
+            i * step for i, step in zip(where, made.buffer.stride, strict=True)
+        )
         assert flat[position] == made.array[where]
 
 
@@ -217,7 +237,12 @@ def test_operands_of_two_backends_are_refused(backend: type[Buffer]) -> None:
     other = resolve(name)([1.0, 2.0])
     assert name == "python" or type(other).__name__ == MinimalBuffer.__name__
     ours = backend([1.0, 2.0])
-    for call in (lambda: ours + other, lambda: ours == other, lambda: backend.concatenate([ours, other]), lambda: ours.assign(other)):
+    for call in (
+        lambda: ours + other,
+        lambda: ours == other,
+        lambda: backend.concatenate([ours, other]),
+        lambda: ours.assign(other),
+    ):
         with pytest.raises(TypeError) as caught:
             call()
         assert backends.get("python").backend in str(caught.value) or name in str(caught.value)
@@ -230,7 +255,9 @@ def test_operands_of_two_backends_are_refused(backend: type[Buffer]) -> None:
 def test_casts(backend: type[Buffer], data: st.DataObject) -> None:
     """Floats are truncated to integers, anything but 0 is True, float32 is rounded to; as NumPy does it."""
     source, target = (data.draw(st.sampled_from(supported(backend, DTYPES))) for _ in range(2))
-    made = data.draw(operands(backend, data.draw(shapes(max_dims=3)), source, special=target in (*FLOATS, "bool")))
+    made = data.draw(
+        operands(backend, data.draw(shapes(max_dims=3)), source, special=target in (*FLOATS, "bool"))
+    )
     with np.errstate(all="ignore"):
         expected = made.array.astype(target)
     result = made.buffer.cast(DType.from_name(target))
@@ -259,7 +286,9 @@ OPERATORS: dict[str, Any] = {
 @pytest.mark.parametrize("name", OPERATORS)
 @given(data=st.data())
 def test_scalars_are_weak(backend: type[Buffer], name: str, data: st.DataObject) -> None:
-    """A Python number beside a Buffer, on either side, changes its dtype only to a higher kind (NumPy Enhancement Proposal 50)."""
+    """A Python number beside a Buffer, on either side, changes its dtype only to a higher kind (NumPy
+    Enhancement Proposal 50).
+    """
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     scalar = data.draw(st.sampled_from(SCALARS))
     if name == "sub" and dtype == "bool" and isinstance(scalar, bool):
@@ -277,10 +306,19 @@ def test_scalars_are_weak(backend: type[Buffer], name: str, data: st.DataObject)
 def test_float32_results_are_rounded_to_float32(backend: type[Buffer]) -> None:
     """What is stored has 24 bits: 0.1 + 0.2 in float32 is not 0.3 in float64, however it was computed."""
     third = backend([1.0]) / 3.0
-    for result in (third, third + third, third.exp(), third.sum(), third * 0.1, backend([0.1]), backend.full((1,), 0.1)):
+    for result in (
+        third,
+        third + third,
+        third.exp(),
+        third.sum(),
+        third * 0.1,
+        backend([0.1]),
+        backend.full((1,), 0.1),
+    ):
         value = result.to_python()[0]
         assert result.dtype is DType.float32 and value == float(np.float32(value)), f"{value!r} is no float32"
-    # In doubles, 2^24 + 1 is another number than 2^24; in float32 it is not, and what is added later cannot bring it back.
+    # In doubles, 2^24 + 1 is another number than 2^24; in float32 it is not, and what is added later cannot
+    # bring it back.
     assert ((backend([2.0**24]) + 1.0) - 2.0**24).to_python() == [0.0]
 
 
@@ -293,7 +331,9 @@ def test_int64_is_exact(backend: type[Buffer]) -> None:
     assert (big == big + 0).to_python() == [True, True] and (big == big + 1).to_python() == [False, False]
     assert (big < big + 1).to_python() == [True, True]
     assert big.cast(DType.int64).to_python() == big.to_python()
-    assert backend([[2**31, 1]], DType.int64).matmul(backend([[2**31], [1]], DType.int64)).to_python() == [[2**62 + 1]]
+    assert backend([[2**31, 1]], DType.int64).matmul(backend([[2**31], [1]], DType.int64)).to_python() == [
+        [2**62 + 1]
+    ]
 
 
 def test_unknown_operands_are_refused(backend: type[Buffer]) -> None:
@@ -311,7 +351,9 @@ def test_unknown_operands_are_refused(backend: type[Buffer]) -> None:
 
 @given(data=st.data())
 def test_views_share_storage(backend: type[Buffer], data: st.DataObject) -> None:
-    """A write through a view is seen in the Buffer it came from, and the other way round; in every layout, as in NumPy."""
+    """A write through a view is seen in the Buffer it came from, and the other way round; in every layout, as
+    in NumPy.
+    """
     shape = data.draw(shapes(max_dims=3, max_side=3))
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     layout = data.draw(layouts(shape, expand=False))
@@ -323,7 +365,9 @@ def test_views_share_storage(backend: type[Buffer], data: st.DataObject) -> None
     reference_view[...] = values
     assert same(read(buffer), reference), "a write through the view did not reach the Buffer"
     buffer[...] = make(backend, base[::-1] if base.ndim else base)
-    assert same(read(view), layout.view(base[::-1] if base.ndim else base)), "a write to the Buffer did not reach the view"
+    assert same(read(view), layout.view(base[::-1] if base.ndim else base)), (
+        "a write to the Buffer did not reach the view"
+    )
     assert view.version is buffer.version
 
 
@@ -334,7 +378,11 @@ def test_broadcast_views_see_writes_and_refuse_them(backend: type[Buffer], data:
     buffer[1] = 5.0
     assert same(read(wide), np.broadcast_to(np.array([[1], [5]], np.float32), (3, 2, 4)))
     before = read(wide)
-    attempts = [lambda: wide.assign(0.0), lambda: wide.__setitem__((0, 0), 0.0), lambda: wide.permute((2, 1, 0)).assign(1)]
+    attempts = [
+        lambda: wide.assign(0.0),
+        lambda: wide.__setitem__((0, 0), 0.0),
+        lambda: wide.permute((2, 1, 0)).assign(1),
+    ]
     for write in attempts:
         with pytest.raises(ValueError, match="broadcast"):
             write()
@@ -366,7 +414,14 @@ def test_reshape_is_a_view_where_numpy_has_one(backend: type[Buffer], data: st.D
 def test_is_a_view(backend: type[Buffer]) -> None:
     """Slices with steps, permutations, single rows: none of them moves data."""
     buffer = backend.arange(24).reshape((2, 3, 4))
-    for view in (buffer[1], buffer[:, ::2], buffer[..., ::-1], buffer.permute((2, 0, 1)), buffer.transpose(0, 2), buffer.reshape((6, 4))):
+    for view in (
+        buffer[1],
+        buffer[:, ::2],
+        buffer[..., ::-1],
+        buffer.permute((2, 0, 1)),
+        buffer.transpose(0, 2),
+        buffer.reshape((6, 4)),
+    ):
         view[(0,) * view.ndim] = -5
         assert -5 in read(buffer)
         buffer[...] = backend.arange(24).reshape((2, 3, 4))
@@ -377,7 +432,9 @@ def test_is_a_view(backend: type[Buffer]) -> None:
 
 @given(data=st.data())
 def test_assignment_is_numpys(backend: type[Buffer], data: st.DataObject) -> None:
-    """buffer[index] = value broadcasts, casts to the Buffer's dtype, and writes nothing else; in every layout."""
+    """buffer[index] = value broadcasts, casts to the Buffer's dtype, and writes nothing else; in every
+    layout.
+    """
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     made = data.draw(operands(backend, data.draw(shapes(max_dims=3)), dtype, expand=False))
     index = data.draw(basic_indices(made.array.shape))
@@ -413,13 +470,22 @@ def test_assignment_from_an_overlapping_view(backend: type[Buffer], data: st.Dat
     """The value is read as it was before the assignment, although it lies in the same storage."""
     dtype = data.draw(st.sampled_from(supported(backend, NUMBERS)))
     values = data.draw(arrays(dtype, (12,)))
-    pairs = [(slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None)), (slice(None), slice(None, None, -1))]
+    pairs = [
+        (slice(1, None), slice(None, -1)),
+        (slice(None, -1), slice(1, None)),
+        (slice(None), slice(None, None, -1)),
+    ]
     count, steps = data.draw(st.integers(1, 4)), st.sampled_from((-3, -2, -1, 1, 2, 3))
     drawn = []
-    for step in (data.draw(steps), data.draw(steps)):  # steps may differ; NumPy's own assignment reads what it wrote in some of these
+    # Steps may differ; NumPy's own assignment reads what it wrote in some of these
+    for step in (data.draw(steps), data.draw(steps)):
         first = data.draw(st.integers(0, 11 - (count - 1) * abs(step)))
         places = range(first, first + count * abs(step), abs(step))
-        drawn.append(slice(first, places[-1] + 1, step) if step > 0 else slice(places[-1], first - 1 if first else None, step))
+        drawn.append(
+            slice(first, places[-1] + 1, step)
+            if step > 0
+            else slice(places[-1], first - 1 if first else None, step)
+        )
     for target, source in [*pairs, (drawn[0], drawn[1]), (slice(1, 10, 3), slice(2, 5))]:
         buffer, expected = make(backend, values), values.copy()
         buffer[target] = buffer[source]
@@ -454,7 +520,10 @@ def test_argmax_takes_the_first_of_equals(backend: type[Buffer], data: st.DataOb
 def test_argmax_and_max_at_nan_and_infinities(backend: type[Buffer]) -> None:
     """NaN is the largest there is, and the first of them counts; as in NumPy."""
     nan, inf = np.nan, np.inf
-    rows = np.array([[1, nan, 3, nan], [-inf, -inf, -inf, -inf], [inf, 1, inf, 0], [nan, inf, 1, 2], [-0.0, 0.0, -1, 0]], np.float32)
+    rows = np.array(
+        [[1, nan, 3, nan], [-inf, -inf, -inf, -inf], [inf, 1, inf, 0], [nan, inf, 1, 2], [-0.0, 0.0, -1, 0]],
+        np.float32,
+    )
     buffer = make(backend, rows)
     assert read(buffer.argmax(1)).ravel().tolist() == rows.argmax(1).tolist()
     assert same(read(buffer.max(1)), rows.max(1, keepdims=True))
@@ -466,10 +535,24 @@ def test_powers_of_special_values(backend: type[Buffer]) -> None:
     """As IEEE 754 has it, without an exception and without complex numbers."""
     nan, inf = np.nan, np.inf
     cases = [
-        (0, 0, 1), (0, 2, 0), (0, -1, inf), (-0.0, -1, -inf), (0, -2, inf), (-8, 3, -512), (-8, 1 / 3, nan), (-2, -1, -0.5),
-        (1e30, 2, inf), (-1e30, 3, -inf), (1e30, -3, 0), (nan, 0, 1), (nan, 1, nan), (1, nan, 1), (inf, -1, 0), (inf, 2, inf),
+        (0, 0, 1),
+        (0, 2, 0),
+        (0, -1, inf),
+        (-0.0, -1, -inf),
+        (0, -2, inf),
+        (-8, 3, -512),
+        (-8, 1 / 3, nan),
+        (-2, -1, -0.5),
+        (1e30, 2, inf),
+        (-1e30, 3, -inf),
+        (1e30, -3, 0),
+        (nan, 0, 1),
+        (nan, 1, nan),
+        (1, nan, 1),
+        (inf, -1, 0),
+        (inf, 2, inf),
         (-inf, 3, -inf),
-    ]  # fmt: skip
+    ]
     bases, exponents, expected = (np.array(column, np.float32) for column in zip(*cases, strict=True))
     assert_close(read(make(backend, bases) ** make(backend, exponents)), expected, "float32")
     with np.errstate(all="ignore"):
@@ -538,7 +621,9 @@ def test_iteration_gives_views(backend: type[Buffer], data: st.DataObject) -> No
 
 @given(data=st.data())
 def test_numpy_sees_the_storage(backend: type[Buffer], data: st.DataObject) -> None:
-    """numpy.asarray is no copy: what either side writes the other sees. A broadcast view is read-only there, too."""
+    """numpy.asarray is no copy: what either side writes the other sees. A broadcast view is read-only there,
+    too.
+    """
     if lacks(backend, "host_memory"):
         return
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
@@ -558,7 +643,9 @@ def test_numpy_sees_the_storage(backend: type[Buffer], data: st.DataObject) -> N
 
 @given(data=st.data())
 def test_an_ndarray_comes_in(backend: type[Buffer], data: st.DataObject) -> None:
-    """Buffer(ndarray) has its shape, dtype and elements, whatever its layout: shared or copied, as the backend can."""
+    """Buffer(ndarray) has its shape, dtype and elements, whatever its layout: shared or copied, as the
+    backend can.
+    """
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     layout = data.draw(data.draw(shapes(max_dims=3).map(layouts)))
     values = layout.view(data.draw(arrays(dtype, layout.base, special=True)))
@@ -582,9 +669,13 @@ def test_an_ndarray_does_not_take_part_in_arithmetic(backend: type[Buffer]) -> N
 
 @given(data=st.data())
 def test_dlpack_is_the_storage_or_an_error(backend: type[Buffer], data: st.DataObject) -> None:
-    """A backend that exports DLPack exports the elements; one that does not says so. On the host NumPy shows which."""
+    """A backend that exports DLPack exports the elements; one that does not says so. On the host NumPy shows
+    which.
+    """
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
-    operand = data.draw(data.draw(shapes(max_dims=3).map(lambda shape: operands(backend, shape, dtype, expand=False))))
+    operand = data.draw(
+        data.draw(shapes(max_dims=3).map(lambda shape: operands(backend, shape, dtype, expand=False)))
+    )
     if lacks(backend, "host_memory"):
         return
     try:
@@ -598,19 +689,27 @@ def test_dlpack_is_the_storage_or_an_error(backend: type[Buffer], data: st.DataO
 
 @pytest.mark.parametrize("wrong", ["float32", float, np.float32])
 def test_what_is_no_dtype_is_named(backend: type[Buffer], wrong: Any) -> None:
-    """A dtype is one of ours, not its name nor another library's type; wherever one is passed, the error lists those that there are."""
+    """A dtype is one of ours, not its name nor another library's type; wherever one is passed, the error
+    lists those that there are.
+    """
     for call in (
-        lambda: backend([1.0], wrong), lambda: backend([1.0]).cast(wrong), lambda: backend.full((1,), 1, wrong),
-        lambda: backend.zeros((1,), wrong), lambda: backend.arange(3, dtype=wrong), lambda: backend.uniform((1,), dtype=wrong),
+        lambda: backend([1.0], wrong),
+        lambda: backend([1.0]).cast(wrong),
+        lambda: backend.full((1,), 1, wrong),
+        lambda: backend.zeros((1,), wrong),
+        lambda: backend.arange(3, dtype=wrong),
+        lambda: backend.uniform((1,), dtype=wrong),
         lambda: backend.normal((1,), dtype=wrong),
-    ):  # fmt: skip
+    ):
         with pytest.raises(TypeError, match=r"a dtype is one of DType\.bool, .*DType\.float64, not"):
             call()
 
 
 @pytest.mark.parametrize("value", [3.0, 1e30, 1e-30, 0.0])
 def test_squares_beyond_the_dtype_are_summed_in_silence(backend: type[Buffer], value: float) -> None:
-    """The norm of gradients is exact where their squares leave float32's range, and no library warns of the range being left."""
+    """The norm of gradients is exact where their squares leave float32's range, and no library warns of the
+    range being left.
+    """
     buffer = make(backend, np.full((5,), value, "float32"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -32,7 +32,10 @@ def _train(backend: type[Buffer]) -> list[bytes]:
     """A few steps of a small network with everything in it that could be done in another order."""
     generator = Generator(1)
     table = Tensor(backend.normal((7, 8), generator=generator), requires_grad=True)
-    weight, gain = Tensor(backend.normal((8, 7), generator=generator), requires_grad=True), Tensor(backend.ones((8,)), requires_grad=True)
+    weight, gain = (
+        Tensor(backend.normal((8, 7), generator=generator), requires_grad=True),
+        Tensor(backend.ones((8,)), requires_grad=True),
+    )
     ids = Tensor(backend([[0, 3, 3, 6], [3, 1, 0, 0]]))
     result = []
     for _ in range(3):

@@ -1,4 +1,6 @@
-"""Laws of einsum beside its row in the table: many operands, the order of contraction, and the derivative of repeated operands."""
+"""Laws of einsum beside its row in the table: many operands, the order of contraction, and the derivative of
+repeated operands.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from .tolerances import assert_close
 
 
 def work(pairs: list[tuple[int, int]], terms: list[str], output: str, sizes: dict[str, int]) -> int:
-    """What a contraction in this order costs, by definition: for each pair the product of all its sizes, and what it writes."""
+    """What a contraction in this order costs, by definition: for each pair the product of all its sizes, and
+    what it writes.
+    """
     values: list[str | None] = list(terms)
     total = 0
     for i, j in pairs:
@@ -47,7 +51,10 @@ def all_orders(alive: list[int], following: int) -> list[list[tuple[int, int]]]:
 @given(data=st.data())
 def test_the_order_is_the_cheapest_of_all(data: st.DataObject) -> None:
     """Against every order there is, for three and four operands."""
-    terms = [data.draw(st.permutations("abcde"))[: data.draw(st.integers(1, 3))] for _ in range(data.draw(st.integers(3, 4)))]
+    terms = [
+        data.draw(st.permutations("abcde"))[: data.draw(st.integers(1, 3))]
+        for _ in range(data.draw(st.integers(3, 4)))
+    ]
     sizes = {letter: data.draw(st.integers(2, 9)) for letter in "abcde"}
     texts = ["".join(term) for term in terms]
     output = "".join(sorted(set(data.draw(st.sampled_from(texts)))))
@@ -71,7 +78,12 @@ def test_many_operands(backend: type[Buffer], count: int) -> None:
     arrays = [np.random.default_rng(i).normal(size=(2, 2)) for i in range(count)]
     product = np.linalg.multi_dot(arrays) if count > 1 else arrays[0]
     found = einsum(subscripts, *[Tensor(make(backend, array)) for array in arrays])
-    assert_close(read(found.buffer), np.trace(product), "float64", np.trace(np.linalg.multi_dot([np.abs(x) for x in arrays])))
+    assert_close(
+        read(found.buffer),
+        np.trace(product),
+        "float64",
+        np.trace(np.linalg.multi_dot([np.abs(x) for x in arrays])),
+    )
     _, _, sizes = parse(subscripts, [(2, 2)] * count)
     assert max(map(len, plan(subscripts, ((2, 2),) * count).values)) <= 2 and len(sizes) == count
 
@@ -82,10 +94,19 @@ def test_one_tensor_in_several_places(backend: type[Buffer]) -> None:
     assert check_gradients(lambda x, m: einsum("i,ij,j->", x, m, x), x, matrix)
 
 
-@pytest.mark.parametrize("subscripts", ["ii->i", "ii->", "iij->ji", "iijj->", "iiij->ij", "...ii->i...", "ijij->ij"])
+@pytest.mark.parametrize(
+    "subscripts", ["ii->i", "ii->", "iij->ji", "iijj->", "iiij->ij", "...ii->i...", "ijij->ij"]
+)
 def test_gradients_of_diagonals(backend: type[Buffer], subscripts: str) -> None:
     """What is not on a diagonal gets no gradient, what is gets all of it."""
-    shape = {"ii": (3, 3), "iij": (2, 2, 3), "iijj": (2, 2, 3, 3), "iiij": (2, 2, 2, 3), "...ii": (2, 3, 3), "ijij": (2, 3, 2, 3)}
+    shape = {
+        "ii": (3, 3),
+        "iij": (2, 2, 3),
+        "iijj": (2, 2, 3, 3),
+        "iiij": (2, 2, 2, 3),
+        "...ii": (2, 3, 3),
+        "ijij": (2, 3, 2, 3),
+    }
     array = np.random.default_rng(0).normal(size=shape[subscripts.partition("->")[0]])
     assert check_gradients(lambda x: einsum(subscripts, x), Tensor(make(backend, array)))
 

@@ -1,4 +1,6 @@
-"""float32 means float32: no operation, scalar, kernel or gradient on the way of a model turns it into float64."""
+"""float32 means float32: no operation, scalar, kernel or gradient on the way of a model turns it into
+float64.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,14 @@ from .templates import buffers_of, draw_operands
 from .test_kernel_laws import gradients_of
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.on_buffers and row.name != "cast"])
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.name) for row in ROWS if row.on_buffers and row.name != "cast"]
+)
 @given(data=st.data())
 def test_float32_in_float32_out(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """The dtype says float32, and so do the bits: each value is one that float32 has, in a storage of four bytes an element."""
+    """The dtype says float32, and so do the bits: each value is one that float32 has, in a storage of four
+    bytes an element.
+    """
     case = data.draw(row.cases())
     count = sum(slot is not None and not slot.dtype for slot in case.slots)
     made = draw_operands(data.draw, backend, row, case, ["float32"] * count)
@@ -41,16 +47,24 @@ def test_float32_in_float32_out(backend: type[Buffer], row: Row, data: st.DataOb
 
 
 def assert_float32(buffer: Buffer, what: str) -> None:
-    """Not only by name: each value is one that float32 has, in a storage of four bytes an element (of an ndarray, its real dtype)."""
+    """Not only by name: each value is one that float32 has, in a storage of four bytes an element (of an
+    ndarray, its real dtype).
+    """
     assert buffer.dtype is DType.float32, f"{what} gives {buffer.dtype.name}"
     values = np.array(buffer.to_python(), np.float64)
     with np.errstate(all="ignore"):
-        assert np.array_equal(values, values.astype(np.float32).astype(np.float64), equal_nan=True), f"{what} holds more than float32"
-    assert getattr(buffer.data, "itemsize", 4) == 4 and str(getattr(buffer.data, "dtype", "float32")).endswith("float32"), what
+        assert np.array_equal(values, values.astype(np.float32).astype(np.float64), equal_nan=True), (
+            f"{what} holds more than float32"
+        )
+    assert getattr(buffer.data, "itemsize", 4) == 4 and str(
+        getattr(buffer.data, "dtype", "float32")
+    ).endswith("float32"), what
 
 
 def _watch_backward(operation: operations.Operation) -> None:
-    """Checks what the backward of a recorded operation returns, before the engine casts it to the dtype of the input."""
+    """Checks what the backward of a recorded operation returns, before the engine casts it to the dtype of
+    the input.
+    """
     backward = operation.backward
 
     def check(gradient: Any) -> Any:
@@ -68,14 +82,23 @@ def _watch_backward(operation: operations.Operation) -> None:
     operation.backward = watched  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.on_tensors and row.gradient and row.name != "cast"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name)
+        for row in ROWS
+        if row.on_tensors and row.gradient and row.name != "cast"
+    ],
+)
 @given(data=st.data())
 def test_float32_gradients(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
     """Forward and backward of every operation: the result, and each gradient as the operation returns it."""
     case = data.draw(row.cases())
     free = [slot is not None and not slot.dtype for slot in case.slots]
     made = buffers_of(draw_operands(data.draw, backend, row, case, ["float32"] * sum(free), special=False))
-    tensors = [x if x is None else Tensor(x, requires_grad=wanted) for x, wanted in zip(made, free, strict=True)]
+    tensors = [
+        x if x is None else Tensor(x, requires_grad=wanted) for x, wanted in zip(made, free, strict=True)
+    ]
     result = row.on_tensors(*tensors, **case.options)  # type: ignore[misc]
     assert_float32(result.buffer, row.name)
     for record in records(result):
@@ -101,12 +124,26 @@ def records(tensor: Tensor) -> list[GradientFunction]:
 
 def test_scalars_do_not_widen(backend: type[Buffer]) -> None:
     x = Tensor(backend([1.0, 2.0]))
-    for y in (x + 1, x * 0.1, 1 - x, 1 / x, x**2, x**0.5, 2.0**x, x.mean(), x.maximum(0.5), Tensor.where(x > 1, x, 0.0), x + True):
+    for y in (
+        x + 1,
+        x * 0.1,
+        1 - x,
+        1 / x,
+        x**2,
+        x**0.5,
+        2.0**x,
+        x.mean(),
+        x.maximum(0.5),
+        Tensor.where(x > 1, x, 0.0),
+        x + True,
+    ):
         assert y.dtype is DType.float32
 
 
 def test_a_model_in_float32_has_no_float64_anywhere(backend: type[Buffer]) -> None:
-    """Walks the records of a transformer's step: every result, everything kept, and every gradient is float32 (or an index)."""
+    """Walks the records of a transformer's step: every result, everything kept, and every gradient is float32
+    (or an index).
+    """
     generator = Generator(1)
 
     def parameter(*shape: int) -> Tensor:
@@ -129,4 +166,8 @@ def test_a_model_in_float32_has_no_float64_anywhere(backend: type[Buffer]) -> No
     assert len(records(loss)) > 20
     loss.backward()
     for tensor in (table, weight, gain, bias):
-        assert tensor.grad is not None and tensor.grad.dtype is DType.float32 and np.isfinite(read(tensor.grad.buffer)).all()
+        assert (
+            tensor.grad is not None
+            and tensor.grad.dtype is DType.float32
+            and np.isfinite(read(tensor.grad.buffer)).all()
+        )

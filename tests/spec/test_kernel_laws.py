@@ -1,4 +1,6 @@
-"""Laws of kernels: the one that a backend has registered does what the textbook one, composed from its own hooks, does."""
+"""Laws of kernels: the one that a backend has registered does what the textbook one, composed from its own
+hooks, does.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def gradients_of(kernel: type[kernels.Kernel], saved: Any, grad: Buffer) -> list
 @pytest.mark.parametrize("row", KERNELS)
 @given(data=st.data())
 def test_fused_equals_composed(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """For all values and all gradients, in any layout, float32 and float64. Inputs and incoming gradient stay as they were."""
+    """For all values and all gradients, in any layout, float32 and float64. Inputs and incoming gradient stay
+    as they were.
+    """
     case = data.draw(row.cases())
     dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
     count = sum(slot is not None and not slot.dtype for slot in case.slots)
@@ -49,13 +53,18 @@ def test_fused_equals_composed(backend: type[Buffer], row: Row, data: st.DataObj
     for i in free:
         assert got[i] is not None, f"{row.name} gives input {i} no gradient"
         assert got[i].dtype.name == dtype and got[i].shape == made[i].buffer.shape  # type: ignore[union-attr]
-        # Gradients of a normalization are differences of numbers as large as the slope 1 / deviation times the gradient.
-        scale = float(np.max(np.abs(read(wanted[i])), initial=0.0)) + 10.0 * _steepness(row, made, case.options)
+        # Gradients of a normalization are differences of numbers as large as the slope 1 / deviation times
+        # the gradient.
+        scale = float(np.max(np.abs(read(wanted[i])), initial=0.0)) + 10.0 * _steepness(
+            row, made, case.options
+        )
         assert_close(read(got[i]), read(wanted[i]), dtype, scale, f"{row.name} gradient {i} {case.options}")
     for operand in (*made, grad):
         if operand is not None:
             floats = operand.array.dtype.kind == "f"
-            assert np.array_equal(read(operand.buffer), operand.array, equal_nan=floats), f"{row.name} changed an operand"
+            assert np.array_equal(read(operand.buffer), operand.array, equal_nan=floats), (
+                f"{row.name} changed an operand"
+            )
 
 
 def _steepness(row: Row, made: list[Any], options: Mapping[str, Any]) -> float:
@@ -116,7 +125,9 @@ def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
     logits = backend([[1e4, 0.0, -1e4], [-1e4, -1e4, -1e4]])
     probabilities, saved = kernels.lookup(kernels.Softmax, backend).forward(logits)
     assert_close(read(probabilities), [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]], "float32")
-    (gradient,) = gradients_of(kernels.lookup(kernels.Softmax, backend), saved, backend([[1.0, 2.0, 3.0]] * 2))
+    (gradient,) = gradients_of(
+        kernels.lookup(kernels.Softmax, backend), saved, backend([[1.0, 2.0, 3.0]] * 2)
+    )
     assert np.isfinite(read(gradient)).all()
     losses, _ = kernels.lookup(kernels.CrossEntropy, backend).forward(logits, backend([1, 2]))
     assert_close(read(losses), [1e4, math.log(3)], "float32")
@@ -128,16 +139,23 @@ def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
 
 
 def test_max_pooling_gives_the_gradient_to_the_first_of_equals(backend: type[Buffer]) -> None:
-    """Row by row within a window, in every window that an element is the first maximum of; NaN is the largest; padding never wins."""
+    """Row by row within a window, in every window that an element is the first maximum of; NaN is the
+    largest; padding never wins.
+    """
     kernel = kernels.lookup(kernels.MaxPool2d, backend)
 
     def gradient(x: list[Any], **options: Any) -> Any:
         result, saved = kernel.forward(backend([[x]]), **options)
-        return read(result)[0, 0].tolist(), read(gradients_of(kernel, saved, result * 0.0 + 1.0)[0])[0, 0].tolist()
+        return read(result)[0, 0].tolist(), read(gradients_of(kernel, saved, result * 0.0 + 1.0)[0])[
+            0, 0
+        ].tolist()
 
     assert gradient([[1.0, 3.0], [3.0, 3.0]], kernel_size=2) == ([[3.0]], [[0.0, 1.0], [0.0, 0.0]])
     assert gradient([[2.0] * 3] * 2, kernel_size=2, stride=1) == ([[2.0, 2.0]], [[1.0, 1.0, 0.0], [0.0] * 3])
-    assert gradient([[0.0, 0.0, 5.0, 0.0]], kernel_size=(1, 2), stride=1) == ([[0.0, 5.0, 5.0]], [[1.0, 0.0, 2.0, 0.0]])
+    assert gradient([[0.0, 0.0, 5.0, 0.0]], kernel_size=(1, 2), stride=1) == (
+        [[0.0, 5.0, 5.0]],
+        [[1.0, 0.0, 2.0, 0.0]],
+    )
     assert gradient([[-4.0, -5.0]], kernel_size=3, padding=1, stride=1) == ([[-4.0, -4.0]], [[2.0, 0.0]])
     result, saved = kernel.forward(backend([[[[7.0, math.nan, math.nan, math.inf]]]]), kernel_size=(1, 4))
     assert math.isnan(result.item())
@@ -174,7 +192,9 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
             m[i] = beta1 * m[i] + (1 - beta1) * g
             v[i] = beta2 * v[i] + (1 - beta2) * g * g
             p[i] = p[i] - options["learning_rate"] * options["weight_decays"][i] * p[i]
-            p[i] = p[i] - options["learning_rate"] * (m[i] / (1 - beta1**step)) / (np.sqrt(v[i] / (1 - beta2**step)) + options["eps"])
+            p[i] = p[i] - options["learning_rate"] * (m[i] / (1 - beta1**step)) / (
+                np.sqrt(v[i] / (1 - beta2**step)) + options["eps"]
+            )
     for kernel in {kernels.AdamWStep, kernels.lookup(kernels.AdamWStep, backend)}:
         ours, gradients = [make(backend, x) for x in parameters], [make(backend, x) for x in grads]
         first, second = ([make(backend, x * 0) for x in parameters] for _ in range(2))
@@ -189,7 +209,9 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
 
 @given(data=st.data())
 def test_sgd_step(backend: type[Buffer], data: st.DataObject) -> None:
-    """Registered and textbook step against NumPy in float64: momentum, dampening, Nesterov and weight decay (also without momentum)."""
+    """Registered and textbook step against NumPy in float64: momentum, dampening, Nesterov and weight decay
+    (also without momentum).
+    """
     dtype, (parameters, grads) = data.draw(parameter_lists(2))
     momentum = data.draw(st.sampled_from([0.0, 0.9]))
     options: dict[str, Any] = {
@@ -221,7 +243,9 @@ def test_sgd_step(backend: type[Buffer], data: st.DataObject) -> None:
 
 
 def test_lookup_walks_the_class_hierarchy(backend: type[Buffer]) -> None:
-    """A subclass of a backend's Buffer uses its kernels until it has its own; the textbook one stays reachable as the class itself."""
+    """A subclass of a backend's Buffer uses its kernels until it has its own; the textbook one stays
+    reachable as the class itself.
+    """
 
     class Nearer(backend):  # type: ignore[misc, valid-type]
         __slots__ = ()

@@ -25,7 +25,9 @@ ON_TENSORS = [pytest.param(row, id=row.name) for row in ROWS if row.on_tensors]
 WITH_GRADIENT = [pytest.param(row, id=row.name) for row in ROWS if row.on_tensors and row.gradient]
 
 
-def _smooth_operands(draw: Any, backend: type[Buffer], case: Case, dtype: str) -> tuple[list[Any], list[Any], list[int]]:
+def _smooth_operands(
+    draw: Any, backend: type[Buffer], case: Case, dtype: str
+) -> tuple[list[Any], list[Any], list[int]]:
     """Returns Buffers in any layout, their arrays, and the positions of those that are differentiated."""
     buffers: list[Any] = []
     references: list[Any] = []
@@ -52,7 +54,9 @@ def _smooth_operands(draw: Any, backend: type[Buffer], case: Case, dtype: str) -
 @pytest.mark.parametrize("row", ON_TENSORS)
 @given(data=st.data())
 def test_values_of_tensors(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """An operation on Tensors has the reference's values; it is recorded exactly where an input requires gradients."""
+    """An operation on Tensors has the reference's values; it is recorded exactly where an input requires
+    gradients.
+    """
     case = data.draw(row.cases())
     dtype = data.draw(st.sampled_from(["float32", "float64"]))
     buffers, references, free = _smooth_operands(data.draw, backend, case, dtype)
@@ -94,8 +98,12 @@ def numerical_gradients(
 
 @pytest.mark.parametrize("row", WITH_GRADIENT)
 @given(data=st.data())
-def test_gradients_against_central_differences_of_the_reference(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """The gradient of every input agrees, in float64, with central differences of the reference (which shares no code with ours)."""
+def test_gradients_against_central_differences_of_the_reference(
+    backend: type[Buffer], row: Row, data: st.DataObject
+) -> None:
+    """The gradient of every input agrees, in float64, with central differences of the reference (which shares
+    no code with ours).
+    """
     case = data.draw(row.cases())
     buffers, references, free = _smooth_operands(data.draw, backend, case, "float64")
     tensors = [None if buffer is None else Tensor(buffer) for buffer in buffers]
@@ -109,13 +117,17 @@ def test_gradients_against_central_differences_of_the_reference(backend: type[Bu
     for position, gradient in zip(free, expected, strict=True):
         grad = tensors[position].grad
         assert grad is not None and grad.dtype is DType.float64
-        assert_gradient_close(read(grad.buffer), gradient, f"{row.name} {case.options}, input {position}", magnitude)
+        assert_gradient_close(
+            read(grad.buffer), gradient, f"{row.name} {case.options}, input {position}", magnitude
+        )
 
 
 @pytest.mark.parametrize("row", WITH_GRADIENT)
 @given(data=st.data())
 def test_only_wanted_gradients_arrive(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """An input's gradient is the same whether or not others require one, has the input's shape and dtype, and the others stay without."""
+    """An input's gradient is the same whether or not others require one, has the input's shape and dtype, and
+    the others stay without.
+    """
     case = data.draw(row.cases())
     buffers, _, free = _smooth_operands(data.draw, backend, case, "float32")
     if not free:
@@ -153,7 +165,8 @@ def test_a_float32_input_beside_integers_gets_a_float32_gradient(backend: type[B
     assert x.grad is not None and x.grad.dtype is DType.float32 and x.grad.to_python() == [2.0, 3.0]
 
 
-# ---------------------------------------------------------------- where derivatives do not exist, the laws that still hold
+# ---------------------------------------------------------------- where derivatives do not exist, the laws
+# that still hold
 
 
 @given(data=st.data())

@@ -20,7 +20,11 @@ from .strategies import FLOATS, read, shapes, supported
 KNOWN_ANSWERS = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0), (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
 ]
 
 
@@ -34,7 +38,9 @@ seeds = st.integers(0, 2**64 - 1)
 
 
 @given(seed=seeds, stream=seeds, block=st.integers(0, 2**40), count=st.integers(0, 40), cut=st.integers(0, 9))
-def test_words_are_a_function_of_their_place(seed: int, stream: int, block: int, count: int, cut: int) -> None:
+def test_words_are_a_function_of_their_place(
+    seed: int, stream: int, block: int, count: int, cut: int
+) -> None:
     """Drawing from a later block gives the tail of drawing from an earlier one."""
     whole = random.words(Key(seed, stream, block), 4 * cut + count)
     assert random.words(Key(seed, stream, block + cut), count) == whole[4 * cut :]
@@ -42,7 +48,9 @@ def test_words_are_a_function_of_their_place(seed: int, stream: int, block: int,
 
 
 @given(data=st.data(), seed=seeds, stream=st.integers(0, 5), skip=st.integers(0, 30))
-def test_uniform_bit_for_bit(backend: type[Buffer], data: st.DataObject, seed: int, stream: int, skip: int) -> None:
+def test_uniform_bit_for_bit(
+    backend: type[Buffer], data: st.DataObject, seed: int, stream: int, skip: int
+) -> None:
     """low + (high - low) u in doubles, rounded to the dtype, in C order, with u from the reference generator."""
     dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
     shape = data.draw(shapes(max_dims=3))
@@ -51,9 +59,13 @@ def test_uniform_bit_for_bit(backend: type[Buffer], data: st.DataObject, seed: i
     generator.reserve(skip)
     ours.reserve(skip)
     count = int(np.prod(shape))
-    words = random.words(ours.reserve(count * (2 if dtype == "float64" else 1)), count * (2 if dtype == "float64" else 1))
+    words = random.words(
+        ours.reserve(count * (2 if dtype == "float64" else 1)), count * (2 if dtype == "float64" else 1)
+    )
     if dtype == "float64":
-        units = [((a >> 5) * 2.0**26 + (b >> 6)) * 2.0**-53 for a, b in zip(words[::2], words[1::2], strict=True)]
+        units = [
+            ((a >> 5) * 2.0**26 + (b >> 6)) * 2.0**-53 for a, b in zip(words[::2], words[1::2], strict=True)
+        ]
     else:
         units = [(word >> 8) * 2.0**-24 for word in words]
     expected = np.array([low + (high - low) * u for u in units]).astype(dtype).reshape(shape)
@@ -70,7 +82,9 @@ def test_normal_bit_for_bit(backend: type[Buffer], data: st.DataObject, seed: in
     shape = data.draw(shapes(max_dims=3))
     mean, std = data.draw(st.sampled_from([(0.0, 1.0), (0.0, 0.02), (1.5, 3.0)]))
     count = int(np.prod(shape))
-    expected = np.array([mean + std * z for z in random.normals(Generator(seed, stream).reserve(count), count)])
+    expected = np.array(
+        [mean + std * z for z in random.normals(Generator(seed, stream).reserve(count), count)]
+    )
     generator = Generator(seed, stream)
     buffer = backend.normal(shape, mean, std, DType.from_name(dtype), generator)
     assert read(buffer).tobytes() == expected.astype(dtype).reshape(shape).tobytes()
@@ -92,9 +106,13 @@ def test_moments(backend: type[Buffer]) -> None:
     normal = read(backend.normal((count,), generator=Generator(8))).astype(float)
     assert uniform.min() >= 0 and uniform.max() < 1
     error = 5 / np.sqrt(count)
-    assert abs(uniform.mean() - 0.5) < error * np.sqrt(1 / 12) and abs(uniform.var() - 1 / 12) < error * np.sqrt(1 / 180)
+    assert abs(uniform.mean() - 0.5) < error * np.sqrt(1 / 12) and abs(
+        uniform.var() - 1 / 12
+    ) < error * np.sqrt(1 / 180)
     assert abs(normal.mean()) < error and abs(normal.var() - 1) < error * np.sqrt(2)
-    assert abs(np.corrcoef(normal[1:], normal[:-1])[0, 1]) < error and abs((normal**3).mean()) < error * np.sqrt(15)
+    assert abs(np.corrcoef(normal[1:], normal[:-1])[0, 1]) < error and abs(
+        (normal**3).mean()
+    ) < error * np.sqrt(15)
 
 
 def test_seed_starts_the_default_generator_anew(backend: type[Buffer]) -> None:
@@ -115,7 +133,13 @@ def test_state_there_and_back() -> None:
     other = Generator()
     other.set_state(state)
     assert [other.uniform(), other.integer(0, 100), list(other.permutation(9))] == expected
-    for wrong in ({}, {"seed": 1, "stream": 2}, {"seed": 1, "stream": 2, "position": -1}, {"seed": 1, "stream": 2, "position": "3"}, None):
+    for wrong in (
+        {},
+        {"seed": 1, "stream": 2},
+        {"seed": 1, "stream": 2, "position": -1},
+        {"seed": 1, "stream": 2, "position": "3"},
+        None,
+    ):
         with pytest.raises(ValueError):
             other.set_state(wrong)  # type: ignore[arg-type]
 
@@ -126,7 +150,11 @@ def test_integers_permutations_and_choices(seed: int, low: int, span: int, count
     assert all(low <= generator.integer(low, low + span) < low + span for _ in range(5))
     assert sorted(generator.permutation(count)) == list(range(count))
     assert generator.choice([0.0, 1.0, 0.0]) == 1
-    for wrong in (lambda: generator.integer(low, low), lambda: generator.choice([]), lambda: generator.choice([-1.0, 2.0])):
+    for wrong in (
+        lambda: generator.integer(low, low),
+        lambda: generator.choice([]),
+        lambda: generator.choice([-1.0, 2.0]),
+    ):
         with pytest.raises(ValueError):
             wrong()
 

@@ -18,13 +18,19 @@ from .tolerances import assert_close
 ON_BUFFERS = [pytest.param(row, id=row.name) for row in ROWS if row.on_buffers]
 # Rows in which two operands can have one shape and dtype.
 SEVERAL = [param for param in ON_BUFFERS if param.values[0].mixed or param.id in ("scatter_add", "Attention")]
-ERRORS = [pytest.param(wrong, id=f"{row.name}-{wrong.what.replace(' ', '_')}") for row in ROWS for wrong in row.errors]
+ERRORS = [
+    pytest.param(wrong, id=f"{row.name}-{wrong.what.replace(' ', '_')}")
+    for row in ROWS
+    for wrong in row.errors
+]
 
 
 @pytest.mark.parametrize("row", ON_BUFFERS)
 @given(data=st.data())
 def test_values_dtype_and_shape(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """On operands in any layout, the result has the reference's values, shape and dtype; the operands stay as they were."""
+    """On operands in any layout, the result has the reference's values, shape and dtype; the operands stay as
+    they were.
+    """
     case = data.draw(row.cases())
     dtypes = draw_dtypes(data.draw, backend, row, case)
     made = draw_operands(data.draw, backend, row, case, dtypes)
@@ -33,18 +39,23 @@ def test_values_dtype_and_shape(backend: type[Buffer], row: Row, data: st.DataOb
     assert type(result) is backend
     assert result.dtype.name == row.result(*dtypes), f"{row.name} of {dtypes} has dtype {result.dtype.name}"
     expected, magnitude = truth(row, arrays_of(made), case.options)
-    # Where one operand is float32 its product with others is rounded to the result's dtype only, so that dtype sets the tolerance.
+    # Where one operand is float32 its product with others is rounded to the result's dtype only, so that
+    # dtype sets the tolerance.
     assert_close(read(result), expected, result.dtype.name, magnitude, f"{row.name} {case.options}")
     for operand, version in zip(made, versions, strict=True):
         if operand is not None:
-            assert np.array_equal(read(operand.buffer), operand.array, equal_nan=operand.array.dtype.kind == "f"), "an operand changed"
+            assert np.array_equal(
+                read(operand.buffer), operand.array, equal_nan=operand.array.dtype.kind == "f"
+            ), "an operand changed"
             assert operand.buffer.version[0] == version, "an operand's version changed"
 
 
 @pytest.mark.parametrize("row", ON_BUFFERS)
 @given(data=st.data())
 def test_views_and_copies_give_the_same(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """A view and a contiguous copy of it give the same result (to rounding: a sum may be taken in another order)."""
+    """A view and a contiguous copy of it give the same result (to rounding: a sum may be taken in another
+    order).
+    """
     case = data.draw(row.cases())
     dtypes = draw_dtypes(data.draw, backend, row, case)
     made = draw_operands(data.draw, backend, row, case, dtypes, special=False)
@@ -80,7 +91,9 @@ def test_one_buffer_as_two_operands(backend: type[Buffer], row: Row, data: st.Da
 
 @pytest.mark.parametrize("wrong", ERRORS)
 def test_errors_say_what_is_wrong(backend: type[Buffer], wrong: Wrong) -> None:
-    """Bad input raises the right exception, whose message names what was wrong; a silent wrong answer fails this."""
+    """Bad input raises the right exception, whose message names what was wrong; a silent wrong answer fails
+    this.
+    """
     with pytest.raises(wrong.exception) as caught:
         wrong.call(backend)
     for name in wrong.names:
@@ -91,13 +104,23 @@ def test_errors_say_what_is_wrong(backend: type[Buffer], wrong: Wrong) -> None:
 
 
 def _own(kind: type) -> list[str]:
-    return [name for name, value in vars(kind).items() if callable(value) or isinstance(value, (property, classmethod, staticmethod))]
+    return [
+        name
+        for name, value in vars(kind).items()
+        if callable(value) or isinstance(value, (property, classmethod, staticmethod))
+    ]
 
 
 def test_every_public_method_of_buffer_has_a_row() -> None:
     protocol = {"__new__", "__slots__", "__module__", "__doc__", "__weakref__", "__annotations__"}
-    public = {name for name in _own(Buffer) if not name.startswith("_") or (name.startswith("__") and name not in protocol)}
-    assert public <= COVERED | {"__annotate__", "__annotate_func__"}, f"without a row: {sorted(public - COVERED)}"
+    public = {
+        name
+        for name in _own(Buffer)
+        if not name.startswith("_") or (name.startswith("__") and name not in protocol)
+    }
+    assert public <= COVERED | {"__annotate__", "__annotate_func__"}, (
+        f"without a row: {sorted(public - COVERED)}"
+    )
 
 
 def test_every_hook_has_a_row() -> None:
@@ -107,14 +130,24 @@ def test_every_hook_has_a_row() -> None:
 
 
 def test_every_operation_has_a_row() -> None:
-    public = {name for name, value in vars(operations).items() if isinstance(value, type) and issubclass(value, operations.Operation)}
+    public = {
+        name
+        for name, value in vars(operations).items()
+        if isinstance(value, type) and issubclass(value, operations.Operation)
+    }
     public = {name for name in public - {"Operation", "KernelOperation"} if not name.startswith("_")}
     assert len(public) > 25 and public <= COVERED, f"without a row: {sorted(public - COVERED)}"
 
 
 def test_every_kernel_has_a_row() -> None:
-    public = {name for name, value in vars(kernels).items() if isinstance(value, type) and issubclass(value, kernels.Kernel)}
-    assert len(public) > 12 and public - {"Kernel"} <= COVERED, f"without a row: {sorted(public - {'Kernel'} - COVERED)}"
+    public = {
+        name
+        for name, value in vars(kernels).items()
+        if isinstance(value, type) and issubclass(value, kernels.Kernel)
+    }
+    assert len(public) > 12 and public - {"Kernel"} <= COVERED, (
+        f"without a row: {sorted(public - {'Kernel'} - COVERED)}"
+    )
 
 
 def test_the_table_names_nothing_that_is_gone() -> None:

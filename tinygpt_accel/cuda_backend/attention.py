@@ -1,6 +1,7 @@
 """Attention on a CUDA device: the one place where its implementation is chosen.
 
-An implementation takes arrays (B, H, T, D), whose layout is the caller's, and gives the result as a view that lies as (B, T, H, D).
+An implementation takes arrays (B, H, T, D), whose layout is the caller's, and gives the result as a view that
+lies as (B, T, H, D).
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ SCORES = 1 << 28  # scores that are there at a time
 
 
 def choose(kind: type[CudaBuffer], form: str, q: Any, k: Any, causal: bool) -> Any:
-    """Returns what computes attention of arrays in this form: cuDNN's flash attention where it can, else batched products."""
+    """Returns what computes attention of arrays in this form: cuDNN's flash attention where it can, else
+    batched products.
+    """
     return cuda_flash if cuda_flash.can(kind, form, q, k, causal) else Batched
 
 
-def attend(kind: type[CudaBuffer], form: str, arrays: list[Any], causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
+def attend(
+    kind: type[CudaBuffer], form: str, arrays: list[Any], causal: bool, scale: float, fast: bool
+) -> tuple[Any, Any]:
     """Returns attention of arrays q, k and v, and what `attend_gradients` wants besides them."""
     q, k, v = arrays
     implementation = choose(kind, form, q, k, causal)
@@ -47,10 +52,24 @@ def softmax(kind: type[CudaBuffer], x: Any, scale: float = 1.0, queries: int = 0
     return y
 
 
-def softmax_gradient(kind: type[CudaBuffer], y: Any, grad: Any, scale: float = 1.0, queries: int = 0, offset: int = 0) -> Any:
+def softmax_gradient(
+    kind: type[CudaBuffer], y: Any, grad: Any, scale: float = 1.0, queries: int = 0, offset: int = 0
+) -> Any:
     """Returns the gradient that goes with it."""
     result, (rows, columns) = kind.xp.empty(y.shape, y.dtype), (y.size // y.shape[-1], y.shape[-1])
-    kind.launch("softmax_gradient", kind_of(y), (min(rows, ROWS),), y, grad, result, rows, columns, float(scale), queries, offset)
+    kind.launch(
+        "softmax_gradient",
+        kind_of(y),
+        (min(rows, ROWS),),
+        y,
+        grad,
+        result,
+        rows,
+        columns,
+        float(scale),
+        queries,
+        offset,
+    )
     return result
 
 
@@ -61,23 +80,39 @@ def like_heads(kind: type[CudaBuffer], x: Any) -> Any:
 
 
 class Batched:
-    """Batched products with a softmax of our own between them, some heads at a time. Probabilities are computed again in the backward."""
+    """Batched products with a softmax of our own between them, some heads at a time. Probabilities are
+    computed again in the backward.
+    """
 
     @staticmethod
-    def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
+    def forward(
+        kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale: float, fast: bool
+    ) -> tuple[Any, Any]:
         """Returns y and nothing else that the backward would need."""
         shape = q.shape
         q, k, v = (_heads(kind, x) for x in (q, k, v))
         y = kind.xp.empty(q.shape, q.dtype)
         for part in _parts(q, k):
-            kind.batched_product(_probabilities(kind, q[part], k[part], causal, scale, fast), v[part], y[part], fast)
+            kind.batched_product(
+                _probabilities(kind, q[part], k[part], causal, scale, fast), v[part], y[part], fast
+            )
         result = like_heads(kind, y.reshape(shape))
         result[...] = y.reshape(shape)
         return result, None
 
     @staticmethod
     def backward(
-        kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any, out: Any
+        kind: type[CudaBuffer],
+        q: Any,
+        k: Any,
+        v: Any,
+        y: Any,
+        g: Any,
+        causal: bool,
+        scale: float,
+        fast: bool,
+        state: Any,
+        out: Any,
     ) -> None:
         """Writes the gradients of q, k and v into the arrays `out`."""
         q, k, v, g = (_heads(kind, x) for x in (q, k, v, g))
@@ -110,5 +145,6 @@ def _seen(q: Any, k: Any, causal: bool) -> tuple[int, int]:
 
 def _probabilities(kind: type[CudaBuffer], q: Any, k: Any, causal: bool, scale: float, fast: bool) -> Any:
     scores = kind.xp.empty((len(q), q.shape[1], k.shape[1]), q.dtype)
-    kind.batched_product(q, k.transpose(0, 2, 1), scores, fast, scale)  # scaled here, so that they stay in float16's range
+    # Scaled here, so that they stay in float16's range
+    kind.batched_product(q, k.transpose(0, 2, 1), scores, fast, scale)
     return softmax(kind, scores, 1.0, *_seen(q, k, causal))

@@ -1,13 +1,16 @@
-"""What the arrays of a CUDA device share, whoever holds them: CuPy on a GPU, or the emulation on a CPU that the tests run.
+"""What the arrays of a CUDA device share, whoever holds them: CuPy on a GPU, or the emulation on a CPU that
+the tests run.
 
-A subclass binds a namespace of arrays and four ways to the device (`launch`, `product`, `batched_product`, `_add_at`). Everything else is
-here and in `cuda_kernels`, so what the tests run without a GPU is what runs on one.
+A subclass binds a namespace of arrays and four ways to the device (`launch`, `product`, `batched_product`,
+`_add_at`). Everything else is here and in `cuda_kernels`, so what the tests run without a GPU is what runs on
+one.
 
-**Where 16-bit numbers live.** A Buffer's dtype is float32 whatever autocast is in force: it says what an operation that knows nothing of
-autocast reads and computes. But a product or a fused kernel under `autocast("bfloat16")` leaves its result in 16 bits, in `held`, and
-the next such kernel reads it there. Everyone else asks for `array` and gets it widened. So there is no sixth dtype to promote, print and
-save, parameters and optimizers are float32 by construction, and activations take half the memory. bfloat16 lies in arrays of uint16,
-as NumPy has no such dtype.
+**Where 16-bit numbers live.** A Buffer's dtype is float32 whatever autocast is in force: it says what an
+operation that knows nothing of autocast reads and computes. But a product or a fused kernel under
+`autocast("bfloat16")` leaves its result in 16 bits, in `held`, and the next such kernel reads it there.
+Everyone else asks for `array` and gets it widened. So there is no sixth dtype to promote, print and save,
+parameters and optimizers are float32 by construction, and activations take half the memory. bfloat16 lies in
+arrays of uint16, as NumPy has no such dtype.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from ..array_buffer import ArrayBuffer
 from .sources import BY_EIGHT
 
 C = TypeVar("C", bound="CudaBuffer")
-KIND_OF = {"float32": "float32", "float64": "float64", "uint16": "bfloat16", "float16": "float16"}  # name of an array's dtype -> kind
+# Name of an array's dtype -> kind
+KIND_OF = {"float32": "float32", "float64": "float64", "uint16": "bfloat16", "float16": "float16"}
 ARRAY_DTYPE = {kind: name for name, kind in KIND_OF.items()}
 THREADS = 256
 
@@ -54,19 +58,25 @@ class CudaBuffer(ArrayBuffer):
     compute_dtypes: ClassVar[tuple[str, ...]] = ("float32", "tf32", "bfloat16", "float16")
     threads: ClassVar[int] = THREADS  # of a block; a multiple of 32
     blocks: ClassVar[int] = 1 << 16  # the most of a launch that walks over its elements
-    ids_chunk: ClassVar[int] = 1024  # ids that one block numbers, at most 1024, and rows that one block adds up
+    # Ids that one block numbers, at most 1024, and rows that one block adds up
+    ids_chunk: ClassVar[int] = 1024
     rows_piece: ClassVar[int] = 64
     has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
     device_id: ClassVar[int] = 0
     training_step: ClassVar[Any]  # set by `cuda_step`
-    moved: ClassVar[Any] = None  # while a graph is recorded: where on the device it stands how far the random stream has moved since
-    # While a graph is recorded: what it will read, to be kept as long as it, and what to fill that with before it runs (None: nothing).
+    # While a graph is recorded: where on the device it stands how far the random stream has moved since
+    moved: ClassVar[Any] = None
+    # While a graph is recorded: what it will read, to be kept as long as it, and what to fill that with
+    # before it runs (None: nothing).
     late_tables: ClassVar[list[tuple[Any, Any]] | None] = None
-    device_context: ClassVar[Callable[[], Any]] = nullcontext  # within it, memory is allocated and work launched on this device
-    chunk: ClassVar[int] = 1 << 22  # random numbers that are drawn at a time: a launch each for many steps, whatever their number
+    # Within it, memory is allocated and work launched on this device
+    device_context: ClassVar[Callable[[], Any]] = nullcontext
+    # Random numbers that are drawn at a time: a launch each for many steps, whatever their number
+    chunk: ClassVar[int] = 1 << 22
 
     _held: Any
-    _bias: Any  # a row still to be added to each row of `held`: what a product leaves for the kernel that comes next
+    # A row still to be added to each row of `held`: what a product leaves for the kernel that comes next
+    _bias: Any
     _others: dict[str, tuple[int, Any]]  # copies in another form, each with the version it was made of
     _bounds: tuple[int, int, int] | None  # version, smallest and largest integer where the host knows them
 
@@ -74,12 +84,16 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def launch(cls, name: str, kinds: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
-        """Runs the kernel `name` for arrays of `kinds` (of TYPES, separated by commas) on a grid of blocks of `block` threads."""
+        """Runs the kernel `name` for arrays of `kinds` (of TYPES, separated by commas) on a grid of blocks of
+        `block` threads.
+        """
         raise NotImplementedError
 
     @classmethod
     def product(cls, a: Any, b: Any, out: Any, fast: bool = False) -> None:
-        """out = a b for matrices of one float type, added up in float32 (float64); `out` may be wider. `fast`: float32 by way of TF32."""
+        """out = a b for matrices of one float type, added up in float32 (float64); `out` may be wider.
+        `fast`: float32 by way of TF32.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -99,10 +113,13 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def make_room(cls) -> Any:
-        """Returns a context with a stream and memory of its own, whose `record(work)` gives a graph and what `work` returned."""
+        """Returns a context with a stream and memory of its own, whose `record(work)` gives a graph and what
+        `work` returned.
+        """
         raise NotImplementedError
 
-    graph_errors: ClassVar[tuple[type[Exception], ...]] = ()  # what recording raises where something in a step cannot be recorded
+    # What recording raises where something in a step cannot be recorded
+    graph_errors: ClassVar[tuple[type[Exception], ...]] = ()
 
     @classmethod
     def upload(cls, array: Any, host: Any) -> None:
@@ -130,7 +147,9 @@ class CudaBuffer(ArrayBuffer):
 
     @property
     def array(self) -> Any:
-        """The elements in this dtype's own form, converted where they are held in 16 bits; assigning replaces them."""
+        """The elements in this dtype's own form, converted where they are held in 16 bits; assigning replaces
+        them.
+        """
         return self.in_kind(self.dtype.name) if self._is_low() else self.held
 
     @array.setter
@@ -143,11 +162,15 @@ class CudaBuffer(ArrayBuffer):
         if self._bias is not None:
             bias, self._bias = self._bias, None
             rows, columns, stride = matrix_layout(self._held)
-            self.walk("add_bias", kind_of(self._held), rows * columns, self._held, bias, rows, columns, stride)
+            self.walk(
+                "add_bias", kind_of(self._held), rows * columns, self._held, bias, rows, columns, stride
+            )
         return self._held
 
     def take_bias(self) -> tuple[Any, Any]:
-        """Returns the elements and the bias that waits to be added to them (or None), which becomes the caller's duty."""
+        """Returns the elements and the bias that waits to be added to them (or None), which becomes the
+        caller's duty.
+        """
         bias, self._bias = self._bias, None
         return self._held, bias
 
@@ -155,7 +178,9 @@ class CudaBuffer(ArrayBuffer):
         return self._held.dtype.itemsize == 2
 
     def in_kind(self, kind: str) -> Any:
-        """Returns the elements as an array of `kind`: `held`, or a copy, which is kept until the elements change."""
+        """Returns the elements as an array of `kind`: `held`, or a copy, which is kept until the elements
+        change.
+        """
         held = self.held
         if held.dtype.name == ARRAY_DTYPE[kind]:
             return held
@@ -204,11 +229,22 @@ class CudaBuffer(ArrayBuffer):
     def _arange(cls: type[C], start: Any, step: Any, count: int, dtype: DType) -> C:
         self = super()._arange(start, step, count, dtype)
         last = start + (count - 1) * step
-        return self._with_bounds(int(min(start, last)), int(max(start, last))) if dtype.kind == "i" and count else self
+        return (
+            self._with_bounds(int(min(start, last)), int(max(start, last)))
+            if dtype.kind == "i" and count
+            else self
+        )
 
     def _check_indices(self, size: int) -> None:
-        """Asks the device only where the host cannot know: waiting for it would cost a step more than its arithmetic."""
-        if self._bounds is not None and self._bounds[0] == self.version[0] and self._bounds[1] >= 0 and self._bounds[2] < size:
+        """Asks the device only where the host cannot know: waiting for it would cost a step more than its
+        arithmetic.
+        """
+        if (
+            self._bounds is not None
+            and self._bounds[0] == self.version[0]
+            and self._bounds[1] >= 0
+            and self._bounds[2] < size
+        ):
             return
         super()._check_indices(size)
 
@@ -239,7 +275,9 @@ class CudaBuffer(ArrayBuffer):
         if shape == self.shape:
             return self
         held = self.held
-        return self._view(self.xp.lib.stride_tricks.as_strided(held, shape, expand_strides(self.shape, held.strides, shape)))
+        return self._view(
+            self.xp.lib.stride_tricks.as_strided(held, shape, expand_strides(self.shape, held.strides, shape))
+        )
 
     def _slice(self: C, index: Index) -> C:
         return self._view(self.held[(*index, ...)])
@@ -275,7 +313,9 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def add_rows(cls, total: Any, indices: C, values: Any) -> None:
-        """total[indices[i]] += values[i] for a matrix and rows of floats, in an order that is always the same; see cuda/rows.cu."""
+        """total[indices[i]] += values[i] for a matrix and rows of floats, in an order that is always the
+        same; see cuda/rows.cu.
+        """
         xp, (classes, columns) = cls.xp, total.shape
         ids = xp.ascontiguousarray(indices.array).reshape(-1).astype("int64", copy=False)
         if not ids.size or not columns:
@@ -283,20 +323,32 @@ class CudaBuffer(ArrayBuffer):
         values = xp.ascontiguousarray(values)
         size, chunk, piece = ids.size, cls.ids_chunk, cls.rows_piece
         chunks, grid = -(-size // chunk), (-(-size // piece), -(-columns // cls.threads))
-        counts, totals, starts = xp.zeros(chunks * classes, "int32"), xp.empty(classes, "int32"), xp.empty(classes + 1, "int32")
+        counts, totals, starts = (
+            xp.zeros(chunks * classes, "int32"),
+            xp.empty(classes, "int32"),
+            xp.empty(classes + 1, "int32"),
+        )
         ranks, ordered = xp.empty(size, "int32"), xp.empty(size, "int32")
         partial = xp.empty((grid[0], 2, columns), total.dtype)
         cls.launch("rank_ids", "", (chunks,), ids, counts, ranks, size, classes, chunk)
         cls.walk("scan_chunks", "", classes, counts, totals, chunks, classes)
         cls.launch("scan_counts", "", (1,), totals, starts, classes)
         cls.walk("place_ids", "", size, ids, starts, counts, ranks, ordered, size, classes, chunk)
-        cls.launch("add_rows", kind_of(values), grid, total, values, ids, ordered, partial, size, columns, piece)
-        cls.launch("join_rows", kind_of(total), grid, total, partial, ids, ordered, starts, size, columns, piece)
+        cls.launch(
+            "add_rows", kind_of(values), grid, total, values, ids, ordered, partial, size, columns, piece
+        )
+        cls.launch(
+            "join_rows", kind_of(total), grid, total, partial, ids, ordered, starts, size, columns, piece
+        )
 
     # ---------------------------------------------------------------- arithmetic that reads 16 bits
 
     def _add(self: C, other: C) -> C:
-        if self.dtype is not DType.float32 or self.shape != other.shape or not (self._is_low() or other._is_low()):
+        if (
+            self.dtype is not DType.float32
+            or self.shape != other.shape
+            or not (self._is_low() or other._is_low())
+        ):
             return super()._add(other)
         wide, low = (other, self) if self._is_low() else (self, other)
         if wide._is_low() and wide._held.dtype != low._held.dtype:
@@ -312,7 +364,11 @@ class CudaBuffer(ArrayBuffer):
         return self.wrap(result, self.dtype)
 
     def _sum_of_squares(self) -> float:
-        return float((self.array.astype("float64") ** 2).sum()) if self.dtype.kind == "f" else super()._sum_of_squares()
+        return (
+            float((self.array.astype("float64") ** 2).sum())
+            if self.dtype.kind == "f"
+            else super()._sum_of_squares()
+        )
 
     # ---------------------------------------------------------------- other libraries
 
@@ -327,26 +383,45 @@ class CudaBuffer(ArrayBuffer):
             if hasattr(data, "__array_interface__"):
                 host = numpy.asarray(data)
             else:
-                host = numpy.from_dlpack(data) if hasattr(data, "__dlpack__") else numpy.asarray(memoryview(data))
+                host = (
+                    numpy.from_dlpack(data)
+                    if hasattr(data, "__dlpack__")
+                    else numpy.asarray(memoryview(data))
+                )
         except (TypeError, ValueError, BufferError, RuntimeError):
             return data
-        # Asked here, because CuPy would turn the bytes of a big-endian array round without a word, and knows no texts and dates.
+        # Asked here, because CuPy would turn the bytes of a big-endian array round without a word, and knows
+        # no texts and dates.
         if host.dtype not in cls.dtypes.values():
             raise no_dtype_holds(host.dtype)
         return cls.xp.asarray(host)
 
 
 def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], Any]) -> type[CudaBuffer]:
-    """Returns a subclass of a CudaBuffer for device `number`, called `name`: all it does on the device happens within `device()`.
+    """Returns a subclass of a CudaBuffer for device `number`, called `name`: all it does on the device
+    happens within `device()`.
 
-    That is every hook of the contract, and the forward and the backward of every kernel, with what a backward leaves to be called later.
+    That is every hook of the contract, and the forward and the backward of every kernel, with what a backward
+    leaves to be called later.
     """
-    attributes: dict[str, Any] = {"__slots__": (), "backend": name, "device_id": number, "device_context": staticmethod(device)}
+    attributes: dict[str, Any] = {
+        "__slots__": (),
+        "backend": name,
+        "device_id": number,
+        "device_context": staticmethod(device),
+    }
     for hook in dir(kind):
         found = inspect.getattr_static(kind, hook)
         if isinstance(found, property) and hook in ("array", "held"):
             attributes[hook] = property(_within(device, found.fget), found.fset)
-        elif hook.startswith("__") or hook in ("_check_backend", "_backend", "_address", "_host_array", "_not", "_meet"):
+        elif hook.startswith("__") or hook in (
+            "_check_backend",
+            "_backend",
+            "_address",
+            "_host_array",
+            "_not",
+            "_meet",
+        ):
             continue
         elif isinstance(found, classmethod):
             attributes[hook] = classmethod(_within(device, found.__func__))
@@ -355,7 +430,10 @@ def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], A
     made: Any = type(f"{kind.__name__}{number}", (kind,), attributes)
     for (kernel, base), implementation in list(_registered.items()):
         if issubclass(kind, base):
-            here = {pass_name: staticmethod(_within(device, getattr(implementation, pass_name))) for pass_name in ("forward", "backward")}
+            here = {
+                pass_name: staticmethod(_within(device, getattr(implementation, pass_name)))
+                for pass_name in ("forward", "backward")
+            }
             own: Any = type(implementation.__name__, (implementation,), here)
             register(kernel, made, own)
     return made
@@ -374,14 +452,18 @@ def _within(device: Callable[[], Any], function: Any) -> Any:
 
 
 def matrix_layout(held: Any) -> tuple[int, int, int]:
-    """Returns rows, columns and the distance of two rows of an array that is a matrix once its leading axes are one."""
+    """Returns rows, columns and the distance of two rows of an array that is a matrix once its leading axes
+    are one.
+    """
     columns = held.shape[-1]
     rows = held.size // columns if columns else 0
     return rows, columns, held.strides[-2] // held.itemsize if held.ndim > 1 and rows > 1 else columns
 
 
 def _dense(xp: Any, held: Any) -> tuple[Any, tuple[int, ...]]:
-    """Returns the elements in C order and how to transpose them back, without a copy where some order of axes is C order."""
+    """Returns the elements in C order and how to transpose them back, without a copy where some order of axes
+    is C order.
+    """
     axes = sorted(range(held.ndim), key=lambda axis: -held.strides[axis])
     turned = held.transpose(axes)
     if not turned.flags.c_contiguous:

@@ -25,17 +25,24 @@ GRAPH_VARIABLE = "TINYGPT_CUDA_GRAPH"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy's runtime has no name for
 
 _TYPE = {
-    "float32": runtime.CUDA_R_32F, "float64": runtime.CUDA_R_64F, "bfloat16": runtime.CUDA_R_16BF, "float16": runtime.CUDA_R_16F,
-}  # fmt: skip
+    "float32": runtime.CUDA_R_32F,
+    "float64": runtime.CUDA_R_64F,
+    "bfloat16": runtime.CUDA_R_16BF,
+    "float16": runtime.CUDA_R_16F,
+}
 _ONE = {"float32": numpy.ones((), "float32"), "float64": numpy.ones((), "float64")}
 _ZERO = {"float32": numpy.zeros((), "float32"), "float64": numpy.zeros((), "float64")}
 
 
 @cache
 def _module(file: str, device_id: int) -> Any:
-    """Returns a source compiled for a device. CuPy keeps the result on disk, so only the first process waits for NVRTC."""
+    """Returns a source compiled for a device. CuPy keeps the result on disk, so only the first process waits
+    for NVRTC.
+    """
     options = ("--std=c++17",)
-    return cupy.RawModule(code=cuda_sources.text(file), options=options, name_expressions=cuda_sources.names(file))
+    return cupy.RawModule(
+        code=cuda_sources.text(file), options=options, name_expressions=cuda_sources.names(file)
+    )
 
 
 @cache
@@ -45,10 +52,16 @@ def _kernel(name: str, kinds: str, device_id: int) -> Any:
 
 
 class Room:
-    """A stream and a pool of memory for a step that is recorded: a graph writes where it did when it was recorded, so nobody else may."""
+    """A stream and a pool of memory for a step that is recorded: a graph writes where it did when it was
+    recorded, so nobody else may.
+    """
 
     def __init__(self) -> None:
-        self.stream, self.pool, self.records = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool(self._from_device), False
+        self.stream, self.pool, self.records = (
+            cupy.cuda.Stream(non_blocking=True),
+            cupy.cuda.MemoryPool(self._from_device),
+            False,
+        )
         _rooms.add(self)
 
     def __enter__(self) -> None:
@@ -59,10 +72,11 @@ class Room:
         self.inside.enter_context(self.stream)
 
     def _from_device(self, size: int) -> Any:
-        """Returns what the pool lacks, if need be after the pool for everything else has given back what it only keeps.
+        """Returns what the pool lacks, if need be after the pool for everything else has given back what it
+        only keeps.
 
-        A pool that gets nothing gives back what it keeps itself and asks again; while a graph is recorded, that is memory in which the
-        graph will write, so the recording ends instead.
+        A pool that gets nothing gives back what it keeps itself and asks again; while a graph is recorded,
+        that is memory in which the graph will write, so the recording ends instead.
         """
         try:
             return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
@@ -106,7 +120,9 @@ class CupyBuffer(CudaBuffer):
 
     backend = "cupy"
     xp: ClassVar[Any] = cupy
-    dtypes: ClassVar[dict[DType, Any]] = {dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all}
+    dtypes: ClassVar[dict[DType, Any]] = {
+        dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all
+    }
     has_cudnn: ClassVar[bool] = True
 
     @staticmethod
@@ -144,8 +160,12 @@ class CupyBuffer(CudaBuffer):
 
     @classmethod
     def peak_memory(cls) -> int:
-        """Returns the most bytes that the pools have held: they give nothing back to the device by themselves."""
-        return int(cupy.get_default_memory_pool().total_bytes() + sum(room.pool.total_bytes() for room in _rooms))
+        """Returns the most bytes that the pools have held: they give nothing back to the device by
+        themselves.
+        """
+        return int(
+            cupy.get_default_memory_pool().total_bytes() + sum(room.pool.total_bytes() for room in _rooms)
+        )
 
     @classmethod
     def stream_address(cls) -> int:
@@ -168,10 +188,26 @@ class CupyBuffer(CudaBuffer):
         scalar = "float64" if kind_of(a) == "float64" else "float32"
         # cuBLAS counts down columns, so this is out^T = b^T a^T for matrices that lie as they are.
         libs.cublas.gemmEx(
-            device.get_cublas_handle(), b_turned, a_turned, n, m, k, _ONE[scalar].ctypes.data, b.data.ptr, _TYPE[kind_of(b)], ldb,
-            a.data.ptr, _TYPE[kind_of(a)], lda, _ZERO[scalar].ctypes.data, out.data.ptr, _TYPE[kind_of(out)],
-            out.strides[0] // out.itemsize if m > 1 else max(n, 1), _compute(kind_of(a), fast), libs.cublas.CUBLAS_GEMM_DEFAULT,
-        )  # fmt: skip
+            device.get_cublas_handle(),
+            b_turned,
+            a_turned,
+            n,
+            m,
+            k,
+            _ONE[scalar].ctypes.data,
+            b.data.ptr,
+            _TYPE[kind_of(b)],
+            ldb,
+            a.data.ptr,
+            _TYPE[kind_of(a)],
+            lda,
+            _ZERO[scalar].ctypes.data,
+            out.data.ptr,
+            _TYPE[kind_of(out)],
+            out.strides[0] // out.itemsize if m > 1 else max(n, 1),
+            _compute(kind_of(a), fast),
+            libs.cublas.CUBLAS_GEMM_DEFAULT,
+        )
 
     @classmethod
     def batched_product(cls, a: Any, b: Any, out: Any, fast: bool = False, scale: float = 1.0) -> None:
@@ -185,11 +221,30 @@ class CupyBuffer(CudaBuffer):
         scalar = "float64" if kind_of(a) == "float64" else "float32"
         factor = numpy.array(scale, scalar)
         libs.cublas.gemmStridedBatchedEx(
-            device.get_cublas_handle(), b_turned, a_turned, n, m, k, factor.ctypes.data, b.data.ptr, _TYPE[kind_of(b)], ldb,
-            b.strides[0] // b.itemsize, a.data.ptr, _TYPE[kind_of(a)], lda, a.strides[0] // a.itemsize, _ZERO[scalar].ctypes.data,
-            out.data.ptr, _TYPE[kind_of(out)], out.strides[1] // out.itemsize, out.strides[0] // out.itemsize, count,
-            _compute(kind_of(a), fast), libs.cublas.CUBLAS_GEMM_DEFAULT,
-        )  # fmt: skip
+            device.get_cublas_handle(),
+            b_turned,
+            a_turned,
+            n,
+            m,
+            k,
+            factor.ctypes.data,
+            b.data.ptr,
+            _TYPE[kind_of(b)],
+            ldb,
+            b.strides[0] // b.itemsize,
+            a.data.ptr,
+            _TYPE[kind_of(a)],
+            lda,
+            a.strides[0] // a.itemsize,
+            _ZERO[scalar].ctypes.data,
+            out.data.ptr,
+            _TYPE[kind_of(out)],
+            out.strides[1] // out.itemsize,
+            out.strides[0] // out.itemsize,
+            count,
+            _compute(kind_of(a), fast),
+            libs.cublas.CUBLAS_GEMM_DEFAULT,
+        )
 
     @classmethod
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:
@@ -197,7 +252,9 @@ class CupyBuffer(CudaBuffer):
             counts = total.astype("int32")
             cupyx.scatter_add(counts, indices, values.astype("int32"))
             total[...] = counts != 0
-        elif total.dtype.itemsize == 8:  # atomics add unsigned words, which in two's complement is the same sum
+        elif (
+            total.dtype.itemsize == 8
+        ):  # atomics add unsigned words, which in two's complement is the same sum
             cupyx.scatter_add(total.view("uint64"), indices, values.view("uint64"))
         else:
             cupyx.scatter_add(total, indices, values)
@@ -210,7 +267,9 @@ def _as_argument(argument: Any) -> Any:
 
 
 def _as_operand(x: Any) -> tuple[Any, int, int]:
-    """Returns matrices, whether cuBLAS is to turn them, and the distance of their rows or columns; copies what is strided otherwise."""
+    """Returns matrices, whether cuBLAS is to turn them, and the distance of their rows or columns; copies
+    what is strided otherwise.
+    """
     rows, columns = x.shape[-2:]
     down, along = x.strides[-2] // x.itemsize, x.strides[-1] // x.itemsize
     if (along == 1 or columns == 1) and (down >= columns or rows == 1):
@@ -223,7 +282,11 @@ def _as_operand(x: Any) -> tuple[Any, int, int]:
 def _compute(kind: str, fast: bool) -> int:
     if kind == "float64":
         return int(libs.cublas.CUBLAS_COMPUTE_64F)
-    return int(libs.cublas.CUBLAS_COMPUTE_32F_FAST_TF32 if fast and kind == "float32" else libs.cublas.CUBLAS_COMPUTE_32F)
+    return int(
+        libs.cublas.CUBLAS_COMPUTE_32F_FAST_TF32
+        if fast and kind == "float32"
+        else libs.cublas.CUBLAS_COMPUTE_32F
+    )
 
 
 @cache

@@ -1,7 +1,8 @@
 """Flash attention by cuDNN, through `nvidia-cudnn-frontend`, on arrays where they lie: no scores, no copies.
 
-Dao et al., "FlashAttention", 2022. One plan is built for each shape, layout and scale, and kept; where cuDNN builds none, `NoPlan` says
-why, and `cuda_attention` goes on without it. The backward is the deterministic one, so that a resumed run repeats bit for bit.
+Dao et al., "FlashAttention", 2022. One plan is built for each shape, layout and scale, and kept; where cuDNN
+builds none, `NoPlan` says why, and `cuda_attention` goes on without it. The backward is the deterministic
+one, so that a resumed run repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -38,15 +39,26 @@ def why_not() -> str:
 
 
 def can(kind: type[CudaBuffer], form: str, q: Any, k: Any, causal: bool) -> bool:
-    """Whether it takes these arrays (B, H, T, D): 16 bits, a head size it knows, and, where causal, as many queries as keys."""
+    """Whether it takes these arrays (B, H, T, D): 16 bits, a head size it knows, and, where causal, as many
+    queries as keys.
+    """
     size = q.shape[3]
-    if form not in LOW or not kind.has_cudnn or size % 8 or size > 128 or (causal and q.shape[2] != k.shape[2]):
+    if (
+        form not in LOW
+        or not kind.has_cudnn
+        or size % 8
+        or size > 128
+        or (causal and q.shape[2] != k.shape[2])
+    ):
         return False
     return not why_not() and all(_has_aligned_rows(kind, x) for x in (q, k))
 
 
 def _has_aligned_rows(kind: type[CudaBuffer], x: Any) -> bool:
-    starts = (kind._address(x), *(step for step, count in zip(x.strides[:3], x.shape[:3], strict=True) if count > 1))
+    starts = (
+        kind._address(x),
+        *(step for step, count in zip(x.strides[:3], x.shape[:3], strict=True) if count > 1),
+    )
     return bool(x.strides[3] == x.itemsize) and not any(start % ALIGNED for start in starts)
 
 
@@ -74,9 +86,13 @@ class _Plan:
         low = cudnn.data_type.BFLOAT16 if form == "bfloat16" else cudnn.data_type.HALF
         wide = cudnn.data_type.FLOAT
         self.handle = _handle(device)
-        self.graph = cudnn.pygraph(io_data_type=low, intermediate_data_type=wide, compute_data_type=wide, handle=self.handle)
+        self.graph = cudnn.pygraph(
+            io_data_type=low, intermediate_data_type=wide, compute_data_type=wide, handle=self.handle
+        )
         self.inputs = {
-            name: self.graph.tensor(name=name, dim=list(shape), stride=list(strides), data_type=wide if is_wide else low)
+            name: self.graph.tensor(
+                name=name, dim=list(shape), stride=list(strides), data_type=wide if is_wide else low
+            )
             for name, ((shape, strides), is_wide) in inputs.items()
         }
         self.tensors = list(self.inputs.values())
@@ -108,19 +124,43 @@ class _Plan:
         self.graph.execute(addresses, kind._address(workspace), handle=self.handle)
 
 
-def _forward_plan(form: str, device: int, q: Layout, k: Layout, v: Layout, y: Layout, stats: Layout, causal: bool, scale: float) -> _Plan:
+def _forward_plan(
+    form: str,
+    device: int,
+    q: Layout,
+    k: Layout,
+    v: Layout,
+    y: Layout,
+    stats: Layout,
+    causal: bool,
+    scale: float,
+) -> _Plan:
     plan = _Plan(form, device, {"q": (q, False), "k": (k, False), "v": (v, False)})
-    result, kept = plan.graph.sdpa(name="sdpa", **plan.inputs, generate_stats=True, attn_scale=scale, use_causal_mask=causal)
+    result, kept = plan.graph.sdpa(
+        name="sdpa", **plan.inputs, generate_stats=True, attn_scale=scale, use_causal_mask=causal
+    )
     return plan.finish([(result, y, False), (kept, stats, True)])
 
 
 def _backward_plan(
-    form: str, device: int, layouts: tuple[Layout, ...], results: tuple[Layout, ...], causal: bool, scale: float, deterministic: bool = True
+    form: str,
+    device: int,
+    layouts: tuple[Layout, ...],
+    results: tuple[Layout, ...],
+    causal: bool,
+    scale: float,
+    deterministic: bool = True,
 ) -> _Plan:
     names = ("q", "k", "v", "o", "dO", "stats")
-    plan = _Plan(form, device, {name: (layout, name == "stats") for name, layout in zip(names, layouts, strict=True)})
+    plan = _Plan(
+        form, device, {name: (layout, name == "stats") for name, layout in zip(names, layouts, strict=True)}
+    )
     gradients = plan.graph.sdpa_backward(
-        name="sdpa_backward", **plan.inputs, attn_scale=scale, use_causal_mask=causal, use_deterministic_algorithm=deterministic
+        name="sdpa_backward",
+        **plan.inputs,
+        attn_scale=scale,
+        use_causal_mask=causal,
+        use_deterministic_algorithm=deterministic,
     )
     return plan.finish([(tensor, layout, False) for tensor, layout in zip(gradients, results, strict=True)])
 
@@ -143,8 +183,12 @@ def _plan(make: Any, *described: Any) -> _Plan:
     return built
 
 
-def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale: float, fast: bool) -> tuple[Any, Any]:
-    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) for the backward; raises NoPlan where cuDNN builds none."""
+def forward(
+    kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale: float, fast: bool
+) -> tuple[Any, Any]:
+    """Returns y, which lies as (B, T, H, D), and the log-sum-exps (B, H, T, 1) for the backward; raises
+    NoPlan where cuDNN builds none.
+    """
     v = _with_aligned_rows(kind, v)
     batch, heads, length, size = q.shape
     y = kind.xp.empty((batch, length, heads, size), q.dtype).transpose(0, 2, 1, 3)
@@ -155,10 +199,30 @@ def forward(kind: type[CudaBuffer], q: Any, k: Any, v: Any, causal: bool, scale:
 
 
 def backward(
-    kind: type[CudaBuffer], q: Any, k: Any, v: Any, y: Any, g: Any, causal: bool, scale: float, fast: bool, state: Any, out: Any
+    kind: type[CudaBuffer],
+    q: Any,
+    k: Any,
+    v: Any,
+    y: Any,
+    g: Any,
+    causal: bool,
+    scale: float,
+    fast: bool,
+    state: Any,
+    out: Any,
 ) -> None:
-    """Writes the gradients of q, k and v into the arrays `out`, whose heads are dense; raises NoPlan where cuDNN builds none."""
+    """Writes the gradients of q, k and v into the arrays `out`, whose heads are dense; raises NoPlan where
+    cuDNN builds none.
+    """
     v, g = (_with_aligned_rows(kind, x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
-    plan = _plan(_backward_plan, kind_of(q), kind.device_id, tuple(map(_layout, arrays)), tuple(map(_layout, out)), causal, scale)
+    plan = _plan(
+        _backward_plan,
+        kind_of(q),
+        kind.device_id,
+        tuple(map(_layout, arrays)),
+        tuple(map(_layout, out)),
+        causal,
+        scale,
+    )
     plan.run(kind, [*arrays, *out])

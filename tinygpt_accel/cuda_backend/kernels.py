@@ -1,7 +1,9 @@
-"""The kernels of a GPT's step on a CUDA device: products by cuBLAS, what lies between them by the sources in `cuda/`.
+"""The kernels of a GPT's step on a CUDA device: products by cuBLAS, what lies between them by the sources in
+`cuda/`.
 
-Under autocast (`tinygpt_core.precision`) a product rounds its operands to 16 bits, adds up in float32 and leaves 16 bits; the kernels
-around it read and write that form, see `cuda_buffer`. `saved` holds operands as Buffers, so that the engine notices when they change.
+Under autocast (`tinygpt_core.precision`) a product rounds its operands to 16 bits, adds up in float32 and
+leaves 16 bits; the kernels around it read and write that form, see `cuda_buffer`. `saved` holds operands as
+Buffers, so that the engine notices when they change.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def cuda(implementation: type[Kernel]) -> type[Kernel]:
 
 
 def compute_kind(dtype: DType) -> str:
-    """Returns the form in which products of a dtype are computed: what autocast says of float32, else the dtype itself."""
+    """Returns the form in which products of a dtype are computed: what autocast says of float32, else the
+    dtype itself.
+    """
     return compute_dtype() if dtype is DType.float32 and compute_dtype() in LOW else dtype.name
 
 
@@ -65,14 +69,26 @@ def _row(kind: type[CudaBuffer], buffer: Any) -> Any:
 
 
 def column_sums(kind: type[CudaBuffer], x: Any) -> Any:
-    """Returns the sums down the columns of a matrix whose rows are dense, in float32 (float64), in an order that is always the same."""
+    """Returns the sums down the columns of a matrix whose rows are dense, in float32 (float64), in an order
+    that is always the same.
+    """
     rows, columns, stride = matrix_layout(x)
     wide = "float64" if kind_of(x) == "float64" else "float32"
     while True:
         chunks = max(-(-rows // ROW_CHUNK), 1)
         partial = kind.xp.empty((chunks, columns), wide)
         if columns:
-            kind.launch("column_sums", kind_of(x), (-(-columns // 32), chunks), x, partial, rows, columns, stride, ROW_CHUNK)
+            kind.launch(
+                "column_sums",
+                kind_of(x),
+                (-(-columns // 32), chunks),
+                x,
+                partial,
+                rows,
+                columns,
+                stride,
+                ROW_CHUNK,
+            )
         if chunks == 1:
             return partial.reshape(columns)
         x, rows, stride = partial, chunks, columns
@@ -81,12 +97,18 @@ def column_sums(kind: type[CudaBuffer], x: Any) -> Any:
 def _dense_rows(kind: type[CudaBuffer], x: Any) -> Any:
     """Returns a matrix whose rows are dense, perhaps with gaps between them: itself or a copy."""
     along = x.shape[1] < 2 or x.strides[1] == x.itemsize
-    return x if along and (len(x) < 2 or x.strides[0] >= x.shape[1] * x.itemsize) else kind.xp.ascontiguousarray(x)
+    return (
+        x
+        if along and (len(x) < 2 or x.strides[0] >= x.shape[1] * x.itemsize)
+        else kind.xp.ascontiguousarray(x)
+    )
 
 
 @cuda
 class CudaLinear(Linear):
-    """Products by cuBLAS on matrices as they lie. The bias waits for the next kernel, which adds it on its own walk."""
+    """Products by cuBLAS on matrices as they lie. The bias waits for the next kernel, which adds it on its
+    own walk.
+    """
 
     @staticmethod
     def forward(x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
@@ -98,7 +120,12 @@ class CudaLinear(Linear):
         y = kind.xp.empty((rows, outputs + gap), ARRAY_DTYPE[form])[:, :outputs]
         kind.product(_matrix(x.in_kind(form), inputs), weight.in_kind(form), y, fast)
         row = _row(kind, bias)
-        return kind.wrap_held(y.reshape(*x.shape[:-1], outputs), x.dtype, row if y.size else None), (x, weight, form, fast)
+        return kind.wrap_held(y.reshape(*x.shape[:-1], outputs), x.dtype, row if y.size else None), (
+            x,
+            weight,
+            form,
+            fast,
+        )
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -113,7 +140,8 @@ class CudaLinear(Linear):
 
         def of_weight() -> Any:
             rows = _matrix(x.in_kind(form), inputs)
-            # A weight that lies transposed, as a tied head does, gets a gradient that does. Gradients of parameters are never 16 bits.
+            # A weight that lies transposed, as a tied head does, gets a gradient that does. Gradients of
+            # parameters are never 16 bits.
             turned = w.flags.f_contiguous and not w.flags.c_contiguous
             result = kind.xp.empty((outputs, inputs) if turned else (inputs, outputs), weight.array.dtype)
             kind.product(*((g.T, rows) if turned else (rows.T, g)), result, fast)
@@ -134,7 +162,17 @@ class CudaGELU(GELU):
         flat = kind.xp.ascontiguousarray(held)
         y = kind.xp.empty(x.shape, flat.dtype)
         exact = int(approximate == "none")
-        kind.walk("bias_gelu", kind_of(flat), flat.size, flat, bias, y, flat.size, x.shape[-1] if x.ndim else 1, exact)
+        kind.walk(
+            "bias_gelu",
+            kind_of(flat),
+            flat.size,
+            flat,
+            bias,
+            y,
+            flat.size,
+            x.shape[-1] if x.ndim else 1,
+            exact,
+        )
         return kind.wrap(y, x.dtype), (x, exact)
 
     @staticmethod
@@ -172,7 +210,9 @@ def _along(x: Any, grad: Any, name: str, *more: int) -> Any:
 
 
 def _row_threads(kind: type[CudaBuffer], columns: int) -> int:
-    """Returns how many threads take a row of a norm: some eight elements each, so that many rows are under way at a time."""
+    """Returns how many threads take a row of a norm: some eight elements each, so that many rows are under
+    way at a time.
+    """
     return min(kind.threads, -(-columns // 256) * 32)
 
 
@@ -184,9 +224,21 @@ def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre:
     means, scales = (kind.xp.zeros(len(rows), rows.dtype) for _ in range(2))
     if rows.size:
         kind.launch(
-            "normalize", f"{kind_of(rows)},{form}", (min(len(rows), ROWS),), rows, _row(kind, weight), _row(kind, bias), y, means, scales,
-            len(rows), columns, float(eps), centre, block=_row_threads(kind, columns),
-        )  # fmt: skip
+            "normalize",
+            f"{kind_of(rows)},{form}",
+            (min(len(rows), ROWS),),
+            rows,
+            _row(kind, weight),
+            _row(kind, bias),
+            y,
+            means,
+            scales,
+            len(rows),
+            columns,
+            float(eps),
+            centre,
+            block=_row_threads(kind, columns),
+        )
     return kind.wrap_held(y.reshape(x.shape), x.dtype), (x, weight, means, scales, shape, form, centre)
 
 
@@ -201,9 +253,20 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         result = xp.empty(rows.shape, rows.dtype)
         if rows.size:
             kind.launch(
-                "normalize_gradient", kinds, (min(len(rows), ROWS),), rows, _row(kind, weight), g, means, scales, result, len(rows),
-                columns, centre, block=_row_threads(kind, columns),
-            )  # fmt: skip
+                "normalize_gradient",
+                kinds,
+                (min(len(rows), ROWS),),
+                rows,
+                _row(kind, weight),
+                g,
+                means,
+                scales,
+                result,
+                len(rows),
+                columns,
+                centre,
+                block=_row_threads(kind, columns),
+            )
         return kind.wrap(result.reshape(x.shape), x.dtype)
 
     sums: list[Any] = []  # of both parameters, by whoever asks first
@@ -213,7 +276,19 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, ...]:
             partial = xp.zeros((chunks, 2 * columns), rows.dtype)
             if rows.size:
                 grid = (-(-columns // 32), chunks)
-                kind.launch("normalize_parameter_gradients", kinds, grid, rows, g, means, scales, partial, len(rows), columns, ROW_CHUNK)
+                kind.launch(
+                    "normalize_parameter_gradients",
+                    kinds,
+                    grid,
+                    rows,
+                    g,
+                    means,
+                    scales,
+                    partial,
+                    len(rows),
+                    columns,
+                    ROW_CHUNK,
+                )
             sums.append(column_sums(kind, partial).reshape(2, *shape))
         return kind.wrap(sums[0][which].copy(), x.dtype)
 
@@ -225,7 +300,9 @@ class CudaLayerNorm(LayerNorm):
     """Reads the residual stream in float32, writes what the next product reads."""
 
     @staticmethod
-    def forward(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
+    def forward(
+        x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
+    ) -> tuple[Any, Any]:
         return _normalize(x, weight, bias, _normalized(x, weight, bias, num_axes, "layer_norm"), eps, 1)
 
     backward = staticmethod(_normalize_gradients)
@@ -275,7 +352,9 @@ class CudaCrossEntropy(CrossEntropy):
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0 or targets.shape != logits.shape[:-1] or targets.dtype.kind != "i":
             CrossEntropy.check(logits, targets, ignore_index)
-            raise ShapeError(f"cross_entropy: logits of shape {logits.shape} do not go with targets of {targets.shape}")
+            raise ShapeError(
+                f"cross_entropy: logits of shape {logits.shape} do not go with targets of {targets.shape}"
+            )
         kind, classes, count = type(logits), logits.shape[-1], targets.numel
         version, low, high = targets._bounds or (-1, 0, 0)
         if version != targets.version[0] or high >= classes or (low < 0 and (low, ignore_index) != (-1, -1)):
@@ -288,8 +367,18 @@ class CudaCrossEntropy(CrossEntropy):
         losses, maxima, sums = (kind.xp.empty(count, wide) for _ in range(3))
         stride = matrix_layout(x)[2]
         ignored = (int(ignore_index is not None), ignore_index or 0)
-        kind.launch("cross_entropy", kind_of(x), (count,), x, ids, losses, maxima, sums, classes, stride, *ignored)
-        return kind.wrap(losses.reshape(targets.shape), logits.dtype), [logits, targets, x, ids, maxima, sums, ignored]
+        kind.launch(
+            "cross_entropy", kind_of(x), (count,), x, ids, losses, maxima, sums, classes, stride, *ignored
+        )
+        return kind.wrap(losses.reshape(targets.shape), logits.dtype), [
+            logits,
+            targets,
+            x,
+            ids,
+            maxima,
+            sums,
+            ignored,
+        ]
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -300,7 +389,20 @@ class CudaCrossEntropy(CrossEntropy):
         stride = matrix_layout(x)[2]
         g = kind.xp.ascontiguousarray(grad.array).reshape(-1)
         result = kind.xp.empty((rows, stride), x.dtype)[:, :classes]
-        kind.launch("cross_entropy_gradient", kind_of(x), (rows,), x, ids, g, maxima, sums, result, classes, stride, *ignored)
+        kind.launch(
+            "cross_entropy_gradient",
+            kind_of(x),
+            (rows,),
+            x,
+            ids,
+            g,
+            maxima,
+            sums,
+            result,
+            classes,
+            stride,
+            *ignored,
+        )
         return kind.wrap_held(result.reshape(logits.shape), logits.dtype), None
 
 
@@ -364,7 +466,9 @@ forget_tables = _angles.cache_clear
 
 @cuda
 class CudaRotary(Rotary):
-    """Reads heads where they lie in the packed product; the result lies as (B, T, H, D). The angles of a length are computed once."""
+    """Reads heads where they lie in the packed product; the result lies as (B, T, H, D). The angles of a
+    length are computed once.
+    """
 
     @staticmethod
     def forward(x: Any, *, positions_start: int = 0, base: float = 10000.0) -> tuple[Any, Any]:
@@ -373,7 +477,8 @@ class CudaRotary(Rotary):
         kind: Any = type(x)
         tables: Any = _angles(kind, x.shape[2], x.shape[3], positions_start, base, x.dtype)
         if kind.late_tables is not None:
-            kind.late_tables.append((tables, None))  # a graph reads them where they lie, also when the cache has let them go
+            # A graph reads them where they lie, also when the cache has let them go
+            kind.late_tables.append((tables, None))
         return _rotated(x, tables, 1.0), tables
 
     @staticmethod
@@ -390,16 +495,22 @@ def _rotated(x: Any, tables: Any, sign: float) -> Any:
     y = kind.xp.empty((batch, length, heads, size), held.dtype).transpose(0, 2, 1, 3)
     steps = [step // held.itemsize for array in (held, y) for step in array.strides[:3]]
     count = held.size // 2
-    kind.walk("rotate", kind_of(held), count, held, y, cosine, sine, count, heads, length, size // 2, *steps, sign)
+    kind.walk(
+        "rotate", kind_of(held), count, held, y, cosine, sine, count, heads, length, size // 2, *steps, sign
+    )
     return kind.wrap(y, x.dtype)
 
 
 @cuda
 class CudaAttention(Attention):
-    """Flash attention where cuDNN's front end is installed and the numbers have 16 bits, else batched products; see `cuda_attention`."""
+    """Flash attention where cuDNN's front end is installed and the numbers have 16 bits, else batched
+    products; see `cuda_attention`.
+    """
 
     @staticmethod
-    def forward(query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None) -> tuple[Any, Any]:
+    def forward(
+        query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None
+    ) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
         if not query.numel or not key.numel:
             y, saved = Attention.forward(query, key, value, causal=causal, scale=scale)
@@ -423,7 +534,9 @@ class CudaAttention(Attention):
 
 @cuda
 class CudaPackedAttention(PackedAttention):
-    """Reads the heads where they lie in the packed product, and writes their gradients where they lie in its gradient."""
+    """Reads the heads where they lie in the packed product, and writes their gradients where they lie in its
+    gradient.
+    """
 
     @staticmethod
     def forward(x: Any, *, num_heads: int) -> tuple[Any, Any]:
@@ -433,7 +546,9 @@ class CudaPackedAttention(PackedAttention):
             return y, [saved]
         kind, form = type(x), compute_kind(x.dtype)
         heads = _split(x.in_kind(form), num_heads)
-        y, kept = cuda_attention.attend(kind, form, heads, True, 1.0 / math.sqrt(heads[0].shape[3]), compute_dtype() == "tf32")
+        y, kept = cuda_attention.attend(
+            kind, form, heads, True, 1.0 / math.sqrt(heads[0].shape[3]), compute_dtype() == "tf32"
+        )
         result = y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], x.shape[2] // 3)
         return kind.wrap_held(result, x.dtype), (x, form, num_heads, kept)
 
@@ -460,8 +575,12 @@ def _split(x: Any, num_heads: int) -> list[Any]:
 # ---------------------------------------------------------------- the optimizer
 
 
-def tensor_table(kind: type[CudaBuffer], columns: list[list[Any]], decays: list[float]) -> tuple[Any, Any, int]:
-    """Returns what `optimizer.cu` calls table and chunks, on the device, and how many chunks there are; columns are lists of arrays."""
+def tensor_table(
+    kind: type[CudaBuffer], columns: list[list[Any]], decays: list[float]
+) -> tuple[Any, Any, int]:
+    """Returns what `optimizer.cu` calls table and chunks, on the device, and how many chunks there are;
+    columns are lists of arrays.
+    """
     import numpy
 
     table, chunks = numpy.zeros((len(decays), 6), numpy.int64), []
@@ -485,7 +604,9 @@ def _filled(kind: type[CudaBuffer], array: Any) -> Any:
 
 
 def gradient_norm(kind: type[CudaBuffer], grads: list[Any], limit: float, unscale: float = 1.0) -> Any:
-    """Returns (norm, factor, finite) on the device, see `finish_norm` in optimizer.cu. Nothing comes to the host."""
+    """Returns (norm, factor, finite) on the device, see `finish_norm` in optimizer.cu. Nothing comes to the
+    host.
+    """
     parts = []
     for wide in ("float32", "float64"):
         arrays = [_filled(kind, g) for g in grads if kind_of(g) == wide and g.size]
@@ -506,11 +627,22 @@ def adamw_numbers(learning_rate: float, betas: tuple[float, float], eps: float, 
 
 
 def adamw(
-    kind: type[CudaBuffer], buffers: list[list[Any]], decays: list[float], numbers: Any, clip: Any = None, skip: bool = False
+    kind: type[CudaBuffer],
+    buffers: list[list[Any]],
+    decays: list[float],
+    numbers: Any,
+    clip: Any = None,
+    skip: bool = False,
 ) -> None:
-    """Updates parameters, given lists of parameters, gradients and both moments, by one launch for each float dtype."""
+    """Updates parameters, given lists of parameters, gradients and both moments, by one launch for each float
+    dtype.
+    """
     for wide in ("float32", "float64"):
-        rows = [(*row, decay) for *row, decay in zip(*buffers, decays, strict=True) if row[0].dtype.name == wide and row[0].numel]
+        rows = [
+            (*row, decay)
+            for *row, decay in zip(*buffers, decays, strict=True)
+            if row[0].dtype.name == wide and row[0].numel
+        ]
         if not rows:
             continue
         columns: list[list[Any]] = [[] for _ in range(4)]
@@ -518,7 +650,8 @@ def adamw(
         for *row, _ in rows:
             for i, buffer in enumerate(row):
                 array = buffer.array
-                if not array.flags.c_contiguous:  # all four in one order of elements; a copy is written back below
+                # All four in one order of elements; a copy is written back below
+                if not array.flags.c_contiguous:
                     array = kind.xp.ascontiguousarray(array)
                     copies += [(buffer, array)] if i != 1 else []
                 columns[i].append(array)
@@ -537,7 +670,16 @@ class CudaAdamWStep(AdamWStep):
 
     @staticmethod
     def forward(
-        parameters: Any, grads: Any, first: Any, second: Any, *, learning_rate: float, betas: Any, eps: float, weight_decays: Any, step: int
+        parameters: Any,
+        grads: Any,
+        first: Any,
+        second: Any,
+        *,
+        learning_rate: float,
+        betas: Any,
+        eps: float,
+        weight_decays: Any,
+        step: int,
     ) -> tuple[None, None]:
         if not parameters:
             return None, None

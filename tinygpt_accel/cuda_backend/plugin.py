@@ -1,4 +1,6 @@
-"""The entry point `tinygpt.backends: cupy`. Light: CuPy is imported by `factory` only, and `probe` asks the driver itself."""
+"""The entry point `tinygpt.backends: cupy`. Light: CuPy is imported by `factory` only, and `probe` asks the
+driver itself.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from tinygpt_core.backends import BackendUnavailable
 description = "CuPy: CUDA kernels, cuBLAS and mixed precision on an NVIDIA GPU"
 preference = 20  # above NumPy's 10
 
-# The oldest driver interface (CUDA version, as cuDriverGetVersion counts) with which a CuPy built for a major version of CUDA runs.
+# The oldest driver interface (CUDA version, as cuDriverGetVersion counts) with which a CuPy built for a major
+# version of CUDA runs.
 _OLDEST = {"11": 11000, "12": 12000, "13": 13000}
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
@@ -42,7 +45,9 @@ def _count_devices(driver: Any) -> tuple[int, int]:
 
 
 def probe() -> str:
-    """Returns why the backend cannot run here, or "". Imports no array library; the driver is asked through its own interface."""
+    """Returns why the backend cannot run here, or "". Imports no array library; the driver is asked through
+    its own interface.
+    """
     installed = _installed()
     driver = _driver()
     if not installed:
@@ -79,11 +84,15 @@ def factory(device: str) -> Any:
         raise BackendUnavailable(reason)
     number, (_, count) = int(device or 0), _count_devices(_driver())
     if number >= count:
-        raise ValueError(f"there is no cupy:{number}: the driver sees {count} GPU{'s' * (count > 1)}, cupy:0 to cupy:{count - 1}")
+        raise ValueError(
+            f"there is no cupy:{number}: the driver sees {count} GPU{'s' * (count > 1)}, cupy:0 to cupy:{count - 1}"
+        )
     try:
         backend = import_module("tinygpt_accel.cuda_backend.cupy_buffer")
         import_module("tinygpt_accel.cuda_backend.step")  # and with it the kernels
         _ = backend.libs.cublas  # an ImportError where its library is missing
     except ImportError as problem:
-        raise BackendUnavailable(f"CuPy cannot be imported ({problem}): pip install --upgrade {_installed()[0]}[ctk]") from problem
+        raise BackendUnavailable(
+            f"CuPy cannot be imported ({problem}): pip install --upgrade {_installed()[0]}[ctk]"
+        ) from problem
     return backend.on_device(number)

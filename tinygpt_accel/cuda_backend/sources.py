@@ -1,4 +1,6 @@
-"""The CUDA C++ sources beside this module, and which instances of their kernels are used: what NVRTC compiles, here or in a test."""
+"""The CUDA C++ sources beside this module, and which instances of their kernels are used: what NVRTC
+compiles, here or in a test.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "cu"
 
-# How an array's elements lie -> their type in the sources. bfloat16 has no dtype in NumPy: its arrays are of uint16.
+# How an array's elements lie -> their type in the sources. bfloat16 has no dtype in NumPy: its arrays are of
+# uint16.
 TYPES = {"float32": "float", "float64": "double", "bfloat16": "bf16", "float16": "fp16"}
 LOW = ("bfloat16", "float16")
 _ALL, _WIDE = tuple(TYPES.values()), ("float", "double")
@@ -18,25 +21,53 @@ _SUMS = ("float, bf16, float", "float, fp16, float", "bf16, bf16, bf16", "fp16, 
 
 INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
     "normalization.cu": {
-        "normalize": _PAIRS, "normalize_gradient": _PAIRS, "normalize_parameter_gradients": _PAIRS, "column_sums": _ALL,
+        "normalize": _PAIRS,
+        "normalize_gradient": _PAIRS,
+        "normalize_parameter_gradients": _PAIRS,
+        "column_sums": _ALL,
     },
     "elementwise.cu": {
-        "cast": (*_PAIRS[2:], *_TO_FLOAT), "add": _SUMS, "add_bias": _ALL, "bias_gelu": _ALL, "gelu_gradient": _ALL, "silu": _ALL,
-        "silu_gradient": _ALL, "dropout": _ALL, "rotate": _ALL,
+        "cast": (*_PAIRS[2:], *_TO_FLOAT),
+        "add": _SUMS,
+        "add_bias": _ALL,
+        "bias_gelu": _ALL,
+        "gelu_gradient": _ALL,
+        "silu": _ALL,
+        "silu_gradient": _ALL,
+        "dropout": _ALL,
+        "rotate": _ALL,
     },
-    "softmax.cu": {"softmax": _ALL, "softmax_gradient": _ALL, "cross_entropy": _ALL, "cross_entropy_gradient": _ALL},
-    "rows.cu": {"rank_ids": (), "scan_chunks": (), "scan_counts": (), "place_ids": (), "add_rows": _ALL, "join_rows": _WIDE},
+    "softmax.cu": {
+        "softmax": _ALL,
+        "softmax_gradient": _ALL,
+        "cross_entropy": _ALL,
+        "cross_entropy_gradient": _ALL,
+    },
+    "rows.cu": {
+        "rank_ids": (),
+        "scan_chunks": (),
+        "scan_counts": (),
+        "place_ids": (),
+        "add_rows": _ALL,
+        "join_rows": _WIDE,
+    },
     "optimizer.cu": {"squares": _WIDE, "finish_norm": (), "adamw": _WIDE},
-}  # fmt: skip
+}
 
 
 # Elementwise kernels whose threads take eight neighbours at a time.
-BY_EIGHT = frozenset(["cast", "add", "add_bias", "bias_gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"])
+BY_EIGHT = frozenset(
+    ["cast", "add", "add_bias", "bias_gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"]
+)
 
 
 def names(file: str) -> list[str]:
     """Returns the C++ names of all instances in a source, such as "normalize<float, bf16>"."""
-    return [f"{name}<{types}>" if types else name for name, all_types in INSTANCES[file].items() for types in all_types or ("",)]
+    return [
+        f"{name}<{types}>" if types else name
+        for name, all_types in INSTANCES[file].items()
+        for types in all_types or ("",)
+    ]
 
 
 @cache

@@ -1,7 +1,9 @@
-"""A training step on a CUDA device that asks the device for nothing but the loss, and from the third time on is one CUDA graph.
+"""A training step on a CUDA device that asks the device for nothing but the loss, and from the third time on
+is one CUDA graph.
 
-The gradient's norm, the factor that clips it and whether it is finite stay on the device, where AdamW reads them. What differs from step
-to step (ids, learning rate, how far the random stream has moved) lies in arrays of which a recorded graph knows the addresses.
+The gradient's norm, the factor that clips it and whether it is finite stay on the device, where AdamW reads
+them. What differs from step to step (ids, learning rate, how far the random stream has moved) lies in arrays
+of which a recorded graph knows the addresses.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from tinygpt_core.training.step import TrainingStep, as_tensors
 from .buffer import CudaBuffer
 from .kernels import adamw, adamw_numbers, forget_tables, gradient_norm
 
-WARM_UP = 2  # steps of one shape before they are recorded: the pool then holds what a step needs, and every kernel is compiled
+# Steps of one shape before they are recorded: the pool then holds what a step needs, and every kernel is
+# compiled
+WARM_UP = 2
 
 
 class _Ready(NamedTuple):
@@ -32,7 +36,8 @@ class _Ready(NamedTuple):
 class Recording(NamedTuple):
     """A recorded step and the arrays that feed it.
 
-    `fixed` is what the graph took for granted, `position` is where the random stream stood, `drawn` by how much it moves a step.
+    `fixed` is what the graph took for granted, `position` is where the random stream stood, `drawn` by how
+    much it moves a step.
     """
 
     graph: Any
@@ -97,7 +102,9 @@ class CudaTrainingStep(TrainingStep):
     # ---------------------------------------------------------------- one step, launched piece by piece
 
     def _launch(self, batches: Sequence[Any], numbers: Any = None) -> tuple[Any, Any]:
-        """Launches a whole step and returns, on the device, its loss and what `gradient_norm` gives. Waits for nothing."""
+        """Launches a whole step and returns, on the device, its loss and what `gradient_norm` gives. Waits
+        for nothing.
+        """
         kind, optimizer, xp = self.kind, self.optimizer, self.kind.xp
         assert isinstance(optimizer, Adam)
         num_targets = sum(batch.num_targets for batch in batches)
@@ -109,11 +116,17 @@ class CudaTrainingStep(TrainingStep):
             (part if scale == 1.0 else part * scale).backward()
             result: Any = part.buffer
             loss += result.array.reshape(())
-        named = [(name, p) for name, p in self.model.named_parameters(trainable_only=True) if p.grad is not None]
+        named = [
+            (name, p) for name, p in self.model.named_parameters(trainable_only=True) if p.grad is not None
+        ]
         grads: list[Any] = [p.grad.buffer for _, p in named if p.grad is not None]
         norm = gradient_norm(kind, [grad.array for grad in grads], self.gradient_clip, 1.0 / scale)
         with no_grad():
-            buffers = [[p.buffer for _, p in named], grads, *(optimizer._slot(slot, named) for slot in optimizer.slots)]
+            buffers = [
+                [p.buffer for _, p in named],
+                grads,
+                *(optimizer._slot(slot, named) for slot in optimizer.slots),
+            ]
             if numbers is None:
                 numbers = xp.asarray(self._numbers(optimizer.step + 1))
             decays = [optimizer.weight_decay if p.ndim >= 2 else 0.0 for _, p in named]
@@ -138,7 +151,8 @@ class CudaTrainingStep(TrainingStep):
 
     def _with_graph(self, batches: Sequence[Any]) -> float:
         if self.recording is not None and self.recording.fixed != self._fixed():
-            self.recording, self.seen = None, 1  # somebody put other arrays in the parameters' place, or set another weight decay
+            # Somebody put other arrays in the parameters' place, or set another weight decay
+            self.recording, self.seen = None, 1
         if self.recording is None:
             if self.seen <= WARM_UP:
                 return self._finish(self._launch(batches))
@@ -148,7 +162,9 @@ class CudaTrainingStep(TrainingStep):
         return self._replay(self.recording, batches)
 
     def _record(self, batches: Sequence[Any]) -> None:
-        """Records a step without running it. What recording changed on the host is taken back, for `_replay` to do."""
+        """Records a step without running it. What recording changed on the host is taken back, for `_replay`
+        to do.
+        """
         kind: Any = self.kind
         generator, optimizer = random.default_generator(), self.optimizer
         position, step = generator.position, optimizer.step
@@ -164,7 +180,16 @@ class CudaTrainingStep(TrainingStep):
             ids = [buffer.array for buffer in held]
             tables = [device for device, _ in kind.late_tables]
             # The graph reads the tables and its own memory, so they live as long as it does.
-            self.recording = Recording((graph, tables), ids, numbers, moved, loss, self._fixed(), position, generator.position - position)
+            self.recording = Recording(
+                (graph, tables),
+                ids,
+                numbers,
+                moved,
+                loss,
+                self._fixed(),
+                position,
+                generator.position - position,
+            )
         except BaseException as problem:
             self._forget_what_never_ran()
             if not isinstance(problem, kind.graph_errors):
@@ -180,7 +205,9 @@ class CudaTrainingStep(TrainingStep):
         for i, batch in enumerate(batches):
             self._check_ids(batch)
             for j, host in enumerate((batch.inputs, batch.targets)):
-                self.kind.upload(recording.ids[2 * i + j], numpy.array(host, numpy.int32).reshape(batch.shape))
+                self.kind.upload(
+                    recording.ids[2 * i + j], numpy.array(host, numpy.int32).reshape(batch.shape)
+                )
         optimizer.step += 1
         self.kind.upload(recording.numbers, self._numbers(optimizer.step))
         self.kind.upload(recording.moved, numpy.array([generator.position - recording.position], numpy.int64))
@@ -192,7 +219,9 @@ class CudaTrainingStep(TrainingStep):
         return float(self.kind._to_host(recording.loss))
 
     def _ready(self, batch: Any) -> _Ready:
-        """Returns a batch on the device. Ids are checked on the host, here and before every replay, so the step need not ask for them."""
+        """Returns a batch on the device. Ids are checked on the host, here and before every replay, so the
+        step need not ask for them.
+        """
         self._check_ids(batch)
         tensors = as_tensors(batch)
         return _Ready(tensors, batch.num_targets)
@@ -202,23 +231,31 @@ class CudaTrainingStep(TrainingStep):
         for what, host, least in (("input", batch.inputs, 0), ("target", batch.targets, -1)):
             low, high = int(numpy.min(host)), int(numpy.max(host))
             if low < least or high >= vocab_size:
-                raise IndexError(f"an {what} id lies in [{low}, {high}], outside of the vocabulary of {vocab_size}")
+                raise IndexError(
+                    f"an {what} id lies in [{low}, {high}], outside of the vocabulary of {vocab_size}"
+                )
 
     def _fixed(self) -> list[Any]:
-        """Returns what a recorded step took for granted: where its numbers lie, and the settings that are no numbers in its arrays.
+        """Returns what a recorded step took for granted: where its numbers lie, and the settings that are no
+        numbers in its arrays.
 
-        Of a parameter that does not learn the graph reads the 16-bit copy that was there, so that one's version counts, too.
+        Of a parameter that does not learn the graph reads the 16-bit copy that was there, so that one's
+        version counts, too.
         """
         optimizer: Any = self.optimizer
         fixed: list[Any] = [self.gradient_clip, optimizer.weight_decay, self.model.training]
         for _, parameter in self.model.named_parameters():
             buffer: Any = parameter.buffer
             fixed.append((self.kind._address(buffer._held), parameter.requires_grad or buffer.version[0]))
-        moments: list[Any] = [moment.buffer for remembered in optimizer.state.values() for moment in remembered.values()]
+        moments: list[Any] = [
+            moment.buffer for remembered in optimizer.state.values() for moment in remembered.values()
+        ]
         return fixed + [self.kind._address(buffer._held) for buffer in moments]
 
     def _forget_what_never_ran(self) -> None:
-        """Makes old what a recording that failed left in caches: copies in 16 bits and angles, which were recorded and never computed."""
+        """Makes old what a recording that failed left in caches: copies in 16 bits and angles, which were
+        recorded and never computed.
+        """
         for _, parameter in self.model.named_parameters():
             parameter.buffer.version[0] += 1
         forget_tables()

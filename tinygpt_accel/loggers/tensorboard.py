@@ -1,4 +1,5 @@
-"""The entry point `tinygpt.loggers: tensorboard`: a run's numbers as TensorBoard's event files, in its directory under `tensorboard`.
+"""The entry point `tinygpt.loggers: tensorboard`: a run's numbers as TensorBoard's event files, in its
+directory under `tensorboard`.
 
 tinygpt train --log-to tensorboard
 tensorboard --logdir runs
@@ -15,12 +16,18 @@ from tensorboardX import SummaryWriter
 
 
 class TensorBoardLogger:
-    """Writes event files. A resumed run adds a file that takes back the steps which were lost, so the curves have no second branch."""
+    """Writes event files. A resumed run adds a file that takes back the steps which were lost, so the curves
+    have no second branch.
+    """
 
     def __init__(self, directory: str, settings: Mapping[str, Any], step: int) -> None:
-        # Files are named after the second in which they are begun; the suffix keeps a run that is resumed at once from replacing its own.
+        # Files are named after the second in which they are begun; the suffix keeps a run that is resumed at
+        # once from replacing its own.
         self.writer = SummaryWriter(
-            os.path.join(directory, "tensorboard"), purge_step=step + 1 if step else None, flush_secs=10, filename_suffix=f".{step:09}"
+            os.path.join(directory, "tensorboard"),
+            purge_step=step + 1 if step else None,
+            flush_secs=10,
+            filename_suffix=f".{step:09}",
         )
         if not step:
             self.writer.add_text("settings", "```json\n" + json.dumps(dict(settings), indent=2) + "\n```")

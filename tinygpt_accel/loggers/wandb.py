@@ -1,6 +1,8 @@
-"""The entry point `tinygpt.loggers: wandb`: a run's numbers to Weights & Biases, in the project `tinygpt` ($WANDB_PROJECT).
+"""The entry point `tinygpt.loggers: wandb`: a run's numbers to Weights & Biases, in the project `tinygpt`
+($WANDB_PROJECT).
 
-Its own variables hold: $WANDB_MODE=offline keeps everything in the run's directory under `wandb`, for `wandb sync`.
+Its own variables hold: $WANDB_MODE=offline keeps everything in the run's directory under `wandb`, for `wandb
+sync`.
 """
 
 from __future__ import annotations
@@ -14,15 +16,22 @@ import wandb
 
 
 class WandbLogger:
-    """Sends numbers. A resumed run goes on under the same id, which is made of the directory's name and place."""
+    """Sends numbers. A resumed run goes on under the same id, which is made of the directory's name and
+    place.
+    """
 
     def __init__(self, directory: str, settings: Mapping[str, Any], step: int) -> None:
         place = os.path.realpath(directory)
         name = os.path.basename(place)
         self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "tinygpt"), name=name, id=sha256(place.encode()).hexdigest()[:16], dir=place,
-            config=dict(settings), resume="allow" if step else None, settings=wandb.Settings(silent=True),
-        )  # fmt: skip
+            project=os.environ.get("WANDB_PROJECT", "tinygpt"),
+            name=name,
+            id=sha256(place.encode()).hexdigest()[:16],
+            dir=place,
+            config=dict(settings),
+            resume="allow" if step else None,
+            settings=wandb.Settings(silent=True),
+        )
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """Adds a point to each curve."""

@@ -1,7 +1,8 @@
 """The elementwise chains of the NumPy kernels, as NumPy calls in place over blocks that stay in the cache.
 
-Each function works on contiguous arrays of one float dtype that its caller has made; where a formula needs room, it scribbles on a
-workspace. `compiled` has the same functions as loops; `loops.loops_for` says which of the two serves a dtype.
+Each function works on contiguous arrays of one float dtype that its caller has made; where a formula needs
+room, it scribbles on a workspace. `compiled` has the same functions as loops; `loops.loops_for` says which of
+the two serves a dtype.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def _blocks(count: int, width: int = 1) -> list[slice]:
 
 
 def row_sums(x: Any) -> Any:
-    """Returns sums over the last axis: einsum's one pass where rows are short, NumPy's pairwise sums where rounding would add up."""
+    """Returns sums over the last axis: einsum's one pass where rows are short, NumPy's pairwise sums where
+    rounding would add up.
+    """
     return einsum("...j->...", x) if x.shape[-1] <= 4096 else add.reduce(x, axis=-1)
 
 
@@ -69,8 +72,12 @@ def add_to_rows(y: Any, row: Any) -> None:
         add(y[block], row, out=y[block])
 
 
-def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: bool) -> None:
-    """normal = (x - mean) scale and y = normal weight + bias for each row, with scale = 1 / sqrt(mean square + eps)."""
+def normalize(
+    x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: bool
+) -> None:
+    """normal = (x - mean) scale and y = normal weight + bias for each row, with scale = 1 / sqrt(mean square
+    + eps).
+    """
     for block in _blocks(*x.shape):
         n, scale = normal[block], scales[block]
         if centre:
@@ -86,7 +93,9 @@ def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, 
         add(y[block], bias, out=y[block])
 
 
-def normalize_gradients(grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: bool) -> None:
+def normalize_gradients(
+    grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: bool
+) -> None:
     """result = dL/dx for each row; adds the sums over rows of grad normal, and of grad, to `sums`."""
     for block in _blocks(*grad.shape):
         g, n, h = grad[block], normal[block], result[block]
@@ -110,7 +119,9 @@ def exponentials(x: Any, out: Any) -> Any:
 
 
 def softmax(x: Any, y: Any, scale: Any, causal: bool) -> None:
-    """y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i) columns, and the rest is 0."""
+    """y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i) columns, and
+    the rest is 0.
+    """
     rows, columns = x.shape[1:]
     hidden = numpy.triu(numpy.full((rows, rows), -numpy.inf, x.dtype), 1) if causal and rows > 1 else None
     for block in _blocks(len(x), rows * columns):
@@ -120,7 +131,8 @@ def softmax(x: Any, y: Any, scale: Any, causal: bool) -> None:
             diagonal = scores[:, :, columns - rows :]
             add(diagonal, hidden, out=diagonal)
         sums = row_sums(exp(scores, out=p))
-        # The largest is subtracted only from rows whose exponentials leave the comfortable range without it, which saves two passes.
+        # The largest is subtracted only from rows whose exponentials leave the comfortable range without it,
+        # which saves two passes.
         outside = ~((sums > 1e-20) & (sums < 1e30))
         if outside.any():
             exponentials(scores, scores)
@@ -138,11 +150,15 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 
 def cross_entropy(x: Any, ids: Any, exps: Any, totals: Any, losses: Any) -> None:
-    """For each row: exps = exp(x - max x), totals = their sum, losses = log totals + max x - x[id]; the shift may be left out."""
+    """For each row: exps = exp(x - max x), totals = their sum, losses = log totals + max x - x[id]; the shift
+    may be left out.
+    """
     for block in _blocks(*x.shape):
         top = exponentials(x[block], exps[block])
         totals[block] = row_sums(exps[block])
-        losses[block] = numpy.log(totals[block]) + (top - numpy.take_along_axis(x[block], ids[block, None], 1))[:, 0]
+        losses[block] = (
+            numpy.log(totals[block]) + (top - numpy.take_along_axis(x[block], ids[block, None], 1))[:, 0]
+        )
 
 
 def scale_rows(x: Any, factors: Any, result: Any) -> None:

@@ -1,8 +1,10 @@
-"""The elementwise chains of the NumPy kernels as compiled loops, for where Numba is installed: one pass over memory instead of a dozen.
+"""The elementwise chains of the NumPy kernels as compiled loops, for where Numba is installed: one pass over
+memory instead of a dozen.
 
-Each function does what its namesake in `chains` does, on contiguous float32 arrays, to rounding; those for ReLU and for pooling by
-windows of two by two have none, because the hooks do as well there. None holds the interpreter's lock, so
-threads can each take a range. Numba compiles a function when it is first called (a second or so) and keeps the result on disk.
+Each function does what its namesake in `chains` does, on contiguous float32 arrays, to rounding; those for
+ReLU and for pooling by windows of two by two have none, because the hooks do as well there. None holds the
+interpreter's lock, so threads can each take a range. Numba compiles a function when it is first called (a
+second or so) and keeps the result on disk.
 """
 
 from __future__ import annotations
@@ -12,20 +14,24 @@ from typing import Any
 import numpy
 from numba import njit
 
-# Sums may be reordered to run in vector registers, products and sums may be one instruction; NaN and infinities keep their meaning.
+# Sums may be reordered to run in vector registers, products and sums may be one instruction; NaN and
+# infinities keep their meaning.
 _row = njit(inline="always")
 _loop = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
-# Not reordered, because `exp` rounds by adding and subtracting a constant. LLVM puts these functions into the loops that call them.
+# Not reordered, because `exp` rounds by adding and subtracting a constant. LLVM puts these functions into the
+# loops that call them.
 _exactly = njit(cache=True, error_model="numpy", fastmath={"contract"})
 
 F, N = numpy.float32, numpy.int32
 LOG2_E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
-ROUND = F(12582912.0)  # 1.5 * 2^23: adding it to a number below 2^22 rounds that to an integer, in the low bits of the sum
+# 1.5 * 2^23: adding it to a number below 2^22 rounds that to an integer, in the low bits of the sum
+ROUND = F(12582912.0)
 
 
 @_exactly
 def exp(x: Any) -> Any:
-    """e^x, to 1e-7 relative; 0 below -87, infinity above 88.3, NaN for NaN: 2^n e^r with n = round(x / ln 2), e^r by a polynomial.
+    """e^x, to 1e-7 relative; 0 below -87, infinity above 88.3, NaN for NaN: 2^n e^r with n = round(x / ln 2),
+    e^r by a polynomial.
 
     The scheme and the coefficients are those of expf in Moshier's Cephes library.
     """
@@ -54,7 +60,8 @@ def _difference(a: Any, b: Any) -> Any:
 
 @_loop
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
-    """y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is (1 + tanh(x (linear + cubic x^2))) / 2.
+    """y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is (1 + tanh(x
+    (linear + cubic x^2))) / 2.
 
     Hendrycks, Gimpel 2016.
     """
@@ -110,7 +117,12 @@ def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
     # Without a branch, so that LLVM computes sixteen windows at a time.
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
-            upper, lower, to_upper, to_lower = x[n, 2 * i], x[n, 2 * i + 1], total[n, 2 * i], total[n, 2 * i + 1]
+            upper, lower, to_upper, to_lower = (
+                x[n, 2 * i],
+                x[n, 2 * i + 1],
+                total[n, 2 * i],
+                total[n, 2 * i + 1],
+            )
             largest, g = y[n, i], grad[n, i]
             for j in range(y.shape[2]):
                 top, slope = largest[j], g[j]
@@ -134,10 +146,14 @@ def add_to_rows(y: Any, row: Any) -> None:
 
 
 @_loop
-def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any) -> None:
-    """y = normal weight + bias with normal = (x - mean) scale, scale = 1 / sqrt(mean of (x - mean)^2 + eps), for each row of x (R, C).
+def normalize(
+    x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any
+) -> None:
+    """y = normal weight + bias with normal = (x - mean) scale, scale = 1 / sqrt(mean of (x - mean)^2 + eps),
+    for each row of x (R, C).
 
-    Without `centre` the mean that is subtracted is 0. scales is (R,), normal like x; weight and bias are (C,).
+    Without `centre` the mean that is subtracted is 0. scales is (R,), normal like x; weight and bias are
+    (C,).
     """
     size = F(x.shape[1])
     for i in range(x.shape[0]):
@@ -156,10 +172,14 @@ def normalize(x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, 
 
 
 @_loop
-def normalize_gradients(grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any) -> None:
-    """result = scale (h - mean h - normal mean(h normal)) with h = grad weight, for each row; without `centre` there is no mean h.
+def normalize_gradients(
+    grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any
+) -> None:
+    """result = scale (h - mean h - normal mean(h normal)) with h = grad weight, for each row; without
+    `centre` there is no mean h.
 
-    sums (2, C) grows by the sums over rows of grad normal, which is the gradient of the weight, and of grad, which is that of the bias.
+    sums (2, C) grows by the sums over rows of grad normal, which is the gradient of the weight, and of grad,
+    which is that of the bias.
     """
     size = F(grad.shape[1])
     for i in range(grad.shape[0]):
@@ -178,7 +198,9 @@ def normalize_gradients(grad: Any, weight: Any, normal: Any, scales: Any, result
 
 @_row
 def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
-    """Writes e^(x scale) of what a row sees to `out`, less the largest where that is needed; returns their sum and what was subtracted."""
+    """Writes e^(x scale) of what a row sees to `out`, less the largest where that is needed; returns their
+    sum and what was subtracted.
+    """
     total, top = F(0.0), F(0.0)
     for j in range(seen):
         out[j] = exp(row[j] * scale)
@@ -214,7 +236,9 @@ def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
 
 @_loop
 def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
-    """grad = (grad - mean) y scale in place, for grad and y (N, T, S) and mean (N, T), the sum of grad y over each row."""
+    """grad = (grad - mean) y scale in place, for grad and y (N, T, S) and mean (N, T), the sum of grad y over
+    each row.
+    """
     for n in range(grad.shape[0]):
         for i in range(grad.shape[1]):
             for j in range(grad.shape[2]):
@@ -223,9 +247,11 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 @_loop
 def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any) -> None:
-    """losses = ln(total) + top - x[id] for each row of x (R, V), with total = sum of e^(x - top): -ln softmax(x)[id].
+    """losses = ln(total) + top - x[id] for each row of x (R, V), with total = sum of e^(x - top): -ln
+    softmax(x)[id].
 
-    exponentials (R, V) are the e^(x - top), totals (R,) their sums; top is 0 unless e^x would be too large or too small.
+    exponentials (R, V) are the e^(x - top), totals (R,) their sums; top is 0 unless e^x would be too large or
+    too small.
     """
     for i in range(x.shape[0]):
         total, top = _softmax_row(x[i], x.shape[1], F(1.0), exponentials[i])
@@ -243,7 +269,8 @@ def scale_rows(x: Any, factors: Any, result: Any) -> None:
 
 @_loop
 def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
-    """mask[i] = word i >= threshold, of the Philox4x32-10 words of `stream` from block `start` on; keys (2, 10) are `philox.round_keys`.
+    """mask[i] = word i >= threshold, of the Philox4x32-10 words of `stream` from block `start` on; keys (2,
+    10) are `philox.round_keys`.
 
     See `tinygpt_core.random.words`.
     """
@@ -254,7 +281,12 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
         c0, c1, c2, c3 = count & low32, count >> shift, stream & low32, stream >> shift
         for i in range(10):
             p0, p1 = m0 * c0, m1 * c2
-            c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ keys[0, i], p1 & low32, (p0 >> shift) ^ c3 ^ keys[1, i], p0 & low32
+            c0, c1, c2, c3 = (
+                (p1 >> shift) ^ c1 ^ keys[0, i],
+                p1 & low32,
+                (p0 >> shift) ^ c3 ^ keys[1, i],
+                p0 & low32,
+            )
         at = 4 * block
         mask[at] = c0 >= threshold
         if at + 3 < mask.size:
@@ -283,9 +315,11 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 @_loop
 def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
-    """m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) + eps), of each element, in place.
+    """m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) + eps), of
+    each element, in place.
 
-    keep is 1 less the decay; rate and eps hold the corrections for the step's number (`numpy_kernels.NumpyAdamWStep`).
+    keep is 1 less the decay; rate and eps hold the corrections for the step's number
+    (`numpy_kernels.NumpyAdamWStep`).
     """
     new1, new2 = F(1.0) - beta1, F(1.0) - beta2
     for i in range(p.size):

@@ -1,4 +1,6 @@
-"""Convolution and max-pooling on NumPy: the kernels of `convolution`, in pieces that stay in a core's cache, shared out among threads."""
+"""Convolution and max-pooling on NumPy: the kernels of `convolution`, in pieces that stay in a core's cache,
+shared out among threads.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,14 @@ import numpy
 from tinygpt_core.kernels import Conv2d, MaxPool2d, register
 from tinygpt_core.kernels.convolution import Windows
 
-from . import threads
 from ..convolution import ArrayConv2d, ArrayMaxPool2d
-from .loops import loops_for
+from . import threads
 from .buffer import NumpyBuffer
+from .loops import loops_for
 
-BLOCK = 1 << 16  # elements of the planes that are pooled at a time: 256 KB of float32, of which a few fit a core's second-level cache
+# Elements of the planes that are pooled at a time: 256 KB of float32, of which a few fit a core's
+# second-level cache
+BLOCK = 1 << 16
 
 
 class NumpyConv2d(ArrayConv2d):
@@ -45,15 +49,25 @@ class NumpyMaxPool2d(ArrayMaxPool2d):
     @classmethod
     def pool(cls, xp: Any, x: Any, y: Any, offsets: list[Any], windows: Windows) -> None:
         loops = loops_for(x.dtype)
-        if windows.kernel == windows.stride == (2, 2) and x.flags.c_contiguous and hasattr(loops, "largest_of_four"):
+        if (
+            windows.kernel == windows.stride == (2, 2)
+            and x.flags.c_contiguous
+            and hasattr(loops, "largest_of_four")
+        ):
             loops.largest_of_four(x, y)
         else:
             super().pool(xp, x, y, offsets, windows)
 
     @classmethod
-    def spread(cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, apart: bool) -> None:
+    def spread(
+        cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, apart: bool
+    ) -> None:
         loops = loops_for(x.dtype)
-        if windows.kernel == windows.stride == (2, 2) and x.flags.c_contiguous and hasattr(loops, "spread_to_four"):
+        if (
+            windows.kernel == windows.stride == (2, 2)
+            and x.flags.c_contiguous
+            and hasattr(loops, "spread_to_four")
+        ):
             loops.spread_to_four(x, y, g, total)
         else:
             super().spread(xp, x, y, g, total, offsets, windows, apart)

@@ -1,11 +1,12 @@
 """The kernels of a GPT's step on NumPy: the textbook formulas of `tinygpt_core.kernels`, fused.
 
-What makes them fast is the same in all: products go to BLAS as they lie, without a copy for a transpose; a chain of elementwise steps
-runs once over the data (`loops`), on every core where there is enough of it; float32 stays float32; and what the backward needs is kept
-in the form in which it needs it (a slope, not the steps that lead to it).
+What makes them fast is the same in all: products go to BLAS as they lie, without a copy for a transpose; a
+chain of elementwise steps runs once over the data (`loops`), on every core where there is enough of it;
+float32 stays float32; and what the backward needs is kept in the form in which it needs it (a slope, not the
+steps that lead to it).
 
-`saved` holds the operands that a backward reads again as Buffers, so that the engine notices when they are changed in place, and
-everything else as bare arrays.
+`saved` holds the operands that a backward reads again as Buffers, so that the engine notices when they are
+changed in place, and everything else as bare arrays.
 """
 
 from __future__ import annotations
@@ -39,19 +40,21 @@ from tinygpt_core.kernels.normalization import _normalized
 from tinygpt_core.random import Key
 from tinygpt_core.shape import Shape, normalize_axis
 
-from . import convolution as numpy_convolution  # registers its kernels
 from .. import philox
+from .buffer import NumpyBuffer
 from .loops import loops_for
 from .memory import keep_freed_memory
-from .buffer import NumpyBuffer
 from .threads import share_out, single_threaded_blas, thread_count, workspace
 
 wrap = NumpyBuffer.wrap
 
-# Elements (of float32) from which a second thread is worth waking, for chains of many steps and for single ones.
+# Elements (of float32) from which a second thread is worth waking, for chains of many steps and for single
+# ones.
 CHAIN, STEP = 1 << 16, 1 << 19
 BLOCK = 1 << 17  # elements of a parameter that are updated at a time
-ROW_BLOCK = 1 << 16  # elements of the rows whose sums are added up on their own, whatever thread does it: fewer roundings, and one order
+# Elements of the rows whose sums are added up on their own, whatever thread does it: fewer roundings, and one
+# order
+ROW_BLOCK = 1 << 16
 QUERY_BLOCK = 64  # queries of a block in attention
 TASK = 1 << 20  # scores of a task in attention
 
@@ -62,7 +65,9 @@ def fused(implementation: type[Kernel]) -> type[Kernel]:
     Infinities and NaN are answers that the contract asks for, so NumPy does not warn about them.
     """
     for name in ("forward", "backward"):
-        setattr(implementation, name, staticmethod(numpy.errstate(all="ignore")(getattr(implementation, name))))
+        setattr(
+            implementation, name, staticmethod(numpy.errstate(all="ignore")(getattr(implementation, name)))
+        )
     register(implementation.__bases__[0], NumpyBuffer, implementation)
     return implementation
 
@@ -105,8 +110,11 @@ class NumpyLinear(Linear):
 
         def of_weight() -> Any:
             rows = _matrix(x.array, inputs)
-            # A weight that lies transposed, as a tied head does, gets a gradient that does, and adding the two up moves along rows.
-            return wrap((g.T @ rows).T if w.flags.f_contiguous and not w.flags.c_contiguous else rows.T @ g, x.dtype)
+            # A weight that lies transposed, as a tied head does, gets a gradient that does, and adding the
+            # two up moves along rows.
+            return wrap(
+                (g.T @ rows).T if w.flags.f_contiguous and not w.flags.c_contiguous else rows.T @ g, x.dtype
+            )
 
         return of_input, of_weight, lambda: wrap(numpy.ones(len(g), g.dtype) @ g, x.dtype)
 
@@ -121,7 +129,9 @@ class NumpyGELU(GELU):
             return GELU.forward(x, approximate=approximate)
         GELU.check(x, approximate)
         number = x.array.dtype.type
-        return _with_slope(x, loops_for(x.array.dtype).gelu, number(SQRT_2_OVER_PI), number(SQRT_2_OVER_PI * GELU_CUBIC))
+        return _with_slope(
+            x, loops_for(x.array.dtype).gelu, number(SQRT_2_OVER_PI), number(SQRT_2_OVER_PI * GELU_CUBIC)
+        )
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -150,7 +160,8 @@ class NumpyRelu(Relu):
         loops = loops_for(x.array.dtype)
         if not hasattr(loops, "relu"):
             return Relu.forward(x)
-        axes, rows = _in_memory_order(x.array)  # after a convolution x lies channels first, and so shall the result
+        # After a convolution x lies channels first, and so shall the result
+        axes, rows = _in_memory_order(x.array)
         y = numpy.empty_like(rows)
         flat, out = rows.reshape(-1), y.reshape(-1)
         share_out(lambda i, j: loops.relu(flat[i:j], out[i:j]), flat.size, STEP)
@@ -170,10 +181,16 @@ class NumpyRelu(Relu):
 
 
 def _in_memory_order(x: Any) -> tuple[list[int], Any]:
-    """Returns an order of x's axes, and x in it, contiguous: a view where x is contiguous in some order of its axes."""
+    """Returns an order of x's axes, and x in it, contiguous: a view where x is contiguous in some order of
+    its axes.
+    """
     axes = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
     lying = x.transpose(axes)
-    return (axes, lying) if lying.flags.c_contiguous else (list(range(x.ndim)), numpy.ascontiguousarray(x).reshape(x.shape))
+    return (
+        (axes, lying)
+        if lying.flags.c_contiguous
+        else (list(range(x.ndim)), numpy.ascontiguousarray(x).reshape(x.shape))
+    )
 
 
 def _with_slope(x: Any, loop: Any, *constants: Any) -> tuple[Any, Any]:
@@ -198,7 +215,9 @@ def _normalize(x: Any, weight: Any, bias: Any, shape: Shape, eps: float, centre:
     b = numpy.zeros(size, dtype) if bias is None else _flat(bias.array)
     y, normal, scales = numpy.empty_like(rows), numpy.empty_like(rows), numpy.empty(len(rows), dtype)
     share_out(
-        lambda i, j: loop(rows[i:j], w, b, y[i:j], normal[i:j], scales[i:j], dtype.type(eps), centre), len(rows), CHAIN // max(size, 1) + 1
+        lambda i, j: loop(rows[i:j], w, b, y[i:j], normal[i:j], scales[i:j], dtype.type(eps), centre),
+        len(rows),
+        CHAIN // max(size, 1) + 1,
     )
     return wrap(y.reshape(x.shape), x.dtype), (weight, normal, scales, shape, centre)
 
@@ -208,7 +227,10 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Any, Any, Any]:
     weight, normal, scales, shape, centre = saved
     size = math.prod(shape)
     g = _rows(grad.array, size)
-    loop, w = loops_for(g.dtype).normalize_gradients, numpy.ones(size, g.dtype) if weight is None else _flat(weight.array)
+    loop, w = (
+        loops_for(g.dtype).normalize_gradients,
+        numpy.ones(size, g.dtype) if weight is None else _flat(weight.array),
+    )
     step = max(64, ROW_BLOCK // max(size, 1))
     blocks = -(-len(g) // step)
     result, sums = numpy.empty_like(g), numpy.zeros((blocks, 2, size), g.dtype)
@@ -220,7 +242,11 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Any, Any, Any]:
 
     share_out(work, blocks, CHAIN // (step * max(size, 1)) + 1)
     of_weight, of_bias = numpy.add.reduce(sums, axis=0).reshape(2, *shape)
-    return wrap(result.reshape(grad.shape), grad.dtype), wrap(of_weight, grad.dtype), wrap(of_bias, grad.dtype)
+    return (
+        wrap(result.reshape(grad.shape), grad.dtype),
+        wrap(of_weight, grad.dtype),
+        wrap(of_bias, grad.dtype),
+    )
 
 
 @fused
@@ -228,8 +254,12 @@ class NumpyLayerNorm(LayerNorm):
     """A pass over rows forward, one backward."""
 
     @staticmethod
-    def forward(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
-        return _normalize(x, weight, bias, _normalized(x, weight, bias, num_axes, "layer_norm"), eps, centre=True)
+    def forward(
+        x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
+    ) -> tuple[Any, Any]:
+        return _normalize(
+            x, weight, bias, _normalized(x, weight, bias, num_axes, "layer_norm"), eps, centre=True
+        )
 
     backward = staticmethod(_normalize_gradients)
 
@@ -240,7 +270,9 @@ class NumpyRMSNorm(RMSNorm):
 
     @staticmethod
     def forward(x: Any, weight: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
-        return _normalize(x, weight, None, _normalized(x, weight, None, num_axes, "rms_norm"), eps, centre=False)
+        return _normalize(
+            x, weight, None, _normalized(x, weight, None, num_axes, "rms_norm"), eps, centre=False
+        )
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -248,7 +280,9 @@ class NumpyRMSNorm(RMSNorm):
 
 
 def _along_rows(x: Any, axis: int) -> bool:
-    return x.dtype.kind == "f" and bool(x.ndim) and bool(x.numel) and normalize_axis(axis, x.ndim) == x.ndim - 1
+    return (
+        x.dtype.kind == "f" and bool(x.ndim) and bool(x.numel) and normalize_axis(axis, x.ndim) == x.ndim - 1
+    )
 
 
 @fused
@@ -291,7 +325,9 @@ class NumpyLogSoftmax(LogSoftmax):
 
 @fused
 class NumpyCrossEntropy(CrossEntropy):
-    """Keeps the exponentials of each row and the sum of them: no logarithm of a matrix, and one pass backward."""
+    """Keeps the exponentials of each row and the sum of them: no logarithm of a matrix, and one pass
+    backward.
+    """
 
     @staticmethod
     def forward(logits: Any, targets: Any, *, ignore_index: int | None = None) -> tuple[Any, Any]:
@@ -301,13 +337,27 @@ class NumpyCrossEntropy(CrossEntropy):
             return CrossEntropy.forward(logits, targets, ignore_index=ignore_index)
         x = _rows(logits.array, logits.shape[-1])
         count, classes = x.shape
-        exponentials, totals, losses = numpy.empty_like(x), numpy.empty(count, x.dtype), numpy.empty(count, x.dtype)
+        exponentials, totals, losses = (
+            numpy.empty_like(x),
+            numpy.empty(count, x.dtype),
+            numpy.empty(count, x.dtype),
+        )
         loop = loops_for(x.dtype).cross_entropy
-        share_out(lambda i, j: loop(x[i:j], ids[i:j], exponentials[i:j], totals[i:j], losses[i:j]), count, CHAIN // classes + 1)
+        share_out(
+            lambda i, j: loop(x[i:j], ids[i:j], exponentials[i:j], totals[i:j], losses[i:j]),
+            count,
+            CHAIN // classes + 1,
+        )
         keep = None if ignore_index is None else targets.array.reshape(-1) != ignore_index
         if keep is not None:
             losses[~keep] = 0.0
-        return wrap(losses.reshape(targets.shape), logits.dtype), [exponentials, totals, ids, keep, logits.shape]
+        return wrap(losses.reshape(targets.shape), logits.dtype), [
+            exponentials,
+            totals,
+            ids,
+            keep,
+            logits.shape,
+        ]
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -318,14 +368,18 @@ class NumpyCrossEntropy(CrossEntropy):
         if keep is not None:
             g = numpy.where(keep, g, g.dtype.type(0))
         factors, result, loop = g / totals, numpy.empty_like(exponentials), loops_for(g.dtype).scale_rows
-        share_out(lambda i, j: loop(exponentials[i:j], factors[i:j], result[i:j]), len(g), STEP // shape[-1] + 1)
+        share_out(
+            lambda i, j: loop(exponentials[i:j], factors[i:j], result[i:j]), len(g), STEP // shape[-1] + 1
+        )
         result[numpy.arange(len(ids)), ids] -= g
         return wrap(result.reshape(shape), grad.dtype), None
 
 
 @fused
 class NumpyDropout(Dropout):
-    """Compares the words of the stream, so that no numbers are made of them: u >= p where word >= 2^32 p, p in steps of 2^-24."""
+    """Compares the words of the stream, so that no numbers are made of them: u >= p where word >= 2^32 p, p
+    in steps of 2^-24.
+    """
 
     @staticmethod
     def forward(x: Any, *, probability: float, key: Key) -> tuple[Any, Any]:
@@ -333,12 +387,22 @@ class NumpyDropout(Dropout):
             return Dropout.forward(x, probability=probability, key=key)
         flat = _flat(x.array)
         threshold = math.ceil(float(numpy.float32(probability)) * 2**24) << 8
-        keys, mask, result = philox.round_keys(numpy, key.seed), numpy.empty(flat.size, bool), numpy.empty_like(flat)
+        keys, mask, result = (
+            philox.round_keys(numpy, key.seed),
+            numpy.empty(flat.size, bool),
+            numpy.empty_like(flat),
+        )
         loops, factor = loops_for(flat.dtype), flat.dtype.type(1.0 / (1.0 - probability))
 
         def work(start: int, stop: int) -> None:
             part = slice(4 * start, min(4 * stop, flat.size))
-            loops.keep_mask(mask[part], numpy.uint64(key.block + start), numpy.uint64(key.stream), keys, numpy.uint64(threshold))
+            loops.keep_mask(
+                mask[part],
+                numpy.uint64(key.block + start),
+                numpy.uint64(key.stream),
+                keys,
+                numpy.uint64(threshold),
+            )
             loops.scale_where(flat[part], mask[part], factor, result[part])
 
         share_out(work, -(-flat.size // 4), CHAIN // 4)
@@ -347,7 +411,11 @@ class NumpyDropout(Dropout):
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         mask, factor = saved
-        g, result, loops = _flat(grad.array), numpy.empty(grad.numel, grad.array.dtype), loops_for(grad.array.dtype)
+        g, result, loops = (
+            _flat(grad.array),
+            numpy.empty(grad.numel, grad.array.dtype),
+            loops_for(grad.array.dtype),
+        )
         share_out(lambda i, j: loops.scale_where(g[i:j], mask[i:j], factor, result[i:j]), g.size, STEP)
         return (wrap(result.reshape(grad.shape), grad.dtype),)
 
@@ -362,7 +430,9 @@ class NumpyEmbedding(Embedding):
 
         def of_weight() -> Any:
             total: Any = numpy.zeros((shape[0], math.prod(shape[1:])), grad.array.dtype)
-            loops_for(total.dtype).add_rows(total, _flat(indices.array), numpy.ascontiguousarray(grad.array).reshape(indices.numel, -1))
+            loops_for(total.dtype).add_rows(
+                total, _flat(indices.array), numpy.ascontiguousarray(grad.array).reshape(indices.numel, -1)
+            )
             return wrap(total.reshape(shape), dtype)
 
         return of_weight if grad.numel else Embedding.backward(saved, grad)[0], None
@@ -370,13 +440,17 @@ class NumpyEmbedding(Embedding):
 
 @fused
 class NumpyAttention(Attention):
-    """A few heads at a time on each core, so that their scores stay in the cache; queries in blocks, each with the keys it may see.
+    """A few heads at a time on each core, so that their scores stay in the cache; queries in blocks, each
+    with the keys it may see.
 
-    No copy is made for a transpose: BLAS reads the heads where they lie in the packed product, and the result lies as (B, T, H, D).
+    No copy is made for a transpose: BLAS reads the heads where they lie in the packed product, and the result
+    lies as (B, T, H, D).
     """
 
     @staticmethod
-    def forward(query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None) -> tuple[Any, Any]:
+    def forward(
+        query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None
+    ) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
         if not query.numel or not key.numel:
             y, saved = Attention.forward(query, key, value, causal=causal, scale=scale)
@@ -412,7 +486,9 @@ class NumpyAttention(Attention):
 
 
 def _attention_gradients(saved: Any, g: Any, dq: Any, dk: Any, dv: Any) -> None:
-    """Writes the gradients of query, key and value, given that of the result, to arrays (B, H, T, D) of any layout."""
+    """Writes the gradients of query, key and value, given that of the result, to arrays (B, H, T, D) of any
+    layout.
+    """
     query, key, value, result, probabilities, blocks, factor, tasks = saved
     q, k, v, y = query.array, key.array, value.array, result.array
     softmax_gradient, last = loops_for(q.dtype).softmax_gradient, len(blocks) - 1
@@ -460,13 +536,17 @@ def _like_heads(x: Any) -> Any:
 
 
 def _query_blocks(length: int, causal: bool) -> list[tuple[int, int]]:
-    """Returns where blocks of queries start and stop: the more there are, the less of the masked half is computed."""
+    """Returns where blocks of queries start and stop: the more there are, the less of the masked half is
+    computed.
+    """
     count = max(1, length // QUERY_BLOCK) if causal else 1
     return [(length * i // count, length * (i + 1) // count) for i in range(count)]
 
 
 def _tasks(batch: int, heads: int, scores: int) -> list[Any]:
-    """Returns indices of (B, H, …) arrays that select some heads each: as many as stay near the core, and a share for every core."""
+    """Returns indices of (B, H, …) arrays that select some heads each: as many as stay near the core, and a
+    share for every core.
+    """
     per_task = max(1, min(TASK // scores, -(-batch * heads // thread_count())))
     if per_task >= heads:
         step = per_task // heads
@@ -488,10 +568,20 @@ class NumpyAdamWStep(AdamWStep):
 
     @staticmethod
     def forward(
-        parameters: Any, grads: Any, first: Any, second: Any, *, learning_rate: float, betas: Any, eps: float, weight_decays: Any, step: int
+        parameters: Any,
+        grads: Any,
+        first: Any,
+        second: Any,
+        *,
+        learning_rate: float,
+        betas: Any,
+        eps: float,
+        weight_decays: Any,
+        step: int,
     ) -> tuple[None, None]:
         root = math.sqrt(1.0 - betas[1] ** step)
-        rate, small = learning_rate * root / (1.0 - betas[0] ** step), eps * root  # the corrections, moved out of the loop
+        # The corrections, moved out of the loop
+        rate, small = learning_rate * root / (1.0 - betas[0] ** step), eps * root
         jobs, copies, constants = [], [], {}
         for p, g, m, v, decay in zip(parameters, grads, first, second, weight_decays, strict=True):
             flat = [_flat(buffer.array) for buffer in (p, m, v, g)]
@@ -503,7 +593,9 @@ class NumpyAdamWStep(AdamWStep):
                 buffer.version[0] += 1
             dtype = p.array.dtype
             if (dtype, decay) not in constants:
-                constants[dtype, decay] = tuple(map(dtype.type, (*betas, rate, small, 1.0 - learning_rate * decay)))
+                constants[dtype, decay] = tuple(
+                    map(dtype.type, (*betas, rate, small, 1.0 - learning_rate * decay))
+                )
             w, a, b, d = flat
             for i in range(0, w.size, BLOCK):
                 part = slice(i, i + BLOCK)

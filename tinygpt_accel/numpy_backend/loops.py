@@ -1,4 +1,6 @@
-"""Which elementwise chains serve a dtype: compiled loops for float32 where Numba is installed, else chains of NumPy calls."""
+"""Which elementwise chains serve a dtype: compiled loops for float32 where Numba is installed, else chains of
+NumPy calls.
+"""
 
 from __future__ import annotations
 

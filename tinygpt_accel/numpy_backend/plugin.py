@@ -26,9 +26,11 @@ def factory(device: str) -> Any:
     """
     if device:
         raise ValueError(f"the numpy backend has no devices, so 'numpy:{device}' means nothing: use 'numpy'")
-    # After a product OpenBLAS's threads spin for milliseconds on the core that the next elementwise step wants: 2^16 cycles will do.
+    # After a product OpenBLAS's threads spin for milliseconds on the core that the next elementwise step
+    # wants: 2^16 cycles will do.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
+        import_module("tinygpt_accel.numpy_backend.convolution")  # registers its kernels, as the other one does
         return import_module("tinygpt_accel.numpy_backend.kernels").NumpyBuffer
     except ImportError as problem:
         raise BackendUnavailable(f"NumPy cannot be imported ({problem}): pip install numpy") from problem

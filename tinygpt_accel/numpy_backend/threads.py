@@ -1,8 +1,9 @@
-"""Two threads for long elementwise chains: NumPy releases the interpreter's lock inside each call, BLAS has threads of its own.
+"""Two threads for long elementwise chains: NumPy releases the interpreter's lock inside each call, BLAS has
+threads of its own.
 
-A chain of NumPy calls over a large array is bound by one core, and each call by memory. So a fused kernel walks over blocks that stay
-in the cache, and the blocks are shared out among the cores. How many threads there are never changes a result: every block is computed
-as it would be alone.
+A chain of NumPy calls over a large array is bound by one core, and each call by memory. So a fused kernel
+walks over blocks that stay in the cache, and the blocks are shared out among the cores. How many threads
+there are never changes a result: every block is computed as it would be alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _local = threading.local()
 
 
 def thread_count() -> int:
-    """Returns how many threads share out work: $TINYGPT_THREADS, else the cores this process may use, at most 8."""
+    """Returns how many threads share out work: $TINYGPT_THREADS, else the cores this process may use, at most
+    8.
+    """
     return _count
 
 
@@ -40,7 +43,8 @@ _count = _thread_count()
 
 
 def share_out(work: Work, count: int, grain: int = 1) -> None:
-    """Calls `work(start, stop)` for ranges that make up range(count), on several threads where each gets at least `grain`.
+    """Calls `work(start, stop)` for ranges that make up range(count), on several threads where each gets at
+    least `grain`.
 
     Args:
         work: must not depend on how the range is cut.
@@ -90,7 +94,9 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork, so the chi
 
 
 def workspace(slot: int, size: int, dtype: Any) -> Any:
-    """Returns a flat array of `size` elements to scribble on, the same memory for a slot on each call of a thread."""
+    """Returns a flat array of `size` elements to scribble on, the same memory for a slot on each call of a
+    thread.
+    """
     spaces: dict[Any, Any] = _local.__dict__
     found = spaces.get((slot, dtype))
     if found is None or found.size < size:
@@ -99,7 +105,9 @@ def workspace(slot: int, size: int, dtype: Any) -> Any:
 
 
 def single_threaded_blas() -> AbstractContextManager[Any]:
-    """Returns a context in which BLAS keeps to the calling thread: for many small products on threads of our own."""
+    """Returns a context in which BLAS keeps to the calling thread: for many small products on threads of our
+    own.
+    """
     return _controller.limit(limits=1, user_api="blas") if _controller and _count > 1 else nullcontext()
 
 

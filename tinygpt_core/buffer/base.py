@@ -1,8 +1,8 @@
 """The Buffer contract: what an array means. Written once, for every backend.
 
-A public method here validates its operands, infers the shape and dtype of the result, and calls a hook: the method of the same name
-with a leading underscore. A hook may trust what it is given. A backend is a subclass that provides the hooks; it decides where
-elements live, never what an operation means.
+A public method here validates its operands, infers the shape and dtype of the result, and calls a hook: the
+method of the same name with a leading underscore. A hook may trust what it is given. A backend is a subclass
+that provides the hooks; it decides where elements live, never what an operation means.
 
 Hooks a backend MUST provide:
     creation        _from_array _to_array _full _arange _cast _copy
@@ -51,20 +51,27 @@ from .text import array_text
 B = TypeVar("B", bound="Buffer")
 Scalar = bool | int | float
 Real = float  # the class below has a method called `float`, which hides the type from annotations in it
-_KINDS = {"?": "b", "i": "i", "l": "i", "q": "i", "f": "f", "d": "f"}  # format of a memoryview -> kind of a dtype
+# Format of a memoryview -> kind of a dtype
+_KINDS = {"?": "b", "i": "i", "l": "i", "q": "i", "f": "f", "d": "f"}
 
 
 def _flatten(data: Any) -> tuple[Shape, list[Any]]:
-    """Returns the shape and the flat elements of nested lists or tuples, level by level; raises ValueError where they are ragged."""
+    """Returns the shape and the flat elements of nested lists or tuples, level by level; raises ValueError
+    where they are ragged.
+    """
     shape: list[int] = []
     level = [data]
     while level and isinstance(level[0], (list, tuple)):
         size = len(level[0])
         for position, item in enumerate(level):
             if not isinstance(item, (list, tuple)):
-                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}")
+                raise ValueError(
+                    f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}"
+                )
             if len(item) != size:
-                raise ValueError(f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}")
+                raise ValueError(
+                    f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}"
+                )
         shape.append(size)
         level = list(chain.from_iterable(level))
     return tuple(shape), level
@@ -75,27 +82,33 @@ def _deduce(values: Sequence[Any], dimension: int) -> DType:
     kinds = set(map(type, values))
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
-        raise TypeError(f"mixed data: dimension {max(dimension - 1, 0)} holds {names}; pass a dtype to convert them")
+        raise TypeError(
+            f"mixed data: dimension {max(dimension - 1, 0)} holds {names}; pass a dtype to convert them"
+        )
     if kinds == {int} and not all(-(2**31) <= value < 2**31 for value in values):
         return DType.int64
     return DType.deduce_dtype(values[0]) if values else DType.float32
 
 
 class Buffer:
-    """A multidimensional array of one dtype, on some backend: the data structure under every Tensor. It knows nothing of gradients.
+    """A multidimensional array of one dtype, on some backend: the data structure under every Tensor. It knows
+    nothing of gradients.
 
-    `Buffer(data, dtype=None)` makes one on the active backend from nested lists or tuples, a scalar, another Buffer, or an array of
-    someone else's (anything a `memoryview` opens, such as an ndarray): a copy on the python backend, shared on one that can. Without a
-    dtype, Python's bools, ints and floats become `bool`, `int32` and `float32`. `numpy.asarray(buffer)` shares the storage, too.
+    `Buffer(data, dtype=None)` makes one on the active backend from nested lists or tuples, a scalar, another
+    Buffer, or an array of someone else's (anything a `memoryview` opens, such as an ndarray): a copy on the
+    python backend, shared on one that can. Without a dtype, Python's bools, ints and floats become `bool`,
+    `int32` and `float32`. `numpy.asarray(buffer)` shares the storage, too.
 
-    Arithmetic follows NumPy: operands broadcast, dtypes promote (`dtype.promote`), comparisons give `bool`. Basic slicing, `permute`,
-    `expand` and, where strides allow, `reshape` return views that share storage. Reductions keep their axes, with size 1.
+    Arithmetic follows NumPy: operands broadcast, dtypes promote (`dtype.promote`), comparisons give `bool`.
+    Basic slicing, `permute`, `expand` and, where strides allow, `reshape` return views that share storage.
+    Reductions keep their axes, with size 1.
 
     Attributes:
-        data: the flat storage; supports Python's buffer protocol, so `memoryview(buffer.data)` reads it without a copy.
+        data: the flat storage; supports Python's buffer protocol, so `memoryview(buffer.data)` reads it
+            without a copy.
         dtype, shape, stride, offset: how the storage is seen, strides and offset in elements.
-        version: a list with one number that all views of a storage share and every write increases, except what another library
-            writes into a storage that it shares: nobody can see that.
+        version: a list with one number that all views of a storage share and every write increases, except
+            what another library writes into a storage that it shares: nobody can see that.
         backend: the name of the backend (of the class).
 
     Raises:
@@ -130,7 +143,9 @@ class Buffer:
             bad = next((v for v in values if not isinstance(v, (bool, int, float))), None)
             if bad is None:
                 raise
-            raise TypeError(f"cannot make a {dtype.name} Buffer of a {type(bad).__name__} ({bad!r})") from None
+            raise TypeError(
+                f"cannot make a {dtype.name} Buffer of a {type(bad).__name__} ({bad!r})"
+            ) from None
         except (TypeError, ValueError) as problem:
             raise TypeError(f"cannot make a {dtype.name} Buffer of this data: {problem}") from None
         return kind._from_array(flat, shape, dtype)
@@ -196,20 +211,28 @@ class Buffer:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """What `numpy.asarray(buffer)` reads: the elements where they lie; read-only where positions share one."""
+        """What `numpy.asarray(buffer)` reads: the elements where they lie; read-only where positions share
+        one.
+        """
         data, size = memoryview(self.data), self.dtype.itemsize
         return {
-            "version": 3, "typestr": f"{'<>'[sys.byteorder == 'big']}{self.dtype.kind}{size}",
-            "shape": self.shape, "strides": tuple(size * step for step in self.stride), "offset": self.offset * size,
+            "version": 3,
+            "typestr": f"{'<>'[sys.byteorder == 'big']}{self.dtype.kind}{size}",
+            "shape": self.shape,
+            "strides": tuple(size * step for step in self.stride),
+            "offset": self.offset * size,
             "data": data.toreadonly() if self._is_broadcast() else data,
-        }  # fmt: skip
+        }
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The elements for `torch.from_dlpack(buffer)` and its like, without a copy; BufferError where the backend cannot.
+        """The elements for `torch.from_dlpack(buffer)` and its like, without a copy; BufferError where the
+        backend cannot.
 
         Source: the DLPack protocol, https://dmlc.github.io/dlpack/latest/
         """
-        raise BufferError(f"the {self.backend!r} backend exports no DLPack: numpy.asarray shares what is in it, or move it: .to('numpy')")
+        raise BufferError(
+            f"the {self.backend!r} backend exports no DLPack: numpy.asarray shares what is in it, or move it: .to('numpy')"
+        )
 
     __dlpack_device__ = __dlpack__
 
@@ -221,21 +244,26 @@ class Buffer:
 
     @classmethod
     def from_array(cls: type[B], flat: array[Any], shape: Any, dtype: DType) -> B:
-        """Returns a Buffer of `shape` from an `array.array` with its elements in C order, which it takes over.
+        """Returns a Buffer of `shape` from an `array.array` with its elements in C order, which it takes
+        over.
 
         Raises:
             ValueError: the wrong number of elements. TypeError: another typecode than the dtype's.
         """
         shape = check_shape(shape)
         if flat.typecode != dtype.typecode:
-            raise TypeError(f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}")
+            raise TypeError(
+                f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}"
+            )
         if len(flat) != numel(shape):
             raise ValueError(f"{len(flat)} elements do not fill shape {shape}, which has {numel(shape)}")
         return cls._backend()._from_array(flat, shape, dtype)
 
     @classmethod
     def full(cls: type[B], shape: Any, value: Scalar, dtype: DType | None = None) -> B:
-        """Returns a Buffer of `shape` that holds `value` everywhere; raises TypeError or ValueError for a shape or value that is none."""
+        """Returns a Buffer of `shape` that holds `value` everywhere; raises TypeError or ValueError for a
+        shape or value that is none.
+        """
         dtype = DType.deduce_dtype(value) if dtype is None else checked(dtype)
         return cls._backend()._full(check_shape(shape), dtype.cast(value), dtype)
 
@@ -250,8 +278,11 @@ class Buffer:
         return cls.full(shape, 1, dtype)
 
     @classmethod
-    def arange(cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None) -> B:
-        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where it is the only bound).
+    def arange(
+        cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None
+    ) -> B:
+        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where
+        it is the only bound).
 
         Raises:
             ValueError: step is 0. TypeError: `dtype` is none.
@@ -265,9 +296,15 @@ class Buffer:
 
     @classmethod
     def uniform(
-        cls: type[B], shape: Any, low: Real = 0.0, high: Real = 1.0, dtype: DType = DType.float32, generator: Generator | None = None
+        cls: type[B],
+        shape: Any,
+        low: Real = 0.0,
+        high: Real = 1.0,
+        dtype: DType = DType.float32,
+        generator: Generator | None = None,
     ) -> B:
-        """Returns random elements, uniform in [low, high) before they are rounded to `dtype`: the same for a seed on every backend.
+        """Returns random elements, uniform in [low, high) before they are rounded to `dtype`: the same for a
+        seed on every backend.
 
         Raises:
             TypeError: a dtype that is not floating, or a shape that is none.
@@ -280,7 +317,12 @@ class Buffer:
 
     @classmethod
     def normal(
-        cls: type[B], shape: Any, mean: Real = 0.0, std: Real = 1.0, dtype: DType = DType.float32, generator: Generator | None = None
+        cls: type[B],
+        shape: Any,
+        mean: Real = 0.0,
+        std: Real = 1.0,
+        dtype: DType = DType.float32,
+        generator: Generator | None = None,
     ) -> B:
         """Returns random elements, normally distributed: the same for a seed on every backend.
 
@@ -324,10 +366,12 @@ class Buffer:
         return self._copy()
 
     def cast(self: B, dtype: DType) -> B:
-        """Returns a copy of the same shape in another dtype: floats are truncated to integers, what is not zero becomes True.
+        """Returns a copy of the same shape in another dtype: floats are truncated to integers, what is not
+        zero becomes True.
 
         Raises:
-            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range. TypeError: `dtype` is none.
+            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
+                TypeError: `dtype` is none.
         """
         return self._copy() if checked(dtype) is self.dtype else self._cast(dtype)
 
@@ -338,7 +382,9 @@ class Buffer:
     # ---------------------------------------------------------------- how it is seen
 
     def reshape(self: B, shape: Any) -> B:
-        """Returns the same elements under another shape (one axis may be -1): a view where strides allow, else a copy."""
+        """Returns the same elements under another shape (one axis may be -1): a view where strides allow,
+        else a copy.
+        """
         return self._reshape(reshaped(self.shape, shape))
 
     def permute(self: B, axes: Sequence[int]) -> B:
@@ -359,25 +405,35 @@ class Buffer:
         return self._expand(check_shape(shape))
 
     def __getitem__(self: B, index: Any) -> B:
-        """Returns a view: ints choose and drop an axis, slices with any step keep it, `...` stands for the axes not named."""
+        """Returns a view: ints choose and drop an axis, slices with any step keep it, `...` stands for the
+        axes not named.
+        """
         return self._slice(normalize_index(index, self.shape))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Writes `value` (a Buffer, a scalar or nested lists), broadcast and cast, into the elements that `index` selects."""
+        """Writes `value` (a Buffer, a scalar or nested lists), broadcast and cast, into the elements that
+        `index` selects.
+        """
         self[index].assign(value)
 
     def _is_broadcast(self) -> bool:
-        return self.numel > 0 and any(step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True))
+        return self.numel > 0 and any(
+            step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)
+        )
 
     def _check_writable(self) -> None:
         if self._is_broadcast():
-            raise ValueError(f"cannot write to a broadcast view of shape {self.shape}: many positions share an element; copy() it first")
+            raise ValueError(
+                f"cannot write to a broadcast view of shape {self.shape}: many positions share an element; copy() it first"
+            )
 
     def assign(self: B, value: Any) -> B:
-        """Writes `value`, broadcast and cast, into this Buffer's storage, where every view sees it. Returns itself.
+        """Writes `value`, broadcast and cast, into this Buffer's storage, where every view sees it. Returns
+        itself.
 
         Raises:
-            ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not broadcast.
+            ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not
+                broadcast.
             TypeError: a Buffer on another backend.
         """
         self._check_writable()
@@ -394,7 +450,8 @@ class Buffer:
         return self
 
     def tril(self: B, diagonal: int = 0) -> B:
-        """Returns a copy in which elements above a diagonal of the last two axes are 0: those at column > row + diagonal.
+        """Returns a copy in which elements above a diagonal of the last two axes are 0: those at column > row
+        + diagonal.
 
         Raises:
             ValueError: fewer than two axes.
@@ -410,10 +467,14 @@ class Buffer:
 
     def _check_backend(self, other: Buffer) -> None:
         if type(self) is not type(other):
-            raise TypeError(f"operands are on two backends, {self.backend!r} and {other.backend!r}: move one with .to({self.backend!r})")
+            raise TypeError(
+                f"operands are on two backends, {self.backend!r} and {other.backend!r}: move one with .to({self.backend!r})"
+            )
 
     def _meet(self: B, other: Any, name: str) -> tuple[B, B] | None:
-        """Returns both operands in one dtype, with shapes that broadcast, or None where `other` is no operand."""
+        """Returns both operands in one dtype, with shapes that broadcast, or None where `other` is no
+        operand.
+        """
         if isinstance(other, Buffer):
             self._check_backend(other)
             if self.shape != other.shape:
@@ -427,7 +488,9 @@ class Buffer:
             return self._as(dtype), self._full((), dtype.convert(other), dtype)
         return None
 
-    def _arithmetic(self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = "") -> B:
+    def _arithmetic(
+        self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = ""
+    ) -> B:
         pair = self._meet(other, name)
         if pair is None:
             return NotImplemented
@@ -474,7 +537,9 @@ class Buffer:
         return self._pow(other)
 
     def maximum(self: B, other: Any) -> B:
-        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError (two backends) or ShapeError."""
+        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError (two backends) or
+        ShapeError.
+        """
         return self._arithmetic(other, type(self)._maximum, "maximum")
 
     def __eq__(self: B, other: Any) -> B:  # type: ignore[override]
@@ -546,10 +611,12 @@ class Buffer:
 
     @staticmethod
     def where(condition: B, first: Any, second: Any) -> B:
-        """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast, the two promote.
+        """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast, the
+        two promote.
 
         Raises:
-            TypeError: a condition that is not bool, operands that are neither Buffers nor numbers, or on two backends.
+            TypeError: a condition that is not bool, operands that are neither Buffers nor numbers, or on two
+                backends.
             ShapeError: shapes that do not broadcast.
         """
         if condition.dtype.kind != "b":
@@ -562,7 +629,9 @@ class Buffer:
             pair = second._meet(first, "where")
             pair = pair and (pair[1], pair[0])
         if pair is None:
-            raise TypeError(f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}")
+            raise TypeError(
+                f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}"
+            )
         condition._check_backend(pair[0])
         check_broadcast("where", condition.shape, pair[0].shape, pair[1].shape)
         return condition._where(*pair)
@@ -592,7 +661,8 @@ class Buffer:
         return self._max(axes)
 
     def argmax(self: B, axis: int) -> B:
-        """The int64 position of the largest element along `axis`, which stays with size 1: the first of equals, the first NaN if any.
+        """The int64 position of the largest element along `axis`, which stays with size 1: the first of
+        equals, the first NaN if any.
 
         Raises:
             TypeError: the axis is no int.
@@ -623,7 +693,8 @@ class Buffer:
         """Returns the slices along `axis` that integer `indices` name; their axes stand where `axis` stood.
 
         Raises:
-            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: an axis that is not there.
+            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: an
+                axis that is not there.
         """
         axis = normalize_axis(axis, self.ndim)
         self._check_backend(indices)
@@ -633,20 +704,28 @@ class Buffer:
         rest = [i for i in range(self.ndim) if i != axis]
         taken = self._permute((axis, *rest))._take(indices)
         lead = tuple(range(indices.ndim))
-        return taken._permute((*range(len(lead), len(lead) + axis), *lead, *range(len(lead) + axis, taken.ndim)))
+        return taken._permute(
+            (*range(len(lead), len(lead) + axis), *lead, *range(len(lead) + axis, taken.ndim))
+        )
 
     def scatter_add(self: B, indices: B, values: B) -> B:
-        """self[indices[i]] += values[i] for every i along axis 0, in place; repeated indices add up. Returns itself.
+        """self[indices[i]] += values[i] for every i along axis 0, in place; repeated indices add up. Returns
+        itself.
 
         Raises:
-            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: shapes that do not fit.
+            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError:
+                shapes that do not fit.
         """
         self._check_backend(indices)
         self._check_backend(values)
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
         if values.shape != indices.shape + self.shape[1:]:
-            raise ShapeError(shape_errors.unlike(f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]))
+            raise ShapeError(
+                shape_errors.unlike(
+                    f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]
+                )
+            )
         self._scatter_add(indices, values._as(self.dtype))
         self.version[0] += 1
         return self
@@ -661,14 +740,18 @@ class Buffer:
         except (TypeError, ValueError, BufferError):  # ValueError: an array whose elements have no format
             return data
         kind = _KINDS.get(view.format)
-        dtype = next((dtype for dtype in DType.all if (dtype.kind, dtype.itemsize) == (kind, view.itemsize)), None)
+        dtype = next(
+            (dtype for dtype in DType.all if (dtype.kind, dtype.itemsize) == (kind, view.itemsize)), None
+        )
         if dtype is None:
             raise no_dtype_holds(getattr(data, "dtype", f"format {view.format!r}"))
         flat = array(dtype.typecode, view.tobytes())
         return cls._from_array(array("B", map(bool, flat)) if kind == "b" else flat, view.shape or (), dtype)
 
     def _check_indices(self, size: int) -> None:
-        """Raises unless the elements are integers in [0, size). A backend far from the host may check otherwise."""
+        """Raises unless the elements are integers in [0, size). A backend far from the host may check
+        otherwise.
+        """
         if self.dtype.kind != "i":
             raise TypeError(f"indices have an integer dtype, not {self.dtype.name}")
         flat = self._to_array()
@@ -677,7 +760,9 @@ class Buffer:
             raise IndexError(f"index {low if low < 0 else high} is out of range for an axis of size {size}")
 
     def _erf(self: B) -> B:
-        return self._from_array(self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype)
+        return self._from_array(
+            self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype
+        )
 
     def _accumulate(self: B, value: B) -> None:
         self._assign(self._add(value))
@@ -687,18 +772,24 @@ class Buffer:
         return (doubles * doubles).sum().item()
 
     @classmethod
-    def _random_uniform(cls: type[B], key: random.Key, shape: Shape, dtype: DType, low: Real, high: Real) -> B:
+    def _random_uniform(
+        cls: type[B], key: random.Key, shape: Shape, dtype: DType, low: Real, high: Real
+    ) -> B:
         draw = random.uniforms64 if dtype is DType.float64 else random.uniforms32
         width = high - low
         return cls._from_array(dtype.pack([low + width * u for u in draw(key, numel(shape))]), shape, dtype)
 
     @classmethod
     def _random_normal(cls: type[B], key: random.Key, shape: Shape, dtype: DType, mean: Real, std: Real) -> B:
-        return cls._from_array(dtype.pack([mean + std * z for z in random.normals(key, numel(shape))]), shape, dtype)
+        return cls._from_array(
+            dtype.pack([mean + std * z for z in random.normals(key, numel(shape))]), shape, dtype
+        )
 
     @classmethod
     def _from_memory(cls: type[B], memory: memoryview, shape: Shape, dtype: DType) -> B:
-        """A Buffer of elements in C order that lie aligned in `memory`, which it may go on using and may write to."""
+        """A Buffer of elements in C order that lie aligned in `memory`, which it may go on using and may
+        write to.
+        """
         flat = array(dtype.typecode)
         flat.frombytes(memory)
         return cls._from_array(flat, shape, dtype)
@@ -706,7 +797,9 @@ class Buffer:
     # ---------------------------------------------------------------- hooks every backend provides
 
     def _missing(self, *arguments: Any) -> Any:
-        raise NotImplementedError(f"the {self.backend!r} backend lacks a hook: buffer/base.py lists those it must provide")
+        raise NotImplementedError(
+            f"the {self.backend!r} backend lacks a hook: buffer/base.py lists those it must provide"
+        )
 
     @classmethod
     def _from_array(cls: type[B], flat: array[Any], shape: Shape, dtype: DType) -> B:
@@ -734,13 +827,15 @@ class Buffer:
     _cast = _copy = _missing
     # (shape): the same elements under a shape with as many; a view where strides allow
     _reshape = _missing
-    # (axes), (shape), (index): views. _expand raises the error of `shape.expand_strides`; an index has one int or slice for each axis
+    # (axes), (shape), (index): views. _expand raises the error of `shape.expand_strides`; an index has one
+    # int or slice for each axis
     _permute = _expand = _slice = _missing
     # (value): writes elements of the same shape and dtype, which may overlap these
     _assign = _missing
     # (): of a float dtype, except _neg
     _neg = _exp = _log = _sqrt = _tanh = _sin = _cos = _missing
-    # (other): of the same dtype, with a shape that broadcasts; _div of a float dtype; on bool, _add and _maximum mean or, _mul means and
+    # (other): of the same dtype, with a shape that broadcasts; _div of a float dtype; on bool, _add and
+    # _maximum mean or, _mul means and
     _add = _sub = _mul = _div = _pow = _maximum = _equal = _less = _missing
     # (first, second): on a bool Buffer, two of one dtype; all three broadcast
     _where = _missing
@@ -748,13 +843,16 @@ class Buffer:
     _sum = _max = _argmax = _missing
     # (other, shape): the product of `shape`, of operands with at least two axes
     _matmul = _missing
-    # (indices): the slices along axis 0; (indices, values): adds `values` to them, in place. Indices are valid
+    # (indices): the slices along axis 0; (indices, values): adds `values` to them, in place. Indices are
+    # valid
     _take = _scatter_add = _missing
 
 
 def no_dtype_holds(elements: Any) -> TypeError:
     """The error that elements of another library have a type that is none of ours."""
-    return TypeError(f"no dtype holds elements of {elements}: cast them to one of {', '.join(map(str, DType.all))} first")
+    return TypeError(
+        f"no dtype holds elements of {elements}: cast them to one of {', '.join(map(str, DType.all))} first"
+    )
 
 
 def _floating(dtype: DType, what: str) -> DType:

@@ -1,8 +1,9 @@
 """The reference backend: every element in one `array.array`, every operation in pure Python.
 
-What makes it fast enough to train a GPT is that nothing here computes the position of a single element. Views are copied in whole
-slices along their longest axis (`shape.copy_plan`), and arithmetic runs through `map` over whole lists, in C, with one rounding to
-the dtype at the end. Sums and products accumulate in doubles whatever the dtype.
+What makes it fast enough to train a GPT is that nothing here computes the position of a single element. Views
+are copied in whole slices along their longest axis (`shape.copy_plan`), and arithmetic runs through `map`
+over whole lists, in C, with one rounding to the dtype at the end. Sums and products accumulate in doubles
+whatever the dtype.
 """
 
 from __future__ import annotations
@@ -50,11 +51,14 @@ def product(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[lis
     return product_transposed(a, list(zip(*b, strict=True)), single)
 
 
-def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True, bias: Row | None = None) -> list[list[float]]:
+def product_transposed(
+    a: Sequence[Row], b: Sequence[Row], single: bool = True, bias: Row | None = None
+) -> list[list[float]]:
     """Returns the rows of a @ b^T (+ bias in every row): every row of `a` dotted with every row of `b`.
 
-    For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's cost of making an element
-    is paid once. Longer rows are left to a function that runs over two of them in C (`_dots`).
+    For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's
+    cost of making an element is paid once. Longer rows are left to a function that runs over two of them in C
+    (`_dots`).
     """
     if not b:
         return [[] for _ in a]
@@ -77,10 +81,11 @@ def product_transposed(a: Sequence[Row], b: Sequence[Row], single: bool = True, 
 def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]:
     """The dot products of rows of `a` and `b`, by `math.sumprod` where Python has it.
 
-    Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than sum(map(mul)). As
+    Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than
+    sum(map(mul)). As
     |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, it gives the dot product too: with u a row of `a` scaled to the length of the rows of `b`, the
-    error is a few 1e-16 of |a| |b|, as with a sum of doubles and far below what float32 keeps. Where the rows of `b` differ much in
-    length (or are zero), they are scaled to length 1 as well.
+    error is a few 1e-16 of |a| |b|, as with a sum of doubles and far below what float32 keeps. Where the rows
+    of `b` differ much in length (or are zero), they are scaled to length 1 as well.
     """
     if _sumprod:
         return [[_sumprod(x, y) for y in b] for x in a]
@@ -92,7 +97,10 @@ def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]
         return [[sum(map(operator.mul, x, y)) for y in b] for x in a]
     uneven = min(lengths_b) < 1e-3 * common
     if uneven:
-        common, b = 1.0, [tuple([x / n for x in row]) if n else row for row, n in zip(b, lengths_b, strict=True)]
+        common, b = (
+            1.0,
+            [tuple([x / n for x in row]) if n else row for row, n in zip(b, lengths_b, strict=True)],
+        )
     squares = [common * common + (1.0 if uneven else n * n) for n in lengths_b]
     result = []
     for row, length in zip(a, lengths_a, strict=True):
@@ -103,7 +111,13 @@ def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]
 
 
 def copy_elements(
-    source: array[Any], source_start: int, source_stride: Shape, target: array[Any], target_start: int, target_stride: Shape, shape: Shape
+    source: array[Any],
+    source_start: int,
+    source_stride: Shape,
+    target: array[Any],
+    target_start: int,
+    target_stride: Shape,
+    shape: Shape,
 ) -> None:
     """Copies the elements of one strided array onto another of the same shape, slice by slice."""
     if 0 in shape:
@@ -161,9 +175,18 @@ class PythonBuffer(Buffer):
     backend = "python"
 
     @classmethod
-    def _make(cls, data: array[Any], shape: Shape, stride: Shape, offset: int, dtype: DType, version: list[int]) -> PythonBuffer:
+    def _make(
+        cls, data: array[Any], shape: Shape, stride: Shape, offset: int, dtype: DType, version: list[int]
+    ) -> PythonBuffer:
         self = object.__new__(cls)
-        self.data, self.shape, self.stride, self.offset, self.dtype, self.version = (data, shape, stride, offset, dtype, version)
+        self.data, self.shape, self.stride, self.offset, self.dtype, self.version = (
+            data,
+            shape,
+            stride,
+            offset,
+            dtype,
+            version,
+        )
         return self
 
     @classmethod
@@ -184,13 +207,17 @@ class PythonBuffer(Buffer):
         return self._make(self.data, shape, stride, offset, self.dtype, self.version)
 
     def _flat(self) -> array[Any]:
-        """The elements in C order: the storage itself where it is exactly that, so the result must not be written to."""
+        """The elements in C order: the storage itself where it is exactly that, so the result must not be
+        written to.
+        """
         total = numel(self.shape)
         if is_contiguous(self.shape, self.stride):
             data: array[Any] = self.data
             return data if total == len(data) else data[self.offset : self.offset + total]
         flat = array(self.dtype.typecode, bytes(total * self.dtype.itemsize))
-        copy_elements(self.data, self.offset, self.stride, flat, 0, contiguous_strides(self.shape), self.shape)
+        copy_elements(
+            self.data, self.offset, self.stride, flat, 0, contiguous_strides(self.shape), self.shape
+        )
         return flat
 
     def values(self) -> list[Any]:
@@ -231,10 +258,16 @@ class PythonBuffer(Buffer):
         return self._copy()._reshape(shape) if stride is None else self._view(shape, stride, self.offset)
 
     def _permute(self, axes: Shape) -> PythonBuffer:
-        return self._view(tuple(self.shape[axis] for axis in axes), tuple(self.stride[axis] for axis in axes), self.offset)
+        return self._view(
+            tuple(self.shape[axis] for axis in axes), tuple(self.stride[axis] for axis in axes), self.offset
+        )
 
     def _expand(self, shape: Shape) -> PythonBuffer:
-        return self if shape == self.shape else self._view(shape, expand_strides(self.shape, self.stride, shape), self.offset)
+        return (
+            self
+            if shape == self.shape
+            else self._view(shape, expand_strides(self.shape, self.stride, shape), self.offset)
+        )
 
     def _slice(self, index: Index) -> PythonBuffer:
         shape, stride, distance = slice_strides(self.shape, self.stride, index)
@@ -244,15 +277,27 @@ class PythonBuffer(Buffer):
         if is_contiguous(self.shape, self.stride):
             self.data[self.offset : self.offset + numel(self.shape)] = value._flat()
             return
-        copy_elements(value._to_array(), 0, contiguous_strides(self.shape), self.data, self.offset, self.stride, self.shape)
+        copy_elements(
+            value._to_array(),
+            0,
+            contiguous_strides(self.shape),
+            self.data,
+            self.offset,
+            self.stride,
+            self.shape,
+        )
 
     @classmethod
-    def _concatenate(cls, buffers: Sequence[PythonBuffer], axis: int, shape: Shape, dtype: DType) -> PythonBuffer:
+    def _concatenate(
+        cls, buffers: Sequence[PythonBuffer], axis: int, shape: Shape, dtype: DType
+    ) -> PythonBuffer:
         joined = cls._full(shape, 0, dtype)
         start = 0
         for buffer in buffers:
             offset = start * joined.stride[axis]
-            copy_elements(buffer.data, buffer.offset, buffer.stride, joined.data, offset, joined.stride, buffer.shape)
+            copy_elements(
+                buffer.data, buffer.offset, buffer.stride, joined.data, offset, joined.stride, buffer.shape
+            )
             start += buffer.shape[axis]
         return joined
 
@@ -294,7 +339,9 @@ class PythonBuffer(Buffer):
             return repeat(self.data[self.offset])
         return self._expand(shape).values()
 
-    def _binary(self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None) -> PythonBuffer:
+    def _binary(
+        self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None
+    ) -> PythonBuffer:
         shape = self.shape if self.shape == other.shape else broadcast_shapes(self.shape, other.shape)
         first, second = self._broadcast(shape), other._broadcast(shape)
         return self.of(list(map(function, first, second)) if numel(shape) else (), shape, dtype or self.dtype)
@@ -327,7 +374,8 @@ class PythonBuffer(Buffer):
     def _maximum(self, other: PythonBuffer) -> PythonBuffer:
         shape = broadcast_shapes(self.shape, other.shape)
         pairs = zip(self._broadcast(shape), other._broadcast(shape), strict=False)
-        return self.of([a if a >= b or a != a else b for a, b in pairs], shape, self.dtype)  # a != a: NaN wins
+        # A != a: NaN wins
+        return self.of([a if a >= b or a != a else b for a, b in pairs], shape, self.dtype)
 
     def _equal(self, other: PythonBuffer) -> PythonBuffer:
         return self._binary(other, operator.eq, DType.bool)
@@ -348,7 +396,8 @@ class PythonBuffer(Buffer):
         size = numel([self.shape[axis] for axis in axes])
         if axes and kept and axes[-1] < kept[0] and is_contiguous(self.shape, self.stride):
             flat, width = self._flat(), numel([self.shape[axis] for axis in kept])
-            return [flat[i::width] for i in range(width)]  # leading axes: every width-th element, as one slice
+            # Leading axes: every width-th element, as one slice
+            return [flat[i::width] for i in range(width)]
         values = self._permute(kept + axes).values()
         return chunks(values, size) if size else [()] * numel([self.shape[axis] for axis in kept])
 
@@ -360,7 +409,10 @@ class PythonBuffer(Buffer):
     def _max(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
         # A sum is NaN where an element is, or where infinities of both signs are.
-        result = [max(group) if (t := sum(group)) == t or all(x == x for x in group) else NAN for group in self._groups(axes)]
+        result = [
+            max(group) if (t := sum(group)) == t or all(x == x for x in group) else NAN
+            for group in self._groups(axes)
+        ]
         return self.of(result, shape, self.dtype)
 
     def _argmax(self, axis: int) -> PythonBuffer:
@@ -384,7 +436,9 @@ class PythonBuffer(Buffer):
         if exact:
             rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
             return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
-        return self.of_rows(chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype)
+        return self.of_rows(
+            chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype
+        )
 
     def _take(self, indices: PythonBuffer) -> PythonBuffer:
         width = numel(self.shape[1:])

@@ -1,6 +1,7 @@
 """Arrays as they are printed: nested brackets in aligned columns, as NumPy prints them.
 
-Nothing here knows a backend: elements are read through `to_python`, and of a large array only those that are shown.
+Nothing here knows a backend: elements are read through `to_python`, and of a large array only those that are
+shown.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ WIDTH = 75  # characters in a line
 ELIDE = 1000  # an array of more elements shows only
 EDGE = 3  # so many at either end of each axis
 FRACTION = 8  # the most digits behind the point
-LARGE = {"float32": 1e6, "float64": 1e8}  # from here on, below 0.0001, or with a ratio above 1,000: powers of ten
+# From here on, below 0.0001, or with a ratio above 1,000: powers of ten
+LARGE = {"float32": 1e6, "float64": 1e8}
 
 
 def array_text(buffer: Buffer, prefix: str = "", *ends: str) -> str:
@@ -47,7 +49,11 @@ def _corners(buffer: Buffer) -> Any:
     size = buffer.shape[0]
     places = range(size) if size <= 2 * EDGE else (*range(EDGE), *range(size - EDGE, size))
     if buffer.ndim == 1:
-        return buffer.to_python() if size <= 2 * EDGE else buffer[:EDGE].to_python() + buffer[size - EDGE :].to_python()
+        return (
+            buffer.to_python()
+            if size <= 2 * EDGE
+            else buffer[:EDGE].to_python() + buffer[size - EDGE :].to_python()
+        )
     return [_corners(buffer[place]) for place in places]
 
 
@@ -67,12 +73,19 @@ def _words(values: list[Any], dtype: DType, ndim: int) -> list[str]:
 
 
 def _float_words(values: list[float], dtype: DType) -> list[str]:
-    """Floats with their points aligned: the fewest digits that tell a number from its neighbours, and no more than eight decimals."""
+    """Floats with their points aligned: the fewest digits that tell a number from its neighbours, and no more
+    than eight decimals.
+    """
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     least = array(dtype.typecode, [0.0001])[0]
-    scientific = bool(sizes) and (max(sizes) >= LARGE[dtype.name] or min(sizes) < least or max(sizes) / min(sizes) > 1000)
+    scientific = bool(sizes) and (
+        max(sizes) >= LARGE[dtype.name] or min(sizes) < least or max(sizes) / min(sizes) > 1000
+    )
     parts = [
-        (_scientific if scientific else _positional)(value, _precision(value, dtype)) if math.isfinite(value) else None for value in values
+        (_scientific if scientific else _positional)(value, _precision(value, dtype))
+        if math.isfinite(value)
+        else None
+        for value in values
     ]
     fraction = max((len(part[1]) for part in parts if part), default=0)
     power = max((len(part[2]) for part in parts if part), default=0)
@@ -90,7 +103,9 @@ def _float_words(values: list[float], dtype: DType) -> list[str]:
 
 def _precision(value: float, dtype: DType) -> int:
     """How many digits behind the first it takes to tell a number from the others of its dtype."""
-    return next(digits for digits in range(17) if array(dtype.typecode, [float(f"{value:.{digits}e}")])[0] == value)
+    return next(
+        digits for digits in range(17) if array(dtype.typecode, [float(f"{value:.{digits}e}")])[0] == value
+    )
 
 
 def _positional(value: float, precision: int) -> tuple[str, str, str]:
@@ -107,8 +122,12 @@ def _scientific(value: float, precision: int) -> tuple[str, str, str]:
     return front, behind.rstrip("0"), exponent
 
 
-def _brackets(data: Any, words: Iterator[str], shape: tuple[int, ...], elide: bool, indent: str, width: int) -> str:
-    """Nested brackets, one row a line; rows that are too long go on in the next line, blocks of rows are set apart by empty lines."""
+def _brackets(
+    data: Any, words: Iterator[str], shape: tuple[int, ...], elide: bool, indent: str, width: int
+) -> str:
+    """Nested brackets, one row a line; rows that are too long go on in the next line, blocks of rows are set
+    apart by empty lines.
+    """
     if not shape:
         return next(words)
     gap = EDGE if elide and shape[0] > 2 * EDGE else -1

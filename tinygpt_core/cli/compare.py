@@ -1,4 +1,6 @@
-"""The subcommand `tinygpt compare-backends`: one training step on every backend that can run, whether they agree and how fast they are."""
+"""The subcommand `tinygpt compare-backends`: one training step on every backend that can run, whether they
+agree and how fast they are.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,17 @@ def add_commands(commands: Any) -> None:
         "that can run, and show how far its loss, gradients and new weights are from those of the python backend, what float32 rounding "
         "allows, and the time of a step. Exit code 1 if a backend disagrees or fails."
     )
-    parser = commands.add_parser("compare-backends", help="show that the backends agree, and their speed", allow_abbrev=False)
+    parser = commands.add_parser(
+        "compare-backends", help="show that the backends agree, and their speed", allow_abbrev=False
+    )
     parser.description = about
     parser.set_defaults(command=run_compare_backends)
     option = parser.add_argument
-    option("--backend", metavar="NAME[,NAME...]", help="what to compare with python, such as numpy or cupy:1 (default: all that can run)")
+    option(
+        "--backend",
+        metavar="NAME[,NAME...]",
+        help="what to compare with python, such as numpy or cupy:1 (default: all that can run)",
+    )
     text = f"sizes and settings of the model, one of {', '.join(PRESETS)}; larger ones take python minutes (default: identifiers)"
     option("--preset", default="identifiers", metavar="NAME", help=text)
     text = f"steps to time on each, after {comparison.WARM_UP}; fewer where they take over {comparison.PATIENCE:.0f} s (default: 5)"
@@ -57,11 +65,20 @@ def run_compare_backends(arguments: argparse.Namespace) -> int:
 
 
 def _report(found: comparison.Comparison) -> list[str]:
-    """Returns the lines of what is printed: the step, how far the backends are apart, what is tolerated, the times, who is missing."""
+    """Returns the lines of what is printed: the step, how far the backends are apart, what is tolerated, the
+    times, who is missing.
+    """
     config, u = found.config, comparison.UNIT
-    parts = [f"{number} {what}{'s' * (number > 1)}" for number, what in ((config.num_layers, "layer"), (config.num_heads, "head"))]
+    parts = [
+        f"{number} {what}{'s' * (number > 1)}"
+        for number, what in ((config.num_layers, "layer"), (config.num_heads, "head"))
+    ]
     sizes = f"{', '.join(parts)}, {config.embedding_dim} wide: {found.num_parameters:,} parameters"
-    failures = [f"{_one_line(each.backend)} failed: {_one_line(each.problem)}" for each in found.measurements if each.problem]
+    failures = [
+        f"{_one_line(each.backend)} failed: {_one_line(each.problem)}"
+        for each in found.measurements
+        if each.problem
+    ]
     missing = [f"not here: {_one_line(name)}, {_one_line(reason)}" for name, reason in found.unavailable]
     return [
         f"one training step of a GPT of {sizes}, on {found.shape[0]} x {found.shape[1]} characters of `identifiers`",
@@ -81,7 +98,15 @@ def _report(found: comparison.Comparison) -> list[str]:
 
 def _agreement(found: comparison.Comparison) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
-        ("backend", "loss", "compared with python", "largest difference", "of the largest", "of the tolerance", "agrees"),
+        (
+            "backend",
+            "loss",
+            "compared with python",
+            "largest difference",
+            "of the largest",
+            "of the tolerance",
+            "agrees",
+        ),
         (found.measurements[0].backend, f"{found.measurements[0].loss:.7f}", "", "", "", "", ""),
     ]
     for other in found.measurements[1:]:
@@ -91,7 +116,9 @@ def _agreement(found: comparison.Comparison) -> list[tuple[str, ...]]:
         for each in other.differences:
             share = f"{100 * each.share:.1f} %" if each.share < 10 else "over 1000 %"
             agrees = "yes" if each.share <= 1 else "no"
-            rows.append((name, loss, each.quantity, f"{each.largest:.1e}", f"{each.relative:.1e}", share, agrees))
+            rows.append(
+                (name, loss, each.quantity, f"{each.largest:.1e}", f"{each.relative:.1e}", share, agrees)
+            )
             name = loss = ""
     return rows
 
@@ -101,12 +128,16 @@ def _times(found: comparison.Comparison) -> list[tuple[str, ...]]:
     for each in found.measurements:
         if each.seconds:
             speed = found.measurements[0].median / each.median
-            rows.append((_one_line(each.backend), f"{1e3 * each.median:.2f}", str(len(each.seconds)), f"{speed:.1f}"))
+            rows.append(
+                (_one_line(each.backend), f"{1e3 * each.median:.2f}", str(len(each.seconds)), f"{speed:.1f}")
+            )
     return rows
 
 
 def _complaint(measurement: comparison.Measurement) -> str:
-    """Returns what is wrong with a measurement: the error, or the quantity that is furthest beyond its tolerance."""
+    """Returns what is wrong with a measurement: the error, or the quantity that is furthest beyond its
+    tolerance.
+    """
     if measurement.problem:
         return f"{measurement.backend} failed: {measurement.problem}"
     worst = max(measurement.differences, key=lambda difference: difference.share)
@@ -120,7 +151,12 @@ def _complaint(measurement: comparison.Measurement) -> str:
 
 def _table(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, alignment, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, alignment, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _one_line(text: str) -> str:

@@ -1,11 +1,14 @@
-"""Do the backends agree, and how fast are they? One training step of one GPT, measured on each of them against the python backend.
+"""Do the backends agree, and how fast are they? One training step of one GPT, measured on each of them
+against the python backend.
 
-The step is that of `Trainer`: forward, backward, clipping, AdamW, from the weights of one seed on one batch of real text. How far a backend
-may be away is derived, not chosen. Each operation in float32 rounds its result by at most u = 2^-24 of it, and first-order error analysis
-(Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 3) adds up what the roundings of a chain do, so n of them change a
-result by at most n u of what was added up. `roundings` counts the longest chain of this step; what was added up is taken to be as large as
-the largest element of the tensor. (The reference sums in doubles, so its own roundings are few.) AdamW's first step moves a weight by lr g
-/ (|g| + eps), nearly the sign of g, so how far a weight may be away depends on its gradient: see `weight_bound`.
+The step is that of `Trainer`: forward, backward, clipping, AdamW, from the weights of one seed on one batch
+of real text. How far a backend may be away is derived, not chosen. Each operation in float32 rounds its
+result by at most u = 2^-24 of it, and first-order error analysis (Higham, "Accuracy and Stability of
+Numerical Algorithms", 2002, chapter 3) adds up what the roundings of a chain do, so n of them change a result
+by at most n u of what was added up. `roundings` counts the longest chain of this step; what was added up is
+taken to be as large as the largest element of the tensor. (The reference sums in doubles, so its own
+roundings are few.) AdamW's first step moves a weight by lr g / (|g| + eps), nearly the sign of g, so how far
+a weight may be away depends on its gradient: see `weight_bound`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from ..training.presets import PRESETS
 
 REFERENCE = "python"
 UNIT = 2.0**-24  # half a unit in the last place of 1.0 in float32: the largest relative error of one rounding
-WARM_UP = 3  # steps before the timed ones, the compared one is the first: caches fill, kernels are compiled, CUDA graphs recorded
+# Steps before the timed ones, the compared one is the first: caches fill, kernels are compiled, CUDA graphs
+# recorded
+WARM_UP = 3
 PATIENCE = 20.0  # seconds after which a backend's steps are not repeated any more
 MOST_DEVICES = 16  # of a backend that are asked for
 
@@ -36,8 +41,9 @@ MOST_DEVICES = 16  # of a backend that are asked for
 class Difference(NamedTuple):
     """How far one quantity of a backend ("loss", "gradients", "weights") is from the reference's.
 
-    `largest` is the largest difference of two elements, `relative` the same in units of the quantity's largest element, `share` the
-    largest part of its tolerance that an element uses up (beyond 1 the backends disagree), and `where` the tensor in which it does.
+    `largest` is the largest difference of two elements, `relative` the same in units of the quantity's
+    largest element, `share` the largest part of its tolerance that an element uses up (beyond 1 the backends
+    disagree), and `where` the tensor in which it does.
     """
 
     quantity: str
@@ -48,7 +54,9 @@ class Difference(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What a backend computed, apart from python's, and the seconds of its timed steps; `problem` is the error, or ""."""
+    """What a backend computed, apart from python's, and the seconds of its timed steps; `problem` is the
+    error, or "".
+    """
 
     backend: str
     loss: float = math.nan
@@ -68,7 +76,9 @@ class Measurement(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What `compare` found: the step, the tolerances (relative), the measurements, reference first, and (name, why not) of the rest."""
+    """What `compare` found: the step, the tolerances (relative), the measurements, reference first, and
+    (name, why not) of the rest.
+    """
 
     config: TrainingConfig
     num_parameters: int
@@ -80,7 +90,9 @@ class Comparison(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What a step leaves: loss, gradients before clipping and new weights by name, the seconds of the timed steps, and who made it."""
+    """What a step leaves: loss, gradients before clipping and new weights by name, the seconds of the timed
+    steps, and who made it.
+    """
 
     loss: float
     gradients: dict[str, array[float]]
@@ -91,18 +103,23 @@ class _State(NamedTuple):
 
 
 def compare(
-    names: Sequence[str] | None = None, preset: str = "identifiers", steps: int = 5, tell: Callable[[str], None] = lambda name: None
+    names: Sequence[str] | None = None,
+    preset: str = "identifiers",
+    steps: int = 5,
+    tell: Callable[[str], None] = lambda name: None,
 ) -> Comparison:
     """Measures one training step on the python backend and on others.
 
     Args:
         names: backends or devices of them ("numpy", "cupy:1"); default: every one that can run here.
-        preset: whose sizes and settings the model has; the text is always the corpus `identifiers`, in characters.
+        preset: whose sizes and settings the model has; the text is always the corpus `identifiers`, in
+            characters.
         steps: how many are timed, fewer where they take longer than `PATIENCE`.
         tell: is called with a backend's name before it is measured.
 
     Returns:
-        The measurements; an exception of a backend is its `problem`, and raised only where it is the reference's.
+        The measurements; an exception of a backend is its `problem`, and raised only where it is the
+        reference's.
 
     Raises:
         ValueError: no such preset or backend, or no steps.
@@ -136,17 +153,21 @@ def compare(
                 measurements.append(Measurement(name, state.loss, found, state.seconds))
             except Exception as problem:  # whatever a backend raises is what this is to find
                 measurements.append(Measurement(name, problem=f"{type(problem).__name__}: {problem}"))
-    return Comparison(config, reference.model.num_parameters(), batch.shape, *tolerances, measurements, unavailable)
+    return Comparison(
+        config, reference.model.num_parameters(), batch.shape, *tolerances, measurements, unavailable
+    )
 
 
 def roundings(config: TrainingConfig, vocab_size: int, shape: Sequence[int]) -> tuple[int, int]:
-    """Counts the roundings on the longest way to the loss and to a gradient: two for each term of a sum, its product and its addition.
+    """Counts the roundings on the longest way to the loss and to a gradient: two for each term of a sum, its
+    product and its addition.
 
-    With width d, heads of size d/h and T tokens in each of B rows, a block's forward sums over d in its two normalizations (mean and
-    variance, so 4 d), d (query, key, value), d/h (scores), T (softmax), T (mixing values), d (projection), d and 4 d (MLP); then follow
-    the last normalization (2 d), d (head), the vocabulary V (softmax) and the mean over the B T tokens. Its way back sums over as many,
-    but over 3 d where query, key and value meet, and ends in the sum over the tokens that each weight has seen; it starts from
-    what the forward kept, so the forward's roundings count there, too.
+    With width d, heads of size d/h and T tokens in each of B rows, a block's forward sums over d in its two
+    normalizations (mean and variance, so 4 d), d (query, key, value), d/h (scores), T (softmax), T (mixing
+    values), d (projection), d and 4 d (MLP); then follow the last normalization (2 d), d (head), the
+    vocabulary V (softmax) and the mean over the B T tokens. Its way back sums over as many, but over 3 d
+    where query, key and value meet, and ends in the sum over the tokens that each weight has seen; it starts
+    from what the forward kept, so the forward's roundings count there, too.
 
     Returns:
         The numbers for the loss and for a gradient.
@@ -158,12 +179,14 @@ def roundings(config: TrainingConfig, vocab_size: int, shape: Sequence[int]) -> 
 
 
 def weight_bound(gradient: float, error: float, weight: float, optimizer: AdamW) -> float:
-    """The most by which a weight can differ after AdamW's first step, which moves it by lr s(g) with s(g) = g / (|g| + eps).
+    """The most by which a weight can differ after AdamW's first step, which moves it by lr s(g) with s(g) = g
+    / (|g| + eps).
 
-    s grows with g, so a gradient g that is off by e moves it by lr max(s(g + e) - s(g), s(g) - s(g - e)): nothing to speak of where g is
-    larger than e, up to 2 lr where it is smaller and its sign is a matter of rounding. Roundings come on top: of the weight, 4 (the
-    factor of its decay, the product with it, the subtraction, and the reference's own of the result); of lr s, 16 (10 operations, 6
-    constants), and those of the two betas, which count 1/(1 - b) times in 1 - b, half of it where the root is taken of that.
+    s grows with g, so a gradient g that is off by e moves it by lr max(s(g + e) - s(g), s(g) - s(g - e)):
+    nothing to speak of where g is larger than e, up to 2 lr where it is smaller and its sign is a matter of
+    rounding. Roundings come on top: of the weight, 4 (the factor of its decay, the product with it, the
+    subtraction, and the reference's own of the result); of lr s, 16 (10 operations, 6 constants), and those
+    of the two betas, which count 1/(1 - b) times in 1 - b, half of it where the root is taken of that.
 
     Args:
         gradient, error, weight: g as it is after clipping, e, and the weight after the step.
@@ -214,7 +237,14 @@ def _step(name: str, config: TrainingConfig, data: Any, batch: dataset.Batch, st
             seconds.append(time.perf_counter() - started)
             if not weights:
                 loss, weights = result, {key: _elements(tensor) for key, tensor in named}
-        return _State(loss, gradients, weights, tuple(seconds[WARM_UP:] or seconds[-1:]), trainer.model, trainer.optimizer)
+        return _State(
+            loss,
+            gradients,
+            weights,
+            tuple(seconds[WARM_UP:] or seconds[-1:]),
+            trainer.model,
+            trainer.optimizer,
+        )
 
 
 def _elements(tensor: Any) -> array[float]:
@@ -227,19 +257,32 @@ def _elements(tensor: Any) -> array[float]:
 def _differences(
     state: _State, reference: _State, gradient_clip: float, loss_tolerance: float, gradient_tolerance: float
 ) -> tuple[Difference, ...]:
-    loss = _difference("loss", {"loss": [state.loss]}, {"loss": [reference.loss]}, {"loss": [loss_tolerance * abs(reference.loss)]})
+    loss = _difference(
+        "loss",
+        {"loss": [state.loss]},
+        {"loss": [reference.loss]},
+        {"loss": [loss_tolerance * abs(reference.loss)]},
+    )
 
-    bounds = {name: gradient_tolerance * max(map(abs, gradient)) for name, gradient in reference.gradients.items()}
-    allowed: dict[str, Sequence[float]] = {name: [bounds[name]] * len(gradient) for name, gradient in reference.gradients.items()}
+    bounds = {
+        name: gradient_tolerance * max(map(abs, gradient)) for name, gradient in reference.gradients.items()
+    }
+    allowed: dict[str, Sequence[float]] = {
+        name: [bounds[name]] * len(gradient) for name, gradient in reference.gradients.items()
+    }
     gradients = _difference("gradients", state.gradients, reference.gradients, allowed)
 
     # Clipping multiplies by min(1, clip / norm); the norm may be off by the norm of all errors.
     norm = math.sqrt(math.fsum(g * g for gradient in reference.gradients.values() for g in gradient))
-    spread = math.sqrt(math.fsum(bounds[name] ** 2 * len(gradient) for name, gradient in reference.gradients.items()))
+    spread = math.sqrt(
+        math.fsum(bounds[name] ** 2 * len(gradient) for name, gradient in reference.gradients.items())
+    )
     clip = min(1.0, gradient_clip / norm)
     allowed = {
         name: [
-            weight_bound(clip * g, clip * (bounds[name] + abs(g) * spread / norm), weight, reference.optimizer)
+            weight_bound(
+                clip * g, clip * (bounds[name] + abs(g) * spread / norm), weight, reference.optimizer
+            )
             for g, weight in zip(gradient, reference.weights[name], strict=True)
         ]
         for name, gradient in reference.gradients.items()
@@ -247,7 +290,9 @@ def _differences(
     return loss, gradients, _difference("weights", state.weights, reference.weights, allowed)
 
 
-def _difference(quantity: str, found: dict[str, Any], expected: dict[str, Any], allowed: dict[str, Sequence[float]]) -> Difference:
+def _difference(
+    quantity: str, found: dict[str, Any], expected: dict[str, Any], allowed: dict[str, Sequence[float]]
+) -> Difference:
     largest, share, where = 0.0, 0.0, next(iter(expected))
     for name, tolerances in allowed.items():
         for ours, theirs, tolerance in zip(found[name], expected[name], tolerances, strict=True):

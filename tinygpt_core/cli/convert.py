@@ -1,4 +1,6 @@
-"""The subcommands `tinygpt convert` and `tinygpt inspect`: checkpoints from one format to another, and what is in a file of weights."""
+"""The subcommands `tinygpt convert` and `tinygpt inspect`: checkpoints from one format to another, and what
+is in a file of weights.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,14 @@ def add_commands(commands: Any) -> None:
         "Llama), a run of `tinygpt train`, or a .json file of TinyGPT's weights; what it is, is found out. A tokenizer that lies beside "
         "the weights travels along. Nothing is overwritten."
     )
-    convert = commands.add_parser("convert", help="convert weights between formats", allow_abbrev=False, description=about)
+    convert = commands.add_parser(
+        "convert", help="convert weights between formats", allow_abbrev=False, description=about
+    )
     convert.set_defaults(command=run_convert)
     convert.add_argument("source", type=path, metavar="SOURCE", help="the checkpoint to read")
-    convert.add_argument("destination", type=path, metavar="DESTINATION", help="the directory to write, new or empty")
+    convert.add_argument(
+        "destination", type=path, metavar="DESTINATION", help="the directory to write, new or empty"
+    )
     text = "native (for `tinygpt generate`), gpt2, llama or tinygpt (default: native)"
     convert.add_argument("--to", default="native", metavar="FORMAT", help=text)
     text = "attention heads of a TinyGPT model, whose files do not tell them (default: what config.json says)"
@@ -49,10 +55,14 @@ def add_commands(commands: Any) -> None:
         "List the tensors of a .safetensors file, of a directory of a checkpoint, or of a .json file of TinyGPT's weights: names, dtypes, "
         "shapes and sizes. Of safetensors files only the header is read."
     )
-    inspect = commands.add_parser("inspect", help="list what is in a file of weights", allow_abbrev=False, description=about)
+    inspect = commands.add_parser(
+        "inspect", help="list what is in a file of weights", allow_abbrev=False, description=about
+    )
     inspect.set_defaults(command=run_inspect)
     inspect.add_argument("path", type=path, metavar="FILE|DIR", help="what to look into")
-    inspect.add_argument("--json", action="store_true", help="one JSON object instead of a table (default: a table)")
+    inspect.add_argument(
+        "--json", action="store_true", help="one JSON object instead of a table (default: a table)"
+    )
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
@@ -70,11 +80,18 @@ def run_convert(arguments: argparse.Namespace) -> int:
     data = source.config.get("data") if source.format == "native" else None
     formats.save_pretrained(model, arguments.destination, arguments.to, tokenizer, data)
     originals = [os.path.join(source.directory, name) for name in formats.GPT2_TOKENIZER]
-    if arguments.to == "gpt2" and all(map(os.path.isfile, originals)):  # for those who read them rather than our file
+    # For those who read them rather than our file
+    if arguments.to == "gpt2" and all(map(os.path.isfile, originals)):
         for path in originals:
             shutil.copyfile(path, os.path.join(arguments.destination, os.path.basename(path)))
-    about = "with its tokenizer" if tokenizer is not None else "without a tokenizer: none that can be read lies beside the weights"
-    print(f"{source.format} -> {arguments.to}: {model.num_parameters():,} parameters in {arguments.destination}, {about}")
+    about = (
+        "with its tokenizer"
+        if tokenizer is not None
+        else "without a tokenizer: none that can be read lies beside the weights"
+    )
+    print(
+        f"{source.format} -> {arguments.to}: {model.num_parameters():,} parameters in {arguments.destination}, {about}"
+    )
     return 0
 
 
@@ -96,7 +113,11 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     """
     listings = [_look(path) for path in _files(arguments.path)]
     if arguments.json:
-        print(json.dumps({"path": arguments.path, "files": [_as_json(listing) for listing in listings]}, indent=2))
+        print(
+            json.dumps(
+                {"path": arguments.path, "files": [_as_json(listing) for listing in listings]}, indent=2
+            )
+        )
         return 0
     for number, listing in enumerate(listings):
         if number:
@@ -109,7 +130,9 @@ def _files(path: str) -> list[str]:
     """Returns the files of weights that a path stands for."""
     if not os.path.isdir(path):
         return [path]
-    found = sorted(name for name in os.listdir(path) if name.endswith(".safetensors") or name == formats.TINYGPT_MODEL)
+    found = sorted(
+        name for name in os.listdir(path) if name.endswith(".safetensors") or name == formats.TINYGPT_MODEL
+    )
     if not found:
         raise ValueError(f"{path} holds no .safetensors file and no {formats.TINYGPT_MODEL}")
     return [os.path.join(path, name) for name in found]
@@ -117,27 +140,39 @@ def _files(path: str) -> list[str]:
 
 def _look(path: str) -> _Listing:
     if path.endswith(".json"):
-        return _Listing(path, "JSON", {name: _measure(name, text, path) for name, text in read_json_object(path, MAXIMUM_JSON).items()}, {})
+        return _Listing(
+            path,
+            "JSON",
+            {name: _measure(name, text, path) for name, text in read_json_object(path, MAXIMUM_JSON).items()},
+            {},
+        )
     header = read_safetensors_header(path)
     return _Listing(path, "safetensors", header.entries, header.metadata)
 
 
 def _measure(name: str, text: Any, path: str) -> Entry:
-    """Returns dtype and shape of a tensor that stands as nested brackets, from where the brackets close; no number is read."""
+    """Returns dtype and shape of a tensor that stands as nested brackets, from where the brackets close; no
+    number is read.
+    """
     found = _TEXT.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise SerializationError(f"{path}: {name!r} is not a tensor in TinyGPT's form, Tensor(data=…, requires_grad=…)")
+        raise SerializationError(
+            f"{path}: {name!r} is not a tensor in TinyGPT's form, Tensor(data=…, requires_grad=…)"
+        )
     data = found[1]
     depth = len(data) - len(data.lstrip("["))
     if depth > 64:
         raise SerializationError(f"{path}: {name!r} has {depth:,} axes; tensors have at most 64")
     end, rows = data.find("]"), 1
     sizes = [data.count(",", 0, end) + 1 if end > depth else 0] if depth else []
-    for level in range(2, depth + 1):  # up to the first "]]" lies one matrix, up to the first "]]]" one stack of them
+    # Up to the first "]]" lies one matrix, up to the first "]]]" one stack of them
+    for level in range(2, depth + 1):
         inside = data.count("],", 0, data.find("]" * level)) + 1
         sizes.append(inside // rows)
         rows = inside
-    is_float = any(mark in data for mark in (".", "e", "inf", "nan")) and "True" not in data and "False" not in data
+    is_float = (
+        any(mark in data for mark in (".", "e", "inf", "nan")) and "True" not in data and "False" not in data
+    )
     dtype = "F32" if is_float or not data.strip("[], ") else "BOOL" if "e" in data else "I32"
     shape = tuple(reversed(sizes))
     return Entry(dtype, shape, 0, prod(shape) * (1 if dtype == "BOOL" else 4))
@@ -146,14 +181,20 @@ def _measure(name: str, text: Any, path: str) -> Entry:
 def _totals(listing: _Listing) -> dict[str, int]:
     entries = listing.entries.values()
     return {
-        "tensors": len(entries), "elements": sum(prod(entry.shape) for entry in entries),
+        "tensors": len(entries),
+        "elements": sum(prod(entry.shape) for entry in entries),
         "bytes": sum(entry.stop - entry.start for entry in entries),
-    }  # fmt: skip
+    }
 
 
 def _as_json(listing: _Listing) -> dict[str, Any]:
     tensors = [
-        {"name": name, "dtype": entry.dtype_name, "shape": list(entry.shape), "bytes": entry.stop - entry.start}
+        {
+            "name": name,
+            "dtype": entry.dtype_name,
+            "shape": list(entry.shape),
+            "bytes": entry.stop - entry.start,
+        }
         for name, entry in listing.entries.items()
     ]
     about = {"path": listing.path, "kind": listing.kind, "file_bytes": os.path.getsize(listing.path)}
@@ -163,7 +204,12 @@ def _as_json(listing: _Listing) -> dict[str, Any]:
 def _print(listing: _Listing) -> None:
     print(f"{listing.path} ({listing.kind}, {os.path.getsize(listing.path):,} bytes)")
     rows = [
-        (_printable(name), entry.dtype_name, " x ".join(map(str, entry.shape)) or "scalar", f"{entry.stop - entry.start:,}")
+        (
+            _printable(name),
+            entry.dtype_name,
+            " x ".join(map(str, entry.shape)) or "scalar",
+            f"{entry.stop - entry.start:,}",
+        )
         for name, entry in sorted(listing.entries.items(), key=lambda item: _natural(item[0]))
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]

@@ -1,5 +1,4 @@
-"""The subcommand `tinygpt generate`.
-"""
+"""The subcommand `tinygpt generate`."""
 
 from __future__ import annotations
 
@@ -51,13 +50,22 @@ def run_generate(arguments: argparse.Namespace) -> int:
 
 
 def _pieces(
-    model: Any, tokenizer: Any, prompt: str, is_documents: bool, generator: Any, *, temperature: float = SAMPLE_TEMPERATURE, **sampling: Any
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    is_documents: bool,
+    generator: Any,
+    *,
+    temperature: float = SAMPLE_TEMPERATURE,
+    **sampling: Any,
 ) -> Iterator[str]:
     from ..generation import generate
     from ..training.data import BOUNDARY
 
     stop_id = tokenizer.special_tokens[BOUNDARY] if is_documents else None
-    return generate(model, tokenizer, prompt, temperature=temperature, generator=generator, stop_id=stop_id, **sampling)
+    return generate(
+        model, tokenizer, prompt, temperature=temperature, generator=generator, stop_id=stop_id, **sampling
+    )
 
 
 def _write_text(text: str) -> None:

@@ -37,5 +37,3 @@ def complain(message: str, code: int) -> int:
     """Prints an error in one line and returns the exit code."""
     print("tinygpt: error:", one_line(message), file=sys.stderr, flush=True)
     return code
-
-

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-RESUMABLE = ("steps", "eval_every", "checkpoint_every", "backend", "dtype")  # settings that --resume may change
+# Settings that --resume may change
+RESUMABLE = ("steps", "eval_every", "checkpoint_every", "backend", "dtype")
 BESIDE_RESUME = "only --steps, --eval-every, --checkpoint-every, --backend, --dtype, --log-to and --quiet may stand beside it"
 # Every option of `train` that is a setting: field of TrainingConfig, option, type, what it is.
 SETTINGS: tuple[tuple[str, str, type, str], ...] = (
@@ -22,9 +23,19 @@ SETTINGS: tuple[tuple[str, str, type, str], ...] = (
     ("warmup_steps", "--warmup-steps", int, "steps over which the learning rate rises from 0"),
     ("weight_decay", "--weight-decay", float, "AdamW's decay of matrices"),
     ("gradient_clip", "--gradient-clip", float, "largest norm of the gradient"),
-    ("tokenizer", "--tokenizer", str, "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt"),
+    (
+        "tokenizer",
+        "--tokenizer",
+        str,
+        "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt",
+    ),
     ("vocab_size", "--vocab-size", int, "tokens of a bpe tokenizer"),
-    ("dtype", "--dtype", str, "what products are computed in: 'float32', on a GPU also 'tf32', 'bfloat16' or 'float16'"),
+    (
+        "dtype",
+        "--dtype",
+        str,
+        "what products are computed in: 'float32', on a GPU also 'tf32', 'bfloat16' or 'float16'",
+    ),
     ("seed", "--seed", int, "of everything random"),
     ("eval_every", "--eval-every", int, "steps between validations, 0 for none"),
     ("eval_batches", "--eval-batches", int, "batches in a validation"),

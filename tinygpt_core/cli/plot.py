@@ -18,11 +18,21 @@ def add_command(commands: Any) -> None:
         "Draw the loss curves of runs: training loss smoothed (and raw, in a file) and the validations as points. A run that is going on "
         "can be drawn too. With several runs they are compared. Into a pipe goes a plain table of every step."
     )
-    plot = commands.add_parser("plot", help="draw and compare loss curves", allow_abbrev=False, description=about)
+    plot = commands.add_parser(
+        "plot", help="draw and compare loss curves", allow_abbrev=False, description=about
+    )
     plot.set_defaults(command=run_plot)
     plot.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a log.jsonl")
-    plot.add_argument("--out", metavar="FILE.svg", help="write an SVG drawing; an old one is replaced (default: draw in the terminal)")
-    plot.add_argument("--log-steps", action="store_true", help="a logarithmic axis of steps, which shows the beginning (default: linear)")
+    plot.add_argument(
+        "--out",
+        metavar="FILE.svg",
+        help="write an SVG drawing; an old one is replaced (default: draw in the terminal)",
+    )
+    plot.add_argument(
+        "--log-steps",
+        action="store_true",
+        help="a logarithmic axis of steps, which shows the beginning (default: linear)",
+    )
 
 
 def run_plot(arguments: argparse.Namespace) -> int:

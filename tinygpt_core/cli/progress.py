@@ -1,4 +1,6 @@
-"""What a person sees of a run while it goes on: the loss curve and a line on a terminal, plain lines in a pipe."""
+"""What a person sees of a run while it goes on: the loss curve and a line on a terminal, plain lines in a
+pipe.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Progress:
-    """Shows a run: a curve and a line, drawn in place, on a terminal; about twenty plain lines and the validations elsewhere.
+    """Shows a run: a curve and a line, drawn in place, on a terminal; about twenty plain lines and the
+    validations elsewhere.
 
     Args:
         stream: where to write.
@@ -36,10 +39,12 @@ class Progress:
         self.tokens, self.seconds, self.loss = 0, 0.0, float("nan")
         self.validation = ""
         self.shown_at = self.curve_at = -1.0
-        self.run, self.joined = Run("", [], []), 1  # what the curve shows, and how many steps a point of it stands for
+        # What the curve shows, and how many steps a point of it stands for
+        self.run, self.joined = Run("", [], []), 1
         self.part: list[Point] = []  # the steps of the next point
         self.line, self.curve = "", list[str]()
-        self.drawn, self.size = list[str](), (0, 0)  # the lines on the terminal, the cursor's own being the last, and how large it was
+        # The lines on the terminal, the cursor's own being the last, and how large it was
+        self.drawn, self.size = list[str](), (0, 0)
 
     def begin(self) -> None:
         """Says what will be done, and where."""
@@ -47,7 +52,9 @@ class Progress:
             return
         data, config = self.trainer.data, self.trainer.config
         sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
-        self._say(f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds")
+        self._say(
+            f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds"
+        )
         self._say(f"model      {self.trainer.model.num_parameters():,} parameters: {sizes}")
         self._say(f"backend    {config.backend}")
         self._say(f"directory  {self.trainer.directory}")
@@ -74,7 +81,9 @@ class Progress:
         self.loss = event.loss if self.loss != self.loss else 0.95 * self.loss + 0.05 * event.loss
         self._add(event.step, event.loss)
         waited = time.monotonic() - self.shown_at
-        if event.step == self.total or (waited > 0.1 if self.is_live else waited > 30 or event.step % self.every == 0):
+        if event.step == self.total or (
+            waited > 0.1 if self.is_live else waited > 30 or event.step % self.every == 0
+        ):
             self.shown_at += waited
             left = duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
             self.line = f"step {event.step:>6}/{self.total}  loss {self.loss:z.4f}  {self.tokens / self.seconds:,.0f} tokens/s  {left} left"
@@ -98,11 +107,15 @@ class Progress:
             self.run.losses.append(_mean(self.part))
             self.part = []
         if len(self.run.losses) >= MOST_POINTS:
-            self.run.losses[:] = [_mean(pair) for pair in zip(self.run.losses[::2], self.run.losses[1::2], strict=True)]
+            self.run.losses[:] = [
+                _mean(pair) for pair in zip(self.run.losses[::2], self.run.losses[1::2], strict=True)
+            ]
             self.joined *= 2
 
     def _draw(self) -> None:
-        """Draws the line, and the curve above it where there is room and it is time, over what was drawn before."""
+        """Draws the line, and the curve above it where there is room and it is time, over what was drawn
+        before.
+        """
         (columns, rows), now = shutil.get_terminal_size(), time.monotonic()
         if (columns, rows) != self.size:
             self.size, self.curve_at = (columns, rows), -1.0
@@ -112,7 +125,8 @@ class Progress:
             size = min(columns - 1, 120), min(ROWS, rows - 6)
             self.curve = chart([self.run], *size, **abilities(self.stream), last_step=self.total)
             self.curve_at = time.monotonic() + max(0.5, (time.monotonic() - now) / SHARE)
-        lines = [*self.curve, (self.line + self.validation)[: columns - 1]]  # a line that wraps could not be drawn over
+        # A line that wraps could not be drawn over
+        lines = [*self.curve, (self.line + self.validation)[: columns - 1]]
         if self.drawn[:-1] == self.curve:
             self._say(f"\r{lines[-1]}\x1b[K", end="")
         else:

@@ -1,5 +1,4 @@
-"""The subcommand `tinygpt train`.
-"""
+"""The subcommand `tinygpt train`."""
 
 from __future__ import annotations
 
@@ -53,7 +52,9 @@ def run_train(arguments: argparse.Namespace) -> int:
     finally:
         progress.end()
     if trainer.step < trainer.config.steps:
-        saved = "is kept" if trainer.saved_step == trainer.step else f"is lost after step {trainer.saved_step}"
+        saved = (
+            "is kept" if trainer.saved_step == trainer.step else f"is lost after step {trainer.saved_step}"
+        )
         advice = f"continue with: {command_name()} train --resume {shlex.quote(trainer.directory)}"
         return complain(f"stopped by Ctrl-C at step {trainer.step}, which {saved}; {advice}", 130)
     _summarize(trainer)
@@ -72,13 +73,19 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
     from ..dataset import corpora
     from ..training.presets import PRESETS
 
-    if not arguments.data and arguments.corpus not in corpora.CORPORA and os.path.exists(arguments.corpus or ""):
+    if (
+        not arguments.data
+        and arguments.corpus not in corpora.CORPORA
+        and os.path.exists(arguments.corpus or "")
+    ):
         arguments.data, arguments.corpus = arguments.corpus, None
     by_default = "text" if arguments.data and not arguments.corpus else arguments.corpus or "identifiers"
     preset = arguments.preset or (by_default if by_default in PRESETS else "identifiers")
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
-    changes = {field: getattr(arguments, field) for field, *_ in SETTINGS if getattr(arguments, field) is not None}
+    changes = {
+        field: getattr(arguments, field) for field, *_ in SETTINGS if getattr(arguments, field) is not None
+    }
     if arguments.corpus or arguments.data:
         changes["corpus"] = by_default
     if arguments.data:
@@ -87,7 +94,9 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
         changes["tokenizer"] = os.path.abspath(changes["tokenizer"])
     if "learning_rate" in changes:  # the preset's minimum may lie above it
         changes.setdefault("minimum_learning_rate", changes["learning_rate"] / 10)
-    changes["backend"] = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
+    changes["backend"] = (
+        arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
+    )
     backends.get(changes["backend"])
     try:
         return replace(PRESETS[preset][1], **changes)
@@ -100,11 +109,17 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
 
 def _resume_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {field: option for field, option, *_ in SETTINGS if getattr(arguments, field) is not None}
-    given |= {name: f"--{name}" for name in ("data", "preset", "backend", "out") if getattr(arguments, name) is not None}
+    given |= {
+        name: f"--{name}"
+        for name in ("data", "preset", "backend", "out")
+        if getattr(arguments, name) is not None
+    }
     if arguments.corpus is not None:
         given["corpus"] = f"the corpus {arguments.corpus!r}"
     if refused := [option for field, option in given.items() if field not in RESUMABLE]:
-        raise UsageError(f"--resume takes its settings from the run, so {', '.join(refused)} cannot be given; {BESIDE_RESUME}")
+        raise UsageError(
+            f"--resume takes its settings from the run, so {', '.join(refused)} cannot be given; {BESIDE_RESUME}"
+        )
     return {field: getattr(arguments, field) for field in given}
 
 
@@ -131,13 +146,17 @@ def _summarize(trainer: Trainer) -> None:
     data, generator = trainer.data, random.Generator(trainer.config.seed, stream=3)
 
     def pieces(tokens: int) -> Iterator[str]:
-        return _pieces(trainer.model, data.tokenizer, data.opening, data.is_documents, generator, tokens=tokens)
+        return _pieces(
+            trainer.model, data.tokenizer, data.opening, data.is_documents, generator, tokens=tokens
+        )
 
     with backends.use(trainer.config.backend):
         if data.is_documents:
             texts = ["".join(pieces(SAMPLE_TOKENS)) for _ in range(SAMPLES)]
             invented = sum(text not in data.documents for text in texts)
-            print(f"\n{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus:")
+            print(
+                f"\n{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus:"
+            )
             _write_text("".join(f"  {text}\n" for text in texts))
         else:
             print(f"\na sample at temperature {SAMPLE_TEMPERATURE}:")
@@ -150,7 +169,9 @@ def _summarize(trainer: Trainer) -> None:
     if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
         print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
     where, count = shlex.quote(trainer.directory), SAMPLES if data.is_documents else 1
-    print(f"the model is kept in {trainer.directory}; more of it: {command_name()} generate {where} --count {count}")
+    print(
+        f"the model is kept in {trainer.directory}; more of it: {command_name()} generate {where} --count {count}"
+    )
     print(f"a look inside, as a page: {command_name()} explain {where}")
 
 

@@ -1,11 +1,13 @@
 """Tokens on their way into a model: datasets, compact token storage, and batches that can be resumed exactly.
 
-Two ways to cut text into training rows of at most L = `context_length` tokens, each token's target being the next one:
+Two ways to cut text into training rows of at most L = `context_length` tokens, each token's target being the
+next one:
 
     one long text  `StreamBatches`    row = tokens[s : s + L], targets = tokens[s + 1 : s + L + 1], s drawn at random
     documents      `DocumentBatches`  row = boundary, d0, d1, ...; targets = d0, d1, ..., boundary; padded with -1
 
-Tokens are kept as the smallest unsigned integers that hold the vocabulary: 1, 2 or 4 bytes each, not a list of ints.
+Tokens are kept as the smallest unsigned integers that hold the vocabulary: 1, 2 or 4 bytes each, not a list
+of ints.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from ..random import Generator, default_generator
 from .corpora import read_text
 
 IGNORED_TARGET = -1  # "no target here": the loss of such a position does not count
-_LIMITS = {"B": 2**8, "H": 2**16, "I": 2**31}  # typecode -> vocabulary it holds (batches are int32, hence 2**31)
+# Typecode -> vocabulary it holds (batches are int32, hence 2**31)
+_LIMITS = {"B": 2**8, "H": 2**16, "I": 2**31}
 PIECE = 1 << 20  # ids looked at together
 
 
 def first_outside(ids: memoryview, vocab_size: int) -> int | None:
-    """Returns the place of the first id that is not below `vocab_size`, or None; takes some megabytes of memory whatever the length.
+    """Returns the place of the first id that is not below `vocab_size`, or None; takes some megabytes of
+    memory whatever the length.
 
-    Of uint16 ids `translate` marks the upper bytes (0: below the limit's own, 1: equal, 2: above) and the lower ones (2: below, 3: not);
-    an id is outside where the two marks have a bit in common, and one `&` of two long integers finds that for a million ids: three to
-    five times as fast as `max`.
+    Of uint16 ids `translate` marks the upper bytes (0: below the limit's own, 1: equal, 2: above) and the
+    lower ones (2: below, 3: not); an id is outside where the two marks have a bit in common, and one `&` of
+    two long integers finds that for a million ids: three to five times as fast as `max`.
 
     Args:
         ids: of format "B", "H" or "I".
@@ -53,7 +57,9 @@ def first_outside(ids: memoryview, vocab_size: int) -> int | None:
 
 
 class Dataset:
-    """Numbered samples. A subclass gives `__getitem__` (a tuple of columns, such as input and target) and `__len__`."""
+    """Numbered samples. A subclass gives `__getitem__` (a tuple of columns, such as input and target) and
+    `__len__`.
+    """
 
     def __getitem__(self, index: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define __getitem__(self, index)")
@@ -66,7 +72,8 @@ class Dataset:
 
 
 class TextDataset(Dataset):
-    """All windows of a text file: sample i is ``(ids[i : i + L], ids[i + 1 : i + L + 1])`` with L = `max_seq_length`.
+    """All windows of a text file: sample i is ``(ids[i : i + L], ids[i + 1 : i + L + 1])`` with L =
+    `max_seq_length`.
 
     Args:
         data_file_path: a UTF-8 text file.
@@ -93,14 +100,15 @@ class TextDataset(Dataset):
 
 
 class DatasetHandler:
-    """Batches of a dataset, each a tuple of columns: ``for xs, ys in DatasetHandler(dataset, batch_size=2): ...``
+    """Batches of a dataset, each a tuple of columns: ``for xs, ys in DatasetHandler(dataset, batch_size=2):
+    ...``
 
     Args:
         dataset: anything with `__getitem__` and `__len__` whose samples are tuples.
         batch_size: samples a batch.
         drop_last: leave out the last batch when it is not full.
-        shuffle: draw a new order from the default generator whenever an iteration begins; ``handler[i]`` is the i-th
-            batch in the order of the latest iteration.
+        shuffle: draw a new order from the default generator whenever an iteration begins; ``handler[i]`` is
+            the i-th batch in the order of the latest iteration.
 
     Raises:
         TypeError: batch_size is no int.
@@ -151,16 +159,21 @@ class TokenStream(Sequence[int]):
             self._data = memoryview(array(typecode, data))
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], typecode: str = "H", vocab_size: int | None = None) -> TokenStream:
-        """Return the ids of a file of little-endian integers, mapped into memory: only what is read is loaded, whatever its size.
+    def open(
+        cls, path: str | os.PathLike[str], typecode: str = "H", vocab_size: int | None = None
+    ) -> TokenStream:
+        """Return the ids of a file of little-endian integers, mapped into memory: only what is read is
+        loaded, whatever its size.
 
         Args:
             path: a file that `write` made (or any raw file of uint8, uint16 or uint32).
             typecode: "B", "H" or "I" for 1, 2 or 4 bytes a token.
-            vocab_size: if given, every id is checked against it, which reads the whole file once, piece by piece.
+            vocab_size: if given, every id is checked against it, which reads the whole file once, piece by
+                piece.
 
         Raises:
-            ValueError: the file is empty, not a whole number of tokens, or holds an id that does not fit `vocab_size`.
+            ValueError: the file is empty, not a whole number of tokens, or holds an id that does not fit
+                `vocab_size`.
             OSError: it cannot be read.
         """
         import mmap
@@ -170,7 +183,9 @@ class TokenStream(Sequence[int]):
         with open(path, "rb") as file:
             size, itemsize = os.fstat(file.fileno()).st_size, array(typecode).itemsize
             if not size or size % itemsize:
-                raise ValueError(f"{os.fspath(path)} has {size} bytes: not a whole number of {itemsize}-byte tokens")
+                raise ValueError(
+                    f"{os.fspath(path)} has {size} bytes: not a whole number of {itemsize}-byte tokens"
+                )
             if sys.byteorder == "little":
                 data: Any = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(typecode)  # type: ignore[call-overload]
             else:  # mapped bytes would be in the wrong order
@@ -199,7 +214,9 @@ class TokenStream(Sequence[int]):
             raise ValueError(f"vocab_size {vocab_size} is too large: token ids must be from 0 to 2**31 - 1")
         position = first_outside(self._data, vocab_size)
         if position is not None:
-            raise ValueError(f"{place}token id {self._data[position]} at position {position} does not fit vocab_size {vocab_size}")
+            raise ValueError(
+                f"{place}token id {self._data[position]} at position {position} does not fit vocab_size {vocab_size}"
+            )
         return vocab_size
 
     @property
@@ -228,7 +245,8 @@ class TokenStream(Sequence[int]):
 
 
 class DocumentStore(Dataset):
-    """Documents of token ids, one after the other in one `TokenStream`; ``store[i]`` is the array of document i.
+    """Documents of token ids, one after the other in one `TokenStream`; ``store[i]`` is the array of document
+    i.
 
     Args:
         documents: the ids of each document; one may be empty.
@@ -249,11 +267,14 @@ class DocumentStore(Dataset):
         """Return the documents `indices`, in that order, sharing the stream."""
         chosen, store = list(indices), DocumentStore(())
         store.stream = self.stream
-        store._starts, store._stops = (array("Q", [ends[i] for i in chosen]) for ends in (self._starts, self._stops))
+        store._starts, store._stops = (
+            array("Q", [ends[i] for i in chosen]) for ends in (self._starts, self._stops)
+        )
         return store
 
     def joined(self, boundary_id: int) -> TokenStream:
-        """Return all as one stream, ``boundary, document, boundary, document, ..., boundary``, for long documents.
+        """Return all as one stream, ``boundary, document, boundary, document, ..., boundary``, for long
+        documents.
 
         Raises:
             ValueError: boundary_id is 2**31 or more.
@@ -281,7 +302,9 @@ class DocumentStore(Dataset):
 
 
 class Batch(NamedTuple):
-    """Token ids and their targets, flat `array("i")` in C order of `shape` (batch, time); targets of -1 do not count."""
+    """Token ids and their targets, flat `array("i")` in C order of `shape` (batch, time); targets of -1 do
+    not count.
+    """
 
     inputs: array[int]
     targets: array[int]
@@ -307,23 +330,32 @@ class StreamBatches:
         TypeError: context_length or batch_size is no int.
     """
 
-    def __init__(self, stream: Iterable[int], context_length: int, batch_size: int, generator: Generator) -> None:
+    def __init__(
+        self, stream: Iterable[int], context_length: int, batch_size: int, generator: Generator
+    ) -> None:
         self.stream = stream if isinstance(stream, TokenStream) else TokenStream(stream)
-        self.context_length, self.batch_size = _count("context_length", context_length), _count("batch_size", batch_size)
+        self.context_length, self.batch_size = (
+            _count("context_length", context_length),
+            _count("batch_size", batch_size),
+        )
         self.generator = generator
         _require_window(self.stream, context_length, "the corpus")
 
     def next_batch(self) -> Batch:
         """Draw the next batch, of shape (batch_size, context_length)."""
         end = len(self.stream) - self.context_length
-        return _windows(self.stream, [self.generator.integer(0, end) for _ in range(self.batch_size)], self.context_length)
+        return _windows(
+            self.stream, [self.generator.integer(0, end) for _ in range(self.batch_size)], self.context_length
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Return what `set_state` needs to continue with the very same batches, as JSON values."""
         return {"kind": "stream", "tokens": len(self.stream), "generator": self.generator.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue where `get_state` was called. Raises ValueError if the state is of another corpus or malformed."""
+        """Continue where `get_state` was called. Raises ValueError if the state is of another corpus or
+        malformed.
+        """
         _check_state(state, {"kind": "stream", "tokens": len(self.stream)}, ("generator",))
         self.generator.set_state(state["generator"])
 
@@ -331,12 +363,14 @@ class StreamBatches:
 class DocumentBatches:
     """Batches with a document a row, as long as the longest document of the batch (at most `context_length`).
 
-    Every epoch visits every document once, in a new order; a batch may begin in one epoch and end in the next. The order
-    of epoch e depends on the generator's seed and stream and on e alone, so the place in the data is two integers.
+    Every epoch visits every document once, in a new order; a batch may begin in one epoch and end in the
+    next. The order of epoch e depends on the generator's seed and stream and on e alone, so the place in the
+    data is two integers.
 
     Args:
         documents: a `DocumentStore`, or the token ids of each document.
-        context_length: tokens a row; the rest of a longer document is not seen (see `DocumentStore.joined` for those).
+        context_length: tokens a row; the rest of a longer document is not seen (see `DocumentStore.joined`
+            for those).
         batch_size: rows a batch.
         generator: gives seed and stream; nothing is drawn from it.
         boundary_id: the token before and after each document; it pads the inputs too.
@@ -347,10 +381,18 @@ class DocumentBatches:
     """
 
     def __init__(
-        self, documents: Iterable[Iterable[int]], context_length: int, batch_size: int, generator: Generator, boundary_id: int
+        self,
+        documents: Iterable[Iterable[int]],
+        context_length: int,
+        batch_size: int,
+        generator: Generator,
+        boundary_id: int,
     ) -> None:
         self.store = documents if isinstance(documents, DocumentStore) else DocumentStore(documents)
-        self.context_length, self.batch_size = _count("context_length", context_length), _count("batch_size", batch_size)
+        self.context_length, self.batch_size = (
+            _count("context_length", context_length),
+            _count("batch_size", batch_size),
+        )
         self.boundary_id = boundary_id
         if not len(self.store):
             raise ValueError("the corpus is empty: it has no documents")
@@ -370,31 +412,48 @@ class DocumentBatches:
     def get_state(self) -> dict[str, Any]:
         """Return what `set_state` needs to continue with the very same batches, as JSON values."""
         random = {"seed": self._seed, "stream": self._stream}
-        return {"kind": "documents", "documents": len(self.store), **random, "epoch": self.epoch, "position": self.position}
+        return {
+            "kind": "documents",
+            "documents": len(self.store),
+            **random,
+            "epoch": self.epoch,
+            "position": self.position,
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue where `get_state` was called. Raises ValueError if the state is of another corpus or malformed."""
+        """Continue where `get_state` was called. Raises ValueError if the state is of another corpus or
+        malformed.
+        """
         limits = {"seed": 2**64, "stream": 2**64, "epoch": 2**24 - 1, "position": len(self.store) + 1}
         _check_state(state, {"kind": "documents", "documents": len(self.store)}, limits)
         for key, limit in limits.items():
             if type(state[key]) is not int or not 0 <= state[key] < limit:
-                raise ValueError(f"{key} in the state of the data must be from 0 to {limit - 1}, not {state[key]!r}")
+                raise ValueError(
+                    f"{key} in the state of the data must be from 0 to {limit - 1}, not {state[key]!r}"
+                )
         self._seed, self._stream = state["seed"], state["stream"]
         self._go_to(state["epoch"], state["position"])
 
     def _go_to(self, epoch: int, position: int) -> None:
         generator = Generator(self._seed, self._stream)
-        # Each epoch has 2**40 blocks of random words to itself, after those that anyone draws from the beginning.
+        # Each epoch has 2**40 blocks of random words to itself, after those that anyone draws from the
+        # beginning.
         generator.set_state({"seed": self._seed, "stream": self._stream, "position": (epoch + 1) << 40})
         self.epoch, self.position, self._order = epoch, position, generator.permutation(len(self.store))
 
 
 def evaluation_batches(
-    items: TokenStream | DocumentStore, context_length: int, batch_size: int, count: int, boundary_id: int | None = None
+    items: TokenStream | DocumentStore,
+    context_length: int,
+    batch_size: int,
+    count: int,
+    boundary_id: int | None = None,
 ) -> list[Batch]:
-    """Return at most `count` batches, always the same ones, of windows (or documents) spread evenly over `items`.
+    """Return at most `count` batches, always the same ones, of windows (or documents) spread evenly over
+    `items`.
 
-    Windows do not overlap and nothing is taken twice: a small validation part gives fewer batches, the last one smaller.
+    Windows do not overlap and nothing is taken twice: a small validation part gives fewer batches, the last
+    one smaller.
 
     Args:
         items: the validation part.
@@ -404,7 +463,8 @@ def evaluation_batches(
         boundary_id: the token around documents; only for a `DocumentStore`.
 
     Raises:
-        ValueError: there is no document, or no window of context_length + 1 tokens, or no `boundary_id` for documents.
+        ValueError: there is no document, or no window of context_length + 1 tokens, or no `boundary_id` for
+            documents.
         TypeError: a size that is no int.
     """
     wanted = _count("count", count) * _count("batch_size", batch_size)
@@ -415,21 +475,28 @@ def evaluation_batches(
         if not len(items):
             raise ValueError("the validation part is empty: it has no documents")
         total = min(wanted, len(items))
-        rows = [items.row(number * len(items) // total, context_length, boundary_id) for number in range(total)]
-        return [_padded(rows[start : start + batch_size], boundary_id) for start in range(0, total, batch_size)]
+        rows = [
+            items.row(number * len(items) // total, context_length, boundary_id) for number in range(total)
+        ]
+        return [
+            _padded(rows[start : start + batch_size], boundary_id) for start in range(0, total, batch_size)
+        ]
     _require_window(items, context_length, "the validation part")
     total = min(wanted, (len(items) - 1) // context_length)
     last = len(items) - 1 - context_length
     starts = [number * last // max(1, total - 1) for number in range(total)]
     return [_windows(items, starts[i : i + batch_size], context_length) for i in range(0, total, batch_size)]
+
+
 Items = TypeVar("Items", TokenStream, DocumentStore)
 
 
 def split_train_validation(items: Items, fraction: float = 0.1, seed: int = 0) -> tuple[Items, Items]:
-    """Return `items` split into a part to train on and one to validate on, both of the type of `items` and neither empty.
+    """Return `items` split into a part to train on and one to validate on, both of the type of `items` and
+    neither empty.
 
-    Of a `TokenStream`, the tail is validation. Of a `DocumentStore`, documents are drawn by `seed`; both parts keep their
-    order. Token storage is shared, not copied.
+    Of a `TokenStream`, the tail is validation. Of a `DocumentStore`, documents are drawn by `seed`; both
+    parts keep their order. Token storage is shared, not copied.
 
     Args:
         items: tokens or documents.
@@ -443,7 +510,9 @@ def split_train_validation(items: Items, fraction: float = 0.1, seed: int = 0) -
         raise ValueError(f"fraction must be above 0 and below 1, not {fraction}")
     count = len(items)
     if count < 2:
-        raise ValueError(f"the corpus is too short to keep a part for validation: it has {count} items, 2 are needed")
+        raise ValueError(
+            f"the corpus is too short to keep a part for validation: it has {count} items, 2 are needed"
+        )
     cut = count - min(count - 1, max(1, round(count * fraction)))
     whole: Any = items  # each branch returns the type it was given
     if isinstance(items, TokenStream):
@@ -477,7 +546,11 @@ def _require_window(stream: TokenStream, context_length: int, name: str) -> None
     if len(stream) <= context_length:
         raise ValueError(
             f"{name} has {len(stream)} tokens, but a context of {context_length} needs {context_length + 1}: "
-            + (f"use --context-length {len(stream) - 1} or less, or more text" if len(stream) > 1 else "use more text")
+            + (
+                f"use --context-length {len(stream) - 1} or less, or more text"
+                if len(stream) > 1
+                else "use more text"
+            )
         )
 
 
@@ -502,4 +575,6 @@ def _check_state(state: Mapping[str, Any], fixed: Mapping[str, Any], others: Ite
         raise ValueError(f"the state of the data must have exactly the keys {', '.join(keys)}, not {state!r}")
     for key, value in fixed.items():
         if state[key] != value:
-            raise ValueError(f"the state of the data is of another corpus: {key} is {state[key]!r} there, {value!r} here")
+            raise ValueError(
+                f"the state of the data is of another corpus: {key} is {state[key]!r} there, {value!r} here"
+            )

@@ -1,4 +1,5 @@
-"""Texts to train on: three that every CPython carries, two that are fetched once, and any file or folder of yours.
+"""Texts to train on: three that every CPython carries, two that are fetched once, and any file or folder of
+yours.
 
 identifiers  public function and class names of the standard library, as documents
 docs         the language reference, as one text
@@ -46,7 +47,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     with open(path, "rb") as file:
         fits = os.fstat(file.fileno()).st_size <= MAXIMUM_FOLDER
-        data = b"".join(islice(iter(lambda: file.read(1 << 20), b""), (MAXIMUM_FOLDER >> 20) + 1)) if fits else b""
+        data = (
+            b"".join(islice(iter(lambda: file.read(1 << 20), b""), (MAXIMUM_FOLDER >> 20) + 1))
+            if fits
+            else b""
+        )
         if file.read(1):
             raise CorpusError(
                 f"{os.fspath(path)} has more than {MAXIMUM_FOLDER:,} bytes: pass a part of it, or a folder of token ids (train.bin)"
@@ -57,8 +62,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def read_folder(path: str | os.PathLike[str]) -> list[str]:
     """Returns the texts of all UTF-8 files in a folder and the folders in it, in the order of their paths.
 
-    Names that begin with a dot and `__pycache__` are passed over, and so are links, devices and pipes. Files that are binary (a zero byte,
-    or not UTF-8), too large or unreadable are skipped, with one warning that counts them.
+    Names that begin with a dot and `__pycache__` are passed over, and so are links, devices and pipes. Files
+    that are binary (a zero byte, or not UTF-8), too large or unreadable are skipped, with one warning that
+    counts them.
 
     Raises:
         CorpusError: no text is found, or more than is sensible to keep in memory.
@@ -90,7 +96,9 @@ def read_folder(path: str | os.PathLike[str]) -> list[str]:
                 )
     counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
     if not texts:
-        raise CorpusError(f"{name} is a directory without a UTF-8 text file ({counts or 'it is empty'}): pass a text or a folder of them")
+        raise CorpusError(
+            f"{name} is a directory without a UTF-8 text file ({counts or 'it is empty'}): pass a text or a folder of them"
+        )
     if skipped:
         warnings.warn(f"{name}: {len(texts):,} files read, skipped: {counts}", RuntimeWarning, stacklevel=2)
     return texts
@@ -126,12 +134,20 @@ class Download(NamedTuple):
     url: str
     size: int
     sha256: str
+
+
 DOWNLOADS = {
-    "shakespeare": Download("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-                            1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
-    "names": Download("https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt",
-                      228_145, "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"),
-}  # fmt: skip
+    "shakespeare": Download(
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        1_115_394,
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    "names": Download(
+        "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt",
+        228_145,
+        "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+    ),
+}
 
 
 class Corpus(NamedTuple):
@@ -142,28 +158,34 @@ class Corpus(NamedTuple):
     text: str | None
 
     def describe(self) -> str:
-        """Return one line of counts, such as ``"names: 32,033 documents, 196,113 characters (26 different)"``."""
+        """Return one line of counts, such as ``"names: 32,033 documents, 196,113 characters (26
+        different)"``.
+        """
         texts = [self.text or ""] if self.documents is None else self.documents
         kind = "one text" if self.documents is None else f"{len(self.documents):,} documents"
         return f"{self.name}: {kind}, {sum(map(len, texts)):,} characters ({len(set().union(*texts)):,} different)"
 
 
-def load_corpus(name: str, data_file: str | os.PathLike[str] | None = None, documents_by_line: bool | None = None) -> Corpus:
+def load_corpus(
+    name: str, data_file: str | os.PathLike[str] | None = None, documents_by_line: bool | None = None
+) -> Corpus:
     """Return the corpus `name`, or the text of `data_file` in its place.
 
     Args:
         name: one of `CORPORA`.
-        data_file: a UTF-8 text file to read instead of what the name stands for (needed for `"text"`), or a folder, each text file in
-            it a document.
-        documents_by_line: whether each line of `data_file` is a document by itself, rather than the file one long text;
-            default: only for `names`.
+        data_file: a UTF-8 text file to read instead of what the name stands for (needed for `"text"`), or a
+            folder, each text file in it a document.
+        documents_by_line: whether each line of `data_file` is a document by itself, rather than the file one
+            long text; default: only for `names`.
 
     Raises:
-        CorpusError: the name is unknown, the file is missing, not UTF-8 or empty, the folder holds no text, the network is out of
-            reach, or this Python was installed without its sources.
+        CorpusError: the name is unknown, the file is missing, not UTF-8 or empty, the folder holds no text,
+            the network is out of reach, or this Python was installed without its sources.
     """
     if name not in CORPORA:
-        raise CorpusError(f"there is no corpus {name!r}: choose one of {', '.join(CORPORA)}, or pass a text with --data")
+        raise CorpusError(
+            f"there is no corpus {name!r}: choose one of {', '.join(CORPORA)}, or pass a text with --data"
+        )
     if data_file is not None and os.path.isdir(data_file):
         return Corpus(name, [_normalized(text) for text in read_folder(data_file)], None)
     if data_file is not None:
@@ -187,12 +209,15 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 text file; a byte-order mark is dropped, line ends become ``"\\n"``.
 
     Raises:
-        CorpusError: the file is missing, a directory, unreadable, too large, empty, or not UTF-8 (with the offset of the bad byte).
+        CorpusError: the file is missing, a directory, unreadable, too large, empty, or not UTF-8 (with the
+            offset of the bad byte).
     """
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise CorpusError(f"cannot read {path} ({error.strerror}): pass a text file with --data FILE") from error
+        raise CorpusError(
+            f"cannot read {path} ({error.strerror}): pass a text file with --data FILE"
+        ) from error
     try:
         text = _normalized(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -217,11 +242,17 @@ def _normalized(text: str) -> str:
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
-_ADVICE = "pass a copy of it with --data FILE, or choose a corpus that needs no network: identifiers, docs, stdlib"
+
+
+_ADVICE = (
+    "pass a copy of it with --data FILE, or choose a corpus that needs no network: identifiers, docs, stdlib"
+)
 
 
 def downloaded(name: str, download: Download, file_name: str, advice: str = _ADVICE) -> bytes:
-    """Return a published file from the cache, or fetch, verify and keep it; raise CorpusError with the advice where that fails."""
+    """Return a published file from the cache, or fetch, verify and keep it; raise CorpusError with the advice
+    where that fails.
+    """
     path, damage = os.path.join(cache_directory(), file_name), ""
     try:
         with open(path, "rb") as file:
@@ -236,7 +267,9 @@ def downloaded(name: str, download: Download, file_name: str, advice: str = _ADV
         os.makedirs(os.path.dirname(path), exist_ok=True)
         atomic_write(path, data)
     except OSError as error:
-        warnings.warn(f"{name} was fetched but cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"{name} was fetched but cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2
+        )
     return data
 
 
@@ -246,9 +279,12 @@ def _fetched(name: str, download: Download, damage: str, advice: str) -> bytes:
 
     try:
         with urllib.request.urlopen(download.url, timeout=30) as response:
-            data: bytes = response.read(download.size + 1)  # one byte too many is enough to refuse a longer file
+            # One byte too many is enough to refuse a longer file
+            data: bytes = response.read(download.size + 1)
     except (OSError, http.client.HTTPException) as error:
-        raise CorpusError(f"{name} cannot be fetched from {download.url} ({error}){damage}: {advice}") from error
+        raise CorpusError(
+            f"{name} cannot be fetched from {download.url} ({error}){damage}: {advice}"
+        ) from error
     if not _is_genuine(data, download):
         raise CorpusError(
             f"what {download.url} sent is not {name}: expected {download.size} bytes with SHA-256 {download.sha256}, "
@@ -261,11 +297,28 @@ def _is_genuine(data: bytes, download: Download) -> bool:
     import hashlib
 
     return len(data) == download.size and hashlib.sha256(data).hexdigest() == download.sha256
-# Tests and demonstrations are not what the library offers; `encodings` is mostly tables; `pydoc_data` is in `docs`.
-_SKIPPED = {*("test", "tests", "idlelib", "lib2to3", "turtledemo", "encodings", "pydoc_data", "site-packages", "__pycache__")}
-# A regular expression reads the library ten times as fast as `ast`, and finds all that `ast` finds, plus the names in
-# examples inside docstrings (under 1 %).
-_DEFINITION = re.compile(rb"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+([A-Za-z]\w*)[ \t]*[(:\[]", re.MULTILINE)
+
+
+# Tests and demonstrations are not what the library offers; `encodings` is mostly tables; `pydoc_data` is in
+# `docs`.
+_SKIPPED = {
+    *(
+        "test",
+        "tests",
+        "idlelib",
+        "lib2to3",
+        "turtledemo",
+        "encodings",
+        "pydoc_data",
+        "site-packages",
+        "__pycache__",
+    )
+}
+# A regular expression reads the library ten times as fast as `ast`, and finds all that `ast` finds, plus the
+# names in examples inside docstrings (under 1 %).
+_DEFINITION = re.compile(
+    rb"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+([A-Za-z]\w*)[ \t]*[(:\[]", re.MULTILINE
+)
 
 
 def _identifiers() -> list[str]:

@@ -1,7 +1,8 @@
 """Images to learn from: files in the IDX format, and MNIST, which is published in it.
 
-An IDX file is, all big-endian: two zero bytes, a byte for the type of the elements, a byte for the number of axes, the size of each axis in
-four bytes, and the elements in C order. It may be compressed with gzip, whatever its name.
+An IDX file is, all big-endian: two zero bytes, a byte for the type of the elements, a byte for the number of
+axes, the size of each axis in four bytes, and the elements in C order. It may be compressed with gzip,
+whatever its name.
 """
 
 from __future__ import annotations
@@ -23,27 +24,46 @@ from .corpora import CorpusError, Download, downloaded
 
 TYPECODES = {0x08: "B", 0x09: "b", 0x0B: "h", 0x0C: "i", 0x0D: "f", 0x0E: "d"}
 MAXIMUM_ELEMENTS = 1 << 30  # bytes; what a few megabytes of gzip could fill otherwise
-DEFLATE_RATIO = 1032  # deflate makes nothing smaller than that: a header that promises more is wrong, whatever follows
+# Deflate makes nothing smaller than that: a header that promises more is wrong, whatever follows
+DEFLATE_RATIO = 1032
 _MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 MNIST: dict[str, tuple[Download, str]] = {
     "train-images-idx3-ubyte": (
-        Download(f"{_MIRROR}train-images-idx3-ubyte.gz", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        Download(
+            f"{_MIRROR}train-images-idx3-ubyte.gz",
+            9_912_422,
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        ),
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     ),
     "train-labels-idx1-ubyte": (
-        Download(f"{_MIRROR}train-labels-idx1-ubyte.gz", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        Download(
+            f"{_MIRROR}train-labels-idx1-ubyte.gz",
+            28_881,
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        ),
         "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     ),
     "t10k-images-idx3-ubyte": (
-        Download(f"{_MIRROR}t10k-images-idx3-ubyte.gz", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        Download(
+            f"{_MIRROR}t10k-images-idx3-ubyte.gz",
+            1_648_877,
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        ),
         "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     ),
     "t10k-labels-idx1-ubyte": (
-        Download(f"{_MIRROR}t10k-labels-idx1-ubyte.gz", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+        Download(
+            f"{_MIRROR}t10k-labels-idx1-ubyte.gz",
+            4_542,
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 }
-"""For each file of MNIST, its compressed form as published, and the SHA-256 of the IDX file in it, however it is compressed."""
+"""For each file of MNIST, its compressed form as published, and the SHA-256 of the IDX file in it, however it
+is compressed.
+"""
 
 
 def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[Shape, array[Any]]:
@@ -57,8 +77,8 @@ def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[S
         The shape, and the elements in C order.
 
     Raises:
-        CorpusError: the file cannot be read, is no IDX file, ends too early, goes on too long, or is another than expected. No more memory
-            is taken than the file can fill.
+        CorpusError: the file cannot be read, is no IDX file, ends too early, goes on too long, or is another
+            than expected. No more memory is taken than the file can fill.
 
     Source: http://yann.lecun.com/exdb/mnist/, "The IDX file format".
     """
@@ -84,7 +104,10 @@ def _parse(file: IO[bytes], path: str, size: int, sha256: str | None) -> tuple[S
         sizes = stream.read(4 * axes)
         shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
         values = array(typecode)
-        needed, most = math.prod(shape) * values.itemsize, min(size * (DEFLATE_RATIO if compressed else 1), MAXIMUM_ELEMENTS)
+        needed, most = (
+            math.prod(shape) * values.itemsize,
+            min(size * (DEFLATE_RATIO if compressed else 1), MAXIMUM_ELEMENTS),
+        )
         if len(sizes) < 4 * axes or needed > most:
             raise CorpusError(
                 f"{path} is truncated or no IDX file: elements of shape {shape} take {needed:,} bytes, but the file can hold {most:,}"
@@ -102,7 +125,9 @@ def _parse(file: IO[bytes], path: str, size: int, sha256: str | None) -> tuple[S
 
         found = hashlib.sha256(start + sizes + data).hexdigest()
         if found != sha256:
-            raise CorpusError(f"{path} is not the published file: its content has SHA-256 {found}, not {sha256}")
+            raise CorpusError(
+                f"{path} is not the published file: its content has SHA-256 {found}, not {sha256}"
+            )
     values.frombytes(data)
     if sys.byteorder == "little":
         values.byteswap()
@@ -110,16 +135,21 @@ def _parse(file: IO[bytes], path: str, size: int, sha256: str | None) -> tuple[S
 
 
 def load_mnist(
-    part: str = "train", folder: str | os.PathLike[str] | None = None, limit: int | None = None, verify: bool = True
+    part: str = "train",
+    folder: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    verify: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return images and labels of MNIST: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998.
+    """Return images and labels of MNIST: LeCun, Cortes, Burges, "The MNIST database of handwritten digits",
+    1998.
 
     Args:
         part: "train" (60,000 images) or "test" (10,000).
-        folder: where the two IDX files of the part lie, under their published names, with or without ``.gz``; by default they are
-            fetched once, verified and kept in the cache.
+        folder: where the two IDX files of the part lie, under their published names, with or without ``.gz``;
+            by default they are fetched once, verified and kept in the cache.
         limit: only so many, from the front.
-        verify: whether files in the folder must be MNIST's, to the bit. Pass False for other data in the same form.
+        verify: whether files in the folder must be MNIST's, to the bit. Pass False for other data in the same
+            form.
 
     Returns:
         float32 images (N, 1, height, width) with values from 0 to 1, and int32 labels (N,).
@@ -132,14 +162,18 @@ def load_mnist(
         raise CorpusError(f"MNIST has the parts 'train' and 'test', not {part!r}")
     (shape, pixels), (count, labels) = (
         _part(f"{names[part]}-{kind}-ubyte", folder, verify) for kind in ("images-idx3", "labels-idx1")
-    )  # fmt: skip
+    )
     if len(shape) != 3 or count != shape[:1] or pixels.typecode != "B" or labels.typecode != "B":
-        raise CorpusError(f"images of shape {shape} and labels of shape {count} do not belong together: expected bytes (N, H, W) and (N,)")
+        raise CorpusError(
+            f"images of shape {shape} and labels of shape {count} do not belong together: expected bytes (N, H, W) and (N,)"
+        )
     kept = min(shape[0], shape[0] if limit is None else limit)
     shades = [value / 255.0 for value in range(256)]
     flat = array("f", map(shades.__getitem__, pixels[: kept * shape[1] * shape[2]]))
     images = Buffer.from_array(flat, (kept, 1, *shape[1:]), DType.float32)
-    return Tensor(images), Tensor(Buffer.from_array(array(DType.int32.typecode, labels[:kept]), (kept,), DType.int32))
+    return Tensor(images), Tensor(
+        Buffer.from_array(array(DType.int32.typecode, labels[:kept]), (kept,), DType.int32)
+    )
 
 
 def _part(name: str, folder: str | os.PathLike[str] | None, verify: bool) -> tuple[Shape, array[Any]]:
@@ -151,5 +185,7 @@ def _part(name: str, folder: str | os.PathLike[str] | None, verify: bool) -> tup
     paths = [os.path.join(folder, name + suffix) for suffix in ("", ".gz")]
     path = next(filter(os.path.isfile, paths), None)
     if path is None:
-        raise CorpusError(f"there is neither {paths[0]} nor {paths[1]}: MNIST's files keep their published names")
+        raise CorpusError(
+            f"there is neither {paths[0]} nor {paths[1]}: MNIST's files keep their published names"
+        )
     return read_idx(path, sha256 if verify else None)

@@ -1,11 +1,13 @@
-"""Floor 8: folders of token ids, as nanoGPT's `prepare.py` writes them, and tokenizers that are already there.
+"""Floor 8: folders of token ids, as nanoGPT's `prepare.py` writes them, and tokenizers that are already
+there.
 
     train.bin    ids as little-endian uint16, one after the other
     val.bin      the same, to validate on; without it the tail of train.bin is taken
     tokenizer    a file of `save_tokenizer`, or vocab.json with merges.txt: what made the ids. nanoGPT keeps none beside them
 
-The files are mapped into memory: only the windows that batches are made of are ever read, except for two passes at the start, a piece at
-a time: one that checks every id against the vocabulary, and one for the SHA-256 by which a resumed run knows its data.
+The files are mapped into memory: only the windows that batches are made of are ever read, except for two
+passes at the start, a piece at a time: one that checks every id against the vocabulary, and one for the
+SHA-256 by which a resumed run knows its data.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ SAMPLE = 64 * 65_536  # ids whose frequencies stand for those of a longer stream
 
 
 class TokenFolder(NamedTuple):
-    """A folder of token ids: its parts, mapped into memory, the tokenizer that made them, and the SHA-256 of its files."""
+    """A folder of token ids: its parts, mapped into memory, the tokenizer that made them, and the SHA-256 of
+    its files.
+    """
 
     training: TokenStream
     validation: TokenStream
@@ -37,7 +41,9 @@ class TokenFolder(NamedTuple):
     sha256: str
 
     def fields(self, config: Any, generator: Generator) -> dict[str, Any]:
-        """Returns what a run of `config` (a TrainingConfig) takes from here: batches, counts and the text that samples begin with."""
+        """Returns what a run of `config` (a TrainingConfig) takes from here: batches, counts and the text
+        that samples begin with.
+        """
         shape = config.context_length, config.batch_size
         validating = evaluation_batches(self.validation, *shape, config.eval_batches)
         batches = StreamBatches(self.training, *shape, generator)
@@ -47,8 +53,14 @@ class TokenFolder(NamedTuple):
         except TokenizerError:  # characters without line breaks
             opening = self.tokenizer.decode(self.training[:1])
         tokens = len(self.training) + len(self.validation)
-        return {"tokenizer": self.tokenizer, "training_batches": batches, "validation_batches": validating, "num_tokens": tokens,
-                "sha256": self.sha256, "opening": opening}  # fmt: skip
+        return {
+            "tokenizer": self.tokenizer,
+            "training_batches": batches,
+            "validation_batches": validating,
+            "num_tokens": tokens,
+            "sha256": self.sha256,
+            "opening": opening,
+        }
 
     def counts(self) -> Counter[int]:
         """How often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly in it."""
@@ -68,7 +80,8 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
     """Returns the ids of a folder, mapped into memory, and checks them against the vocabulary.
 
     Args:
-        tokenizer: the one that made the ids, or where it is kept; "characters" and "bpe" (to be trained, elsewhere) mean the folder's own.
+        tokenizer: the one that made the ids, or where it is kept; "characters" and "bpe" (to be trained,
+            elsewhere) mean the folder's own.
 
     Raises:
         ValueError: no tokenizer, a file that is no row of ids, or an id that is not in the vocabulary.
@@ -90,7 +103,8 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
 
 
 def find_tokenizer(path: Path) -> Tokenizer:
-    """Returns the tokenizer in a file of `save_tokenizer`, or in a folder (its `tokenizer`, or its `vocab.json` and `merges.txt`).
+    """Returns the tokenizer in a file of `save_tokenizer`, or in a folder (its `tokenizer`, or its
+    `vocab.json` and `merges.txt`).
 
     Raises:
         TokenizerError: there is none, or it is damaged.

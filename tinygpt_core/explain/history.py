@@ -1,4 +1,6 @@
-"""Training over time, from what a run's directory keeps: the curves in its log, and what it says of each parameter now and then."""
+"""Training over time, from what a run's directory keeps: the curves in its log, and what it says of each
+parameter now and then.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,14 @@ HISTOGRAMS = 4000  # in one page, at most
 
 
 def read_log(path: str) -> dict[str, Any]:
-    """Returns what a log tells; lines that are no JSON objects, such as one that is being written, are left out.
+    """Returns what a log tells; lines that are no JSON objects, such as one that is being written, are left
+    out.
 
     Returns:
-        ``log``: lists ``step``, ``loss``, ``learning_rate`` and, where it was kept, ``gradient_norm``, at evenly spaced steps;
-        ``validation``: lists ``step`` and ``loss``; ``snapshots``: for some steps the statistics of each parameter.
+        ``log``: lists ``step``, ``loss``, ``learning_rate`` and, where it was kept, ``gradient_norm``, at
+        evenly spaced steps;
+        ``validation``: lists ``step`` and ``loss``; ``snapshots``: for some steps the statistics of each
+        parameter.
     """
     steps, validations, snapshots = [], [], []
     if os.path.isfile(path):
@@ -37,12 +42,21 @@ def read_log(path: str) -> dict[str, Any]:
                     if isinstance(parameters, list) and parameters and all(map(_is_statistics, parameters)):
                         snapshots.append({"step": entry["step"], "parameters": parameters})
     steps, validations = thinned(steps, POINTS), thinned(validations, POINTS)
-    log: dict[str, list[Any]] = {name: [_number(entry.get(name)) for entry in steps] for name in ("step", "loss", "learning_rate")}
+    log: dict[str, list[Any]] = {
+        name: [_number(entry.get(name)) for entry in steps] for name in ("step", "loss", "learning_rate")
+    }
     if any(_is_number(entry.get("gradient_norm")) for entry in steps):
         log["gradient_norm"] = [_number(entry.get("gradient_norm")) for entry in steps]
-    validation = {"step": [entry["step"] for entry in validations], "loss": [_number(entry["val_loss"]) for entry in validations]}
+    validation = {
+        "step": [entry["step"] for entry in validations],
+        "loss": [_number(entry["val_loss"]) for entry in validations],
+    }
     largest = max((len(snapshot["parameters"]) for snapshot in snapshots), default=1)
-    return {"log": log, "validation": validation, "snapshots": thinned(snapshots, max(2, HISTOGRAMS // largest))}
+    return {
+        "log": log,
+        "validation": validation,
+        "snapshots": thinned(snapshots, max(2, HISTOGRAMS // largest)),
+    }
 
 
 def thinned(entries: list[Any], most: int) -> list[Any]:
@@ -53,13 +67,20 @@ def thinned(entries: list[Any], most: int) -> list[Any]:
 
 
 def _is_statistics(entry: Any) -> bool:
-    """Whether an entry of a log is what `parameter_statistics.statistics` gives: a log is a file like any other."""
+    """Whether an entry of a log is what `parameter_statistics.statistics` gives: a log is a file like any
+    other.
+    """
     numbers = ("norm", "low", "high", "deviation", "ratio", "gradient")
     return (
-        isinstance(entry, dict) and isinstance(entry.get("name"), str) and _is_number(entry.get("low")) and _is_number(entry.get("high"))
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and _is_number(entry.get("low"))
+        and _is_number(entry.get("high"))
         and all(entry.get(name) is None or _is_number(entry[name]) for name in numbers)
-        and isinstance(entry.get("counts"), list) and len(entry["counts"]) == BINS and all(map(_is_number, entry["counts"]))
-    )  # fmt: skip
+        and isinstance(entry.get("counts"), list)
+        and len(entry["counts"]) == BINS
+        and all(map(_is_number, entry["counts"]))
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -1,12 +1,14 @@
-"""Writing down what happens while operations run: which, in which module, on what, for how long; then the same for the way back.
+"""Writing down what happens while operations run: which, in which module, on what, for how long; then the
+same for the way back.
 
     with Recorder() as recorder:
         loss = model(x).sum()
         loss.backward()
     recorder.operations, recorder.steps
 
-Nothing in the engine knows of this. While a Recorder is open, the `forward` of every Operation class, the `__call__` of every Module
-class and `GradientFunction.apply` are wrapped; afterwards they are what they were, so that a run nobody looks at pays nothing.
+Nothing in the engine knows of this. While a Recorder is open, the `forward` of every Operation class, the
+`__call__` of every Module class and `GradientFunction.apply` are wrapped; afterwards they are what they were,
+so that a run nobody looks at pays nothing.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ class _Observed:
 
 
 class Recorder:
-    """Records operations, module calls and the backward pass while it is open. Only one can be open at a time.
+    """Records operations, module calls and the backward pass while it is open. Only one can be open at a
+    time.
 
     Args:
         sequence: which of a batch's sequences attention, logits and targets are kept of.
@@ -85,10 +88,13 @@ class Recorder:
     Attributes:
         classes: what each Operation class says of itself, see `sources.describe`.
         calls: the module calls: ``name``, ``kind``, ``parent`` (an index, or -1) and ``parameters``.
-        tensors: every value: ``shape``, ``dtype``, ``name``, ``kind`` ("parameter", "input", "value", "gradient") and its ``values``.
-        operations: ``kind``, ``call``, ``inputs`` and ``output`` (indices of tensors), ``seconds``, ``bytes`` of new storage, ``kept``.
+        tensors: every value: ``shape``, ``dtype``, ``name``, ``kind`` ("parameter", "input", "value",
+            "gradient") and its ``values``.
+        operations: ``kind``, ``call``, ``inputs`` and ``output`` (indices of tensors), ``seconds``, ``bytes``
+            of new storage, ``kept``.
         steps: in order, ("forward", operation) and ("backward", operation).
-        attention: for each operation of attention its place, the ``length`` of the sequence, and the probabilities by head.
+        attention: for each operation of attention its place, the ``length`` of the sequence, and the
+            probabilities by head.
         logits, targets: of the last CrossEntropy operation, at the first of its ``num_positions`` positions.
     """
 
@@ -118,7 +124,10 @@ class Recorder:
         Recorder._open = self
         self._apply = GradientFunction.apply
         GradientFunction.apply = self._wrapped_apply()  # type: ignore[method-assign]
-        self._observed = [_Observed(Operation, "forward", self._wrapped_forward), _Observed(Module, "__call__", self._wrapped_call)]
+        self._observed = [
+            _Observed(Operation, "forward", self._wrapped_forward),
+            _Observed(Module, "__call__", self._wrapped_call),
+        ]
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -148,7 +157,8 @@ class Recorder:
 
     def _wrapped_call(self, original: Any) -> Any:
         def call(module: Module, *inputs: Any, **options: Any) -> Any:
-            if self._busy or (self._stack and self.calls[self._stack[-1]]["id"] == id(module)):  # a call handed on to the class above
+            # A call handed on to the class above
+            if self._busy or (self._stack and self.calls[self._stack[-1]]["id"] == id(module)):
                 return original(module, *inputs, **options)
             self._stack.append(self._new_call(module))
             try:
@@ -168,7 +178,10 @@ class Recorder:
                 yield from parts
                 return
             entry = self.operations[number]
-            entry["grad"], entry["grads"] = self._gradient(grad, entry["output"]), [None] * len(entry["inputs"])
+            entry["grad"], entry["grads"] = (
+                self._gradient(grad, entry["output"]),
+                [None] * len(entry["inputs"]),
+            )
             self.steps.append(("backward", number))
             positions = iter([i for i, parent in enumerate(record.parents) if parent is not None])
             seconds = 0.0
@@ -215,21 +228,37 @@ class Recorder:
         )
         return len(self.calls) - 1
 
-    def _record(self, operation: Operation, buffers: tuple[Any, ...], options: dict[str, Any], result: Buffer, seconds: float) -> None:
+    def _record(
+        self,
+        operation: Operation,
+        buffers: tuple[Any, ...],
+        options: dict[str, Any],
+        result: Buffer,
+        seconds: float,
+    ) -> None:
         if len(self.operations) >= MOST_OPERATIONS:
             raise RecordingError(
                 f"more than {MOST_OPERATIONS:,} operations ran before a backward() was done, and one page cannot show them: "
                 "use a smaller model or fewer steps"
             )
-        inputs = [None if buffer is None else self.tensor_of(buffer, needs) for buffer, needs in _with_needs(operation, buffers)]
+        inputs = [
+            None if buffer is None else self.tensor_of(buffer, needs)
+            for buffer, needs in _with_needs(operation, buffers)
+        ]
         is_view = id(result.version) in {id(buffer.version) for buffer in buffers if buffer is not None}
         output = self.add_tensor("value", result.shape, result.dtype, result)
         self._by_buffer[id(result)] = output
         self._held.append(result)
         number = self.add_operation(
-            operation, inputs, output, seconds=seconds, bytes=0 if is_view else result.numel * result.dtype.itemsize, view=is_view,
-            kept=kept_bytes(operation), options={key: _short(value) for key, value in options.items()},
-        )  # fmt: skip
+            operation,
+            inputs,
+            output,
+            seconds=seconds,
+            bytes=0 if is_view else result.numel * result.dtype.itemsize,
+            view=is_view,
+            kept=kept_bytes(operation),
+            options={key: _short(value) for key, value in options.items()},
+        )
         if isinstance(operation, Attention):
             self._attend(number, *buffers[:2], **options)
         elif isinstance(operation, PackedAttention):
@@ -237,11 +266,17 @@ class Recorder:
         elif isinstance(operation, CrossEntropy):
             logits, targets = buffers[:2]
             self.num_positions = targets.shape[-1] if targets.ndim else 1
-            self.logits, self.targets = (one_sequence(x, axes, self.sequence) for x, axes in ((logits, 2), (targets, 1)))
+            self.logits, self.targets = (
+                one_sequence(x, axes, self.sequence) for x, axes in ((logits, 2), (targets, 1))
+            )
 
     def _attend(self, number: int, query: Buffer, key: Buffer, **options: Any) -> None:
         self.attention.append(
-            {"operation": number, "length": query.shape[2], "heads": attention_maps(query, key, sequence=self.sequence, **options)}
+            {
+                "operation": number,
+                "length": query.shape[2],
+                "heads": attention_maps(query, key, sequence=self.sequence, **options),
+            }
         )
 
     def add_operation(self, operation: Operation, inputs: list[int | None], output: int, **about: Any) -> int:
@@ -254,22 +289,38 @@ class Recorder:
         number = len(self.operations)
         self._by_operation[id(operation)] = number
         self._held.append(operation)
-        self.operations.append({"kind": name, "call": self._stack[-1] if self._stack else -1, "inputs": inputs, "output": output, **about})
+        self.operations.append(
+            {
+                "kind": name,
+                "call": self._stack[-1] if self._stack else -1,
+                "inputs": inputs,
+                "output": output,
+                **about,
+            }
+        )
         self.steps.append(("forward", number))
         return number
 
     def tensor_of(self, buffer: Buffer, needs_grad: bool) -> int:
-        """Returns the index of a value, of any shape, that an operation reads: what an earlier one wrote, or something from outside."""
+        """Returns the index of a value, of any shape, that an operation reads: what an earlier one wrote, or
+        something from outside.
+        """
         index = self._by_buffer.get(id(buffer))
         if index is None:
             name = self._names.get(id(buffer), "")
-            index = self.add_tensor("parameter" if name or needs_grad else "input", buffer.shape, buffer.dtype, buffer, name)
+            index = self.add_tensor(
+                "parameter" if name or needs_grad else "input", buffer.shape, buffer.dtype, buffer, name
+            )
             self._by_buffer[id(buffer)] = index
             self._held.append(buffer)
         return index
 
-    def add_tensor(self, kind: str, shape: Any, dtype: Any, buffer: Buffer | None = None, name: str = "") -> int:
-        """Appends a value of the given shape, with what its Buffer holds where that is known; returns its index."""
+    def add_tensor(
+        self, kind: str, shape: Any, dtype: Any, buffer: Buffer | None = None, name: str = ""
+    ) -> int:
+        """Appends a value of the given shape, with what its Buffer holds where that is known; returns its
+        index.
+        """
         self.tensors.append({"kind": kind, "name": name, "shape": list(shape), "dtype": dtype.name})
         if buffer is not None:
             self.tensors[-1]["values"] = summarize(buffer)
@@ -292,7 +343,8 @@ class Recorder:
     # ---- afterwards
 
     def only(self, output: Tensor | None = None) -> Recorder:
-        """Returns a recording of the operations that `output` (of any shape), or else what was differentiated first, depends on.
+        """Returns a recording of the operations that `output` (of any shape), or else what was differentiated
+        first, depends on.
 
         Raises:
             RecordingError: no recorded operation made it.
@@ -316,7 +368,11 @@ class Recorder:
         part = copy.copy(self)
         part.operations = [self.operations[old] for old in order]
         part.steps = [(phase, renumbered[old]) for phase, old in self.steps if old in renumbered]
-        part.attention = [entry | {"operation": renumbered[entry["operation"]]} for entry in self.attention if entry["operation"] in needed]
+        part.attention = [
+            entry | {"operation": renumbered[entry["operation"]]}
+            for entry in self.attention
+            if entry["operation"] in needed
+        ]
         return part
 
     def to_dict(self) -> dict[str, Any]:
@@ -328,16 +384,22 @@ class Recorder:
                 return -1
             if index not in calls.places:
                 parent = call_of(self.calls[index]["parent"])
-                entry = {key: value for key, value in self.calls[index].items() if key != "id"} | {"parent": parent}
+                entry = {key: value for key, value in self.calls[index].items() if key != "id"} | {
+                    "parent": parent
+                }
                 calls.add(index, entry)
             return calls.places[index]
 
         operations = []
         for operation in self.operations:
-            entry = dict(operation, call=call_of(operation["call"]), output=tensors.place(operation["output"]))
+            entry = dict(
+                operation, call=call_of(operation["call"]), output=tensors.place(operation["output"])
+            )
             entry["inputs"] = [tensors.place(index) for index in operation["inputs"]]
             if "kept_values" in operation:
-                entry["kept_values"] = [[name, tensors.place(index)] for name, index in operation["kept_values"]]
+                entry["kept_values"] = [
+                    [name, tensors.place(index)] for name, index in operation["kept_values"]
+                ]
             if "grad" in operation:
                 entry["grad"] = tensors.place(operation["grad"])
                 entry["grads"] = [tensors.place(index) for index in operation["grads"]]
@@ -350,9 +412,17 @@ class Recorder:
                 entry["of"] = tensors.places.get(entry["of"])
         used = {operation["kind"] for operation in operations}
         classes = {
-            name: {key: value for key, value in about.items() if key != "class"} for name, about in self.classes.items() if name in used
+            name: {key: value for key, value in about.items() if key != "class"}
+            for name, about in self.classes.items()
+            if name in used
         }
-        return {"classes": classes, "calls": calls.entries, "tensors": tensors.entries, "operations": operations, "steps": self.steps}
+        return {
+            "classes": classes,
+            "calls": calls.entries,
+            "tensors": tensors.entries,
+            "operations": operations,
+            "steps": self.steps,
+        }
 
 
 class _Renumbered:
@@ -382,13 +452,17 @@ def _with_needs(operation: Operation, buffers: tuple[Any, ...]) -> list[tuple[An
 
 
 def kept_bytes(operation: Operation) -> int:
-    """How many bytes an operation keeps for its backward, each storage once; what it shares with its inputs counts too."""
+    """How many bytes an operation keeps for its backward, each storage once; what it shares with its inputs
+    counts too.
+    """
     storages: dict[int, int] = {}
     queue = list(vars(operation).values())
     while queue:
         value = queue.pop()
         if isinstance(value, Buffer):
-            storages[id(value.version)] = max(storages.get(id(value.version), 0), value.numel * value.dtype.itemsize)
+            storages[id(value.version)] = max(
+                storages.get(id(value.version), 0), value.numel * value.dtype.itemsize
+            )
         elif type(value) in (tuple, list):
             queue += value
         elif type(getattr(value, "nbytes", None)) is int:
@@ -406,14 +480,17 @@ def one_sequence(x: Buffer, axes: int, sequence: int) -> Buffer:
 def attention_maps(
     query: Buffer, key: Buffer, *, sequence: int = 0, causal: bool = True, scale: float | None = None
 ) -> list[list[list[float]]]:
-    """The probabilities of attention, softmax(q k^T scale), of one sequence: one matrix (queries, keys) a head.
+    """The probabilities of attention, softmax(q k^T scale), of one sequence: one matrix (queries, keys) a
+    head.
 
     The kernel that ran may never have held them all at once, so they are computed here.
     """
     shown, sequence = min(query.shape[2], MOST_POSITIONS), min(sequence, query.shape[0] - 1)
     ahead = key.shape[2] - query.shape[2]
     q, k = query[sequence : sequence + 1, :, :shown], key[sequence : sequence + 1, :, : shown + ahead]
-    scores = (q.matmul(k.transpose(2, 3)) * (1.0 / math.sqrt(query.shape[3]) if scale is None else scale)).to_python()[0]
+    scores = (
+        q.matmul(k.transpose(2, 3)) * (1.0 / math.sqrt(query.shape[3]) if scale is None else scale)
+    ).to_python()[0]
     heads = []
     for head in scores:
         rows = []

@@ -13,10 +13,11 @@ _RULE = re.compile(r"dL/d|dy/d|\bg goes\b|gets its part|; so has|With h =|dv = "
 
 
 def describe(operation: Operation) -> dict[str, Any]:
-    """Returns the docstring of an operation's class, split at the derivative, and the source of its forward and backward.
+    """Returns the docstring of an operation's class, split at the derivative, and the source of its forward
+    and backward.
 
-    An operation that hands over to a kernel shows the textbook kernel, which says what is computed; ``implementation`` names the class
-    that really ran where the backend has one of its own.
+    An operation that hands over to a kernel shows the textbook kernel, which says what is computed;
+    ``implementation`` names the class that really ran where the backend has one of its own.
     """
     kind: Any = type(operation)
     kernel = getattr(kind, "kernel", None)
@@ -25,14 +26,19 @@ def describe(operation: Operation) -> dict[str, Any]:
     formula, rule = split_formula(doc)
     ran = getattr(operation, "implementation", None)
     return {
-        "name": kind.__name__, "formula": formula, "rule": rule,
-        "forward": _source(shown, "forward"), "backward": _source(shown, "backward"),
+        "name": kind.__name__,
+        "formula": formula,
+        "rule": rule,
+        "forward": _source(shown, "forward"),
+        "backward": _source(shown, "backward"),
         "implementation": f"{ran.__module__}.{ran.__name__}" if ran not in (None, kernel) else None,
-    }  # fmt: skip
+    }
 
 
 def split_formula(doc: str) -> tuple[str, str]:
-    """Returns a docstring's formula and derivative: cut at a last ';', full stop or empty line before the first mention of a gradient."""
+    """Returns a docstring's formula and derivative: cut at a last ';', full stop or empty line before the
+    first mention of a gradient.
+    """
     found = _RULE.search(doc)
     if found is None:
         return doc, ""
@@ -44,7 +50,9 @@ def split_formula(doc: str) -> tuple[str, str]:
 
 
 def _source(kind: Any, method: str) -> dict[str, Any] | None:
-    """The lines of a method, where they stand, and None where there is no source (a class typed into a prompt)."""
+    """The lines of a method, where they stand, and None where there is no source (a class typed into a
+    prompt).
+    """
     function = getattr(kind, method)
     function = getattr(function, "__wrapped__", function)  # what the recorder put in its place
     try:

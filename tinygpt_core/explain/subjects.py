@@ -1,4 +1,6 @@
-"""What can be explained: a run's next training step, its model on a prompt, a script's first backward pass, a Tensor."""
+"""What can be explained: a run's next training step, its model on a prompt, a script's first backward pass, a
+Tensor.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ SAMPLED = f"Of large parameters {SAMPLE:,} evenly spaced elements are counted."
 
 
 def explain_run(directory: str, prompt: str | None = None, backend: str | None = None) -> dict[str, Any]:
-    """Returns the page's data for a run: its next training step (which is not kept), or its model continuing a prompt.
+    """Returns the page's data for a run: its next training step (which is not kept), or its model continuing
+    a prompt.
 
     Raises:
         ValueError: no usable checkpoint; or, without a prompt, a corpus that is not there any more.
@@ -65,13 +68,28 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         batch, before = first_rows(whole), copies(model)
         trainer.optimizer.learning_rate = trainer.schedule(step)
         model.train()
-        counted = [sum(target >= 0 for target in batch.targets[i * batch.shape[1] :][: batch.shape[1]]) for i in range(batch.shape[0])]
+        counted = [
+            sum(target >= 0 for target in batch.targets[i * batch.shape[1] :][: batch.shape[1]])
+            for i in range(batch.shape[0])
+        ]
         with Recorder(sequence=counted.index(max(counted))) as recorder:
             loss = trainer.update([batch])
-        now = {"step": step + 1, "label": f"step {step + 1}, this one", "parameters": statistics(model, before)}
+        now = {
+            "step": step + 1,
+            "label": f"step {step + 1}, this one",
+            "parameters": statistics(model, before),
+        }
     recorder = recorder.only()
     history_ = history.read_log(os.path.join(directory, LOG))
-    snapshots = [initial, *({"label": f"step {entry['step']}", **entry} for entry in history_["snapshots"] if entry["step"] <= step), now]
+    snapshots = [
+        initial,
+        *(
+            {"label": f"step {entry['step']}", **entry}
+            for entry in history_["snapshots"]
+            if entry["step"] <= step
+        ),
+        now,
+    ]
     shape = f"{batch.shape[0]} × {batch.shape[1]} tokens"
     if batch.shape != whole.shape:
         shape += f" (the first of {whole.shape[0]} rows)"
@@ -79,19 +97,25 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         shape += f" (the first of {config.accumulation} batches)"
     norm = trainer.update.gradient_norm
     facts = [
-        ["loss", f"{loss:.4f}"], ["gradient norm", "not read back" if norm is None else f"{norm:.3g}"],
-        ["learning rate", f"{trainer.schedule(step):.3g}"], ["batch", shape], *facts,
-    ]  # fmt: skip
+        ["loss", f"{loss:.4f}"],
+        ["gradient norm", "not read back" if norm is None else f"{norm:.3g}"],
+        ["learning rate", f"{trainer.schedule(step):.3g}"],
+        ["batch", shape],
+        *facts,
+    ]
     note = "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is the step on this page. "
     return assemble(
-        recorder, f"Training step {step + 1} of {os.path.basename(os.path.realpath(directory))}",
-        f"{model_line(model)}, on {config.backend}", facts=facts,
-        tokenizer=saved.tokenizer, ids=list(batch.inputs[recorder.sequence * batch.shape[1] :][: batch.shape[1]]),
+        recorder,
+        f"Training step {step + 1} of {os.path.basename(os.path.realpath(directory))}",
+        f"{model_line(model)}, on {config.backend}",
+        facts=facts,
+        tokenizer=saved.tokenizer,
+        ids=list(batch.inputs[recorder.sequence * batch.shape[1] :][: batch.shape[1]]),
         story="One step of learning. The model reads text, says for each token how probable every possible next token is, and is told "
         f"which one came. Then the chain rule finds for each of its {model.num_parameters():,} parameters which way it must move to be "
         "surprised less.",
         training=history_ | {"snapshots": snapshots, "note": note + SAMPLED},
-    )  # fmt: skip
+    )
 
 
 def first_rows(batch: Batch) -> Batch:
@@ -114,7 +138,9 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         stop = start[0] if start else None
         room = min(CONTINUATION, room - len(ids))
         for draw in range(8):  # a document may end at once, and little is to be seen in one letter
-            written = list(generate_ids(model, ids, tokens=room, generator=random.Generator(draw), stop_id=stop))
+            written = list(
+                generate_ids(model, ids, tokens=room, generator=random.Generator(draw), stop_id=stop)
+            )
             if len(written) >= min(room, 6):
                 break
         whole = ids + written
@@ -125,15 +151,21 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         recorder.logits, recorder.targets = logits.buffer[0], Buffer([*whole[1:], -1], DType.int32)
     training = history.read_log(os.path.join(directory, LOG))
     shown = {"step": 0, "label": "the weights that were used", "parameters": statistics(model)}
-    training["snapshots"] = [*({"label": f"step {entry['step']}", **entry} for entry in training["snapshots"]), shown]
+    training["snapshots"] = [
+        *({"label": f"step {entry['step']}", **entry} for entry in training["snapshots"]),
+        shown,
+    ]
     result = assemble(
-        recorder, f"{os.path.basename(os.path.realpath(directory))} writes",
+        recorder,
+        f"{os.path.basename(os.path.realpath(directory))} writes",
         f"{model_line(model)}, on {config['training']['backend']}",
-        facts=[["tokens read", f"{len(ids)}"], ["written", f"{len(written)}"]], tokenizer=tokenizer, ids=whole,
+        facts=[["tokens read", f"{len(ids)}"], ["written", f"{len(written)}"]],
+        tokenizer=tokenizer,
+        ids=whole,
         story="A model writes. It reads what is there, says how probable every possible next token is, and one is drawn; then it reads "
         "that, too. Shown is one pass over all of the text: what it looked at, and what it expected in each place.",
         training=training | {"note": SAMPLED},
-    )  # fmt: skip
+    )
     result["is_generation"] = True
     if result["tokens"]:
         result["tokens"]["prompt_length"] = len(ids)
@@ -141,11 +173,14 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
 
 
 class _Finished(BaseException):
-    """The first backward() of a script is done; not an Exception, so that the script's own handlers let it pass."""
+    """The first backward() of a script is done; not an Exception, so that the script's own handlers let it
+    pass.
+    """
 
 
 def explain_script(path: str) -> dict[str, Any]:
-    """Runs a script until its first `backward()` is done and returns the page's data for it. The script is run: it can do anything.
+    """Runs a script until its first `backward()` is done and returns the page's data for it. The script is
+    run: it can do anything.
 
     Raises:
         RecordingError: the script ended before any `backward()`, or raised something.
@@ -180,7 +215,9 @@ def explain_script(path: str) -> dict[str, Any]:
         sys.argv = arguments
         sys.path.remove(folder)
     if not outcome:
-        raise RecordingError(f"{path} ended before any backward(): there is no training step in it to explain")
+        raise RecordingError(
+            f"{path} ended before any backward(): there is no training step in it to explain"
+        )
     return explain_recorded(recorder.only(outcome[0]), outcome[0], os.path.basename(path), tokenizer)
 
 
@@ -195,7 +232,9 @@ def _tokenizer_of(trace: TracebackType | None) -> Tokenizer | None:
 
 
 def explain_tensor(tensor: Tensor) -> dict[str, Any]:
-    """Returns the page's data for what made a Tensor of any shape, as an open `Recorder` saw it, else as the Tensor's records tell."""
+    """Returns the page's data for what made a Tensor of any shape, as an open `Recorder` saw it, else as the
+    Tensor's records tell.
+    """
     recorder = Recorder.current()
     if recorder is None:
         return explain_recorded(recorded_from_tape(tensor), tensor, "A Tensor and what made it", None)
@@ -206,13 +245,18 @@ def explain_tensor(tensor: Tensor) -> dict[str, Any]:
     return explain_recorded(part, tensor, "What was recorded", None)
 
 
-def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def explain_recorded(
+    recorder: Recorder, output: Tensor, title: str, tokenizer: Tokenizer | None
+) -> dict[str, Any]:
     """Returns the page's data for a recording, of which `output`, of any shape, is the result."""
     ids: list[int] = []
     if recorder.targets is not None:
         length = recorder.targets.numel
         ids = next((row for row in (_ids(buffer, length) for buffer in recorder.held_buffers()) if row), [])
-    facts = [["result", f"{output.item():.5g}" if output.numel == 1 else str(output.shape)], ["backend", output.backend]]
+    facts = [
+        ["result", f"{output.item():.5g}" if output.numel == 1 else str(output.shape)],
+        ["backend", output.backend],
+    ]
     return assemble(
         recorder,
         title,
@@ -227,7 +271,9 @@ def explain_recorded(recorder: Recorder, output: Tensor, title: str, tokenizer: 
 
 
 def _ids(buffer: Buffer, length: int) -> list[int]:
-    """The first row of a buffer that looks like the token ids that were read: integers, in rows as long as the targets."""
+    """The first row of a buffer that looks like the token ids that were read: integers, in rows as long as
+    the targets.
+    """
     if buffer.dtype.kind != "i" or buffer.ndim not in (1, 2) or buffer.shape[-1] < length:
         return []
     row: list[int] = (buffer if buffer.ndim == 1 else buffer[0])[:length].to_python()
@@ -269,16 +315,28 @@ def assemble(
     attention = [attention_layer(recorder, entry, graph["calls"]) for entry in recorder.attention] or None
     words = text.plain_text(tokenizer, ids) if tokenizer and ids else ""
     return {
-        "title": title, "about": about, "story": story, "facts": facts, "graph": graph, "attention": attention, "tokens": tokens,
-        "merges": text.merges(tokenizer, words) if tokenizer and words else None, "training": training, "missing": missing,
+        "title": title,
+        "about": about,
+        "story": story,
+        "facts": facts,
+        "graph": graph,
+        "attention": attention,
+        "tokens": tokens,
+        "merges": text.merges(tokenizer, words) if tokenizer and words else None,
+        "training": training,
+        "missing": missing,
         "is_generation": False,
-    }  # fmt: skip
+    }
 
 
 def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]:
     """One layer's attention maps, with its name."""
     operation = recorder.operations[entry["operation"]]
-    name = recorder.calls[operation["call"]]["name"] if operation["call"] >= 0 else f"operation {entry['operation'] + 1}"
+    name = (
+        recorder.calls[operation["call"]]["name"]
+        if operation["call"] >= 0
+        else f"operation {entry['operation'] + 1}"
+    )
     length = entry["length"]
     cut = f"Of {length} positions the first {MOST_POSITIONS} are shown." if length > MOST_POSITIONS else ""
     return {

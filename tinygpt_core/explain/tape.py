@@ -1,6 +1,8 @@
-"""What can be said of a Tensor whose making nobody watched: the records it carries are the graph, and their derivatives can be run.
+"""What can be said of a Tensor whose making nobody watched: the records it carries are the graph, and their
+derivatives can be run.
 
-The records keep shapes, and the values that derivatives need; other values are gone, and times of the forward were never taken.
+The records keep shapes, and the values that derivatives need; other values are gone, and times of the forward
+were never taken.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from .values import summarize
 
 
 def recorded_from_tape(tensor: Tensor) -> Recorder:
-    """Returns a recording of the graph behind `tensor`, of any shape: nothing is freed, and no `grad` of a leaf changes.
+    """Returns a recording of the graph behind `tensor`, of any shape: nothing is freed, and no `grad` of a
+    leaf changes.
 
     Raises:
-        RecordingError: there are no records, they were freed by a backward(), or there are too many for one page.
+        RecordingError: there are no records, they were freed by a backward(), or there are too many for one
+            page.
     """
     if tensor.grad_fn is None:
         raise RecordingError(
@@ -44,7 +48,9 @@ def _records(last: GradientFunction) -> list[GradientFunction]:
     while queue:
         record = queue.pop()
         if record.operation is None:
-            raise RecordingError("backward() has freed this graph: call explain() before it, or backward(retain_graph=True)")
+            raise RecordingError(
+                "backward() has freed this graph: call explain() before it, or backward(retain_graph=True)"
+            )
         for parent in record.parents:
             if isinstance(parent, GradientFunction) and id(parent) not in found:
                 found[id(parent)] = parent
@@ -70,18 +76,33 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
     for name, place in zip(inspect.signature(operation.forward).parameters, inputs, strict=False):
         # By habit an operation keeps its inputs under the names of its forward's parameters.
         kept = getattr(operation, name, None)
-        if place is not None and isinstance(kept, Buffer) and recorder.tensors[place]["shape"] == list(kept.shape):
+        if (
+            place is not None
+            and isinstance(kept, Buffer)
+            and recorder.tensors[place]["shape"] == list(kept.shape)
+        ):
             recorder.tensors[place]["values"] = summarize(kept)
     shape, dtype = record.result
-    kept_values = [[name, recorder.add_tensor("value", buffer.shape, buffer.dtype, buffer)] for name, buffer in _kept_buffers(operation)]
+    kept_values = [
+        [name, recorder.add_tensor("value", buffer.shape, buffer.dtype, buffer)]
+        for name, buffer in _kept_buffers(operation)
+    ]
     return recorder.add_operation(
-        operation, inputs, recorder.add_tensor("value", shape, dtype), bytes=None, view=False, kept=kept_bytes(operation),
-        kept_values=kept_values, options={},
-    )  # fmt: skip
+        operation,
+        inputs,
+        recorder.add_tensor("value", shape, dtype),
+        bytes=None,
+        view=False,
+        kept=kept_bytes(operation),
+        kept_values=kept_values,
+        options={},
+    )
 
 
 def walk(tensor: Tensor) -> None:
-    """Goes through the records behind a Tensor of any shape as `Tensor.backward` does, but keeps the graph and leaves the leaves alone."""
+    """Goes through the records behind a Tensor of any shape as `Tensor.backward` does, but keeps the graph
+    and leaves the leaves alone.
+    """
     assert tensor.grad_fn is not None
     pending: dict[GradientFunction, Buffer] = {tensor.grad_fn: tensor._incoming(None)}
     queue = [(-tensor.grad_fn.number, tensor.grad_fn)]

@@ -36,12 +36,18 @@ def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def predictions(
-    tokenizer: Tokenizer | None, ids: Sequence[int], logits: Buffer, targets: Sequence[int], ignore_index: int = -1
+    tokenizer: Tokenizer | None,
+    ids: Sequence[int],
+    logits: Buffer,
+    targets: Sequence[int],
+    ignore_index: int = -1,
 ) -> dict[str, Any]:
-    """Returns, for each position, the ten most probable next tokens, and of the one that came its probability, rank and loss.
+    """Returns, for each position, the ten most probable next tokens, and of the one that came its
+    probability, rank and loss.
 
     Args:
-        ids: the T tokens that were read. logits: floats (T, V). targets: the T tokens that came next, `ignore_index` where none did.
+        ids: the T tokens that were read. logits: floats (T, V). targets: the T tokens that came next,
+            `ignore_index` where none did.
     """
     positions = []
     for row, target in zip(logits.to_python(), targets, strict=True):
@@ -57,7 +63,12 @@ def predictions(
         if target != ignore_index:
             own = row[target]
             rank = 1 + sum(value > own for value in row)
-            shown = {"text": token_text(tokenizer, target), "id": target, "probability": _share(weights[target] / total), "rank": rank}
+            shown = {
+                "text": token_text(tokenizer, target),
+                "id": target,
+                "probability": _share(weights[target] / total),
+                "rank": rank,
+            }
             entry |= {"target": shown, "loss": _share(math.log(total) + largest - own)}
         positions.append(entry)
     vocabulary = logits.shape[-1]
@@ -76,11 +87,12 @@ def _share(value: float) -> float | None:
 
 
 def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
-    """Returns how a tokenizer turns `text` into tokens: the pieces it is split into and, in each, the merges in their order.
+    """Returns how a tokenizer turns `text` into tokens: the pieces it is split into and, in each, the merges
+    in their order.
 
     Returns:
-        ``kind``, ``note``, the ``vocabulary`` where that is characters, and ``chunks`` of ``pieces`` (texts), ``ids`` and ``steps`` (place,
-        id and text of what two neighbours become).
+        ``kind``, ``note``, the ``vocabulary`` where that is characters, and ``chunks`` of ``pieces`` (texts),
+        ``ids`` and ``steps`` (place, id and text of what two neighbours become).
     """
     text = text[:MOST_CHARACTERS]
     if not isinstance(tokenizer, BPETokenizer):
@@ -89,7 +101,10 @@ def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
         return {
             "kind": tokenizer.kind,
             "note": "This tokenizer gives every character a number of its own: there is nothing to merge.",
-            "chunks": [{"pieces": [token_text(tokenizer, i)], "ids": [i], "steps": []} for i in tokenizer.encode(text, "none")],
+            "chunks": [
+                {"pieces": [token_text(tokenizer, i)], "ids": [i], "steps": []}
+                for i in tokenizer.encode(text, "none")
+            ],
             "vocabulary": [[token_text(tokenizer, i), i] for i in ids] if known else None,
         }
     chunks = []
@@ -111,7 +126,11 @@ def merge_steps(tokenizer: BPETokenizer, ids: Sequence[int]) -> list[tuple[int, 
     while len(ids) > 1:
         found = []
         for place, pair in enumerate(pairwise(ids)):
-            idx = tokenizer.merges.get(pair) if known is None else known.get(tokenizer.vocab[pair[0]] + tokenizer.vocab[pair[1]])
+            idx = (
+                tokenizer.merges.get(pair)
+                if known is None
+                else known.get(tokenizer.vocab[pair[0]] + tokenizer.vocab[pair[1]])
+            )
             if idx is not None:
                 found.append((idx, place))
         if not found:

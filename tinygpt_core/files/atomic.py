@@ -53,7 +53,8 @@ def sync_directory(path: Path) -> None:
 def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     """Writes a file so that at any moment either the old one is there or the new one, whole.
 
-    It is written under a temporary name beside its place, flushed to the disk, and renamed. A failure leaves the old file alone.
+    It is written under a temporary name beside its place, flushed to the disk, and renamed. A failure leaves
+    the old file alone.
 
     Returns:
         The file's size and SHA-256.
@@ -94,7 +95,9 @@ def held(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BlockingIOError(f"the run in {os.fspath(directory)} is going on in another process: wait for it, or stop it") from None
+            raise BlockingIOError(
+                f"the run in {os.fspath(directory)} is going on in another process: wait for it, or stop it"
+            ) from None
         except OSError:
             pass  # a file system without locks
         yield

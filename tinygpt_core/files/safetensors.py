@@ -1,8 +1,10 @@
-"""Floor 8: tensors in files. The safetensors format, read and written in pure Python, and files that are whole or not there.
+"""Floor 8: tensors in files. The safetensors format, read and written in pure Python, and files that are
+whole or not there.
 
-A safetensors file is: the header's length as 8 bytes, little-endian; the header, a JSON object that gives each tensor's dtype, shape and
-`data_offsets` (begin and end, in bytes, counted behind the header); then the elements, little-endian, in C order, without holes.
-A file is hostile until its header has been checked against its size: nothing is allocated and no tensor read before that.
+A safetensors file is: the header's length as 8 bytes, little-endian; the header, a JSON object that gives
+each tensor's dtype, shape and `data_offsets` (begin and end, in bytes, counted behind the header); then the
+elements, little-endian, in C order, without holes. A file is hostile until its header has been checked
+against its size: nothing is allocated and no tensor read before that.
 
 Source: https://github.com/huggingface/safetensors (the format's README).
 """
@@ -25,16 +27,33 @@ from .atomic import Path, Written, atomic_write
 from .json_objects import SerializationError, parse_json_object
 
 MAXIMUM_HEADER = 100_000_000
-_NAMES = {DType.float64: "F64", DType.float32: "F32", DType.int64: "I64", DType.int32: "I32", DType.bool: "BOOL"}
+_NAMES = {
+    DType.float64: "F64",
+    DType.float32: "F32",
+    DType.int64: "I64",
+    DType.int32: "I32",
+    DType.bool: "BOOL",
+}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _HALF = ("F16", "BF16")  # read as float32, which holds every value of either
-_ITEM_SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2} | dict.fromkeys(
-    ("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2"), 1
-)
+_ITEM_SIZES = {
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+} | dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2"), 1)
 
 
 class Entry(NamedTuple):
-    """One tensor of a header: its dtype as the file spells it, its shape, and its bytes [start, stop) behind the header."""
+    """One tensor of a header: its dtype as the file spells it, its shape, and its bytes [start, stop) behind
+    the header.
+    """
 
     dtype_name: str
     shape: tuple[int, ...]
@@ -43,15 +62,20 @@ class Entry(NamedTuple):
 
 
 class SafetensorsHeader(NamedTuple):
-    """What a safetensors file says of itself: the tensors by name, free text, and where in the file the elements begin."""
+    """What a safetensors file says of itself: the tensors by name, free text, and where in the file the
+    elements begin.
+    """
 
     entries: dict[str, Entry]
     metadata: dict[str, str]
     data_start: int
 
 
-def safetensors_chunks(tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None) -> Iterator[Any]:
-    """Yields the bytes of a safetensors file of Buffers of any shape piece by piece: the header, then one tensor at a time.
+def safetensors_chunks(
+    tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None
+) -> Iterator[Any]:
+    """Yields the bytes of a safetensors file of Buffers of any shape piece by piece: the header, then one
+    tensor at a time.
 
     Source: https://github.com/huggingface/safetensors (the format's README).
 
@@ -69,7 +93,11 @@ def safetensors_chunks(tensors: Mapping[str, Buffer], metadata: Mapping[str, str
         if not isinstance(name, str) or name == "__metadata__":
             raise SerializationError(f"a tensor's name is a string other than '__metadata__', not {name!r}")
         stop = position + tensor.numel * tensor.dtype.itemsize
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [position, stop]}
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, stop],
+        }
         position = stop
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -82,8 +110,11 @@ def safetensors_chunks(tensors: Mapping[str, Buffer], metadata: Mapping[str, str
             yield memoryview(flat).cast("B")
 
 
-def save_safetensors(path: Path, tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None) -> Written:
-    """Writes named Buffers of any shape to a safetensors file, atomically, one at a time; returns its size and SHA-256.
+def save_safetensors(
+    path: Path, tensors: Mapping[str, Buffer], metadata: Mapping[str, str] | None = None
+) -> Written:
+    """Writes named Buffers of any shape to a safetensors file, atomically, one at a time; returns its size
+    and SHA-256.
 
     See `safetensors_chunks` for the format.
 
@@ -94,7 +125,8 @@ def save_safetensors(path: Path, tensors: Mapping[str, Buffer], metadata: Mappin
 
 
 def read_safetensors_header(path: Path) -> SafetensorsHeader:
-    """Returns a file's header, checked against every rule of the format and the file's size; reads nothing else.
+    """Returns a file's header, checked against every rule of the format and the file's size; reads nothing
+    else.
 
     Source: https://github.com/huggingface/safetensors (the format's README).
 
@@ -127,10 +159,14 @@ def _read_header(file: Any, path: str) -> SafetensorsHeader:
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != position:
             kind = "overlaps what lies before it" if entry.start < position else "leaves a hole before it"
-            raise SerializationError(f"{path}: tensor {name!r} begins at byte {entry.start}, not {position}: it {kind}")
+            raise SerializationError(
+                f"{path}: tensor {name!r} begins at byte {entry.start}, not {position}: it {kind}"
+            )
         position = entry.stop
     if position != end:
-        raise SerializationError(f"{path}: the tensors fill {position:,} bytes, but {end:,} follow the header: truncated or tampered")
+        raise SerializationError(
+            f"{path}: the tensors fill {position:,} bytes, but {end:,} follow the header: truncated or tampered"
+        )
     return SafetensorsHeader(entries, metadata, 8 + length)
 
 
@@ -148,16 +184,24 @@ def _entry(name: str, fields: Any, path: str) -> Entry:
         raise SerializationError(f"{what} has an unknown dtype {dtype_name!r}")
     if not isinstance(shape, list) or len(shape) > 64 or not all(map(_is_size, shape)):
         raise SerializationError(f"{what}: a shape is a list of sizes, not {str(shape)[:80]}")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)) or offsets[0] > offsets[1]:
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not all(map(_is_size, offsets))
+        or offsets[0] > offsets[1]
+    ):
         raise SerializationError(f"{what}: data_offsets are a begin and an end, not {str(offsets)[:80]}")
     needed = prod(shape) * _ITEM_SIZES[dtype_name]
     if needed != offsets[1] - offsets[0]:
-        raise SerializationError(f"{what} of shape {shape} and dtype {dtype_name} needs {needed:,} bytes, not {offsets[1] - offsets[0]:,}")
+        raise SerializationError(
+            f"{what} of shape {shape} and dtype {dtype_name} needs {needed:,} bytes, not {offsets[1] - offsets[0]:,}"
+        )
     return Entry(dtype_name, tuple(shape), offsets[0], offsets[1])
 
 
 def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Buffer]:
-    """Returns the tensors of a file (or those called `names`), in their shapes, on the active backend; F16 and BF16 become float32.
+    """Returns the tensors of a file (or those called `names`), in their shapes, on the active backend; F16
+    and BF16 become float32.
 
     See `read_safetensors_header` for the format.
 
@@ -172,14 +216,20 @@ def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
         for name, entry in chosen.items():
             if entry.dtype_name not in _DTYPES and entry.dtype_name not in _HALF:
                 known = ", ".join((*_DTYPES, *_HALF))
-                raise SerializationError(f"{path}: tensor {name!r} has dtype {entry.dtype_name}; dtypes read are {known}")
-        return {name: _read_tensor(file, name, entry, header.data_start, path) for name, entry in chosen.items()}
+                raise SerializationError(
+                    f"{path}: tensor {name!r} has dtype {entry.dtype_name}; dtypes read are {known}"
+                )
+        return {
+            name: _read_tensor(file, name, entry, header.data_start, path) for name, entry in chosen.items()
+        }
 
 
 def _read_tensor(file: Any, name: str, entry: Entry, data_start: int, path: str) -> Buffer:
     file.seek(data_start + entry.start)
     if entry.dtype_name in _HALF:
-        return Buffer.from_array(_widen(file.read(entry.stop - entry.start), entry.dtype_name), entry.shape, DType.float32)
+        return Buffer.from_array(
+            _widen(file.read(entry.stop - entry.start), entry.dtype_name), entry.shape, DType.float32
+        )
     dtype = _DTYPES[entry.dtype_name]
     flat = array(dtype.typecode)
     try:
@@ -194,11 +244,16 @@ def _read_tensor(file: Any, name: str, entry: Entry, data_start: int, path: str)
 
 
 def _widen(raw: bytes, dtype_name: str) -> array[float]:
-    """Returns half-precision numbers as float32. A BF16 is the upper half of a float32, so its bytes are only moved."""
+    """Returns half-precision numbers as float32. A BF16 is the upper half of a float32, so its bytes are only
+    moved.
+    """
     count = len(raw) // 2
     if dtype_name == "F16":
-        pieces = (raw[i : i + 65536] for i in range(0, len(raw), 65536))  # of which the numbers, as Python objects, take little memory
-        return array("f", chain.from_iterable(struct.unpack(f"<{len(piece) // 2}e", piece) for piece in pieces))
+        # Of which the numbers, as Python objects, take little memory
+        pieces = (raw[i : i + 65536] for i in range(0, len(raw), 65536))
+        return array(
+            "f", chain.from_iterable(struct.unpack(f"<{len(piece) // 2}e", piece) for piece in pieces)
+        )
     wide = bytearray(4 * count)
     wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
     flat = array("f")

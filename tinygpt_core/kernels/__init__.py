@@ -1,8 +1,9 @@
 """Floor 3: kernels, the compound computations that are worth writing as one.
 
-Each is a forward and a backward over Buffers that belong together. The classes here are the textbook versions, composed from the
-Buffer's own operations, so they run on every backend. A backend that knows a faster way registers a subclass for its Buffer class; the
-textbook version stays reachable as the class itself, and one law (fused equals composed) holds for all of them.
+Each is a forward and a backward over Buffers that belong together. The classes here are the textbook
+versions, composed from the Buffer's own operations, so they run on every backend. A backend that knows a
+faster way registers a subclass for its Buffer class; the textbook version stays reachable as the class
+itself, and one law (fused equals composed) holds for all of them.
 """
 
 from .activations import GELU, Relu, SiLU

@@ -20,8 +20,9 @@ from .softmax import Softmax
 class Attention(Kernel):
     """y = softmax(q k^T scale) v for each head: q (B, H, T, D), k and v (B, H, S, D), y (B, H, T, D).
 
-    Causal: position i of the T queries, which are the last of the S positions, sees keys j <= i + S - T. The scale is 1 / sqrt(D)
-    unless given. With P the probabilities and dP = g v^T: dv = P^T g, dS = P (dP - sum(dP P)), dq = dS k scale, dk = dS^T q scale.
+    Causal: position i of the T queries, which are the last of the S positions, sees keys j <= i + S - T. The
+    scale is 1 / sqrt(D) unless given. With P the probabilities and dP = g v^T: dv = P^T g, dS = P (dP -
+    sum(dP P)), dq = dS k scale, dk = dS^T q scale.
     Source: Vaswani et al., "Attention Is All You Need", 2017, equation 1.
 
     Raises:
@@ -38,7 +39,9 @@ class Attention(Kernel):
             raise ShapeError(shape_errors.attention(query.shape, key.shape, value.shape, causal))
 
     @staticmethod
-    def forward(query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None) -> tuple[Buffer, Any]:
+    def forward(
+        query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None
+    ) -> tuple[Buffer, Any]:
         Attention.check(query, key, value, causal)
         scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
         scores = query.matmul(key.transpose(2, 3)) * scale
@@ -64,10 +67,12 @@ class Attention(Kernel):
 
 
 class Rotary(Kernel):
-    """Rotates each pair (x_i, x_{i + D/2}) of a head at position p by the angle p base^(-2 i / D): x of shape (B, H, T, D), D even.
+    """Rotates each pair (x_i, x_{i + D/2}) of a head at position p by the angle p base^(-2 i / D): x of shape
+    (B, H, T, D), D even.
 
-    y_i = x_i cos - x_{i+D/2} sin, y_{i+D/2} = x_{i+D/2} cos + x_i sin; dL/dx = g rotated back by the same angles. The T positions start
-    at `positions_start`. Source: Su et al., "RoFormer", 2021, with the halves of a head paired as in GPT-NeoX and Llama.
+    y_i = x_i cos - x_{i+D/2} sin, y_{i+D/2} = x_{i+D/2} cos + x_i sin; dL/dx = g rotated back by the same
+    angles. The T positions start at `positions_start`. Source: Su et al., "RoFormer", 2021, with the halves
+    of a head paired as in GPT-NeoX and Llama.
 
     Raises:
         TypeError: x is not floating.
@@ -79,12 +84,18 @@ class Rotary(Kernel):
         """Returns cosines and sines of shape (T, D / 2); raises TypeError or ShapeError as the class says."""
         require_float("rotary", x=x)
         if x.ndim != 4 or x.shape[3] % 2:
-            raise ShapeError(shape_errors.unlike("rotary", "input", x.shape, ("batch", "heads", "positions", "an even size")))
+            raise ShapeError(
+                shape_errors.unlike(
+                    "rotary", "input", x.shape, ("batch", "heads", "positions", "an even size")
+                )
+            )
         half = x.shape[3] // 2
         frequencies = [base ** (-i / half) for i in range(half)]
         angles = [(positions_start + t) * f for t in range(x.shape[2]) for f in frequencies]
         kind, shape = type(x), (x.shape[2], half)
-        return tuple(kind._from_array(x.dtype.pack(list(map(f, angles))), shape, x.dtype) for f in (math.cos, math.sin))  # type: ignore[return-value]
+        return tuple(
+            kind._from_array(x.dtype.pack(list(map(f, angles))), shape, x.dtype) for f in (math.cos, math.sin)
+        )  # type: ignore[return-value]
 
     @staticmethod
     def rotate(x: Buffer, cosine: Buffer, sine: Buffer) -> Buffer:
@@ -105,10 +116,12 @@ class Rotary(Kernel):
 
 
 class PackedAttention(Kernel):
-    """Causal self-attention of a packed x (B, T, 3 H D), which holds query, key and value side by side, each split into H heads of D.
+    """Causal self-attention of a packed x (B, T, 3 H D), which holds query, key and value side by side, each
+    split into H heads of D.
 
-    y = softmax(q k^T / sqrt(D)) v for each head, with the heads side by side again, (B, T, H D); dL/dx holds dL/dq, dL/dk and dL/dv of
-    `Attention` side by side. Source: Vaswani et al., "Attention Is All You Need", 2017.
+    y = softmax(q k^T / sqrt(D)) v for each head, with the heads side by side again, (B, T, H D); dL/dx holds
+    dL/dq, dL/dk and dL/dv of `Attention` side by side. Source: Vaswani et al., "Attention Is All You Need",
+    2017.
 
     Raises:
         TypeError: x is not floating.
@@ -117,7 +130,9 @@ class PackedAttention(Kernel):
 
     @staticmethod
     def heads(x: Buffer, num_heads: int) -> tuple[Buffer, ...]:
-        """Returns views (B, H, T, D) of the query, key and value; raises TypeError or ShapeError where x has none."""
+        """Returns views (B, H, T, D) of the query, key and value; raises TypeError or ShapeError where x has
+        none.
+        """
         require_float("packed_attention", x=x)
         if x.ndim != 3 or x.shape[2] % (3 * num_heads):
             wanted = ("batch", "positions", f"3 x {num_heads} heads x their size")
@@ -136,4 +151,6 @@ class PackedAttention(Kernel):
         x, kernel, of_heads, (batch, heads, length, size) = saved
         g = grad.reshape((batch, length, heads, size)).permute((0, 2, 1, 3))
         parts = [part() if callable(part) else part for part in kernel.backward(of_heads, g)]
-        return (type(x).concatenate([part.permute((0, 2, 1, 3)).reshape(grad.shape) for part in parts], axis=2),)
+        return (
+            type(x).concatenate([part.permute((0, 2, 1, 3)).reshape(grad.shape) for part in parts], axis=2),
+        )

@@ -18,9 +18,10 @@ _found: dict[tuple[type[Kernel], type[Buffer]], type[Kernel]] = {}
 class Kernel:
     """A pair of static methods. A kernel that updates in place (an optimizer's step) has a forward only.
 
-    `forward(*buffers, **options) -> (out, saved)`: the result, and whatever the backward of the same class wants to find again.
-    `backward(saved, grad) -> gradients`: one for each input, in order; a Buffer, a function without arguments that computes it (called
-    only where it is needed), or None for an input without one.
+    `forward(*buffers, **options) -> (out, saved)`: the result, and whatever the backward of the same class
+    wants to find again. `backward(saved, grad) -> gradients`: one for each input, in order; a Buffer, a
+    function without arguments that computes it (called only where it is needed), or None for an input without
+    one.
     """
 
     __slots__ = ()
@@ -37,22 +38,30 @@ class Kernel:
 
 
 def register(kernel: type[K], buffer_class: type[Buffer], implementation: type[K]) -> None:
-    """Makes `implementation`, a subclass of `kernel`, the one that Buffers of `buffer_class` and its subclasses use.
+    """Makes `implementation`, a subclass of `kernel`, the one that Buffers of `buffer_class` and its
+    subclasses use.
 
     Raises:
         TypeError: `implementation` is no subclass of `kernel`.
     """
     if not issubclass(implementation, kernel):
-        raise TypeError(f"{implementation.__name__} must be a subclass of the kernel it implements, {kernel.__name__}")
+        raise TypeError(
+            f"{implementation.__name__} must be a subclass of the kernel it implements, {kernel.__name__}"
+        )
     _registered[kernel, buffer_class] = implementation
     _found.clear()
 
 
 def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
-    """Returns the implementation of `kernel` for a Buffer class: the nearest registered along its bases, else the textbook one."""
+    """Returns the implementation of `kernel` for a Buffer class: the nearest registered along its bases, else
+    the textbook one.
+    """
     found = _found.get((kernel, buffer_class))
     if found is None:
-        found = next((_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered), kernel)
+        found = next(
+            (_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered),
+            kernel,
+        )
         _found[kernel, buffer_class] = found
     return found  # type: ignore[return-value]
 
@@ -63,11 +72,15 @@ def rows_of(x: Buffer) -> Buffer:
 
 
 def sum_to(grad: Buffer, shape: Shape) -> Buffer:
-    """Returns `grad` summed over the axes along which `shape` was broadcast: the derivative of broadcasting is summing back."""
+    """Returns `grad` summed over the axes along which `shape` was broadcast: the derivative of broadcasting
+    is summing back.
+    """
     if grad.shape == shape:
         return grad
     extra = grad.ndim - len(shape)
-    stretched = tuple(i for i in range(grad.ndim) if i < extra or (shape[i - extra] == 1 and grad.shape[i] != 1))
+    stretched = tuple(
+        i for i in range(grad.ndim) if i < extra or (shape[i - extra] == 1 and grad.shape[i] != 1)
+    )
     return grad.sum(stretched).reshape(shape)
 
 

@@ -1,6 +1,8 @@
-"""The textbook convolution and pooling, composed from a Buffer's own operations, and the geometry that all versions share.
+"""The textbook convolution and pooling, composed from a Buffer's own operations, and the geometry that all
+versions share.
 
-Notation as in `composed`. Images are (B, C, H, W): batch, channels, height, width. A pair is (vertical, horizontal); an int means both.
+Notation as in `composed`. Images are (B, C, H, W): batch, channels, height, width. A pair is (vertical,
+horizontal); an int means both.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ Pair = tuple[int, int]
 
 
 def pair(name: str, value: Any, least: int = 1) -> Pair:
-    """Returns an int as a pair of it, and a pair as it is; raises TypeError or ValueError for anything else, or less than `least`."""
-    both = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    """Returns an int as a pair of it, and a pair as it is; raises TypeError or ValueError for anything else,
+    or less than `least`.
+    """
+    both = (
+        (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    )
     if len(both) != 2 or any(not isinstance(size, int) or isinstance(size, bool) for size in both):
         raise TypeError(f"{name} is an int or a pair of ints, not {value!r}")
     if min(both) < least:
@@ -31,7 +37,8 @@ def pair(name: str, value: Any, least: int = 1) -> Pair:
 class Windows(NamedTuple):
     """Where a kernel stands: one window of the padded images for each element of the result.
 
-    `shape` is that of the images, `out` is (H', W') of the result: H' = floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
+    `shape` is that of the images, `out` is (H', W') of the result: H' = floor((H + 2 padding - dilation
+    (kernel - 1) - 1) / stride) + 1.
     """
 
     shape: Shape
@@ -43,9 +50,13 @@ class Windows(NamedTuple):
 
     @classmethod
     def over(cls, name: str, x: Buffer, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> Windows:
-        """Returns the windows of a kernel over x (B, C, H, W); raises TypeError or ValueError, naming the parts, where it does not fit."""
+        """Returns the windows of a kernel over x (B, C, H, W); raises TypeError or ValueError, naming the
+        parts, where it does not fit.
+        """
         if x.ndim != 4:
-            raise ShapeError(shape_errors.unlike(name, "input", x.shape, ("batch", "channels", "height", "width")))
+            raise ShapeError(
+                shape_errors.unlike(name, "input", x.shape, ("batch", "channels", "height", "width"))
+            )
         kernel, dilation = pair(f"{name}: kernel_size", kernel), pair(f"{name}: dilation", dilation)
         stride, padding = pair(f"{name}: stride", stride), pair(f"{name}: padding", padding, 0)
         padded = tuple(size + 2 * p for size, p in zip(x.shape[2:], padding, strict=True))
@@ -63,14 +74,24 @@ class Windows(NamedTuple):
     @property
     def inside(self) -> tuple[slice, ...]:
         """Where the images lie in the padded images."""
-        return (slice(None), slice(None), *(slice(p, p + size) for p, size in zip(self.padding, self.shape[2:], strict=True)))
+        return (
+            slice(None),
+            slice(None),
+            *(slice(p, p + size) for p, size in zip(self.padding, self.shape[2:], strict=True)),
+        )
 
     def offsets(self) -> Iterator[tuple[slice, ...]]:
-        """Yields, for each element of the kernel row by row, the index of what lies under it in all windows of the padded images."""
+        """Yields, for each element of the kernel row by row, the index of what lies under it in all windows
+        of the padded images.
+        """
         for at in product(*map(range, self.kernel)):
             first = [i * d for i, d in zip(at, self.dilation, strict=True)]
             spans = zip(first, self.out, self.stride, strict=True)
-            yield (slice(None), slice(None), *(slice(start, start + (size - 1) * step + 1, step) for start, size, step in spans))
+            yield (
+                slice(None),
+                slice(None),
+                *(slice(start, start + (size - 1) * step + 1, step) for start, size, step in spans),
+            )
 
     def pad(self, x: Buffer, fill: float = 0.0) -> Buffer:
         """Returns the padded images, (B, C, H + 2 padding, W + 2 padding)."""
@@ -86,7 +107,9 @@ class Windows(NamedTuple):
         return type(x).concatenate([padded[index].reshape(shape) for index in self.offsets()], 2)
 
     def scatter(self, parts: Sequence[Buffer]) -> Buffer:
-        """Returns (B, C, H, W): for each element of x, the sum of what goes to the windows it lay in. The transpose of `gather`."""
+        """Returns (B, C, H, W): for each element of x, the sum of what goes to the windows it lay in. The
+        transpose of `gather`.
+        """
         total = type(parts[0])._full(self.padded, 0.0, parts[0].dtype)
         for index, part in zip(self.offsets(), parts, strict=True):
             view = total[index]
@@ -95,15 +118,18 @@ class Windows(NamedTuple):
 
 
 class Conv2d(Kernel):
-    """y[b, o, p, q] = bias[o] + sum over c, i, j of w[o, c, i, j] x[b, c', p s + i d, q s + j d], with x padded by zeros.
+    """y[b, o, p, q] = bias[o] + sum over c, i, j of w[o, c, i, j] x[b, c', p s + i d, q s + j d], with x
+    padded by zeros.
 
-    x (B, C, H, W), w (O, C / groups, kh, kw), bias (O) or None, y (B, O, H', W'); s is the stride, d the dilation. Output channels and
-    input channels come in `groups` parts that see each other only: c' = c + (C / groups) floor(o groups / O).
+    x (B, C, H, W), w (O, C / groups, kh, kw), bias (O) or None, y (B, O, H', W'); s is the stride, d the
+    dilation. Output channels and input channels come in `groups` parts that see each other only: c' = c + (C
+    / groups) floor(o groups / O).
 
-    As matrices, for each image and group, with the windows as columns X of (C / groups kh kw, H' W'): Y = W X + bias, dL/dW = g X^T,
-    dL/dX = W^T g, which is added up where windows overlap, and dL/dbias = sum of g. Sources: LeCun et al., "Gradient-Based Learning
-    Applied to Document Recognition", 1998; as matrix products: Chellapilla et al., "High Performance Convolutional Neural Networks for
-    Document Processing", 2006.
+    As matrices, for each image and group, with the windows as columns X of (C / groups kh kw, H' W'): Y = W X
+    + bias, dL/dW = g X^T, dL/dX = W^T g, which is added up where windows overlap, and dL/dbias = sum of g.
+    Sources: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998; as matrix
+    products: Chellapilla et al., "High Performance Convolutional Neural Networks for Document Processing",
+    2006.
 
     Raises:
         TypeError: operands that are not of one float dtype, or an option that is neither an int nor a pair.
@@ -111,18 +137,30 @@ class Conv2d(Kernel):
     """
 
     @staticmethod
-    def check(x: Buffer, weight: Buffer, bias: Buffer | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Windows:
+    def check(
+        x: Buffer, weight: Buffer, bias: Buffer | None, stride: Any, padding: Any, dilation: Any, groups: int
+    ) -> Windows:
         """Returns the windows; raises TypeError or ValueError unless shapes, dtypes and options fit."""
         require_float("conv2d", x=x, weight=weight, bias=bias)
         if weight.ndim != 4:
-            raise ShapeError(shape_errors.unlike("conv2d", "weight", weight.shape, ("out", "in / groups", "kernel height", "kernel width")))
+            raise ShapeError(
+                shape_errors.unlike(
+                    "conv2d", "weight", weight.shape, ("out", "in / groups", "kernel height", "kernel width")
+                )
+            )
         windows = Windows.over("conv2d", x, weight.shape[2:], stride, padding, dilation)
         channels, out = x.shape[1], weight.shape[0]
         if not isinstance(groups, int) or groups < 1 or channels % groups or out % groups:
-            raise ShapeError(f"conv2d: {channels} input and {out} output channels do not divide into {groups!r} groups")
+            raise ShapeError(
+                f"conv2d: {channels} input and {out} output channels do not divide into {groups!r} groups"
+            )
         if channels != weight.shape[1] * groups:
             wanted = (out, channels // groups, *weight.shape[2:])
-            raise ShapeError(shape_errors.unlike(f"conv2d of input {x.shape} with groups={groups}", "weight", weight.shape, wanted))
+            raise ShapeError(
+                shape_errors.unlike(
+                    f"conv2d of input {x.shape} with groups={groups}", "weight", weight.shape, wanted
+                )
+            )
         if bias is not None and bias.shape != weight.shape[:1]:
             raise ShapeError(shape_errors.unlike("conv2d", "bias", bias.shape, weight.shape, "weight", 0, 1))
         return windows
@@ -135,7 +173,14 @@ class Conv2d(Kernel):
 
     @staticmethod
     def forward(
-        x: Buffer, weight: Buffer, bias: Buffer | None = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+        x: Buffer,
+        weight: Buffer,
+        bias: Buffer | None = None,
+        *,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
     ) -> tuple[Buffer, Any]:
         windows = Conv2d.check(x, weight, bias, stride, padding, dilation, groups)
         columns = Conv2d.columns(x, windows, groups)
@@ -155,16 +200,19 @@ class Conv2d(Kernel):
             return windows.scatter([columns[:, :, i] for i in range(taps)])
 
         def of_weight() -> Buffer:
-            return g.matmul(Conv2d.columns(x, windows, groups).transpose(2, 3)).sum((0,)).reshape(weight.shape)
+            return (
+                g.matmul(Conv2d.columns(x, windows, groups).transpose(2, 3)).sum((0,)).reshape(weight.shape)
+            )
 
         return of_input, of_weight, lambda: grad.sum((0, 2, 3)).reshape((grad.shape[1],))
 
 
 class MaxPool2d(Kernel):
-    """y = the largest x of each window, in each channel: x (B, C, H, W), y (B, C, H', W'); g goes to where it stood, the first of equals.
+    """y = the largest x of each window, in each channel: x (B, C, H, W), y (B, C, H', W'); g goes to where it
+    stood, the first of equals.
 
-    NaN is larger than anything. Padding is -infinity, and at most half the kernel, so that every window has an element of x. The stride
-    is the kernel's size unless given.
+    NaN is larger than anything. Padding is -infinity, and at most half the kernel, so that every window has
+    an element of x. The stride is the kernel's size unless given.
 
     Raises:
         TypeError: x is not floating, or an option is neither an int nor a pair.
@@ -177,7 +225,9 @@ class MaxPool2d(Kernel):
         require_float(name, x=x)
         windows = Windows.over(name, x, kernel_size, kernel_size if stride is None else stride, padding)
         if any(2 * p > k for p, k in zip(windows.padding, windows.kernel, strict=True)):
-            raise ValueError(f"{name}: padding of {windows.padding} is more than half of the kernel {windows.kernel}")
+            raise ValueError(
+                f"{name}: padding of {windows.padding} is more than half of the kernel {windows.kernel}"
+            )
         return windows
 
     @staticmethod
@@ -197,10 +247,11 @@ class MaxPool2d(Kernel):
 
 
 class AvgPool2d(Kernel):
-    """y = the mean of x over each window, in each channel: x (B, C, H, W), y (B, C, H', W'); g goes to all of a window in equal parts.
+    """y = the mean of x over each window, in each channel: x (B, C, H, W), y (B, C, H', W'); g goes to all of
+    a window in equal parts.
 
-    Padding is zeros, which count as elements (PyTorch's `count_include_pad=True`), and at most half the kernel. The stride is the
-    kernel's size unless given.
+    Padding is zeros, which count as elements (PyTorch's `count_include_pad=True`), and at most half the
+    kernel. The stride is the kernel's size unless given.
 
     Raises:
         TypeError: x is not floating, or an option is neither an int nor a pair.

@@ -1,6 +1,7 @@
 """The linear map, and rows of a table: products with a matrix of weights.
 
-Notation: x is the input, y the result, g the gradient of the loss with respect to y; sums run over the axis a formula names.
+Notation: x is the input, y the result, g the gradient of the loss with respect to y; sums run over the axis a
+formula names.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Linear(Kernel):
 
 
 class Embedding(Kernel):
-    """y = W[indices]: W of shape (V, C), integer indices (…), y (…, C). dL/dW[i] is the sum of g over the places where index i stood.
+    """y = W[indices]: W of shape (V, C), integer indices (…), y (…, C). dL/dW[i] is the sum of g over the
+    places where index i stood.
 
     Raises:
         TypeError: a weight that is not floating, or indices that are no integers.
@@ -63,7 +65,9 @@ class Embedding(Kernel):
 
     @staticmethod
     def check(weight: Buffer, indices: Buffer) -> None:
-        """Raises TypeError, ShapeError or IndexError unless the weight is a float matrix and every index an id of one of its rows."""
+        """Raises TypeError, ShapeError or IndexError unless the weight is a float matrix and every index an
+        id of one of its rows.
+        """
         require_float("embedding", weight=weight)
         if weight.ndim != 2:
             raise ShapeError(shape_errors.unlike("embedding", "weight", weight.shape, ("ids", "size")))

@@ -16,8 +16,8 @@ from .base import Gradient, Kernel, require_float
 class Dropout(Kernel):
     """y = x m / (1 - p) of each element, where m is 0 with probability p and else 1; dL/dx = g m / (1 - p).
 
-    m comes from the counter-based stream at `key`: the same mask on every backend. Element i is kept where its uniform number is >= p.
-    Source: Srivastava et al., "Dropout", 2014.
+    m comes from the counter-based stream at `key`: the same mask on every backend. Element i is kept where
+    its uniform number is >= p. Source: Srivastava et al., "Dropout", 2014.
 
     Raises:
         TypeError: x is not floating.

@@ -1,12 +1,13 @@
 """Einstein summation: every product of arrays in which axes are matched by letters.
 
-A contraction becomes a short program. Each operand is first reduced on its own: an index that it repeats becomes a diagonal, one that
-stands nowhere else is summed away. Then two operands at a time are multiplied, in an order chosen by cost, each pair as one batched
-matrix product: indices that both have and the result keeps are batch axes, those that the result drops are the inner axis, and what
-only one of them has are rows or columns. The last step puts the axes into the order that was asked for.
+A contraction becomes a short program. Each operand is first reduced on its own: an index that it repeats
+becomes a diagonal, one that stands nowhere else is summed away. Then two operands at a time are multiplied,
+in an order chosen by cost, each pair as one batched matrix product: indices that both have and the result
+keeps are batch axes, those that the result drops are the inner axis, and what only one of them has are rows
+or columns. The last step puts the axes into the order that was asked for.
 
-The derivative runs the program backwards. For a pair y = a b, dL/da is the contraction of g with b that leaves the indices of a, and
-the other way round; what is kept from the forward are the operands of the pairs.
+The derivative runs the program backwards. For a pair y = a b, dL/da is the contraction of g with b that
+leaves the indices of a, and the other way round; what is kept from the forward are the operands of the pairs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from .base import Gradient, Kernel
 Term = str  # the indices of an operand, one character an axis
 Sizes = dict[str, int]
 
-ELLIPSIS_AXES = 0x2460  # an axis that "..." stands for is the character at this place plus its distance from the end
+# An axis that "..." stands for is the character at this place plus its distance from the end
+ELLIPSIS_AXES = 0x2460
 MOST_EXHAUSTIVE = 8  # operands up to which the best order is found by trying all
 
 
@@ -35,7 +37,8 @@ class Plan(NamedTuple):
 
     Attributes:
         terms: for each operand, the indices of its axes.
-        values: the indices of each value: first those left of each operand, in the same order, then those of each product.
+        values: the indices of each value: first those left of each operand, in the same order, then those of
+            each product.
         pairs: which two values make the next product.
         output: the indices of the result.
         plain: whether all operands enter the products as they are.
@@ -56,20 +59,27 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
     """Returns the indices of each operand, those of the result, and the size of each index.
 
     Raises:
-        TypeError, ValueError: the subscripts are no such text. ShapeError: they do not fit the shapes; the message names index and operand.
+        TypeError, ValueError: the subscripts are no such text. ShapeError: they do not fit the shapes; the
+            message names index and operand.
     """
     if not isinstance(subscripts, str):
-        raise TypeError(f"einsum: subscripts are a text such as 'ij,jk->ik', not a {type(subscripts).__name__}")
+        raise TypeError(
+            f"einsum: subscripts are a text such as 'ij,jk->ik', not a {type(subscripts).__name__}"
+        )
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     texts = left.split(",")
     if len(texts) != len(shapes):
-        raise ValueError(f"einsum: {subscripts!r} speaks of {len(texts)} operands, but there are {len(shapes)}")
+        raise ValueError(
+            f"einsum: {subscripts!r} speaks of {len(texts)} operands, but there are {len(shapes)}"
+        )
     for position, text in enumerate((*texts, right)):
         where = f"operand {position}" if position < len(texts) else "the output"
         rest = text.replace("...", "", 1)
         bad = next((character for character in rest if not (character.isascii() and character.isalpha())), "")
         if bad:
-            raise ValueError(f"einsum: {subscripts!r} has {bad!r} in {where}: indices are letters, and one '...' may stand among them")
+            raise ValueError(
+                f"einsum: {subscripts!r} has {bad!r} in {where}: indices are letters, and one '...' may stand among them"
+            )
     terms: list[Term] = []
     sizes: Sizes = {}
     widest = 0
@@ -77,26 +87,45 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
         covered = len(shape) - len(text.replace("...", ""))
         if covered < 0 or (covered and "..." not in text):
             said = f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, which has {len(shape)} axes: {shape}"
-            raise ShapeError(shape_errors.unlike("", f"operand {position}", shape, tuple(text.replace("...", "")), "index", 0, len(text), said))
+            raise ShapeError(
+                shape_errors.unlike(
+                    "",
+                    f"operand {position}",
+                    shape,
+                    tuple(text.replace("...", "")),
+                    "index",
+                    0,
+                    len(text),
+                    said,
+                )
+            )
         term = _expand_ellipsis(text, covered)
         terms.append(term)
         widest = max(widest, covered)
         for index, size in zip(term, shape, strict=True):
-            if shape[term.index(index)] != size or (sizes.get(index, 1) != 1 and size not in (1, sizes[index])):
+            if shape[term.index(index)] != size or (
+                sizes.get(index, 1) != 1 and size not in (1, sizes[index])
+            ):
                 raise ShapeError(shape_errors.einsum(subscripts, terms, shapes, ELLIPSIS_AXES))
             if index not in sizes or size != 1:
                 sizes[index] = size
     if not arrow:
-        once = sorted(index for index in sizes if index.isalpha() and sum(text.count(index) for text in texts) == 1)
+        once = sorted(
+            index for index in sizes if index.isalpha() and sum(text.count(index) for text in texts) == 1
+        )
         right = "..." + "".join(once)
     elif widest and "..." not in right:
-        raise ValueError(f"einsum: '...' stands for {widest} axes in {subscripts!r}, so the output needs a '...' too")
+        raise ValueError(
+            f"einsum: '...' stands for {widest} axes in {subscripts!r}, so the output needs a '...' too"
+        )
     output = _expand_ellipsis(right, widest)
     for index in output:
         if index not in sizes:
             raise ValueError(f"einsum: index {index!r} of the output stands in no operand of {subscripts!r}")
         if output.count(index) > 1:
-            raise ValueError(f"einsum: index {index!r} stands twice in the output of {subscripts!r}: a result has each axis once")
+            raise ValueError(
+                f"einsum: index {index!r} stands twice in the output of {subscripts!r}: a result has each axis once"
+            )
     return tuple(terms), output, sizes
 
 
@@ -111,7 +140,9 @@ def _cost(a: Term, b: Term, product: Term, sizes: Sizes) -> int:
 
 
 def _best_order(terms: Sequence[Term], output: Term, sizes: Sizes) -> Iterator[tuple[int, int, Term]]:
-    """The cheapest order of all, by dynamic programming over sets of operands (bits of an integer), smaller sets first."""
+    """The cheapest order of all, by dynamic programming over sets of operands (bits of an integer), smaller
+    sets first.
+    """
     everything = (1 << len(terms)) - 1
     best: dict[int, tuple[int, Term, int, int]] = {1 << i: (0, term, 0, 0) for i, term in enumerate(terms)}
     for size in range(2, len(terms) + 1):
@@ -166,10 +197,12 @@ def _greedy_order(terms: Sequence[Term], output: Term, sizes: Sizes) -> Iterator
 def plan(subscripts: str, shapes: tuple[Shape, ...]) -> Plan:
     """Returns how to contract operands of these shapes; raises what `parse` raises.
 
-    The order of three and more is the one with the fewest multiplications (up to `MOST_EXHAUSTIVE` operands), or a greedy one.
+    The order of three and more is the one with the fewest multiplications (up to `MOST_EXHAUSTIVE` operands),
+    or a greedy one.
     """
     terms, output, sizes = parse(subscripts, shapes)
-    # An axis of size 1 that stretches over a larger one adds nothing but that axis, which some other operand has.
+    # An axis of size 1 that stretches over a larger one adds nothing but that axis, which some other operand
+    # has.
     full = [
         "".join(dict.fromkeys(index for index, size in zip(term, shape, strict=True) if size == sizes[index]))
         for term, shape in zip(terms, shapes, strict=True)
@@ -187,11 +220,17 @@ def plan(subscripts: str, shapes: tuple[Shape, ...]) -> Plan:
 
 
 def _diagonal_axes(term: Term, shape: Shape) -> tuple[Term, tuple[int, ...], list[tuple[int, int]]]:
-    """Returns an operand's distinct indices, repeated ones last; its axes in that order; and (size, count) of each repeated one."""
+    """Returns an operand's distinct indices, repeated ones last; its axes in that order; and (size, count) of
+    each repeated one.
+    """
     single = [index for index in term if term.count(index) == 1]
     repeated = [index for index in dict.fromkeys(term) if term.count(index) > 1]
     order = [axis for index in (*single, *repeated) for axis, other in enumerate(term) if other == index]
-    return "".join(single + repeated), tuple(order), [(shape[term.index(index)], term.count(index)) for index in repeated]
+    return (
+        "".join(single + repeated),
+        tuple(order),
+        [(shape[term.index(index)], term.count(index)) for index in repeated],
+    )
 
 
 def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
@@ -200,7 +239,9 @@ def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
 
 
 def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
-    """Returns the diagonals of repeated indices of x, summed over the axes of all indices that are not `kept`."""
+    """Returns the diagonals of repeated indices of x, summed over the axes of all indices that are not
+    `kept`.
+    """
     if term == kept:
         return x
     if len(set(term)) < len(term):
@@ -209,7 +250,10 @@ def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
         lead = x.shape[: len(distinct) - len(repeated)]
         x = x.reshape((*lead, *(size**count for size, count in repeated)))[_on_diagonals(repeated)]
         # The indices that are kept stand in the order of the term.
-        x, term = x.permute([distinct.index(index) for index in dict.fromkeys(term)]), "".join(dict.fromkeys(term))
+        x, term = (
+            x.permute([distinct.index(index) for index in dict.fromkeys(term)]),
+            "".join(dict.fromkeys(term)),
+        )
     gone = tuple(axis for axis, index in enumerate(term) if index not in kept)
     if not gone:
         return x
@@ -219,7 +263,9 @@ def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
 
 
 def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffer:
-    """Returns the gradient of `reduce_operand`'s input: g along the axes that were summed, and 0 beside diagonals."""
+    """Returns the gradient of `reduce_operand`'s input: g along the axes that were summed, and 0 beside
+    diagonals.
+    """
     if grad.shape == shape and kept == term:
         return grad
     distinct, order, repeated = _diagonal_axes(term, shape)
@@ -238,12 +284,14 @@ def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffe
 
 
 class Layout(NamedTuple):
-    """How a pair becomes one batched matrix product (or, without an inner axis, a product of elements that broadcast).
+    """How a pair becomes one batched matrix product (or, without an inner axis, a product of elements that
+    broadcast).
 
     Attributes:
         swapped: whether the operands change places: (a b)^T = b^T a^T may lie as the output does.
         axes, shapes: for each operand, the order of its axes and the shape they take then.
-        product: the shape of the matrix product; None for a product of elements, which already lies as the output does.
+        product: the shape of the matrix product; None for a product of elements, which already lies as the
+            output does.
         output_shape, output_axes: the axes of the matrix product one by one, and their order in the output.
     """
 
@@ -256,21 +304,33 @@ class Layout(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def layout(a_term: Term, a_shape: Shape, a_stride: Shape, b_term: Term, b_shape: Shape, b_stride: Shape, output: Term) -> Layout:
-    """Returns how to multiply two operands. Axes that become one are taken in the order in which they lie: no copy where they are a run."""
+def layout(
+    a_term: Term, a_shape: Shape, a_stride: Shape, b_term: Term, b_shape: Shape, b_stride: Shape, output: Term
+) -> Layout:
+    """Returns how to multiply two operands. Axes that become one are taken in the order in which they lie: no
+    copy where they are a run.
+    """
     sizes = dict(zip(a_term + b_term, a_shape + b_shape, strict=True))
     a_steps, b_steps = dict(zip(a_term, a_stride, strict=True)), dict(zip(b_term, b_stride, strict=True))
     inner = [index for index in a_term if index in b_term and index not in output]
     if not inner:
-        axes = tuple(tuple(term.index(index) for index in output if index in term) for term in (a_term, b_term))
-        shapes = tuple(tuple(sizes[index] if index in term else 1 for index in output) for term in (a_term, b_term))
+        axes = tuple(
+            tuple(term.index(index) for index in output if index in term) for term in (a_term, b_term)
+        )
+        shapes = tuple(
+            tuple(sizes[index] if index in term else 1 for index in output) for term in (a_term, b_term)
+        )
         return Layout(False, axes, shapes, None, (), ())  # type: ignore[arg-type]
     batch = [index for index in output if index in a_term and index in b_term]
     rows = sorted((index for index in a_term if index not in b_term), key=lambda index: -a_steps[index])
     columns = sorted((index for index in b_term if index not in a_term), key=lambda index: -b_steps[index])
     if rows and columns and output.index(columns[-1]) < output.index(rows[-1]):
         return layout(b_term, b_shape, b_stride, a_term, a_shape, a_stride, output)._replace(swapped=True)
-    inner.sort(key=(lambda index: -a_steps[index]) if math.prod(a_shape) >= math.prod(b_shape) else (lambda index: -b_steps[index]))
+    inner.sort(
+        key=(lambda index: -a_steps[index])
+        if math.prod(a_shape) >= math.prod(b_shape)
+        else (lambda index: -b_steps[index])
+    )
     lead, m, k, n = (tuple(sizes[index] for index in group) for group in (batch, rows, inner, columns))
     rows_by_inner, inner_by_columns = (*lead, math.prod(m), math.prod(k)), (*lead, math.prod(k), math.prod(n))
     order = batch + rows + columns
@@ -302,17 +362,20 @@ def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> 
 
 
 def _arranged(x: Buffer, axes: Shape, shape: Shape) -> Buffer:
-    # A layout fits its operands, so the hooks are called without the checks of the public methods, and only where they do something.
+    # A layout fits its operands, so the hooks are called without the checks of the public methods, and only
+    # where they do something.
     x = x._permute(axes)
     return x if x.shape == shape else x._reshape(shape)
 
 
 class Einsum(Kernel):
-    """y[output] = sum over all other indices of the product of the operands: `subscripts` such as "bhid,bhjd->bhij".
+    """y[output] = sum over all other indices of the product of the operands: `subscripts` such as
+    "bhid,bhjd->bhij".
 
-    Letters name axes. An index that several operands have is one axis of the product, along which sizes agree or are 1. An index that
-    an operand repeats is its diagonal. "..." stands for the axes not named, which broadcast. Without "->" the output has "..." and then,
-    in alphabetical order, each index that stands once. All of this is NumPy's notation.
+    Letters name axes. An index that several operands have is one axis of the product, along which sizes agree
+    or are 1. An index that an operand repeats is its diagonal. "..." stands for the axes not named, which
+    broadcast. Without "->" the output has "..." and then, in alphabetical order, each index that stands once.
+    All of this is NumPy's notation.
 
     dL/d(operand) is the contraction of g with the other operands that leaves that operand's indices.
 
@@ -344,12 +407,16 @@ class Einsum(Kernel):
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
         found, shapes, *values = saved
         terms = found.values
-        used = {i: (step, j) for step, (a, b) in enumerate(found.pairs, len(shapes)) for i, j in ((a, b), (b, a))}
+        used = {
+            i: (step, j) for step, (a, b) in enumerate(found.pairs, len(shapes)) for i, j in ((a, b), (b, a))
+        }
         known: dict[int, Buffer] = {}
 
         def of_value(i: int) -> Buffer:
             if i not in used:  # the result
-                return grad if found.pairs else grad.permute([found.output.index(index) for index in terms[0]])
+                return (
+                    grad if found.pairs else grad.permute([found.output.index(index) for index in terms[0]])
+                )
             if i not in known:
                 product, other = used[i]
                 known[i] = contract(of_value(product), terms[product], values[other], terms[other], terms[i])

@@ -22,15 +22,18 @@ def _normalized(x: Buffer, weight: Buffer | None, bias: Buffer | None, num_axes:
     shape = x.shape[x.ndim - num_axes :]
     for what, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
-            raise ShapeError(shape_errors.unlike(name, what, parameter.shape, x.shape, "input", x.ndim - num_axes))
+            raise ShapeError(
+                shape_errors.unlike(name, what, parameter.shape, x.shape, "input", x.ndim - num_axes)
+            )
     return shape
 
 
 class LayerNorm(Kernel):
-    """y = n w + b with n = (x - mean x) / sqrt(var x + eps), over the last `num_axes` axes; w and b may be None.
+    """y = n w + b with n = (x - mean x) / sqrt(var x + eps), over the last `num_axes` axes; w and b may be
+    None.
 
-    With h = g w and r = 1 / sqrt(var x + eps): dL/dx = r (h - mean h - n mean(h n)), dL/dw = sum g n, dL/db = sum g.
-    Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
+    With h = g w and r = 1 / sqrt(var x + eps): dL/dx = r (h - mean h - n mean(h n)), dL/dw = sum g n, dL/db =
+    sum g. Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
 
     Raises:
         TypeError: operands that are not of one float dtype.
@@ -39,7 +42,12 @@ class LayerNorm(Kernel):
 
     @staticmethod
     def forward(
-        x: Buffer, weight: Buffer | None = None, bias: Buffer | None = None, *, eps: float = 1e-5, num_axes: int = 1
+        x: Buffer,
+        weight: Buffer | None = None,
+        bias: Buffer | None = None,
+        *,
+        eps: float = 1e-5,
+        num_axes: int = 1,
     ) -> tuple[Buffer, Any]:
         size = math.prod(_normalized(x, weight, bias, num_axes, "layer_norm"))
         axes = tuple(range(x.ndim - num_axes, x.ndim))
@@ -73,7 +81,9 @@ class RMSNorm(Kernel):
     """
 
     @staticmethod
-    def forward(x: Buffer, weight: Buffer | None = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Buffer, Any]:
+    def forward(
+        x: Buffer, weight: Buffer | None = None, *, eps: float = 1e-5, num_axes: int = 1
+    ) -> tuple[Buffer, Any]:
         size = math.prod(_normalized(x, weight, None, num_axes, "rms_norm"))
         axes = tuple(range(x.ndim - num_axes, x.ndim))
         scale = 1.0 / ((x * x).sum(axes) / size + eps).sqrt()

@@ -4,9 +4,9 @@
         loss = criterion(logits=model(ids), labels=targets).mean()
     loss.backward()
 
-Under autocast a product rounds its operands to 16 bits and adds up in float32; so do the kernels around it, where the backend has ones
-for it. Everything else, parameters and optimizers among it, stays float32, and so does every Buffer's dtype. float16 has so small a
-range that gradients vanish: `LossScaler` keeps them in it.
+Under autocast a product rounds its operands to 16 bits and adds up in float32; so do the kernels around it,
+where the backend has ones for it. Everything else, parameters and optimizers among it, stays float32, and so
+does every Buffer's dtype. float16 has so small a range that gradients vanish: `LossScaler` keeps them in it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def check_compute_dtype(name: str) -> None:
 
 @contextmanager
 def autocast(name: str) -> Any:
-    """Computes products in "bfloat16" or "float16" with float32 sums, in "tf32" (float32 with a shorter fraction) or in "float32".
+    """Computes products in "bfloat16" or "float16" with float32 sums, in "tf32" (float32 with a shorter
+    fraction) or in "float32".
 
     For a `with`; yields nothing.
 
@@ -56,7 +57,8 @@ def autocast(name: str) -> Any:
 
 
 class LossScaler:
-    """A factor on the loss, so that float16 gradients neither vanish nor overflow: halved by an overflow, doubled after `patience` steps.
+    """A factor on the loss, so that float16 gradients neither vanish nor overflow: halved by an overflow,
+    doubled after `patience` steps.
 
     Micikevicius et al. 2017, https://arxiv.org/abs/1710.03740
 
@@ -70,7 +72,9 @@ class LossScaler:
 
     def __init__(self, scale: float = 65536.0, patience: int = 2000) -> None:
         if not 0.0 < scale < math.inf or patience < 1:
-            raise ValueError(f"a loss scale is finite and above 0 and its patience at least 1, not {scale} and {patience}")
+            raise ValueError(
+                f"a loss scale is finite and above 0 and its patience at least 1, not {scale} and {patience}"
+            )
         self.scale, self.patience, self.good_steps = scale, patience, 0
 
     def update(self, finite: bool) -> None:
@@ -88,6 +92,13 @@ class LossScaler:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to a state of `get_state`; raises ValueError where it is none."""
         scale, steps = state.get("scale"), state.get("good_steps")
-        if not isinstance(scale, (int, float)) or not 0.0 < scale < math.inf or not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"a loss scaler's state has a scale above 0 and good_steps from 0, unlike {state!r}")
+        if (
+            not isinstance(scale, (int, float))
+            or not 0.0 < scale < math.inf
+            or not isinstance(steps, int)
+            or steps < 0
+        ):
+            raise ValueError(
+                f"a loss scaler's state has a scale above 0 and good_steps from 0, unlike {state!r}"
+            )
         self.scale, self.good_steps = float(scale), steps

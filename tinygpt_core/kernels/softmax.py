@@ -1,4 +1,5 @@
-"""Probabilities from logits, and the loss that compares them with what came: softmax, log-softmax, cross-entropy.
+"""Probabilities from logits, and the loss that compares them with what came: softmax, log-softmax,
+cross-entropy.
 
 Notation as in `dense`.
 """
@@ -15,7 +16,8 @@ from .base import Gradient, Kernel, require_float, rows_of
 
 
 class Softmax(Kernel):
-    """y = exp(x - max x) / sum exp(x - max x) along an axis; dL/dx = y (g - sum(g y)). A row of only -infinity gives NaN.
+    """y = exp(x - max x) / sum exp(x - max x) along an axis; dL/dx = y (g - sum(g y)). A row of only
+    -infinity gives NaN.
 
     Raises:
         TypeError: x is not floating, or the axis no int.
@@ -65,8 +67,8 @@ class LogSoftmax(Kernel):
 class CrossEntropy(Kernel):
     """loss = -log softmax(logits)[target] for each row: logits (…, V), integer targets (…), losses (…).
 
-    dL/dlogits = g (softmax(logits) - onehot(target)), where nothing of the size of a one-hot matrix is kept. A row whose target is
-    `ignore_index` has loss 0 and no gradient.
+    dL/dlogits = g (softmax(logits) - onehot(target)), where nothing of the size of a one-hot matrix is kept.
+    A row whose target is `ignore_index` has loss 0 and no gradient.
 
     Raises:
         TypeError: logits that are not floating, or targets that are no integers.
@@ -76,12 +78,16 @@ class CrossEntropy(Kernel):
 
     @staticmethod
     def check(logits: Buffer, targets: Buffer, ignore_index: int | None) -> Buffer:
-        """Returns the targets with ignored ones replaced by 0; raises TypeError, ShapeError or IndexError as the class says."""
+        """Returns the targets with ignored ones replaced by 0; raises TypeError, ShapeError or IndexError as
+        the class says.
+        """
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0:
             raise ShapeError(shape_errors.unlike("cross_entropy", "logits", logits.shape, ("...", "classes")))
         if targets.shape != logits.shape[:-1]:
-            raise ShapeError(shape_errors.unlike("cross_entropy", "targets", targets.shape, logits.shape, "logits", 0, -1))
+            raise ShapeError(
+                shape_errors.unlike("cross_entropy", "targets", targets.shape, logits.shape, "logits", 0, -1)
+            )
         if targets.dtype.kind != "i":
             raise TypeError(f"cross_entropy: targets are integer class ids, not {targets.dtype.name}")
         if ignore_index is not None:
@@ -89,7 +95,9 @@ class CrossEntropy(Kernel):
         try:
             targets._check_indices(logits.shape[-1])
         except IndexError as problem:
-            raise IndexError(f"cross_entropy: a target is no class id in [0, {logits.shape[-1]}): {problem}") from None
+            raise IndexError(
+                f"cross_entropy: a target is no class id in [0, {logits.shape[-1]}): {problem}"
+            ) from None
         return targets
 
     @staticmethod

@@ -3,7 +3,13 @@
 from ..module import Module
 from . import initializers
 from .activations import ACTIVATION_FUNCTIONS, GELU, GLU, ReLU, Sigmoid, SiLU, Softmax, SwiGLU, Swish, Tanh
-from .attention import CasualSelfAttention, CausalSelfAttention, KeyValueCache, RotaryEncoding, TransformerBlock
+from .attention import (
+    CasualSelfAttention,
+    CausalSelfAttention,
+    KeyValueCache,
+    RotaryEncoding,
+    TransformerBlock,
+)
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, Flatten, MaxPool2d
 from .dropout import Dropout
 from .embedding import Embedding

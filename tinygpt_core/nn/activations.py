@@ -1,5 +1,4 @@
-"""Activation functions by name, as modules, and the gated units made of them.
-"""
+"""Activation functions by name, as modules, and the gated units made of them."""
 
 from __future__ import annotations
 
@@ -11,9 +10,13 @@ from ..tensor import Tensor
 
 ActivationFunction = Callable[[Tensor], Tensor]
 ACTIVATION_FUNCTIONS: dict[str, ActivationFunction] = {
-    "linear": lambda tensor: tensor, "relu": Tensor.relu, "gelu": Tensor.gelu,
-    "silu": Tensor.silu, "tanh": Tensor.tanh, "sigmoid": Tensor.sigmoid,
-}  # fmt: skip
+    "linear": lambda tensor: tensor,
+    "relu": Tensor.relu,
+    "gelu": Tensor.gelu,
+    "silu": Tensor.silu,
+    "tanh": Tensor.tanh,
+    "sigmoid": Tensor.sigmoid,
+}
 """Activation functions by name."""
 GATED_ACTIVATIONS = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
 """For each gated unit, the name of the activation function of its gate (Shazeer 2020)."""
@@ -22,7 +25,9 @@ GATED_ACTIVATIONS = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu
 def activation_function(name: str) -> ActivationFunction:
     """Return the activation function of a name; raise a ValueError that lists the names when there is none."""
     if name not in ACTIVATION_FUNCTIONS:
-        raise ValueError(f"unknown activation function {name!r}; expected one of {', '.join(ACTIVATION_FUNCTIONS)}")
+        raise ValueError(
+            f"unknown activation function {name!r}; expected one of {', '.join(ACTIVATION_FUNCTIONS)}"
+        )
     return ACTIVATION_FUNCTIONS[name]
 
 
@@ -39,7 +44,8 @@ class GELU(Module):
     Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
 
     Args:
-        approximate: "tanh" for ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))``, as in GPT-2; "none" for the exact form.
+        approximate: "tanh" for ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))``, as in GPT-2; "none" for the
+            exact form.
     """
 
     def __init__(self, approximate: str = "tanh") -> None:
@@ -61,6 +67,8 @@ class SiLU(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.silu()
+
+
 Swish = SiLU
 
 
@@ -93,7 +101,8 @@ class Softmax(Module):
 
 
 class GLU(Module):
-    """Gated linear unit: ``y = a f(b)``, where a and b are the halves of the last axis. Dauphin et al. 2017; Shazeer 2020.
+    """Gated linear unit: ``y = a f(b)``, where a and b are the halves of the last axis. Dauphin et al. 2017;
+    Shazeer 2020.
 
     Args:
         gate: "glu" (f is the sigmoid), "reglu", "geglu" or "swiglu".
@@ -114,7 +123,9 @@ class GLU(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         if not x.ndim or x.shape[-1] % 2:
-            raise ShapeError(f"{type(self).__name__} needs a last axis of even size, but the input has the shape {x.shape}")
+            raise ShapeError(
+                f"{type(self).__name__} needs a last axis of even size, but the input has the shape {x.shape}"
+            )
         half = x.shape[-1] // 2
         return x[..., :half] * ACTIVATION_FUNCTIONS[GATED_ACTIVATIONS[self.gate]](x[..., half:])
 

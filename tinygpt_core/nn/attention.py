@@ -1,6 +1,7 @@
 """Causal self-attention, its key/value cache, and the transformer block around it.
 
-Shapes: B batch, T positions of the input, S positions that can be attended to, H heads, D size of a head, C = H * D.
+Shapes: B batch, T positions of the input, S positions that can be attended to, H heads, D size of a head, C =
+H * D.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ class KeyValueCache:
     """Keys and values of the positions that a model has seen, so that generating runs only the new ones.
 
     Args:
-        num_layers, batch_size, num_heads, context_length, head_dim: sizes of the buffers, which are allocated at once; the heads are
-            those of keys and values.
+        num_layers, batch_size, num_heads, context_length, head_dim: sizes of the buffers, which are allocated
+            at once; the heads are those of keys and values.
         like: a Buffer of the wanted dtype and backend, such as that of a parameter.
 
     Attributes:
@@ -36,7 +37,15 @@ class KeyValueCache:
         ValueError: a batch_size below 1.
     """
 
-    def __init__(self, num_layers: int, batch_size: int, num_heads: int, context_length: int, head_dim: int, like: Buffer) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        batch_size: int,
+        num_heads: int,
+        context_length: int,
+        head_dim: int,
+        like: Buffer,
+    ) -> None:
         shape = (check_size("batch_size", batch_size), num_heads, context_length, head_dim)
         self.batch_size = batch_size
         self.context_length = context_length
@@ -49,7 +58,8 @@ class KeyValueCache:
         self.length = 0
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the keys and values (B, H, T, D) of new positions of one layer, and return those of all positions.
+        """Write the keys and values (B, H, T, D) of new positions of one layer, and return those of all
+        positions.
 
         ``length`` is left alone: the model advances it when all its layers have stored theirs.
         """
@@ -60,7 +70,8 @@ class KeyValueCache:
 
 
 class RotaryEncoding(Module):
-    """Rotary position encoding: turns the pairs (x[i], x[i + D/2]) at position p by the angle ``a = p * base ** (-2 i / D)``.
+    """Rotary position encoding: turns the pairs (x[i], x[i + D/2]) at position p by the angle ``a = p * base
+    ** (-2 i / D)``.
 
     ``y[i] = x[i] cos(a) - x[i + D/2] sin(a); y[i + D/2] = x[i + D/2] cos(a) + x[i] sin(a)``
     The product of a rotated query and key then depends on the distance of their positions only.
@@ -85,11 +96,13 @@ class RotaryEncoding(Module):
 
 
 class CausalSelfAttention(Module):
-    """Multi-head causal self-attention: ``Y = softmax(Q K^T / sqrt(D)) V`` for each head; position i sees positions j <= i.
+    """Multi-head causal self-attention: ``Y = softmax(Q K^T / sqrt(D)) V`` for each head; position i sees
+    positions j <= i.
 
-    Query, key and value come from one packed linear map (C -> 3 C, in this order, each split into heads). With fewer heads of keys and
-    values, K, the map has C + 2 K D columns, and query head h uses key and value head h // (H / K).
-    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023, https://arxiv.org/abs/2305.13245 (grouped queries)
+    Query, key and value come from one packed linear map (C -> 3 C, in this order, each split into heads).
+    With fewer heads of keys and values, K, the map has C + 2 K D columns, and query head h uses key and value
+    head h // (H / K). Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023,
+    https://arxiv.org/abs/2305.13245 (grouped queries)
 
     Args:
         embedding_dim: C.
@@ -109,9 +122,18 @@ class CausalSelfAttention(Module):
     """
 
     def __init__(
-        self, embedding_dim: int, max_seq_length: int, num_heads: int, *, num_key_value_heads: int | None = None, bias: bool = False,
-        rotary: bool = False, rotary_base: float = 10000.0, std: float | None = None, output_std: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        embedding_dim: int,
+        max_seq_length: int,
+        num_heads: int,
+        *,
+        num_key_value_heads: int | None = None,
+        bias: bool = False,
+        rotary: bool = False,
+        rotary_base: float = 10000.0,
+        std: float | None = None,
+        output_std: float | None = None,
+    ) -> None:
         super().__init__()
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.max_seq_length = check_size("max_seq_length", max_seq_length)
@@ -120,12 +142,20 @@ class CausalSelfAttention(Module):
             raise ValueError(f"embedding_dim ({embedding_dim}) must be divisible by num_heads ({num_heads})")
         self.head_dim = embedding_dim // num_heads
         if rotary and self.head_dim % 2:
-            raise ValueError(f"rotary encoding needs an even head size, but embedding_dim / num_heads is {self.head_dim}")
-        shared = num_heads if num_key_value_heads is None else check_size("num_key_value_heads", num_key_value_heads)
+            raise ValueError(
+                f"rotary encoding needs an even head size, but embedding_dim / num_heads is {self.head_dim}"
+            )
+        shared = (
+            num_heads
+            if num_key_value_heads is None
+            else check_size("num_key_value_heads", num_key_value_heads)
+        )
         if num_heads % shared:
             raise ValueError(f"num_heads ({num_heads}) must be divisible by num_key_value_heads ({shared})")
         self.num_key_value_heads = shared
-        self.query_key_value = FullyConnectedLayer(embedding_dim, (num_heads + 2 * shared) * self.head_dim, bias, std=std)
+        self.query_key_value = FullyConnectedLayer(
+            embedding_dim, (num_heads + 2 * shared) * self.head_dim, bias, std=std
+        )
         self.out = FullyConnectedLayer(embedding_dim, embedding_dim, bias, std=output_std)
         if rotary:
             self.rotary = RotaryEncoding(rotary_base)
@@ -135,7 +165,8 @@ class CausalSelfAttention(Module):
 
         Args:
             x: the positions to run, (B, T, C).
-            cache: holds the positions before them; theirs are added. Gradients do not flow into a cache: use `no_grad`.
+            cache: holds the positions before them; theirs are added. Gradients do not flow into a cache: use
+                `no_grad`.
             layer: which of the cache's layers this is.
 
         Raises:
@@ -143,9 +174,15 @@ class CausalSelfAttention(Module):
         """
         start = 0 if cache is None else cache.length
         if x.ndim != 3 or x.shape[2] != self.embedding_dim:
-            raise ShapeError(shape_errors.unlike(type(self).__name__, "input", x.shape, ("batch", "positions", self.embedding_dim)))
+            raise ShapeError(
+                shape_errors.unlike(
+                    type(self).__name__, "input", x.shape, ("batch", "positions", self.embedding_dim)
+                )
+            )
         if start + x.shape[1] > self.max_seq_length:
-            raise ShapeError(f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}")
+            raise ShapeError(
+                f"{x.shape[1]} positions after {start} cached ones are more than max_seq_length = {self.max_seq_length}"
+            )
         batch_size, length, _ = x.shape
         heads, shared = self.num_heads, self.num_key_value_heads
         packed = self.query_key_value(x)
@@ -153,7 +190,8 @@ class CausalSelfAttention(Module):
             return self.out(apply_op(operations.PackedAttention, packed, num_heads=heads))
         packed = packed.reshape((batch_size, length, heads + 2 * shared, self.head_dim))
         bounds = pairwise((0, heads, heads + shared, heads + 2 * shared))
-        query, key, value = (packed[:, :, a:b].permute((0, 2, 1, 3)) for a, b in bounds)  # (B, H, T, D), (B, K, T, D) twice
+        # (B, H, T, D), (B, K, T, D) twice
+        query, key, value = (packed[:, :, a:b].permute((0, 2, 1, 3)) for a, b in bounds)
         if "rotary" in self:
             query, key = self.rotary(query, start), self.rotary(key, start)
         if cache is not None:
@@ -161,7 +199,9 @@ class CausalSelfAttention(Module):
         if shared < heads:
             grouped = (batch_size, shared, heads // shared, *key.shape[2:])
             key, value = (
-                each.reshape((batch_size, shared, 1, *key.shape[2:])).expand(grouped).reshape((batch_size, heads, *key.shape[2:]))
+                each.reshape((batch_size, shared, 1, *key.shape[2:]))
+                .expand(grouped)
+                .reshape((batch_size, heads, *key.shape[2:]))
                 for each in (key, value)
             )
         attended = apply_op(operations.Attention, query, key, value, causal=True)
@@ -180,7 +220,8 @@ class TransformerBlock(Module):
     """A pre-norm transformer block: ``x = x + attn(ln_1(x)); x = x + mlp(ln_2(x))``.
 
     Args:
-        embedding_dim, max_seq_length, num_heads, num_key_value_heads, rotary, rotary_base: as for `CausalSelfAttention`.
+        embedding_dim, max_seq_length, num_heads, num_key_value_heads, rotary, rotary_base: as for
+            `CausalSelfAttention`.
         hidden_dim: size inside the MLP; 4 * embedding_dim when None.
         activation: a name of `ACTIVATION_FUNCTIONS` for an `MLP`, or of `GATED_ACTIVATIONS` for a `GatedMLP`.
         normalization: "layer_norm" or "rms_norm".
@@ -189,8 +230,8 @@ class TransformerBlock(Module):
         attention_bias: whether the attention's layers have them.
         dropout: probability of dropping an element of what the attention and the MLP add, in training.
         eps: of the normalizations.
-        std, output_std: initialise linear layers as `FullyConnectedLayer` does with ``std``; those that write to the
-            residual stream take ``output_std``.
+        std, output_std: initialise linear layers as `FullyConnectedLayer` does with ``std``; those that write
+            to the residual stream take ``output_std``.
 
     Shape:
         (B, T, C) -> (B, T, C).
@@ -201,25 +242,52 @@ class TransformerBlock(Module):
     """
 
     def __init__(
-        self, embedding_dim: int, max_seq_length: int, num_heads: int, *, num_key_value_heads: int | None = None,
-        hidden_dim: int | None = None, activation: str = "relu", final_activation: bool = False, normalization: str = "layer_norm",
-        bias: bool = True, attention_bias: bool = False, rotary: bool = False, rotary_base: float = 10000.0, dropout: float = 0.0,
-        eps: float = 1e-5, std: float | None = None, output_std: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        embedding_dim: int,
+        max_seq_length: int,
+        num_heads: int,
+        *,
+        num_key_value_heads: int | None = None,
+        hidden_dim: int | None = None,
+        activation: str = "relu",
+        final_activation: bool = False,
+        normalization: str = "layer_norm",
+        bias: bool = True,
+        attention_bias: bool = False,
+        rotary: bool = False,
+        rotary_base: float = 10000.0,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+        std: float | None = None,
+        output_std: float | None = None,
+    ) -> None:
         super().__init__()
         stds = {"std": std, "output_std": output_std}
         hidden_dim = 4 * embedding_dim if hidden_dim is None else hidden_dim
         self.ln_1 = normalization_layer(normalization, embedding_dim, eps, bias)
         self.attn = CausalSelfAttention(
-            embedding_dim, max_seq_length, num_heads, num_key_value_heads=num_key_value_heads, bias=attention_bias, rotary=rotary,
-            rotary_base=rotary_base, **stds,
-        )  # fmt: skip
+            embedding_dim,
+            max_seq_length,
+            num_heads,
+            num_key_value_heads=num_key_value_heads,
+            bias=attention_bias,
+            rotary=rotary,
+            rotary_base=rotary_base,
+            **stds,
+        )
         self.ln_2 = normalization_layer(normalization, embedding_dim, eps, bias)
         self.mlp: MLP | GatedMLP
         if activation in GATED_ACTIVATIONS:
             self.mlp = GatedMLP(embedding_dim, hidden_dim, activation, bias, **stds)
         else:
-            self.mlp = MLP(embedding_dim, [hidden_dim, embedding_dim], activation, bias, final_activation=final_activation, **stds)
+            self.mlp = MLP(
+                embedding_dim,
+                [hidden_dim, embedding_dim],
+                activation,
+                bias,
+                final_activation=final_activation,
+                **stds,
+            )
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
@@ -228,7 +296,9 @@ class TransformerBlock(Module):
 
 
 def normalization_layer(name: str, size: int, eps: float, bias: bool) -> LayerNorm | RMSNorm:
-    """Make the normalization "layer_norm" or "rms_norm" over a last axis of this size; raises ValueError for another name."""
+    """Make the normalization "layer_norm" or "rms_norm" over a last axis of this size; raises ValueError for
+    another name.
+    """
     if name == "layer_norm":
         return LayerNorm(size, eps, bias=bias)
     if name == "rms_norm":

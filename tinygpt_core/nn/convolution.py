@@ -1,7 +1,8 @@
-"""Layers of images: convolution, pooling, batch normalization, and Flatten, which leads from them to linear layers.
+"""Layers of images: convolution, pooling, batch normalization, and Flatten, which leads from them to linear
+layers.
 
-Images are (B, C, H, W): batch, channels, height, width. Where a size, stride, padding or dilation stands, an int means both directions and
-a pair is (vertical, horizontal).
+Images are (B, C, H, W): batch, channels, height, width. Where a size, stride, padding or dilation stands, an
+int means both directions and a pair is (vertical, horizontal).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .linear import check_size
 class Conv2d(Module):
     """Convolution (cross-correlation, as everywhere in deep learning), with stride s and dilation d:
 
-    ``y[b, o, p, q] = bias[o] + sum over c, i, j of weights[o, c, i, j] x[b, c, p s + i d, q s + j d]``, of x padded by zeros, in one group.
-    See `kernels.Conv2d` for several.
+    ``y[b, o, p, q] = bias[o] + sum over c, i, j of weights[o, c, i, j] x[b, c, p s + i d, q s + j d]``, of x
+    padded by zeros, in one group. See `kernels.Conv2d` for several.
 
     Args:
         in_channels, out_channels: C of the input and of the output.
@@ -30,13 +31,14 @@ class Conv2d(Module):
         bias: whether a number for each output channel is added.
 
     Shape:
-        (B, in_channels, H, W) -> (B, out_channels, H', W') with H' = floor((H + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1;
-        ``weights`` is (out_channels, in_channels / groups, kernel height, kernel width), ``bias`` (out_channels,). Both are initialised
-        uniformly between ±sqrt(1 / fan_in), fan_in = in_channels / groups × kernel height × kernel width, as in PyTorch.
+        (B, in_channels, H, W) -> (B, out_channels, H', W') with H' = floor((H + 2 padding - dilation
+        (kernel_size - 1) - 1) / stride) + 1; ``weights`` is (out_channels, in_channels / groups, kernel
+        height, kernel width), ``bias`` (out_channels,). Both are initialised uniformly between ±sqrt(1 /
+        fan_in), fan_in = in_channels / groups × kernel height × kernel width, as in PyTorch.
 
     Raises:
-        ValueError: groups divide the channels of neither or only one side; when called, the input has other channels or is smaller
-            than the kernel.
+        ValueError: groups divide the channels of neither or only one side; when called, the input has other
+            channels or is smaller than the kernel.
         TypeError: a size that is neither an int nor a pair of ints.
     """
 
@@ -55,9 +57,15 @@ class Conv2d(Module):
         check_size("in_channels", in_channels)
         check_size("out_channels", out_channels)
         if in_channels % check_size("groups", groups) or out_channels % groups:
-            raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
+            raise ValueError(
+                f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
         self.kernel_size, self.stride = pair("kernel_size", kernel_size), pair("stride", stride)
-        self.padding, self.dilation, self.groups = pair("padding", padding, 0), pair("dilation", dilation), groups
+        self.padding, self.dilation, self.groups = (
+            pair("padding", padding, 0),
+            pair("dilation", dilation),
+            groups,
+        )
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         bound = 1.0 / math.sqrt(math.prod(shape[1:]))
         self.weights = Tensor.uniform(shape, low=-bound, high=bound, requires_grad=True)
@@ -65,7 +73,12 @@ class Conv2d(Module):
             self.bias = Tensor.uniform((out_channels,), low=-bound, high=bound, requires_grad=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        options = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        options = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
         return apply_op(operations.Conv2d, x, self.weights, getattr(self, "bias", None), **options)
 
     def _extra_repr(self) -> str:
@@ -85,19 +98,23 @@ class _Pool2d(Module):
         self.stride = self.kernel_size if stride is None else pair("stride", stride)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return apply_op(self.operation, x, kernel_size=self.kernel_size, stride=self.stride, padding=self.padding)
+        return apply_op(
+            self.operation, x, kernel_size=self.kernel_size, stride=self.stride, padding=self.padding
+        )
 
     def _extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class MaxPool2d(_Pool2d):
-    """The largest element of each window: ``y[b, c, p, q] = max over i, j of x[b, c, p s + i, q s + j]``, where s is the stride.
+    """The largest element of each window: ``y[b, c, p, q] = max over i, j of x[b, c, p s + i, q s + j]``,
+    where s is the stride.
 
     See `kernels.MaxPool2d`.
 
     Args:
-        kernel_size, stride, padding: ints or pairs; the stride is the kernel's size unless given, padding is never the largest.
+        kernel_size, stride, padding: ints or pairs; the stride is the kernel's size unless given, padding is
+            never the largest.
 
     Shape:
         (B, C, H, W) -> (B, C, H', W') with H' = floor((H + 2 padding - kernel_size) / stride) + 1.
@@ -111,12 +128,14 @@ class MaxPool2d(_Pool2d):
 
 
 class AvgPool2d(_Pool2d):
-    """The mean of each window: ``y[b, c, p, q] = mean over i, j of x[b, c, p s + i, q s + j]``, where s is the stride.
+    """The mean of each window: ``y[b, c, p, q] = mean over i, j of x[b, c, p s + i, q s + j]``, where s is
+    the stride.
 
     See `kernels.AvgPool2d`.
 
     Args:
-        kernel_size, stride, padding: ints or pairs; the stride is the kernel's size unless given, padding counts as zeros.
+        kernel_size, stride, padding: ints or pairs; the stride is the kernel's size unless given, padding
+            counts as zeros.
 
     Shape and errors: as for `MaxPool2d`.
     """
@@ -125,7 +144,8 @@ class AvgPool2d(_Pool2d):
 
 
 class Flatten(Module):
-    """All axes from `start_axis` on as one: ``y = x.reshape((*x.shape[:start_axis], -1))``, so (B, C, H, W) -> (B, C H W).
+    """All axes from `start_axis` on as one: ``y = x.reshape((*x.shape[:start_axis], -1))``, so (B, C, H, W)
+    -> (B, C H W).
 
     Raises:
         ShapeError: the input has no such axis.
@@ -137,7 +157,9 @@ class Flatten(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         if not 0 <= self.start_axis < x.ndim:
-            raise ShapeError(f"Flatten(start_axis={self.start_axis}) has no such axis in an input of shape {x.shape}")
+            raise ShapeError(
+                f"Flatten(start_axis={self.start_axis}) has no such axis in an input of shape {x.shape}"
+            )
         return x.reshape((*x.shape[: self.start_axis], math.prod(x.shape[self.start_axis :])))
 
     def _extra_repr(self) -> str:
@@ -147,9 +169,10 @@ class Flatten(Module):
 class BatchNorm2d(Module):
     """Batch normalization of images: ``y = (x - mean) / sqrt(var + eps) * weights + bias``, for each channel.
 
-    In training, mean and (biased) variance are those of the batch, over its images, rows and columns, and the running ones move towards
-    them: ``running = (1 - momentum) running + momentum batch``, with the unbiased variance, as in PyTorch. Outside training mode the
-    running ones are used. They are kept with the weights, but never trained. Ioffe, Szegedy 2015, https://arxiv.org/abs/1502.03167
+    In training, mean and (biased) variance are those of the batch, over its images, rows and columns, and the
+    running ones move towards them: ``running = (1 - momentum) running + momentum batch``, with the unbiased
+    variance, as in PyTorch. Outside training mode the running ones are used. They are kept with the weights,
+    but never trained. Ioffe, Szegedy 2015, https://arxiv.org/abs/1502.03167
 
     Args:
         num_features: channels.
@@ -167,36 +190,51 @@ class BatchNorm2d(Module):
 
     statistics = ("running_mean", "running_var")
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
+    ) -> None:
         super().__init__()
         shape = (check_size("num_features", num_features),)
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"momentum must lie in [0, 1], but got {momentum}")
         self.eps, self.momentum = eps, momentum
         if affine:
-            self.weights, self.bias = Tensor.ones(shape, requires_grad=True), Tensor.zeros(shape, requires_grad=True)
+            self.weights, self.bias = (
+                Tensor.ones(shape, requires_grad=True),
+                Tensor.zeros(shape, requires_grad=True),
+            )
         self.running_mean, self.running_var = Tensor.zeros(shape), Tensor.ones(shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalize.
 
         Raises:
-            ValueError: other axes or channels than expected, or (in training) only one number a channel, which has no variance.
+            ValueError: other axes or channels than expected, or (in training) only one number a channel,
+                which has no variance.
         """
         channels = self.running_mean.shape[0]
         if x.ndim != 4 or x.shape[1] != channels:
-            raise ShapeError(shape_errors.unlike("BatchNorm2d", "input", x.shape, ("batch", channels, "height", "width")))
+            raise ShapeError(
+                shape_errors.unlike("BatchNorm2d", "input", x.shape, ("batch", channels, "height", "width"))
+            )
         along = (channels, 1, 1)
         if self.training:
             count = x.numel // channels
             if count < 2:
-                raise ShapeError(f"BatchNorm2d in training needs more than one number for each channel, unlike an input of shape {x.shape}")
+                raise ShapeError(
+                    f"BatchNorm2d in training needs more than one number for each channel, unlike an input of shape {x.shape}"
+                )
             mean = x.mean((0, 2, 3), keepdim=True)
             centred = x - mean
             var = (centred * centred).mean((0, 2, 3), keepdim=True)
             with no_grad():
-                for running, batch in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
-                    running.assign(running * (1.0 - self.momentum) + batch.reshape((channels,)) * self.momentum)
+                for running, batch in (
+                    (self.running_mean, mean),
+                    (self.running_var, var * (count / (count - 1))),
+                ):
+                    running.assign(
+                        running * (1.0 - self.momentum) + batch.reshape((channels,)) * self.momentum
+                    )
         else:
             centred, var = x - self.running_mean.reshape(along), self.running_var.reshape(along)
         scale = (var + self.eps) ** -0.5

@@ -1,5 +1,4 @@
-"""Rows of a table, looked up by token id.
-"""
+"""Rows of a table, looked up by token id."""
 
 from __future__ import annotations
 
@@ -29,7 +28,9 @@ class Embedding(Module):
         super().__init__()
         self.num_embeddings = check_size("num_embeddings", num_embeddings)
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
-        self.embeddings = Tensor.normal((num_embeddings, embedding_dim), mean=0.0, std=std, requires_grad=True)
+        self.embeddings = Tensor.normal(
+            (num_embeddings, embedding_dim), mean=0.0, std=std, requires_grad=True
+        )
 
     def __call__(self, indices: Tensor) -> Tensor:
         """Look indices up.
@@ -42,7 +43,9 @@ class Embedding(Module):
         if not isinstance(indices, Tensor):
             raise TypeError(f"indices must be a Tensor, but got a {type(indices).__name__}")
         if indices.dtype.kind != "i":
-            raise ValueError(f"indices must be integers (int32 or int64), but their dtype is {indices.dtype.name}")
+            raise ValueError(
+                f"indices must be integers (int32 or int64), but their dtype is {indices.dtype.name}"
+            )
         return apply_op(operations.Embedding, self.embeddings, indices)
 
     def _extra_repr(self) -> str:

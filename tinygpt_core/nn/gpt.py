@@ -32,15 +32,17 @@ class GPTConfig:
         vocab_size: number of token ids.
         context_length: the most positions that the model sees at once.
         num_layers, num_heads, embedding_dim: of the transformer; num_heads divides embedding_dim.
-        num_key_value_heads: heads of keys and values, which groups of query heads share; divides num_heads. None means num_heads.
-        hidden_dim: size inside the MLPs. None means 4 * embedding_dim, or for gated activations 8/3 * embedding_dim
-            rounded up to a multiple of 8, which holds about as many parameters.
+        num_key_value_heads: heads of keys and values, which groups of query heads share; divides num_heads.
+            None means num_heads.
+        hidden_dim: size inside the MLPs. None means 4 * embedding_dim, or for gated activations 8/3 *
+            embedding_dim rounded up to a multiple of 8, which holds about as many parameters.
         normalization: "layer_norm" or "rms_norm".
         positions: "learned" (a table of context_length vectors), "rotary" or "none".
         rotary_base: of `RotaryEncoding`, where positions are rotary.
-        activation: of the MLPs: "gelu", "relu", "silu", "tanh", "sigmoid", "linear", or gated: "swiglu", "geglu",
-            "reglu", "glu".
-        final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated ones.
+        activation: of the MLPs: "gelu", "relu", "silu", "tanh", "sigmoid", "linear", or gated: "swiglu",
+            "geglu", "reglu", "glu".
+        final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated
+            ones.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as ``bias``.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -70,13 +72,23 @@ class GPTConfig:
     final_activation: bool = False
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "context_length", "num_layers", "num_heads", "embedding_dim", "hidden_dim", "num_key_value_heads")
+        sizes = (
+            "vocab_size",
+            "context_length",
+            "num_layers",
+            "num_heads",
+            "embedding_dim",
+            "hidden_dim",
+            "num_key_value_heads",
+        )
         for place, name in enumerate(sizes):
             if place < 5 or getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
+                )
         for name in ("bias", "tied_head", "final_activation", "attention_bias"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "attention_bias" and value is None):
@@ -94,11 +106,17 @@ class GPTConfig:
         if self.final_activation and self.activation in GATED_ACTIVATIONS:
             raise ValueError(f"final_activation is for MLPs that are not gated, unlike {self.activation!r}")
         if self.embedding_dim % self.num_heads:
-            raise ValueError(f"embedding_dim ({self.embedding_dim}) must be divisible by num_heads ({self.num_heads})")
+            raise ValueError(
+                f"embedding_dim ({self.embedding_dim}) must be divisible by num_heads ({self.num_heads})"
+            )
         if self.num_heads % self.key_value_heads:
-            raise ValueError(f"num_heads ({self.num_heads}) must be divisible by num_key_value_heads ({self.num_key_value_heads})")
+            raise ValueError(
+                f"num_heads ({self.num_heads}) must be divisible by num_key_value_heads ({self.num_key_value_heads})"
+            )
         if self.positions == "rotary" and self.head_dim % 2:
-            raise ValueError(f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}")
+            raise ValueError(
+                f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -132,7 +150,9 @@ class GPTConfig:
             ValueError: a name is unknown or missing, or a value does not work.
         """
         if not isinstance(values, Mapping):
-            raise TypeError(f"a GPT config must be a mapping of names to values, but got a {type(values).__name__}")
+            raise TypeError(
+                f"a GPT config must be a mapping of names to values, but got a {type(values).__name__}"
+            )
         names = [field.name for field in fields(cls)]
         if unknown := sorted(str(name) for name in values if name not in names):
             raise ValueError(f"unknown in a GPT config: {', '.join(unknown)}; it may hold {', '.join(names)}")
@@ -146,13 +166,14 @@ class GPT(Module):
 
     ``x = embed(token_ids) + embed(positions); x = block(x) for each block; logits = layer_norm(x) head``
 
-    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2). Weights start as GPT-2's do:
-    normal with standard deviation 0.02, those that write to the residual stream 0.02 / sqrt(2 num_layers), biases zero.
+    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2). Weights start as
+    GPT-2's do: normal with standard deviation 0.02, those that write to the residual stream 0.02 / sqrt(2
+    num_layers), biases zero.
 
     Args:
         config: a `GPTConfig`. TinyGPT's arguments ``(max_seq_length, vocab_size, num_layers, num_heads,
-            embedding_dim)`` are taken instead, and give TinyGPT's architecture: ReLU, no biases in the attention, a
-            head of its own.
+            embedding_dim)`` are taken instead, and give TinyGPT's architecture: ReLU, no biases in the
+            attention, a head of its own.
 
     Shape:
         int (B, T) -> (B, T, vocab_size), T <= context_length.
@@ -163,15 +184,23 @@ class GPT(Module):
     """
 
     def __init__(
-        self, config: GPTConfig | int | None = None, vocab_size: int | None = None, num_layers: int | None = None,
-        num_heads: int | None = None, embedding_dim: int | None = None, *, max_seq_length: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        config: GPTConfig | int | None = None,
+        vocab_size: int | None = None,
+        num_layers: int | None = None,
+        num_heads: int | None = None,
+        embedding_dim: int | None = None,
+        *,
+        max_seq_length: int | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(config, GPTConfig):
             length = config if max_seq_length is None else max_seq_length
             sizes: Any = (vocab_size, length, num_layers, num_heads, embedding_dim)
             if None in sizes:
-                raise TypeError("GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim")
+                raise TypeError(
+                    "GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim"
+                )
             tinygpt: Any = {"activation": "relu", "attention_bias": False, "tied_head": False}
             config = GPTConfig(*sizes, **tinygpt)
         elif (vocab_size, num_layers, num_heads, embedding_dim, max_seq_length) != (None,) * 5:
@@ -184,15 +213,28 @@ class GPT(Module):
         self.dropout = Dropout(config.dropout)
         self.transformer_blocks = [
             TransformerBlock(
-                config.embedding_dim, config.context_length, config.num_heads, hidden_dim=config.mlp_dim, activation=config.activation,
-                normalization=config.normalization, bias=config.bias, dropout=config.dropout, eps=config.eps,
+                config.embedding_dim,
+                config.context_length,
+                config.num_heads,
+                hidden_dim=config.mlp_dim,
+                activation=config.activation,
+                normalization=config.normalization,
+                bias=config.bias,
+                dropout=config.dropout,
+                eps=config.eps,
                 attention_bias=config.bias if config.attention_bias is None else config.attention_bias,
-                rotary=config.positions == "rotary", std=std, output_std=std / math.sqrt(2 * config.num_layers),
-                num_key_value_heads=config.num_key_value_heads, rotary_base=config.rotary_base, final_activation=config.final_activation,
+                rotary=config.positions == "rotary",
+                std=std,
+                output_std=std / math.sqrt(2 * config.num_layers),
+                num_key_value_heads=config.num_key_value_heads,
+                rotary_base=config.rotary_base,
+                final_activation=config.final_activation,
             )
             for _ in range(config.num_layers)
-        ]  # fmt: skip
-        self.layer_norm = normalization_layer(config.normalization, config.embedding_dim, config.eps, config.bias)
+        ]
+        self.layer_norm = normalization_layer(
+            config.normalization, config.embedding_dim, config.eps, config.bias
+        )
         if not config.tied_head:
             self.head = FullyConnectedLayer(config.embedding_dim, config.vocab_size, bias=False, std=std)
 
@@ -206,12 +248,13 @@ class GPT(Module):
 
         Args:
             token_ids: int (B, T).
-            cache: of `new_cache`. Then ``token_ids`` are only the new positions; they are added to the cache, and no
-                gradients are recorded. The logits are those that the whole sequence would give at the new positions.
+            cache: of `new_cache`. Then ``token_ids`` are only the new positions; they are added to the cache,
+                and no gradients are recorded. The logits are those that the whole sequence would give at the
+                new positions.
 
         Raises:
-            ValueError: token_ids has another number of axes, or the cache another batch size, or there are more
-                positions than the context holds.
+            ValueError: token_ids has another number of axes, or the cache another batch size, or there are
+                more positions than the context holds.
         """
         if cache is not None:
             with no_grad():
@@ -222,9 +265,13 @@ class GPT(Module):
 
     def _forward(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
         if token_ids.ndim != 2:
-            raise ShapeError(shape_errors.unlike(type(self).__name__, "token_ids", token_ids.shape, ("batch", "positions")))
+            raise ShapeError(
+                shape_errors.unlike(type(self).__name__, "token_ids", token_ids.shape, ("batch", "positions"))
+            )
         if cache is not None and cache.batch_size != token_ids.shape[0]:
-            raise ValueError(f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows")
+            raise ValueError(
+                f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows"
+            )
         start = 0 if cache is None else cache.length
         end = start + token_ids.shape[1]
         if end > self.config.context_length:
@@ -258,15 +305,21 @@ class GPT(Module):
             max_new_tokens: how many tokens to add.
 
         Returns:
-            int (1, T + max_new_tokens). When the sequence outgrows the context, only its last tokens are seen.
+            int (1, T + max_new_tokens). When the sequence outgrows the context, only its last tokens are
+            seen.
 
         Raises:
             ValueError: token_ids has another shape.
         """
-        return self._generate(token_ids, max_new_tokens, lambda logits: max(range(len(logits)), key=logits.__getitem__))
+        return self._generate(
+            token_ids, max_new_tokens, lambda logits: max(range(len(logits)), key=logits.__getitem__)
+        )
 
-    def generate_sample_with_temperature(self, token_ids: Tensor, max_new_tokens: int, temperature: float = 1.0) -> Tensor:
-        """Continue a sequence with tokens drawn from ``softmax(logits / temperature)`` by the default generator.
+    def generate_sample_with_temperature(
+        self, token_ids: Tensor, max_new_tokens: int, temperature: float = 1.0
+    ) -> Tensor:
+        """Continue a sequence with tokens drawn from ``softmax(logits / temperature)`` by the default
+        generator.
 
         Args:
             token_ids, max_new_tokens: as for `generate_greedy`.
@@ -285,13 +338,19 @@ class GPT(Module):
 
         def draw(logits: Sequence[float]) -> int:
             highest = max(logits)
-            return random.default_generator().choice([math.exp((logit - highest) / temperature) for logit in logits])
+            return random.default_generator().choice(
+                [math.exp((logit - highest) / temperature) for logit in logits]
+            )
 
         return self._generate(token_ids, max_new_tokens, draw)
 
-    def _generate(self, token_ids: Tensor, max_new_tokens: int, pick: Callable[[Sequence[float]], int]) -> Tensor:
+    def _generate(
+        self, token_ids: Tensor, max_new_tokens: int, pick: Callable[[Sequence[float]], int]
+    ) -> Tensor:
         if token_ids.ndim != 2 or token_ids.shape[0] != 1 or token_ids.shape[1] < 1:
-            raise ValueError(f"token_ids must have the shape (1, positions) with a position at least, but got {token_ids.shape}")
+            raise ValueError(
+                f"token_ids must have the shape (1, positions) with a position at least, but got {token_ids.shape}"
+            )
         kind, context_length = type(token_ids.buffer), self.config.context_length
         tokens: list[int] = token_ids.to_python()[0]
         was_training = self.training
@@ -300,7 +359,8 @@ class GPT(Module):
             cache = self.new_cache()
             pending = tokens[-context_length:]
             for _ in range(max_new_tokens):
-                if cache.length + len(pending) > context_length:  # all positions shift: what is cached no longer holds
+                # All positions shift: what is cached no longer holds
+                if cache.length + len(pending) > context_length:
                     cache.reset()
                     pending = tokens[-context_length:]
                 logits = self(Tensor(kind([pending], token_ids.dtype)), cache)
@@ -312,5 +372,9 @@ class GPT(Module):
 
     def _extra_repr(self) -> str:
         """The settings that are not the defaults."""
-        chosen = {name: value for name, value in self.config.to_dict().items() if getattr(GPTConfig, name, ...) != value}
+        chosen = {
+            name: value
+            for name, value in self.config.to_dict().items()
+            if getattr(GPTConfig, name, ...) != value
+        }
         return ", ".join(f"{name}={value!r}" for name, value in chosen.items())

@@ -5,8 +5,9 @@
     for call in calls:
         print(call.name, call.output.shape)
 
-Modules are called directly, without a base class in between, and a model that nobody looks into pays nothing: a hook gives its module
-another class, derived from its own, whose `__call__` runs the hooks; with the last hook gone the module has its own class again.
+Modules are called directly, without a base class in between, and a model that nobody looks into pays nothing:
+a hook gives its module another class, derived from its own, whose `__call__` runs the hooks; with the last
+hook gone the module has its own class again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Hook = Callable[[Module, tuple[Any, ...], Any], Any]
 
 
 class Call(NamedTuple):
-    """One call of a module: its dotted name ("" for the model itself), the module, its positional arguments, and what it returned."""
+    """One call of a module: its dotted name ("" for the model itself), the module, its positional arguments,
+    and what it returned.
+    """
 
     name: str
     module: Module
@@ -50,11 +53,13 @@ def _observed(kind: type[Module]) -> type[Module]:
 
 
 class ForwardHook:
-    """A function that is called after each call of a module, until `remove`; also a context manager that removes it.
+    """A function that is called after each call of a module, until `remove`; also a context manager that
+    removes it.
 
     Args:
         module: whose calls to observe.
-        function: called as ``function(module, inputs, output)``; what it returns, unless None, takes the output's place.
+        function: called as ``function(module, inputs, output)``; what it returns, unless None, takes the
+            output's place.
     """
 
     def __init__(self, module: Module, function: Hook) -> None:
@@ -76,19 +81,24 @@ class ForwardHook:
     def __enter__(self) -> ForwardHook:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.remove()
 
 
 @contextmanager
 def inspect(model: Module) -> Iterator[list[Call]]:
-    """Records every call of the model and of the modules in it, in the order in which they return: parts before the whole."""
+    """Records every call of the model and of the modules in it, in the order in which they return: parts
+    before the whole.
+    """
     calls: list[Call] = []
 
     def record(name: str) -> Hook:
         return lambda module, inputs, output: calls.append(Call(name, module, inputs, output))
 
-    hooks: dict[int, ForwardHook] = {}  # a module that several names lead to is observed once, under the first
+    # A module that several names lead to is observed once, under the first
+    hooks: dict[int, ForwardHook] = {}
     for name, module in model.named_modules():
         if id(module) not in hooks:
             hooks[id(module)] = ForwardHook(module, record(name))
@@ -108,7 +118,8 @@ def summary(model: Module, *inputs: Any) -> str:
 
     Args:
         model: any Module.
-        inputs: what to call it with (once, in evaluation mode and without gradients) to learn the shapes; without them no shapes are shown.
+        inputs: what to call it with (once, in evaluation mode and without gradients) to learn the shapes;
+            without them no shapes are shown.
 
     Returns:
         The tree that `print(model)` shows, with the shapes of the outputs, then the total.
@@ -124,8 +135,12 @@ def summary(model: Module, *inputs: Any) -> str:
             for module, mode in modes:
                 module.training = mode
         shapes = {call.name: _shape_of(call.output) for call in calls}
-    lines = [module_text(model, shapes, ("module", "output or parameter" if inputs else "parameter", "parameters"))]
+    lines = [
+        module_text(model, shapes, ("module", "output or parameter" if inputs else "parameter", "parameters"))
+    ]
     total = model.num_parameters()
     size = sum(tensor.numel * tensor.dtype.itemsize for _, tensor in model.named_parameters())
-    lines.append(f"{total:,} parameters, {model.num_parameters(trainable_only=True):,} of them trainable, {size:,} bytes")
+    lines.append(
+        f"{total:,} parameters, {model.num_parameters(trainable_only=True):,} of them trainable, {size:,} bytes"
+    )
     return "\n".join(lines)

@@ -1,5 +1,4 @@
-"""The fully connected layer.
-"""
+"""The fully connected layer."""
 
 from __future__ import annotations
 
@@ -26,18 +25,21 @@ class FullyConnectedLayer(Module):
         input_dims: size of the last axis of the input.
         output_dims: size of the last axis of the output.
         bias: whether b is added.
-        std: initialise W from a normal distribution with this standard deviation and b with zeros, instead of both
-            uniformly between ±sqrt(1 / input_dims).
+        std: initialise W from a normal distribution with this standard deviation and b with zeros, instead of
+            both uniformly between ±sqrt(1 / input_dims).
 
     Shape:
-        (..., input_dims) -> (..., output_dims); ``weights`` is (input_dims, output_dims), ``bias`` (output_dims,).
+        (..., input_dims) -> (..., output_dims); ``weights`` is (input_dims, output_dims), ``bias``
+        (output_dims,).
 
     Raises:
         TypeError: a size that is no int.
         ValueError: a size below 1.
     """
 
-    def __init__(self, input_dims: int, output_dims: int, bias: bool = True, *, std: float | None = None) -> None:
+    def __init__(
+        self, input_dims: int, output_dims: int, bias: bool = True, *, std: float | None = None
+    ) -> None:
         super().__init__()
         shape = (check_size("input_dims", input_dims), check_size("output_dims", output_dims))
         bound = math.sqrt(1.0 / input_dims)
@@ -54,5 +56,9 @@ class FullyConnectedLayer(Module):
         return apply_op(operations.Linear, x, self.weights, getattr(self, "bias", None))
 
     def _extra_repr(self) -> str:
-        return f"input_dims={self.weights.shape[0]}, output_dims={self.weights.shape[1]}, bias={'bias' in self}"
+        return (
+            f"input_dims={self.weights.shape[0]}, output_dims={self.weights.shape[1]}, bias={'bias' in self}"
+        )
+
+
 Linear = FullyConnectedLayer

@@ -1,5 +1,4 @@
-"""Multi-layer perceptrons, plain and gated.
-"""
+"""Multi-layer perceptrons, plain and gated."""
 
 from __future__ import annotations
 
@@ -13,7 +12,8 @@ from .linear import FullyConnectedLayer
 
 
 class MLP(Module):
-    """Multi-layer perceptron, ``y = (f(… f(x W_1 + b_1) …)) W_n + b_n``: linear layers with an activation function between each two.
+    """Multi-layer perceptron, ``y = (f(… f(x W_1 + b_1) …)) W_n + b_n``: linear layers with an activation
+    function between each two.
 
     Args:
         input_dims: size of the last axis of the input.
@@ -33,15 +33,24 @@ class MLP(Module):
     activation_functions = ACTIVATION_FUNCTIONS
 
     def __init__(
-        self, input_dims: int, hidden_dims: Sequence[int], activation_fn: str, bias: bool = True, *, final_activation: bool = False,
-        std: float | None = None, output_std: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        input_dims: int,
+        hidden_dims: Sequence[int],
+        activation_fn: str,
+        bias: bool = True,
+        *,
+        final_activation: bool = False,
+        std: float | None = None,
+        output_std: float | None = None,
+    ) -> None:
         super().__init__()
         activation_function(activation_fn)  # an unknown name raises here rather than at the first call
         self.activation_fn, self.final_activation = activation_fn, final_activation
         sizes = [input_dims, *hidden_dims]
         stds = [std] * (len(hidden_dims) - 1) + [output_std]
-        self.layers = [FullyConnectedLayer(*pair, bias, std=s) for pair, s in zip(pairwise(sizes), stds, strict=False)]
+        self.layers = [
+            FullyConnectedLayer(*pair, bias, std=s) for pair, s in zip(pairwise(sizes), stds, strict=False)
+        ]
 
     def __call__(self, x: Tensor) -> Tensor:
         activation = ACTIVATION_FUNCTIONS[self.activation_fn]
@@ -73,12 +82,20 @@ class GatedMLP(Module):
     """
 
     def __init__(
-        self, input_dims: int, hidden_dim: int, activation: str = "swiglu", bias: bool = False, *, std: float | None = None,
+        self,
+        input_dims: int,
+        hidden_dim: int,
+        activation: str = "swiglu",
+        bias: bool = False,
+        *,
+        std: float | None = None,
         output_std: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if activation not in GATED_ACTIVATIONS:
-            raise ValueError(f"unknown gated unit {activation!r}; expected one of {', '.join(GATED_ACTIVATIONS)}")
+            raise ValueError(
+                f"unknown gated unit {activation!r}; expected one of {', '.join(GATED_ACTIVATIONS)}"
+            )
         self.activation = activation
         self.gate = FullyConnectedLayer(input_dims, hidden_dim, bias, std=std)
         self.up = FullyConnectedLayer(input_dims, hidden_dim, bias, std=std)

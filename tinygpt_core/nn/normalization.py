@@ -1,5 +1,4 @@
-"""Normalization layers: LayerNorm and RMSNorm.
-"""
+"""Normalization layers: LayerNorm and RMSNorm."""
 
 from __future__ import annotations
 
@@ -16,7 +15,9 @@ class _Normalization(Module):
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
         if not isinstance(shape, tuple):
-            raise TypeError(f"normalized_shape must be an int or a tuple of ints, but got {normalized_shape!r}")
+            raise TypeError(
+                f"normalized_shape must be an int or a tuple of ints, but got {normalized_shape!r}"
+            )
         if not shape:
             raise ValueError("normalized_shape must have at least one axis, but got ()")
         if any(size < 1 for size in shape):
@@ -29,14 +30,17 @@ class _Normalization(Module):
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
-            raise ShapeError(shape_errors.unlike(type(self).__name__, "input", x.shape, ("...", *self.normalized_shape)))
+            raise ShapeError(
+                shape_errors.unlike(type(self).__name__, "input", x.shape, ("...", *self.normalized_shape))
+            )
 
     def _extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
 class LayerNorm(_Normalization):
-    """Layer normalization: ``y = (x - mean(x)) / sqrt(var(x) + eps) * weights + bias``, over the trailing axes.
+    """Layer normalization: ``y = (x - mean(x)) / sqrt(var(x) + eps) * weights + bias``, over the trailing
+    axes.
 
     The variance is the biased one (divided by the number of elements). Ba, Kiros, Hinton 2016,
     https://arxiv.org/abs/1607.06450
@@ -57,7 +61,11 @@ class LayerNorm(_Normalization):
     """
 
     def __init__(
-        self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
     ) -> None:
         super().__init__(normalized_shape, eps, elementwise_affine)
         if elementwise_affine and bias:
@@ -66,7 +74,9 @@ class LayerNorm(_Normalization):
     def __call__(self, x: Tensor) -> Tensor:
         self._check(x)
         weights, bias = getattr(self, "weights", None), getattr(self, "bias", None)
-        return apply_op(operations.LayerNorm, x, weights, bias, eps=self.eps, num_axes=len(self.normalized_shape))
+        return apply_op(
+            operations.LayerNorm, x, weights, bias, eps=self.eps, num_axes=len(self.normalized_shape)
+        )
 
 
 class RMSNorm(_Normalization):
@@ -77,7 +87,9 @@ class RMSNorm(_Normalization):
     Args, shape and errors (TypeError, ValueError, ShapeError): as for `LayerNorm`; there is no bias.
     """
 
-    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True) -> None:
+    def __init__(
+        self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True
+    ) -> None:
         super().__init__(normalized_shape, eps, elementwise_affine)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 Shapes: B batch, T positions, C size of an input vector, H size of the state, L layers.
 
-What the input adds to the gates is one matrix product for all positions of a layer; only the state's part is a product for each.
+What the input adds to the gates is one matrix product for all positions of a layer; only the state's part is
+a product for each.
 
-A long sequence is learnt in pieces. The state goes from one to the next, its gradient does not (truncated backpropagation through time):
+A long sequence is learnt in pieces. The state goes from one to the next, its gradient does not (truncated
+backpropagation through time):
 
     state = None
     for piece in pieces:                     # each (B, T, C)
@@ -31,16 +33,20 @@ State = tuple[Tensor, ...]
 
 
 def detach_state(state: Any) -> Any:
-    """Returns a state (a Tensor, a tuple of them, or None) with the same values and without its history, so that gradients end here."""
+    """Returns a state (a Tensor, a tuple of them, or None) with the same values and without its history, so
+    that gradients end here.
+    """
     if isinstance(state, tuple):
         return tuple(map(detach_state, state))
     return None if state is None else state.detach()
 
 
 class RecurrentWeights(Module):
-    """The two linear maps of one layer, ``of_input = x W_x + b_x`` and ``of_state = h W_h + b_h``, to the gates, which lie side by side.
+    """The two linear maps of one layer, ``of_input = x W_x + b_x`` and ``of_state = h W_h + b_h``, to the
+    gates, which lie side by side.
 
-    W_x is (C, gates H), W_h (H, gates H), b_x and b_h (gates H,). All numbers are drawn uniformly between ±1 / sqrt(H).
+    W_x is (C, gates H), W_h (H, gates H), b_x and b_h (gates H,). All numbers are drawn uniformly between ±1
+    / sqrt(H).
     """
 
     def __init__(self, input_dims: int, hidden_dims: int, num_gates: int, bias: bool) -> None:
@@ -67,15 +73,28 @@ class _Recurrence(Module):
     num_gates = 1
     num_states = 1  # tensors that make up a state; the first is the output
 
-    def __init__(self, input_dims: int, hidden_dims: int, num_layers: int = 1, bias: bool = True, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        input_dims: int,
+        hidden_dims: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.input_dims, self.hidden_dims = check_size("input_dims", input_dims), check_size("hidden_dims", hidden_dims)
+        self.input_dims, self.hidden_dims = (
+            check_size("input_dims", input_dims),
+            check_size("hidden_dims", hidden_dims),
+        )
         sizes = [input_dims] + [hidden_dims] * (check_size("num_layers", num_layers) - 1)
         self.layers = [RecurrentWeights(size, hidden_dims, self.num_gates, bias) for size in sizes]
         self.dropout = Dropout(dropout)
 
     def step(self, of_input: Tensor, of_state: Tensor, state: State) -> State:
-        """Returns the next state, given what input and state add to the gates (each (B, gates H)) and the state (each (B, H))."""
+        """Returns the next state, given what input and state add to the gates (each (B, gates H)) and the
+        state (each (B, H)).
+        """
         raise NotImplementedError
 
     def __call__(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -92,7 +111,11 @@ class _Recurrence(Module):
             ShapeError: the input or the state has another shape.
         """
         if x.ndim != 3 or x.shape[2] != self.input_dims or not x.shape[1]:
-            raise ShapeError(shape_errors.unlike(type(self).__name__, "input", x.shape, ("batch", "positions >= 1", self.input_dims)))
+            raise ShapeError(
+                shape_errors.unlike(
+                    type(self).__name__, "input", x.shape, ("batch", "positions >= 1", self.input_dims)
+                )
+            )
         batch_size, length, _ = x.shape
         parts = self._parts(state, (len(self.layers), batch_size, self.hidden_dims), x)
         finals: list[State] = []
@@ -105,7 +128,10 @@ class _Recurrence(Module):
                 outputs.append(current[0].reshape((batch_size, 1, self.hidden_dims)))
             x = Tensor.concatenate(outputs, axis=1)
             finals.append(current)
-        last = tuple(Tensor.concatenate([part.reshape((1, *part.shape)) for part in column]) for column in zip(*finals, strict=True))
+        last = tuple(
+            Tensor.concatenate([part.reshape((1, *part.shape)) for part in column])
+            for column in zip(*finals, strict=True)
+        )
         return x, last if self.num_states > 1 else last[0]
 
     def _parts(self, state: Any, shape: tuple[int, ...], x: Tensor) -> State:
@@ -116,7 +142,13 @@ class _Recurrence(Module):
         if found != [shape] * self.num_states:
             said = f"{type(self).__name__}: expected a state of {self.num_states} x {shape}, but got {', '.join(map(str, found))}"
             raise ShapeError(
-                shape_errors.unlike("", "state", next((s for s in found if isinstance(s, tuple) and s != shape), shape), shape, said=said)
+                shape_errors.unlike(
+                    "",
+                    "state",
+                    next((s for s in found if isinstance(s, tuple) and s != shape), shape),
+                    shape,
+                    said=said,
+                )
             )
         return parts
 
@@ -142,7 +174,14 @@ class RNN(_Recurrence):
     """
 
     def __init__(
-        self, input_dims: int, hidden_dims: int, num_layers: int = 1, bias: bool = True, *, activation: str = "tanh", dropout: float = 0.0
+        self,
+        input_dims: int,
+        hidden_dims: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        *,
+        activation: str = "tanh",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(input_dims, hidden_dims, num_layers, bias, dropout=dropout)
         if activation not in ("tanh", "relu"):
@@ -158,7 +197,8 @@ class LSTM(_Recurrence):
     """Long short-term memory: a second state c, to which gates add and from which they take.
 
     With i, f, g, o the four parts of ``x_t W_x + b_x + h_{t-1} W_h + b_h``:
-    ``c_t = σ(f) c_{t-1} + σ(i) tanh(g)`` and ``h_t = σ(o) tanh(c_t)``. Hochreiter, Schmidhuber 1997; forget gate: Gers et al. 2000.
+    ``c_t = σ(f) c_{t-1} + σ(i) tanh(g)`` and ``h_t = σ(o) tanh(c_t)``. Hochreiter, Schmidhuber 1997; forget
+    gate: Gers et al. 2000.
 
     Args and shape: as for `RNN`, without an activation; the state is the pair (h, c), each (L, B, H).
     """
@@ -177,8 +217,9 @@ class LSTM(_Recurrence):
 class GRU(_Recurrence):
     """Gated recurrent unit: a state that is partly kept and partly replaced.
 
-    With (x_r, x_z, x_n) the parts of ``x_t W_x + b_x`` and (h_r, h_z, h_n) those of ``h_{t-1} W_h + b_h``: ``r = σ(x_r + h_r)``,
-    ``z = σ(x_z + h_z)``, ``n = tanh(x_n + r h_n)``, ``h_t = (1 - z) n + z h_{t-1}``. Cho et al. 2014.
+    With (x_r, x_z, x_n) the parts of ``x_t W_x + b_x`` and (h_r, h_z, h_n) those of ``h_{t-1} W_h + b_h``:
+    ``r = σ(x_r + h_r)``, ``z = σ(x_z + h_z)``, ``n = tanh(x_n + r h_n)``, ``h_t = (1 - z) n + z h_{t-1}``.
+    Cho et al. 2014.
 
     Args and shape: as for `RNN`, without an activation.
     """

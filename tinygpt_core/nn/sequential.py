@@ -1,5 +1,4 @@
-"""Modules one after the other.
-"""
+"""Modules one after the other."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Floor 7: tokenizers, between text and the integers that a model reads.
 
-Reading order: `base` (what all of them offer), `characters`, `bpe` (byte-pair encoding), `patterns` (how a text is split first),
-`vocabularies` (the files of other projects), `encoders` (faster ones, from plug-ins), `files` (one file for any tokenizer).
+Reading order: `base` (what all of them offer), `characters`, `bpe` (byte-pair encoding), `patterns` (how a
+text is split first), `vocabularies` (the files of other projects), `encoders` (faster ones, from plug-ins),
+`files` (one file for any tokenizer).
 """
 
 from .base import Tokenizer, TokenizerError, render_token, replace_control_characters

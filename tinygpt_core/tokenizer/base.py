@@ -1,5 +1,4 @@
-"""What every tokenizer offers, and how tokens are shown.
-"""
+"""What every tokenizer offers, and how tokens are shown."""
 
 from __future__ import annotations
 
@@ -20,7 +19,9 @@ class TokenizerError(ValueError):
 
 
 def replace_control_characters(text: str) -> str:
-    """Returns `text` with control characters (categories C…) written as \\u escapes, so that printing it moves no cursor."""
+    """Returns `text` with control characters (categories C…) written as \\u escapes, so that printing it
+    moves no cursor.
+    """
     return "".join(c if unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in text)
 
 
@@ -30,10 +31,12 @@ def render_token(token: bytes) -> str:
 
 
 class Tokenizer:
-    """What every tokenizer offers: `encode`, `decode`, `vocab_size`, special tokens, and calling it on texts to get Tensors.
+    """What every tokenizer offers: `encode`, `decode`, `vocab_size`, special tokens, and calling it on texts
+    to get Tensors.
 
     Attributes:
-        special_tokens: texts that stand for one id each and never arise from ordinary text, such as "<|endoftext|>".
+        special_tokens: texts that stand for one id each and never arise from ordinary text, such as
+            "<|endoftext|>".
     """
 
     kind: ClassVar[str] = ""
@@ -49,7 +52,8 @@ class Tokenizer:
     def _missing(self, *arguments: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} is no complete tokenizer")
 
-    # text -> ids; ids -> bytes; () -> the ids that are not special; () -> its JSON fields; JSON fields -> a tokenizer (of the class)
+    # text -> ids; ids -> bytes; () -> the ids that are not special; () -> its JSON fields; JSON fields -> a
+    # tokenizer (of the class)
     _encode_ordinary = _decode_bytes = _ordinary_ids = _to_json = _from_json = _missing
 
     def register_special_tokens(self, special_tokens: Mapping[str, int]) -> None:
@@ -64,16 +68,20 @@ class Tokenizer:
             if not isinstance(text, str) or not text:
                 raise TokenizerError(f"a special token is a string that is not empty, not {text!r:.80}")
             if type(idx) is not int or not 0 <= idx < 1 << 31 or idx in taken or ids.count(idx) > 1:
-                raise TokenizerError(f"special token {text!r:.80} needs an id of its own, such as {max(taken) + 1}, not {idx!r:.80}")
+                raise TokenizerError(
+                    f"special token {text!r:.80} needs an id of its own, such as {max(taken) + 1}, not {idx!r:.80}"
+                )
         self.special_tokens = dict(special_tokens)
 
-    def encode(self, text: str, allowed_special: str | set[str] = "none_raise", visualise: bool = False) -> list[int]:
+    def encode(
+        self, text: str, allowed_special: str | set[str] = "none_raise", visualise: bool = False
+    ) -> list[int]:
         """Returns the ids of `text`.
 
         Args:
             text: any string.
-            allowed_special: which special tokens to recognise in it: "all", "none" (they are ordinary text), "none_raise" (their
-                presence is an error) or a set of them.
+            allowed_special: which special tokens to recognise in it: "all", "none" (they are ordinary text),
+                "none_raise" (their presence is an error) or a set of them.
             visualise: also prints the text with its tokens set apart by |.
 
         Raises:
@@ -97,7 +105,9 @@ class Tokenizer:
         elif isinstance(allowed_special, (set, frozenset)):
             special = {token: idx for token, idx in self.special_tokens.items() if token in allowed_special}
         else:
-            raise ValueError(f"allowed_special is 'all', 'none', 'none_raise' or a set, not {allowed_special!r}")
+            raise ValueError(
+                f"allowed_special is 'all', 'none', 'none_raise' or a set, not {allowed_special!r}"
+            )
         if not special:
             ids = self._encode_ordinary(text)
         else:
@@ -151,16 +161,22 @@ class Tokenizer:
         if max_length is not None:
             if not truncation and any(len(row) > max_length for row in rows):
                 longest = max(map(len, rows))
-                raise TokenizerError(f"a text has {longest} tokens, more than max_length={max_length}: pass truncation=True to cut it")
+                raise TokenizerError(
+                    f"a text has {longest} tokens, more than max_length={max_length}: pass truncation=True to cut it"
+                )
             rows = [row[:max_length] for row in rows]
         lengths = list(map(len, rows))
         if padding_type != "none":
             if padding_token not in self.special_tokens:
-                raise TokenizerError(f"a padding_token is one of the special tokens {list(self.special_tokens)}, not {padding_token!r}")
+                raise TokenizerError(
+                    f"a padding_token is one of the special tokens {list(self.special_tokens)}, not {padding_token!r}"
+                )
             width = max_length if padding_type == "max_length" else max(lengths, default=0)
             rows = [row + [self.special_tokens[padding_token]] * (width - len(row)) for row in rows]  # type: ignore[operator]
         elif len(set(lengths)) > 1:
-            raise TokenizerError(f"texts of {min(lengths)} to {max(lengths)} tokens need padding_type='longest' or 'max_length'")
+            raise TokenizerError(
+                f"texts of {min(lengths)} to {max(lengths)} tokens need padding_type='longest' or 'max_length'"
+            )
         from ..dtype import DType
 
         ids = Tensor(rows[0] if single else rows, dtype=DType.int32)
@@ -171,10 +187,14 @@ class Tokenizer:
 
 
 def read_text_file(path: Path) -> str:
-    """Returns the text of a UTF-8 file that may come from anywhere; raises TokenizerError where it is too large or no UTF-8."""
+    """Returns the text of a UTF-8 file that may come from anywhere; raises TokenizerError where it is too
+    large or no UTF-8.
+    """
     size = os.path.getsize(path)
     if size > MAXIMUM_FILE:
-        raise TokenizerError(f"{os.fspath(path)} has {size:,} bytes; a tokenizer has at most {MAXIMUM_FILE:,}")
+        raise TokenizerError(
+            f"{os.fspath(path)} has {size:,} bytes; a tokenizer has at most {MAXIMUM_FILE:,}"
+        )
     with open(path, encoding="utf-8") as file:
         try:
             return file.read(size)  # so nothing from a device, which has no size and no end

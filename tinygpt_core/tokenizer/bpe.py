@@ -1,10 +1,12 @@
 """Floor 7: tokenizers, between text and the integers a model reads.
 
-A `CharTokenizer` gives every character a number. A `BPETokenizer` starts from the 256 bytes and learns merges: the most frequent pair of
-neighbouring tokens becomes a new token, again and again, so that common words end up as one number and nothing is unknown.
+A `CharTokenizer` gives every character a number. A `BPETokenizer` starts from the 256 bytes and learns
+merges: the most frequent pair of neighbouring tokens becomes a new token, again and again, so that common
+words end up as one number and nothing is unknown.
 
-Sources: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", 2016; Radford et al., "Language Models are
-Unsupervised Multitask Learners", 2019 (bytes as the base, a pattern that keeps merges within words).
+Sources: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", 2016; Radford
+et al., "Language Models are Unsupervised Multitask Learners", 2019 (bytes as the base, a pattern that keeps
+merges within words).
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from itertools import pairwise
 from typing import Any
 
 from ..files.atomic import Path
-from .base import MAXIMUM_FILE, Pair, Tokenizer, TokenizerError, read_text_file, render_token, replace_control_characters
+from .base import (
+    MAXIMUM_FILE,
+    Pair,
+    Tokenizer,
+    TokenizerError,
+    read_text_file,
+    render_token,
+    replace_control_characters,
+)
 from .patterns import RegexPatterns, compile_pattern
 from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
 
@@ -45,6 +55,8 @@ def merge(ids: Sequence[int], pair: Pair, idx: int) -> list[int]:
             result.append(ids[i])
             i += 1
     return result
+
+
 LONG_CHUNK = 256  # tokens; from here on the heap is quicker
 
 
@@ -76,7 +88,8 @@ def merge_lowest(ids: list[int], merged: Callable[[Pair], int | None], never: in
 def _merge_with_heap(ids: list[int], merged: Callable[[Pair], int | None]) -> list[int]:
     """Keeps a heap of (id, place) over a list in which each token knows its neighbours.
 
-    An entry is out of date once its token is gone or stands before another one; then the pair there no longer becomes that id.
+    An entry is out of date once its token is gone or stands before another one; then the pair there no longer
+    becomes that id.
     """
     count = len(ids)
     before, after = list(range(-1, count - 1)), list(range(1, count + 1))
@@ -94,21 +107,25 @@ def _merge_with_heap(ids: list[int], merged: Callable[[Pair], int | None]) -> li
             if left >= 0 and right < count and (made := merged((ids[left], ids[right]))) is not None:
                 heapq.heappush(heap, (made, left))
     return [idx for idx in ids if idx >= 0]
+
+
 CACHE_SIZE = 200_000
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-level byte-pair encoding: ids 0 to 255 are the bytes, id 256 + i is the i-th merge; `from_gpt2` and `from_tiktoken` have others.
+    """Byte-level byte-pair encoding: ids 0 to 255 are the bytes, id 256 + i is the i-th merge; `from_gpt2`
+    and `from_tiktoken` have others.
 
     Sennrich, Haddow, Birch 2016, https://arxiv.org/abs/1508.07909; on bytes: Radford et al. 2019 (GPT-2).
 
     Args:
-        regex_pattern: splits a text into chunks; merges never cross from one to the next. See `RegexPatterns`.
+        regex_pattern: splits a text into chunks; merges never cross from one to the next. See
+            `RegexPatterns`.
 
     Attributes:
         vocab: the bytes of each id.
-        merges: the id that a pair of neighbours becomes, lowest ids first. Empty after `from_tiktoken`: there any two neighbours merge
-            whose bytes together are a token.
+        merges: the id that a pair of neighbours becomes, lowest ids first. Empty after `from_tiktoken`: there
+            any two neighbours merge whose bytes together are a token.
 
     Raises:
         TokenizerError: a pattern that is none.
@@ -129,32 +146,44 @@ class BPETokenizer(Tokenizer):
         for pair in merges:
             idx = 256 + len(self.merges)
             if pair in self.merges or not all(0 <= part < idx for part in pair):
-                raise TokenizerError(f"merge {idx - 256} of {pair} repeats one or names an id that is not defined before it")
+                raise TokenizerError(
+                    f"merge {idx - 256} of {pair} repeats one or names an id that is not defined before it"
+                )
             total += len(self.vocab[pair[0]]) + len(self.vocab[pair[1]])
-            if total > MAXIMUM_FILE:  # merges of merges double: sixty lines of a hostile file could ask for 2^60 bytes
+            # Merges of merges double: sixty lines of a hostile file could ask for 2^60 bytes
+            if total > MAXIMUM_FILE:
                 raise TokenizerError(f"the tokens have more than {MAXIMUM_FILE:,} bytes in all")
             self.merges[pair] = idx
             self.vocab[idx] = self.vocab[pair[0]] + self.vocab[pair[1]]
         self._bytes: Sequence[int] = range(256)  # the id of each byte
-        self._ids: dict[bytes, int] | None = None  # the id of each token, where those are all that is known of the merges
+        # The id of each token, where those are all that is known of the merges
+        self._ids: dict[bytes, int] | None = None
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
-    def from_gpt2(cls, vocab_file: Path, merges_file: Path, special_tokens: Iterable[str] = ("<|endoftext|>",)) -> BPETokenizer:
-        """Returns GPT-2's tokenizer, with the very ids of its authors' files `vocab.json` and `merges.txt` (or others of that kind).
+    def from_gpt2(
+        cls, vocab_file: Path, merges_file: Path, special_tokens: Iterable[str] = ("<|endoftext|>",)
+    ) -> BPETokenizer:
+        """Returns GPT-2's tokenizer, with the very ids of its authors' files `vocab.json` and `merges.txt`
+        (or others of that kind).
 
         Args:
-            special_tokens: entries of the vocabulary that are no merges; those that it does not have are left out.
+            special_tokens: entries of the vocabulary that are no merges; those that it does not have are left
+                out.
 
         Raises:
-            TokenizerError: a file is damaged, or the two do not belong together; the message names the file and the token or line.
+            TokenizerError: a file is damaged, or the two do not belong together; the message names the file
+                and the token or line.
         """
         tokens, merges, specials = read_gpt2(vocab_file, merges_file, special_tokens)
         return cls._of_tokens(RegexPatterns.GPT2, tokens, merges, specials)
 
     @classmethod
-    def from_tiktoken(cls, rank_file: Path, pattern: str, special_tokens: Mapping[str, int] | None = None) -> BPETokenizer:
-        """Returns the tokenizer of a rank file (each line a token in base64 and its id), with the ids that tiktoken gives.
+    def from_tiktoken(
+        cls, rank_file: Path, pattern: str, special_tokens: Mapping[str, int] | None = None
+    ) -> BPETokenizer:
+        """Returns the tokenizer of a rank file (each line a token in base64 and its id), with the ids that
+        tiktoken gives.
 
         Args:
             pattern: the split pattern that belongs to it, such as `RegexPatterns.CL100K`.
@@ -167,8 +196,12 @@ class BPETokenizer(Tokenizer):
         return cls._of_tokens(pattern, read_ranks(rank_file, specials.values()), None, specials)
 
     @classmethod
-    def _of_tokens(cls, pattern: str, tokens: Vocabulary, merges: list[Pair] | None, specials: Mapping[str, int]) -> BPETokenizer:
-        """A tokenizer of a checked vocabulary, with its merges in the order of their ids, or (None) all pairs whose bytes are a token."""
+    def _of_tokens(
+        cls, pattern: str, tokens: Vocabulary, merges: list[Pair] | None, specials: Mapping[str, int]
+    ) -> BPETokenizer:
+        """A tokenizer of a checked vocabulary, with its merges in the order of their ids, or (None) all pairs
+        whose bytes are a token.
+        """
         tokenizer = cls(pattern)
         ids = {token: idx for idx, token in enumerate(tokens) if token is not None}
         vocab = tokenizer.vocab = {idx: token for token, idx in ids.items()}
@@ -191,12 +224,15 @@ class BPETokenizer(Tokenizer):
         return (found.group() for found in self._split.finditer(text))
 
     def train(self, text: str, vocab_size: int, verbose: bool = False) -> None:
-        """Learns merges from `text` until there are `vocab_size` tokens (or no pair is left); forgets earlier ones.
+        """Learns merges from `text` until there are `vocab_size` tokens (or no pair is left); forgets earlier
+        ones.
 
-        Of equally frequent pairs the one that stands first in the text is merged, as in the textbook algorithm, which counts all pairs
-        of the whole text anew for every merge. Here each different chunk is kept once with its frequency, and a merge recounts only
-        the chunks it occurs in. A heap yields the most frequent pair; its entries may be out of date, but only ever too optimistic
-        (counts fall, first places move back; what rises is a new pair, which gets a new entry), so an entry that still holds is best.
+        Of equally frequent pairs the one that stands first in the text is merged, as in the textbook
+        algorithm, which counts all pairs of the whole text anew for every merge. Here each different chunk is
+        kept once with its frequency, and a merge recounts only the chunks it occurs in. A heap yields the
+        most frequent pair; its entries may be out of date, but only ever too optimistic (counts fall, first
+        places move back; what rises is a new pair, which gets a new entry), so an entry that still holds is
+        best.
 
         Args:
             text: what to learn from. vocab_size: at least 256. verbose: print each merge.
@@ -205,11 +241,14 @@ class BPETokenizer(Tokenizer):
             TokenizerError: vocab_size is below 256.
         """
         if type(vocab_size) is not int or vocab_size < 256:
-            raise TokenizerError(f"vocab_size counts the 256 bytes, so it is at least 256, not {vocab_size!r}")
+            raise TokenizerError(
+                f"vocab_size counts the 256 bytes, so it is at least 256, not {vocab_size!r}"
+            )
         frequencies: dict[str, int] = {}
         for chunk in self._chunks(text):
             frequencies[chunk] = frequencies.get(chunk, 0) + 1
-        words = [list(chunk.encode("utf-8")) for chunk in frequencies]  # in the order of their first appearance
+        # In the order of their first appearance
+        words = [list(chunk.encode("utf-8")) for chunk in frequencies]
         weights = list(frequencies.values())
         size = dict.fromkeys(range(256), 1)  # of each token, in bytes
         counts: dict[Pair, int] = {}
@@ -263,7 +302,9 @@ class BPETokenizer(Tokenizer):
                 heapq.heappush(heap, (-counts[b], -1, 0, b))
             if verbose:
                 token = render_token(b"".join(bytes([p]) if p < 256 else b"<%d>" % p for p in pair))
-                print(f"merge {len(merges)}/{vocab_size - 256}: {pair} -> {idx} ({token}), {count} occurrences")
+                print(
+                    f"merge {len(merges)}/{vocab_size - 256}: {pair} -> {idx} ({token}), {count} occurrences"
+                )
         self._set_merges(merges)
         self.special_tokens = {}
 
@@ -284,7 +325,11 @@ class BPETokenizer(Tokenizer):
         known, vocab = self._ids, self.vocab
         if known is not None and data in known:
             return [known[data]]
-        merged = self.merges.get if known is None else lambda pair, other=None: known.get(vocab[pair[0]] + vocab[pair[1]], other)
+        merged = (
+            self.merges.get
+            if known is None
+            else lambda pair, other=None: known.get(vocab[pair[0]] + vocab[pair[1]], other)
+        )
         return merge_lowest(list(map(self._bytes.__getitem__, data)), merged, self.vocab_size)
 
     def _decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -306,9 +351,13 @@ class BPETokenizer(Tokenizer):
             TokenizerError: a vocabulary, pattern or special token that the format cannot hold.
         """
         if self._bytes != range(256):
-            raise TokenizerError("a .model file numbers the bytes from 0 to 255, unlike this vocabulary: use save_tokenizer()")
+            raise TokenizerError(
+                "a .model file numbers the bytes from 0 to 255, unlike this vocabulary: use save_tokenizer()"
+            )
         if "\n" in self.pattern or any("\n" in text for text in self.special_tokens):
-            raise TokenizerError("a pattern or special token with a line break needs save_tokenizer(): a .model file has one a line")
+            raise TokenizerError(
+                "a pattern or special token with a line break needs save_tokenizer(): a .model file has one a line"
+            )
         lines = ["tinygpt v1", self.pattern, str(len(self.special_tokens))]
         lines += [f"{text} {idx}" for text, idx in self.special_tokens.items()]
         lines += [f"{a} {b}" for a, b in self.merges]
@@ -318,12 +367,20 @@ class BPETokenizer(Tokenizer):
         with open(prefix + ".vocab", "w", encoding="utf-8") as file:
             for idx, token in self.vocab.items():
                 a, b = parents.get(idx, (idx, idx))
-                made = f"[{render_token(self.vocab[a])}][{render_token(self.vocab[b])}] -> " if idx in parents else ""
+                made = (
+                    f"[{render_token(self.vocab[a])}][{render_token(self.vocab[b])}] -> "
+                    if idx in parents
+                    else ""
+                )
                 file.write(f"{made}[{render_token(token)}] {idx}\n")
-            file.writelines(f"[{replace_control_characters(text)}] {idx}\n" for text, idx in self.special_tokens.items())
+            file.writelines(
+                f"[{replace_control_characters(text)}] {idx}\n" for text, idx in self.special_tokens.items()
+            )
 
     def load(self, model_file: Path) -> None:
-        """Reads a `.model` file of this tokenizer or of minbpe; raises TokenizerError, and changes nothing, where it is none."""
+        """Reads a `.model` file of this tokenizer or of minbpe; raises TokenizerError, and changes nothing,
+        where it is none.
+        """
         lines = read_text_file(model_file).splitlines()
         try:
             if lines[0] not in ("tinygpt v1", "minbpe v1"):
@@ -331,20 +388,27 @@ class BPETokenizer(Tokenizer):
             pattern, count = lines[1], int(lines[2])
             if not 0 <= count <= len(lines) - 3:
                 raise TokenizerError(f"{count} special tokens do not fit {len(lines)} lines")
-            specials = {text: int(idx) for text, _, idx in (line.rpartition(" ") for line in lines[3 : 3 + count])}
+            specials = {
+                text: int(idx) for text, _, idx in (line.rpartition(" ") for line in lines[3 : 3 + count])
+            }
             merges = [(int(a), int(b)) for a, b in (line.split() for line in lines[3 + count :])]
             loaded = BPETokenizer(pattern)
             loaded._set_merges(merges)
             loaded.register_special_tokens(specials)
         except (IndexError, ValueError) as problem:
-            raise TokenizerError(f"{os.fspath(model_file)} is not a tokenizer's model file: {problem}") from None
+            raise TokenizerError(
+                f"{os.fspath(model_file)} is not a tokenizer's model file: {problem}"
+            ) from None
         self.__dict__.update(loaded.__dict__)
 
     def _to_json(self) -> dict[str, Any]:
         merges = None if self._ids is not None else [list(pair) for pair in self.merges]
         if self._bytes == range(256):
             return {"pattern": self.pattern, "merges": merges}
-        tokens = [self.vocab[idx].decode("latin-1") if idx in self.vocab else None for idx in range(next(reversed(self.vocab)) + 1)]
+        tokens = [
+            self.vocab[idx].decode("latin-1") if idx in self.vocab else None
+            for idx in range(next(reversed(self.vocab)) + 1)
+        ]
         return {"pattern": self.pattern, "tokens": tokens, "merges": merges}
 
     @classmethod

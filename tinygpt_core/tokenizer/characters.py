@@ -1,5 +1,4 @@
-"""A number for each character.
-"""
+"""A number for each character."""
 
 from __future__ import annotations
 
@@ -48,7 +47,9 @@ class CharTokenizer(Tokenizer):
             return list(map(self._ids.__getitem__, text))
         except KeyError as problem:
             known = replace_control_characters("".join(self.characters[:100]))
-            raise TokenizerError(f"the character {problem.args[0]!r} is not among those learned: {known}") from None
+            raise TokenizerError(
+                f"the character {problem.args[0]!r} is not among those learned: {known}"
+            ) from None
 
     def _decode_bytes(self, ids: Iterable[int]) -> bytes:
         texts = {idx: text for text, idx in self.special_tokens.items()}

@@ -1,5 +1,4 @@
-"""One file for any tokenizer.
-"""
+"""One file for any tokenizer."""
 
 from __future__ import annotations
 
@@ -19,7 +18,12 @@ FORMAT_VERSION = 2  # of a file that lists its tokens; one that lists merges alo
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Writes any tokenizer to one JSON file, and waits until it is on the disk."""
     fields = tokenizer._to_json()
-    value = {"format": FORMAT, "version": 1 + ("tokens" in fields), "kind": tokenizer.kind, "special_tokens": tokenizer.special_tokens}
+    value = {
+        "format": FORMAT,
+        "version": 1 + ("tokens" in fields),
+        "kind": tokenizer.kind,
+        "special_tokens": tokenizer.special_tokens,
+    }
     write_durably(path, json.dumps({**value, **fields}).encode())
 
 
@@ -35,7 +39,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise TokenizerError(f"not a JSON object with format {FORMAT!r}")
         if value.get("version") not in range(1, FORMAT_VERSION + 1):
-            raise TokenizerError(f"version {value.get('version')!r:.80}, but this tinygpt reads versions up to {FORMAT_VERSION}")
+            raise TokenizerError(
+                f"version {value.get('version')!r:.80}, but this tinygpt reads versions up to {FORMAT_VERSION}"
+            )
         classes: dict[Any, type[Tokenizer]] = {kind.kind: kind for kind in (CharTokenizer, BPETokenizer)}
         if not isinstance(value.get("kind"), str) or value["kind"] not in classes:
             raise TokenizerError(f"kind is one of {', '.join(classes)}, not {value.get('kind')!r:.80}")

@@ -1,9 +1,10 @@
 """Floor 7: the patterns that split a text before its pieces are encoded, read by Python's own `re`.
 
-The patterns of GPT-2 and GPT-4 speak of Unicode letters and numbers (`\\p{L}`, `\\p{N}`), which `re` does not know, and mean by `\\s` the
-property White_Space, which in `re` also holds U+001C to U+001F. `compile_pattern` spells both out as ranges. The classes are those of this
-Python's `unicodedata` (14.0 in Python 3.11, 15.0 in 3.12, 15.1 in 3.13, 16.0 in 3.14): a tokenizer library that follows a newer Unicode
-takes some characters for letters that are unassigned here, and splits texts that contain them elsewhere. tiktoken 0.14 follows 16.0.
+The patterns of GPT-2 and GPT-4 speak of Unicode letters and numbers (`\\p{L}`, `\\p{N}`), which `re` does not
+know, and mean by `\\s` the property White_Space, which in `re` also holds U+001C to U+001F. `compile_pattern`
+spells both out as ranges. The classes are those of this Python's `unicodedata` (14.0 in Python 3.11, 15.0 in
+3.12, 15.1 in 3.13, 16.0 in 3.14): a tokenizer library that follows a newer Unicode takes some characters for
+letters that are unassigned here, and splits texts that contain them elsewhere. tiktoken 0.14 follows 16.0.
 
 Source: Unicode Standard Annex #44, General_Category and White_Space.
 """
@@ -23,10 +24,12 @@ WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
 class RegexPatterns:
-    """Patterns that split a text into the chunks within which merges happen, in the notation of their authors.
+    """Patterns that split a text into the chunks within which merges happen, in the notation of their
+    authors.
 
-    GPT2 is GPT-2's. GPT4 is the one of GPT-4 as first published, which minbpe has too. CL100K is the one that tiktoken gives GPT-4 now: the
-    same, but white space at the end of a text stays in one piece, line breaks or not.
+    GPT2 is GPT-2's. GPT4 is the one of GPT-4 as first published, which minbpe has too. CL100K is the one that
+    tiktoken gives GPT-4 now: the same, but white space at the end of a text stays in one piece, line breaks
+    or not.
     """
 
     GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -42,7 +45,9 @@ class RegexPatterns:
 
 @cache
 def _categories() -> dict[str, list[tuple[int, int]]]:
-    """Returns the ranges of code points of every general category; a tenth of a second, once, where a pattern needs it."""
+    """Returns the ranges of code points of every general category; a tenth of a second, once, where a pattern
+    needs it.
+    """
     ranges: dict[str, list[tuple[int, int]]] = {}
     start = 0
     for category, members in groupby(map(unicodedata.category, map(chr, range(sys.maxunicode + 1)))):
@@ -54,24 +59,30 @@ def _categories() -> dict[str, list[tuple[int, int]]]:
 
 @cache
 def unicode_class(name: str) -> str:
-    """Returns the inside of a bracket expression that matches the characters of a general category ("Lu") or a group of them ("L").
+    """Returns the inside of a bracket expression that matches the characters of a general category ("Lu") or
+    a group of them ("L").
 
     Raises:
         TokenizerError: there is no such category.
     """
     merged: list[list[int]] = []
-    for first, last in sorted(pair for category, pairs in _categories().items() if name in (category, category[0]) for pair in pairs):
+    for first, last in sorted(
+        pair for category, pairs in _categories().items() if name in (category, category[0]) for pair in pairs
+    ):
         if merged and merged[-1][1] == first - 1:
             merged[-1][1] = last
         else:
             merged.append([first, last])
     if not merged:
-        raise TokenizerError(rf"pattern: \p{{{name}}} is not supported; general categories, such as \p{{L}} and \p{{Lu}}, are")
+        raise TokenizerError(
+            rf"pattern: \p{{{name}}} is not supported; general categories, such as \p{{L}} and \p{{Lu}}, are"
+        )
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in merged)
 
 
 def spell_out(pattern: str) -> str:
-    """Returns `pattern` with `\\p{..}`, `\\s` and `\\S` written as ranges; one that has no `\\p{..}` is Python's own and stays as it is.
+    """Returns `pattern` with `\\p{..}`, `\\s` and `\\S` written as ranges; one that has no `\\p{..}` is
+    Python's own and stays as it is.
 
     Raises:
         TokenizerError: a class of \\p{..} that is not known, or \\S inside brackets beside one.
@@ -83,24 +94,32 @@ def spell_out(pattern: str) -> str:
         text = found.group()
         if text[0] == "[":
             nested, inside = inside, not inside or text[-1] != "]"  # right after the opening, "]" is a member
-            return "\\" + text if nested else text  # within brackets "[" is a member; `re` warns of one that is not escaped
+            # Within brackets "[" is a member; `re` warns of one that is not escaped
+            return "\\" + text if nested else text
         if text == "]":
             inside = False
         if text == r"\S":
             if inside:
-                raise TokenizerError(r"pattern: \S inside brackets is not supported together with \p{..}; [^\s..] is")
+                raise TokenizerError(
+                    r"pattern: \S inside brackets is not supported together with \p{..}; [^\s..] is"
+                )
             return f"[^{WHITE_SPACE}]"
         if text != r"\s" and not text.startswith(r"\p{"):
             return text
         members = WHITE_SPACE if text == r"\s" else unicode_class(text[3:-1])
         return members if inside else f"[{members}]"
 
-    return re.sub(r"\\p\{\w+\}|\\.|\[\^?\]?|\]", replace, pattern, flags=re.DOTALL) if r"\p{" in pattern else pattern
+    return (
+        re.sub(r"\\p\{\w+\}|\\.|\[\^?\]?|\]", replace, pattern, flags=re.DOTALL)
+        if r"\p{" in pattern
+        else pattern
+    )
 
 
 @lru_cache(maxsize=64)
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Returns a split pattern, compiled; one that uses `\\p{..}` is read as the authors of GPT-2's pattern would, see `spell_out`.
+    """Returns a split pattern, compiled; one that uses `\\p{..}` is read as the authors of GPT-2's pattern
+    would, see `spell_out`.
 
     Raises:
         TokenizerError: no valid pattern, or an unreasonably long one.

@@ -1,8 +1,10 @@
 """Floor 7: vocabularies that others published, GPT-2's pair of files and tiktoken's rank files.
 
-Both are files from outside, so nothing in them is believed: every id is checked, and what is wrong is named with its file and line.
+Both are files from outside, so nothing in them is believed: every id is checked, and what is wrong is named
+with its file and line.
 
-Sources: openai/gpt-2 `encoder.py` (how bytes are written as printable characters); openai/tiktoken `load.py` (rank files).
+Sources: openai/gpt-2 `encoder.py` (how bytes are written as printable characters); openai/tiktoken `load.py`
+(rank files).
 """
 
 from __future__ import annotations
@@ -21,13 +23,21 @@ MAXIMUM_FILE = 64_000_000  # bytes; the largest vocabularies in use have a tenth
 
 
 def byte_characters() -> dict[str, int]:
-    """Returns the character that stands for each byte in GPT-2's files: printable ones for themselves, the others from U+0100 up."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """Returns the character that stands for each byte in GPT-2's files: printable ones for themselves, the
+    others from U+0100 up.
+    """
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = sorted(set(range(256)) - set(printable))
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def read_gpt2(vocab_file: Path, merges_file: Path, special_tokens: Iterable[str]) -> tuple[Vocabulary, list[Pair], dict[str, int]]:
+def read_gpt2(
+    vocab_file: Path, merges_file: Path, special_tokens: Iterable[str]
+) -> tuple[Vocabulary, list[Pair], dict[str, int]]:
     """Returns the tokens, the merges in order and the special tokens of a `vocab.json` and its `merges.txt`.
 
     Raises:
@@ -42,7 +52,10 @@ def read_gpt2(vocab_file: Path, merges_file: Path, special_tokens: Iterable[str]
         try:
             tokens[idx] = bytes([characters[character] for character in text])
         except KeyError as problem:
-            _refuse(name, f"token {text!r} (id {idx}) has the character {problem.args[0]!r}, which stands for no byte")
+            _refuse(
+                name,
+                f"token {text!r} (id {idx}) has the character {problem.args[0]!r}, which stands for no byte",
+            )
     for character in characters:
         if character not in ids:
             _refuse(name, f"there is no token {character!r} for the byte {characters[character]}")
@@ -51,7 +64,8 @@ def read_gpt2(vocab_file: Path, merges_file: Path, special_tokens: Iterable[str]
     for text, idx in ids.items():
         if len(text) > 1 and idx not in made:
             _refuse(
-                name, f"no line of {os.fspath(merges_file)} makes token {text!r} (id {idx}): is that file cut short, or the token special?"
+                name,
+                f"no line of {os.fspath(merges_file)} makes token {text!r} (id {idx}): is that file cut short, or the token special?",
             )
     return tokens, [(ids[a], ids[b]) for a, b in merges], specials
 
@@ -81,9 +95,14 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     texts: list[str | None] = [None] * len(ids)
     for text, idx in ids.items():
         if type(idx) is not int or not text:
-            _refuse(name, f"token {text!r} has {idx!r} for an id: a token is not empty and its id is an integer")
+            _refuse(
+                name, f"token {text!r} has {idx!r} for an id: a token is not empty and its id is an integer"
+            )
         if not 0 <= idx < len(ids):
-            _refuse(name, f"token {text!r} has the id {idx}, but {len(ids)} tokens have the ids 0 to {len(ids) - 1}, without holes")
+            _refuse(
+                name,
+                f"token {text!r} has the id {idx}, but {len(ids)} tokens have the ids 0 to {len(ids) - 1}, without holes",
+            )
         if texts[idx] is not None:
             _refuse(name, f"the tokens {texts[idx]!r} and {text!r} have the same id {idx}")
         texts[idx] = text
@@ -106,17 +125,22 @@ def _read_merges(path: Path, ids: dict[str, int]) -> list[tuple[str, str]]:
         if (a, b) in merges:
             _refuse(place, f"{a!r} and {b!r} were merged before")
         if ids[a + b] < highest:
-            _refuse(place, f"{a + b!r} has the id {ids[a + b]}, below one of an earlier line: ids must be in the order of the merges")
+            _refuse(
+                place,
+                f"{a + b!r} has the id {ids[a + b]}, below one of an earlier line: ids must be in the order of the merges",
+            )
         highest = ids[a + b]
         merges[a, b] = None
     return list(merges)
 
 
 def read_ranks(path: Path, reserved: Collection[int]) -> Vocabulary:
-    """Returns the tokens of a rank file by rank; ranks that are `reserved` for special tokens may be left out.
+    """Returns the tokens of a rank file by rank; ranks that are `reserved` for special tokens may be left
+    out.
 
     Raises:
-        TokenizerError: the file is too large, a line is not base64 and a number, a token or rank comes twice, a rank or byte is missing.
+        TokenizerError: the file is too large, a line is not base64 and a number, a token or rank comes twice,
+            a rank or byte is missing.
     """
     name = os.fspath(path)
     ids: dict[bytes, int] = {}
@@ -133,28 +157,38 @@ def read_ranks(path: Path, reserved: Collection[int]) -> Vocabulary:
             _refuse(place, f"{parts[0][:80]!r} is not base64 ({problem})")
         rank = int(parts[1])
         if not token or token in ids or rank in lines:
-            _refuse(place, f"token {token[:80]!r} with rank {rank}: a token is not empty, and neither it nor its rank comes twice")
+            _refuse(
+                place,
+                f"token {token[:80]!r} with rank {rank}: a token is not empty, and neither it nor its rank comes twice",
+            )
         ids[token], lines[rank] = rank, number
     for byte in range(256):
         if bytes([byte]) not in ids:
             _refuse(name, f"there is no token for the byte {byte}")
     last = max(lines)
     if last >= len(lines) + len(reserved):
-        _refuse(f"{name}, line {lines[last]}", f"rank {last} is too high for {len(lines)} tokens: ranks have no holes")
+        _refuse(
+            f"{name}, line {lines[last]}",
+            f"rank {last} is too high for {len(lines)} tokens: ranks have no holes",
+        )
     tokens: Vocabulary = [None] * (last + 1)
     for token, rank in ids.items():
         tokens[rank] = token
     for rank, member in enumerate(tokens):
         if member is None and rank not in reserved:
-            _refuse(name, f"no line has the rank {rank}: ranks have no holes, unless a special token has that id")
+            _refuse(
+                name, f"no line has the rank {rank}: ranks have no holes, unless a special token has that id"
+            )
     return tokens
 
 
 def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] | None]:
-    """Returns the tokens (None: those that the merges make) and the merges (None: all that make tokens) in the fields of our own file.
+    """Returns the tokens (None: those that the merges make) and the merges (None: all that make tokens) in
+    the fields of our own file.
 
     Raises:
-        TokenizerError: they are no lists of tokens and pairs, or a merge is not of tokens, makes none or is out of order.
+        TokenizerError: they are no lists of tokens and pairs, or a merge is not of tokens, makes none or is
+            out of order.
     """
     tokens, merges = fields.get("tokens"), fields.get("merges")
     if not isinstance(fields.get("pattern"), str):
@@ -162,7 +196,8 @@ def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] 
     pairs: list[Pair] | None = None
     if merges is not None or tokens is None:
         if not isinstance(merges, list) or not all(
-            isinstance(pair, list) and len(pair) == 2 and all(type(part) is int for part in pair) for pair in merges
+            isinstance(pair, list) and len(pair) == 2 and all(type(part) is int for part in pair)
+            for pair in merges
         ):
             raise TokenizerError("'merges' is a list of pairs of ids")
         pairs = [(a, b) for a, b in merges]
@@ -171,7 +206,9 @@ def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] 
     if not isinstance(tokens, list) or not all(
         token is None or (isinstance(token, str) and max(token, default="") <= "ÿ") for token in tokens
     ):
-        raise TokenizerError("'tokens' is a list of strings, one character a byte, with null where there is none")
+        raise TokenizerError(
+            "'tokens' is a list of strings, one character a byte, with null where there is none"
+        )
     ids = {token: idx for idx, token in enumerate(tokens) if token}
     if len(ids) + tokens.count(None) != len(tokens) or not all(chr(byte) in ids for byte in range(256)):
         raise TokenizerError("'tokens' has all 256 bytes, and none twice")
@@ -180,7 +217,9 @@ def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] 
         parts = [tokens[idx] or "" if 0 <= idx < len(tokens) else "" for idx in (a, b)]
         made.append(ids.get("".join(parts), -1))
         if not all(parts) or made[-1] < made[-2]:
-            raise TokenizerError(f"the merge of {a} and {b} is not of two tokens, makes none, or one with a lower id than the merge before")
+            raise TokenizerError(
+                f"the merge of {a} and {b} is not of two tokens, makes none, or one with a lower id than the merge before"
+            )
     return [None if token is None else token.encode("latin-1") for token in tokens], pairs
 
 

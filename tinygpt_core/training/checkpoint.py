@@ -7,11 +7,12 @@
     state.json               the step, the data order, the random numbers; and the size and SHA-256 of the four files above
     log.jsonl                one line a step (written by the training loop, not part of a checkpoint)
 
-Several files cannot be replaced at once, so saving has two phases. First all of them are written beside the old ones as `NAME.next`
-and flushed to the disk. Then state.json is replaced: that one rename is the moment at which the new checkpoint is the checkpoint.
-Last, the `.next` files are renamed into place. A process that dies before the rename leaves the old checkpoint; one that dies after it
-leaves the new one, and whoever saves there next finishes the renames. The digests in state.json tell which file is which. Whoever reads
-changes nothing, and may read while another process saves: if a file was replaced meanwhile, it reads again.
+Several files cannot be replaced at once, so saving has two phases. First all of them are written beside the
+old ones as `NAME.next` and flushed to the disk. Then state.json is replaced: that one rename is the moment at
+which the new checkpoint is the checkpoint. Last, the `.next` files are renamed into place. A process that
+dies before the rename leaves the old checkpoint; one that dies after it leaves the new one, and whoever saves
+there next finishes the renames. The digests in state.json tell which file is which. Whoever reads changes
+nothing, and may read while another process saves: if a file was replaced meanwhile, it reads again.
 """
 
 from __future__ import annotations
@@ -24,12 +25,24 @@ from typing import Any, NamedTuple
 
 from ..buffer.base import Buffer
 from ..files.atomic import Path, Written, atomic_write, sync_directory, write_durably
-from ..files.json_objects import SerializationError, json_bytes, parse_json_object, read_json_object, write_json
+from ..files.json_objects import (
+    SerializationError,
+    json_bytes,
+    parse_json_object,
+    read_json_object,
+    write_json,
+)
 from ..files.safetensors import load_safetensors, safetensors_chunks
 from ..tokenizer.files import load_tokenizer, save_tokenizer
 
 FORMAT_VERSION = 1
-CONFIG, TOKENIZER, MODEL, OPTIMIZER, STATE = "config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json"
+CONFIG, TOKENIZER, MODEL, OPTIMIZER, STATE = (
+    "config.json",
+    "tokenizer",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+)
 FILES = (CONFIG, TOKENIZER, MODEL, OPTIMIZER)
 NEXT = ".next"
 ATTEMPTS = 100  # to read while another process saves, a hundredth of a second apart
@@ -70,7 +83,9 @@ def save_checkpoint(
         os.makedirs(directory, exist_ok=True)
         _finish(directory)
         written = {
-            CONFIG: write_durably(_next(directory, CONFIG), json_bytes({"format_version": FORMAT_VERSION, **config})),
+            CONFIG: write_durably(
+                _next(directory, CONFIG), json_bytes({"format_version": FORMAT_VERSION, **config})
+            ),
             MODEL: write_durably(_next(directory, MODEL), safetensors_chunks(model_tensors)),
             OPTIMIZER: write_durably(_next(directory, OPTIMIZER), safetensors_chunks(optimizer_tensors)),
         }
@@ -78,23 +93,32 @@ def save_checkpoint(
         written[TOKENIZER] = _digest(_next(directory, TOKENIZER))
         sync_directory(directory)
         files = {name: {"size": size, "sha256": digest} for name, (size, digest) in written.items()}
-        write_json(os.path.join(directory, STATE), {"format_version": FORMAT_VERSION, "files": files, "state": dict(state)})
+        write_json(
+            os.path.join(directory, STATE),
+            {"format_version": FORMAT_VERSION, "files": files, "state": dict(state)},
+        )
         for name in written:
             os.replace(_next(directory, name), os.path.join(directory, name))
         sync_directory(directory)
     except OSError as problem:
-        raise CheckpointError(f"cannot write a checkpoint to {directory}: {problem}; choose another directory with --out") from problem
+        raise CheckpointError(
+            f"cannot write a checkpoint to {directory}: {problem}; choose another directory with --out"
+        ) from problem
 
 
 def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
     """Returns the checkpoint in `directory`; without the optimizer's tensors where only the model is wanted.
 
     Raises:
-        CheckpointError: there is none, a file is missing, truncated or changed since it was written, or the format is newer.
+        CheckpointError: there is none, a file is missing, truncated or changed since it was written, or the
+            format is newer.
     """
     directory = os.fspath(directory)
     for _ in range(ATTEMPTS):
-        names = (os.path.join(directory, STATE), *(at(directory, name) for at in (os.path.join, _next) for name in FILES))
+        names = (
+            os.path.join(directory, STATE),
+            *(at(directory, name) for at in (os.path.join, _next) for name in FILES),
+        )
         before = {path: _stamp(path) for path in names}
         try:
             found, used = _load(directory, optimizer)
@@ -105,7 +129,9 @@ def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
             break
         time.sleep(0.01)
     else:
-        problem = CheckpointError(f"the checkpoint in {directory} changes faster than it can be read: try again later")
+        problem = CheckpointError(
+            f"the checkpoint in {directory} changes faster than it can be read: try again later"
+        )
     if isinstance(problem, CheckpointError):
         raise problem
     if problem is not None:
@@ -116,7 +142,11 @@ def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
 def _load(directory: str, optimizer: bool) -> tuple[Checkpoint, list[str]]:
     """Returns the checkpoint and the files that it was read from."""
     files, state = _read_state(directory)
-    paths = {name: _locate(directory, name, expected) for name, expected in files.items() if optimizer or name != OPTIMIZER}
+    paths = {
+        name: _locate(directory, name, expected)
+        for name, expected in files.items()
+        if optimizer or name != OPTIMIZER
+    }
     config = read_json_object(paths[CONFIG])
     _check_version(config, paths[CONFIG])
     settings = {name: value for name, value in config.items() if name != "format_version"}
@@ -143,7 +173,9 @@ def _check_version(value: Mapping[str, Any], path: str) -> None:
     if type(version) is not int or version < 1:
         raise CheckpointError(f"{path} has no format_version: it is not a file of a tinygpt checkpoint")
     if version > FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {version}, newer than the {FORMAT_VERSION} read here: upgrade tinygpt")
+        raise CheckpointError(
+            f"{path} has format version {version}, newer than the {FORMAT_VERSION} read here: upgrade tinygpt"
+        )
 
 
 def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:
@@ -152,7 +184,9 @@ def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:
     if not os.path.isdir(directory):
         raise CheckpointError(f"there is no directory {directory}: pass the DIR that `tinygpt train` printed")
     if not os.path.isfile(path):
-        raise CheckpointError(f"{directory} holds no checkpoint (no {STATE}): it is not the directory of a run of `tinygpt train`")
+        raise CheckpointError(
+            f"{directory} holds no checkpoint (no {STATE}): it is not the directory of a run of `tinygpt train`"
+        )
     value = read_json_object(path)
     _check_version(value, path)
     files, state = value.get("files"), value.get("state")
@@ -160,7 +194,11 @@ def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:
         raise CheckpointError(f"{path} is not the state of a checkpoint: it lists other files, or none")
     result = {}
     for name, entry in files.items():
-        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not isinstance(entry.get("sha256"), str):
+        if (
+            not isinstance(entry, dict)
+            or type(entry.get("size")) is not int
+            or not isinstance(entry.get("sha256"), str)
+        ):
             raise CheckpointError(f"{path} gives no size and SHA-256 for {name}")
         result[name] = Written(entry["size"], entry["sha256"])
     return result, state
@@ -189,8 +227,14 @@ def _locate(directory: str, name: str, expected: Written) -> str:
     if not os.path.isfile(path):
         raise CheckpointError(f"{path} is missing: the checkpoint in {directory} is not whole")
     size = os.path.getsize(path)
-    what = f"has {size:,} bytes instead of {expected.size:,}" if size != expected.size else "does not have the SHA-256 it was written with"
-    raise CheckpointError(f"{path} {what}: it was truncated or changed; restore it from a copy, or train again")
+    what = (
+        f"has {size:,} bytes instead of {expected.size:,}"
+        if size != expected.size
+        else "does not have the SHA-256 it was written with"
+    )
+    raise CheckpointError(
+        f"{path} {what}: it was truncated or changed; restore it from a copy, or train again"
+    )
 
 
 def _finish(directory: str) -> None:
@@ -215,6 +259,8 @@ def _kept_lines(path: Path, step: int) -> Iterator[bytes]:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drops the lines of a log that are later than `step` or half-written, atomically; a missing log stays missing."""
+    """Drops the lines of a log that are later than `step` or half-written, atomically; a missing log stays
+    missing.
+    """
     if os.path.exists(path):
         atomic_write(path, _kept_lines(path, step))

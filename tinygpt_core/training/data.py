@@ -1,4 +1,5 @@
-"""From a corpus to batches: the text is read, a tokenizer chosen or trained, the tokens split and cut into rows.
+"""From a corpus to batches: the text is read, a tokenizer chosen or trained, the tokens split and cut into
+rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from ..tokenizer import encoders
 from .config import TrainingConfig
 
 BOUNDARY = "<|endoftext|>"  # stands before and after every document
-DATA_STREAM = 1  # random stream of the run's seed for the order of the data; stream 0 is for weights and dropout
+# Random stream of the run's seed for the order of the data; stream 0 is for weights and dropout
+DATA_STREAM = 1
 
 
 class Data(NamedTuple):
@@ -33,13 +35,16 @@ class Data(NamedTuple):
 
 
 def unigram_entropy(counts: dict[int, int]) -> float:
-    """The loss, in nats a token, of the best model that ignores context: `-sum_i p_i log p_i` with p_i = count_i / total."""
+    """The loss, in nats a token, of the best model that ignores context: `-sum_i p_i log p_i` with p_i =
+    count_i / total.
+    """
     total = sum(counts.values())
     return -math.fsum(count / total * math.log(count / total) for count in counts.values() if count)
 
 
 def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: str | None = None) -> Data:
-    """Read the corpus, turn it into tokens and split it; nothing here depends on anything but the settings and the text.
+    """Read the corpus, turn it into tokens and split it; nothing here depends on anything but the settings
+    and the text.
 
     Args:
         config: the settings.
@@ -47,7 +52,8 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         sha256: of the text of the run that is resumed.
 
     Raises:
-        ValueError: the corpus is unknown, empty, too short for the context length, or not the text that was expected.
+        ValueError: the corpus is unknown, empty, too short for the context length, or not the text that was
+            expected.
         OSError: a file cannot be read.
     """
     import hashlib
@@ -72,28 +78,43 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
             counts.update(ids)
             yield ids
 
-    generator, shape = random.Generator(config.seed, stream=DATA_STREAM), (config.context_length, config.batch_size)
+    generator, shape = (
+        random.Generator(config.seed, stream=DATA_STREAM),
+        (config.context_length, config.batch_size),
+    )
     batches: dataset.DocumentBatches | dataset.StreamBatches
     is_documents = corpus.documents is not None
     if is_documents:
         store = dataset.DocumentStore(encoded(), trained_tokenizer.vocab_size)
         counts[boundary] = len(store)
-        # Rows begin with their document, so of documents longer than the context only the beginning would ever be seen.
+        # Rows begin with their document, so of documents longer than the context only the beginning would
+        # ever be seen.
         is_documents = sum(counts.values()) <= 2 * config.context_length * len(store)
     if is_documents:
         documents, validation = dataset.split_train_validation(store)
         validating = dataset.evaluation_batches(validation, *shape, config.eval_batches, boundary)
         batches = dataset.DocumentBatches(documents, *shape, generator, boundary)
     else:
-        stream = store.joined(boundary) if corpus.documents else dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
+        stream = (
+            store.joined(boundary)
+            if corpus.documents
+            else dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
+        )
         training, tail = dataset.split_train_validation(stream)
-        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)  # the shorter part, whose complaint fits both
+        # The shorter part, whose complaint fits both
+        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)
         batches = dataset.StreamBatches(training, *shape, generator)
     return Data(
-        tokenizer=trained_tokenizer, is_documents=is_documents, training_batches=batches, validation_batches=validating,
-        num_tokens=sum(counts.values()), unigram_entropy=unigram_entropy(counts), sha256=digest.hexdigest(),
-        documents=frozenset(texts if is_documents else ()), opening="" if is_documents else "\n" if "\n" in texts[0] else texts[0][0],
-    )  # fmt: skip
+        tokenizer=trained_tokenizer,
+        is_documents=is_documents,
+        training_batches=batches,
+        validation_batches=validating,
+        num_tokens=sum(counts.values()),
+        unigram_entropy=unigram_entropy(counts),
+        sha256=digest.hexdigest(),
+        documents=frozenset(texts if is_documents else ()),
+        opening="" if is_documents else "\n" if "\n" in texts[0] else texts[0][0],
+    )
 
 
 def _require_same(config: TrainingConfig, expected: str | None, found: str) -> None:
@@ -109,7 +130,9 @@ def _token_data(config: TrainingConfig, trained_tokenizer: Any, sha256: str | No
     folder = token_folders.open_token_folder(config.data_file or "", trained_tokenizer or config.tokenizer)
     _require_same(config, sha256, folder.sha256)
     fields = folder.fields(config, random.Generator(config.seed, stream=DATA_STREAM))
-    return Data(is_documents=False, documents=frozenset(), unigram_entropy=unigram_entropy(folder.counts()), **fields)
+    return Data(
+        is_documents=False, documents=frozenset(), unigram_entropy=unigram_entropy(folder.counts()), **fields
+    )
 
 
 def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool) -> tokenizer.Tokenizer:
@@ -121,6 +144,7 @@ def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool)
     else:
         trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
         trained.train("\n".join(texts), config.vocab_size - boundaries)
-    if boundaries and BOUNDARY not in trained.special_tokens:  # in one long text it never occurs, but would be sampled now and then
+    # In one long text it never occurs, but would be sampled now and then
+    if boundaries and BOUNDARY not in trained.special_tokens:
         trained.register_special_tokens({**trained.special_tokens, BOUNDARY: trained.vocab_size})
     return trained

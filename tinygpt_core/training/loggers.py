@@ -1,6 +1,8 @@
-"""Floor 9: whoever else wants to follow a run, such as TensorBoard, told at the moment when the run's own log is written.
+"""Floor 9: whoever else wants to follow a run, such as TensorBoard, told at the moment when the run's own log
+is written.
 
-A plug-in names a class under the entry-point group `tinygpt.loggers`. It is loaded when its name is asked for, never before:
+A plug-in names a class under the entry-point group `tinygpt.loggers`. It is loaded when its name is asked
+for, never before:
 
     tinygpt train --log-to tensorboard
 """
@@ -35,12 +37,22 @@ class Logger(Protocol):
 
 
 def scalars(event: Event) -> dict[str, float]:
-    """Returns the numbers of an event by names in the manner of TensorBoard, where a slash groups them; losses in nats a token."""
+    """Returns the numbers of an event by names in the manner of TensorBoard, where a slash groups them;
+    losses in nats a token.
+    """
     if isinstance(event, StepEvent):
         rate = event.tokens / max(event.seconds, 1e-9)
-        numbers = {"loss/training": event.loss, "learning_rate": event.learning_rate, "tokens_per_second": rate}
+        numbers = {
+            "loss/training": event.loss,
+            "learning_rate": event.learning_rate,
+            "tokens_per_second": rate,
+        }
         numbers |= {"gradient_norm": event.gradient_norm} if event.gradient_norm is not None else {}
-        return numbers | {f"update_to_weight/{e['name']}": e["ratio"] for e in event.parameters or [] if e.get("ratio") is not None}
+        return numbers | {
+            f"update_to_weight/{e['name']}": e["ratio"]
+            for e in event.parameters or []
+            if e.get("ratio") is not None
+        }
     return {"loss/validation": event.val_loss} if isinstance(event, ValidationEvent) else {}
 
 
@@ -55,12 +67,18 @@ def find_logger(name: str) -> type[Logger]:
 
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in points:
-        known = f"known are {', '.join(sorted(points))}" if points else 'none is installed: pip install "tinygpt-accel[tensorboard]"'
+        known = (
+            f"known are {', '.join(sorted(points))}"
+            if points
+            else 'none is installed: pip install "tinygpt-accel[tensorboard]"'
+        )
         raise ValueError(f"there is no logger {name!r}: {known}")
     try:
         found: type[Logger] = points[name].load()
     except ImportError as problem:
-        raise RuntimeError(f'the logger {name} needs {problem.name}: pip install "tinygpt-accel[{name}]"') from problem
+        raise RuntimeError(
+            f'the logger {name} needs {problem.name}: pip install "tinygpt-accel[{name}]"'
+        ) from problem
     return found
 
 

@@ -1,9 +1,9 @@
 """The training loop: from a corpus to a model in a directory.
 
-Read it from top to bottom: the settings, the named sets of them, and `Trainer`, whose `run` is the loop. A run lives in one
-directory: `config.json`, `tokenizer`, `model.safetensors`, `optimizer.safetensors`, `state.json` (the newest checkpoint)
-and `log.jsonl`. Everything that the next step depends on is in the checkpoint, so a run that was killed and resumed gives
-the same losses, bit for bit, as one that was not.
+Read it from top to bottom: the settings, the named sets of them, and `Trainer`, whose `run` is the loop. A
+run lives in one directory: `config.json`, `tokenizer`, `model.safetensors`, `optimizer.safetensors`,
+`state.json` (the newest checkpoint) and `log.jsonl`. Everything that the next step depends on is in the
+checkpoint, so a run that was killed and resumed gives the same losses, bit for bit, as one that was not.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ LOG = "log.jsonl"
 class StepEvent(NamedTuple):
     """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took.
 
-    Where they are known, also the gradient's norm before it was clipped and, now and then, what the update did to each parameter
-    (see `parameter_statistics.statistics`).
+    Where they are known, also the gradient's norm before it was clipped and, now and then, what the update
+    did to each parameter (see `parameter_statistics.statistics`).
     """
 
     step: int
@@ -61,6 +61,8 @@ class CheckpointEvent(NamedTuple):
 
     step: int
     directory: str
+
+
 Event = StepEvent | ValidationEvent | CheckpointEvent
 
 
@@ -70,7 +72,9 @@ class Trainer:
     Make one with `Trainer.start` (a new run) or `Trainer.resume` (an old one), then iterate over `run()`.
     """
 
-    def __init__(self, config: TrainingConfig, directory: str, data: Data, state: checkpoint.Checkpoint | None = None) -> None:
+    def __init__(
+        self, config: TrainingConfig, directory: str, data: Data, state: checkpoint.Checkpoint | None = None
+    ) -> None:
         self.config, self.directory, self.data = config, directory, data
         self.step = self.saved_step = 0
         self.stop_requested = False
@@ -81,10 +85,23 @@ class Trainer:
             for _, parameter in self.model.named_parameters():
                 if parameter.ndim >= 2:
                     parameter.assign(parameter * (config.initial_std / 0.02))
-        self.optimizer = AdamW(self.model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
+        self.optimizer = AdamW(
+            self.model,
+            config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+        )
         warmup, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
-        self.schedule = schedules.cosine_with_warmup(config.learning_rate, total_steps=config.steps, warmup_steps=warmup, minimum=minimum)
-        self.update = training_step(self.model, self.optimizer, lambda batch: self.total_loss(batch), config.gradient_clip, config.dtype)
+        self.schedule = schedules.cosine_with_warmup(
+            config.learning_rate, total_steps=config.steps, warmup_steps=warmup, minimum=minimum
+        )
+        self.update = training_step(
+            self.model,
+            self.optimizer,
+            lambda batch: self.total_loss(batch),
+            config.gradient_clip,
+            config.dtype,
+        )
         if state is not None:
             self._restore(state)
 
@@ -109,8 +126,9 @@ class Trainer:
 
         Args:
             directory: of an earlier run.
-            changes: settings that may differ without changing what was computed: steps, eval_every, checkpoint_every; and the backend,
-                which changes roundings. Without it the run keeps its own, or goes on with python (and a warning) where that cannot run.
+            changes: settings that may differ without changing what was computed: steps, eval_every,
+                checkpoint_every; and the backend, which changes roundings. Without it the run keeps its own,
+                or goes on with python (and a warning) where that cannot run.
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
@@ -118,14 +136,20 @@ class Trainer:
         saved = checkpoint.load_checkpoint(directory)
         try:
             config = TrainingConfig.from_dict(saved.config["training"])
-            config = replace(config, **{"backend": changes.get("backend") or _usable(config.backend), **changes})
+            config = replace(
+                config, **{"backend": changes.get("backend") or _usable(config.backend), **changes}
+            )
             if config.steps < saved.state["step"]:
-                raise ValueError(f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}")
+                raise ValueError(
+                    f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}"
+                )
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
             with backends.use(config.backend):
                 trainer = cls(config, directory, data, saved)
         except (KeyError, TypeError) as problem:
-            raise checkpoint.CheckpointError(f"the checkpoint in {directory} lacks what a run keeps: {problem}") from problem
+            raise checkpoint.CheckpointError(
+                f"the checkpoint in {directory} lacks what a run keeps: {problem}"
+            ) from problem
         with held(directory):
             checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
         return trainer
@@ -153,7 +177,8 @@ class Trainer:
                 yield CheckpointEvent(self.step, self.directory)
 
     def train_step(self) -> StepEvent:
-        """One update: the gradient of the mean loss over all target tokens of `accumulation` batches, clipped, then AdamW.
+        """One update: the gradient of the mean loss over all target tokens of `accumulation` batches,
+        clipped, then AdamW.
 
         Raises:
             ArithmeticError: the loss is not finite.
@@ -166,8 +191,12 @@ class Trainer:
         loss, told = watched(self.update, batches, self.step + 1, self.config.steps)
         self.step += 1
         if not math.isfinite(loss):
-            raise ArithmeticError(f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}")
-        return StepEvent(self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started, **told)
+            raise ArithmeticError(
+                f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}"
+            )
+        return StepEvent(
+            self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started, **told
+        )
 
     def total_loss(self, batch: dataset.Batch) -> Tensor:
         """The sum of the cross-entropies, a scalar in nats, of all targets (B, T) that are not padding."""
@@ -186,16 +215,27 @@ class Trainer:
         return total / num_targets
 
     def save(self) -> None:
-        """Write a checkpoint: weights, optimizer and everything random, so that `resume` continues bit for bit."""
+        """Write a checkpoint: weights, optimizer and everything random, so that `resume` continues bit for
+        bit.
+        """
         data = self.data
         checkpoint.save_checkpoint(
-            self.directory, config={ "training": self.config.to_dict(), "model": self.model.config.to_dict(),
-            "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256}, }, tokenizer=data.tokenizer,
+            self.directory,
+            config={
+                "training": self.config.to_dict(),
+                "model": self.model.config.to_dict(),
+                "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256},
+            },
+            tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
             optimizer_tensors=self.optimizer.state_dict(),
-            state={"step": self.step, "data_order": data.training_batches.get_state(), "random": random.default_generator().get_state(),
-            **({"loss_scale": self.update.scaler.get_state()} if self.update.scaler else {})},
-        )  # fmt: skip
+            state={
+                "step": self.step,
+                "data_order": data.training_batches.get_state(),
+                "random": random.default_generator().get_state(),
+                **({"loss_scale": self.update.scaler.get_state()} if self.update.scaler else {}),
+            },
+        )
         self.saved_step = self.step
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -213,7 +253,9 @@ class Trainer:
 
     @staticmethod
     def _logged(log: Any, event: Any) -> Any:
-        log.write(json.dumps({name: value for name, value in event._asdict().items() if value is not None}) + "\n")
+        log.write(
+            json.dumps({name: value for name, value in event._asdict().items() if value is not None}) + "\n"
+        )
         log.flush()
         return event
 
@@ -223,11 +265,15 @@ def refuse_used_directory(directory: str) -> None:
     if os.path.lexists(directory) and not os.path.isdir(directory):
         raise ValueError(f"{directory} is not a directory")
     if os.path.isdir(directory) and os.listdir(directory):
-        raise ValueError(f"{directory} is not empty and nothing is overwritten: choose another directory, or resume the run in it")
+        raise ValueError(
+            f"{directory} is not empty and nothing is overwritten: choose another directory, or resume the run in it"
+        )
 
 
 def _usable(name: str) -> str:
-    """`name` where that backend can run here, else "python", with a warning: a run can be continued on any backend."""
+    """`name` where that backend can run here, else "python", with a warning: a run can be continued on any
+    backend.
+    """
     if problem := backends.why_not(name):
         warnings.warn(f"{problem}; going on with the python backend", stacklevel=3)
         return "python"
@@ -239,10 +285,12 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
 
     Args:
         directory: of a run.
-        backend: where the model shall live; default: the backend it was trained on, or python (and a warning) where that cannot run.
+        backend: where the model shall live; default: the backend it was trained on, or python (and a warning)
+            where that cannot run.
 
     Returns:
-        The model, its tokenizer, and the run's config (`training`, with the backend where the model lives, `model` and `data`).
+        The model, its tokenizer, and the run's config (`training`, with the backend where the model lives,
+        `model` and `data`).
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.
@@ -260,5 +308,7 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
             model.apply(lambda tensor: Tensor(tensor.buffer.copy()))
             model.load_weights(list(saved.model_tensors.items()))
     except (KeyError, TypeError) as problem:
-        raise checkpoint.CheckpointError(f"the checkpoint in {directory} lacks what a model needs: {problem}") from problem
+        raise checkpoint.CheckpointError(
+            f"the checkpoint in {directory} lacks what a model needs: {problem}"
+        ) from problem
     return model, saved.tokenizer, saved.config

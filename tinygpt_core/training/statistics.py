@@ -1,4 +1,6 @@
-"""What an update did to each parameter of a model: norms, the update-to-weight ratio, and a histogram, in a few hundred bytes."""
+"""What an update did to each parameter of a model: norms, the update-to-weight ratio, and a histogram, in a
+few hundred bytes.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ BINS = 36  # of a histogram
 SAMPLE = 2048  # elements of a parameter, at most and evenly spaced, in its histogram
 
 
-def watched(update: TrainingStep, batches: Sequence[Batch], step: int, steps: int) -> tuple[float, dict[str, Any]]:
+def watched(
+    update: TrainingStep, batches: Sequence[Batch], step: int, steps: int
+) -> tuple[float, dict[str, Any]]:
     """Makes the update that is number `step` of `steps`.
 
     Returns:
-        The loss, and what is to be told beside it: ``gradient_norm`` and, twenty times in a run and at both ends, ``parameters``.
+        The loss, and what is to be told beside it: ``gradient_norm`` and, twenty times in a run and at both
+        ends, ``parameters``.
     """
     before = copies(update.model) if step in (1, steps) or step % max(1, steps // 20) == 0 else None
     loss = update(batches)
@@ -28,16 +33,20 @@ def watched(update: TrainingStep, batches: Sequence[Batch], step: int, steps: in
 
 
 def copies(model: Module) -> dict[str, Buffer]:
-    """Returns the parameters as they are now, by name and each in its own shape, for `statistics` after an update."""
+    """Returns the parameters as they are now, by name and each in its own shape, for `statistics` after an
+    update.
+    """
     return {name: tensor.buffer.copy() for name, tensor in model.named_parameters()}
 
 
 def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[dict[str, Any]]:
-    """Returns, for each parameter whatever its shape, its ``name``, the ``norm`` ‖w‖ and a histogram, and what an update did to it.
+    """Returns, for each parameter whatever its shape, its ``name``, the ``norm`` ‖w‖ and a histogram, and
+    what an update did to it.
 
     Args:
-        before: what `copies` gave before the update; adds ``ratio``, ‖Δw‖ / ‖w‖ with w before the update, and ``gradient``, the norm of
-            the gradient that the optimizer was given (so after clipping), where the parameter has one.
+        before: what `copies` gave before the update; adds ``ratio``, ‖Δw‖ / ‖w‖ with w before the update, and
+            ``gradient``, the norm of the gradient that the optimizer was given (so after clipping), where the
+            parameter has one.
 
     Returns:
         Dictionaries of JSON values with 4 significant digits; None stands for what is not finite.
@@ -54,7 +63,9 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:
-    """Returns the ``counts`` of values in BINS equal bins from ``low`` to ``high``, the least and largest finite, and ``deviation``."""
+    """Returns the ``counts`` of values in BINS equal bins from ``low`` to ``high``, the least and largest
+    finite, and ``deviation``.
+    """
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     if low == high:
@@ -69,7 +80,9 @@ def histogram(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _sample(buffer: Buffer) -> list[float]:
-    values: list[float] = buffer.reshape((buffer.numel,))[:: max(1, math.ceil(buffer.numel / SAMPLE))].to_python()
+    values: list[float] = buffer.reshape((buffer.numel,))[
+        :: max(1, math.ceil(buffer.numel / SAMPLE))
+    ].to_python()
     return values
 
 

@@ -1,6 +1,8 @@
-"""One update of a model: gradients of some batches' mean loss, clipped, then the optimizer; in 16 bits with a scaled loss if asked.
+"""One update of a model: gradients of some batches' mean loss, clipped, then the optimizer; in 16 bits with a
+scaled loss if asked.
 
-A backend that can do this faster gives its Buffer class an attribute `training_step`: a subclass of `TrainingStep`.
+A backend that can do this faster gives its Buffer class an attribute `training_step`: a subclass of
+`TrainingStep`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,14 @@ from ..tensor import Tensor
 
 
 def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
-    """A batch's inputs and targets, int32 (B, T), as Tensors on the active backend; those it has as `tensors`, if it has."""
+    """A batch's inputs and targets, int32 (B, T), as Tensors on the active backend; those it has as
+    `tensors`, if it has.
+    """
     if ready := getattr(batch, "tensors", None):
         return ready
-    inputs, targets = (Buffer.from_array(ids[:], batch.shape, DType.int32) for ids in (batch.inputs, batch.targets))
+    inputs, targets = (
+        Buffer.from_array(ids[:], batch.shape, DType.int32) for ids in (batch.inputs, batch.targets)
+    )
     return Tensor(inputs), Tensor(targets)
 
 
@@ -31,23 +37,37 @@ class TrainingStep:
 
     Args:
         model, optimizer: what to train.
-        total_loss: gives the sum of the losses of all targets of a batch that count, under the `autocast` of `dtype`.
+        total_loss: gives the sum of the losses of all targets of a batch that count, under the `autocast` of
+            `dtype`.
         gradient_clip: the largest norm of the gradient.
-        dtype: the name for `autocast`; with "float16" the loss is scaled and a step whose gradients overflow changes nothing.
+        dtype: the name for `autocast`; with "float16" the loss is scaled and a step whose gradients overflow
+            changes nothing.
 
     Attributes:
         scaler: the `LossScaler`, or None where none is needed.
-        gradient_norm: the norm of the last step's gradient before it was clipped, or None where that number stays on a device.
+        gradient_norm: the norm of the last step's gradient before it was clipped, or None where that number
+            stays on a device.
 
     Raises:
         ValueError: a dtype that `autocast` does not know, or the active backend cannot.
     """
 
     def __init__(
-        self, model: Module, optimizer: Optimizer, total_loss: Callable[[Any], Tensor], gradient_clip: float, dtype: str = "float32"
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        total_loss: Callable[[Any], Tensor],
+        gradient_clip: float,
+        dtype: str = "float32",
     ) -> None:
         check_compute_dtype(dtype)
-        self.model, self.optimizer, self.total_loss, self.gradient_clip, self.dtype = model, optimizer, total_loss, gradient_clip, dtype
+        self.model, self.optimizer, self.total_loss, self.gradient_clip, self.dtype = (
+            model,
+            optimizer,
+            total_loss,
+            gradient_clip,
+            dtype,
+        )
         self.scaler = LossScaler() if dtype == "float16" else None
         self.gradient_norm: float | None = None
 
@@ -57,7 +77,8 @@ class TrainingStep:
         self.optimizer.zero_grad()
         loss = 0.0
         for batch in batches:
-            # Dividing by the targets of all batches makes accumulation equal to one large batch, padded or not.
+            # Dividing by the targets of all batches makes accumulation equal to one large batch, padded or
+            # not.
             part = self.total_loss(batch) / num_targets
             (part if self.scaler is None else part * self.scaler.scale).backward()
             loss += part.item()

@@ -1,8 +1,8 @@
 """The reference backend's own kernels: the same formulas, fused over rows of Python floats.
 
-A composed kernel rounds to the dtype and packs an array after every elementary step. These unpack their inputs once, do all their
-arithmetic in doubles on lists, and pack once. What they save for the backward are lists too. Importing this package registers them, and
-the backend `python` itself.
+A composed kernel rounds to the dtype and packs an array after every elementary step. These unpack their
+inputs once, do all their arithmetic in doubles on lists, and pack once. What they save for the backward are
+lists too. Importing this package registers them, and the backend `python` itself.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ from .softmax import PythonCrossEntropy
 
 
 def python_backend(device: str) -> type[PythonBuffer]:
-    """Returns the reference backend, as `backends.get("python")` does; raises ValueError for a device, of which it has none."""
+    """Returns the reference backend, as `backends.get("python")` does; raises ValueError for a device, of
+    which it has none.
+    """
     if device:
-        raise ValueError(f"the python backend has no devices, so 'python:{device}' means nothing: use 'python'")
+        raise ValueError(
+            f"the python backend has no devices, so 'python:{device}' means nothing: use 'python'"
+        )
     return PythonBuffer
 
 

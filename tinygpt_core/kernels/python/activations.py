@@ -1,5 +1,4 @@
-"""GELU in pure Python.
-"""
+"""GELU in pure Python."""
 
 from __future__ import annotations
 
@@ -30,8 +29,15 @@ class PythonGELU(GELU):
         values, t, approximate = saved
         if approximate == "tanh":
             a, b = 0.5 * SQRT_2_OVER_PI, 3.0 * GELU_CUBIC
-            slopes = [0.5 * (1.0 + u) + v * (1.0 - u * u) * a * (1.0 + b * v * v) for v, u in zip(values, t, strict=True)]
+            slopes = [
+                0.5 * (1.0 + u) + v * (1.0 - u * u) * a * (1.0 + b * v * v)
+                for v, u in zip(values, t, strict=True)
+            ]
         else:
             a, exp = 1.0 / math.sqrt(2.0 * math.pi), math.exp
             slopes = [0.5 * (1.0 + u) + v * a * exp(-0.5 * v * v) for v, u in zip(values, t, strict=True)]
-        return (PythonBuffer.of([g * s for g, s in zip(grad.values(), slopes, strict=True)], grad.shape, grad.dtype),)
+        return (
+            PythonBuffer.of(
+                [g * s for g, s in zip(grad.values(), slopes, strict=True)], grad.shape, grad.dtype
+            ),
+        )

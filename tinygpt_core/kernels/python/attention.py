@@ -1,5 +1,4 @@
-"""Attention in pure Python, all heads of all sequences at once.
-"""
+"""Attention in pure Python, all heads of all sequences at once."""
 
 from __future__ import annotations
 
@@ -16,13 +15,19 @@ from .rows import Rows
 def _by_position(x: Any) -> list[list[float]]:
     """For each position of x (B, H, T, D), element 0 of every head, then element 1 of every head, and so on."""
     flat, size, head = x.values(), x.shape[3], x.shape[2] * x.shape[3]
-    return [list(chain.from_iterable([flat[i + d :: head] for d in range(size)])) for i in range(0, head, size)]
+    return [
+        list(chain.from_iterable([flat[i + d :: head] for d in range(size)])) for i in range(0, head, size)
+    ]
 
 
 def _by_element(x: Any) -> list[list[float]]:
-    """For each element of a head of x (B, H, T, D), position 0 of every head, then position 1 of every head, and so on."""
+    """For each element of a head of x (B, H, T, D), position 0 of every head, then position 1 of every head,
+    and so on.
+    """
     flat, size, head = x.values(), x.shape[3], x.shape[2] * x.shape[3]
-    return [list(chain.from_iterable([flat[i + d :: head] for i in range(0, head, size)])) for d in range(size)]
+    return [
+        list(chain.from_iterable([flat[i + d :: head] for i in range(0, head, size)])) for d in range(size)
+    ]
 
 
 def _from_positions(rows: Rows, like: Any) -> PythonBuffer:
@@ -48,13 +53,17 @@ def _sum_of_products(a: Rows, b: Rows) -> list[float]:
 
 
 class PythonAttention(Attention):
-    """All heads of all sequences at once, query by query: each list holds one number of every head, for each key or element in turn.
+    """All heads of all sequences at once, query by query: each list holds one number of every head, for each
+    key or element in turn.
 
-    So the comprehensions are as long as there are heads, however short the sequences, and a query's lists end where causality does.
+    So the comprehensions are as long as there are heads, however short the sequences, and a query's lists end
+    where causality does.
     """
 
     @staticmethod
-    def forward(query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None) -> tuple[Any, Any]:
+    def forward(
+        query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None
+    ) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
         if not query.numel or not key.numel:
             return Attention.forward(query, key, value, causal=causal, scale=scale)
@@ -91,7 +100,8 @@ class PythonAttention(Attention):
             of_scores.append([x * size for x in s])  # once for each element of a head
             spread.append([x * size for x in columns])
             of_query.append(_sum_of_products(of_scores[-1], k))
-        firsts = [max(0, j - total + length) if causal else 0 for j in range(total)]  # the first query that sees each key
+        # The first query that sees each key
+        firsts = [max(0, j - total + length) if causal else 0 for j in range(total)]
         of_key = [_sum_of_products([x[j] for x in of_scores[i:]], q[i:]) for j, i in enumerate(firsts)]
         of_value = [_sum_of_products([x[j] for x in spread[i:]], g[i:]) for j, i in enumerate(firsts)]
         return _from_positions(of_query, grad), _from_positions(of_key, key), _from_positions(of_value, key)

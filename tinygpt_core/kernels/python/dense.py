@@ -1,5 +1,4 @@
-"""Linear maps in pure Python: two matrix products over rows.
-"""
+"""Linear maps in pure Python: two matrix products over rows."""
 
 from __future__ import annotations
 
@@ -19,7 +18,9 @@ class PythonLinear(Linear):
     def forward(x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
         Linear.check(x, weight, bias)
         rows, columns = x.rows(), weight.transpose(0, 1).rows()
-        y = product_transposed(rows, columns, x.dtype is DType.float32, None if bias is None else bias.values())
+        y = product_transposed(
+            rows, columns, x.dtype is DType.float32, None if bias is None else bias.values()
+        )
         return PythonBuffer.of_rows(y, (*x.shape[:-1], weight.shape[1]), x.dtype), (x, weight, rows, columns)
 
     @staticmethod
@@ -30,6 +31,8 @@ class PythonLinear(Linear):
         g, single = grad.rows(), x.dtype is DType.float32
         return (
             lambda: PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype),
-            lambda: PythonBuffer.of_rows(product(list(zip(*rows, strict=True)), g, single), weight.shape, x.dtype),
+            lambda: PythonBuffer.of_rows(
+                product(list(zip(*rows, strict=True)), g, single), weight.shape, x.dtype
+            ),
             lambda: PythonBuffer.of(_column_sums(g, weight.shape[1]), weight.shape[1:], x.dtype),
         )

@@ -1,5 +1,4 @@
-"""LayerNorm and RMSNorm in pure Python, row by row.
-"""
+"""LayerNorm and RMSNorm in pure Python, row by row."""
 
 from __future__ import annotations
 
@@ -56,8 +55,12 @@ class PythonLayerNorm(LayerNorm):
     """Row by row."""
 
     @staticmethod
-    def forward(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
-        return _normalize(x, weight, bias, _normalized(x, weight, bias, num_axes, "layer_norm"), eps, centre=True)
+    def forward(
+        x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
+    ) -> tuple[Any, Any]:
+        return _normalize(
+            x, weight, bias, _normalized(x, weight, bias, num_axes, "layer_norm"), eps, centre=True
+        )
 
     backward = staticmethod(_normalize_gradients)
 
@@ -67,7 +70,9 @@ class PythonRMSNorm(RMSNorm):
 
     @staticmethod
     def forward(x: Any, weight: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
-        return _normalize(x, weight, None, _normalized(x, weight, None, num_axes, "rms_norm"), eps, centre=False)
+        return _normalize(
+            x, weight, None, _normalized(x, weight, None, num_axes, "rms_norm"), eps, centre=False
+        )
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:

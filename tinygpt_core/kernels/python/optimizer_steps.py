@@ -1,5 +1,4 @@
-"""AdamW's step in pure Python.
-"""
+"""AdamW's step in pure Python."""
 
 from __future__ import annotations
 
@@ -15,12 +14,22 @@ class PythonAdamWStep(AdamWStep):
 
     @staticmethod
     def forward(
-        parameters: Any, grads: Any, first: Any, second: Any, *, learning_rate: float, betas: Any, eps: float, weight_decays: Any, step: int
+        parameters: Any,
+        grads: Any,
+        first: Any,
+        second: Any,
+        *,
+        learning_rate: float,
+        betas: Any,
+        eps: float,
+        weight_decays: Any,
+        step: int,
     ) -> tuple[None, None]:
         beta1, beta2 = betas
         new1, new2, sqrt = 1.0 - beta1, 1.0 - beta2, math.sqrt
         root = sqrt(1.0 - beta2**step)
-        rate, small = learning_rate * root / (1.0 - beta1**step), eps * root  # the corrections, moved out of the loop
+        # The corrections, moved out of the loop
+        rate, small = learning_rate * root / (1.0 - beta1**step), eps * root
         for *buffers, gradient, decay in zip(first, second, parameters, grads, weight_decays, strict=True):
             results: tuple[list[float], ...] = ([], [], [])
             new_m, new_v, updated = results

@@ -1,5 +1,4 @@
-"""Rows of Python floats: what the reference backend's kernels compute on.
-"""
+"""Rows of Python floats: what the reference backend's kernels compute on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Cross-entropy in pure Python, row by row.
-"""
+"""Cross-entropy in pure Python, row by row."""
 
 from __future__ import annotations
 

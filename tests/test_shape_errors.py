@@ -1,4 +1,5 @@
-"""What an error says about shapes: its picture, read back from the text, holds the shapes and marks just the axes that disagree.
+"""What an error says about shapes: its picture, read back from the text, holds the shapes and marks just the
+axes that disagree.
 
 Which those are is NumPy's verdict on each axis alone. Where NumPy finds nothing wrong, nothing is raised.
 """
@@ -17,22 +18,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spec import table
 
-from tinygpt_core import Tensor, backends, cli, shape_errors
+from tinygpt_core import Tensor, backends, shape_errors
 from tinygpt_core.buffer import Buffer
+from tinygpt_core.cli import main as cli_main
+from tinygpt_core.cli import messages
 from tinygpt_core.nn import FullyConnectedLayer
 from tinygpt_core.shape import ShapeError, broadcast_shapes
 
 SIZES = st.sampled_from([0, 1, 2, 3, 12])
 SHAPES = st.lists(SIZES, max_size=4).map(tuple)
 SIGNS: dict[str, Callable[[Any, Any], Any]] = {
-    "add": add, "subtract": sub, "multiply": mul, "divide": truediv, "power": pow, "maximum": lambda a, b: a.maximum(b),
-    "equal": eq, "not_equal": ne, "less": lt, "less_equal": le, "greater": gt, "greater_equal": ge,
-}  # fmt: skip
+    "add": add,
+    "subtract": sub,
+    "multiply": mul,
+    "divide": truediv,
+    "power": pow,
+    "maximum": lambda a, b: a.maximum(b),
+    "equal": eq,
+    "not_equal": ne,
+    "less": lt,
+    "less_equal": le,
+    "greater": gt,
+    "greater_equal": ge,
+}
 Row = list["str | None"]
 
 
 class Picture(NamedTuple):
-    """What is read from a message: the first line, the cells of each row by its name, the columns over carets, and what stands beside."""
+    """What is read from a message: the first line, the cells of each row by its name, the columns over
+    carets, and what stands beside.
+    """
 
     title: str
     rows: dict[str, Row]
@@ -50,7 +65,10 @@ def read(problem: object) -> Picture:
     margin = max(len(re.match(r" {4}(?:\S+(?: \S+)*)?", line)[0]) for line in lines)  # type: ignore[index]
     cells = [{cell.end() + margin: cell[0] for cell in re.finditer(r"\S+", line[margin:])} for line in lines]
     columns = sorted(set().union(ends, *cells))
-    rows = {line[4:margin].strip(): [row.get(end) for end in columns] for line, row in zip(lines, cells, strict=True)}
+    rows = {
+        line[4:margin].strip(): [row.get(end) for end in columns]
+        for line, row in zip(lines, cells, strict=True)
+    }
     assert len(rows) == len(lines)
     return Picture(title, rows, [at for at, end in enumerate(columns) if end in ends], found[2])
 
@@ -82,12 +100,15 @@ def raised(call: Callable[[], Any]) -> Exception | None:
 def axes_of(note: str) -> dict[int, tuple[int, ...]]:
     """The sizes that a note gives for each axis it names."""
     return {
-        int(axis): tuple(map(int, re.findall(r"\d+", sizes))) for axis, sizes in re.findall(r"axis (-?\d+): (\d+(?: against \d+)*)", note)
+        int(axis): tuple(map(int, re.findall(r"\d+", sizes)))
+        for axis, sizes in re.findall(r"axis (-?\d+): (\d+(?: against \d+)*)", note)
     }
 
 
 @given(first=SHAPES, second=SHAPES, name=st.sampled_from(sorted(SIGNS)))
-def test_broadcasting_marks_the_axes_that_disagree(first: Sequence[int], second: Sequence[int], name: str) -> None:
+def test_broadcasting_marks_the_axes_that_disagree(
+    first: Sequence[int], second: Sequence[int], name: str
+) -> None:
     depth = max(len(first), len(second))
     problem = raised(lambda: SIGNS[name](Tensor(zeros(first)), Tensor(zeros(second))))
     if broadcasts(first, second):
@@ -98,25 +119,39 @@ def test_broadcasting_marks_the_axes_that_disagree(first: Sequence[int], second:
     assert title == f"{name}: shapes {first} and {second} do not broadcast"
     assert rows == {"left": padded(first, depth), "right": padded(second, depth)}
     columns = list(zip(padded(first, depth), padded(second, depth), strict=True))
-    assert marks == [at for at, pair in enumerate(columns) if not broadcasts(*[(int(size),) for size in pair if size is not None])]
+    assert marks == [
+        at
+        for at, pair in enumerate(columns)
+        if not broadcasts(*[(int(size),) for size in pair if size is not None])
+    ]
     said = axes_of(note)
-    assert len(said) == len(marks) and all((first[axis], second[axis]) == sizes for axis, sizes in said.items())
+    assert len(said) == len(marks) and all(
+        (first[axis], second[axis]) == sizes for axis, sizes in said.items()
+    )
 
 
 @given(condition=SHAPES, first=SHAPES, second=SHAPES)
-def test_where_marks_the_axes_that_disagree(condition: Sequence[int], first: Sequence[int], second: Sequence[int]) -> None:
+def test_where_marks_the_axes_that_disagree(
+    condition: Sequence[int], first: Sequence[int], second: Sequence[int]
+) -> None:
     problem = raised(lambda: Buffer.where(zeros(condition) > 0.0, zeros(first), zeros(second)))
     assert (problem is None) == broadcasts(condition, first, second)
     if problem is not None:
         shown = (
-            {"condition": condition, "first": first, "second": second} if broadcasts(first, second) else {"first": first, "second": second}
+            {"condition": condition, "first": first, "second": second}
+            if broadcasts(first, second)
+            else {"first": first, "second": second}
         )
         depth = max(map(len, shown.values()))
         title, rows, marks, _ = read(problem)
         assert title.startswith("where: shapes ") and all(str(shape) in title for shape in shown.values())
         assert rows == {name: padded(shape, depth) for name, shape in shown.items()}
         columns = list(zip(*rows.values(), strict=True))
-        assert marks == [at for at, column in enumerate(columns) if not broadcasts(*[(int(size),) for size in column if size is not None])]
+        assert marks == [
+            at
+            for at, column in enumerate(columns)
+            if not broadcasts(*[(int(size),) for size in column if size is not None])
+        ]
 
 
 @given(shapes=st.lists(SHAPES, min_size=1, max_size=4))
@@ -130,7 +165,9 @@ def test_many_shapes_broadcast_or_are_all_shown(shapes: list[tuple[int, ...]]) -
 
 
 @given(shape=SHAPES, new_shape=SHAPES, assigning=st.booleans())
-def test_expand_and_assign_mark_the_axes_that_do_not_stretch(shape: Sequence[int], new_shape: Sequence[int], assigning: bool) -> None:
+def test_expand_and_assign_mark_the_axes_that_do_not_stretch(
+    shape: Sequence[int], new_shape: Sequence[int], assigning: bool
+) -> None:
     target = Buffer.full(new_shape, 0.0)
     problem = raised(lambda: target.assign(zeros(shape)) if assigning else zeros(shape).expand(new_shape))
     fits = broadcasts(shape, new_shape) and np.broadcast_shapes(shape, new_shape) == new_shape
@@ -154,13 +191,21 @@ def test_matmul_marks_inner_and_batch_axes(first: Sequence[int], second: Sequenc
         return
     title, rows, marks, note = read(problem)
     assert title == f"matmul: shapes {first} and {second} do not multiply"
-    assert [[int(size) for size in row if size is not None] for row in rows.values()] == [list(first), list(second)]
+    assert [[int(size) for size in row if size is not None] for row in rows.values()] == [
+        list(first),
+        list(second),
+    ]
     left, right = rows["left"], rows["right"]
-    met = [at for at, pair in enumerate(zip(left, right, strict=True)) if None not in pair]  # batches that both have, and the inner axis
+    # Batches that both have, and the inner axis
+    met = [at for at, pair in enumerate(zip(left, right, strict=True)) if None not in pair]
     inner = met[-1]
     assert left[inner] == str(first[-1]) and right[inner] == str(second[-2:][0])
-    assert marks == [at for at in met if left[at] != right[at] and (at == inner or "1" not in (left[at], right[at]))]
-    of_first, of_second = map(int, re.findall(r"axis (-\d) of", note)) if inner in marks else (-1, -min(len(second), 2))
+    assert marks == [
+        at for at in met if left[at] != right[at] and (at == inner or "1" not in (left[at], right[at]))
+    ]
+    of_first, of_second = (
+        map(int, re.findall(r"axis (-\d) of", note)) if inner in marks else (-1, -min(len(second), 2))
+    )
     assert (first[of_first], second[of_second]) == (first[-1], second[-2:][0])
     assert all((first[axis], second[axis]) == sizes for axis, sizes in axes_of(note).items())
     if len(first) < 2 or len(second) < 2:  # vectors are for Tensors
@@ -171,10 +216,14 @@ def test_matmul_marks_inner_and_batch_axes(first: Sequence[int], second: Sequenc
 
 @given(data=st.data())
 def test_concatenate_marks_all_axes_but_one(data: st.DataObject) -> None:
-    shapes = data.draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3))
+    shapes = data.draw(
+        st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3)
+    )
     axis = data.draw(st.integers(0, len(shapes[0]) - 1))
     problem = raised(lambda: Buffer.concatenate([zeros(shape) for shape in shapes], axis))
-    assert (problem is None) == (raised(lambda: np.concatenate([np.empty(shape) for shape in shapes], axis)) is None)
+    assert (problem is None) == (
+        raised(lambda: np.concatenate([np.empty(shape) for shape in shapes], axis)) is None
+    )
     if problem is not None:
         title, rows, marks, _ = read(problem)
         (_, first), (name, other) = rows.items()
@@ -182,20 +231,30 @@ def test_concatenate_marks_all_axes_but_one(data: st.DataObject) -> None:
         assert title == f"concatenate: shapes {shapes[0]} and {shape} ({name}) do not fit along axis {axis}"
         assert first == [*map(str, shapes[0]), *[None] * (len(first) - len(shapes[0]))]
         assert other == [*map(str, shape), *[None] * (len(first) - len(shape))]
-        assert marks == [at for at, (a, b) in enumerate(zip(first, other, strict=True)) if a != b and (at != axis or None in (a, b))]
+        assert marks == [
+            at
+            for at, (a, b) in enumerate(zip(first, other, strict=True))
+            if a != b and (at != axis or None in (a, b))
+        ]
 
 
 @given(shape=SHAPES, new_shape=st.lists(st.sampled_from([-2, -1, -1, 0, 1, 2, 3, 6]), max_size=3).map(tuple))
 def test_reshape_counts_the_elements(shape: Sequence[int], new_shape: Sequence[int]) -> None:
     problem = raised(lambda: zeros(shape).reshape(new_shape))
     # NumPy takes any negative number for -1, and 0 elements for any number times 0.
-    assert -2 in new_shape or (problem is None) == (raised(lambda: np.empty(shape).reshape(new_shape)) is None)
+    assert -2 in new_shape or (problem is None) == (
+        raised(lambda: np.empty(shape).reshape(new_shape)) is None
+    )
     if problem is not None:
         title, rows, marks, _ = read(problem)
         assert str(shape) in title and str(new_shape) in title
         total, wanted = int(np.prod(shape, dtype=int)), int(np.prod(new_shape, dtype=int))
         assert [size for size in rows["from"] if size is not None] == [*map(str, shape), "=", str(total)]
-        assert [size for size in rows["to"] if size is not None] == [*map(str, new_shape), "=", "?" if -1 in new_shape else str(wanted)]
+        assert [size for size in rows["to"] if size is not None] == [
+            *map(str, new_shape),
+            "=",
+            "?" if -1 in new_shape else str(wanted),
+        ]
         cells = rows["to"]
         negative = [at for at, size in enumerate(cells[:-1]) if size is not None and size.startswith("-")]
         assert marks == (negative or [len(cells) - 1]) and (negative or total != wanted)
@@ -226,12 +285,19 @@ def test_the_part_of_a_shape_that_another_must_have(data: st.DataObject) -> None
 
 @given(data=st.data())
 def test_einsum_marks_the_indices_with_two_sizes(data: st.DataObject) -> None:
-    terms = data.draw(st.lists(st.lists(st.sampled_from("ijk"), max_size=3, unique=True).map("".join), min_size=2, max_size=3))
+    terms = data.draw(
+        st.lists(
+            st.lists(st.sampled_from("ijk"), max_size=3, unique=True).map("".join), min_size=2, max_size=3
+        )
+    )
     shapes = [tuple(data.draw(st.sampled_from([1, 2, 3])) for _ in term) for term in terms]
     subscripts = ",".join(terms) + "->"
     tensors = [Tensor(zeros(shape)) for shape in shapes]
     problem = raised(lambda: Tensor.einsum(subscripts, tensors[0], *tensors[1:]))
-    sizes = {index: {shape[term.index(index)] for term, shape in zip(terms, shapes, strict=True) if index in term} for index in "ijk"}
+    sizes = {
+        index: {shape[term.index(index)] for term, shape in zip(terms, shapes, strict=True) if index in term}
+        for index in "ijk"
+    }
     assert (problem is None) == all(len(found - {1}) < 2 for found in sizes.values())
     if problem is not None:
         title, rows, marks, _ = read(problem)
@@ -250,21 +316,33 @@ def test_einsum_marks_the_indices_with_two_sizes(data: st.DataObject) -> None:
     key=st.tuples(*[st.sampled_from([1, 2])] * 4),
     value=st.tuples(*[st.sampled_from([1, 2])] * 4),
 )
-def test_attention_marks_what_query_key_and_value_must_share(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> None:
+def test_attention_marks_what_query_key_and_value_must_share(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]
+) -> None:
     from tinygpt_core.kernels import Attention
 
     problem = raised(lambda: Attention.check(zeros(query), zeros(key), zeros(value), causal=False))
     sharing = {"batch": (0, 0, 0), "heads": (1, 1, 1), "S": (None, 2, 2), "size": (3, 3, 3)}
     shapes = (query, key, value)
-    wrong = [name for name, at in sharing.items() if len({s[axis] for s, axis in zip(shapes, at, strict=True) if axis is not None}) > 1]
+    wrong = [
+        name
+        for name, at in sharing.items()
+        if len({s[axis] for s, axis in zip(shapes, at, strict=True) if axis is not None}) > 1
+    ]
     assert (problem is None) == (not wrong)
     if problem is not None:
         _, rows, marks, _ = read(problem)
         assert [rows[""][at] for at in marks] == wrong
-        assert [[int(size) for size in rows[name] if size] for name in ("query", "key", "value")] == [list(shape) for shape in shapes]
+        assert [[int(size) for size in rows[name] if size] for name in ("query", "key", "value")] == [
+            list(shape) for shape in shapes
+        ]
     if query[2] > key[2] and not wrong:
-        _, rows, marks, note = read(raised(lambda: Attention.check(zeros(query), zeros(key), zeros(value), causal=True)))
-        assert [rows[""][at] for at in marks] == ["T", "S"] and note.startswith(f"T is {query[2]}, S is {key[2]};")
+        _, rows, marks, note = read(
+            raised(lambda: Attention.check(zeros(query), zeros(key), zeros(value), causal=True))
+        )
+        assert [rows[""][at] for at in marks] == ["T", "S"] and note.startswith(
+            f"T is {query[2]}, S is {key[2]};"
+        )
 
 
 WRONG = [(row.name, wrong) for row in table.ROWS for wrong in row.errors]
@@ -291,12 +369,17 @@ def test_a_folded_message_keeps_what_is_said_in_words(first: Sequence[int], seco
         assert shape_errors.folded(f"before: {problem}") == f"before: {picture.title}: {picture.note}"
 
 
-@pytest.mark.parametrize("message", ["", "one line", "two\nlines", "a list:\n    one\n    two", "no picture ^ here", "a caret:\n  ^ here"])
+@pytest.mark.parametrize(
+    "message",
+    ["", "one line", "two\nlines", "a list:\n    one\n    two", "no picture ^ here", "a caret:\n  ^ here"],
+)
 def test_only_pictures_are_folded(message: str) -> None:
     assert shape_errors.folded(message) == message
 
 
-def test_weights_that_do_not_fit_are_named_and_on_the_command_line_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_that_do_not_fit_are_named_and_on_the_command_line_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, other = FullyConnectedLayer(3, 12), FullyConnectedLayer(3, 4)
     other.save_weights(tmp_path / "weights.safetensors")
     with pytest.raises(ValueError) as caught:
@@ -307,7 +390,7 @@ def test_weights_that_do_not_fit_are_named_and_on_the_command_line_in_one_line(t
         "    loaded weights  3   4\n"
         "                       ^^ axis 1 of loaded weights is 4, not 12"
     )
-    assert cli._complain(*cli._explain(caught.value)) == 2
+    assert messages.complain(*cli_main._explain(caught.value)) == 2
     assert capsys.readouterr().err == (
         "tinygpt: error: weights: loaded weights must have the shape (3, 12), not (3, 4): axis 1 of loaded weights is 4, not 12\n"
     )
