@@ -17,7 +17,7 @@ from .dropout import Dropout
 from .embedding import Embedding
 from .linear import FullyConnectedLayer, check_size
 
-_CHOICES = {
+CHOICES = {
     "normalization": ("layer_norm", "rms_norm"),
     "positions": ("learned", "rotary", "none"),
     "activation": (*ACTIVATION_FUNCTIONS, *GATED_ACTIVATIONS),
@@ -84,7 +84,7 @@ class GPTConfig:
         for place, name in enumerate(sizes):
             if place < 5 or getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
