@@ -15,15 +15,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..files.atomic import Path
-from ..random import Generator
 from ..tokenizer.base import Tokenizer
 from ..tokenizer.bpe import BPETokenizer
 from ..tokenizer.files import load_tokenizer
 from ..tokenizer.patterns import TokenizerError
-from .batches import StreamBatches, TokenStream, evaluation_batches, split_train_validation
+from .batches import TokenStream, split_train_validation
 
 TRAINING, VALIDATION = "train.bin", "val.bin"
 PIECE = 1 << 20  # ids
@@ -39,28 +38,6 @@ class TokenFolder(NamedTuple):
     validation: TokenStream
     tokenizer: Tokenizer
     sha256: str
-
-    def fields(self, config: Any, generator: Generator) -> dict[str, Any]:
-        """Returns what a run of `config` (a TrainingConfig) takes from here: batches, counts and the text
-        that samples begin with.
-        """
-        shape = config.context_length, config.batch_size
-        validating = evaluation_batches(self.validation, *shape, config.eval_batches)
-        batches = StreamBatches(self.training, *shape, generator)
-        try:
-            self.tokenizer.encode("\n")
-            opening = "\n"
-        except TokenizerError:  # characters without line breaks
-            opening = self.tokenizer.decode(self.training[:1])
-        tokens = len(self.training) + len(self.validation)
-        return {
-            "tokenizer": self.tokenizer,
-            "training_batches": batches,
-            "validation_batches": validating,
-            "num_tokens": tokens,
-            "sha256": self.sha256,
-            "opening": opening,
-        }
 
     def counts(self) -> Counter[int]:
         """How often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly in it."""
