@@ -56,7 +56,7 @@ from .tokenizer.files import save_tokenizer
 from .tokenizer.patterns import TokenizerError
 from .training import checkpoint
 from .training.data import BOUNDARY
-from .training.loop import load_model
+from .training.runs import load_model
 
 FORMATS = ("native", "gpt2", "llama", "tinygpt")
 CONFIG, MODEL, INDEX, TINYGPT_MODEL = (

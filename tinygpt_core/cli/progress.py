@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TextIO
 
 from ..training.config import describe_sizes
-from ..training.loop import Event, StepEvent, Trainer, ValidationEvent
+from ..training.events import Event, StepEvent, ValidationEvent
+from ..training.loop import Trainer
 from .plotting import Point, Run, abilities, chart, read_run
 
 SMALLEST = (40, 12)  # columns and rows of a terminal that has room for a curve

@@ -21,7 +21,8 @@ from ..tokenizer.base import Tokenizer
 from ..training import checkpoint
 from ..training.config import TrainingConfig, describe_sizes
 from ..training.data import BOUNDARY, prepare_data
-from ..training.loop import LOG, Trainer, load_model
+from ..training.loop import Trainer
+from ..training.runs import LOG, load_model
 from ..training.statistics import SAMPLE, copies, statistics
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
@@ -63,7 +64,7 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         model = trainer.model
         initial = {"step": 0, "label": "step 0, before training", "parameters": statistics(model)}
         if saved.state["step"]:
-            trainer._restore(saved)
+            trainer.restore(saved)
         step, whole = trainer.step, data.training_batches.next_batch()
         batch, before = first_rows(whole), copies(model)
         trainer.optimizer.learning_rate = trainer.schedule(step)
