@@ -221,8 +221,9 @@ def _everything() -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def _step(name: str, config: TrainingConfig, data: Any, batch: dataset.Batch, steps: int) -> _State:
-    with backends.use(name):
-        trainer = Trainer(config, "", data)  # which touches no directory before it is saved
+    # It touches no directory before it is saved.
+    trainer = Trainer(replace(config, backend=name), "", data)
+    with trainer.context():
         trainer.model.train()
         named = trainer.model.named_parameters()
         # Gradients of a pass of their own: the step clips them, and may keep them on a device.

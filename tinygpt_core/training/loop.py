@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -130,6 +131,7 @@ class Trainer:
         directory: of the run.
         data: the batches, and the tokenizer that made them.
         model, optimizer: what is trained, and by what.
+        generator: where the first weights and the dropout come from; nobody else draws from it.
         schedule: gives the learning rate by the number of updates made before.
         update: makes one update of the model when called with batches, see `TrainingStep`.
         step: how many updates were made.
@@ -147,27 +149,28 @@ class Trainer:
         self.saved_step = 0
         self.stop_requested = False
         self.criterion = CrossEntropyLoss()
-        random.seed(config.seed)
-        self.model = _initial_model(config, data.tokenizer.vocab_size)
-        self.optimizer = AdamW(
-            self.model,
-            config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-        )
-        self.schedule = schedules.cosine_with_warmup(
-            config.learning_rate,
-            total_steps=config.steps,
-            warmup_steps=min(config.warmup_steps, config.steps - 1),
-            minimum=config.minimum_learning_rate,
-        )
-        self.update = training_step(
-            self.model,
-            self.optimizer,
-            lambda batch: self.total_loss(batch),  # looked up at each call, since one may replace it
-            config.gradient_clip,
-            config.dtype,
-        )
+        self.generator = random.Generator(config.seed)
+        with self.context():
+            self.model = _initial_model(config, data.tokenizer.vocab_size)
+            self.optimizer = AdamW(
+                self.model,
+                config.learning_rate,
+                betas=(config.beta1, config.beta2),
+                weight_decay=config.weight_decay,
+            )
+            self.schedule = schedules.cosine_with_warmup(
+                config.learning_rate,
+                total_steps=config.steps,
+                warmup_steps=min(config.warmup_steps, config.steps - 1),
+                minimum=config.minimum_learning_rate,
+            )
+            self.update = training_step(
+                self.model,
+                self.optimizer,
+                lambda batch: self.total_loss(batch),  # looked up at each call, since one may replace it
+                config.gradient_clip,
+                config.dtype,
+            )
         if state is not None:
             self.restore(state)
 
@@ -180,10 +183,10 @@ class Trainer:
             OSError: the directory cannot be written.
         """
         refuse_used_directory(directory)
-        with backends.use(config.backend):
-            trainer = cls(config, directory, prepare_data(config))
-            os.makedirs(directory, exist_ok=True)
-            trainer.save()
+        backends.get(config.backend)  # before the corpus is read, which may take minutes
+        trainer = cls(config, directory, prepare_data(config))
+        os.makedirs(directory, exist_ok=True)
+        trainer.save()
         return trainer
 
     @classmethod
@@ -212,8 +215,7 @@ class Trainer:
                     "steps", f" cannot be {config.steps}: the run in {directory} has {steps_made} behind it"
                 )
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
-            with backends.use(config.backend):
-                trainer = cls(config, directory, data, saved)
+            trainer = cls(config, directory, data, saved)
         except (KeyError, TypeError) as problem:
             raise CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
@@ -233,10 +235,10 @@ class Trainer:
         config = self.config
         with held(self.directory), open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log:
             while self.step < config.steps and not self.stop_requested:
-                yield _logged(log, self._on_backend(self.train_step))
+                yield _logged(log, self.train_step())
                 is_last = self.step == config.steps
                 if config.eval_every and (is_last or self.step % config.eval_every == 0):
-                    yield _logged(log, ValidationEvent(self.step, self._on_backend(self.validate)))
+                    yield _logged(log, ValidationEvent(self.step, self.validate()))
                 if config.checkpoint_every and self.step % config.checkpoint_every == 0:
                     self.save()
                     yield CheckpointEvent(self.step, self.directory)
@@ -257,14 +259,13 @@ class Trainer:
         config = self.config
         batches = [self.data.training_batches.next_batch() for _ in range(config.accumulation)]
         keeps_statistics = statistics.are_due(self.step + 1, config.steps)
-        before = statistics.copies(self.model) if keeps_statistics else None
-
-        self.model.train()
-        self.optimizer.learning_rate = self.schedule(self.step)
-        loss = self.update(batches)
-        self.step += 1
-
-        parameters = statistics.statistics(self.model, before) if keeps_statistics else None
+        with self.context():
+            before = statistics.copies(self.model) if keeps_statistics else None
+            self.model.train()
+            self.optimizer.learning_rate = self.schedule(self.step)
+            loss = self.update(batches)
+            self.step += 1
+            parameters = statistics.statistics(self.model, before) if keeps_statistics else None
         if not math.isfinite(loss):
             raise ArithmeticError(
                 f"the loss became {loss} at step {self.step}: "
@@ -291,7 +292,7 @@ class Trainer:
         self.model.eval()
         total = 0.0
         num_targets = 0
-        with no_grad():
+        with self.context(), no_grad():
             for batch in self.data.validation_batches:
                 total += self.total_loss(batch).item()
                 num_targets += batch.num_targets
@@ -306,7 +307,7 @@ class Trainer:
         state = {
             "step": self.step,
             "data_order": data.training_batches.get_state(),
-            "random": random.default_generator().get_state(),
+            "random": self.generator.get_state(),
         }
         if self.update.scaler is not None:
             state["loss_scale"] = self.update.scaler.get_state()
@@ -328,16 +329,36 @@ class Trainer:
         """Goes to where a checkpoint of this run was written."""
         self.step = saved.state["step"]
         self.saved_step = self.step
-        self.model.load_weights(list(saved.model_tensors.items()))
-        self.optimizer.load_state(list(saved.optimizer_tensors.items()))
+        with self.context():
+            self.model.load_weights(list(saved.model_tensors.items()))
+            self.optimizer.load_state(list(saved.optimizer_tensors.items()))
         self.data.training_batches.set_state(saved.state["data_order"])
-        random.default_generator().set_state(saved.state["random"])
+        self.generator.set_state(saved.state["random"])
         if self.update.scaler is not None and "loss_scale" in saved.state:
             self.update.scaler.set_state(saved.state["loss_scale"])
 
-    def _on_backend(self, work: Any) -> Any:
-        with backends.use(self.config.backend):  # not around `yield`: the caller's backend stays the caller's
-            return work()
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Makes the run's backend and its random numbers, for a `with` block, those that everything uses.
+
+        No method of the trainer leaves it open for its caller, whose own stay what they were: two trainers,
+        or one and a thread that samples, do not disturb each other.
+        """
+        with backends.use(self.config.backend), _use_generator(self.generator):
+            yield
+
+
+@contextmanager
+def _use_generator(generator: random.Generator) -> Iterator[None]:
+    """Makes a generator the one that everything draws from, for a `with` block. It does not nest."""
+    default = random.default_generator()
+    before = default.get_state()
+    default.set_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(default.get_state())
+        default.set_state(before)
 
 
 def _initial_model(config: TrainingConfig, vocab_size: int) -> GPT:
