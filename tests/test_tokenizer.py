@@ -16,9 +16,11 @@ from tinygpt_core.tokenizer import (
     Tokenizer,
     TokenizerError,
     encode_textbook,
+    find_tokenizer,
     get_stats,
     load_tokenizer,
     merge,
+    open_tokenizer,
     render_token,
     replace_control_characters,
     save_tokenizer,
@@ -205,6 +207,23 @@ def test_model_files(tmp_path: Path) -> None:
             BPETokenizer().load(tmp_path / "cut.model")
         except TokenizerError:
             assert loaded.merges == before
+
+
+def test_a_tokenizer_is_found_in_a_folder(tmp_path: Path) -> None:
+    """By the names that it may have, our own first; a file of `save_tokenizer` may have any name."""
+    assert find_tokenizer(tmp_path) is None and find_tokenizer(tmp_path / "missing") is None
+    with pytest.raises(TokenizerError, match=r"there is no tokenizer in .*pass --tokenizer"):
+        open_tokenizer(tmp_path)
+    trained(size=280).save(str(tmp_path / "tokenizer"))  # tokenizer.model and tokenizer.vocab
+    assert open_tokenizer(tmp_path).vocab_size == 280
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")  # sentencepiece's
+    assert find_tokenizer(tmp_path) is None
+    save_tokenizer(CharTokenizer("abc"), tmp_path / "tokenizer")
+    assert open_tokenizer(tmp_path).vocab_size == open_tokenizer(tmp_path / "tokenizer").vocab_size == 3
+    (tmp_path / "tokenizer").write_bytes(b"{")
+    for find in (find_tokenizer, open_tokenizer):
+        with pytest.raises(TokenizerError, match="is not a tokenizer file"):
+            find(tmp_path)
 
 
 def test_half_a_tokenizer_says_what_it_lacks() -> None:

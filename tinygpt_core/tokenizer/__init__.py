@@ -12,5 +12,5 @@ from ..printable import replace_control_characters
 from .base import MAXIMUM_FILE, Pair, Tokenizer, TokenizerError, render_token
 from .bpe import CACHE_SIZE, BPETokenizer, encode_textbook, get_stats, learn_merges, merge, train_textbook
 from .characters import CharTokenizer
-from .files import FORMAT, FORMAT_VERSION, load_tokenizer, save_tokenizer
+from .files import FORMAT, FORMAT_VERSION, find_tokenizer, load_tokenizer, open_tokenizer, save_tokenizer
 from .patterns import RegexPatterns
