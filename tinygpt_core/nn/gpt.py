@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .. import operations, random, shape_errors
+from .. import generation, operations, random, shape_errors
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
@@ -298,7 +298,7 @@ class GPT(Module):
         return KeyValueCache(c.num_layers, batch_size, c.key_value_heads, c.context_length, c.head_dim, like)
 
     def generate_greedy(self, token_ids: Tensor, max_new_tokens: int) -> Tensor:
-        """Continue a sequence with the most probable token, again and again.
+        """Continues a sequence with the most probable token, again and again.
 
         Args:
             token_ids: int (1, T), T >= 1.
@@ -311,14 +311,12 @@ class GPT(Module):
         Raises:
             ValueError: token_ids has another shape.
         """
-        return self._generate(
-            token_ids, max_new_tokens, lambda logits: max(range(len(logits)), key=logits.__getitem__)
-        )
+        return self._continued(token_ids, max_new_tokens, generation.most_probable)
 
     def generate_sample_with_temperature(
         self, token_ids: Tensor, max_new_tokens: int, temperature: float = 1.0
     ) -> Tensor:
-        """Continue a sequence with tokens drawn from ``softmax(logits / temperature)`` by the default
+        """Continues a sequence with tokens drawn from `softmax(logits / temperature)` by the default
         generator.
 
         Args:
@@ -337,38 +335,33 @@ class GPT(Module):
             return self.generate_greedy(token_ids, max_new_tokens)
 
         def draw(logits: Sequence[float]) -> int:
-            highest = max(logits)
-            return random.default_generator().choice(
-                [math.exp((logit - highest) / temperature) for logit in logits]
-            )
+            return random.default_generator().choice(generation.relative_probabilities(logits, temperature))
 
-        return self._generate(token_ids, max_new_tokens, draw)
+        return self._continued(token_ids, max_new_tokens, draw)
 
-    def _generate(
-        self, token_ids: Tensor, max_new_tokens: int, pick: Callable[[Sequence[float]], int]
+    def _continued(
+        self, token_ids: Tensor, max_new_tokens: int, draw: Callable[[Sequence[float]], int]
     ) -> Tensor:
+        """Returns token_ids (1, T) with what `generation.continue_ids` adds to them.
+
+        A full context is filled anew with all the positions that it holds: every token sees as many as it
+        can.
+        """
         if token_ids.ndim != 2 or token_ids.shape[0] != 1 or token_ids.shape[1] < 1:
             raise ValueError(
                 f"token_ids must have the shape (1, positions) with a position at least, but got {token_ids.shape}"
             )
-        kind, context_length = type(token_ids.buffer), self.config.context_length
-        tokens: list[int] = token_ids.to_python()[0]
-        was_training = self.training
-        self.eval()
-        try:
-            cache = self.new_cache()
-            pending = tokens[-context_length:]
-            for _ in range(max_new_tokens):
-                # All positions shift: what is cached no longer holds
-                if cache.length + len(pending) > context_length:
-                    cache.reset()
-                    pending = tokens[-context_length:]
-                logits = self(Tensor(kind([pending], token_ids.dtype)), cache)
-                pending = [pick(logits.buffer[0, -1].to_python())]
-                tokens += pending
-        finally:
-            self.train(was_training)
-        return Tensor(kind([tokens], token_ids.dtype))
+        prompt_ids: list[int] = token_ids.to_python()[0]
+        new_ids = generation.continue_ids(
+            self,
+            prompt_ids,
+            draw,
+            tokens=max_new_tokens,
+            keep=self.config.context_length,
+            like=token_ids.buffer,
+        )
+        buffer_class = type(token_ids.buffer)
+        return Tensor(buffer_class([[*prompt_ids, *new_ids]], token_ids.dtype))
 
     def _extra_repr(self) -> str:
         """The settings that are not the defaults."""
