@@ -15,7 +15,7 @@ from ..kernels.convolution import pair
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
-from .linear import check_size
+from .arguments import check_size
 
 
 class Conv2d(Module):

@@ -27,7 +27,7 @@ from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
 from .activations import activation_function
 from .dropout import Dropout
-from .linear import check_size
+from .arguments import check_size
 
 State = tuple[Tensor, ...]
 
