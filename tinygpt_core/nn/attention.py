@@ -194,7 +194,7 @@ class CausalSelfAttention(Module):
         return query, key, value
 
     def _repeat_heads(self, x: Tensor) -> Tensor:
-        """Returns keys or values (B, K, S, D) as (B, H, S, D), each head once for every query that uses it."""
+        """Returns keys or values (B, K, S, D) as (B, H, S, D): a copy of its head for each query."""
         batch_size, shared_heads, length, head_dim = x.shape
         group_size = self.num_heads // shared_heads
         repeated = x.reshape((batch_size, shared_heads, 1, length, head_dim)).expand(

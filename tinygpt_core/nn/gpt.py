@@ -46,7 +46,7 @@ class GPTConfig:
         final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated
             ones.
         bias: whether linear layers and LayerNorm have biases (the head has none).
-        attention_bias: whether those of the attention have; None means as ``bias``.
+        attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
         dropout: probability, on the embeddings and on what each attention and MLP adds.
         eps: of the normalizations.
