@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..buffer.base import Buffer
+from ..printable import is_printable
 from ..tokenizer.base import Tokenizer, render_token
 from ..tokenizer.bpe import BPETokenizer
 from ..tokenizer.characters import CharTokenizer
@@ -26,7 +27,7 @@ def token_text(tokenizer: Tokenizer | None, idx: int) -> str:
     except ValueError:
         return str(idx)
     text = data.decode("utf-8", errors="replace")
-    return text if all(c.isprintable() or c in "\n\t" for c in text) else render_token(data)
+    return text if is_printable(text, keep="\n\t") else render_token(data)
 
 
 def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

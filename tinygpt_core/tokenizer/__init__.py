@@ -5,7 +5,8 @@ text is split first), `vocabularies` (the files of other projects), `encoders` (
 `files` (one file for any tokenizer).
 """
 
-from .base import Tokenizer, TokenizerError, render_token, replace_control_characters
+from ..printable import replace_control_characters
+from .base import Tokenizer, TokenizerError, render_token
 from .bpe import BPETokenizer, get_stats, merge
 from .characters import CharTokenizer
 from .files import load_tokenizer, save_tokenizer

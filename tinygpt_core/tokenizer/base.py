@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..files.atomic import Path
+from ..printable import replace_control_characters
 
 Pair = tuple[int, int]  # two ids that stand side by side
 MAXIMUM_FILE = 256_000_000  # bytes of a file that is read as a tokenizer
@@ -16,13 +16,6 @@ MAXIMUM_FILE = 256_000_000  # bytes of a file that is read as a tokenizer
 
 class TokenizerError(ValueError):
     """Text, ids or a file that a tokenizer cannot take; the message says what would work."""
-
-
-def replace_control_characters(text: str) -> str:
-    """Returns `text` with control characters (categories C…) written as \\u escapes, so that printing it
-    moves no cursor.
-    """
-    return "".join(c if unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in text)
 
 
 def render_token(token: bytes) -> str:

@@ -18,15 +18,8 @@ from itertools import pairwise
 from typing import Any
 
 from ..files.atomic import Path
-from .base import (
-    MAXIMUM_FILE,
-    Pair,
-    Tokenizer,
-    TokenizerError,
-    read_text_file,
-    render_token,
-    replace_control_characters,
-)
+from ..printable import replace_control_characters
+from .base import MAXIMUM_FILE, Pair, Tokenizer, TokenizerError, read_text_file, render_token
 from .patterns import RegexPatterns, compile_pattern
 from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
 

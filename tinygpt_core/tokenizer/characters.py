@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .base import Tokenizer, TokenizerError, replace_control_characters
+from ..printable import replace_control_characters
+from .base import Tokenizer, TokenizerError
 
 
 class CharTokenizer(Tokenizer):
