@@ -246,7 +246,7 @@ def generate(
     # has come.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
-        if text := decoder.decode(tokenizer._decode_bytes([token])):
+        if text := decoder.decode(tokenizer.decode_bytes([token])):
             yield text
     if text := decoder.decode(b"", final=True):
         yield text
