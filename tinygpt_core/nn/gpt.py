@@ -20,10 +20,12 @@ from .linear import FullyConnectedLayer
 from .normalization import NORMALIZATIONS, normalization_layer
 from .transformer import TransformerBlock
 
-POSITIONS = ("learned", "rotary", "none")
-"""How a model can know where a token stands."""
-MLP_ACTIVATIONS = (*ACTIVATION_FUNCTIONS, *GATED_ACTIVATIONS)
-"""The activations that its MLPs can have, the gated ones last."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    "normalization": NORMALIZATIONS,
+    "positions": ("learned", "rotary", "none"),
+    "activation": (*ACTIVATION_FUNCTIONS, *GATED_ACTIVATIONS),
+}
+"""For the fields of `GPTConfig` that are words: those that they may be."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,10 @@ class GPTConfig:
             check_size("num_key_value_heads", self.num_key_value_heads)
 
     def _check_choices(self) -> None:
-        choices = {"normalization": NORMALIZATIONS, "positions": POSITIONS, "activation": MLP_ACTIVATIONS}
-        for name, known in choices.items():
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, but got {value!r}")
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r}")
 
     def _check_switches(self) -> None:
         for name in ("bias", "tied_head", "final_activation", "attention_bias"):
