@@ -348,7 +348,7 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
     unique = {
         id(tensor): (tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None
     }.values()
-    norm = math.sqrt(sum(grad._sum_of_squares() for _, grad in unique))
+    norm = math.sqrt(sum(grad.sum_of_squares() for _, grad in unique))
     if max_norm < norm < math.inf:
         for tensor, grad in unique:
             tensor.grad = Tensor(grad * (max_norm / norm))
