@@ -239,8 +239,8 @@ class UnroundedFloat32(MinimalBuffer):
 class WrongPromotion(MinimalBuffer):
     """int32 and float32 meet in float32, where large integers lose their last bits."""
 
-    def _meet(self, other: Any) -> Any:
-        pair = super()._meet(other)
+    def _promoted_pair(self, other: Any) -> Any:
+        pair = super()._promoted_pair(other)
         if (
             pair
             and isinstance(other, Buffer)
@@ -255,8 +255,8 @@ class WrongPromotion(MinimalBuffer):
 class StrongScalars(MinimalBuffer):
     """A Python float is float64 and widens what it meets."""
 
-    def _meet(self, other: Any) -> Any:
-        return super()._meet(type(self)(other, DType.float64) if isinstance(other, float) else other)
+    def _promoted_pair(self, other: Any) -> Any:
+        return super()._promoted_pair(type(self)(other, DType.float64) if isinstance(other, float) else other)
 
 
 @broken(buffer_law("test_int64_is_exact"))
