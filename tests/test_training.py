@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -51,6 +52,122 @@ def test_presets_survive_json(name: str) -> None:
     config = PRESETS[name][1]
     assert config.preset == name
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+# Three presets as they have always been, in full, and what all of them are to the bit.
+DEFAULTS = {
+    "corpus": "identifiers",
+    "data_file": None,
+    "preset": "identifiers",
+    "backend": "python",
+    "seed": 1337,
+    "dtype": "float32",
+    "tokenizer": "characters",
+    "vocab_size": 512,
+    "context_length": 32,
+    "num_layers": 1,
+    "num_heads": 2,
+    "embedding_dim": 16,
+    "normalization": "layer_norm",
+    "positions": "rotary",
+    "activation": "gelu",
+    "tied_head": False,
+    "initial_std": 0.12,
+    "dropout": 0.0,
+    "steps": 1100,
+    "batch_size": 8,
+    "accumulation": 1,
+    "learning_rate": 0.015,
+    "minimum_learning_rate": 0.0007,
+    "warmup_steps": 20,
+    "weight_decay": 0.0,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "gradient_clip": 1.0,
+    "eval_every": 250,
+    "eval_batches": 8,
+    "checkpoint_every": 250,
+}
+CODE_49M = {
+    "corpus": "stdlib",
+    "data_file": None,
+    "preset": "code-49m",
+    "backend": "python",
+    "seed": 1337,
+    "dtype": "float32",
+    "tokenizer": "bpe",
+    "vocab_size": 32768,
+    "context_length": 512,
+    "num_layers": 10,
+    "num_heads": 8,
+    "embedding_dim": 512,
+    "normalization": "layer_norm",
+    "positions": "learned",
+    "activation": "gelu",
+    "tied_head": True,
+    "initial_std": 0.02,
+    "dropout": 0.2,
+    "steps": 5000,
+    "batch_size": 20,
+    "accumulation": 4,
+    "learning_rate": 0.001,
+    "minimum_learning_rate": 0.0001,
+    "warmup_steps": 100,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "gradient_clip": 1.0,
+    "eval_every": 250,
+    "eval_batches": 8,
+    "checkpoint_every": 250,
+}
+GPT2_124M = {
+    "corpus": "stdlib",
+    "data_file": None,
+    "preset": "gpt2-124m",
+    "backend": "python",
+    "seed": 1337,
+    "dtype": "float32",
+    "tokenizer": "bpe",
+    "vocab_size": 50257,
+    "context_length": 1024,
+    "num_layers": 12,
+    "num_heads": 12,
+    "embedding_dim": 768,
+    "normalization": "layer_norm",
+    "positions": "learned",
+    "activation": "gelu",
+    "tied_head": True,
+    "initial_std": 0.02,
+    "dropout": 0.0,
+    "steps": 20000,
+    "batch_size": 12,
+    "accumulation": 40,
+    "learning_rate": 0.0006,
+    "minimum_learning_rate": 6e-05,
+    "warmup_steps": 700,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "gradient_clip": 1.0,
+    "eval_every": 250,
+    "eval_batches": 8,
+    "checkpoint_every": 250,
+}
+ALL_PRESETS = "5f796dbe0df7bf34c41ef8e2333fca82570fad754fef6fc3608b6a8992e1ac01"  # SHA-256 of them as JSON
+
+
+def test_presets_are_what_they_were() -> None:
+    for expected in (DEFAULTS, CODE_49M, GPT2_124M):
+        assert PRESETS[str(expected["preset"])].config.to_dict() == expected
+    everything = json.dumps({name: preset.config.to_dict() for name, preset in PRESETS.items()})
+    assert hashlib.sha256(everything.encode()).hexdigest() == ALL_PRESETS
+
+
+def test_a_preset_is_a_pair() -> None:
+    """Scripts take it apart by position."""
+    about, config = PRESETS["debug"]
+    assert (about, config) == (PRESETS["debug"].about, PRESETS["debug"].config)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,8 @@ from typing import Any, NamedTuple
 
 from ..files.atomic import Path
 from ..random import Generator
-from ..tokenizer.base import Tokenizer
-from ..tokenizer.bpe import BPETokenizer
-from ..tokenizer.files import load_tokenizer
-from ..tokenizer.patterns import TokenizerError
+from ..tokenizer.base import Tokenizer, TokenizerError
+from ..tokenizer.files import open_tokenizer
 from .batches import StreamBatches, TokenStream, evaluation_batches, split_train_validation
 
 TRAINING, VALIDATION = "train.bin", "val.bin"
@@ -89,7 +87,7 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
     """
     folder = os.fspath(path)
     if isinstance(tokenizer, str):
-        tokenizer = find_tokenizer(folder if tokenizer in ("characters", "bpe") else tokenizer)
+        tokenizer = open_tokenizer(folder if tokenizer in ("characters", "bpe") else tokenizer)
     files = [os.path.join(folder, name) for name in (TRAINING, VALIDATION)]
     files = [file for file in files if os.path.isfile(file)]
     streams = [TokenStream.open(file, "H", tokenizer.vocab_size) for file in files]
@@ -100,23 +98,3 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
             digest.update(stream[start : start + PIECE])
     training, validation = streams if len(streams) == 2 else split_train_validation(streams[0])
     return TokenFolder(training, validation, tokenizer, digest.hexdigest())
-
-
-def find_tokenizer(path: Path) -> Tokenizer:
-    """Returns the tokenizer in a file of `save_tokenizer`, or in a folder (its `tokenizer`, or its
-    `vocab.json` and `merges.txt`).
-
-    Raises:
-        TokenizerError: there is none, or it is damaged.
-    """
-    own, vocab, merges = (os.path.join(path, name) for name in ("tokenizer", "vocab.json", "merges.txt"))
-    if os.path.isfile(path):
-        return load_tokenizer(path)
-    if os.path.isfile(own):
-        return load_tokenizer(own)
-    if os.path.isfile(vocab) and os.path.isfile(merges):
-        return BPETokenizer.from_gpt2(vocab, merges)
-    raise TokenizerError(
-        f"there is no tokenizer in {os.fspath(path)}: pass --tokenizer with 'characters' or 'bpe' (trained on the text), a file of "
-        "save_tokenizer, or a folder that holds one or GPT-2's vocab.json and merges.txt; token ids need the one that made them"
-    )

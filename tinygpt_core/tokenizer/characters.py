@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .base import Tokenizer, TokenizerError, replace_control_characters
+from ..printable import replace_control_characters
+from .base import Tokenizer, TokenizerError
 
 
 class CharTokenizer(Tokenizer):
@@ -51,7 +52,12 @@ class CharTokenizer(Tokenizer):
                 f"the character {problem.args[0]!r} is not among those learned: {known}"
             ) from None
 
-    def _decode_bytes(self, ids: Iterable[int]) -> bytes:
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Returns the characters in UTF-8.
+
+        Raises:
+            TokenizerError: an id that is not in the vocabulary.
+        """
         texts = {idx: text for text, idx in self.special_tokens.items()}
         result = []
         for idx in ids:

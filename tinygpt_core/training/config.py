@@ -26,7 +26,7 @@ class TrainingConfig:
     seed: int = 1337
     dtype: str = "float32"  # of products, see precision.autocast; parameters and optimizer stay float32
 
-    # Or "bpe", or the absolute path of a tokenizer, see token_folders.find_tokenizer
+    # Or "bpe", or the absolute path of a tokenizer, see tokenizer.files.find_tokenizer
     tokenizer: str = "characters"
     vocab_size: int = 512  # of a bpe tokenizer; characters are counted
 

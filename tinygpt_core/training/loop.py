@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .. import backends, dataset, random, schedules
-from ..files.atomic import held
+from ..files.atomic import lock_directory
 from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
 from ..nn.gpt import GPT, GPTConfig
@@ -150,7 +150,7 @@ class Trainer:
             raise checkpoint.CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
             ) from problem
-        with held(directory):
+        with lock_directory(directory):
             checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
         return trainer
 
@@ -163,7 +163,10 @@ class Trainer:
             BlockingIOError: another process trains in the same directory.
         """
         config = self.config
-        with held(self.directory), open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log:
+        with (
+            lock_directory(self.directory),
+            open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log,
+        ):
             while self.step < config.steps and not self.stop_requested:
                 event = self._on_backend(self.train_step)
                 yield self._logged(log, event)
