@@ -111,7 +111,7 @@ class WordIndex:
 
     Attributes:
         counts: how often each pair occurs in the text as it is merged so far.
-        words_with: the numbers of the words that hold a pair, or held it once.
+        words_with: for each pair the numbers of the words that have it, or had it before a merge.
     """
 
     def __init__(self, frequencies: Mapping[str, int]) -> None:
@@ -173,7 +173,7 @@ class WordIndex:
 
 
 class PairHeap:
-    """Gives the most frequent pair of a `WordIndex`, and of equally frequent ones the one met first.
+    """The pairs of a `WordIndex`, best first: the most frequent, and of equals the one met first.
 
     An entry is a count, a place and a pair. It may be out of date, but then it is too good, never too bad:
     the count of a pair only falls and its first place only moves back, because all pairs that a merge adds
