@@ -4,7 +4,7 @@ Names, tokens and messages may hold any character; on a terminal some of them wo
 or turn what follows around. Three ways to show such a text, by what it is:
 
     escape_unprintable          messages: what is not printable is written as Python would write it, `\\x1b`
-    replace_unprintable         text of a model, titles of plots: a mark for each character, so that widths stay
+    replace_unprintable         text of a model, titles of plots: a mark for each character, so widths stay
     replace_control_characters  tokens, as minbpe shows them: only what controls is written as `\\u001b`
 """
 
