@@ -26,7 +26,7 @@ from ..training.runs import LOG, load_model
 from ..training.statistics import SAMPLE, copies, statistics
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
-from .tape import recorded_from_tape, walk
+from .tape import differentiate, recorded_from_tape
 
 MOST_TOKENS = 1024  # of a batch that is recorded; of more, the first rows
 CONTINUATION = 24  # tokens written after a prompt
@@ -241,7 +241,7 @@ def explain_tensor(tensor: Tensor) -> dict[str, Any]:
         return explain_recorded(recorded_from_tape(tensor), tensor, "A Tensor and what made it", None)
     steps = list(recorder.steps)
     if tensor.grad_fn is not None and not any(phase == "backward" for phase, _ in steps):
-        walk(tensor)
+        differentiate(tensor)
     part, recorder.steps = recorder.only(tensor), steps
     return explain_recorded(part, tensor, "What was recorded", None)
 

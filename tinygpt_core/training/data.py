@@ -20,19 +20,20 @@ from typing import Any, NamedTuple
 from ..dataset.batches import (
     Batch,
     DocumentBatches,
-    DocumentStore,
     StreamBatches,
-    TokenStream,
     evaluation_batches,
     split_train_validation,
 )
 from ..dataset.corpora import Corpus, load_corpus
-from ..dataset.token_folders import TokenFolder, find_tokenizer, is_token_folder, open_token_folder
+from ..dataset.datasets import DocumentStore
+from ..dataset.token_folders import TokenFolder, is_token_folder, open_token_folder
+from ..dataset.tokens import TokenStream
 from ..random import Generator
 from ..tokenizer.base import Tokenizer, TokenizerError
 from ..tokenizer.bpe import BPETokenizer
 from ..tokenizer.characters import CharTokenizer
 from ..tokenizer.encoders import ordinary_encoder
+from ..tokenizer.files import open_tokenizer
 from ..tokenizer.patterns import RegexPatterns
 from .config import TrainingConfig
 
@@ -135,7 +136,7 @@ def choose_tokenizer(config: TrainingConfig, corpus: Corpus) -> Tokenizer:
         tokenizer = BPETokenizer(RegexPatterns.GPT4)
         tokenizer.train("\n".join(texts), config.vocab_size - has_boundaries)  # one token is the boundary
     else:
-        tokenizer = find_tokenizer(config.tokenizer)
+        tokenizer = open_tokenizer(config.tokenizer)
     # One long text has no boundary in it: a token for it would only be sampled now and then.
     if has_boundaries and BOUNDARY not in tokenizer.special_tokens:
         tokenizer.register_special_tokens({**tokenizer.special_tokens, BOUNDARY: tokenizer.vocab_size})

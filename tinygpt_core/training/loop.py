@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import backends, random, schedules
 from ..dataset.batches import Batch
-from ..files.atomic import held
+from ..files.atomic import lock_directory
 from ..kernels.precision import LossScaler, autocast, check_compute_dtype
 from ..losses import CrossEntropyLoss
 from ..module import Module
@@ -220,7 +220,7 @@ class Trainer:
             raise CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
             ) from problem
-        with held(directory):
+        with lock_directory(directory):
             truncate_log(os.path.join(directory, LOG), trainer.step)
         return trainer
 
@@ -233,7 +233,8 @@ class Trainer:
             BlockingIOError: another process trains in the same directory.
         """
         config = self.config
-        with held(self.directory), open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log:
+        path = os.path.join(self.directory, LOG)
+        with lock_directory(self.directory), open(path, "a", encoding="utf-8") as log:
             while self.step < config.steps and not self.stop_requested:
                 yield _logged(log, self.train_step())
                 is_last = self.step == config.steps
