@@ -20,8 +20,14 @@ from fixtures.list_public_names import bound, members, source, statements, try_i
 
 # A line of the list, or a whole module (no colon) -> what to write instead, or why it is gone.
 RENAMED: dict[str, str] = {
+    "tinygpt_core.cli_compare:add_commands": "add_command, as in every module of a subcommand",
+    "tinygpt_core.cli_convert:add_commands": "add_command, as in every module of a subcommand",
+    "tinygpt_core.explain:add_commands": "add_command, as in every module of a subcommand",
+    "tinygpt_core.loggers:following": "tinygpt_core.training.loggers:open_loggers, which takes no Trainer",
     "tinygpt_core.nn.attention:TransformerBlock": "tinygpt_core.nn:TransformerBlock, from nn.transformer",
     "tinygpt_core.nn.attention:normalization_layer": "tinygpt_core.nn.normalization:normalization_layer",
+    "tinygpt_core.parameter_statistics:watched": "gone: statistics make no update, the trainer does",
+    "tinygpt_core.token_folders:TokenFolder.fields": "tinygpt_core.training.data:stream_of_folder",
 }
 
 LINES = (Path(__file__).parent / "public_names.txt").read_text(encoding="utf-8").split()
