@@ -157,9 +157,11 @@ def test_every_device_is_measured(registry: None, monkeypatch: pytest.MonkeyPatc
     backends._plugins.pop("numpy", None)
     backends.register("many", factory)
     backends.register("careless", lambda device: MinimalBuffer)  # takes any device, and has one
-    told: list[str] = []
-    found = comparison.compare(preset="debug", steps=1, tell=told.append)
-    assert told == [each.backend for each in found.measurements] == ["python", "careless", "many", "many:1"]
+    announced: list[str] = []
+    found = comparison.compare(preset="debug", steps=1, announce=announced.append)
+    assert (
+        announced == [each.backend for each in found.measurements] == ["python", "careless", "many", "many:1"]
+    )
     assert all(each.agrees for each in found.measurements)
 
 
@@ -176,7 +178,7 @@ magnitudes = st.floats(-12, 1).map(lambda power: 10.0**power)
 
 
 @given(magnitudes, st.floats(-1, 1), magnitudes, st.floats(-1, 1), st.sampled_from([1, -1]))
-def test_weight_bound_covers_the_step_of_any_gradient_within_the_error(
+def test_weight_tolerance_covers_the_step_of_any_gradient_within_the_error(
     size: float, start: float, error: float, part: float, sign: int
 ) -> None:
     """Two AdamW steps in float32 from one weight, with gradients g and g + part e."""
@@ -190,10 +192,10 @@ def test_weight_bound_covers_the_step_of_any_gradient_within_the_error(
         weight.grad = Tensor([[gradient]])
         optimizer.update()
         moved.append(weight.item())
-    bound = comparison.weight_bound(gradients[0], abs(error), moved[0], optimizer)
-    assert abs(moved[0] - moved[1]) <= bound
+    tolerance = comparison.weight_tolerance(gradients[0], abs(error), moved[0], optimizer)
+    assert abs(moved[0] - moved[1]) <= tolerance
     # And forgives no more than a change of sign
-    assert bound <= 2.0 * 0.01 * (1.0 + 1e-4) + 1e-4 * abs(start)
+    assert tolerance <= 2.0 * 0.01 * (1.0 + 1e-4) + 1e-4 * abs(start)
 
 
 def test_roundings_are_those_of_the_sums_of_a_step() -> None:

@@ -12,15 +12,12 @@ import errno
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, run_generate
-from .messages import UsageError, complain, one_line
+from .arguments import path
+from .messages import RUNS, UsageError, complain, one_line
 from .options import BESIDE_RESUME, SETTINGS
-from .train import LATEST, RUNS, run_train
-
-if TYPE_CHECKING:
-    pass
+from .train import run_train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,9 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     from ..dataset import corpora
     from ..training.config import TrainingConfig
     from ..training.presets import PRESETS
-    from . import compare as cli_compare
-    from . import convert as cli_convert
-    from . import plot as cli_plot
+    from . import backends, compare, convert, generate, inspect, plot, spec
 
     parser = _Parser(
         prog="tinygpt",
@@ -128,10 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.epilog = f"presets (options override them):\n{presets}"
     train.set_defaults(command=run_train)
     option = train.add_argument
-    path, text = (
-        cli_convert.path,
-        f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)",
-    )
+    text = f"one of {', '.join(corpora.CORPORA)}, or a path as with --data (default: the preset's)"
     option("corpus", nargs="?", type=path, metavar="CORPUS", help=text)
     text = (
         "a text file to train on, or a folder of texts or of train.bin (default: what the corpus stands for)"
@@ -171,84 +163,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     option("--quiet", action="store_true", help="no progress, only the result (default: progress)")
 
-    about = "Continue a text with the model of a run, as it is sampled."
-    generate = commands.add_parser(
-        "generate", help="sample from a trained model", allow_abbrev=False, description=about
-    )
-    generate.set_defaults(command=run_generate)
-    option = generate.add_argument
-    option("directory", type=path, metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
-    option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
-    option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
-    option(
-        "--tokens",
-        type=int,
-        default=SAMPLE_TOKENS,
-        metavar="N",
-        help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})",
-    )
-    text = f"0: always the most probable token, 1: as trained (default: {SAMPLE_TEMPERATURE})"
-    option("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X", help=text)
-    option("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
-    option(
-        "--top-p",
-        type=float,
-        metavar="X",
-        help="sample among the most probable tokens that reach probability X (default: all)",
-    )
-    option(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="the same seed gives the same text (default: a new one each time)",
-    )
-    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
-
-    cli_convert.add_commands(commands)
+    generate.add_command(commands)
+    convert.add_command(commands)
+    inspect.add_command(commands)
     explain.add_commands(commands)
-    cli_plot.add_command(commands)
-    cli_compare.add_commands(commands)
-    about = "List what can run here and, for what cannot, why."
-    commands.add_parser("backends", help="list the backends", description=about).set_defaults(
-        command=run_backends
-    )
-    about = "Run the laws that every backend must keep (needs pytest and hypothesis)."
-    spec = commands.add_parser(
-        "spec", help="run the specification on a backend", allow_abbrev=False, description=about
-    )
-    spec.set_defaults(command=run_spec)
-    spec.add_argument(
-        "--backend", default="python", metavar="NAME[,NAME...]", help="what to test (default: python)"
-    )
-    spec.add_argument(
-        "pytest_arguments", nargs="*", metavar="ARGUMENT", help="for pytest, after `--` (default: none)"
-    )
+    plot.add_command(commands)
+    compare.add_command(commands)
+    backends.add_command(commands)
+    spec.add_command(commands)
     return parser
-
-
-def run_backends(arguments: argparse.Namespace) -> int:
-    """`tinygpt backends`: one line a backend."""
-    from .. import backends
-
-    for status in backends.available():
-        print(
-            f"{status.name:<10} {one_line(status.description if status.available else f'not available: {status.reason}')}"
-        )
-    return 0
-
-
-def run_spec(arguments: argparse.Namespace) -> int:
-    """`tinygpt spec`: the specification, through pytest.
-
-    Raises:
-        RuntimeError: pytest or the specification is not installed.
-    """
-    try:
-        import pytest
-        import tinygpt_spec  # noqa: F401
-    except ImportError as problem:
-        raise RuntimeError(
-            f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"'
-        ) from None
-    chosen = ["--pyargs", "tinygpt_spec", "--backend", arguments.backend, *arguments.pytest_arguments]
-    return int(pytest.main(["-p", "tinygpt_spec.plugin", *chosen]))

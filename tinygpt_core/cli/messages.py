@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from ..printable import escape_unprintable
+from ..shape_errors import folded
+
+RUNS = "runs"  # where runs are kept unless --out says otherwise
+LATEST = "latest"  # in RUNS: a link to the newest run there
+
 
 class UsageError(ValueError):
     """The command line makes no sense; the message says why."""
@@ -12,9 +18,7 @@ class UsageError(ValueError):
 
 def one_line(message: object) -> str:
     """A message as one printable line, whatever it holds."""
-    from ..shape_errors import folded
-
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(folded(str(message)).split()))
+    return escape_unprintable(" ".join(folded(str(message)).split()))
 
 
 def command_name() -> str:

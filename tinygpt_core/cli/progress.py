@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TextIO
 
 from ..training.loop import Event, StepEvent, Trainer, ValidationEvent
-from .plotting import Point, Run, abilities, chart, read_run
+from .plotting.curves import Point, Run, read_run
+from .plotting.terminal_chart import abilities, chart
 
 SMALLEST = (40, 12)  # columns and rows of a terminal that has room for a curve
 ROWS = 14  # of the curve, at most

@@ -11,16 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, _pieces, _write_text
-from .messages import UsageError, command_name, complain, find_run
+from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
+from .messages import LATEST, RUNS, UsageError, command_name, complain, find_run
 from .options import BESIDE_RESUME, RESUMABLE, SETTINGS
 
 if TYPE_CHECKING:
     from ..training.config import TrainingConfig
     from ..training.loop import Trainer
-
-RUNS = "runs"  # where runs are kept unless --out says otherwise
-LATEST = "latest"  # in RUNS: a link to the newest run there
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -146,7 +143,7 @@ def _summarize(trainer: Trainer) -> None:
     data, generator = trainer.data, random.Generator(trainer.config.seed, stream=3)
 
     def pieces(tokens: int) -> Iterator[str]:
-        return _pieces(
+        return sample_pieces(
             trainer.model, data.tokenizer, data.opening, data.is_documents, generator, tokens=tokens
         )
 
@@ -157,11 +154,11 @@ def _summarize(trainer: Trainer) -> None:
             print(
                 f"\n{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus:"
             )
-            _write_text("".join(f"  {text}\n" for text in texts))
+            write_text("".join(f"  {text}\n" for text in texts))
         else:
             print(f"\na sample at temperature {SAMPLE_TEMPERATURE}:")
             for piece in pieces(2 * SAMPLE_TOKENS):
-                _write_text(piece)
+                write_text(piece)
             print()
         val_loss = trainer.validate()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
