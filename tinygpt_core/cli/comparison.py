@@ -142,7 +142,7 @@ def compare(
         names, unavailable = _all_backends()
     for name in names:
         backends.get(name)  # raises where one that was named cannot run
-    config = replace(PRESETS[preset][1], corpus="identifiers", data_file=None, tokenizer="characters")
+    config = replace(PRESETS[preset].config, corpus="identifiers", data_file=None, tokenizer="characters")
     data = prepare_data(config)
     batch = data.training_batches.next_batch()
     roundings_of_loss, roundings_of_gradient = roundings(config, data.tokenizer.vocab_size, batch.shape)

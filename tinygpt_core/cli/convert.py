@@ -8,7 +8,7 @@ import shutil
 from typing import Any
 
 from .. import formats
-from .arguments import path
+from .options import path
 
 
 def add_command(commands: Any) -> None:

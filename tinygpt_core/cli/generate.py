@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..printable import replace_unprintable
-from .arguments import path
-from .messages import LATEST, RUNS, UsageError, find_run
+from .messages import UsageError, find_run
+from .options import path
 
 SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.7
@@ -27,7 +27,7 @@ def add_command(commands: Any) -> None:
     )
     generate.set_defaults(command=run_generate)
     option = generate.add_argument
-    option("directory", type=path, metavar="DIR", help=f"directory of a run, such as {RUNS}/{LATEST}")
+    option("directory", type=path, metavar="DIR", help="directory of a run, such as runs/latest")
     option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
     option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
     option(

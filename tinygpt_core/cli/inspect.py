@@ -14,7 +14,7 @@ from ..files.json_objects import SerializationError, read_json_object
 from ..files.safetensors import Entry, read_safetensors_header
 from ..module import MAXIMUM_JSON
 from ..printable import escape_unprintable
-from .arguments import path
+from .options import path
 
 MAXIMUM_AXES = 64
 _SERIALIZED_TENSOR = re.compile(r"Tensor\(data=(.*), requires_grad=(?:True|False)\)", re.DOTALL)

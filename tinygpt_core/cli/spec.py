@@ -1,4 +1,4 @@
-"""The subcommand `tinygpt spec`: the laws that every backend must keep, through pytest."""
+"""The subcommand `tinygpt spec`: the laws that every backend must keep, on a backend of one's choice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 def add_command(commands: Any) -> None:
     """Adds `spec` to the subcommands of a parser."""
+    about = "Run the laws that every backend must keep (needs pytest and hypothesis)."
     parser = commands.add_parser(
-        "spec",
-        help="run the specification on a backend",
-        description="Run the laws that every backend must keep (needs pytest and hypothesis).",
-        allow_abbrev=False,
+        "spec", help="run the specification on a backend", allow_abbrev=False, description=about
     )
     parser.set_defaults(command=run_spec)
     parser.add_argument(
@@ -24,7 +22,7 @@ def add_command(commands: Any) -> None:
 
 
 def run_spec(arguments: argparse.Namespace) -> int:
-    """Runs `tinygpt spec`. Returns pytest's exit code.
+    """Runs `tinygpt spec`: the specification, through pytest; returns pytest's exit code.
 
     Raises:
         RuntimeError: pytest or the specification is not installed.
