@@ -1,4 +1,4 @@
-"""`tinygpt compare-backends`: backends that agree, one that is wrong, one that fails, one that is not there."""
+"""`tinygpt compare-backends`: backends that agree, one that is wrong, one that fails, one that is absent."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def test_a_wrong_backend_is_named_with_what_is_wrong(
     verdicts = re.findall(r"(loss|gradients|weights) [^\n]* (yes|no)$", out, re.MULTILINE)
     assert ", ".join(quantity for quantity, verdict in verdicts if verdict == "no") == quantities
     said = re.fullmatch(
-        rf"tinygpt: error: {defect} disagrees with python \(([a-z, ]+)\): its [^\n]+ times the tolerance away[^\n]*\n",
+        rf"tinygpt: error: {defect} disagrees with python \(([a-z, ]+)\): "
+        r"its [^\n]+ times the tolerance away[^\n]*\n",
         err,
     )
     assert said and said[1] == quantities, err

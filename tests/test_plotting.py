@@ -145,7 +145,8 @@ def test_a_line_that_is_being_written_is_left_out_and_a_repeated_step_counts_as_
     )
     assert read_run(str(log)).losses == [(1, 3.0), (2, 2.0)]
     log.write_text(
-        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n{"step": 3, "loss": 1e300}\n{"step": 4, "loss": 2.0}\n'
+        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n'
+        '{"step": 3, "loss": 1e300}\n{"step": 4, "loss": 2.0}\n'
     )
     assert read_run(str(log)).losses == [(4, 2.0)]
 
