@@ -40,7 +40,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "printing": ("buffer.text", "graph_text", "module_text"),
     "progress": ("cli.progress",),
     "serialization": ("files.atomic", "files.json_objects", "files.safetensors"),
-    "stepping": ("training.step",),
+    "stepping": ("training.loop", "training.step"),
     "token_folders": ("dataset.token_folders",),
     "toy_data": ("dataset.toy_data",),
     "vocabularies": ("tokenizer.vocabularies",),

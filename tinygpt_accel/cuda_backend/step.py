@@ -16,7 +16,8 @@ import numpy
 from tinygpt_core import random
 from tinygpt_core.optimizers import Adam, Optimizer
 from tinygpt_core.tensor import Tensor, no_grad
-from tinygpt_core.training.step import TrainingStep, as_tensors
+from tinygpt_core.training.loop import TrainingStep
+from tinygpt_core.training.step import as_tensors
 
 from .buffer import CudaBuffer
 from .kernels import adamw, adamw_numbers, forget_tables, gradient_norm
@@ -264,11 +265,13 @@ class CudaTrainingStep(TrainingStep):
 
     def _advice(self, batches: Sequence[Any], problem: MemoryError) -> str:
         free, total = self.kind.memory()
-        (rows, length), count = batches[0].shape, len(batches)
+        rows, length = batches[0].shape
+        count = len(batches)
         return (
             f"the GPU is out of memory: {problem}; {_gigabytes(free)} of its {_gigabytes(total)} are free. "
-            f"A --batch-size of {rows // 2 or 1} with an --accumulation of {2 * count} trains alike in about half the memory "
-            f"(now {rows} and {count}), and a --context-length below {length} takes less, too"
+            f"A --batch-size of {rows // 2 or 1} with an --accumulation of {2 * count} trains alike "
+            f"in about half the memory (now {rows} and {count}), "
+            f"and a --context-length below {length} takes less, too"
         )
 
 

@@ -243,8 +243,9 @@ def _all_backends() -> tuple[list[str], list[tuple[str, str]]]:
 
 def _run_step(name: str, config: TrainingConfig, data: Any, batch: Batch, steps: int) -> _Step:
     """Returns what the first step on a backend leaves, and the times of some more."""
-    with backends.use(name):
-        trainer = Trainer(config, "", data)  # which touches no directory before it is saved
+    # It touches no directory before it is saved.
+    trainer = Trainer(replace(config, backend=name), "", data)
+    with trainer.context():
         trainer.model.train()
         parameters = trainer.model.named_parameters()
         # Gradients of a pass of their own: the step clips them, and may keep them on a device.

@@ -69,7 +69,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
     """
     from .. import backends, random
     from ..generation import check_sampling
-    from ..training.loop import load_model
+    from ..training.runs import load_model
 
     if arguments.count < 0:
         raise UsageError(f"--count must be 0 or more, not {arguments.count}")

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TextIO
 
 from ..training.config import describe_sizes
-from ..training.loop import Event, StepEvent, Trainer, ValidationEvent
+from ..training.events import Event, StepEvent, ValidationEvent
+from ..training.loop import Trainer
 from .plotting.curves import Point, Run, read_run
 from .plotting.terminal_chart import abilities, chart
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset import corpora
+from ..training import loggers
 from ..training.config import TrainingConfig, describe_sizes, plural
-from ..training.loggers import find_logger, following
 from ..training.loop import Trainer
 from ..training.presets import PRESETS
 from ..training.settings import SettingError
@@ -83,7 +83,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: options that do not work, or no run to resume.
     """
-    loggers = [find_logger(name) for name in arguments.log_to or []]
+    kinds = [loggers.find_logger(name) for name in arguments.log_to or []]
     if arguments.resume is not None:
         trainer = _resume(arguments)
     else:
@@ -92,11 +92,12 @@ def run_train(arguments: argparse.Namespace) -> int:
         _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
+    opened = loggers.open_loggers(kinds, trainer.directory, trainer.config.to_dict(), trainer.step)
     try:
-        with _polite_stop(trainer), following(trainer, loggers) as tell:
+        with _polite_stop(trainer), opened as log:
             for event in trainer.run():
                 progress.show(event)
-                tell(event)
+                log(event)
     except KeyboardInterrupt:
         trainer.stop_requested = True
     finally:

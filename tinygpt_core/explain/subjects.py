@@ -21,7 +21,8 @@ from ..tokenizer.base import Tokenizer
 from ..training import checkpoint
 from ..training.config import TrainingConfig, describe_sizes
 from ..training.data import BOUNDARY, prepare_data
-from ..training.loop import LOG, Trainer, load_model
+from ..training.loop import Trainer
+from ..training.runs import LOG, load_model
 from ..training.statistics import SAMPLE, copies, statistics
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
@@ -58,12 +59,12 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
     facts = [] if config.dtype in able else [["computed in", f"float32 (the run: {config.dtype})"]]
     config = config if config.dtype in able else replace(config, dtype="float32")
     data = prepare_data(config, saved.tokenizer, sha256)
-    with backends.use(config.backend):
-        trainer = Trainer(config, directory, data)
-        model = trainer.model
-        initial = {"step": 0, "label": "step 0, before training", "parameters": statistics(model)}
-        if saved.state["step"]:
-            trainer._restore(saved)
+    trainer = Trainer(config, directory, data)
+    model = trainer.model
+    initial = {"step": 0, "label": "step 0, before training", "parameters": statistics(model)}
+    if saved.state["step"]:
+        trainer.restore(saved)
+    with trainer.context():
         step, whole = trainer.step, data.training_batches.next_batch()
         batch, before = first_rows(whole), copies(model)
         trainer.optimizer.learning_rate = trainer.schedule(step)

@@ -13,7 +13,7 @@ from ..files.atomic import Path
 from ..module import read_tensors
 from ..nn.gpt import GPT, GPTConfig
 from ..tensor import Tensor, uninitialized
-from ..training.loop import load_model
+from ..training.runs import load_model
 from .base import Family, FormatError, Piece, listed, pieces_of, shortened
 from .families import FAMILIES
 from .sources import CONFIG, Source, find_source
