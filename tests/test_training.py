@@ -24,6 +24,8 @@ from tinygpt_core.training import (
     prepare_data,
     unigram_entropy,
 )
+from tinygpt_core.training.config import SETTINGS, describe_sizes, plural
+from tinygpt_core.training.settings import Range, Setting, SettingError, SettingTypeError
 
 WORDS = "".join(
     f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
@@ -217,9 +219,86 @@ def test_settings_out_of_range_are_named(field: str, value: object) -> None:
         TrainingConfig.from_dict({field: value})
 
 
+def wrong_value(setting: Setting) -> object:
+    """A value of the right type that a setting must not have, or one of another type where there is none."""
+    if isinstance(setting.allowed, Range):
+        return {"int": int, "float": float}[setting.type](setting.allowed.low - 1)
+    if setting.allowed is not None or setting.name == "tokenizer":
+        return "nonsense"
+    return 7
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_says_in_code_what_it_may_be(setting: Setting) -> None:
+    """By the name of its field, and what it may be as it is described there."""
+    value = wrong_value(setting)
+    with pytest.raises((SettingError, SettingTypeError)) as caught:
+        TrainingConfig(**{setting.name: value})  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message.startswith(f"{setting.name} must be ") and str(value) in message
+    if isinstance(setting.allowed, Range):
+        assert setting.allowed.text in message
+    elif setting.allowed is not None:
+        assert ", ".join(setting.allowed) in message
+    with pytest.raises(SettingError) as in_a_file:
+        TrainingConfig.from_dict({setting.name: value})
+    assert str(in_a_file.value) == message
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_has_a_type(setting: Setting) -> None:
+    """In code a TypeError, in a file an error of the value."""
+    value = object()
+    with pytest.raises(SettingTypeError, match=f"{setting.name} must be ") as caught:
+        TrainingConfig(**{setting.name: value})  # type: ignore[arg-type]
+    assert isinstance(caught.value, TypeError) and not isinstance(caught.value, ValueError)
+    with pytest.raises(SettingError, match=f"{setting.name} must be ") as in_a_file:
+        TrainingConfig.from_dict({setting.name: value})
+    assert isinstance(in_a_file.value, ValueError) and not isinstance(in_a_file.value, TypeError)
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> None:
+    allowed = setting.allowed
+    if setting.name in ("num_heads", "embedding_dim"):
+        values = [2, 2**24]  # they depend on each other
+        others = [{"embedding_dim": value} for value in values]
+    elif isinstance(allowed, Range):
+        number = {"int": int, "float": float}[setting.type]
+        values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]
+        others = [{}, {}]
+    elif allowed is not None:
+        values, others = list(allowed), [{} for _ in allowed]
+    else:
+        values, others = [setting.default], [{}]
+    for value, other in zip(values, others, strict=True):
+        config = TrainingConfig(**{**other, "positions": "learned", setting.name: value})
+        assert getattr(config, setting.name) == value
+
+
+def test_settings_that_do_not_fit_each_other_are_both_named() -> None:
+    with pytest.raises(SettingError, match=r"^embedding_dim \(16\) must be divisible by num_heads \(3\)$"):
+        TrainingConfig(num_heads=3)
+    with pytest.raises(SettingError, match=r"^positions .* embedding_dim / num_heads is 3$"):
+        TrainingConfig(embedding_dim=6, num_heads=2)
+
+
+def test_an_error_of_settings_in_other_words() -> None:
+    """What is said of a setting is never taken for its name."""
+    problem = SettingError("warmup_steps", " must be less than ", "steps", ", not steps")
+    assert str(problem) == "warmup_steps must be less than steps, not steps"
+    assert problem.worded({"steps": "--steps"}) == "warmup_steps must be less than --steps, not steps"
+
+
 def test_unknown_settings_are_named() -> None:
     with pytest.raises(ValueError, match="'speed'"):
         TrainingConfig.from_dict({"speed": 1})
+
+
+def test_one_is_no_plural() -> None:
+    assert [plural(count, "layer") for count in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
+    assert describe_sizes(TrainingConfig()) == "1 layer, 2 heads, 16 wide"
+    assert describe_sizes(TrainingConfig(num_heads=1).model_config(9)) == "1 layer, 1 head, 16 wide"
 
 
 # ---- data

@@ -419,7 +419,7 @@ class Tensors:
         if dtype is None or sys.byteorder == "big" or start % dtype.itemsize or entry.start == entry.stop:
             return load_safetensors(path, [name])[name]
         memory = self._map(path)[start : start + entry.stop - entry.start]
-        return backends.active()._from_memory(memory, entry.shape, dtype)
+        return backends.active().from_memory(memory, entry.shape, dtype)
 
     def _map(self, path: str) -> memoryview:
         if path not in self._maps:
@@ -663,7 +663,7 @@ def _fill(
         for piece in pieces:
             part = read(actual[piece.name])
             part = part.transpose(0, 1) if piece.transposed else part
-            parts.append((part * piece.scale if piece.scale != 1.0 else part)._as(tensor.dtype))
+            parts.append((part * piece.scale if piece.scale != 1.0 else part).as_dtype(tensor.dtype))
         tensor.buffer = (
             parts[0] if len(parts) == 1 else type(parts[0]).concatenate(parts, axis=tensor.ndim - 1)
         )

@@ -366,7 +366,7 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
     with_gradient = [(tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None]
     # A tensor that stands twice, such as a tied weight, counts once.
     unique = {id(tensor): (tensor, gradient) for tensor, gradient in with_gradient}.values()
-    norm = math.sqrt(sum(gradient._sum_of_squares() for _, gradient in unique))
+    norm = math.sqrt(sum(gradient.sum_of_squares() for _, gradient in unique))
     if max_norm < norm < math.inf:
         factor = max_norm / norm
         for tensor, gradient in unique:

@@ -15,7 +15,7 @@ from typing import Any
 from . import graph_text, operations, shape_errors
 from .buffer.base import Buffer
 from .buffer.text import array_html, array_text
-from .dtype import DType, promote_scalar
+from .dtype import DType
 from .operations import Operation
 from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
 from .tape import CountedBlock, GradientFunction, is_recording, no_grad, walk_back
@@ -366,8 +366,7 @@ class Tensor:
 
     def _scalar(self, value: Any) -> Tensor:
         """Returns a Python number as a Tensor on the same backend, in the dtype to which the two promote."""
-        dtype = promote_scalar(self.dtype, value)
-        return _wrap(type(self.buffer)._full((), dtype.convert(value), dtype))
+        return _wrap(self.buffer.scalar(value))
 
     def _apply(self, operation: type[Operation], other: Any, swap: bool = False) -> Tensor:
         if not isinstance(other, Tensor):
@@ -754,14 +753,14 @@ class Tensor:
     def _incoming(self, gradient: Any) -> Buffer:
         kind = type(self.buffer)
         if gradient is None:
-            return kind._full(self.shape, 1.0, self.dtype)
+            return kind.ones(self.shape, self.dtype)
         buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, self.dtype)
         if buffer.shape != self.shape:
             raise ShapeError(
                 shape_errors.unlike("backward", "incoming gradient", buffer.shape, self.shape, "Tensor")
             )
-        self.buffer._check_backend(buffer)
-        return buffer._as(self.dtype)
+        self.buffer.check_backend(buffer)
+        return buffer.as_dtype(self.dtype)
 
     # ---------------------------------------------------------------- as text
 

@@ -415,12 +415,12 @@ def bound(kind: type[CudaBuffer], name: str, number: int, device: Callable[[], A
         if isinstance(found, property) and hook in ("array", "held"):
             attributes[hook] = property(_within(device, found.fget), found.fset)
         elif hook.startswith("__") or hook in (
-            "_check_backend",
+            "check_backend",
             "_backend",
             "_address",
             "_host_array",
             "_not",
-            "_meet",
+            "_promoted_pair",
         ):
             continue
         elif isinstance(found, classmethod):

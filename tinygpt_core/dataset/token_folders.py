@@ -1,9 +1,8 @@
-"""Floor 8: folders of token ids, as nanoGPT's `prepare.py` writes them, and tokenizers that are already
-there.
+"""Folders of token ids, as nanoGPT's `prepare.py` writes them.
 
     train.bin    ids as little-endian uint16, one after the other
     val.bin      the same, to validate on; without it the tail of train.bin is taken
-    tokenizer    a file of `save_tokenizer`, or vocab.json with merges.txt: what made the ids. nanoGPT keeps none beside them
+    tokenizer    what made the ids, in any form of `find_tokenizer`; nanoGPT keeps none beside them
 
 The files are mapped into memory: only the windows that batches are made of are ever read, except for two
 passes at the start, a piece at a time: one that checks every id against the vocabulary, and one for the
@@ -21,10 +20,11 @@ from ..files.atomic import Path
 from ..random import Generator
 from ..tokenizer.base import Tokenizer, TokenizerError
 from ..tokenizer.files import open_tokenizer
-from .batches import StreamBatches, TokenStream, evaluation_batches, split_train_validation
+from .batches import StreamBatches, evaluation_batches, split_train_validation
+from .tokens import PIECE, TokenStream
 
-TRAINING, VALIDATION = "train.bin", "val.bin"
-PIECE = 1 << 20  # ids
+TRAINING = "train.bin"
+VALIDATION = "val.bin"
 SAMPLE = 64 * 65_536  # ids whose frequencies stand for those of a longer stream
 
 
@@ -43,28 +43,31 @@ class TokenFolder(NamedTuple):
         that samples begin with.
         """
         shape = config.context_length, config.batch_size
-        validating = evaluation_batches(self.validation, *shape, config.eval_batches)
-        batches = StreamBatches(self.training, *shape, generator)
-        try:
-            self.tokenizer.encode("\n")
-            opening = "\n"
-        except TokenizerError:  # characters without line breaks
-            opening = self.tokenizer.decode(self.training[:1])
-        tokens = len(self.training) + len(self.validation)
         return {
             "tokenizer": self.tokenizer,
-            "training_batches": batches,
-            "validation_batches": validating,
-            "num_tokens": tokens,
+            "validation_batches": evaluation_batches(self.validation, *shape, config.eval_batches),
+            "training_batches": StreamBatches(self.training, *shape, generator),
+            "num_tokens": len(self.training) + len(self.validation),
             "sha256": self.sha256,
-            "opening": opening,
+            "opening": self._opening(),
         }
 
+    def _opening(self) -> str:
+        """Returns what a text that nobody began begins with."""
+        try:
+            self.tokenizer.encode("\n")
+            return "\n"
+        except TokenizerError:  # characters without line breaks
+            return self.tokenizer.decode(self.training[:1])
+
     def counts(self) -> Counter[int]:
-        """How often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly in it."""
-        stream, piece = self.training, SAMPLE // 64
+        """Returns how often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly
+        in it.
+        """
+        stream = self.training
         if len(stream) <= SAMPLE:
             return Counter(stream)
+        piece = SAMPLE // 64
         starts = [number * (len(stream) - piece) // 63 for number in range(64)]
         return Counter(idx for start in starts for idx in stream[start : start + piece])
 

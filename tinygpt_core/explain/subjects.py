@@ -19,7 +19,7 @@ from ..generation import generate_ids
 from ..tensor import Tensor, no_grad
 from ..tokenizer.base import Tokenizer
 from ..training import checkpoint
-from ..training.config import TrainingConfig
+from ..training.config import TrainingConfig, describe_sizes
 from ..training.data import BOUNDARY, prepare_data
 from ..training.loop import LOG, Trainer, load_model
 from ..training.statistics import SAMPLE, copies, statistics
@@ -351,10 +351,8 @@ def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[
 def model_line(model: Any) -> str:
     """A model in one line."""
     config = model.config
-    return (
-        f"GPT with {model.num_parameters():,} parameters: {config.num_layers} layers, {config.num_heads} heads, "
-        f"{config.embedding_dim} wide, context {config.context_length}"
-    )
+    sizes = f"{describe_sizes(config)}, context {config.context_length}"
+    return f"GPT with {model.num_parameters():,} parameters: {sizes}"
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Floor 7: tokenizers, between text and the integers that a model reads.
+"""Floor 8: tokenizers, between text and the integers that a model reads.
 
 A `CharTokenizer` gives every character a number. A `BPETokenizer` starts from the 256 bytes and learns which
 neighbours to merge.

@@ -15,6 +15,9 @@ class CharTokenizer(Tokenizer):
     Args:
         characters: the characters that can be encoded; repeats are ignored.
 
+    Attributes:
+        characters: those that can be encoded; the place of each is its id.
+
     Raises:
         TokenizerError: no characters, or one that is not a string of length 1.
     """
@@ -58,13 +61,13 @@ class CharTokenizer(Tokenizer):
         Raises:
             TokenizerError: an id that is not in the vocabulary.
         """
-        texts = {idx: text for text, idx in self.special_tokens.items()}
+        special = {idx: text for text, idx in self.special_tokens.items()}
         result = []
         for idx in ids:
             if 0 <= idx < len(self.characters):
                 result.append(self.characters[idx])
-            elif idx in texts:
-                result.append(texts[idx])
+            elif idx in special:
+                result.append(special[idx])
             else:
                 raise TokenizerError(f"id {idx} is not in the vocabulary of {self.vocab_size} tokens")
         return "".join(result).encode("utf-8", errors="surrogatepass")

@@ -27,6 +27,7 @@ from ..tensor import Tensor, no_grad, uninitialized
 from . import checkpoint
 from .config import TrainingConfig
 from .data import BOUNDARY, Data, prepare_data
+from .settings import SettingError
 from .statistics import watched
 from .step import as_tensors, training_step
 
@@ -132,16 +133,18 @@ class Trainer:
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
+            SettingError: a change that does not work.
         """
         saved = checkpoint.load_checkpoint(directory)
         try:
-            config = TrainingConfig.from_dict(saved.config["training"])
+            config = _settings_of(saved, directory)
             config = replace(
                 config, **{"backend": changes.get("backend") or _usable(config.backend), **changes}
             )
             if config.steps < saved.state["step"]:
-                raise ValueError(
-                    f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}"
+                raise SettingError(
+                    "steps",
+                    f" cannot be {config.steps}: the run in {directory} has {saved.state['step']} behind it",
                 )
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
             with backends.use(config.backend):
@@ -261,6 +264,20 @@ class Trainer:
         )
         log.flush()
         return event
+
+
+def _settings_of(saved: checkpoint.Checkpoint, directory: str) -> TrainingConfig:
+    """Returns the settings in a checkpoint.
+
+    Raises:
+        CheckpointError: one does not work: it is the file that is wrong, and not what the caller passed.
+    """
+    try:
+        return TrainingConfig.from_dict(saved.config["training"])
+    except ValueError as problem:
+        raise checkpoint.CheckpointError(
+            f"the settings of the run in {directory} do not work: {problem}"
+        ) from None
 
 
 def refuse_used_directory(directory: str) -> None:
