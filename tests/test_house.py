@@ -442,10 +442,16 @@ PRIVATE = {
 
 
 def private_calls(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Calls of methods that only a Buffer may call: hooks, and what is written for them."""
+    """Calls of methods that only a Buffer may call: hooks, and what is written for them. A class that has a
+    method of such a name may call its own.
+    """
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PRIVATE:
-            yield node.lineno, f"{ast.unparse(node.func)}()"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name = node.func.attr
+            is_its_own = name in own and ast.unparse(node.func.value) == "self"
+            if name in PRIVATE and not is_its_own:
+                yield node.lineno, f"{ast.unparse(node.func)}()"
 
 
 def _is_a_buffers(tree: ast.Module) -> bool:
@@ -519,6 +525,10 @@ def test_the_checks_find_what_they_look_for() -> None:
     ]
     assert {"_add", "_matmul", "_full", "_take"} <= PRIVATE and "__add__" not in PRIVATE
     assert _found(private_calls, "x._matmul(y)\nx.matmul(y)\nx._other()\n_full()\nx._full") == ["x._matmul()"]
+    of_its_own = (
+        "class Sums:\n  def _add(self): ...\n  def f(self):\n    self._add()\n    self._mul()\n    x._add()"
+    )
+    assert sorted(_found(private_calls, of_its_own)) == ["self._mul()", "x._add()"]
     assert _is_a_buffers(ast.parse("class A(base.ArrayBuffer): ...")) and not _is_a_buffers(
         ast.parse("class A: ...")
     )
