@@ -51,7 +51,7 @@ def test_words_are_a_function_of_their_place(
 def test_uniform_bit_for_bit(
     backend: type[Buffer], data: st.DataObject, seed: int, stream: int, skip: int
 ) -> None:
-    """low + (high - low) u in doubles, rounded to the dtype, in C order, with u from the reference generator."""
+    """low + (high - low) u in doubles, rounded to the dtype, in C order, with u of the reference generator."""
     dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
     shape = data.draw(shapes(max_dims=3))
     low, high = data.draw(st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (-0.3, 0.1)]))
@@ -123,6 +123,20 @@ def test_seed_starts_the_default_generator_anew(backend: type[Buffer]) -> None:
     assert backend.normal((3,)).to_python() == second.to_python()
     assert backend.uniform((3,)).to_python() != first.to_python()
     assert first.to_python() == backend.uniform((3,), generator=Generator(5)).to_python()
+
+
+def test_use_generator_is_what_is_drawn_from(backend: type[Buffer]) -> None:
+    """Inside of it, `seed` starts it anew and the process's default generator stays where it is."""
+    state = random.default_generator().get_state()
+    with random.use_generator(Generator(5)) as own:
+        first, second = backend.uniform((3,)), backend.normal((3,))
+        random.seed(5)
+        assert backend.uniform((3,)).to_python() == first.to_python()
+        assert random.default_generator() is own
+    assert random.default_generator().get_state() == state
+    generator = Generator(5)
+    assert backend.uniform((3,), generator=generator).to_python() == first.to_python()
+    assert backend.normal((3,), generator=generator).to_python() == second.to_python()
 
 
 def test_state_there_and_back() -> None:
