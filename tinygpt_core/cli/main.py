@@ -101,12 +101,13 @@ def _explain(problem: Exception) -> tuple[str, int]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each subcommand sets `command` to the function that runs it."""
-    from .. import __version__, explain
+    from .. import __version__
     from ..dataset import corpora
     from ..training.config import TrainingConfig
     from ..training.presets import PRESETS
     from . import compare as cli_compare
     from . import convert as cli_convert
+    from . import explain as cli_explain
     from . import plot as cli_plot
 
     parser = _Parser(
@@ -205,7 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
 
     cli_convert.add_commands(commands)
-    explain.add_commands(commands)
+    cli_explain.add_commands(commands)
     cli_plot.add_command(commands)
     cli_compare.add_commands(commands)
     about = "List what can run here and, for what cannot, why."
