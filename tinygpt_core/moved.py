@@ -16,7 +16,7 @@ from typing import Any
 MOVED: dict[str, tuple[str, ...]] = {
     "checkpoint": ("training.checkpoint",),
     "cli_compare": ("cli.compare",),
-    "cli_convert": ("cli.convert",),
+    "cli_convert": ("cli.convert", "cli.inspect"),
     "cli_plot": ("cli.plot",),
     "comparison": ("cli.comparison",),
     "corpora": ("dataset.corpora",),
