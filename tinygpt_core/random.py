@@ -16,8 +16,9 @@ from math import frexp, sqrt
 from typing import Any, NamedTuple
 
 _MASK = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1: what the key grows by each round
+PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+# The golden ratio and sqrt(3) - 1, of which Weyl sequences are made: what the key grows by each round
+PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 class Key(NamedTuple):
@@ -40,8 +41,10 @@ def words(key: Key, count: int) -> list[int]:
     Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011.
     """
     seed, stream, start = key
-    m0, m1, mask = *_MULTIPLIERS, _MASK
-    keys = [((seed + i * _WEYL[0]) & mask, ((seed >> 32) + i * _WEYL[1]) & mask) for i in range(10)]
+    m0, m1, mask = *PHILOX_MULTIPLIERS, _MASK
+    keys = [
+        ((seed + i * PHILOX_WEYL[0]) & mask, ((seed >> 32) + i * PHILOX_WEYL[1]) & mask) for i in range(10)
+    ]
     low, high = stream & mask, stream >> 32 & mask
     result: list[int] = []
     for block in range(start, start + (count + 3) // 4):
