@@ -15,10 +15,20 @@ OldNames(
     {
         "chains": ("numpy_backend.chains",),
         "compiled": ("numpy_backend.compiled",),
-        "cuda_attention": ("cuda_backend.attention",),
+        "cuda_attention": (
+            "cuda_backend.kernels.attention",
+            "cuda_backend.kernels.batched_attention",
+            "cuda_backend.kernels.common",
+            "cuda_backend.kernels.softmax",
+        ),
         "cuda_buffer": ("cuda_backend.buffer",),
-        "cuda_flash": ("cuda_backend.flash",),
-        "cuda_kernels": ("cuda_backend.kernels",),
+        "cuda_flash": ("cuda_backend.kernels.flash_attention",),
+        "cuda_kernels": (
+            "cuda_backend.kernels",
+            "cuda_backend.kernels.common",
+            "cuda_backend.kernels.dense",
+            "cuda_backend.kernels.optimizer_steps",
+        ),
         "cuda_sources": ("cuda_backend.sources",),
         "cuda_step": ("cuda_backend.step",),
         "cupy_backend": ("cuda_backend.cupy_buffer",),

@@ -87,18 +87,18 @@ class ArrayBuffer(Buffer):
         """Where in `data` the first element lies."""
         if not self.array.size:
             return 0
-        return (self._address(self.array) - self._address(self._storage())) // self.dtype.itemsize
+        return (self.address_of(self.array) - self.address_of(self._storage())) // self.dtype.itemsize
 
     def is_contiguous(self) -> bool:
         return bool(self.array.flags.c_contiguous)
 
     @staticmethod
-    def _address(array: Any) -> int:
+    def address_of(array: Any) -> int:
         """Returns where in memory the first element of an ndarray lies."""
         return int(array.__array_interface__["data"][0])
 
     @classmethod
-    def _to_host(cls, result: Any) -> Any:
+    def to_host(cls, result: Any) -> Any:
         """Returns an ndarray of NumPy's with the elements of one of this namespace."""
         return result
 
@@ -125,7 +125,7 @@ class ArrayBuffer(Buffer):
         dtype = next((dtype for dtype, theirs in cls.dtypes.items() if theirs == array.dtype), None)
         if dtype is None:
             raise no_dtype_holds(array.dtype)
-        if array.size and any(step % array.itemsize for step in (cls._address(array), *array.strides)):
+        if array.size and any(step % array.itemsize for step in (cls.address_of(array), *array.strides)):
             array = array.copy()
         return cls.wrap(array, dtype)
 
@@ -157,7 +157,7 @@ class ArrayBuffer(Buffer):
 
     def _to_array(self) -> array[Any]:
         flat = array(self.dtype.typecode)
-        flat.frombytes(self._to_host(self.array).tobytes())
+        flat.frombytes(self.to_host(self.array).tobytes())
         return flat
 
     @classmethod

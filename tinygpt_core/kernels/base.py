@@ -66,6 +66,12 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
     return found  # type: ignore[return-value]
 
 
+def implementations(buffer_class: type[Buffer]) -> dict[type[Kernel], type[Kernel]]:
+    """Returns every kernel that is registered for a Buffer class or a base of it, with what `lookup` gives."""
+    kernels = [kernel for kernel, base in _registered if issubclass(buffer_class, base)]
+    return {kernel: lookup(kernel, buffer_class) for kernel in kernels}
+
+
 def rows_of(x: Buffer) -> Buffer:
     """Returns x as a matrix: its last axis, and all others as one."""
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
