@@ -148,7 +148,7 @@ DType.float64 = DType("float64", "d", "f", 4)
 DType.all = (DType.bool, DType.int32, DType.int64, DType.float32, DType.float64)
 
 
-def checked(dtype: Any) -> DType:
+def check_dtype(dtype: Any) -> DType:
     """Returns a dtype that was passed as one; raises TypeError for anything else, such as "float32" or
     another library's type.
     """

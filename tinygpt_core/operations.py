@@ -2,7 +2,7 @@
 
 An `Operation` computes its result in `forward` and keeps on itself what `backward` needs and no more.
 `backward(grad)` takes the gradient g of the loss with respect to the result and returns one for each input,
-in order. An entry may be a Buffer, None, or a function without arguments: the engine (module `tensor`) calls
+in order. An entry may be a Buffer, None, or a function without arguments: the engine (module `tape`) calls
 it only where that gradient is needed, sums the result back over broadcast axes, and accumulates it. So a
 derivative here is the bare formula.
 
@@ -26,7 +26,7 @@ from . import kernels
 from .buffer.base import Buffer
 from .dtype import DType
 from .kernels.base import Gradient
-from .shape import Shape, normalize_axes, normalize_index, permutation
+from .shape import Shape, normalize_axes, permutation
 
 
 class Operation:
@@ -68,10 +68,10 @@ class PartialGradient:
         place.
         """
         if total is None:
-            total = type(self.values)._full(self.shape, 0, self.values.dtype)
-            total._slice(self.index).assign(self.values)
+            total = type(self.values).zeros(self.shape, self.values.dtype)
+            total[self.index].assign(self.values)
         else:
-            total._slice(self.index)._accumulate(self.values)
+            total[self.index].add_in_place(self.values)
         return total
 
 
@@ -356,7 +356,7 @@ class Slice(Operation):
     """
 
     def forward(self, x: Buffer, index: Any) -> Buffer:
-        self.shape, self.index = x.shape, normalize_index(index, x.shape)
+        self.shape, self.index = x.shape, index
         return x[index]
 
     def backward(self, grad: Buffer) -> Any:
@@ -418,7 +418,7 @@ class Take(Operation):
     def backward(self, grad: Buffer) -> Any:
         axis, lead = self.axis, self.indices.ndim
         order = (axis, *(i for i in range(len(self.shape)) if i != axis))
-        total = type(grad)._full(tuple(self.shape[i] for i in order), 0, grad.dtype)
+        total = type(grad).zeros(tuple(self.shape[i] for i in order), grad.dtype)
         front = grad.permute((*range(axis, axis + lead), *range(axis), *range(axis + lead, grad.ndim)))
         total.scatter_add(self.indices, front)
         return total.permute(sorted(range(len(order)), key=order.__getitem__)), None
@@ -441,7 +441,7 @@ class KernelOperation(Operation):
         first = buffers[0]
         for other in buffers[1:]:
             if other is not None and type(other) is not type(first):
-                first._check_backend(other)
+                first.check_backend(other)
         self.implementation = kernels.lookup(self.kernel, type(first))
         result, self.saved = self.implementation.forward(*buffers, **options)
         return result

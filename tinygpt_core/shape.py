@@ -284,6 +284,7 @@ def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
+@lru_cache(maxsize=4096)
 def matmul_shape(first: Shape, second: Shape) -> Shape:
     """Returns the shape of a (batched) matrix product: (…, n, k) by (…, k, m) gives (…, n, m), batch axes
     broadcast.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tinygpt_core import backends
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
+from tinygpt_core.random import Key
 
 from .strategies import (
     DTYPES,
@@ -562,7 +563,7 @@ def test_powers_of_special_values(backend: type[Buffer]) -> None:
 
 @given(data=st.data())
 def test_scatter_add_through_a_view(backend: type[Buffer], data: st.DataObject) -> None:
-    """It works in place, on any layout that can be assigned to; repeated indices add up; its version moves."""
+    """It works in place, on any layout that can be written; repeated indices add up; its version moves."""
     dtype = data.draw(st.sampled_from(supported(backend, NUMBERS)))
     shape = data.draw(shapes(min_dims=1, max_dims=3, min_side=1))
     layout = data.draw(layouts(shape, expand=False))
@@ -582,7 +583,7 @@ def test_scatter_add_through_a_view(backend: type[Buffer], data: st.DataObject) 
 
 @given(data=st.data())
 def test_matmul_broadcasts_batches(backend: type[Buffer], data: st.DataObject) -> None:
-    """Each matrix of the batch is the product of the matrices that broadcasting pairs, by loops over lists."""
+    """Each matrix of the batch is the product of those that broadcasting pairs, by loops over lists."""
     first, second = data.draw(broadcastable(max_dims=2, min_side=1))
     a = data.draw(operands(backend, (*first, 2, 3), "float32"))
     b = data.draw(operands(backend, (*second, 3, 2), "float32"))
@@ -695,11 +696,15 @@ def test_what_is_no_dtype_is_named(backend: type[Buffer], wrong: Any) -> None:
     for call in (
         lambda: backend([1.0], wrong),
         lambda: backend([1.0]).cast(wrong),
+        lambda: backend([1.0]).as_dtype(wrong),
         lambda: backend.full((1,), 1, wrong),
         lambda: backend.zeros((1,), wrong),
         lambda: backend.arange(3, dtype=wrong),
         lambda: backend.uniform((1,), dtype=wrong),
         lambda: backend.normal((1,), dtype=wrong),
+        lambda: backend.uniform_at(Key(0, 0, 0), (1,), dtype=wrong),
+        lambda: backend.normal_at(Key(0, 0, 0), (1,), dtype=wrong),
+        lambda: backend.from_memory(memoryview(b""), (0,), wrong),
     ):
         with pytest.raises(TypeError, match=r"a dtype is one of DType\.bool, .*DType\.float64, not"):
             call()
@@ -713,5 +718,90 @@ def test_squares_beyond_the_dtype_are_summed_in_silence(backend: type[Buffer], v
     buffer = make(backend, np.full((5,), value, "float32"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = buffer._sum_of_squares()
+        found = buffer.sum_of_squares()
     assert found == pytest.approx(5.0 * float(np.float32(value)) ** 2, rel=1e-6)
+
+
+# ---------------------------------------------------------------- for kernels
+
+
+@given(data=st.data())
+def test_as_dtype_and_as_floating_copy_only_where_they_must(
+    backend: type[Buffer], data: st.DataObject
+) -> None:
+    """A Buffer that has the dtype already comes back itself; else the result is that of a cast."""
+    dtype, wanted = (data.draw(st.sampled_from(supported(backend, DTYPES))) for _ in range(2))
+    buffer, array_ = data.draw(operands(backend, data.draw(shapes(max_dims=2)), dtype))
+    as_wanted, as_floating = buffer.as_dtype(DType.from_name(wanted)), buffer.as_floating()
+    assert same(read(as_wanted), array_.astype(wanted)) and as_wanted.dtype.name == wanted
+    assert (as_wanted is buffer) == (dtype == wanted)
+    assert same(read(as_floating), array_.astype(dtype if dtype in FLOATS else "float64"))
+    assert (as_floating is buffer) == (dtype in FLOATS)
+
+
+@given(data=st.data())
+def test_a_number_as_an_operand(backend: type[Buffer], data: st.DataObject) -> None:
+    """`scalar` is that second operand with which arithmetic gives what it gives with the number."""
+    buffer = make(backend, np.ones((2,), data.draw(st.sampled_from(supported(backend, DTYPES)))))
+    number = data.draw(st.sampled_from([True, 3, 2.5]))
+    scalar, product = buffer.scalar(number), buffer * number
+    assert scalar.shape == () and scalar.item() == number and type(scalar) is backend
+    assert scalar.dtype is product.dtype and same(read(buffer * scalar), read(product))
+
+
+@given(data=st.data())
+def test_add_in_place_is_a_sum_that_is_assigned(backend: type[Buffer], data: st.DataObject) -> None:
+    """In every layout of the target and the value, which may broadcast; views see it, versions show it."""
+    dtype = data.draw(st.sampled_from(supported(backend, NUMBERS)))
+    layout = data.draw(layouts(data.draw(shapes(max_dims=3, max_side=3)), expand=False))
+    base = data.draw(arrays(dtype, layout.base))
+    buffer, reference = make(backend, base), base.copy()
+    target, expected = layout.view(buffer), layout.view(reference)
+    shape = expected.shape[data.draw(st.integers(0, expected.ndim)) :]
+    value, added = data.draw(operands(backend, shape, dtype))
+    version = buffer.version[0]
+    assert target.add_in_place(value) is target
+    expected[...] += added
+    assert same(read(buffer), reference) and buffer.version[0] > version
+    assert same(read(value), added)
+
+
+def test_add_in_place_refuses_what_assign_refuses(backend: type[Buffer]) -> None:
+    buffer, wide = backend([1.0, 2.0]), backend([1.0]).expand((2,))
+    with pytest.raises(ValueError, match="broadcast"):
+        wide.add_in_place(buffer)
+    with pytest.raises(ValueError, match=r"\(3,\).*\(2,\)"):
+        buffer.add_in_place(backend([1.0, 2.0, 3.0]))
+    assert buffer.to_python() == [1.0, 2.0] and wide.to_python() == [1.0, 1.0]
+    assert buffer.add_in_place(backend([1, 2])).dtype is DType.float32
+    assert buffer.to_python() == [2.0, 4.0]
+
+
+def test_checks_name_what_is_wrong(backend: type[Buffer]) -> None:
+    class Elsewhere(backend):  # type: ignore[misc, valid-type]
+        __slots__ = ()
+
+    here = backend([[1.0], [2.0]])
+    for call in (here.check_backend, here.add_in_place):
+        with pytest.raises(TypeError, match="two backends"):
+            call(Elsewhere([[1.0], [2.0]]))
+    with pytest.raises(ValueError, match="broadcast"):
+        here.expand((2, 3)).check_writable()
+    with pytest.raises(TypeError, match="float32"):
+        here.check_indices(3)
+    with pytest.raises(IndexError, match="2"):
+        backend([0, 2]).check_indices(2)
+    assert here.check_backend(here) is here.check_writable() is backend([0, 2]).check_indices(3) is None
+
+
+@given(data=st.data())
+def test_memory_becomes_a_buffer(backend: type[Buffer], data: st.DataObject) -> None:
+    """Bytes of elements in C order are those elements; too many or too few bytes are refused."""
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    values = data.draw(arrays(dtype, data.draw(shapes(max_dims=3))))
+    memory = bytearray(values.tobytes())
+    buffer = backend.from_memory(memoryview(memory), values.shape, DType.from_name(dtype))
+    assert type(buffer) is backend and same(read(buffer), values) and buffer.is_contiguous()
+    for wrong in (memory + b"\0", memory[:-1] if memory else b"\0"):
+        with pytest.raises(ValueError, match=rf"{len(memory)} bytes, not {len(wrong)}"):
+            backend.from_memory(memoryview(wrong), values.shape, DType.from_name(dtype))

@@ -27,7 +27,7 @@ import numpy
 
 from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
-from tinygpt_core.kernels.base import implementations, register
+from tinygpt_core.kernels.base import register, registered
 from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
 
 from ..array_buffer import ArrayBuffer
@@ -421,7 +421,7 @@ def subclass_for_device(
     leaves to be called later.
     """
     # What touches no device, or is called by hooks only
-    exempt = ("_check_backend", "_backend", "address_of", "_from_host", "_not", "_meet")
+    exempt = ("check_backend", "_backend", "address_of", "_from_host", "_not", "_promoted_pair")
     attributes: dict[str, Any] = {
         "__slots__": (),
         "backend": name,
@@ -439,7 +439,7 @@ def subclass_for_device(
         elif inspect.isfunction(found):
             attributes[hook] = _on_device(device, found)
     made: Any = type(f"{kind.__name__}{number}", (kind,), attributes)
-    for kernel, implementation in implementations(kind).items():
+    for kernel, implementation in list(registered(kind)):
         passes = {
             "forward": staticmethod(_on_device(device, implementation.forward)),
             "backward": staticmethod(_on_device(device, implementation.backward)),

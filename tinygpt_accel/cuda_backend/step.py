@@ -138,7 +138,7 @@ class CudaTrainingStep(TrainingStep):
         norm = gradient_norm(kind, [grad.array for grad in grads], self.gradient_clip, 1.0 / scale)
         with no_grad():
             parameters = [p.buffer for _, p in named]
-            moments = [optimizer._slot(slot, named) for slot in optimizer.slots]
+            moments = [optimizer.slot_buffers(slot, named) for slot in optimizer.slots]
             decays = [optimizer.weight_decay if p.ndim >= 2 else 0.0 for _, p in named]
             if scalars is None:
                 scalars = xp.asarray(self._scalars(optimizer.step + 1))

@@ -14,7 +14,11 @@ Hooks a backend MUST provide:
     by index        _take _scatter_add
 
 Hooks it MAY override, because a default stands here:
-    _erf _check_indices _random_uniform _random_normal _sum_of_squares _accumulate _from_memory _from_foreign
+    _erf _check_indices _check_writable _random_uniform _random_normal _sum_of_squares _accumulate
+    _from_memory _from_foreign
+
+Nobody but Buffer calls a hook. What kernels, operations and optimizers need beyond arithmetic has a public name:
+see "For kernels" in the class.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from .. import backends, random, shape_errors
-from ..dtype import DType, checked, promote, promote_scalar
+from ..dtype import DType, check_dtype, promote, promote_scalar
 from ..random import Generator
 from ..shape import (
     Shape,
@@ -136,7 +140,7 @@ class Buffer:
             found = data.to(kind.backend)
             return found if dtype is None or dtype is found.dtype else found.cast(dtype)  # type: ignore[return-value]
         shape, values = _flatten(data)
-        dtype = _deduce(values, len(shape)) if dtype is None else checked(dtype)
+        dtype = _deduce(values, len(shape)) if dtype is None else check_dtype(dtype)
         try:
             flat = dtype.pack(values if dtype.kind == "f" else list(map(dtype.convert, values)))
         except OverflowError:
@@ -240,7 +244,7 @@ class Buffer:
 
     @classmethod
     def _backend(cls: type[B]) -> type[B]:
-        return backends.active() if cls is Buffer else cls  # type: ignore[return-value]
+        return backends.active() if cls is Buffer else cls
 
     @classmethod
     def from_array(cls: type[B], flat: array[Any], shape: Any, dtype: DType) -> B:
@@ -264,7 +268,7 @@ class Buffer:
         """Returns a Buffer of `shape` that holds `value` everywhere; raises TypeError or ValueError for a
         shape or value that is none.
         """
-        dtype = DType.deduce_dtype(value) if dtype is None else checked(dtype)
+        dtype = DType.deduce_dtype(value) if dtype is None else check_dtype(dtype)
         return cls._backend()._full(check_shape(shape), dtype.cast(value), dtype)
 
     @classmethod
@@ -291,7 +295,7 @@ class Buffer:
             start, stop = 0, start
         if step == 0:
             raise ValueError("the step of a range is not zero")
-        dtype = DType.deduce_dtype(start + stop + step) if dtype is None else checked(dtype)
+        dtype = DType.deduce_dtype(start + stop + step) if dtype is None else check_dtype(dtype)
         return cls._backend()._arange(start, step, max(0, math.ceil((stop - start) / step)), dtype)
 
     @classmethod
@@ -311,9 +315,9 @@ class Buffer:
             ValueError: a shape with negative sizes.
         """
         shape = check_shape(shape)
-        words = numel(shape) * (2 if _floating(dtype, "uniform") is DType.float64 else 1)
-        key = (generator or random.default_generator()).reserve(words)
-        return cls._backend()._random_uniform(key, shape, dtype, float(low), float(high))
+        words = 2 if _check_floating(dtype, "uniform") is DType.float64 else 1  # for each element
+        key = (generator or random.default_generator()).reserve(words * numel(shape))
+        return cls.uniform_at(key, shape, low, high, dtype)
 
     @classmethod
     def normal(
@@ -331,8 +335,9 @@ class Buffer:
             ValueError: a shape with negative sizes.
         """
         shape = check_shape(shape)
+        _check_floating(dtype, "normal")
         key = (generator or random.default_generator()).reserve(numel(shape))
-        return cls._backend()._random_normal(key, shape, _floating(dtype, "normal"), float(mean), float(std))
+        return cls.normal_at(key, shape, mean, std, dtype)
 
     @classmethod
     def concatenate(cls: type[B], buffers: Sequence[B], axis: int = 0) -> B:
@@ -349,9 +354,9 @@ class Buffer:
         shape = concatenated_shape([buffer.shape for buffer in buffers], axis)
         dtype = first.dtype
         for buffer in buffers:
-            first._check_backend(buffer)
+            first.check_backend(buffer)
             dtype = promote(dtype, buffer.dtype)
-        return type(first)._concatenate([buffer._as(dtype) for buffer in buffers], axis, shape, dtype)
+        return type(first)._concatenate([buffer.as_dtype(dtype) for buffer in buffers], axis, shape, dtype)
 
     def to(self, backend: str) -> Buffer:
         """Returns this Buffer, its shape and dtype, on another backend (itself if it is there already)."""
@@ -373,11 +378,7 @@ class Buffer:
             ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
                 TypeError: `dtype` is none.
         """
-        return self._copy() if checked(dtype) is self.dtype else self._cast(dtype)
-
-    def _as(self: B, dtype: DType) -> B:
-        """This Buffer in `dtype`, without a copy where it has it."""
-        return self if dtype is self.dtype else self._cast(dtype)
+        return self._copy() if check_dtype(dtype) is self.dtype else self._cast(dtype)
 
     # ---------------------------------------------------------------- how it is seen
 
@@ -417,15 +418,11 @@ class Buffer:
         self[index].assign(value)
 
     def _is_broadcast(self) -> bool:
-        return self.numel > 0 and any(
-            step == 0 and size > 1 for size, step in zip(self.shape, self.stride, strict=True)
-        )
-
-    def _check_writable(self) -> None:
-        if self._is_broadcast():
-            raise ValueError(
-                f"cannot write to a broadcast view of shape {self.shape}: many positions share an element; copy() it first"
-            )
+        """Whether one element stands in several places."""
+        stride = self.stride
+        if 0 not in stride or 0 in self.shape:
+            return False
+        return any(step == 0 and size > 1 for size, step in zip(self.shape, stride, strict=True))
 
     def assign(self: B, value: Any) -> B:
         """Writes `value`, broadcast and cast, into this Buffer's storage, where every view sees it. Returns
@@ -441,9 +438,9 @@ class Buffer:
             value = self._full((), self.dtype.convert(value), self.dtype)
         elif not isinstance(value, Buffer):
             value = type(self)(value, self.dtype)
-        self._check_backend(value)
+        self.check_backend(value)
         try:
-            self._assign(value._as(self.dtype)._expand(self.shape))
+            self._assign(value.as_dtype(self.dtype)._expand(self.shape))
         except ShapeError:
             raise ShapeError(shape_errors.expand("assign", value.shape, self.shape)) from None
         self.version[0] += 1
@@ -465,33 +462,27 @@ class Buffer:
 
     # ---------------------------------------------------------------- arithmetic
 
-    def _check_backend(self, other: Buffer) -> None:
-        if type(self) is not type(other):
-            raise TypeError(
-                f"operands are on two backends, {self.backend!r} and {other.backend!r}: move one with .to({self.backend!r})"
-            )
-
-    def _meet(self: B, other: Any, name: str) -> tuple[B, B] | None:
-        """Returns both operands in one dtype, with shapes that broadcast, or None where `other` is no
-        operand.
+    def _promoted_pair(self: B, other: Any, name: str) -> tuple[B, B] | None:
+        """Returns this Buffer and `other` as operands of a hook: on one backend, in their promoted dtype, with
+        shapes that broadcast; None where `other` is neither a Buffer nor a number.
         """
         if isinstance(other, Buffer):
-            self._check_backend(other)
+            self.check_backend(other)
             if self.shape != other.shape:
                 check_broadcast(name, self.shape, other.shape)
             if self.dtype is not other.dtype:
                 dtype = promote(self.dtype, other.dtype)
-                return self._as(dtype), other._as(dtype)  # type: ignore[return-value]
+                return self.as_dtype(dtype), other.as_dtype(dtype)  # type: ignore[return-value]
             return self, other  # type: ignore[return-value]
         if isinstance(other, (bool, int, float)):
-            dtype = promote_scalar(self.dtype, other)
-            return self._as(dtype), self._full((), dtype.convert(other), dtype)
+            scalar = self.scalar(other)
+            return self.as_dtype(scalar.dtype), scalar
         return None
 
     def _arithmetic(
         self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = ""
     ) -> B:
-        pair = self._meet(other, name)
+        pair = self._promoted_pair(other, name)
         if pair is None:
             return NotImplemented
         first, second = pair
@@ -574,36 +565,33 @@ class Buffer:
 
     __neg__ = neg
 
-    def _float(self: B) -> B:
-        return self if self.dtype.kind == "f" else self._cast(DType.float64)
-
     def exp(self: B) -> B:
         """e to the power x, of each element; infinity where that is too large."""
-        return self._float()._exp()
+        return self.as_floating()._exp()
 
     def log(self: B) -> B:
         """The natural logarithm of each element; -infinity at 0, NaN below."""
-        return self._float()._log()
+        return self.as_floating()._log()
 
     def sqrt(self: B) -> B:
         """The square root of each element; NaN below 0."""
-        return self._float()._sqrt()
+        return self.as_floating()._sqrt()
 
     def tanh(self: B) -> B:
         """The hyperbolic tangent of each element."""
-        return self._float()._tanh()
+        return self.as_floating()._tanh()
 
     def sin(self: B) -> B:
         """The sine of each element, in radians; NaN at infinities."""
-        return self._float()._sin()
+        return self.as_floating()._sin()
 
     def cos(self: B) -> B:
         """The cosine of each element, in radians; NaN at infinities."""
-        return self._float()._cos()
+        return self.as_floating()._cos()
 
     def erf(self: B) -> B:
         """The error function of each element, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
-        return self._float()._erf()
+        return self.as_floating()._erf()
 
     def float(self: B) -> B:
         """Returns a copy of the same shape as float32."""
@@ -624,15 +612,15 @@ class Buffer:
         if not isinstance(first, Buffer) and not isinstance(second, Buffer):
             first = type(condition)(first)
         if isinstance(first, Buffer):
-            pair = first._meet(second, "where")
+            pair = first._promoted_pair(second, "where")
         else:
-            pair = second._meet(first, "where")
+            pair = second._promoted_pair(first, "where")
             pair = pair and (pair[1], pair[0])
         if pair is None:
             raise TypeError(
                 f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}"
             )
-        condition._check_backend(pair[0])
+        condition.check_backend(pair[0])
         check_broadcast("where", condition.shape, pair[0].shape, pair[1].shape)
         return condition._where(*pair)
 
@@ -645,7 +633,7 @@ class Buffer:
             TypeError: an axis that is no int.
             ValueError: an axis that is not there, or one named twice.
         """
-        operand = self if self.dtype.kind == "f" else self._as(DType.int64)
+        operand = self if self.dtype.kind == "f" else self.as_dtype(DType.int64)
         return operand._sum(normalize_axes(axes, self.ndim))
 
     def max(self: B, axes: Any = None) -> B:
@@ -682,10 +670,10 @@ class Buffer:
         """
         if not isinstance(other, Buffer):
             raise TypeError(f"a matrix product needs two Buffers, not a {type(other).__name__}")
-        self._check_backend(other)
+        self.check_backend(other)
         shape = matmul_shape(self.shape, other.shape)
         dtype = promote(self.dtype, other.dtype)
-        return self._as(dtype)._matmul(other._as(dtype), shape)
+        return self.as_dtype(dtype)._matmul(other.as_dtype(dtype), shape)
 
     __matmul__ = matmul
 
@@ -697,7 +685,7 @@ class Buffer:
                 axis that is not there.
         """
         axis = normalize_axis(axis, self.ndim)
-        self._check_backend(indices)
+        self.check_backend(indices)
         indices._check_indices(self.shape[axis])
         if axis == 0:
             return self._take(indices)
@@ -716,8 +704,8 @@ class Buffer:
             TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError:
                 shapes that do not fit.
         """
-        self._check_backend(indices)
-        self._check_backend(values)
+        self.check_backend(indices)
+        self.check_backend(values)
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
         if values.shape != indices.shape + self.shape[1:]:
@@ -726,9 +714,120 @@ class Buffer:
                     f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]
                 )
             )
-        self._scatter_add(indices, values._as(self.dtype))
+        self._scatter_add(indices, values.as_dtype(self.dtype))
         self.version[0] += 1
         return self
+
+    # ---------------------------------------------------------------- for kernels
+
+    def check_backend(self, other: Buffer) -> None:
+        """Raises TypeError unless `other`, of any shape, is on the same backend as this Buffer."""
+        if type(self) is not type(other):
+            raise TypeError(
+                f"operands are on two backends, {self.backend!r} and {other.backend!r}: "
+                f"move one with .to({self.backend!r})"
+            )
+
+    def check_indices(self, size: int) -> None:
+        """Raises TypeError unless the elements are integers, and IndexError unless all lie in [0, size)."""
+        self._check_indices(size)
+
+    def check_writable(self) -> None:
+        """Raises ValueError where this Buffer cannot be written to, as a broadcast view, in which one element
+        stands in many places.
+        """
+        self._check_writable()
+
+    def as_dtype(self: B, dtype: DType) -> B:
+        """Returns this Buffer in `dtype`: itself where it has that dtype, else what `cast` gives, of the same
+        shape.
+
+        Raises:
+            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
+                TypeError: `dtype` is none.
+        """
+        return self if dtype is self.dtype else self._cast(check_dtype(dtype))
+
+    def as_floating(self: B) -> B:
+        """Returns this Buffer in a float dtype: itself where it has one, else a float64 copy of the same shape."""
+        return self if self.dtype.kind == "f" else self._cast(DType.float64)
+
+    def scalar(self: B, value: Scalar) -> B:
+        """Returns a number as a Buffer of shape () beside this one: on its backend, in their promoted dtype."""
+        dtype = promote_scalar(self.dtype, value)
+        return self._full((), dtype.convert(value), dtype)
+
+    def add_in_place(self: B, value: B) -> B:
+        """Adds a Buffer, broadcast and cast, to this one's elements in its storage, where every view sees it.
+        Returns itself.
+
+        Raises:
+            ValueError: this Buffer cannot be written to, or the value does not broadcast to its shape.
+            TypeError: the value is on another backend.
+        """
+        self.check_backend(value)
+        self._check_writable()
+        value = value.as_dtype(self.dtype)
+        self._accumulate(value if value.shape == self.shape else value._expand(self.shape))
+        self.version[0] += 1
+        return self
+
+    def sum_of_squares(self) -> Real:
+        """Returns the sum of the squares of all elements, as a Python number, added up in double precision."""
+        return self._sum_of_squares()
+
+    @classmethod
+    def uniform_at(
+        cls: type[B],
+        key: random.Key,
+        shape: Any,
+        low: Real = 0.0,
+        high: Real = 1.0,
+        dtype: DType = DType.float32,
+    ) -> B:
+        """Returns what `uniform` gives from a generator that stands at `key`; nothing is reserved.
+
+        Raises:
+            TypeError: a dtype that is not floating, or a shape that is none.
+            ValueError: a shape with negative sizes.
+        """
+        _check_floating(dtype, "uniform")
+        return cls._backend()._random_uniform(key, check_shape(shape), dtype, float(low), float(high))
+
+    @classmethod
+    def normal_at(
+        cls: type[B],
+        key: random.Key,
+        shape: Any,
+        mean: Real = 0.0,
+        std: Real = 1.0,
+        dtype: DType = DType.float32,
+    ) -> B:
+        """Returns what `normal` gives from a generator that stands at `key`; nothing is reserved.
+
+        Raises:
+            TypeError: a dtype that is not floating, or a shape that is none.
+            ValueError: a shape with negative sizes.
+        """
+        _check_floating(dtype, "normal")
+        return cls._backend()._random_normal(key, check_shape(shape), dtype, float(mean), float(std))
+
+    @classmethod
+    def from_memory(cls: type[B], memory: memoryview, shape: Any, dtype: DType) -> B:
+        """Returns a Buffer of `shape` over elements in C order that lie aligned in `memory`, such as a mapped
+        file: it may go on using that memory and write to it, so nobody else should.
+
+        Raises:
+            ValueError: the memory has not as many bytes as the elements need. TypeError: a shape or dtype that
+                is none.
+        """
+        shape = check_shape(shape)
+        needed = numel(shape) * check_dtype(dtype).itemsize
+        if memory.nbytes != needed:
+            raise ValueError(
+                f"{dtype.name} elements of shape {shape} need {needed} bytes, not {memory.nbytes}"
+            )
+        return cls._backend()._from_memory(memory, shape, dtype)
 
     # ---------------------------------------------------------------- hooks with a default
 
@@ -748,6 +847,13 @@ class Buffer:
         flat = array(dtype.typecode, view.tobytes())
         return cls._from_array(array("B", map(bool, flat)) if kind == "b" else flat, view.shape or (), dtype)
 
+    def _check_writable(self) -> None:
+        if self._is_broadcast():
+            raise ValueError(
+                f"cannot write to a broadcast view of shape {self.shape}: "
+                "many positions share an element; copy() it first"
+            )
+
     def _check_indices(self, size: int) -> None:
         """Raises unless the elements are integers in [0, size). A backend far from the host may check
         otherwise.
@@ -765,10 +871,11 @@ class Buffer:
         )
 
     def _accumulate(self: B, value: B) -> None:
+        """Adds elements of the same shape and dtype to these."""
         self._assign(self._add(value))
 
     def _sum_of_squares(self) -> Real:
-        doubles = self._as(DType.float64)
+        doubles = self.as_dtype(DType.float64)
         return (doubles * doubles).sum().item()
 
     @classmethod
@@ -855,8 +962,8 @@ def no_dtype_holds(elements: Any) -> TypeError:
     )
 
 
-def _floating(dtype: DType, what: str) -> DType:
-    if checked(dtype).kind != "f":
+def _check_floating(dtype: DType, what: str) -> DType:
+    if check_dtype(dtype).kind != "f":
         raise TypeError(f"{what} random numbers have a float dtype, not {dtype.name}")
     return dtype
 

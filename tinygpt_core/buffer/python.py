@@ -203,7 +203,10 @@ class PythonBuffer(Buffer):
         """Returns equally long rows of floats as a new Buffer."""
         return cls._from_array(dtype.pack_rows(rows), shape, dtype)
 
-    def _view(self, shape: Shape, stride: Shape, offset: int) -> PythonBuffer:
+    def as_strided(self, shape: Shape, stride: Shape, offset: int) -> PythonBuffer:
+        """Returns a view of the same storage, in which element (i, j, …) lies at offset + i * stride[0] + j *
+        stride[1] + …; nothing is checked.
+        """
         return self._make(self.data, shape, stride, offset, self.dtype, self.version)
 
     def _flat(self) -> array[Any]:
@@ -255,10 +258,10 @@ class PythonBuffer(Buffer):
 
     def _reshape(self, shape: Shape) -> PythonBuffer:
         stride = reshape_strides(self.shape, self.stride, shape)
-        return self._copy()._reshape(shape) if stride is None else self._view(shape, stride, self.offset)
+        return self._copy()._reshape(shape) if stride is None else self.as_strided(shape, stride, self.offset)
 
     def _permute(self, axes: Shape) -> PythonBuffer:
-        return self._view(
+        return self.as_strided(
             tuple(self.shape[axis] for axis in axes), tuple(self.stride[axis] for axis in axes), self.offset
         )
 
@@ -266,12 +269,12 @@ class PythonBuffer(Buffer):
         return (
             self
             if shape == self.shape
-            else self._view(shape, expand_strides(self.shape, self.stride, shape), self.offset)
+            else self.as_strided(shape, expand_strides(self.shape, self.stride, shape), self.offset)
         )
 
     def _slice(self, index: Index) -> PythonBuffer:
         shape, stride, distance = slice_strides(self.shape, self.stride, index)
-        return self._view(shape, stride, self.offset + distance)
+        return self.as_strided(shape, stride, self.offset + distance)
 
     def _assign(self, value: PythonBuffer) -> None:
         if is_contiguous(self.shape, self.stride):

@@ -38,7 +38,7 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
     }
     if not count:
         return stats | {"grid": [0, 0], "scale": 0.0, "cells": ""}
-    x = buffer._float()
+    x = buffer.as_floating()
     nans = int((x != x).cast(DType.int64).sum().item())
     stats["nans"] = nans / count
     stats["zeros"] = int((x == 0).cast(DType.int64).sum().item()) / count

@@ -94,7 +94,7 @@ class Rotary(Kernel):
         angles = [(positions_start + t) * f for t in range(x.shape[2]) for f in frequencies]
         kind, shape = type(x), (x.shape[2], half)
         return tuple(
-            kind._from_array(x.dtype.pack(list(map(f, angles))), shape, x.dtype) for f in (math.cos, math.sin)
+            kind.from_array(x.dtype.pack(list(map(f, angles))), shape, x.dtype) for f in (math.cos, math.sin)
         )  # type: ignore[return-value]
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 from ..buffer.base import Buffer
@@ -52,6 +52,14 @@ def register(kernel: type[K], buffer_class: type[Buffer], implementation: type[K
     _found.clear()
 
 
+def registered(buffer_class: type[Buffer]) -> Iterator[tuple[type[Kernel], type[Kernel]]]:
+    """Yields each kernel for which something is registered that a Buffer class would use, and that
+    implementation.
+    """
+    for kernel in dict.fromkeys(kernel for kernel, base in _registered if issubclass(buffer_class, base)):
+        yield kernel, lookup(kernel, buffer_class)
+
+
 def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
     """Returns the implementation of `kernel` for a Buffer class: the nearest registered along its bases, else
     the textbook one.
@@ -64,12 +72,6 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
         )
         _found[kernel, buffer_class] = found
     return found  # type: ignore[return-value]
-
-
-def implementations(buffer_class: type[Buffer]) -> dict[type[Kernel], type[Kernel]]:
-    """Returns every kernel that is registered for a Buffer class or a base of it, with what `lookup` gives."""
-    kernels = [kernel for kernel, base in _registered if issubclass(buffer_class, base)]
-    return {kernel: lookup(kernel, buffer_class) for kernel in kernels}
 
 
 def rows_of(x: Buffer) -> Buffer:

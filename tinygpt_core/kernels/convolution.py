@@ -97,7 +97,7 @@ class Windows(NamedTuple):
         """Returns the padded images, (B, C, H + 2 padding, W + 2 padding)."""
         if self.padding == (0, 0):
             return x
-        result = type(x)._full(self.padded, fill, x.dtype)
+        result = type(x).full(self.padded, fill, x.dtype)
         result[self.inside] = x
         return result
 
@@ -110,7 +110,7 @@ class Windows(NamedTuple):
         """Returns (B, C, H, W): for each element of x, the sum of what goes to the windows it lay in. The
         transpose of `gather`.
         """
-        total = type(parts[0])._full(self.padded, 0.0, parts[0].dtype)
+        total = type(parts[0]).zeros(self.padded, parts[0].dtype)
         for index, part in zip(self.offsets(), parts, strict=True):
             view = total[index]
             view.assign(view + part)
@@ -236,7 +236,7 @@ class MaxPool2d(Kernel):
         stacked = windows.gather(x, float("-inf"))
         shape = (*x.shape[:2], *windows.out)
         if not x.numel:
-            return type(x)._full(shape, 0.0, x.dtype), (type(x)._full(shape, 0, DType.int64), windows)
+            return type(x).zeros(shape, x.dtype), (type(x).zeros(shape, DType.int64), windows)
         return stacked.max((2,)).reshape(shape), (stacked.argmax(2).reshape(shape), windows)
 
     @staticmethod

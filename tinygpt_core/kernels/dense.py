@@ -72,7 +72,7 @@ class Embedding(Kernel):
         if weight.ndim != 2:
             raise ShapeError(shape_errors.unlike("embedding", "weight", weight.shape, ("ids", "size")))
         try:
-            indices._check_indices(weight.shape[0])
+            indices.check_indices(weight.shape[0])
         except IndexError as problem:
             raise IndexError(f"embedding: an id is not in [0, {weight.shape[0]}): {problem}") from None
 
@@ -84,4 +84,4 @@ class Embedding(Kernel):
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
         indices, shape, dtype = saved
-        return lambda: type(grad)._full(shape, 0, dtype).scatter_add(indices, grad), None
+        return lambda: type(grad).zeros(shape, dtype).scatter_add(indices, grad), None

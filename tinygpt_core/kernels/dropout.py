@@ -9,7 +9,6 @@ from typing import Any
 
 from .. import random
 from ..buffer.base import Buffer
-from ..dtype import DType
 from .base import Gradient, Kernel, require_float
 
 
@@ -29,7 +28,7 @@ class Dropout(Kernel):
         require_float("dropout", x=x)
         if not 0.0 <= probability < 1.0:
             raise ValueError(f"dropout: a probability lies in [0, 1), unlike {probability}")
-        uniform = type(x)._random_uniform(key, x.shape, DType.float32, 0.0, 1.0)
+        uniform = type(x).uniform_at(key, x.shape)
         mask = (uniform >= probability).cast(x.dtype) * (1.0 / (1.0 - probability))
         return x * mask, mask
 

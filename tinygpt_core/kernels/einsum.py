@@ -354,18 +354,22 @@ def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> 
         a, b = b, a
     a, b = _arranged(a, found.axes[0], found.shapes[0]), _arranged(b, found.axes[1], found.shapes[1])
     if found.product is None:
-        return a._mul(b)
-    y: Buffer = a._matmul(b, found.product)
-    if found.output_shape != found.product:
-        y = y._reshape(found.output_shape)
-    return y if found.output_axes == tuple(range(y.ndim)) else y._permute(found.output_axes)
+        return a * b
+    return _arranged_back(a.matmul(b), found.output_shape, found.output_axes)
 
 
 def _arranged(x: Buffer, axes: Shape, shape: Shape) -> Buffer:
-    # A layout fits its operands, so the hooks are called without the checks of the public methods, and only
-    # where they do something.
-    x = x._permute(axes)
-    return x if x.shape == shape else x._reshape(shape)
+    """x with its axes in another order, and then under another shape."""
+    if axes != tuple(range(len(axes))):
+        x = x.permute(axes)
+    return x if x.shape == shape else x.reshape(shape)
+
+
+def _arranged_back(y: Buffer, shape: Shape, axes: Shape) -> Buffer:
+    """y under another shape, and then with its axes in another order."""
+    if y.shape != shape:
+        y = y.reshape(shape)
+    return y if axes == tuple(range(len(axes))) else y.permute(axes)
 
 
 class Einsum(Kernel):

@@ -93,7 +93,7 @@ class CrossEntropy(Kernel):
         if ignore_index is not None:
             targets = Buffer.where(targets == ignore_index, 0, targets)
         try:
-            targets._check_indices(logits.shape[-1])
+            targets.check_indices(logits.shape[-1])
         except IndexError as problem:
             raise IndexError(
                 f"cross_entropy: a target is no class id in [0, {logits.shape[-1]}): {problem}"

@@ -87,7 +87,7 @@ def _sample(buffer: Buffer) -> list[float]:
 
 
 def _norm(buffer: Buffer) -> float:
-    return math.sqrt(buffer._sum_of_squares())
+    return math.sqrt(buffer.sum_of_squares())
 
 
 def _rounded(value: float) -> float | None:

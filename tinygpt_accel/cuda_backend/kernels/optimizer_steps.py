@@ -39,7 +39,7 @@ class CudaAdamWStep(AdamWStep):
         if not parameters:
             return None, None
         for buffer in (*parameters, *first, *second):
-            buffer._check_writable()
+            buffer.check_writable()
         kind = type(parameters[0])
         scalars = kind.xp.asarray(adamw_scalars(learning_rate, betas, eps, step), "float64")
         adamw(kind, [parameters, grads, first, second], weight_decays, scalars)

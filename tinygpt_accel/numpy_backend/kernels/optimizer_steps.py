@@ -76,7 +76,7 @@ def _flat_to_write(buffer: Any, copies: list[tuple[Any, Any]]) -> Any:
     flat = as_flat(buffer.array)
     flags = buffer.array.flags
     if not (flags.c_contiguous and flags.writeable):
-        buffer._check_writable()
+        buffer.check_writable()
         copies.append((buffer.array, flat))
     buffer.version[0] += 1
     return flat

@@ -30,7 +30,7 @@ def _columns(
     shape = (groups, depth, *kernel, *out)
     step = (depth * plane, plane, dilation[0] * width, dilation[1], stride[0] * width, stride[1])
     for image in range(images):  # one at a time: a batch's columns as Python floats would fill the memory
-        view = padded._view(
+        view = padded.as_strided(
             shape, step, padded.offset + image * channels * plane + start[0] * width + start[1]
         )
         yield from chunks(chunks(view.values(), out[0] * out[1]), depth * kernel[0] * kernel[1])
@@ -83,7 +83,7 @@ class PythonConv2d(Conv2d):
             # A convolution of the gradient, spread by the stride on a canvas with room for the kernel all
             # round, with the kernel turned.
             room = [d * (k - 1) for k, d in zip(kernel, windows.dilation, strict=True)]
-            canvas = PythonBuffer._full(
+            canvas = PythonBuffer.full(
                 (x.shape[0], out, *(r + p for r, p in zip(room, windows.padded[2:], strict=True))),
                 0.0,
                 x.dtype,
