@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ..training.config import describe_sizes
 from ..training.presets import PRESETS
 from .comparison import PATIENCE, UNIT, WARM_UP, Comparison, Measurement, compare
 from .messages import one_line
@@ -110,18 +111,11 @@ def _report(comparison: Comparison) -> list[str]:
 
 def _what_was_run(comparison: Comparison) -> str:
     config = comparison.config
-    layers = _counted(config.num_layers, "layer")
-    heads = _counted(config.num_heads, "head")
     rows, length = comparison.shape
     return (
-        f"one training step of a GPT of {layers}, {heads}, {config.embedding_dim} wide: "
+        f"one training step of a GPT of {describe_sizes(config)}: "
         f"{comparison.num_parameters:,} parameters, on {rows} x {length} characters of `identifiers`"
     )
-
-
-def _counted(number: int, what: str) -> str:
-    """Returns "1 layer", "2 layers"."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _tolerance_lines(comparison: Comparison) -> list[str]:

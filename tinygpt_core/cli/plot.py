@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from ..files.atomic import atomic_write
+from ..training.config import plural
 from .plotting.curves import Run, read_run, table
 from .plotting.svg_chart import svg
 from .plotting.terminal_chart import abilities, chart, keys
@@ -52,7 +53,7 @@ def run_plot(arguments: argparse.Namespace) -> int:
     runs = [read_run(os.path.normpath(path)) for path in arguments.runs]
     if arguments.out is not None:
         written = atomic_write(arguments.out, svg(runs, log_steps=arguments.log_steps).encode())
-        print(f"{arguments.out}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {written.size:,} bytes")
+        print(f"{arguments.out}: {plural(len(runs), 'run')}, {written.size:,} bytes")
     elif sys.stdout.isatty():
         _draw(runs, arguments.log_steps)
     else:
