@@ -116,7 +116,7 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
 
 def attention_used() -> str:
     """What computed attention in 16 bits in this process, and why it was not cuDNN."""
-    flash = sys.modules.get("tinygpt_accel.cuda_backend.flash")
+    flash = sys.modules.get("tinygpt_accel.cuda_backend.kernels.flash_attention")
     return (
         "; ".join([flash.why_not(), *flash.refused]).strip("; ") or "cuDNN"
         if flash
@@ -183,9 +183,9 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
     import cupy
     import numpy
 
-    from tinygpt_accel.cuda_backend import attention as cuda_attention
-    from tinygpt_accel.cuda_backend import flash as cuda_flash
-    from tinygpt_accel.cuda_backend import kernels as cuda_kernels
+    from tinygpt_accel.cuda_backend.kernels import flash_attention
+    from tinygpt_accel.cuda_backend.kernels import optimizer_steps as cuda_steps
+    from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched, empty_like_heads
     from tinygpt_core import backends, kernels, random
     from tinygpt_core.kernels.precision import autocast
 
@@ -197,7 +197,7 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
 
     def made(*shape: int, low: bool = False) -> Any:
         buffer = kind.normal(shape)
-        return kind.wrap_held(buffer.in_kind("bfloat16"), buffer.dtype) if low else buffer
+        return kind.wrap_stored(buffer.in_format("bfloat16"), buffer.dtype) if low else buffer
 
     def time_of(
         name: str, work: Callable[[], Any], bytes_moved: float = 0.0, operations: float = 0.0
@@ -241,8 +241,8 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
         )
 
     x, low = made(rows, width), made(rows, 4 * width, low=True)
-    other = cupy.empty_like(low.held)
-    time_of("copy", lambda: cupy.copyto(other, low.held), 2.0 * low.held.nbytes)
+    other = cupy.empty_like(low.stored)
+    time_of("copy", lambda: cupy.copyto(other, low.stored), 2.0 * low.stored.nbytes)
     for inputs, outputs in ((width, 4 * width), (4 * width, width), (width, classes)):
         a, b = made(rows, inputs, low=True), made(inputs, outputs)
         work = 2.0 * rows * inputs * outputs
@@ -282,37 +282,35 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
     ids = kind(numpy.random.default_rng(0).integers(0, classes, size=rows).astype("int32"))
     both_ways("cross-entropy", kernels.CrossEntropy, [made(rows, classes, low=True), ids], made(rows), 1)
     for name, drawn in (("even", ids), ("one id", kind(numpy.zeros(rows, "int32")))):
-        total, values = cupy.zeros((classes, width), "float32"), made(rows, width, low=True).held
+        total, values = cupy.zeros((classes, width), "float32"), made(rows, width, low=True).stored
         time_of(
             f"embedding gradient, {name}",
             lambda drawn=drawn, total=total, values=values: kind.add_rows(total, drawn, values),
         )
     parameters = [made(width, 4 * width) for _ in range(4 if options.quick else 50)]
     state = [[kind.zeros(p.shape, p.dtype) for p in parameters] for _ in range(3)]
-    numbers = cupy.asarray(cuda_kernels.adamw_numbers(1e-3, (0.9, 0.95), 1e-8, 1), "float64")
+    scalars = cupy.asarray(cuda_steps.adamw_scalars(1e-3, (0.9, 0.95), 1e-8, 1), "float64")
     elements = 4.0 * sum(p.numel for p in parameters)
     time_of(
         "adamw",
-        lambda: cuda_kernels.adamw(kind, [parameters, *state], [0.1] * len(parameters), numbers),
+        lambda: cuda_steps.adamw(kind, [parameters, *state], [0.1] * len(parameters), scalars),
         7 * elements,
     )
     time_of(
-        "gradient norm",
-        lambda: cuda_kernels.gradient_norm(kind, [p.array for p in parameters], 1.0),
-        elements,
+        "gradient norm", lambda: cuda_steps.gradient_norm(kind, [p.array for p in parameters], 1.0), elements
     )
-    packed = made(batch, length, 3, heads, size, low=True).held
+    packed = made(batch, length, 3, heads, size, low=True).stored
     q, k, v = (packed[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-    grad = made(batch, heads, length, size, low=True).held
+    grad = made(batch, heads, length, size, low=True).stored
     work = 2.0 * batch * heads * length * length * size  # of both products, half of which a causal mask saves
-    for name, implementation in (("cuDNN", cuda_flash), ("batched", cuda_attention.Batched)):
+    for name, implementation in (("cuDNN", flash_attention), ("batched", Batched)):
         kept: list[Any] = [None, None]
 
         def attend(implementation: Any = implementation, kept: list[Any] = kept) -> None:
             kept[:] = implementation.forward(kind, q, k, v, True, size**-0.5, False)
 
         def attend_back(implementation: Any = implementation, kept: list[Any] = kept) -> None:
-            out = [cuda_attention.like_heads(kind, each) for each in (q, k, v)]
+            out = [empty_like_heads(kind, each) for each in (q, k, v)]
             implementation.backward(kind, q, k, v, kept[0], grad, True, size**-0.5, False, kept[1], out)
 
         time_of(f"attention by {name}, forward", attend, operations=work)
@@ -320,15 +318,15 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
             time_of(f"attention by {name}, backward", attend_back, operations=2.5 * work)
     try:
         described = (
-            tuple(map(cuda_flash._layout, (q, k, v, grad, grad))),
-            tuple(cuda_flash._layout(each) for each in (q, k, v)),
+            tuple(map(flash_attention._layout, (q, k, v, grad, grad))),
+            tuple(flash_attention._layout(each) for each in (q, k, v)),
         )
         sums = cupy.zeros((batch, heads, length, 1), "float32")
         results = [cupy.empty_like(packed)[:, :, i].transpose(0, 2, 1, 3) for i in range(3)]
-        plan = cuda_flash._backward_plan(
+        plan = flash_attention._backward_plan(
             "bfloat16",
             kind.device_id,
-            (*described[0], cuda_flash._layout(sums)),
+            (*described[0], flash_attention._layout(sums)),
             described[1],
             True,
             size**-0.5,

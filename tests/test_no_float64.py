@@ -45,9 +45,9 @@ class Watched(np.ndarray):
                     for frame in traceback.extract_stack()[:-1]
                     if "tinygpt" in frame.filename or "test_no" in frame.filename
                 ]
-                found.append(
-                    f"{self.shape} at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}: {frames[-1].line}"
-                )
+                last = frames[-1]
+                file = last.filename.rsplit("/", 1)[-1]
+                found.append(f"{self.shape} at {file}:{last.lineno}: {last.line}")
 
 
 def watched(result: Any) -> Any:
@@ -123,7 +123,8 @@ def step(dtype: DType = DType.float32) -> None:
             clip_gradients(model, 1e-3)
             optimizer.update()
         for _, parameter in model.named_parameters():
-            assert type(parameter.buffer.array) is Watched and type(parameter.grad.buffer.array) is Watched  # type: ignore[union-attr]
+            grad: Any = parameter.grad
+            assert type(parameter.buffer.array) is Watched and type(grad.buffer.array) is Watched
             assert parameter.dtype is dtype
 
 

@@ -61,12 +61,14 @@ class OldNames:
 
     def install(self) -> None:
         """Makes the old names known to `import`."""
-        sys.meta_path.append(self)  # type: ignore[arg-type]
+        sys.meta_path.append(self)
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Returns how to load an old name of the package; None for any other."""
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == self.package and name in self.moved else None  # type: ignore[arg-type]
+        if package != self.package or name not in self.moved:
+            return None
+        return ModuleSpec(fullname, self)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leaves it to the import system to make the module that `exec_module` fills or replaces."""

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 _MASK = 0xFFFFFFFF
 _MASK64 = (1 << 64) - 1
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1: what the key grows by each round
+PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+# The golden ratio and sqrt(3) - 1, of which Weyl sequences are made: what the key grows by each round
+PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 class Key(NamedTuple):
@@ -48,9 +49,11 @@ def words(key: Key, count: int) -> list[int]:
     Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011.
     """
     seed, stream, start = key
-    m0, m1 = _MULTIPLIERS
+    m0, m1 = PHILOX_MULTIPLIERS
     mask = _MASK
-    keys = [((seed + i * _WEYL[0]) & mask, ((seed >> 32) + i * _WEYL[1]) & mask) for i in range(10)]
+    keys = [
+        ((seed + i * PHILOX_WEYL[0]) & mask, ((seed >> 32) + i * PHILOX_WEYL[1]) & mask) for i in range(10)
+    ]
     low = stream & mask
     high = stream >> 32 & mask
     result: list[int] = []

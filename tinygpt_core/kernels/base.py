@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 from ..buffer.base import Buffer
@@ -50,6 +50,14 @@ def register(kernel: type[K], buffer_class: type[Buffer], implementation: type[K
         )
     _registered[kernel, buffer_class] = implementation
     _found.clear()
+
+
+def registered(buffer_class: type[Buffer]) -> Iterator[tuple[type[Kernel], type[Kernel]]]:
+    """Yields each kernel for which something is registered that a Buffer class would use, and that
+    implementation.
+    """
+    for kernel in dict.fromkeys(kernel for kernel, base in _registered if issubclass(buffer_class, base)):
+        yield kernel, lookup(kernel, buffer_class)
 
 
 def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:

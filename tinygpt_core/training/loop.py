@@ -345,21 +345,8 @@ class Trainer:
         No method of the trainer leaves it open for its caller, whose own stay what they were: two trainers,
         or one and a thread that samples, do not disturb each other.
         """
-        with backends.use(self.config.backend), _use_generator(self.generator):
+        with backends.use(self.config.backend), random.use_generator(self.generator):
             yield
-
-
-@contextmanager
-def _use_generator(generator: random.Generator) -> Iterator[None]:
-    """Makes a generator the one that everything draws from, for a `with` block. It does not nest."""
-    default = random.default_generator()
-    before = default.get_state()
-    default.set_state(generator.get_state())
-    try:
-        yield
-    finally:
-        generator.set_state(default.get_state())
-        default.set_state(before)
 
 
 def _initial_model(config: TrainingConfig, vocab_size: int) -> GPT:
