@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 
 from tinygpt_core import backends, random
 from tinygpt_core.dataset import Batch
+from tinygpt_core.generation import generate
 from tinygpt_core.nn import GPT
 from tinygpt_core.training import (
+    BOUNDARY,
     PRESETS,
     CheckpointEvent,
     StepEvent,
@@ -416,6 +419,34 @@ def test_the_default_generator_stays_the_callers(config: TrainingConfig, tmp_pat
     assert found == expected
     Trainer.resume(trainer.directory)
     assert random.default_generator().get_state() == before
+
+
+def test_threads_that_sample_change_nothing_in_a_training(config: TrainingConfig, tmp_path: Path) -> None:
+    """Dropout, the backend and what records belong to the thread that trains."""
+    config = replace(config, dropout=0.3, steps=12, eval_every=4)
+    expected = losses(Trainer.start(config, str(tmp_path / "alone")))
+    model, tokenizer, _ = load_model(str(tmp_path / "alone"))
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    written: list[str] = []
+    is_over = threading.Event()
+
+    def sample() -> None:
+        with backends.use(config.backend):
+            while not is_over.is_set():
+                stop = tokenizer.special_tokens[BOUNDARY]
+                written.append("".join(generate(model, tokenizer, "", tokens=5, stop_id=stop)))
+                random.seed(7)
+
+    threads = [threading.Thread(target=sample) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        found = losses(trainer)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert found == expected and len(written) > 2
 
 
 def test_resume_in_the_same_process(config: TrainingConfig, tmp_path: Path) -> None:
