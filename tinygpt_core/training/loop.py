@@ -340,7 +340,7 @@ class Trainer:
 
     @contextmanager
     def context(self) -> Iterator[None]:
-        """Makes the run's backend and its random numbers, for a `with` block, those that everything uses.
+        """Returns a context manager: inside it, everything uses the run's backend and its random numbers.
 
         No method of the trainer leaves it open for its caller, whose own stay what they were: two trainers,
         or one and a thread that samples, do not disturb each other.
