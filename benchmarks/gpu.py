@@ -88,7 +88,7 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
     from tinygpt_core.losses import CrossEntropyLoss
     from tinygpt_core.nn import GPT
     from tinygpt_core.optimizers import AdamW
-    from tinygpt_core.training.step import as_tensors, training_step
+    from tinygpt_core.training import as_tensors, training_step
 
     backends.use(options.backend)
     random.seed(config.seed)

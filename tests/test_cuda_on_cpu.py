@@ -31,8 +31,7 @@ from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
-from tinygpt_core.training import PRESETS, Trainer
-from tinygpt_core.training.step import TrainingStep, as_tensors, training_step
+from tinygpt_core.training import PRESETS, Trainer, TrainingStep, as_tensors, training_step
 
 pytestmark = pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
 LOW = ["bfloat16", "float16"]

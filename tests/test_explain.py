@@ -424,8 +424,8 @@ def test_statistics_say_what_an_update_did():
 def test_a_log_tells_of_parameters_at_both_ends_and_evenly_between(tmp_path):
     directory, _ = make_run(tmp_path, 45)
     lines = [json.loads(line) for line in (Path(directory) / "log.jsonl").read_text().splitlines()]
-    told = [line["step"] for line in lines if line.get("parameters")]
-    assert told == [1, *range(2, 45, 2), 45]
+    logged = [line["step"] for line in lines if line.get("parameters")]
+    assert logged == [1, *range(2, 45, 2), 45]
     assert all(line["gradient_norm"] > 0 for line in lines if "loss" in line)
 
 

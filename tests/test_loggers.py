@@ -179,6 +179,9 @@ def test_loggers_are_closed_when_a_run_fails(words: str, monkeypatch: pytest.Mon
 
 
 def test_nothing_is_imported_until_a_logger_is_asked_for() -> None:
-    code = "import sys, tinygpt_core.cli as c; c.main(['train', '--help']); print(sorted({'wandb', 'tensorboardX'} & set(sys.modules)))"
+    code = (
+        "import sys, tinygpt_core.cli as c; c.main(['train', '--help']); "
+        "print(sorted({'wandb', 'tensorboardX'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

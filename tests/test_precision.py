@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from tinygpt_core import backends
 from tinygpt_core.kernels.precision import LossScaler, autocast, compute_dtype
-from tinygpt_core.training import Trainer, TrainingConfig
-from tinygpt_core.training.step import TrainingStep
+from tinygpt_core.training import Trainer, TrainingConfig, TrainingStep
 
 CONFIG = TrainingConfig(
     steps=3, embedding_dim=8, batch_size=2, eval_every=0, checkpoint_every=0, backend="numpy"

@@ -22,6 +22,10 @@ from tinygpt_core.moved import OldNames
 
 # A line of the list, or a whole module (no colon) -> what to write instead, or why it is gone.
 RENAMED: dict[str, str] = {
+    "tinygpt_core.explain:add_commands": "add_command, as in every module of a subcommand",
+    "tinygpt_core.loggers:following": "tinygpt_core.training.loggers:open_loggers, which takes no Trainer",
+    "tinygpt_core.cli_compare:add_commands": "tinygpt_core.cli.compare:add_command, which adds one",
+    "tinygpt_core.cli_convert:add_commands": "add_command of tinygpt_core.cli.convert, and of cli.inspect",
     "tinygpt_accel.convolution:ArrayConv2d.share_out": "ArrayConv2d.parallel_for",
     "tinygpt_accel.convolution:ArrayMaxPool2d.share_out": "ArrayMaxPool2d.parallel_for",
     "tinygpt_accel.convolution:ArrayMaxPool2d.spread": "ArrayMaxPool2d.pool_gradient",
@@ -60,7 +64,11 @@ RENAMED: dict[str, str] = {
     "tinygpt_accel.philox:scrambled": "philox:philox4x32_10",
     "tinygpt_accel.threads:share_out": "numpy_backend.threads:parallel_for",
     "tinygpt_core.nn.attention:TransformerBlock": "tinygpt_core.nn:TransformerBlock, from nn.transformer",
+    "tinygpt_core.comparison:weight_bound": "tinygpt_core.cli.comparison:weight_tolerance",
+    "tinygpt_core.plotting:printable": "tinygpt_core.printable:replace_unprintable",
     "tinygpt_core.nn.attention:normalization_layer": "tinygpt_core.nn.normalization:normalization_layer",
+    "tinygpt_core.parameter_statistics:watched": "gone: statistics make no update, the trainer does",
+    "tinygpt_core.token_folders:TokenFolder.fields": "tinygpt_core.training.data:stream_of_folder",
 }
 
 LINES = (Path(__file__).parent / "public_names.txt").read_text(encoding="utf-8").split()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt_core import backends
+from tinygpt_core import backends, random
 from tinygpt_core.dataset import Batch
 from tinygpt_core.nn import GPT
 from tinygpt_core.training import (
@@ -24,6 +24,7 @@ from tinygpt_core.training import (
     prepare_data,
     unigram_entropy,
 )
+from tinygpt_core.training.checkpoint import load_checkpoint
 from tinygpt_core.training.config import SETTINGS, describe_sizes, plural
 from tinygpt_core.training.settings import Range, Setting, SettingError, SettingTypeError
 
@@ -376,6 +377,45 @@ def test_validation_is_the_same_each_time_and_changes_nothing(config: TrainingCo
     plain = losses(Trainer.start(replace(config, eval_every=0), str(tmp_path / "a")))
     often = losses(Trainer.start(replace(config, eval_every=1), str(tmp_path / "b")))
     assert plain == often
+
+
+def test_two_trainers_in_turns_are_what_each_is_alone(config: TrainingConfig, tmp_path: Path) -> None:
+    """Each has its own random numbers, for its first weights and for dropout."""
+    config = replace(config, dropout=0.3, steps=8, eval_every=3)
+    configs = [config, replace(config, seed=4)]
+    alone = [losses(Trainer.start(each, str(tmp_path / f"alone{each.seed}"))) for each in configs]
+    trainers = [Trainer.start(each, str(tmp_path / f"both{each.seed}")) for each in configs]
+    both: list[list[float]] = [[], []]
+    for pair in zip(*(trainer.run() for trainer in trainers), strict=True):
+        for found, event in zip(both, pair, strict=True):
+            if isinstance(event, StepEvent):
+                found.append(event.loss)
+    assert both == alone and alone[0] != alone[1]
+    for trainer in trainers:
+        kept = load_checkpoint(trainer.directory).state["random"]
+        assert kept == trainer.generator.get_state() and kept["seed"] == trainer.config.seed
+
+
+def test_the_default_generator_stays_the_callers(config: TrainingConfig, tmp_path: Path) -> None:
+    """Neither making a trainer nor training draws from it or seeds it, and what the caller draws from it
+    changes no run.
+    """
+    config = replace(config, dropout=0.3)
+    expected = losses(Trainer.start(config, str(tmp_path / "whole")))
+    random.seed(99)
+    before = random.default_generator().get_state()
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    trainer.validate()
+    found = []
+    for event in trainer.run():
+        assert random.default_generator().get_state() == before
+        if isinstance(event, StepEvent):
+            found.append(event.loss)
+        random.default_generator().uniform()
+        before = random.default_generator().get_state()
+    assert found == expected
+    Trainer.resume(trainer.directory)
+    assert random.default_generator().get_state() == before
 
 
 def test_resume_in_the_same_process(config: TrainingConfig, tmp_path: Path) -> None:

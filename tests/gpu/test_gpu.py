@@ -20,8 +20,7 @@ from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.tensor import no_grad
-from tinygpt_core.training import PRESETS, Trainer
-from tinygpt_core.training.step import TrainingStep, as_tensors, training_step
+from tinygpt_core.training import PRESETS, Trainer, TrainingStep, as_tensors, training_step
 
 REASON = (
     backends.why_not("cupy")

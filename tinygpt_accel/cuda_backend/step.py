@@ -16,7 +16,8 @@ import numpy
 from tinygpt_core import random
 from tinygpt_core.optimizers import Adam, Optimizer
 from tinygpt_core.tensor import Tensor, no_grad
-from tinygpt_core.training.step import TrainingStep, as_tensors
+from tinygpt_core.training.loop import TrainingStep
+from tinygpt_core.training.step import as_tensors
 
 from .buffer import CudaBuffer
 from .kernels.optimizer_steps import adamw, adamw_scalars, gradient_norm

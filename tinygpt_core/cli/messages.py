@@ -7,6 +7,7 @@ import os
 import sys
 
 from ..backends import BackendUnavailable
+from ..printable import escape_unprintable
 from ..shape_errors import folded
 
 FAILED = 1  # exit codes
@@ -33,7 +34,7 @@ class UsageError(ValueError):
 
 def one_line(message: object) -> str:
     """Returns a message as one printable line, whatever it holds."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(folded(str(message)).split()))
+    return escape_unprintable(" ".join(folded(str(message)).split()))
 
 
 def command_name() -> str:

@@ -12,8 +12,10 @@ from contextlib import suppress
 from typing import TextIO
 
 from ..training.config import describe_sizes
-from ..training.loop import Event, StepEvent, Trainer, ValidationEvent
-from .plotting import Point, Run, abilities, chart, read_run
+from ..training.events import Event, StepEvent, ValidationEvent
+from ..training.loop import Trainer
+from .plotting.curves import Point, Run, read_run
+from .plotting.terminal_chart import abilities, chart
 
 SMALLEST = (40, 12)  # columns and rows of a terminal that has room for a curve
 ROWS = 14  # of the curve, at most
