@@ -108,7 +108,7 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:
-        """Does total[indices] += values for integers, where repeated indices add up."""
+        """Adds integer values to total[indices]; repeated indices add up."""
         raise NotImplementedError
 
     @classmethod
@@ -321,8 +321,8 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def add_rows(cls, total: Any, indices: C, values: Any) -> None:
-        """Does total[indices[i]] += values[i] for a matrix and rows of floats, in an order that is always the
-        same; see cu/rows.cu.
+        """Adds values[i] to total[indices[i]], for a matrix and rows of floats, in an order that is always
+        the same; see cu/rows.cu.
         """
         xp = cls.xp
         classes, columns = total.shape
