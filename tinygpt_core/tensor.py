@@ -24,10 +24,9 @@ __all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad",
 
 
 class uninitialized(CountedBlock):
-    """`with uninitialized():` new Tensors take no memory, for a model to be loaded into. Also decorates
-    functions.
+    """`with uninitialized():` new Tensors take no memory, for a model to be loaded into.
 
-    A Tensor of zeros, ones or random numbers is one number (of random ones: 0, and nothing is drawn) seen
+    Also decorates functions. A Tensor of zeros, ones or random numbers is one number (of random ones: 0, and nothing is drawn) seen
     through its shape. It cannot be written to: give it another buffer. Holds for the calling thread only: a
     new thread allocates.
     """
@@ -299,9 +298,7 @@ class Tensor:
     def arange(
         start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None
     ) -> Tensor:
-        """Returns, along one axis, start, start + step, … up to but without stop; `arange(stop)` begins at
-        0.
-        """
+        """Returns start, start + step, … along one axis, without stop; `arange(stop)` begins at 0."""
         return Tensor(Buffer.arange(start, stop, step, dtype))
 
     @staticmethod
@@ -659,9 +656,7 @@ class Tensor:
         self.buffer[index] = value
 
     def _in_place(self, operation: type[Operation], other: Any) -> Tensor:
-        """Computes `self op= other`, in the storage where nothing is recorded; else this Tensor becomes the
-        result of the operation.
-        """
+        """Computes `self op= other`, in place where nothing is recorded; else this becomes the result."""
         if self.is_leaf:
             self._check_changeable()
         result = self._apply(operation, other)
