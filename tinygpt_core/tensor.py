@@ -26,9 +26,9 @@ __all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad",
 class uninitialized(CountedBlock):
     """`with uninitialized():` new Tensors take no memory, for a model to be loaded into.
 
-    Also decorates functions. A Tensor of zeros, ones or random numbers is one number (of random ones: 0, and nothing is drawn) seen
-    through its shape. It cannot be written to: give it another buffer. Holds for the calling thread only: a
-    new thread allocates.
+    A Tensor of zeros, ones or random numbers is one number (of random ones: 0, and nothing is drawn) seen
+    through its shape. It cannot be written to: give it another buffer. Also decorates functions. Holds for
+    the calling thread only: a new thread allocates.
     """
 
     open_blocks = ContextVar("open uninitialized blocks", default=0)
