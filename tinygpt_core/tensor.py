@@ -51,12 +51,12 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
     buffers: list[Buffer | None] = []
     needs: list[bool] = []
     for tensor in tensors:
-        if tensor is None:
-            buffers.append(None)
-            needs.append(False)
-        elif isinstance(tensor, Tensor):
+        if isinstance(tensor, Tensor):
             buffers.append(tensor.buffer)
             needs.append(tensor._requires_grad)
+        elif tensor is None:
+            buffers.append(None)
+            needs.append(False)
         else:
             raise TypeError(
                 f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: "
