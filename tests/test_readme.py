@@ -72,13 +72,15 @@ SUBSTITUTES = {
         None,
         "minutes of measuring, with PyTorch; tests/test_benchmarks.py runs a short form",
     ),
-    "python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt --picture docs/pictures/shakespeare_cpu.svg": (
+    "python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt --picture "
+    "docs/pictures/shakespeare_cpu.svg": (
         None,
         "minutes of training, with PyTorch and a text that is fetched",
     ),
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
-    "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs --laws thorough": OUTSIDE,
+    "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs --laws "
+    "thorough": OUTSIDE,
 }
 
 
@@ -170,10 +172,10 @@ def report() -> tuple[dict[str, int], str]:
     lines += [
         "",
         f"{len(DOCUMENTS)} documents",
-        "{Python blocks} Python blocks, {Python blocks run} of them run, {outputs compared} outputs compared".format_map(
-            counts
-        ),
-        "{commands} commands: {as written} run as written, {in another form} in another form, {elsewhere} not here; without a reason: "
+        "{Python blocks} Python blocks, {Python blocks run} of them run, {outputs compared} outputs "
+        "compared".format_map(counts),
+        "{commands} commands: {as written} run as written, {in another form} in another form, "
+        "{elsewhere} not here; without a reason: "
         "{unexplained}".format_map(counts),
     ]
     return counts, "\n".join(lines)
@@ -199,7 +201,7 @@ def test_every_block_is_of_a_kind_that_is_tested(document: Path) -> None:
 
 @documents
 def test_python_blocks_print_what_is_shown(document: Path) -> None:
-    """In order. A chapter is one program; the README's blocks stand alone, since each is there to be copied."""
+    """In order. A chapter is one program; the README's blocks stand alone: each is there to be copied."""
     from tinygpt_core import backends
 
     namespace: dict[str, Any] = {"__name__": "document"}
@@ -248,7 +250,7 @@ def test_commands_work_as_written(document: Path, tmp_path: Path) -> None:
 
 
 def test_everything_is_executed_or_says_why() -> None:
-    """100 % of the Python blocks and of the commands; each command that is not run as it stands has a reason."""
+    """100 % of the Python blocks and of the commands; a command that is not run so has a reason."""
     counts, text = report()
     print(text)
     assert counts["Python blocks run"] == counts["Python blocks"] > 50
