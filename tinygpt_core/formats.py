@@ -653,7 +653,9 @@ def _fill(
         if shapes[actual[name]] != shape:
             said = f"{where}: tensor {actual[name]!r} has shape {shapes[actual[name]]}, but the config asks for {shape}"
             raise FormatError(
-                shape_errors.unlike("", "tensor", shapes[actual[name]], shape, "config", said=said)
+                shape_errors.wrong_shape(
+                    "", "tensor", shapes[actual[name]], expected=shape, of="config", title=said
+                )
             )
     for tensor, pieces in parameters.values():
         parts = []

@@ -8,7 +8,6 @@ from . import operations, shape_errors
 from .buffer.base import Buffer
 from .module import Module
 from .operations import Operation
-from .shape_errors import unlike
 from .tensor import Tensor, apply_op
 
 
@@ -81,7 +80,15 @@ class CrossEntropyLoss(Module):
             said += f"{logits.shape[:-1]} (int32 or int64), or probabilities of shape {logits.shape}"
             stop = -1 if labels.dtype.kind == "i" else None
             raise ValueError(
-                shape_errors.unlike("", "labels", labels.shape, logits.shape, "logits", 0, stop, said)
+                shape_errors.wrong_shape(
+                    "",
+                    "labels",
+                    labels.shape,
+                    expected=logits.shape,
+                    of="logits",
+                    axes=slice(0, stop),
+                    title=said,
+                )
             )
         if labels.dtype.kind == "i":  # one-hot rows of integers: float32 times int32 would become float64
             labels = Tensor(labels.buffer.cast(logits.dtype))
@@ -114,7 +121,9 @@ class ElementwiseLoss(Module):
         """Compute the loss; raises a ValueError unless both shapes are the same."""
         if prediction.shape != target.shape:
             raise ValueError(
-                unlike(type(self).__name__, "target", target.shape, prediction.shape, "prediction")
+                shape_errors.wrong_shape(
+                    type(self).__name__, "target", target.shape, expected=prediction.shape, of="prediction"
+                )
             )
         return reduce_losses(self.losses(prediction, target), self.reduction)
 

@@ -303,7 +303,9 @@ class Module:
         for parameter, weight, name in common:
             if parameter.shape != weight.shape:
                 raise ValueError(
-                    shape_errors.unlike(name, "loaded weights", weight.shape, parameter.shape, "model")
+                    shape_errors.wrong_shape(
+                        name, "loaded weights", weight.shape, expected=parameter.shape, of="model"
+                    )
                 )
         with no_grad():
             for parameter, weight, _ in common:

@@ -26,7 +26,7 @@ from . import kernels
 from .buffer.base import Buffer
 from .dtype import DType
 from .kernels.base import Gradient
-from .shape import Shape, normalize_axes, permutation
+from .shape import Shape, inverse_permutation, normalize_axes, permutation
 
 
 class Operation:
@@ -342,7 +342,7 @@ class Permute(Operation):
         return x.permute(self.axes)
 
     def backward(self, grad: Buffer) -> Any:
-        return grad.permute(sorted(range(len(self.axes)), key=self.axes.__getitem__))
+        return grad.permute(inverse_permutation(self.axes))
 
 
 class Slice(Operation):
@@ -421,7 +421,7 @@ class Take(Operation):
         total = type(grad).zeros(tuple(self.shape[i] for i in order), grad.dtype)
         front = grad.permute((*range(axis, axis + lead), *range(axis), *range(axis + lead, grad.ndim)))
         total.scatter_add(self.indices, front)
-        return total.permute(sorted(range(len(order)), key=order.__getitem__)), None
+        return total.permute(inverse_permutation(order)), None
 
 
 # ---------------------------------------------------------------- kernels

@@ -19,15 +19,9 @@ from operator import index as as_index
 from typing import Any
 
 from . import shape_errors
+from .shape_errors import Shape, ShapeError
 
-Shape = tuple[int, ...]
 Index = tuple["int | slice", ...]
-
-
-class ShapeError(ValueError, RuntimeError):
-    """Shapes that do not fit. Both a ValueError, as in Python and NumPy, and a RuntimeError, as in PyTorch
-    and TinyGPT.
-    """
 
 
 def numel(shape: Sequence[int]) -> int:
@@ -121,9 +115,8 @@ def normalize_axes(axes: Any, ndim: int) -> Shape:
     """
     if axes is None:
         return tuple(range(ndim))
-    found = sorted(
-        normalize_axis(axis, ndim) for axis in (axes if isinstance(axes, (tuple, list)) else (axes,))
-    )
+    listed = axes if isinstance(axes, (tuple, list)) else (axes,)
+    found = sorted(normalize_axis(axis, ndim) for axis in listed)
     if len(set(found)) != len(found):
         raise ValueError(f"axes {axes} name one axis twice for an array with {ndim} axes")
     return tuple(found)
@@ -142,6 +135,13 @@ def permutation(axes: Any, ndim: int) -> Shape:
     return order
 
 
+def inverse_permutation(axes: Sequence[int]) -> Shape:
+    """Returns the permutation that undoes another: `x.permute(axes).permute(inverse_permutation(axes))` has
+    the axes of x where they were.
+    """
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
 def exchanged(axis1: int, axis2: int, ndim: int) -> Shape:
     """Returns the permutation of `ndim` axes that exchanges two of them; raises as `normalize_axis`,
     TypeError or ValueError.
@@ -154,9 +154,8 @@ def reshaped(shape: Shape, new_shape: Any) -> Shape:
     """Returns `new_shape` with a -1 replaced by what is left; raises ShapeError where the numbers of elements
     differ.
     """
-    wanted = (
-        tuple(map(as_index, new_shape)) if isinstance(new_shape, (tuple, list)) else (as_index(new_shape),)
-    )
+    listed = new_shape if isinstance(new_shape, (tuple, list)) else (new_shape,)
+    wanted = tuple(map(as_index, listed))
     total = numel(shape)
     if wanted.count(-1) == 1:
         known = prod(size for size in wanted if size != -1)
@@ -203,13 +202,14 @@ def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
     """
     extra = len(new_shape) - len(shape)
     if extra < 0 or any(
-        size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)
+        size not in (1, wanted) for size, wanted in zip(shape, new_shape[extra:], strict=True)
     ):
         raise ShapeError(shape_errors.expand("expand", shape, new_shape))
-    return (0,) * extra + tuple(
+    kept = [
         step if size == wanted else 0
         for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True)
-    )
+    ]
+    return (*(0,) * extra, *kept)
 
 
 def normalize_index(index: Any, shape: Shape) -> Index:
@@ -274,14 +274,13 @@ def slice_strides(shape: Shape, stride: Shape, index: Index) -> tuple[Shape, Sha
 
 
 def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
-    """Returns the shape of arrays joined along `axis`; raises ShapeError naming the first that does not fit."""
+    """Returns the shape of arrays joined along `axis`; raises ShapeError, naming the first that does not fit."""
     first = shapes[0]
+    before, after = first[:axis], first[axis + 1 :]
     for position, shape in enumerate(shapes):
-        if len(shape) != len(first) or any(
-            a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
-        ):
+        if len(shape) != len(first) or shape[:axis] != before or shape[axis + 1 :] != after:
             raise ShapeError(shape_errors.concatenate(first, shape, position, axis))
-    return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
+    return (*before, sum(shape[axis] for shape in shapes), *after)
 
 
 @lru_cache(maxsize=4096)

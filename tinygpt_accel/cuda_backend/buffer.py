@@ -27,7 +27,7 @@ import numpy
 from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.base import _registered, register
-from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
+from tinygpt_core.shape import Index, Shape, expand_strides, inverse_permutation, reshape_strides
 
 from ..array_buffer import ArrayBuffer
 from .sources import BY_EIGHT
@@ -468,4 +468,4 @@ def _dense(xp: Any, held: Any) -> tuple[Any, tuple[int, ...]]:
     turned = held.transpose(axes)
     if not turned.flags.c_contiguous:
         axes, turned = list(range(held.ndim)), xp.ascontiguousarray(held)
-    return turned, tuple(sorted(range(held.ndim), key=axes.__getitem__))
+    return turned, inverse_permutation(axes)

@@ -38,7 +38,7 @@ from tinygpt_core.kernels import (
 from tinygpt_core.kernels.activations import GELU_CUBIC, SQRT_2_OVER_PI
 from tinygpt_core.kernels.normalization import _normalized
 from tinygpt_core.random import Key
-from tinygpt_core.shape import Shape, normalize_axis
+from tinygpt_core.shape import Shape, inverse_permutation, normalize_axis
 
 from .. import philox
 from .buffer import NumpyBuffer
@@ -165,7 +165,7 @@ class NumpyRelu(Relu):
         y = numpy.empty_like(rows)
         flat, out = rows.reshape(-1), y.reshape(-1)
         share_out(lambda i, j: loops.relu(flat[i:j], out[i:j]), flat.size, STEP)
-        result = wrap(y.transpose(numpy.argsort(axes)), x.dtype)
+        result = wrap(y.transpose(inverse_permutation(axes)), x.dtype)
         return result, (result,)
 
     @staticmethod
@@ -177,7 +177,7 @@ class NumpyRelu(Relu):
         result = numpy.empty_like(rows)
         y, g, out = rows.reshape(-1), _flat(grad.array.transpose(axes)), result.reshape(-1)
         share_out(lambda i, j: loops.relu_gradient(y[i:j], g[i:j], out[i:j]), g.size, STEP)
-        return (wrap(result.transpose(numpy.argsort(axes)), grad.dtype),)
+        return (wrap(result.transpose(inverse_permutation(axes)), grad.dtype),)
 
 
 def _in_memory_order(x: Any) -> tuple[list[int], Any]:

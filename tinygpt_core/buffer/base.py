@@ -35,7 +35,6 @@ from ..dtype import DType, check_dtype, promote, promote_scalar
 from ..random import Generator
 from ..shape import (
     Shape,
-    ShapeError,
     check_broadcast,
     check_shape,
     concatenated_shape,
@@ -50,6 +49,7 @@ from ..shape import (
     reduced_shape,
     reshaped,
 )
+from ..shape_errors import ShapeError
 from .text import array_text
 
 B = TypeVar("B", bound="Buffer")
@@ -708,12 +708,10 @@ class Buffer:
         self.check_backend(values)
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
-        if values.shape != indices.shape + self.shape[1:]:
-            raise ShapeError(
-                shape_errors.unlike(
-                    f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]
-                )
-            )
+        wanted = indices.shape + self.shape[1:]
+        if values.shape != wanted:
+            name = f"scatter_add into {self.shape}"
+            raise ShapeError(shape_errors.wrong_shape(name, "values", values.shape, expected=wanted))
         self._scatter_add(indices, values.as_dtype(self.dtype))
         self.version[0] += 1
         return self

@@ -12,9 +12,10 @@ class UsageError(ValueError):
 
 def one_line(message: object) -> str:
     """A message as one printable line, whatever it holds."""
-    from ..shape_errors import folded
+    from ..shape_errors import without_pictures
 
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(folded(str(message)).split()))
+    words = " ".join(without_pictures(str(message)).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
 def command_name() -> str:

@@ -11,8 +11,7 @@ from typing import Any
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import DType
-from ..shape import ShapeError
-from ..shape_errors import unlike
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, lookup, require_float
 from .softmax import Softmax
 
@@ -85,8 +84,8 @@ class Rotary(Kernel):
         require_float("rotary", x=x)
         if x.ndim != 4 or x.shape[3] % 2:
             raise ShapeError(
-                shape_errors.unlike(
-                    "rotary", "input", x.shape, ("batch", "heads", "positions", "an even size")
+                shape_errors.wrong_shape(
+                    "rotary", "input", x.shape, expected=("batch", "heads", "positions", "an even size")
                 )
             )
         half = x.shape[3] // 2
@@ -136,7 +135,7 @@ class PackedAttention(Kernel):
         require_float("packed_attention", x=x)
         if x.ndim != 3 or x.shape[2] % (3 * num_heads):
             wanted = ("batch", "positions", f"3 x {num_heads} heads x their size")
-            raise ShapeError(unlike("packed_attention", "input", x.shape, wanted))
+            raise ShapeError(shape_errors.wrong_shape("packed_attention", "input", x.shape, expected=wanted))
         split = x.reshape((*x.shape[:2], 3, num_heads, x.shape[2] // (3 * num_heads)))
         return tuple(split[:, :, part].permute((0, 2, 1, 3)) for part in range(3))
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import DType
-from ..shape import Shape, ShapeError
+from ..shape import Shape
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float
 
 Pair = tuple[int, int]
@@ -55,7 +56,9 @@ class Windows(NamedTuple):
         """
         if x.ndim != 4:
             raise ShapeError(
-                shape_errors.unlike(name, "input", x.shape, ("batch", "channels", "height", "width"))
+                shape_errors.wrong_shape(
+                    name, "input", x.shape, expected=("batch", "channels", "height", "width")
+                )
             )
         kernel, dilation = pair(f"{name}: kernel_size", kernel), pair(f"{name}: dilation", dilation)
         stride, padding = pair(f"{name}: stride", stride), pair(f"{name}: padding", padding, 0)
@@ -144,8 +147,11 @@ class Conv2d(Kernel):
         require_float("conv2d", x=x, weight=weight, bias=bias)
         if weight.ndim != 4:
             raise ShapeError(
-                shape_errors.unlike(
-                    "conv2d", "weight", weight.shape, ("out", "in / groups", "kernel height", "kernel width")
+                shape_errors.wrong_shape(
+                    "conv2d",
+                    "weight",
+                    weight.shape,
+                    expected=("out", "in / groups", "kernel height", "kernel width"),
                 )
             )
         windows = Windows.over("conv2d", x, weight.shape[2:], stride, padding, dilation)
@@ -157,12 +163,16 @@ class Conv2d(Kernel):
         if channels != weight.shape[1] * groups:
             wanted = (out, channels // groups, *weight.shape[2:])
             raise ShapeError(
-                shape_errors.unlike(
-                    f"conv2d of input {x.shape} with groups={groups}", "weight", weight.shape, wanted
+                shape_errors.wrong_shape(
+                    f"conv2d of input {x.shape} with groups={groups}", "weight", weight.shape, expected=wanted
                 )
             )
         if bias is not None and bias.shape != weight.shape[:1]:
-            raise ShapeError(shape_errors.unlike("conv2d", "bias", bias.shape, weight.shape, "weight", 0, 1))
+            raise ShapeError(
+                shape_errors.wrong_shape(
+                    "conv2d", "bias", bias.shape, expected=weight.shape, of="weight", axes=slice(0, 1)
+                )
+            )
         return windows
 
     @staticmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import shape_errors
 from ..buffer.base import Buffer
-from ..shape import ShapeError
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float, rows_of
 
 
@@ -29,11 +29,17 @@ class Linear(Kernel):
         """Raises TypeError or ValueError unless shapes and dtypes fit."""
         require_float("linear", x=x, weight=weight, bias=bias)
         if weight.ndim != 2:
-            raise ShapeError(shape_errors.unlike("linear", "weight", weight.shape, ("in", "out")))
+            raise ShapeError(
+                shape_errors.wrong_shape("linear", "weight", weight.shape, expected=("in", "out"))
+            )
         if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
             raise ShapeError(shape_errors.matmul("linear", x.shape, weight.shape, ("input", "weight")))
         if bias is not None and bias.shape != weight.shape[1:]:
-            raise ShapeError(shape_errors.unlike("linear", "bias", bias.shape, weight.shape, "weight", 1))
+            raise ShapeError(
+                shape_errors.wrong_shape(
+                    "linear", "bias", bias.shape, expected=weight.shape, of="weight", axes=slice(1, None)
+                )
+            )
 
     @staticmethod
     def forward(x: Buffer, weight: Buffer, bias: Buffer | None = None) -> tuple[Buffer, Any]:
@@ -70,7 +76,9 @@ class Embedding(Kernel):
         """
         require_float("embedding", weight=weight)
         if weight.ndim != 2:
-            raise ShapeError(shape_errors.unlike("embedding", "weight", weight.shape, ("ids", "size")))
+            raise ShapeError(
+                shape_errors.wrong_shape("embedding", "weight", weight.shape, expected=("ids", "size"))
+            )
         try:
             indices.check_indices(weight.shape[0])
         except IndexError as problem:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import promote
-from ..shape import Shape, ShapeError
+from ..shape import Shape, inverse_permutation
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel
 
 Term = str  # the indices of an operand, one character an axis
@@ -88,15 +89,14 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
         if covered < 0 or (covered and "..." not in text):
             said = f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, which has {len(shape)} axes: {shape}"
             raise ShapeError(
-                shape_errors.unlike(
+                shape_errors.wrong_shape(
                     "",
                     f"operand {position}",
                     shape,
-                    tuple(text.replace("...", "")),
-                    "index",
-                    0,
-                    len(text),
-                    said,
+                    expected=tuple(text.replace("...", "")),
+                    of="index",
+                    axes=slice(0, len(text)),
+                    title=said,
                 )
             )
         term = _expand_ellipsis(text, covered)
@@ -280,7 +280,7 @@ def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffe
     total = type(grad).zeros((*lead, *(size**count for size, count in repeated)), grad.dtype)
     total[_on_diagonals(repeated)] = grad
     total = total.reshape(tuple(shape[axis] for axis in order))
-    return total.permute(sorted(range(len(order)), key=order.__getitem__))
+    return total.permute(inverse_permutation(order))
 
 
 class Layout(NamedTuple):

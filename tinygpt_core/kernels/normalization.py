@@ -10,7 +10,8 @@ from typing import Any
 
 from .. import shape_errors
 from ..buffer.base import Buffer
-from ..shape import Shape, ShapeError
+from ..shape import Shape
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float, sum_to
 
 
@@ -23,7 +24,14 @@ def _normalized(x: Buffer, weight: Buffer | None, bias: Buffer | None, num_axes:
     for what, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
             raise ShapeError(
-                shape_errors.unlike(name, what, parameter.shape, x.shape, "input", x.ndim - num_axes)
+                shape_errors.wrong_shape(
+                    name,
+                    what,
+                    parameter.shape,
+                    expected=x.shape,
+                    of="input",
+                    axes=slice(x.ndim - num_axes, None),
+                )
             )
     return shape
 

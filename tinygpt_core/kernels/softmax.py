@@ -11,7 +11,8 @@ from typing import Any
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import DType
-from ..shape import ShapeError, normalize_axis
+from ..shape import normalize_axis
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float, rows_of
 
 
@@ -83,10 +84,19 @@ class CrossEntropy(Kernel):
         """
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0:
-            raise ShapeError(shape_errors.unlike("cross_entropy", "logits", logits.shape, ("...", "classes")))
+            raise ShapeError(
+                shape_errors.wrong_shape("cross_entropy", "logits", logits.shape, expected=("...", "classes"))
+            )
         if targets.shape != logits.shape[:-1]:
             raise ShapeError(
-                shape_errors.unlike("cross_entropy", "targets", targets.shape, logits.shape, "logits", 0, -1)
+                shape_errors.wrong_shape(
+                    "cross_entropy",
+                    "targets",
+                    targets.shape,
+                    expected=logits.shape,
+                    of="logits",
+                    axes=slice(0, -1),
+                )
             )
         if targets.dtype.kind != "i":
             raise TypeError(f"cross_entropy: targets are integer class ids, not {targets.dtype.name}")

@@ -175,8 +175,8 @@ class CausalSelfAttention(Module):
         start = 0 if cache is None else cache.length
         if x.ndim != 3 or x.shape[2] != self.embedding_dim:
             raise ShapeError(
-                shape_errors.unlike(
-                    type(self).__name__, "input", x.shape, ("batch", "positions", self.embedding_dim)
+                shape_errors.wrong_shape(
+                    type(self).__name__, "input", x.shape, expected=("batch", "positions", self.embedding_dim)
                 )
             )
         if start + x.shape[1] > self.max_seq_length:

@@ -215,7 +215,9 @@ class BatchNorm2d(Module):
         channels = self.running_mean.shape[0]
         if x.ndim != 4 or x.shape[1] != channels:
             raise ShapeError(
-                shape_errors.unlike("BatchNorm2d", "input", x.shape, ("batch", channels, "height", "width"))
+                shape_errors.wrong_shape(
+                    "BatchNorm2d", "input", x.shape, expected=("batch", channels, "height", "width")
+                )
             )
         along = (channels, 1, 1)
         if self.training:

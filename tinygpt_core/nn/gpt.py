@@ -266,7 +266,9 @@ class GPT(Module):
     def _forward(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
         if token_ids.ndim != 2:
             raise ShapeError(
-                shape_errors.unlike(type(self).__name__, "token_ids", token_ids.shape, ("batch", "positions"))
+                shape_errors.wrong_shape(
+                    type(self).__name__, "token_ids", token_ids.shape, expected=("batch", "positions")
+                )
             )
         if cache is not None and cache.batch_size != token_ids.shape[0]:
             raise ValueError(

@@ -112,8 +112,11 @@ class _Recurrence(Module):
         """
         if x.ndim != 3 or x.shape[2] != self.input_dims or not x.shape[1]:
             raise ShapeError(
-                shape_errors.unlike(
-                    type(self).__name__, "input", x.shape, ("batch", "positions >= 1", self.input_dims)
+                shape_errors.wrong_shape(
+                    type(self).__name__,
+                    "input",
+                    x.shape,
+                    expected=("batch", "positions >= 1", self.input_dims),
                 )
             )
         batch_size, length, _ = x.shape
@@ -142,12 +145,12 @@ class _Recurrence(Module):
         if found != [shape] * self.num_states:
             said = f"{type(self).__name__}: expected a state of {self.num_states} x {shape}, but got {', '.join(map(str, found))}"
             raise ShapeError(
-                shape_errors.unlike(
+                shape_errors.wrong_shape(
                     "",
                     "state",
                     next((s for s in found if isinstance(s, tuple) and s != shape), shape),
-                    shape,
-                    said=said,
+                    expected=shape,
+                    title=said,
                 )
             )
         return parts
