@@ -1,10 +1,11 @@
-"""Counts the lines of code of the core, floor by floor: lines that carry a token of code, so no blank lines,
-comments or docstrings.
+"""Counts lines as the house is built: each floor of the core, the plug-in, the tests.
 
     python benchmarks/size.py
 
-Exits with 1 where the engine (floors 1 to 6), the whole core or what was added since is over its limit. A
-small core is a feature, so its growth is a choice.
+A line of code carries a token of code. A line of text carries none, but a docstring or a comment. Blank lines
+count as neither. A statement counts once, over however many lines the formatter lays it. The floors are the
+linter's layers in pyproject.toml, as in the README's table. There are no limits: growth is to be seen, and a
+room is divided where a reader would divide it.
 """
 
 from __future__ import annotations
@@ -13,75 +14,19 @@ import ast
 import io
 import sys
 import tokenize
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-CORE = Path(__file__).resolve().parent.parent / "tinygpt_core"
-ENGINE_LIMIT, CORE_LIMIT = 2_800, 5_500
-FLOORS: list[tuple[str, list[str]]] = [
-    ("1  dtype, shape", ["dtype.py", "shape.py"]),
-    ("2  random", ["random.py"]),
-    ("3  buffer, kernels, backends", ["buffer", "kernels", "backends.py"]),
-    ("4  operations", ["operations.py", "mlops.py"]),
-    ("5  tensor", ["tensor.py"]),
-    ("6  module, tree", ["module.py", "tree.py", "utils.py"]),
-    ("7  nn, losses, optimizers", ["nn", "losses.py", "checks.py", "optimizers.py", "schedules.py"]),
-    ("7  text and data", ["tokenizer.py", "dataset.py", "corpora.py", "files.py"]),
-    ("8  files", ["serialization.py", "checkpoint.py"]),
-    ("9  training, generation", ["training.py", "generation.py"]),
-    ("10 command line", ["cli.py", "__main__.py", "__init__.py"]),
-]
-# What later issues add is counted apart, each with a limit of its own.
-ADDED: list[tuple[str, int, list[str]]] = [
-    (
-        "tokenizers and folders (issue 5)",
-        1_500,
-        [
-            "encoders.py",
-            "folders.py",
-            "id_check.py",
-            "merging.py",
-            "pretokenize.py",
-            "token_folders.py",
-            "vocabularies.py",
-        ],
-    ),
-    ("weights from elsewhere (issue 5)", 800, ["cli_convert.py", "formats.py"]),
-    ("packed attention (issue 3)", 40, ["kernels/packed_attention.py"]),
-    (
-        "convolution (issue 5)",
-        450,
-        ["kernels/convolution.py", "kernels/python_convolution.py", "nn/convolution.py", "images.py"],
-    ),
-    (
-        "einsum, recurrence, losses (issue 5)",
-        700,
-        [
-            "kernels/einsum.py",
-            "nn/recurrent.py",
-            "nn/activations.py",
-            "nn/initializers.py",
-            "elementwise_losses.py",
-            "inspection.py",
-            "toy_data.py",
-        ],
-    ),
-    (
-        "windows (issue 6)",
-        1_100,
-        [
-            "cli_plot.py",
-            "loggers.py",
-            "misfit.py",
-            "plotting.py",
-            "printing.py",
-            "progress.py",
-            "cli_compare.py",
-            "comparison.py",
-        ],
-    ),
-    ("the microscope (issue 6)", 1000, ["explain", "parameter_statistics.py"]),
-    ("mixed precision, steps (issue 4)", 150, ["precision.py", "stepping.py"]),
-]
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+import floors  # noqa: E402
+
+CORE = ROOT / "tinygpt_core"
+PLUGIN = ROOT / "tinygpt_accel"
+# The engine ends with the floor of Modules: what is above it is made of them.
+ENGINE_ENDS_WITH = "module"
+OTHER_LANGUAGES = {".cu", ".cuh", ".js", ".css", ".html"}
 NO_CODE = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -93,68 +38,126 @@ NO_CODE = {
 }
 
 
-def code_lines(path: Path) -> int:
-    """Returns how many lines of a Python file carry code."""
-    text = path.read_text(encoding="utf-8")
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in NO_CODE:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                lines.difference_update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-    return len(lines)
+class Size(NamedTuple):
+    """Lines of code, lines of docstrings and comments, and statements (of Python)."""
+
+    code: int
+    text: int
+    statements: int
 
 
-def main() -> int:
-    """Prints the report; returns the exit code."""
-    added = {
-        name: {
-            file
-            for entry in entries
-            for file in ([CORE / entry] if entry.endswith(".py") else (CORE / entry).rglob("*.py"))
-        }
-        for name, _, entries in ADDED
-    }
-    counted: set[Path] = set().union(*added.values())
-    apart = set(counted)
-    totals: list[tuple[str, int]] = []
-    for name, entries in FLOORS:
-        files = [
-            file
-            for entry in entries
-            for file in ((CORE / entry).rglob("*.py") if (CORE / entry).is_dir() else [CORE / entry])
-        ]
-        counted.update(files)
-        totals.append((name, sum(code_lines(file) for file in files if file not in apart)))
-    missing = sorted(set(CORE.rglob("*.py")) - counted)
-    if missing:
-        print(
-            f"no floor is named here for {', '.join(str(path.relative_to(CORE)) for path in missing)}",
-            file=sys.stderr,
-        )
-        return 1
-    print("| floor | lines of code |\n|---|---|")
-    for name, lines in totals:
-        print(f"| {name} | {lines:,} |")
-    engine = sum(lines for name, lines in totals if int(name.split()[0]) <= 6)
-    core = sum(lines for _, lines in totals)
-    print(
-        f"| the engine, floors 1 to 6 | {engine:,} of {ENGINE_LIMIT:,} |\n| the core | {core:,} of {CORE_LIMIT:,} |"
-    )
-    kept = engine < ENGINE_LIMIT and core < CORE_LIMIT
-    for name, limit, _ in ADDED:
-        lines = sum(map(code_lines, added[name]))
-        kept = kept and lines < limit
-        print(f"| added since: {name} | {lines:,} of {limit:,} |")
-    return 0 if kept else 1
+def of_python(source: str) -> Size:
+    """Returns the size of a Python file's source."""
+    code: set[int] = set()
+    text: set[int] = set()
+    statements = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            text.add(token.start[0])
+        elif token.type not in NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+        statements += token.type == tokenize.NEWLINE
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body[0]
+            lines = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1)
+            code.difference_update(lines)
+            text.update(lines)
+            statements -= 1
+    blank = {number for number, line in enumerate(source.splitlines(), 1) if not line.strip()}
+    return Size(len(code), len(text - code - blank), statements)
+
+
+def of_another_language(source: str) -> Size:
+    """Returns the size of a C++, JavaScript, CSS or HTML source, where comments begin their lines."""
+    code = 0
+    text = 0
+    in_comment = False
+    for line in filter(None, map(str.strip, source.splitlines())):
+        in_comment = in_comment or line.startswith(("/*", "<!--"))
+        if in_comment or line.startswith("//"):
+            text += 1
+        else:
+            code += 1
+        if line.endswith(("*/", "-->")):
+            in_comment = False
+    return Size(code, text, 0)
+
+
+def size(files: Iterable[Path]) -> Size:
+    """Returns the size of files together."""
+    total = Size(0, 0, 0)
+    for path in files:
+        source = path.read_text(encoding="utf-8")
+        one = of_python(source) if path.suffix == ".py" else of_another_language(source)
+        total = Size(*map(sum, zip(total, one, strict=True)))
+    return total
+
+
+def _python_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def _other_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in OTHER_LANGUAGES)
+
+
+def core() -> list[tuple[str, list[Path]]]:
+    """Returns the rows of the core: what is counted, and the files."""
+    rooms = [room for room in floors.rooms() if room.path.exists()]
+    rows = []
+    for number in sorted({room.floor for room in rooms}):
+        here = [room for room in rooms if room.floor == number]
+        names = ", ".join(room.name for room in here)
+        rows.append((f"{number} {names}", [path for room in here for path in room.files()]))
+    return [*rows, ("the package's `__init__`", [CORE / "__init__.py"])]
+
+
+def engine() -> list[Path]:
+    """Returns the files of the floors up to that of Modules."""
+    top = next(room.floor for room in floors.rooms() if room.name == ENGINE_ENDS_WITH)
+    rooms = [room for room in floors.rooms() if room.floor <= top and room.path.exists()]
+    return [path for room in rooms for path in room.files()]
+
+
+def plugin() -> list[tuple[str, list[Path]]]:
+    """Returns the rows of the plug-in: its folders, and what they share."""
+    folders = sorted(path.parent for path in PLUGIN.glob("*/__init__.py"))
+    rows = [(folder.name, _python_files(folder)) for folder in folders]
+    return [("shared", sorted(PLUGIN.glob("*.py"))), *rows]
+
+
+def tests() -> list[tuple[str, list[Path]]]:
+    """Returns the rows of the tests: the specification, and the others."""
+    specification = _python_files(ROOT / "tests" / "spec")
+    others = [path for path in _python_files(ROOT / "tests") if path not in specification]
+    return [("the specification", specification), ("other tests", others)]
+
+
+def report() -> str:
+    """Returns the table, in Markdown."""
+    lines = ["| what | lines of code | of docstrings and comments | statements |", "|---|---|---|---|"]
+
+    def add(what: str, files: Iterable[Path]) -> None:
+        counted = size(files)
+        statements = f"{counted.statements:,}" if counted.statements else ""
+        lines.append(f"| {what} | {counted.code:,} | {counted.text:,} | {statements} |")
+
+    for what, files in core():
+        add(what, files)
+    add("**the engine**, up to Modules", engine())
+    add("**the core**", _python_files(CORE))
+    add("the microscope's page, in HTML, CSS and JavaScript", _other_files(CORE))
+    for what, files in plugin():
+        add(f"plug-in: {what}", files)
+    add("**the plug-in**", _python_files(PLUGIN))
+    add("its kernels in CUDA C++", _other_files(PLUGIN))
+    for what, files in tests():
+        add(f"tests: {what}", files)
+    add("**the tests**", _python_files(ROOT / "tests"))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(report())

@@ -20,26 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tinygpt_core.dataset.corpora import load_corpus  # noqa: E402
-from tinygpt_core.tokenizer import BPETokenizer, get_stats, merge  # noqa: E402
-from tinygpt_core.tokenizer.patterns import RegexPatterns, compile_pattern  # noqa: E402
+from tinygpt_core.tokenizer import BPETokenizer, RegexPatterns, train_textbook  # noqa: E402
 
 PREFIX = 30_000  # characters on which the textbook algorithm is affordable
-
-
-def textbook_merges(text: str, count: int) -> list[tuple[int, int]]:
-    """Counts every pair of the whole text anew for each merge; of equal counts the pair met first wins."""
-    chunks = [list(found.group().encode()) for found in compile_pattern(RegexPatterns.GPT4).finditer(text)]
-    merges: list[tuple[int, int]] = []
-    while len(merges) < count:
-        stats: dict[tuple[int, int], int] = {}
-        for chunk in chunks:
-            get_stats(chunk, stats)
-        if not stats:
-            break
-        pair = max(stats, key=stats.__getitem__)
-        chunks = [merge(chunk, pair, 256 + len(merges)) for chunk in chunks]
-        merges.append(pair)
-    return merges
 
 
 def gpt2_rows(text: str, runs: int) -> tuple[list[str], bool]:
@@ -81,9 +64,8 @@ def gpt2_rows(text: str, runs: int) -> tuple[list[str], bool]:
     for name, times in seconds.items():
         middle = statistics.median(times)
         once = f", after {preparing:.2f} s once" if name == "by the plug-in" else ""
-        rows.append(
-            f"| GPT-2's encoding {name} | {megabytes / middle:.2f} MB/s, {middle / base:.2f} of tiktoken's time{once} | |"
-        )
+        speed = f"{megabytes / middle:.2f} MB/s, {middle / base:.2f} of tiktoken's time{once}"
+        rows.append(f"| GPT-2's encoding {name} | {speed} | |")
     rows.append(f"| its {len(results[0]):,} ids are equal | {'yes' if same else 'NO'} | yes |")
     return rows, same
 
@@ -117,14 +99,14 @@ def main() -> int:
         training.append(middle - start)
     small = BPETokenizer(RegexPatterns.GPT4)
     small.train(text[:PREFIX], 512)
-    same = list(small.merges) == textbook_merges(text[:PREFIX], 256) and tokenizer.decode(ids) == text
+    textbook = train_textbook([chunk.encode() for chunk in small.chunks(text[:PREFIX])], 512)
+    same = list(small.merges) == list(textbook) and tokenizer.decode(ids) == text
     print(f"{megabytes:.2f} MB of text, {arguments.vocab_size} tokens, Python {sys.version.split()[0]}\n")
     print("| what | median | limit |\n|---|---|---|")
     print(f"| training | {statistics.median(training):.2f} s | 5 s |")
     print(f"| encoding | {megabytes / statistics.median(encoding):.2f} MB/s | 0.7 MB/s |")
-    print(
-        f"| merges equal to the textbook's (first {PREFIX:,} characters), round trip | {'yes' if same else 'NO'} | yes |"
-    )
+    what = f"merges equal to the textbook's (first {PREFIX:,} characters), round trip"
+    print(f"| {what} | {'yes' if same else 'NO'} | yes |")
     rows, equal = gpt2_rows(text, arguments.runs)
     print("\n".join(rows))
     return 0 if same and equal else 1

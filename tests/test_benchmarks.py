@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -37,6 +40,16 @@ def run(*arguments: str) -> str:
 
 def script(name: str, *arguments: str) -> str:
     return run(str(ROOT / "benchmarks" / name), "--threads", "1", *arguments)
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def size(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return import_module("size")
 
 
 def takes_options(path: Path) -> bool:
@@ -84,6 +97,51 @@ def test_the_list_of_scripts_is_whole() -> None:
     assert not [path.name for path in SCRIPTS if f"`{path.name}`" not in text]
 
 
+SAMPLE = '''"""Of two
+lines.
+
+"""
+# a comment
+
+x = (
+    1 +  # one
+    2
+)
+
+
+def f():
+    """One line."""
+    return """no
+    docstring"""
+'''
+
+
+def test_lines_are_counted_once(size: ModuleType) -> None:
+    assert size.of_python(SAMPLE) == size.Size(code=7, text=5, statements=3)
+    assert size.of_python("") == (0, 0, 0)
+    assert size.of_another_language("/* a\n\nb */\nint x; // c\n  // d\n") == (1, 3, 0)
+
+
+def test_sizes_add_up_to_all_there_is(size: ModuleType) -> None:
+    """Every file of a package is in one of its rows."""
+    for rows, folder in (
+        (size.core(), "tinygpt_core"),
+        (size.plugin(), "tinygpt_accel"),
+        (size.tests(), "tests"),
+    ):
+        counted = sorted(path for _, files in rows for path in files)
+        assert counted == sorted((ROOT / folder).rglob("*.py"))
+    assert run(str(ROOT / "benchmarks" / "size.py")).count("\n| 1 dtype, shape") == 1
+
+
+def test_the_readme_gives_the_sizes_in_hundreds(size: ModuleType) -> None:
+    row = next(line for line in text_of(ROOT / "README.md").splitlines() if "`benchmarks/size.py`" in line)
+    given = [int(number.replace(",", "")) for number in re.findall(r"\d+,\d{3}", row)]
+    core, plugin = (sorted((ROOT / folder).rglob("*.py")) for folder in ("tinygpt_core", "tinygpt_accel"))
+    counted = [size.size(files).code for files in (size.engine(), core, plugin)]
+    assert given == pytest.approx(counted, rel=0.05), f"the README's figures are old: {counted}"
+
+
 @needs_numpy
 def test_backends(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
@@ -108,7 +166,7 @@ def test_scaling(tmp_path: Path) -> None:
 @needs_numpy
 @needs_torch
 def test_both_sides_compute_the_same() -> None:
-    """The comparison is fair only where both sides do the same work: losses of a few steps, and greedy texts."""
+    """The comparison is fair only where both do the same work: losses of a few steps, and greedy texts."""
     code = f"""
 import os, sys, tempfile
 sys.path.insert(0, {str(ROOT / "benchmarks")!r})
@@ -122,7 +180,8 @@ with tempfile.TemporaryDirectory() as directory:
     for theirs, ours in zip(torch.steps(8), tiny.steps(8), strict=True):
         assert abs(theirs.value - ours.value) < 1e-3, (theirs, ours)
     theirs = [generate_cpu.PyTorch(config, weights, 1, with_cache) for with_cache in (True, False)]
-    ours, cached, uncached = (side.texts(1, 40, 0.0)[0][1] for side in (generate_cpu.TinyGPT(config, weights, "numpy"), *theirs))
+    sides_of_it = (generate_cpu.TinyGPT(config, weights, "numpy"), *theirs)
+    ours, cached, uncached = (side.texts(1, 40, 0.0)[0][1] for side in sides_of_it)
     assert ours == cached and len(set(ours)) > 3
     within = config.context_length - len(generate_cpu.PROMPT) + 1
     assert ours[:within] == uncached[:within]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -13,6 +15,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tinygpt_core import cli
+from tinygpt_core.cli.options import help_text
+from tinygpt_core.training.settings import Range, Setting
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -328,6 +334,86 @@ def test_spec_without_pytest_says_what_to_install(tmp_path: Path) -> None:
     assert_refused(tinygpt("spec", "--backend", "python", cwd=tmp_path), "pip install", code=1)
 
 
+# ---- options are settings
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    return cli.build_parser().parse_args(["train", *arguments])
+
+
+@pytest.mark.parametrize("setting", cli.SETTINGS, ids=lambda setting: setting.option)
+def test_every_option_is_listed_with_what_it_is_and_its_default(setting: Setting) -> None:
+    help_page = " ".join(subparser("train").format_help().split())
+    assert f"{setting.option} {setting.metavar} {' '.join(help_text(setting).split())}" in help_page
+    assert setting.help in help_text(setting) and "(default: " in help_text(setting)
+
+
+def subparser(name: str) -> argparse.ArgumentParser:
+    (commands,) = (each for each in cli.build_parser()._actions if isinstance(each.choices, dict))
+    found: argparse.ArgumentParser = commands.choices[name]  # type: ignore[index]
+    return found
+
+
+@pytest.mark.parametrize("setting", cli.SETTINGS, ids=lambda setting: setting.option)
+def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYGPT_BACKEND", "python")
+    others = {"preset": "debug", "backend": "python", "data_file": __file__, "tokenizer": "bpe"}
+    value = others.get(setting.name, setting.default)
+    if isinstance(setting.allowed, tuple):
+        value = setting.allowed[-1]
+    elif isinstance(setting.allowed, Range):
+        value = 2 * setting.default + (setting.default == 0) / 2
+        value = int(value) if setting.type == "int" else value
+    config = cli.settings_from(parsed(setting.option, str(value)))
+    assert value != setting.default or setting.name == "backend"
+    assert getattr(config, setting.name) == value
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [each for each in cli.SETTINGS if isinstance(each.allowed, (Range, tuple))],
+    ids=lambda setting: setting.option,
+)
+def test_an_error_speaks_of_the_option(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of nothing else: `warmup_--steps must be 0 or more` came of replacing names in the message."""
+    monkeypatch.setenv("TINYGPT_BACKEND", "python")
+    if isinstance(setting.allowed, Range):
+        value = {"int": int, "float": float}[setting.type](setting.allowed.low - 1)
+        expected = f"{setting.option} must be {setting.allowed.text}, not {value}"
+    else:
+        assert setting.allowed is not None
+        value = "nonsense"
+        expected = f"{setting.option} must be one of {', '.join(setting.allowed)}, not 'nonsense'"
+    with pytest.raises(cli.UsageError) as caught:
+        cli.settings_from(parsed(f"{setting.option}={value}"))
+    assert str(caught.value) == expected
+
+
+def test_an_error_about_two_settings_speaks_of_two_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYGPT_BACKEND", "python")
+    with pytest.raises(cli.UsageError) as caught:
+        cli.settings_from(parsed("--heads", "3"))
+    assert str(caught.value) == "--embedding-dim (16) must be divisible by --heads (3)"
+    with pytest.raises(cli.UsageError) as caught:
+        cli.settings_from(parsed("--embedding-dim", "6"))
+    assert str(caught.value).startswith("--positions ") and "--embedding-dim / --heads is 3" in str(
+        caught.value
+    )
+
+
+def test_what_may_stand_beside_resume_is_said_by_the_settings() -> None:
+    assert set(cli.RESUMABLE) == {"steps", "eval_every", "checkpoint_every", "backend", "dtype"}
+    for name in cli.RESUMABLE:
+        assert f"--{name.replace('_', '-')}" in cli.BESIDE_RESUME
+
+
+def test_an_option_beside_resume_is_said_as_it_was_typed(place: Path) -> None:
+    assert_refused(
+        tinygpt("train", "--resume", "runs/tiny", "--eval-every", "-1", cwd=place),
+        "--eval-every must be 0 or more",
+    )
+
+
 # ---- bad input
 
 
@@ -341,6 +427,7 @@ def test_spec_without_pytest_says_what_to_install(tmp_path: Path) -> None:
         (["train", "--backend", "nonsense"], ["nonsense", "python"]),
         (["train", "--nonsense"], ["--nonsense"]),
         (["train", "--steps", "0"], ["--steps", "0"]),
+        (["train", "--warmup-steps", "-1"], ["error: --warmup-steps must be 0 or more, not -1"]),
         (["train", "--steps", "ten"], ["--steps", "ten"]),
         (["train", "--batch-size", "-1"], ["--batch-size"]),
         (["train", "--heads", "3"], ["--embedding-dim", "--heads"]),
@@ -426,6 +513,12 @@ def test_a_corpus_of_one_character_has_no_negative_zeros(place: Path) -> None:
     (place / "same.txt").write_text("a" * 500)
     result = tinygpt("train", "--data", "same.txt", "--out", "runs/same", *TINY, cwd=place)
     assert result.returncode == 0 and "-0.0" not in result.stdout and "validation loss 0.000" in result.stdout
+
+
+def test_the_command_is_a_function_and_its_module_is_there() -> None:
+    """The package has the name `main` from the module of the same name."""
+    module = importlib.import_module("tinygpt_core.cli.main")
+    assert cli.main is module.main and callable(cli.main)
 
 
 def test_version(tmp_path: Path) -> None:

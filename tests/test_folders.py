@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tinygpt_core.dataset import TokenStream, token_folders
 from tinygpt_core.dataset import corpora as folders
-from tinygpt_core.dataset.batches import PIECE, first_outside
 from tinygpt_core.dataset.corpora import CorpusError, load_corpus
+from tinygpt_core.dataset.tokens import PIECE, first_outside
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, TokenizerError, save_tokenizer
 from tinygpt_core.training import BOUNDARY, PRESETS, StepEvent, Trainer, TrainingConfig, prepare_data
 

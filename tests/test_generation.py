@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tinygpt_core import random
-from tinygpt_core.generation import generate, generate_ids, sample_index
+from tinygpt_core.generation import continue_ids, generate, generate_ids, most_probable, sample_index
 from tinygpt_core.nn.gpt import GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
@@ -89,19 +89,28 @@ def test_settings_out_of_range_are_refused(model: GPT, name: str, value: float) 
 # ---- generate_ids
 
 
-def test_the_cache_changes_nothing(model: GPT) -> None:
-    """Greedy ids equal those of running the whole window anew for every token."""
-    history, expected = [3, 1], []
-    window = list(history)
+def greedy_without_a_cache(model: GPT, prompt_ids: list[int], tokens: int, keep: int) -> list[int]:
+    """Runs the whole window anew for every token; a full one goes on with its last `keep` positions."""
+    history = list(prompt_ids)
+    window = list(prompt_ids)
     model.eval()
-    for _ in range(20):
-        if len(window) > 6:
-            window = history[-3:]
+    for _ in range(tokens):
+        if len(window) > model.config.context_length:
+            window = history[-keep:]
         row = model(Tensor([window])).to_python()[0][-1]
-        expected.append(row.index(max(row)))
-        history.append(expected[-1])
-        window.append(expected[-1])
-    assert list(generate_ids(model, [3, 1], tokens=20, temperature=0)) == expected
+        history.append(row.index(max(row)))
+        window.append(history[-1])
+    return history[len(prompt_ids) :]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 5, 6])
+def test_the_cache_changes_nothing(model: GPT, keep: int) -> None:
+    expected = greedy_without_a_cache(model, [3, 1], 20, keep)
+    assert list(continue_ids(model, [3, 1], most_probable, tokens=20, keep=keep)) == expected
+    if keep == 3:  # half of the context
+        assert list(generate_ids(model, [3, 1], tokens=20, temperature=0)) == expected
+    if keep == 6:  # all of it
+        assert model.generate_greedy(Tensor([[3, 1]]), 20).to_python() == [[3, 1, *expected]]
 
 
 def test_a_prompt_longer_than_the_context_is_cropped(model: GPT) -> None:

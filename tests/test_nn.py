@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tinygpt_core import nn, random
 from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
+from tinygpt_core.nn.attention import plain_attention
 from tinygpt_core.tensor import Tensor, no_grad
 
 
@@ -234,6 +235,28 @@ def test_attention_is_its_formula_scaled_by_the_head_size(num_heads):
     x = Tensor.normal((1, 5, 8))
     close(attention(x), attention_by_hand(attention, x), 1e-4)
     assert nn.CasualSelfAttention is nn.CausalSelfAttention
+
+
+@pytest.mark.parametrize("num_heads", [1, 2, 4])
+def test_the_plain_formula_and_the_layer_agree_in_values_and_gradients(num_heads):
+    attention = as_float64(randomized(nn.CausalSelfAttention(8, 6, num_heads, bias=True)))
+
+    def by_formula(x):
+        heads = attention.query_key_value(x).reshape((2, 5, 3, num_heads, 8 // num_heads))
+        query, key, value = (heads[:, :, part].permute((0, 2, 1, 3)) for part in range(3))
+        return attention.out(plain_attention(query, key, value).permute((0, 2, 1, 3)).reshape((2, 5, 8)))
+
+    results = []
+    x = Tensor.normal((2, 5, 8), dtype=DType.float64, requires_grad=True)
+    factors = Tensor.normal((2, 5, 8), dtype=DType.float64)
+    for function in (attention, by_formula):
+        attention.zero_grad()
+        x.zero_grad()
+        y = function(x)
+        (y * factors).sum().backward()
+        results.append([y, x.grad, *(parameter.grad for _, parameter in attention.named_parameters())])
+    for of_layer, of_formula in zip(*results, strict=True):
+        close(of_layer, of_formula, 1e-12)
 
 
 @pytest.mark.parametrize("rotary", [False, True])

@@ -16,7 +16,7 @@ from tinygpt_core.tensor import Tensor, no_grad
 
 
 class Toy(Module):
-    """A matrix and a vector in double precision, so that what is compared is the rule and not the rounding."""
+    """A matrix and a vector in double precision: what is compared is the rule and not the rounding."""
 
     def __init__(self):
         super().__init__()
@@ -196,7 +196,15 @@ def test_users_optimizer():
 def test_optimizer_state_makes_what_is_missing():
     state = OptimizerState()
     state["a"]["b"] = 1
-    assert state == {"a": {"b": 1}} and state.get("c", 2) == 2 and state["c"] == 2
+    assert state == {"a": {"b": 1}}
+    assert state.setdefault("c", 2) == 2 and state["c"] == 2
+
+
+def test_a_default_that_was_asked_for_is_not_stored():
+    """`get` is that of every dict; it once kept the default, so a question changed the optimizer's state."""
+    state = OptimizerState()
+    assert state.get("a", 2) == 2 and state.get("b") is None
+    assert state == {}
 
 
 def run(optimizer, module, steps, first=0):

@@ -21,7 +21,6 @@ from spec import table
 from tinygpt_core import Tensor, backends, shape_errors
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.cli import messages
-from tinygpt_core.cli.main import _explain
 from tinygpt_core.nn import FullyConnectedLayer
 from tinygpt_core.shape import ShapeError, broadcast_shapes
 
@@ -396,7 +395,8 @@ def test_weights_that_do_not_fit_are_named_and_on_the_command_line_in_one_line(
         "    loaded weights  3   4\n"
         "                       ^^ axis 1 of loaded weights is 4, not 12"
     )
-    assert messages.complain(*_explain(caught.value)) == 2
+    assert messages.complain(*messages.describe_error(caught.value)) == 2
     assert capsys.readouterr().err == (
-        "tinygpt: error: weights: loaded weights must have the shape (3, 12), not (3, 4): axis 1 of loaded weights is 4, not 12\n"
+        "tinygpt: error: weights: loaded weights must have the shape (3, 12), not (3, 4): "
+        "axis 1 of loaded weights is 4, not 12\n"
     )

@@ -15,13 +15,18 @@ from tinygpt_core.tokenizer import (
     RegexPatterns,
     Tokenizer,
     TokenizerError,
+    encode_textbook,
+    find_tokenizer,
     get_stats,
     load_tokenizer,
     merge,
+    open_tokenizer,
     render_token,
     replace_control_characters,
     save_tokenizer,
+    train_textbook,
 )
+from tinygpt_core.tokenizer.bpe import merge_steps
 from tinygpt_core.tokenizer.patterns import compile_pattern
 
 few = settings(max_examples=40, deadline=None)
@@ -35,22 +40,6 @@ small_texts = st.one_of(
 )
 
 
-def textbook_merges(text: str, count: int, pattern: str) -> list[tuple[int, int]]:
-    """Recounts every pair of the whole text for each merge; max() takes the pair met first among equals."""
-    chunks = [list(found.group().encode()) for found in compile_pattern(pattern).finditer(text)]
-    merges: list[tuple[int, int]] = []
-    while len(merges) < count:
-        stats: dict[tuple[int, int], int] = {}
-        for chunk in chunks:
-            get_stats(chunk, stats)
-        if not stats:
-            break
-        pair = max(stats, key=stats.__getitem__)
-        chunks = [merge(chunk, pair, 256 + len(merges)) for chunk in chunks]
-        merges.append(pair)
-    return merges
-
-
 def trained(text: str = TEXT, size: int = 300, pattern: str = RegexPatterns.GPT4) -> BPETokenizer:
     tokenizer = BPETokenizer(pattern)
     tokenizer.train(text, size)
@@ -60,7 +49,52 @@ def trained(text: str = TEXT, size: int = 300, pattern: str = RegexPatterns.GPT4
 @few
 @given(small_texts, st.integers(0, 25), st.sampled_from(PATTERNS))
 def test_merges_are_those_of_the_textbook(text: str, count: int, pattern: str) -> None:
-    assert list(trained(text, 256 + count, pattern).merges) == textbook_merges(text, count, pattern)
+    chunks = [found.group().encode() for found in compile_pattern(pattern).finditer(text)]
+    expected = train_textbook(chunks, 256 + count)
+    fast = trained(text, 256 + count, pattern).merges
+    assert list(fast.items()) == list(expected.items())  # in this order, with these ids
+
+
+@few
+@given(small_texts, small_texts, st.integers(0, 25), st.sampled_from(PATTERNS))
+def test_ids_are_those_of_the_textbook(learned_from: str, text: str, count: int, pattern: str) -> None:
+    tokenizer = trained(learned_from, 256 + count, pattern)
+    for part in (text, learned_from, 100 * "ab a"):  # the last is long enough for the heap
+        chunks = [found.group().encode() for found in compile_pattern(pattern).finditer(part)]
+        expected = [idx for chunk in chunks for idx in encode_textbook(chunk, tokenizer.merges)]
+        assert tokenizer.encode(part) == expected
+
+
+@few
+@given(st.text("ab", max_size=40), st.integers(0, 25))
+def test_encoding_gives_the_pieces_that_learning_ended_with(text: str, count: int) -> None:
+    """Why the merges are applied in the order in which they were learned."""
+    merges = train_textbook([text.encode()], 256 + count)
+    ids = list(text.encode())
+    for pair, idx in merges.items():
+        ids = merge(ids, pair, idx)
+    assert encode_textbook(text.encode(), merges) == ids
+
+
+@few
+@given(st.text("ab", max_size=40), st.integers(0, 25))
+def test_steps_of_merging_lead_to_the_ids(text: str, count: int) -> None:
+    tokenizer = trained("aaab aab ab bab " * 3, 256 + count)
+    ids = tokenizer.byte_ids(text)
+    shown = list(ids)
+    for place, idx in merge_steps(ids, tokenizer.merged_id):
+        assert tokenizer.merges[shown[place], shown[place + 1]] == idx
+        shown[place : place + 2] = [idx]
+        assert shown == ids
+    assert shown == tokenizer.encode(text)
+
+
+def test_the_textbook() -> None:
+    merges = train_textbook([b"low"] * 5 + [b"lower"] * 2 + [b"newest"] * 6 + [b"widest"] * 3, 256 + 4)
+    es, est, lo, low = merges
+    assert (bytes(es), bytes(lo)) == (b"es", b"lo") and (est, low) == ((256, ord("t")), (258, ord("w")))
+    assert encode_textbook(b"lowest", merges) == [259, 257]
+    assert train_textbook([b"aa", b"b"], 300) == {(97, 97): 256}  # then no pair is left
 
 
 @few
@@ -173,6 +207,29 @@ def test_model_files(tmp_path: Path) -> None:
             BPETokenizer().load(tmp_path / "cut.model")
         except TokenizerError:
             assert loaded.merges == before
+
+
+def test_a_tokenizer_is_found_in_a_folder(tmp_path: Path) -> None:
+    """By the names that it may have, our own first; a file of `save_tokenizer` may have any name."""
+    assert find_tokenizer(tmp_path) is None and find_tokenizer(tmp_path / "missing") is None
+    with pytest.raises(TokenizerError, match=r"there is no tokenizer in .*pass --tokenizer"):
+        open_tokenizer(tmp_path)
+    trained(size=280).save(str(tmp_path / "tokenizer"))  # tokenizer.model and tokenizer.vocab
+    assert open_tokenizer(tmp_path).vocab_size == 280
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")  # sentencepiece's
+    assert find_tokenizer(tmp_path) is None
+    save_tokenizer(CharTokenizer("abc"), tmp_path / "tokenizer")
+    assert open_tokenizer(tmp_path).vocab_size == open_tokenizer(tmp_path / "tokenizer").vocab_size == 3
+    (tmp_path / "tokenizer").write_bytes(b"{")
+    for find in (find_tokenizer, open_tokenizer):
+        with pytest.raises(TokenizerError, match="is not a tokenizer file"):
+            find(tmp_path)
+
+
+def test_half_a_tokenizer_says_what_it_lacks() -> None:
+    for use in (lambda t: t.encode("a"), lambda t: t.decode([0]), lambda t: t.vocab_size):
+        with pytest.raises(NotImplementedError, match="Half must define"):
+            use(type("Half", (Tokenizer,), {})())
 
 
 HOSTILE = {

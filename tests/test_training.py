@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -23,6 +24,8 @@ from tinygpt_core.training import (
     prepare_data,
     unigram_entropy,
 )
+from tinygpt_core.training.config import SETTINGS, describe_sizes, plural
+from tinygpt_core.training.settings import Range, Setting, SettingError, SettingTypeError
 
 WORDS = "".join(
     f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
@@ -51,6 +54,122 @@ def test_presets_survive_json(name: str) -> None:
     config = PRESETS[name][1]
     assert config.preset == name
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+# Three presets as they have always been, in full, and what all of them are to the bit.
+DEFAULTS = {
+    "corpus": "identifiers",
+    "data_file": None,
+    "preset": "identifiers",
+    "backend": "python",
+    "seed": 1337,
+    "dtype": "float32",
+    "tokenizer": "characters",
+    "vocab_size": 512,
+    "context_length": 32,
+    "num_layers": 1,
+    "num_heads": 2,
+    "embedding_dim": 16,
+    "normalization": "layer_norm",
+    "positions": "rotary",
+    "activation": "gelu",
+    "tied_head": False,
+    "initial_std": 0.12,
+    "dropout": 0.0,
+    "steps": 1100,
+    "batch_size": 8,
+    "accumulation": 1,
+    "learning_rate": 0.015,
+    "minimum_learning_rate": 0.0007,
+    "warmup_steps": 20,
+    "weight_decay": 0.0,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "gradient_clip": 1.0,
+    "eval_every": 250,
+    "eval_batches": 8,
+    "checkpoint_every": 250,
+}
+CODE_49M = {
+    "corpus": "stdlib",
+    "data_file": None,
+    "preset": "code-49m",
+    "backend": "python",
+    "seed": 1337,
+    "dtype": "float32",
+    "tokenizer": "bpe",
+    "vocab_size": 32768,
+    "context_length": 512,
+    "num_layers": 10,
+    "num_heads": 8,
+    "embedding_dim": 512,
+    "normalization": "layer_norm",
+    "positions": "learned",
+    "activation": "gelu",
+    "tied_head": True,
+    "initial_std": 0.02,
+    "dropout": 0.2,
+    "steps": 5000,
+    "batch_size": 20,
+    "accumulation": 4,
+    "learning_rate": 0.001,
+    "minimum_learning_rate": 0.0001,
+    "warmup_steps": 100,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "gradient_clip": 1.0,
+    "eval_every": 250,
+    "eval_batches": 8,
+    "checkpoint_every": 250,
+}
+GPT2_124M = {
+    "corpus": "stdlib",
+    "data_file": None,
+    "preset": "gpt2-124m",
+    "backend": "python",
+    "seed": 1337,
+    "dtype": "float32",
+    "tokenizer": "bpe",
+    "vocab_size": 50257,
+    "context_length": 1024,
+    "num_layers": 12,
+    "num_heads": 12,
+    "embedding_dim": 768,
+    "normalization": "layer_norm",
+    "positions": "learned",
+    "activation": "gelu",
+    "tied_head": True,
+    "initial_std": 0.02,
+    "dropout": 0.0,
+    "steps": 20000,
+    "batch_size": 12,
+    "accumulation": 40,
+    "learning_rate": 0.0006,
+    "minimum_learning_rate": 6e-05,
+    "warmup_steps": 700,
+    "weight_decay": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "gradient_clip": 1.0,
+    "eval_every": 250,
+    "eval_batches": 8,
+    "checkpoint_every": 250,
+}
+ALL_PRESETS = "5f796dbe0df7bf34c41ef8e2333fca82570fad754fef6fc3608b6a8992e1ac01"  # SHA-256 of them as JSON
+
+
+def test_presets_are_what_they_were() -> None:
+    for expected in (DEFAULTS, CODE_49M, GPT2_124M):
+        assert PRESETS[str(expected["preset"])].config.to_dict() == expected
+    everything = json.dumps({name: preset.config.to_dict() for name, preset in PRESETS.items()})
+    assert hashlib.sha256(everything.encode()).hexdigest() == ALL_PRESETS
+
+
+def test_a_preset_is_a_pair() -> None:
+    """Scripts take it apart by position."""
+    about, config = PRESETS["debug"]
+    assert (about, config) == (PRESETS["debug"].about, PRESETS["debug"].config)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +219,86 @@ def test_settings_out_of_range_are_named(field: str, value: object) -> None:
         TrainingConfig.from_dict({field: value})
 
 
+def wrong_value(setting: Setting) -> object:
+    """A value of the right type that a setting must not have, or one of another type where there is none."""
+    if isinstance(setting.allowed, Range):
+        return {"int": int, "float": float}[setting.type](setting.allowed.low - 1)
+    if setting.allowed is not None or setting.name == "tokenizer":
+        return "nonsense"
+    return 7
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_says_in_code_what_it_may_be(setting: Setting) -> None:
+    """By the name of its field, and what it may be as it is described there."""
+    value = wrong_value(setting)
+    with pytest.raises((SettingError, SettingTypeError)) as caught:
+        TrainingConfig(**{setting.name: value})  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message.startswith(f"{setting.name} must be ") and str(value) in message
+    if isinstance(setting.allowed, Range):
+        assert setting.allowed.text in message
+    elif setting.allowed is not None:
+        assert ", ".join(setting.allowed) in message
+    with pytest.raises(SettingError) as in_a_file:
+        TrainingConfig.from_dict({setting.name: value})
+    assert str(in_a_file.value) == message
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_has_a_type(setting: Setting) -> None:
+    """In code a TypeError, in a file an error of the value."""
+    value = object()
+    with pytest.raises(SettingTypeError, match=f"{setting.name} must be ") as caught:
+        TrainingConfig(**{setting.name: value})  # type: ignore[arg-type]
+    assert isinstance(caught.value, TypeError) and not isinstance(caught.value, ValueError)
+    with pytest.raises(SettingError, match=f"{setting.name} must be ") as in_a_file:
+        TrainingConfig.from_dict({setting.name: value})
+    assert isinstance(in_a_file.value, ValueError) and not isinstance(in_a_file.value, TypeError)
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> None:
+    allowed = setting.allowed
+    if setting.name in ("num_heads", "embedding_dim"):
+        values = [2, 2**24]  # they depend on each other
+        others = [{"embedding_dim": value} for value in values]
+    elif isinstance(allowed, Range):
+        number = {"int": int, "float": float}[setting.type]
+        values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]
+        others = [{}, {}]
+    elif allowed is not None:
+        values, others = list(allowed), [{} for _ in allowed]
+    else:
+        values, others = [setting.default], [{}]
+    for value, other in zip(values, others, strict=True):
+        config = TrainingConfig(**{**other, "positions": "learned", setting.name: value})
+        assert getattr(config, setting.name) == value
+
+
+def test_settings_that_do_not_fit_each_other_are_both_named() -> None:
+    with pytest.raises(SettingError, match=r"^embedding_dim \(16\) must be divisible by num_heads \(3\)$"):
+        TrainingConfig(num_heads=3)
+    with pytest.raises(SettingError, match=r"^positions .* embedding_dim / num_heads is 3$"):
+        TrainingConfig(embedding_dim=6, num_heads=2)
+
+
+def test_an_error_of_settings_in_other_words() -> None:
+    """What is said of a setting is never taken for its name."""
+    problem = SettingError("warmup_steps", " must be less than ", "steps", ", not steps")
+    assert str(problem) == "warmup_steps must be less than steps, not steps"
+    assert problem.worded({"steps": "--steps"}) == "warmup_steps must be less than --steps, not steps"
+
+
 def test_unknown_settings_are_named() -> None:
     with pytest.raises(ValueError, match="'speed'"):
         TrainingConfig.from_dict({"speed": 1})
+
+
+def test_one_is_no_plural() -> None:
+    assert [plural(count, "layer") for count in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
+    assert describe_sizes(TrainingConfig()) == "1 layer, 2 heads, 16 wide"
+    assert describe_sizes(TrainingConfig(num_heads=1).model_config(9)) == "1 layer, 1 head, 16 wide"
 
 
 # ---- data

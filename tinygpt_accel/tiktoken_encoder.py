@@ -65,7 +65,6 @@ def _agrees(tokenizer: BPETokenizer) -> bool:
     if not tokenizer.merges:
         return True
     return len(ids) == len(tokenizer.vocab) and all(
-        merge_lowest([ids[bytes([byte])] for byte in token], tokenizer.merges.get, tokenizer.vocab_size)
-        == [idx]
+        merge_lowest([ids[bytes([byte])] for byte in token], tokenizer.merged_id) == [idx]
         for token, idx in ids.items()
     )

@@ -13,7 +13,8 @@ from .kernels import python as _reference  # importing it registers the backend 
 from .module import Module
 from .operations import Operation
 from .random import seed
-from .tensor import GradientFunction, Tensor, apply_op, no_grad
+from .tape import GradientFunction, no_grad
+from .tensor import Tensor, apply_op
 
 __version__ = "0.1.0"
 

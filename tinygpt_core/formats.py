@@ -36,7 +36,6 @@ from typing import Any, NamedTuple
 
 from . import backends, shape_errors
 from .buffer.base import Buffer
-from .dataset import token_folders
 from .dtype import DType
 from .files.atomic import Path
 from .files.json_objects import SerializationError, read_json_object, write_json
@@ -52,7 +51,12 @@ from .nn.gpt import GPT, GPTConfig
 from .tensor import Tensor, uninitialized
 from .tokenizer.base import Tokenizer
 from .tokenizer.bpe import BPETokenizer
-from .tokenizer.files import save_tokenizer
+from .tokenizer.files import (  # noqa: F401 (some are looked for here, too)
+    GPT2_TOKENIZER,
+    TINYGPT_TOKENIZER,
+    find_tokenizer,
+    save_tokenizer,
+)
 from .tokenizer.patterns import TokenizerError
 from .training import checkpoint
 from .training.data import BOUNDARY
@@ -65,7 +69,6 @@ CONFIG, MODEL, INDEX, TINYGPT_MODEL = (
     "model.safetensors.index.json",
     "gpt_model.json",
 )
-GPT2_TOKENIZER, TINYGPT_TOKENIZER = ("vocab.json", "merges.txt"), "tokenizer.model"
 _MAPPABLE = {"F32": DType.float32, "F64": DType.float64}
 _FLOATING = (*_MAPPABLE, "F16", "BF16")
 _SHOWN = 5  # names that a message lists at most
@@ -666,30 +669,6 @@ def _fill(
         tensor.buffer = (
             parts[0] if len(parts) == 1 else type(parts[0]).concatenate(parts, axis=tensor.ndim - 1)
         )
-
-
-def find_tokenizer(directory: Path) -> Tokenizer | None:
-    """Returns the tokenizer that lies in the directory of a checkpoint, or None.
-
-    It is `tokenizer` (a file of `save_tokenizer`), GPT-2's `vocab.json` and `merges.txt`, or TinyGPT's
-    `tokenizer.model`.
-
-    Raises:
-        TokenizerError: there is one, but it is damaged.
-    """
-    native, vocab, merges, model = (
-        os.path.join(directory, name) for name in (checkpoint.TOKENIZER, *GPT2_TOKENIZER, TINYGPT_TOKENIZER)
-    )
-    if os.path.isfile(native) or (os.path.isfile(vocab) and os.path.isfile(merges)):
-        return token_folders.find_tokenizer(directory)
-    if os.path.isfile(model):
-        with open(model, "rb") as file:  # Llama's binary sentencepiece model has this name, too
-            if not file.read(10).startswith((b"tinygpt v", b"minbpe v")):
-                return None
-        tokenizer = BPETokenizer()
-        tokenizer.load(model)
-        return tokenizer
-    return None
 
 
 # ---------------------------------------------------------------- saving

@@ -4,6 +4,9 @@ A language model gives, for every prefix, a probability to each token that could
 a loop: ask for the logits, draw a token, append it, ask again. Two things make it practical: a key/value
 cache, so that each turn of the loop runs only the newest position, and a window that moves on once the
 context is full.
+
+The loop is `continue_ids`. `generate_ids` and `generate` here, and TinyGPT's methods of `nn.GPT`, differ in
+how a token is drawn and in what they make of it.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from . import random
 from .tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .buffer.base import Buffer
 
 
 def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Refuse settings of `generate` that have no meaning.
+    """Refuses settings of `generate` that have no meaning.
 
     Raises:
         ValueError: names the setting and the values it may have.
@@ -35,6 +40,23 @@ def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: fl
         raise ValueError(f"top_p must lie in (0, 1] (or be None), not {top_p}")
 
 
+# ---------------------------------------------------------------- drawing one token
+
+
+def most_probable(logits: Sequence[float]) -> int:
+    """Returns the index of the largest logit, the first of equals."""
+    return logits.index(max(logits))
+
+
+def relative_probabilities(logits: Sequence[float], temperature: float) -> list[float]:
+    """Returns exp((logit_i - max) / temperature) of each logit: the softmax but for its division by the sum.
+
+    The largest is 1, so none overflows.
+    """
+    largest = max(logits)
+    return [math.exp((logit - largest) / temperature) for logit in logits]
+
+
 def sample_index(
     logits: Sequence[float],
     *,
@@ -43,7 +65,7 @@ def sample_index(
     top_p: float | None = None,
     generator: random.Generator | None = None,
 ) -> int:
-    """Draw an index from the distribution that the logits describe.
+    """Draws an index from the distribution that the logits describe.
 
         p_i = exp((logit_i - max) / temperature) / sum_j exp((logit_j - max) / temperature)
 
@@ -53,7 +75,7 @@ def sample_index(
             logits.
         top_k: only the k most probable tokens may be drawn.
         top_p: only the smallest set of most probable tokens whose probabilities reach top_p may be drawn
-            ("nucleus sampling", Holtzman et al., 2020).
+            ("nucleus sampling").
         generator: where the randomness comes from; default: the process-wide generator.
 
     Returns:
@@ -61,29 +83,89 @@ def sample_index(
 
     Raises:
         ValueError: a setting is out of range, there are no logits, or they are not numbers (NaN).
+
+    Source: Holtzman et al. 2020, https://arxiv.org/abs/1904.09751 (nucleus sampling)
     """
     check_sampling(0, temperature, top_k, top_p)
     if not logits:
         raise ValueError("cannot draw from an empty list of logits")
-    largest = max(logits)
-    if any(logit != logit for logit in logits) or math.isinf(largest):
+    if any(map(math.isnan, logits)) or math.isinf(max(logits)):
         raise ValueError("the model's logits are not finite (nan or inf): its weights have diverged")
     if temperature == 0:
-        return logits.index(largest)
+        return most_probable(logits)
 
-    weights = [math.exp((logit - largest) / temperature) for logit in logits]
-    # Stable: ties in index order
-    by_weight = sorted(range(len(weights)), key=weights.__getitem__, reverse=True)
-    candidates = by_weight if top_k is None else by_weight[:top_k]
+    probabilities = relative_probabilities(logits, temperature)
+    # Sorting is stable, so equally probable tokens stay in the order of their indices.
+    candidates = sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)
+    if top_k is not None:
+        candidates = candidates[:top_k]
     if top_p is not None:
-        enough = top_p * math.fsum(weights[index] for index in candidates)
-        reached, count = 0.0, 0
-        while count < len(candidates) and reached < enough:
-            reached += weights[candidates[count]]
-            count += 1
-        candidates = candidates[:count]
+        candidates = _nucleus(candidates, probabilities, top_p)
     generator = generator or random.default_generator()
-    return candidates[generator.choice([weights[index] for index in candidates])]
+    return candidates[generator.choice([probabilities[index] for index in candidates])]
+
+
+def _nucleus(candidates: list[int], probabilities: Sequence[float], top_p: float) -> list[int]:
+    """Returns the first candidates, most probable first, that together have a share of top_p of all."""
+    enough = top_p * math.fsum(probabilities[index] for index in candidates)
+    reached = 0.0
+    count = 0
+    while count < len(candidates) and reached < enough:
+        reached += probabilities[candidates[count]]
+        count += 1
+    return candidates[:count]
+
+
+# ---------------------------------------------------------------- drawing one token after another
+
+
+def continue_ids(
+    model: Any,
+    prompt_ids: Sequence[int],
+    draw: Callable[[Sequence[float]], int],
+    *,
+    tokens: int,
+    keep: int,
+    stop_id: int | None = None,
+    like: Buffer | None = None,
+) -> Iterator[int]:
+    """Yields the ids that follow `prompt_ids`, as they are drawn: the loop that all generating is.
+
+    The cache keeps the keys and values of the positions seen so far. Those of a full context cannot be moved
+    along, since they were computed with what falls out of sight, so the cache is filled anew.
+
+    Args:
+        model: a GPT, which is out of training mode meanwhile.
+        prompt_ids: at least one id; of more than the context holds, the last ones are seen.
+        draw: gives the id of the next token, given the logits of all.
+        tokens: how many to draw at most.
+        keep: the number of last positions with which a full context is filled anew, from 1 to its length. The
+            fewer they are, the fewer are run again.
+        stop_id: ends the sequence and is not yielded.
+        like: integers of any shape, on whose backend and in whose dtype the model gets its ids; default:
+            int32 on the active backend.
+    """
+    context_length = model.config.context_length
+    history = list(prompt_ids)
+    pending = history[-context_length:]  # the positions the cache has not seen
+    cache = model.new_cache(batch_size=1)
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(tokens):
+            if cache.length + len(pending) > context_length:
+                cache.reset()
+                pending = history[-keep:]
+            ids = Tensor([pending]) if like is None else Tensor(type(like)([pending], like.dtype))
+            logits = model(ids, cache=cache)
+            drawn = draw(logits.buffer[0, -1].to_python())
+            if drawn == stop_id:
+                return
+            yield drawn
+            history.append(drawn)
+            pending = [drawn]
+    finally:
+        model.train(was_training)
 
 
 def generate_ids(
@@ -97,11 +179,11 @@ def generate_ids(
     generator: random.Generator | None = None,
     stop_id: int | None = None,
 ) -> Iterator[int]:
-    """Yield the ids that follow `prompt_ids`, as they are drawn.
+    """Yields the ids that follow `prompt_ids`, as they are drawn.
 
-    The cache keeps the keys and values of the positions seen so far. When the context is full it is filled
-    anew from the last half of the context, so the cost of a long text stays one position a token, with one
-    longer run now and then. `stop_id` ends the sequence and is not yielded. Arguments are as in `generate`.
+    When the context is full it is filled anew from its last half, so the cost of a long text stays one
+    position a token, with one longer run now and then. `stop_id` ends the sequence and is not yielded.
+    Arguments are as in `generate`.
 
     Raises:
         ValueError: a setting is out of range, or there is no token to start from.
@@ -109,28 +191,12 @@ def generate_ids(
     check_sampling(tokens, temperature, top_k, top_p)
     if not prompt_ids:
         raise ValueError("generating needs at least one token to start from")
-    context_length = model.config.context_length
-    history = list(prompt_ids)
-    pending = history[-context_length:]  # the positions the cache has not seen
-    cache = model.new_cache(batch_size=1)
-    was_training = model.training
-    model.eval()
-    try:
-        for _ in range(tokens):
-            if cache.length + len(pending) > context_length:
-                cache = model.new_cache(batch_size=1)
-                pending = history[-max(1, context_length // 2) :]
-            last_row = model(Tensor([pending]), cache=cache).buffer[0, -1].to_python()
-            drawn = sample_index(
-                last_row, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-            )
-            if drawn == stop_id:
-                return
-            yield drawn
-            history.append(drawn)
-            pending = [drawn]
-    finally:
-        model.train(was_training)
+
+    def draw(logits: Sequence[float]) -> int:
+        return sample_index(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+
+    half = max(1, model.config.context_length // 2)
+    yield from continue_ids(model, prompt_ids, draw, tokens=tokens, keep=half, stop_id=stop_id)
 
 
 def generate(
@@ -145,7 +211,7 @@ def generate(
     generator: random.Generator | None = None,
     stop_id: int | None = None,
 ) -> Iterator[str]:
-    """Continue a text, yielding pieces of it as they are sampled.
+    """Continues a text, yielding pieces of it as they are sampled.
 
     Args:
         model: a GPT whose vocabulary is the tokenizer's.
@@ -180,7 +246,7 @@ def generate(
     # has come.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in ids:
-        if text := decoder.decode(tokenizer._decode_bytes([token])):
+        if text := decoder.decode(tokenizer.decode_bytes([token])):
             yield text
     if text := decoder.decode(b"", final=True):
         yield text

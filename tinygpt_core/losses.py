@@ -1,4 +1,9 @@
-"""Losses: how far a model's output is from what it should be."""
+"""Losses: how far a model's output is from what it should be.
+
+`CrossEntropyLoss` compares a predicted distribution with the label of what came: the loss of language models
+and classifiers. The elementwise losses compare two tensors of one shape, number by number: `MSELoss`,
+`L1Loss`, `HuberLoss`, and `BinaryCrossEntropyLoss` for questions of yes or no.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,8 @@ from .buffer.base import Buffer
 from .module import Module
 from .operations import Operation
 from .tensor import Tensor, apply_op
+
+# ---------------------------------------------------------------- from many losses to one
 
 
 def check_reduction(name: str) -> str:
@@ -25,16 +32,24 @@ def reduce_losses(
 
     With labels the mean is over those that are not `ignore_index` (0 where none is counted).
     """
-    if reduction == "mean" and labels is not None:
-        return losses.sum() / max((labels != ignore_index).sum().item(), 1)
-    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    if labels is None:
+        return losses.mean()
+    num_counted = (labels != ignore_index).sum().item()
+    return losses.sum() / max(num_counted, 1)
+
+
+# ---------------------------------------------------------------- of a distribution
 
 
 class CrossEntropyLoss(Module):
-    """Cross-entropy of a predicted distribution: ``loss = -sum_v p_v log softmax(logits)_v``, one loss a row,
+    """Cross-entropy of a predicted distribution: `loss = -sum_v p_v log softmax(logits)_v`, one loss a row,
     in nats.
 
-    With an integer label c, p is 1 at c and 0 elsewhere: ``loss = -log softmax(logits)_c``. That is the fast
+    With an integer label c, p is 1 at c and 0 elsewhere: `loss = -log softmax(logits)_c`. That is the fast
     path: nothing of the logits' size is made for the labels.
 
     Args:
@@ -53,7 +68,7 @@ class CrossEntropyLoss(Module):
         self.reduction = check_reduction(reduction)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the losses.
+        """Returns the losses, or what the reduction makes of them.
 
         Args:
             logits: floats (..., V).
@@ -61,8 +76,8 @@ class CrossEntropyLoss(Module):
                 logits' shape.
 
         Returns:
-            floats (...), one a row, or a scalar, as the reduction says. Of single losses take ``.mean()``, or
-            divide ``.sum()`` by the number of labels that count.
+            Floats (...), one a row, or a scalar, as the reduction says. Of single losses take `.mean()`, or
+            divide `.sum()` by the number of labels that count.
 
         Raises:
             ValueError: the shapes do not fit.
@@ -72,34 +87,36 @@ class CrossEntropyLoss(Module):
             raise ValueError(
                 f"logits must be floats of shape (..., classes), but got {logits.dtype.name} {logits.shape}"
             )
-        if labels.dtype.kind == "i" and labels.shape == logits.shape[:-1]:
+        are_integers = labels.dtype.kind == "i"
+        if are_integers and labels.shape == logits.shape[:-1]:
             losses = apply_op(operations.CrossEntropy, logits, labels, ignore_index=self.ignore_index)
             return reduce_losses(losses, self.reduction, labels, self.ignore_index)
-        if labels.shape != logits.shape[logits.ndim - labels.ndim :] or labels.ndim < 1:
-            said = f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}: expected class indices of shape "
-            said += f"{logits.shape[:-1]} (int32 or int64), or probabilities of shape {logits.shape}"
-            stop = -1 if labels.dtype.kind == "i" else None
+        if labels.ndim < 1 or labels.shape != logits.shape[logits.ndim - labels.ndim :]:
+            said = (
+                f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}: "
+                f"expected class indices of shape {logits.shape[:-1]} (int32 or int64), "
+                f"or probabilities of shape {logits.shape}"
+            )
+            axes = slice(0, -1 if are_integers else None)
             raise ValueError(
                 shape_errors.wrong_shape(
-                    "",
-                    "labels",
-                    labels.shape,
-                    expected=logits.shape,
-                    of="logits",
-                    axes=slice(0, stop),
-                    title=said,
+                    "", "labels", labels.shape, expected=logits.shape, of="logits", axes=axes, title=said
                 )
             )
-        if labels.dtype.kind == "i":  # one-hot rows of integers: float32 times int32 would become float64
+        if are_integers:  # one-hot rows of integers: float32 times int32 would become float64
             labels = Tensor(labels.buffer.cast(logits.dtype))
-        return reduce_losses(-(logits.log_softmax(axis=-1) * labels).sum(-1), self.reduction)
+        losses = -(logits.log_softmax(axis=-1) * labels).sum(-1)
+        return reduce_losses(losses, self.reduction)
 
     def _extra_repr(self) -> str:
         return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"
 
 
+# ---------------------------------------------------------------- of numbers, element by element
+
+
 class ElementwiseLoss(Module):
-    """What the losses below share: ``loss[i] = f(prediction[i], target[i])`` of two tensors of one shape, and
+    """What the losses below share: `loss[i] = f(prediction[i], target[i])` of two tensors of one shape, and
     its reduction.
 
     Args:
@@ -114,11 +131,13 @@ class ElementwiseLoss(Module):
         self.reduction = check_reduction(reduction)
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The loss of each element."""
+        """Returns the loss of each element."""
         raise NotImplementedError(f"{type(self).__name__} defines no losses")
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss; raises a ValueError unless both shapes are the same."""
+        """Returns the losses, or what the reduction makes of them; raises ValueError unless both shapes are
+        the same.
+        """
         if prediction.shape != target.shape:
             raise ValueError(
                 shape_errors.wrong_shape(
@@ -132,29 +151,28 @@ class ElementwiseLoss(Module):
 
 
 class MSELoss(ElementwiseLoss):
-    """Squared error: ``loss = (prediction - target) ** 2``."""
+    """Squared error: `loss = (prediction - target) ** 2`."""
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(prediction - target) ** 2 of each element."""
+        """Returns (prediction - target) ** 2 of each element."""
         difference = prediction - target
         return difference * difference
 
 
 class L1Loss(ElementwiseLoss):
-    """Absolute error: ``loss = |prediction - target|``; where they are equal its slope is 0."""
+    """Absolute error: `loss = |prediction - target|`; where they are equal its slope is 0."""
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """|prediction - target| of each element."""
+        """Returns |prediction - target| of each element."""
         difference = prediction - target
-        # Of equals each gets half the gradient, so the slope at 0 is 0
+        # Of equals each gets half the gradient, so the slope at 0 is 0.
         return difference.maximum(-difference)
 
 
 class HuberLoss(ElementwiseLoss):
     """Squared near the target and absolute far from it, so that outliers do not dominate.
 
-    With d = |prediction - target|: ``loss = d ** 2 / 2`` where d <= delta, else ``delta (d - delta / 2)``.
-    Huber 1964.
+    With d = |prediction - target|: `loss = d ** 2 / 2` where d <= delta, else `delta (d - delta / 2)`.
 
     Args:
         reduction: as for `ElementwiseLoss`.
@@ -162,6 +180,8 @@ class HuberLoss(ElementwiseLoss):
 
     Raises:
         ValueError: another reduction, or a delta that is not above 0.
+
+    Source: Huber, "Robust Estimation of a Location Parameter", 1964
     """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
@@ -171,11 +191,11 @@ class HuberLoss(ElementwiseLoss):
         self.delta = delta
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """c (d - c / 2) of each element with c = min(d, delta), which is both parts in one."""
+        """Returns c (d - c / 2) of each element with c = min(d, delta), which is both parts in one."""
         difference = prediction - target
         distance = difference.maximum(-difference)
-        near = -(-distance).maximum(-self.delta)
-        return near * (distance - near * 0.5)
+        clipped = -(-distance).maximum(-self.delta)
+        return clipped * (distance - clipped * 0.5)
 
 
 class BinaryCrossEntropy(Operation):
@@ -186,23 +206,37 @@ class BinaryCrossEntropy(Operation):
     """
 
     def forward(self, logits: Buffer, targets: Buffer) -> Buffer:
-        self.logits, self.targets = logits, targets
-        small = (-logits.maximum(-logits)).exp()
-        grown = small + 1.0
-        # log(1 + s) without losing a small s to the 1: the error of 1 + s is the same in both factors
-        # (Kahan).
-        log_grown = Buffer.where(grown == 1.0, small, grown.log() * small / (grown - 1.0))
-        return log_grown + targets * (-logits).maximum(0.0) + (1.0 - targets) * logits.maximum(0.0)
+        self.logits = logits
+        self.targets = targets
+        logarithm = _log_of_one_plus((-logits.maximum(-logits)).exp())
+        return logarithm + targets * (-logits).maximum(0.0) + (1.0 - targets) * logits.maximum(0.0)
 
     def backward(self, grad: Buffer) -> Any:
-        return (
-            lambda: grad * ((self.logits * 0.5).tanh() * 0.5 + 0.5 - self.targets),
-            lambda: -grad * self.logits,
-        )
+        def of_logits() -> Buffer:
+            sigmoid = (self.logits * 0.5).tanh() * 0.5 + 0.5
+            return grad * (sigmoid - self.targets)
+
+        def of_targets() -> Buffer:
+            return -grad * self.logits
+
+        return of_logits, of_targets
+
+
+def _log_of_one_plus(s: Buffer) -> Buffer:
+    """Returns log(1 + s) of each element without losing a small s to the 1.
+
+    Where 1 + s is rounded, log(1 + s) and (1 + s) - 1 are those of a slightly different s, which their
+    quotient does not show.
+
+    Source: Kahan's log1p; Goldberg, "What Every Computer Scientist Should Know About Floating-Point
+    Arithmetic", 1991, theorem 4
+    """
+    one_plus_s = s + 1.0
+    return Buffer.where(one_plus_s == 1.0, s, one_plus_s.log() * s / (one_plus_s - 1.0))
 
 
 class BinaryCrossEntropyLoss(ElementwiseLoss):
-    """Cross-entropy of yes or no: ``loss = -t log σ(x) - (1 - t) log(1 - σ(x))``, in nats, for logits x and
+    """Cross-entropy of yes or no: `loss = -t log σ(x) - (1 - t) log(1 - σ(x))`, in nats, for logits x and
     targets t in [0, 1].
 
     Targets may be floats, integers or bools. Logits may be as large as they like.
@@ -210,9 +244,11 @@ class BinaryCrossEntropyLoss(ElementwiseLoss):
 
     def losses(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Returns `BinaryCrossEntropy` of each element; raises ValueError for a target outside [0, 1]."""
-        values = target.buffer.cast(prediction.dtype) if target.dtype.kind != "f" else target.buffer
-        if values.numel and (float(values.max()) > 1.0 or float((-values).max()) > 0.0):
-            raise ValueError(
-                f"targets lie in [0, 1], but got some from {-float((-values).max()):g} to {float(values.max()):g}"
-            )
-        return apply_op(BinaryCrossEntropy, prediction, target if values is target.buffer else Tensor(values))
+        if target.dtype.kind != "f":
+            target = Tensor(target.buffer.cast(prediction.dtype))
+        if target.numel:
+            largest = float(target.buffer.max())
+            smallest = -float((-target.buffer).max())
+            if largest > 1.0 or smallest < 0.0:
+                raise ValueError(f"targets lie in [0, 1], but got some from {smallest:g} to {largest:g}")
+        return apply_op(BinaryCrossEntropy, prediction, target)

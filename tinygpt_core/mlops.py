@@ -1,4 +1,4 @@
-"""TinyGPT's name for the module of operations."""
+"""Compatibility: TinyGPT's name for the module of operations."""
 
 from .operations import *  # noqa: F403
 from .operations import Operation

@@ -5,10 +5,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from .module import Module
+
+class PrintableModule(Protocol):
+    """What printing needs of a Module, which stands above this file."""
+
+    def _extra_repr(self) -> str:
+        """The settings, as they stand in the brackets."""
+
+    def _contents(self) -> Iterable[tuple[str, Any]]:
+        """The Modules and Tensors in it, by name."""
+
+    def num_parameters(self) -> int:
+        """Returns how many numbers its parameters hold."""
 
 
 class Branch(NamedTuple):
@@ -24,7 +35,11 @@ class Branch(NamedTuple):
 
 
 def module_branch(
-    module: Module, outputs: dict[str, str], name: str = "", path: str = "", seen: set[int] | None = None
+    module: PrintableModule,
+    outputs: dict[str, str],
+    name: str = "",
+    path: str = "",
+    seen: set[int] | None = None,
 ) -> Branch:
     """Returns the tree of a module: its parts with their settings, its parameters with their shapes, equal
     neighbours folded into one.
@@ -78,7 +93,7 @@ def _title(branch: Branch) -> str:
 
 
 def module_text(
-    module: Module, outputs: dict[str, str] | None = None, header: tuple[str, str, str] | None = None
+    module: PrintableModule, outputs: dict[str, str] | None = None, header: tuple[str, str, str] | None = None
 ) -> str:
     """Returns the tree of a module, one line a part or parameter, in three columns: what it is, its shape,
     how many numbers it holds.
@@ -114,7 +129,7 @@ def module_text(
     return "\n".join(lines)
 
 
-def module_html(module: Module) -> str:
+def module_html(module: PrintableModule) -> str:
     """Returns the tree of a module as nested lists that fold."""
 
     from html import escape

@@ -23,7 +23,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "elementwise_losses": ("losses",),
     "encoders": ("tokenizer.encoders",),
     "folders": ("dataset.corpora",),
-    "id_check": ("dataset.batches",),
+    "id_check": ("dataset.tokens",),
     "images": ("dataset.images",),
     "inspection": ("nn.inspection",),
     "kernels.composed": ("kernels", "kernels.base", "kernels.activations"),

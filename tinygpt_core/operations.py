@@ -2,7 +2,7 @@
 
 An `Operation` computes its result in `forward` and keeps on itself what `backward` needs and no more.
 `backward(grad)` takes the gradient g of the loss with respect to the result and returns one for each input,
-in order. An entry may be a Buffer, None, or a function without arguments: the engine (module `tensor`) calls
+in order. An entry may be a Buffer, None, or a function without arguments: the engine (module `tape`) calls
 it only where that gradient is needed, sums the result back over broadcast axes, and accumulates it. So a
 derivative here is the bare formula.
 

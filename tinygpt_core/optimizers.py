@@ -1,6 +1,7 @@
 """Optimizers: rules that change parameters by their gradients. No optimizer changes a gradient.
 
-Symbols: p parameter, g its gradient, η learning rate, λ weight decay, t number of updates, this one included.
+Symbols: p is a parameter, g its gradient, η the learning rate, λ the weight decay, and t the number of
+updates, this one included.
 """
 
 from __future__ import annotations
@@ -20,17 +21,11 @@ Named = list[tuple[str, Tensor]]
 
 
 class OptimizerState(dict[Any, Any]):
-    """A dict in which a missing key is an empty OptimizerState, and ``get(key, default)`` also stores the
-    default.
-    """
+    """A dict in which `state[key]` makes an empty OptimizerState where there is none; `get` makes nothing."""
 
     def __missing__(self, key: Any) -> OptimizerState:
         self[key] = OptimizerState()
         return self[key]
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return the value of a key, which becomes ``default`` if there is none."""
-        return self.setdefault(key, default)
 
 
 class Optimizer:
@@ -61,9 +56,11 @@ class Optimizer:
         self.step = 0
 
     def update(self) -> None:
-        """Change the parameters, in place, by their gradients."""
+        """Changes the parameters, in place, by their gradients."""
         named = [
-            (name, p) for name, p in self.module.named_parameters(trainable_only=True) if p.grad is not None
+            (name, parameter)
+            for name, parameter in self.module.named_parameters(trainable_only=True)
+            if parameter.grad is not None
         ]
         if not named:
             return
@@ -76,69 +73,72 @@ class Optimizer:
                 parameter.assign(self.apply_single(parameter, self.state[name]))
 
     def apply_single(self, parameter: Tensor, state: OptimizerState) -> Tensor:
-        """Compute the new value of a parameter, in its shape; for subclasses.
+        """Returns the new value of a parameter, in its shape; a subclass defines it.
 
         Args:
-            parameter: has a gradient in ``parameter.grad``.
+            parameter: has a gradient in `parameter.grad`.
             state: what this method kept for this parameter; Tensors and numbers in it are saved by
                 `save_state`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define apply_single(parameter, state)")
 
     def _update_all(self, named: Named) -> None:
-        """Update all parameters at once, by a kernel; for the optimizers of this module."""
+        """Updates all parameters at once, by a kernel; for the optimizers of this module."""
         raise NotImplementedError(f"{type(self).__name__} must define apply_single(parameter, state)")
 
-    def _slot(self, slot: str, named: Named) -> list[Buffer]:
-        """What is remembered under a name for each of the parameters: zeros at first, and where the parameter
-        is.
+    def slot_buffers(self, slot: str, named: Named) -> list[Buffer]:
+        """Returns what is remembered in a slot for each of the parameters, in their shapes; zeros at first.
+
+        Where the model has moved to another backend, what was remembered moves there, too.
         """
         buffers = []
         for name, parameter in named:
-            like, remembered = parameter.buffer, self.state[name]
+            buffer = parameter.buffer
+            kind = type(buffer)
+            remembered = self.state[name]
             if slot not in remembered:
-                remembered[slot] = Tensor(type(like).zeros(like.shape, like.dtype))
-            elif type(remembered[slot].buffer) is not type(like) or remembered[slot].dtype is not like.dtype:
+                remembered[slot] = Tensor(kind.zeros(buffer.shape, buffer.dtype))
+            elif type(remembered[slot].buffer) is not kind or remembered[slot].dtype is not buffer.dtype:
                 remembered[slot] = matching(remembered[slot], parameter)
             buffers.append(remembered[slot].buffer)
         return buffers
 
     def zero_grad(self) -> None:
-        """Forget the gradients of the module's parameters."""
+        """Forgets the gradients of the module's parameters."""
         self.module.zero_grad()
 
     # -- keeping the state
-    # ---------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Buffer]:
-        """All that the optimizer remembers: ``"step"`` (a 0-d int64), and ``"<slot>.<parameter>"`` for each
-        parameter.
+        """Returns all that the optimizer remembers, by name: `step`, and `SLOT.PARAMETER` for each parameter.
 
-        The Buffers are the live ones: the next update changes them.
+        `step` is a 0-d int64; the others mostly have the parameter's shape. The Buffers are the live ones: an
+        update changes them.
         """
         named = self.module.named_parameters(trainable_only=True)
         for slot in self.slots:
-            self._slot(slot, named)
+            self.slot_buffers(slot, named)
         tensors = {"step": Buffer(self.step, DType.int64)}
         for name, remembered in self.state.items():
             for slot, value in remembered.items():
                 if isinstance(value, (bool, int, float)):
-                    tensors[f"{slot}.{name}"] = Buffer(
-                        value, DType.float64 if isinstance(value, float) else DType.int64
-                    )
+                    dtype = DType.float64 if isinstance(value, float) else DType.int64
+                    tensors[f"{slot}.{name}"] = Buffer(value, dtype)
                 else:
                     tensors[f"{slot}.{name}"] = value.buffer
         return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Tensor | Buffer], strict: bool = True) -> None:
-        """Take over what `state_dict` gave, as copies.
+        """Takes over what `state_dict` gave, as copies.
 
         Raises:
             ValueError: a name is unknown or missing (strict), or a shape is wrong. The state is then
                 unchanged.
         """
         parameters = dict(self.module.named_parameters())
-        state, step, unknown = OptimizerState(), self.step, []
+        state = OptimizerState()
+        step = self.step
+        unknown = []
         for key, value in tensors.items():
             buffer = value.buffer if isinstance(value, Tensor) else value
             slot, _, name = key.partition(".")
@@ -160,24 +160,27 @@ class Optimizer:
                 state[name][slot] = buffer.item()  # a number that apply_single keeps
             else:
                 state[name][slot] = Tensor(buffer.copy())
-        expected = [
-            f"{slot}.{name}" for slot in self.slots for name, p in parameters.items() if p.requires_grad
-        ]
-        missing = [key for key in ["step", *expected] if key not in tensors]
+        expected = ["step"]
+        for slot in self.slots:
+            expected += [
+                f"{slot}.{name}" for name, parameter in parameters.items() if parameter.requires_grad
+            ]
+        missing = [key for key in expected if key not in tensors]
+        optimizer = type(self).__name__
         if strict and unknown:
-            raise ValueError(
-                f"state that {type(self).__name__} does not have for this module: {', '.join(sorted(unknown))}"
-            )
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"state that {optimizer} does not have for this module: {names}")
         if strict and missing:
-            raise ValueError(f"missing in the state of {type(self).__name__}: {', '.join(missing)}")
-        self.state, self.step = state, step
+            raise ValueError(f"missing in the state of {optimizer}: {', '.join(missing)}")
+        self.state = state
+        self.step = step
 
     def save_state(self, file: WeightFile) -> None:
-        """Write `state_dict` to a ``.safetensors`` or ``.json`` file."""
+        """Writes `state_dict` to a `.safetensors` or `.json` file."""
         write_tensors(file, self.state_dict())
 
     def load_state(self, file_or_pairs: Weights, strict: bool = True) -> None:
-        """Take over the state in a file that `save_state` wrote, or in pairs of name and Tensor (or Buffer).
+        """Takes over the state in a file that `save_state` wrote, or in pairs of name and Tensor (or Buffer).
 
         Args:
             file_or_pairs: where the state is.
@@ -202,11 +205,13 @@ def _check_range(name: str, value: float, below: float = math.inf) -> float:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum μ, dampening τ: ``v = μ v + (1 - τ) (g + λ p); p = p - η v``.
+    """Stochastic gradient descent with momentum μ and dampening τ.
 
-    At the first update v = g + λ p. Nesterov's form moves by ``g + λ p + μ v`` instead of v. Without momentum
-    v is g + λ p, and the decay still counts. Sutskever et al. 2013,
-    https://proceedings.mlr.press/v28/sutskever13.html
+        v = μ v + (1 - τ) (g + λ p)        (at the first update v = g + λ p)
+        p = p - η v
+
+    Nesterov's form moves by g + λ p + μ v instead of v. Without momentum v is g + λ p, and the decay still
+    counts.
 
     Args:
         module: whose parameters to update.
@@ -215,6 +220,9 @@ class SGD(Optimizer):
 
     Raises:
         ValueError: a negative setting, or Nesterov's form without momentum or with dampening.
+
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html
     """
 
     def __init__(
@@ -243,7 +251,7 @@ class SGD(Optimizer):
         kernels.lookup(kernels.SGDStep, type(parameters[0])).forward(
             parameters,
             [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self._slot("velocity", named) if self.slots else None,
+            self.slot_buffers("velocity", named) if self.slots else None,
             learning_rate=self.learning_rate,
             momentum=self.momentum,
             dampening=self.dampening,
@@ -256,8 +264,9 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam: steps of about η, whatever the scale of the gradients.
 
-    ``m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²; p = p - η (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) +
-    eps)`` Kingma, Ba 2014, https://arxiv.org/abs/1412.6980
+        m = β1 m + (1 - β1) g
+        v = β2 v + (1 - β2) g²
+        p = p - η (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + eps)
 
     Args:
         module: whose parameters to update.
@@ -267,6 +276,8 @@ class Adam(Optimizer):
 
     Raises:
         ValueError: a negative setting, or a beta that is not below 1.
+
+    Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2014, https://arxiv.org/abs/1412.6980
     """
 
     slots = ("first_moment", "second_moment")
@@ -289,8 +300,8 @@ class Adam(Optimizer):
         kernels.lookup(kernels.AdamWStep, type(parameters[0])).forward(
             parameters,
             [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self._slot("first_moment", named),
-            self._slot("second_moment", named),
+            self.slot_buffers("first_moment", named),
+            self.slot_buffers("second_moment", named),
             learning_rate=self.learning_rate,
             betas=self.betas,
             eps=self.eps,
@@ -300,10 +311,9 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: before Adam's step, ``p = p - η λ p``.
+    """Adam with decoupled weight decay: before Adam's step, `p = p - η λ p`.
 
     Only matrices (two axes or more) decay; biases and the scales of normalizations do not.
-    Loshchilov, Hutter 2017, https://arxiv.org/abs/1711.05101
 
     Args:
         module, learning_rate, betas, eps: as for `Adam`.
@@ -311,6 +321,9 @@ class AdamW(Adam):
 
     Raises:
         ValueError: a negative setting, or a beta that is not below 1.
+
+    Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2017,
+    https://arxiv.org/abs/1711.05101
     """
 
     def __init__(
@@ -326,10 +339,9 @@ class AdamW(Adam):
 
 
 def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> float:
-    """Scale all elements of all gradients by one factor, so that their global norm ``sqrt(sum of all g²)`` is
-    at most max_norm.
+    """Scales all elements of all gradients by one factor, so that their global norm is at most max_norm.
 
-    Pascanu, Mikolov, Bengio 2013, https://arxiv.org/abs/1211.5063
+    The global norm is `sqrt(sum of all g²)`, over the elements of all gradients together.
 
     Args:
         parameters: a Module, or Tensors; those without a gradient do not count.
@@ -341,15 +353,22 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
 
     Raises:
         ValueError: max_norm is not positive.
+
+    Source: Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013,
+    https://arxiv.org/abs/1211.5063
     """
     if not max_norm > 0.0:
         raise ValueError(f"max_norm must be positive, but got {max_norm}")
-    tensors = [p for _, p in parameters.named_parameters()] if isinstance(parameters, Module) else parameters
-    unique = {
-        id(tensor): (tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None
-    }.values()
-    norm = math.sqrt(sum(grad.sum_of_squares() for _, grad in unique))
+    if isinstance(parameters, Module):
+        tensors: Iterable[Tensor] = [parameter for _, parameter in parameters.named_parameters()]
+    else:
+        tensors = parameters
+    with_gradient = [(tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None]
+    # A tensor that stands twice, such as a tied weight, counts once.
+    unique = {id(tensor): (tensor, gradient) for tensor, gradient in with_gradient}.values()
+    norm = math.sqrt(sum(gradient.sum_of_squares() for _, gradient in unique))
     if max_norm < norm < math.inf:
-        for tensor, grad in unique:
-            tensor.grad = Tensor(grad * (max_norm / norm))
+        factor = max_norm / norm
+        for tensor, gradient in unique:
+            tensor.grad = Tensor(gradient * factor)
     return norm

@@ -1,7 +1,6 @@
-"""Learning-rate schedules: functions from the number of updates done so far (0 at the first) to a learning
-rate.
+"""Learning-rate schedules: functions from the number of updates done so far (0 at first) to a learning rate.
 
-Use: ``optimizer.learning_rate = schedule(step)`` before each ``optimizer.update()``.
+Use: `optimizer.learning_rate = schedule(step)` before each `optimizer.update()`.
 """
 
 from __future__ import annotations
@@ -15,19 +14,23 @@ Schedule = Callable[[int], float]
 def _check(learning_rate: float, minimum: float, warmup_steps: int, total_steps: int) -> None:
     if not 0.0 <= minimum <= learning_rate < math.inf:
         raise ValueError(
-            f"expected 0 <= minimum <= learning_rate, but got minimum {minimum}, learning_rate {learning_rate}"
+            "expected 0 <= minimum <= learning_rate, "
+            f"but got minimum {minimum}, learning_rate {learning_rate}"
         )
     if not 0 <= warmup_steps <= total_steps or total_steps < 1:
         raise ValueError(
-            f"expected 0 <= warmup_steps <= total_steps and at least one step, but got {warmup_steps} and {total_steps}"
+            "expected 0 <= warmup_steps <= total_steps and at least one step, "
+            f"but got {warmup_steps} and {total_steps}"
         )
 
 
 def _warmed_up(
     learning_rate: float, minimum: float, warmup_steps: int, total_steps: int, shape: Callable[[float], float]
 ) -> Schedule:
-    """Rise over the warm-up, then fall from learning_rate to minimum as ``shape`` falls from 1 (at 0) to 0
-    (at 1).
+    """Rises over the warm-up, then falls from learning_rate to minimum as `shape` falls from 1 to 0.
+
+    Args:
+        shape: a function on [0, 1] with shape(0) = 1 and shape(1) = 0.
     """
     _check(learning_rate, minimum, warmup_steps, total_steps)
 
@@ -36,24 +39,24 @@ def _warmed_up(
             return learning_rate * (step + 1) / (warmup_steps + 1)
         if step >= total_steps:
             return minimum
-        return minimum + (learning_rate - minimum) * shape(
-            (step - warmup_steps) / (total_steps - warmup_steps)
-        )
+        ratio = (step - warmup_steps) / (total_steps - warmup_steps)
+        return minimum + (learning_rate - minimum) * shape(ratio)
 
     return schedule
 
 
 def constant(learning_rate: float) -> Schedule:
-    """Returns ``rate(step) = learning_rate`` for every step; raises ValueError for a negative or infinite
-    one.
+    """Returns `rate(step) = learning_rate`, the same for every step.
+
+    Raises:
+        ValueError: a negative or infinite learning rate.
     """
     _check(learning_rate, 0.0, 0, 1)
     return lambda step: learning_rate
 
 
 def linear_warmup(learning_rate: float, warmup_steps: int) -> Schedule:
-    """Returns ``rate(step) = learning_rate * min(1, (step + 1) / (warmup_steps + 1))``: a rise, then it
-    stays.
+    """Returns `rate(step) = learning_rate * min(1, (step + 1) / (warmup_steps + 1))`: it rises, then stays.
 
     Raises:
         ValueError: a negative or infinite learning rate, or a negative number of steps.
@@ -65,12 +68,13 @@ def linear_warmup(learning_rate: float, warmup_steps: int) -> Schedule:
 def cosine_with_warmup(
     learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0
 ) -> Schedule:
-    """Rise linearly, then fall along half a cosine: nanoGPT's schedule.
+    """Returns a rate that rises linearly and then falls along half a cosine: nanoGPT's schedule.
 
-    Returns ``rate(step) = learning_rate * (step + 1) / (warmup_steps + 1)`` for step < warmup_steps; then,
-    with r = (step - warmup_steps) / (total_steps - warmup_steps), ``minimum + (learning_rate - minimum) * (1
-    + cos(π r)) / 2``; ``minimum`` from total_steps on. Loshchilov, Hutter 2016,
-    https://arxiv.org/abs/1608.03983
+        rate(step) = learning_rate * (step + 1) / (warmup_steps + 1)            for step < warmup_steps
+        rate(step) = minimum + (learning_rate - minimum) * (1 + cos(π r)) / 2   then, up to total_steps
+        rate(step) = minimum                                                    from total_steps on
+
+    with r = (step - warmup_steps) / (total_steps - warmup_steps).
 
     Args:
         learning_rate: the highest, reached at step == warmup_steps.
@@ -81,23 +85,23 @@ def cosine_with_warmup(
     Raises:
         ValueError: not 0 <= minimum <= learning_rate, or not 0 <= warmup_steps <= total_steps with a step at
             least.
+
+    Source: Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016,
+    https://arxiv.org/abs/1608.03983
     """
-    return _warmed_up(
-        learning_rate,
-        minimum,
-        warmup_steps,
-        total_steps,
-        lambda ratio: 0.5 * (1.0 + math.cos(math.pi * ratio)),
-    )
+
+    def half_a_cosine(ratio: float) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * ratio))
+
+    return _warmed_up(learning_rate, minimum, warmup_steps, total_steps, half_a_cosine)
 
 
 def linear(
     learning_rate: float, *, total_steps: int, warmup_steps: int = 0, minimum: float = 0.0
 ) -> Schedule:
-    """Rise linearly as in `cosine_with_warmup`, then fall along a straight line to ``minimum`` at
-    total_steps.
+    """Returns a rate that rises as in `cosine_with_warmup` and then falls along a straight line to `minimum`.
 
-    Returns ``rate(step) = minimum + (learning_rate - minimum) * (1 - r)`` in the fall, with the same r.
+    In the fall it is `rate(step) = minimum + (learning_rate - minimum) * (1 - r)`, with the same r.
 
     Raises:
         ValueError: as `cosine_with_warmup`.
@@ -106,8 +110,9 @@ def linear(
 
 
 def step_decay(learning_rate: float, *, factor: float, every: int) -> Schedule:
-    """Multiply by a factor at regular intervals: returns ``rate(step) = learning_rate * factor ** floor(step
-    / every)``.
+    """Returns a rate that shrinks by a factor at regular intervals.
+
+    `rate(step) = learning_rate * factor ** floor(step / every)`
 
     Raises:
         ValueError: a negative or infinite learning rate, a factor outside (0, 1], or `every` below 1.
@@ -121,7 +126,7 @@ def step_decay(learning_rate: float, *, factor: float, every: int) -> Schedule:
 
 
 def exponential_decay(learning_rate: float, *, factor: float) -> Schedule:
-    """Multiply by a factor at every step: returns ``rate(step) = learning_rate * factor ** step``.
+    """Returns a rate that shrinks by a factor at every step: `rate(step) = learning_rate * factor ** step`.
 
     Raises:
         ValueError: a negative or infinite learning rate, or a factor outside (0, 1].

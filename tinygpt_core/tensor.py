@@ -1,177 +1,50 @@
-"""Floor 5: Tensor, the array that remembers how it was made, and the engine that differentiates.
+"""Floor 5: Tensor, the array that remembers how it was made.
 
-Every operation on Tensors that require gradients leaves a `GradientFunction` behind: the Operation with what
-it kept, and where each input came from. `backward` walks these records from the result to the leaves, newest
-first, and applies the chain rule at each:
-
-    dL/dx = sum over the uses y of x of  dL/dy * dy/dx
-
-Records are numbered as they are made and an operation's inputs always carry smaller numbers than its result,
-so taking the largest number first visits every record after all that used it, exactly once, without
-recursion.
+A Tensor is a Buffer, whether gradients are wanted for it, and the record of the operation that made it. What
+a record is and how `backward` walks over them is in `tape`; which operations there are, in `operations`.
 """
 
 from __future__ import annotations
 
-import heapq
 import re
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ContextDecorator
-from itertools import count
-from types import TracebackType
+from contextvars import ContextVar
 from typing import Any
 
 from . import graph_text, operations, shape_errors
 from .buffer.base import Buffer
+from .buffer.text import array_html, array_text
 from .dtype import DType
-from .kernels.base import sum_to
-from .operations import Operation, PartialGradient
+from .operations import Operation
 from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
+from .tape import CountedBlock, GradientFunction, is_recording, no_grad, walk_back
 
-_numbers = count()
-_recording, _allocating = [True], [True]
+__all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad", "uninitialized"]
 
 
-class no_grad(ContextDecorator):
-    """`with no_grad():` operations leave no records, so their results require no gradients. Also decorates
+class uninitialized(CountedBlock):
+    """`with uninitialized():` new Tensors take no memory, for a model to be loaded into. Also decorates
     functions.
+
+    A Tensor of zeros, ones or random numbers is one number (of random ones: 0, and nothing is drawn) seen
+    through its shape. It cannot be written to: give it another buffer. Holds for the calling thread only: a
+    new thread allocates.
     """
 
-    def __enter__(self) -> None:
-        self._previous = _recording[0]
-        _recording[0] = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _recording[0] = self._previous
+    open_blocks = ContextVar("open uninitialized blocks", default=0)
 
 
-class uninitialized(ContextDecorator):
-    """`with uninitialized():` new Tensors of zeros, ones or random numbers take no memory and draw nothing,
-    for a model to be loaded into.
-
-    Each is one number seen through its shape (random ones: 0), which cannot be written to: give such a Tensor
-    another buffer.
-    """
-
-    def __enter__(self) -> None:
-        self._previous = _allocating[0]
-        _allocating[0] = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _allocating[0] = self._previous
-
-
-class GradientFunction:
-    """The record of one operation: what to call on the way back, and where to send the gradients.
-
-    Attributes:
-        operation: the Operation, with what it kept for its backward; None once a backward pass has used and
-            freed it.
-        parents: for each input the leaf Tensor or the GradientFunction it came from, or None where no
-            gradient is needed.
-        number: records made later have larger numbers.
-    """
-
-    __slots__ = ("__weakref__", "inputs", "kept", "number", "operation", "output", "parents", "result")
-
-    def __init__(self, operation: Operation, tensors: Sequence[Tensor | None], result: Buffer) -> None:
-        self.operation: Operation | None = operation
-        self.parents: tuple[Tensor | GradientFunction | None, ...] = tuple(
-            None if tensor is None or not tensor.requires_grad else tensor.grad_fn or tensor
-            for tensor in tensors
-        )
-        self.inputs = tuple(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in tensors)
-        self.result = (result.shape, result.dtype)
-        self.number = next(_numbers)
-        self.kept = [(name, buffer, buffer.version[0]) for name, buffer in _kept_buffers(operation)]
-        self.output: weakref.ref[Tensor] | None = None  # set by retain_grad; weak, so that no cycle arises
-
-    @property
-    def name(self) -> str:
-        """The operation's name."""
-        return type(self.operation).__name__ if self.operation else "freed"
-
-    def __repr__(self) -> str:
-        return (
-            f"<GradientFunction {self.name} of {len(self.inputs)} inputs, result of shape {self.result[0]}>"
-        )
-
-    def apply(self, grad: Buffer) -> Iterator[tuple[Tensor | GradientFunction, Buffer | PartialGradient]]:
-        """Yields each parent that needs a gradient with that gradient, in the shape and dtype of the input.
-
-        Raises:
-            RuntimeError: the record was freed, something it kept has changed since, or a gradient does not
-                fit its input.
-        """
-        operation = self.operation
-        if operation is None:
-            raise RuntimeError(
-                "this graph was freed by an earlier backward(): call that one with retain_graph=True to go through it again"
-            )
-        for name, buffer, version in self.kept:
-            if buffer.version[0] != version:
-                raise RuntimeError(
-                    f"{self.name} needs what it kept as {name!r} (shape {buffer.shape}) for its backward, but that was changed in place "
-                    f"after the forward: use an operation that makes a new Tensor instead, or change it after backward()"
-                )
-        gradients = operation.backward(grad)
-        if not isinstance(gradients, tuple):
-            gradients = (gradients,)
-        if len(gradients) != len(self.parents) and (
-            len(gradients) > len(self.parents) or any(self.parents[len(gradients) :])
-        ):
-            raise RuntimeError(
-                f"{self.name}.backward returned {len(gradients)} gradients for {len(self.parents)} inputs"
-            )
-        for position, (parent, gradient) in enumerate(zip(self.parents, gradients, strict=False)):
-            if parent is None or gradient is None:
-                continue
-            if callable(gradient):
-                gradient = gradient()
-            if isinstance(gradient, PartialGradient):
-                yield parent, gradient
-                continue
-            shape, dtype = self.inputs[position]  # type: ignore[misc]
-            if not isinstance(gradient, Buffer):
-                raise RuntimeError(
-                    f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, not a Buffer"
-                )
-            if gradient.shape != shape:
-                gradient = self._sum_back(gradient, shape, position)
-            yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
-
-    def _sum_back(self, gradient: Buffer, shape: Shape, position: int) -> Buffer:
-        """Undoes broadcasting, here and nowhere else."""
-        extra = gradient.ndim - len(shape)
-        if extra < 0 or any(
-            size != 1 and size != g for size, g in zip(shape, gradient.shape[extra:], strict=True)
-        ):
-            raise RuntimeError(
-                f"{self.name}.backward returned a gradient of shape {gradient.shape} for input {position} of shape {shape}"
-            )
-        return sum_to(gradient, shape)
-
-
-def _kept_buffers(operation: Operation) -> Iterator[tuple[str, Buffer]]:
-    """Every Buffer that an operation keeps on itself, directly or in a tuple: that is what its backward
-    reads.
-    """
-    for name, value in vars(operation).items():
-        for item in value if type(value) is tuple else (value,):
-            if isinstance(item, Buffer):
-                yield name, item
+def is_allocating() -> bool:
+    """Returns whether new Tensors get memory of their own here and now: outside of every `uninitialized`."""
+    return uninitialized.open_blocks.get() == 0
 
 
 def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **options: Any) -> Tensor:
-    """Returns an operation's result for Tensors (or None for an optional input), recorded where an input
-    requires gradients.
+    """Returns an operation's result for Tensors, recorded where an input requires gradients.
 
-    Shapes and options are those of the operation's forward.
+    Shapes and options are those of the operation's forward; None stands for an optional input that is
+    missing.
 
     Raises:
         TypeError: an input that is no Tensor, or whatever the operation's forward raises.
@@ -187,7 +60,8 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
             needs.append(tensor._requires_grad)
         else:
             raise TypeError(
-                f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: wrap it in Tensor(…)"
+                f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: "
+                "wrap it in Tensor(…)"
             )
     operation = operation_class(needs)
     buffer = operation.forward(*buffers, **options)
@@ -196,16 +70,19 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
             f"{operation_class.__name__}.forward returned a {type(buffer).__name__}, not a Buffer"
         )
     result = _wrap(buffer)
-    if _recording[0] and any(needs) and buffer.dtype.kind == "f":
+    if True in needs and is_recording() and buffer.dtype.kind == "f":
         result._requires_grad = True
         result.grad_fn = GradientFunction(operation, tensors, buffer)
     return result
 
 
 def _wrap(buffer: Buffer) -> Tensor:
-    """A Tensor around a Buffer, without the checks of the constructor."""
+    """Returns a Tensor around a Buffer, without the checks of the constructor."""
     tensor: Tensor = object.__new__(Tensor)
-    tensor.buffer, tensor.grad, tensor.grad_fn, tensor._requires_grad = buffer, None, None, False
+    tensor.buffer = buffer
+    tensor.grad = None
+    tensor.grad_fn = None
+    tensor._requires_grad = False
     return tensor
 
 
@@ -284,7 +161,8 @@ class Tensor:
     def requires_grad(self, value: bool) -> None:
         if value and self.dtype.kind != "f":
             raise RuntimeError(
-                f"only floating point Tensors can require gradients, not {self.dtype.name}: use float32 or float64"
+                f"only floating point Tensors can require gradients, not {self.dtype.name}: "
+                "use float32 or float64"
             )
         if not value and self.grad_fn is not None:
             raise RuntimeError(
@@ -295,7 +173,8 @@ class Tensor:
     def __deepcopy__(self, memo: Any) -> Tensor:
         if self.grad_fn is not None:
             raise RuntimeError(
-                "only leaves can be deep-copied: the result of a recorded operation is part of its graph; detach() it"
+                "only leaves can be deep-copied: the result of a recorded operation is part of its graph; "
+                "detach() it"
             )
         copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
         copy.grad = None if self.grad is None else Tensor(self.grad.buffer.copy())
@@ -319,10 +198,21 @@ class Tensor:
         return bool(self.buffer)
 
     def __repr__(self) -> str:
-        return graph_text.tensor_text(self)
+        return array_text(self.buffer, "Tensor(", *self._facts()) + ")"
 
     def _repr_html_(self) -> str:
-        return graph_text.tensor_html(self)
+        return array_html(self.buffer, "Tensor", *self._facts())
+
+    def _facts(self) -> list[str]:
+        """Returns what is printed behind the elements."""
+        facts = [f"shape={self.shape}", f"dtype={self.dtype.name}"]
+        if self.backend != "python":
+            facts.append(f"backend={self.backend!r}")
+        if self.grad_fn is not None:
+            facts.append(f"grad_fn={self.grad_fn.name}")
+        elif self.requires_grad:
+            facts.append("requires_grad=True")
+        return facts
 
     def to_python(self) -> Any:
         """Returns the elements as nested lists of Python numbers; a scalar for no axes."""
@@ -334,36 +224,39 @@ class Tensor:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """What `numpy.asarray(tensor)` reads: the elements where they lie; read-only where gradients are
-        required.
-        """
+        """The elements where they lie, for `numpy.asarray`; read-only where gradients are required."""
         interface = self.buffer.__array_interface__
         if self.requires_grad:
             interface["data"] = interface["data"].toreadonly()
         return interface
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The elements for `torch.from_dlpack(tensor)` and its like; BufferError where gradients are required
-        (detach() it first).
+        """Returns the elements where they lie, for `torch.from_dlpack` and its like.
+
+        Raises:
+            BufferError: gradients are required, or the backend cannot.
 
         Source: the DLPack protocol, https://dmlc.github.io/dlpack/latest/
         """
         if self.requires_grad:
             raise BufferError(
-                "a Tensor that requires gradients is not exported, since changes could not be seen: detach() it first"
+                "a Tensor that requires gradients is not exported, since changes could not be seen: "
+                "detach() it first"
             )
         return self.buffer.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
-        """Where the elements are, for `__dlpack__`."""
+        """Returns where the elements are, for `__dlpack__`."""
         return self.buffer.__dlpack_device__()
 
     def explain(self, out: str = "explain.html") -> int:
-        """Writes one HTML page that shows the graph that made this Tensor and its derivatives, step by step;
-        returns its size in bytes.
+        """Writes one HTML page that shows how this Tensor was made, and its derivatives, step by step.
 
         Inside `with explain.Recorder():` it also shows modules, times and all values. No gradient changes and
         nothing is freed.
+
+        Returns:
+            The page's size in bytes.
 
         Raises:
             ValueError: no recorded operation made this Tensor, or the graph was freed by a backward().
@@ -386,11 +279,10 @@ class Tensor:
     @staticmethod
     def full(shape: Any, value: float, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
         """Returns a Tensor of `shape` that holds `value` everywhere."""
-        buffer = (
-            Buffer.full(shape, value, dtype)
-            if _allocating[0]
-            else Buffer.full((), value, dtype).expand(shape)
-        )
+        if is_allocating():
+            buffer = Buffer.full(shape, value, dtype)
+        else:
+            buffer = Buffer.full((), value, dtype).expand(shape)
         return Tensor(buffer, requires_grad=requires_grad)
 
     @staticmethod
@@ -407,8 +299,8 @@ class Tensor:
     def arange(
         start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None
     ) -> Tensor:
-        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where
-        it is the only bound).
+        """Returns, along one axis, start, start + step, … up to but without stop; `arange(stop)` begins at
+        0.
         """
         return Tensor(Buffer.arange(start, stop, step, dtype))
 
@@ -421,10 +313,8 @@ class Tensor:
         requires_grad: bool = False,
         **options: Any,
     ) -> Tensor:
-        """Returns random elements, uniform in [low, high), from the `generator` in `options` or the
-        process-wide one.
-        """
-        if not _allocating[0]:
+        """Returns random elements, uniform in [low, high), from the default generator, or `generator=…`."""
+        if not is_allocating():
             return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.uniform(shape, low, high, dtype, **options), requires_grad=requires_grad)
 
@@ -437,17 +327,17 @@ class Tensor:
         requires_grad: bool = False,
         **options: Any,
     ) -> Tensor:
-        """Returns random elements, normally distributed, from the `generator` in `options` or the
-        process-wide one.
-        """
-        if not _allocating[0]:
+        """Returns random elements, normally distributed, from the default generator, or `generator=…`."""
+        if not is_allocating():
             return Tensor.full(shape, 0, dtype, requires_grad)
         return Tensor(Buffer.normal(shape, mean, std, dtype, **options), requires_grad=requires_grad)
 
     @staticmethod
     def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-        """Returns the tensors joined along `axis`; raises ValueError where there are none or other axes do
-        not agree.
+        """Returns the tensors joined along `axis`.
+
+        Raises:
+            ValueError: there are none, or their other axes do not agree.
         """
         tensors = tuple(tensors)
         if not tensors:
@@ -466,15 +356,16 @@ class Tensor:
 
     @staticmethod
     def einsum(subscripts: str, first: Tensor, *others: Tensor) -> Tensor:
-        """Returns the sum of products over axes that NumPy's notation describes:
-        `Tensor.einsum("bhid,bhjd->bhij", query, key)`.
+        """Returns the sum of products over axes that NumPy's notation describes.
+
+        `Tensor.einsum("bhid,bhjd->bhij", query, key)` gives the scores of attention.
         """
         return apply_op(operations.Einsum, first, *others, subscripts=subscripts)
 
     # ---------------------------------------------------------------- arithmetic
 
     def _scalar(self, value: Any) -> Tensor:
-        """A Python number as a Tensor beside this one: on its backend, in the dtype in which the two meet."""
+        """Returns a Python number as a Tensor on the same backend, in the dtype to which the two promote."""
         return _wrap(self.buffer.scalar(value))
 
     def _apply(self, operation: type[Operation], other: Any, swap: bool = False) -> Tensor:
@@ -516,7 +407,7 @@ class Tensor:
         return apply_op(operations.Neg, self)
 
     def maximum(self, other: Any) -> Tensor:
-        """The larger of two elements; where they are equal, each gets half the gradient."""
+        """Returns the larger of two elements; where they are equal, each gets half the gradient."""
         return self._apply(operations.Maximum, other)
 
     def _compare(self, other: Any, symbol: str) -> Tensor:
@@ -546,81 +437,82 @@ class Tensor:
     __hash__ = object.__hash__  # == compares elements, but a Tensor is still itself in a set
 
     def close_to(self, other: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
-        """Whether all elements satisfy |self - other| <= atol + rtol |other|, after broadcasting."""
+        """Returns whether all elements satisfy |self - other| <= atol + rtol |other|, after broadcasting."""
         if not isinstance(other, Tensor):
             other = Tensor(other)
         a, b = self.buffer.cast(DType.float64), other.buffer.cast(DType.float64)
         distance = (a - b).maximum(b - a)
-        bound = b.maximum(-b) * rtol + atol
-        return all(((distance <= bound).maximum(a == b)).to_array())
+        allowed = b.maximum(-b) * rtol + atol
+        return all(((distance <= allowed).maximum(a == b)).to_array())
 
     # ---------------------------------------------------------------- functions
 
     def exp(self) -> Tensor:
-        """e to the power x, of each element."""
+        """Returns e to the power x of each element."""
         return apply_op(operations.Exp, self)
 
     def log(self) -> Tensor:
-        """The natural logarithm of each element."""
+        """Returns the natural logarithm of each element."""
         return apply_op(operations.Log, self)
 
     def sqrt(self) -> Tensor:
-        """The square root of each element."""
+        """Returns the square root of each element."""
         return apply_op(operations.Sqrt, self)
 
     def tanh(self) -> Tensor:
-        """The hyperbolic tangent of each element."""
+        """Returns the hyperbolic tangent of each element."""
         return apply_op(operations.Tanh, self)
 
     def sigmoid(self) -> Tensor:
-        """The logistic function 1 / (1 + exp(-x)) of each element."""
+        """Returns the logistic function 1 / (1 + exp(-x)) of each element."""
         return apply_op(operations.Sigmoid, self)
 
     def sin(self) -> Tensor:
-        """The sine of each element, in radians."""
+        """Returns the sine of each element, in radians."""
         return apply_op(operations.Sin, self)
 
     def cos(self) -> Tensor:
-        """The cosine of each element, in radians."""
+        """Returns the cosine of each element, in radians."""
         return apply_op(operations.Cos, self)
 
     def relu(self) -> Tensor:
-        """max(x, 0) of each element."""
+        """Returns max(x, 0) of each element."""
         return apply_op(operations.Relu, self)
 
     def gelu(self, approximate: str = "tanh") -> Tensor:
-        """x times the normal distribution function of x, for each element; its tanh form (GPT-2's), or "none"
-        for the exact one.
+        """Returns x times the normal distribution function of x, for each element.
 
-        Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
+        Args:
+            approximate: "tanh" for GPT-2's approximation, "none" for the exact function.
+
+        Source: Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415.
         """
         return apply_op(operations.GELU, self, approximate=approximate)
 
     def silu(self) -> Tensor:
-        """x times the logistic function of x, for each element. Elfwing et al. 2017,
-        https://arxiv.org/abs/1702.03118
+        """Returns x times the logistic function of x, for each element.
+
+        Source: Elfwing et al. 2017, https://arxiv.org/abs/1702.03118.
         """
         return apply_op(operations.SiLU, self)
 
     def softmax(self, axis: int = -1) -> Tensor:
-        """exp(x) normalized to sum 1 along `axis`."""
+        """Returns exp(x), normalized to sum 1 along `axis`."""
         return apply_op(operations.Softmax, self, axis=axis)
 
     def log_softmax(self, axis: int = -1) -> Tensor:
-        """The logarithm of softmax along `axis`, without the underflow of softmax(x).log()."""
+        """Returns the logarithm of softmax along `axis`, without the underflow of softmax(x).log()."""
         return apply_op(operations.LogSoftmax, self, axis=axis)
 
     def _reduce(self, operation: type[Operation], axes: Any, keepdim: bool) -> Tensor:
         axes = normalize_axes(axes, self.ndim)
         result = apply_op(operation, self, axes=axes)
-        return (
-            result
-            if keepdim
-            else result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
-        )
+        if keepdim:
+            return result
+        return result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
 
     def sum(self, axes: Any = None, keepdim: bool = False) -> Tensor:
-        """The sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1.
+        """Returns the sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1.
 
         Raises:
             TypeError: an axis that is no int.
@@ -629,7 +521,7 @@ class Tensor:
         return self._reduce(operations.Sum, axes, keepdim)
 
     def mean(self, axes: Any = None, keepdim: bool = False) -> Tensor:
-        """The mean over `axes`; raises ValueError where they hold no elements."""
+        """Returns the mean over `axes`; raises ValueError where they hold no elements."""
         total = self.sum(axes, keepdim)
         count = self.numel // max(total.numel, 1)
         if count == 0:
@@ -637,7 +529,7 @@ class Tensor:
         return total / count
 
     def max(self, axes: Any = None, keepdim: bool = False) -> Tensor:
-        """The largest element over `axes`; equal ones share the gradient.
+        """Returns the largest element over `axes`; equal ones share the gradient.
 
         Raises:
             TypeError: an axis that is no int.
@@ -646,24 +538,25 @@ class Tensor:
         return self._reduce(operations.Max, axes, keepdim)
 
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
-        """The int64 position of the largest element along `axis` (None: in the flattened Tensor), the first
-        of equals.
+        """Returns the int64 position of the largest element along `axis`, the first of equals.
+
+        Without an axis: the position in the flattened Tensor.
 
         Raises:
             TypeError: the axis is no int.
             ValueError: the axis is not there, or empty.
         """
         if axis is None:
-            return _wrap(
-                self.buffer.reshape((self.numel,)).argmax(0).reshape((1,) * self.ndim if keepdim else ())
-            )
+            found = self.buffer.reshape((self.numel,)).argmax(0)
+            return _wrap(found.reshape((1,) * self.ndim if keepdim else ()))
         axis = normalize_axis(axis, self.ndim)
         found = self.buffer.argmax(axis)
         return _wrap(found if keepdim else found.reshape(self.shape[:axis] + self.shape[axis + 1 :]))
 
     def dot(self, other: Tensor) -> Tensor:
-        """The matrix product over the last axis of this and the last but one of the other (the only one of a
-        vector), as `@`.
+        """Returns the matrix product, as `@`: over the last axis of this and the last but one of the other.
+
+        Of a vector it is the only one.
 
         Raises:
             RuntimeError: sizes that differ or no axes.
@@ -687,84 +580,89 @@ class Tensor:
         return self.dot(other) if isinstance(other, Tensor) else NotImplemented
 
     def take(self, indices: Any, axis: int = 0) -> Tensor:
-        """The slices along `axis` that integer indices name; gradients of repeated indices add up."""
+        """Returns the slices along `axis` that integer indices name; gradients of repeated indices add up."""
         indices = indices if isinstance(indices, Tensor) else _wrap(type(self.buffer)(indices))
         return apply_op(operations.Take, self, indices, axis=axis)
 
     # ---------------------------------------------------------------- layout
 
     def reshape(self, shape: Any) -> Tensor:
-        """The same elements under another shape; one axis may be -1."""
+        """Returns the same elements under another shape; one axis may be -1."""
         return apply_op(operations.Reshape, self, shape=shape)
 
     def expand(self, shape: Any) -> Tensor:
-        """A view broadcast to `shape`."""
+        """Returns a view broadcast to `shape`."""
         return apply_op(operations.Expand, self, shape=shape)
 
     def permute(self, axes: Sequence[int]) -> Tensor:
-        """A view whose axis i is this Tensor's axis axes[i]."""
+        """Returns a view whose axis i is this Tensor's axis axes[i]."""
         return apply_op(operations.Permute, self, axes=axes)
 
     def transpose(self, axis1: int, axis2: int) -> Tensor:
-        """A view with two axes exchanged."""
+        """Returns a view with two axes exchanged."""
         return self.permute(exchanged(axis1, axis2, self.ndim))
 
     def tril(self, diagonal: int = 0) -> Tensor:
-        """A copy with zeros above a diagonal of the last two axes."""
+        """Returns a copy with zeros above a diagonal of the last two axes."""
         return apply_op(operations.Tril, self, diagonal=diagonal)
 
     def __getitem__(self, index: Any) -> Tensor:
-        """A view for ints, slices and `...`; for an integer Tensor, the rows it names (`take`)."""
+        """Returns a view for ints, slices and `...`; for an integer Tensor, the rows it names (`take`)."""
         if isinstance(index, Tensor):
             return self.take(index)
         return apply_op(operations.Slice, self, index=index)
 
     def cast(self, dtype: DType) -> Tensor:
-        """A copy of the same shape in another dtype; gradients are cast back."""
+        """Returns a copy of the same shape in another dtype; gradients are cast back."""
         return apply_op(operations.Cast, self, dtype=dtype)
 
     def to(self, backend: str) -> Tensor:
-        """This Tensor's elements on another backend, as a leaf; itself if it is there already."""
+        """Returns this Tensor's elements on another backend, as a leaf; itself if it is there already."""
         buffer = self.buffer.to(backend)
         return self if buffer is self.buffer else Tensor(buffer, requires_grad=self.requires_grad)
 
     # ---------------------------------------------------------------- in place
 
-    def _may_change(self) -> None:
-        if _recording[0] and self.requires_grad:
+    def _check_changeable(self) -> None:
+        """Raises RuntimeError where a change in place would make gradients wrong."""
+        if is_recording() and self.requires_grad:
             kind = "a leaf that requires gradients" if self.is_leaf else "the result of a recorded operation"
             raise RuntimeError(
-                f"{kind} cannot be changed in place while operations are recorded: do it inside `with no_grad():`"
+                f"{kind} cannot be changed in place while operations are recorded: "
+                "do it inside `with no_grad():`"
             )
 
     def assign(self, value: Any) -> Tensor:
-        """Writes `value` (a Tensor, a number or nested lists), broadcast and cast, into this Tensor's
-        storage, unrecorded.
+        """Writes `value` into this Tensor's storage, broadcast and cast, unrecorded, and returns this Tensor.
 
-        Returns:
-            This Tensor. Raises RuntimeError for the result of a recorded operation (unless inside `no_grad`).
+        Args:
+            value: a Tensor, a number or nested lists.
+
+        Raises:
+            RuntimeError: this is the result of a recorded operation (unless inside `no_grad`).
         """
         if not self.is_leaf:
-            self._may_change()
+            self._check_changeable()
         self.buffer.assign(value.buffer if isinstance(value, Tensor) else value)
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._may_change()
+        self._check_changeable()
         if isinstance(value, Tensor):
-            if _recording[0] and value.requires_grad:
+            if is_recording() and value.requires_grad:
                 raise RuntimeError(
-                    "assigning into a slice is not recorded: detach() the value, or build the result with concatenate"
+                    "assigning into a slice is not recorded: detach() the value, "
+                    "or build the result with concatenate"
                 )
             value = value.buffer
         self.buffer[index] = value
 
     def _in_place(self, operation: type[Operation], other: Any) -> Tensor:
-        """`self op= other`: into the storage where nothing is recorded; else this Tensor becomes the result
-        of the operation.
+        """Computes `self op= other`, in the storage where nothing is recorded; else this Tensor becomes the
+        result of the operation.
         """
         if self.is_leaf:
-            self._may_change()
+            self._check_changeable()
         result = self._apply(operation, other)
         if result is NotImplemented:
             return result
@@ -774,13 +672,17 @@ class Tensor:
             )
         if result.dtype.kind != self.dtype.kind:
             raise ValueError(
-                f"an in-place operation cannot turn {self.dtype} {self.shape} into {result.dtype} {result.shape}"
+                f"an in-place operation cannot turn {self.dtype} {self.shape} into "
+                f"{result.dtype} {result.shape}"
             )
-        result = result if result.dtype is self.dtype else result.cast(self.dtype)
+        if result.dtype is not self.dtype:
+            result = result.cast(self.dtype)
         if result.grad_fn is None:
             self.buffer.assign(result.buffer)
         else:
-            self.buffer, self.grad_fn, self._requires_grad = result.buffer, result.grad_fn, True
+            self.buffer = result.buffer
+            self.grad_fn = result.grad_fn
+            self._requires_grad = True
         return self
 
     def __iadd__(self, other: Any) -> Tensor:
@@ -809,20 +711,24 @@ class Tensor:
         self.grad = None
 
     def retain_grad(self) -> None:
-        """Asks backward to leave the gradient in `grad` although this is no leaf. Raises RuntimeError where
-        none is required.
+        """Asks backward to leave the gradient in `grad` although this is no leaf.
+
+        Raises:
+            RuntimeError: no gradient is required.
         """
         if not self.requires_grad:
             raise RuntimeError("a Tensor that requires no gradients has none to retain")
         if self.grad_fn is not None:
             self.grad_fn.output = weakref.ref(self)
 
-    def _accumulate(self, gradient: Buffer) -> None:
+    def accumulate_gradient(self, gradient: Buffer) -> None:
+        """Adds a gradient of this Tensor's shape to `grad`; the first one is kept itself, not copied."""
         self.grad = _wrap(gradient if self.grad is None else self.grad.buffer + gradient)
 
     def backward(self, incoming_gradient: Any = None, retain_graph: bool = False) -> None:
-        """Adds dL/dx to `x.grad` for every leaf x that requires it, where L is the sum of this Tensor times
-        `incoming_gradient`.
+        """Adds dL/dx to `x.grad` for every leaf x that requires it.
+
+        L is the sum of this Tensor times `incoming_gradient`.
 
         Args:
             incoming_gradient: a Tensor, Buffer or nested lists of this Tensor's shape; ones where missing.
@@ -839,43 +745,10 @@ class Tensor:
             )
         gradient = self._incoming(incoming_gradient)
         if self.grad_fn is None:
-            self._accumulate(gradient.copy() if incoming_gradient is not None else gradient)
+            self.accumulate_gradient(gradient.copy() if incoming_gradient is not None else gradient)
             return
-        pending: dict[GradientFunction, Buffer] = {self.grad_fn: gradient}
-        # Whose pending gradient only this walk knows, so that slices may add to it in place
-        owned: set[GradientFunction] = set()
-        queue = [(-self.grad_fn.number, self.grad_fn)]
-        while queue:
-            _, record = heapq.heappop(queue)
-            gradient = pending.pop(record)
-            owned.discard(record)
-            if record.output is not None and (tensor := record.output()) is not None:
-                tensor._accumulate(gradient.copy())
-            seen = {id(gradient.version)}  # storages that already are someone's gradient
-            for parent, part in record.apply(gradient):
-                if isinstance(parent, Tensor):
-                    if isinstance(part, PartialGradient):
-                        part = part.add_to(None)
-                    shared = id(part.version) in seen
-                    seen.add(id(part.version))
-                    parent._accumulate(part.copy() if shared and parent.grad is None else part)
-                    continue
-                total = pending.get(parent)
-                if total is None:
-                    heapq.heappush(queue, (-parent.number, parent))
-                if isinstance(part, PartialGradient):
-                    if total is not None and parent not in owned:
-                        total = total.copy()
-                    pending[parent] = part.add_to(total)
-                    owned.add(parent)
-                else:
-                    seen.add(id(part.version))
-                    if total is not None:
-                        part = total + part
-                        owned.add(parent)
-                    pending[parent] = part
-            if not retain_graph:
-                record.operation, record.parents, record.kept = None, (), []
+        for tensor, part in walk_back(self.grad_fn, gradient, retain_graph):
+            tensor.accumulate_gradient(part)
 
     def _incoming(self, gradient: Any) -> Buffer:
         kind = type(self.buffer)
@@ -899,15 +772,14 @@ class Tensor:
 
     @staticmethod
     def validate_serialized_tensor(text: str) -> bool:
-        """Whether `text` has the form that `serialize_tensor` writes: nothing but numbers in brackets.
-        Nothing is evaluated.
-        """
+        """Returns whether `text` has the form that `serialize_tensor` writes, which is never evaluated."""
         return isinstance(text, str) and _SERIALIZED.fullmatch(text) is not None
 
     @staticmethod
     def deserialize_tensor(text: str) -> Tensor:
-        """Returns the Tensor that a text of `serialize_tensor` describes; its shape and dtype follow from the
-        brackets and numbers.
+        """Returns the Tensor that a text of `serialize_tensor` describes.
+
+        Its shape and dtype follow from the brackets and numbers.
 
         Raises:
             ValueError: the text has another form, or its data are ragged.
@@ -915,7 +787,8 @@ class Tensor:
         found = _SERIALIZED.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise ValueError(
-                f"expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), not {str(text)[:60]!r}"
+                "expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), "
+                f"not {str(text)[:60]!r}"
             )
         import json
 

@@ -97,7 +97,8 @@ class Pages:
             if link.is_picture and DOCS in target.parents:
                 return f"![{link.label}]({_relative(name, target.relative_to(DOCS).as_posix())})"
             if target in self.documents:
-                return f"[{link.label}]({_relative(name, self.documents[target])}{'#' + anchor if anchor else ''})"
+                mark = f"#{anchor}" if anchor else ""
+                return f"[{link.label}]({_relative(name, self.documents[target])}{mark})"
             if not target.exists() or ROOT not in target.parents:
                 return None  # Sphinx says so
             return _html_link(
@@ -151,10 +152,13 @@ class Pages:
             return _relative("reference/page.md", self.source_address(path, name))
 
         pages = reference.Reference(self.modules, source)
-        text = "# Reference\n\nEvery public module, from its docstrings, in the order in which the library is built.\n"
+        text = (
+            "# Reference\n\nEvery public module, from its docstrings, in the order in which they are built.\n"
+        )
         for floor in reference.floors((ROOT / "README.md").read_text(encoding="utf-8"), list(self.modules)):
             lines = "\n".join(f"- [{path}]({path}.md): {pages.first_line(path)}" for path in floor.modules)
-            text += f"\n## {floor.title}\n\n{floor.duty[:1].upper()}{floor.duty[1:]}.\n\n{lines}\n"
+            duty = f"{floor.duty[:1].upper()}{floor.duty[1:]}.\n\n" if floor.duty else ""
+            text += f"\n## {floor.title}\n\n{duty}{lines}\n"
             for path in floor.modules:
                 self._write(
                     f"reference/{path}.md",

@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 NOTE = (
-    "This notebook was made from `{path}`. Its cells need the package: start Jupyter in the root of the repository with "
-    "`PYTHONPATH=$PWD jupyter lab`, or install it there with `pip install -e . -e ./tinygpt_accel`.\n"
+    "This notebook was made from `{path}`. Its cells need the package: start Jupyter in the root of the "
+    "repository with `PYTHONPATH=$PWD jupyter lab`, or install it there with `pip install -e . -e "
+    "./tinygpt_accel`.\n"
 )
 
 

@@ -24,7 +24,9 @@ _LISTED = ("Args", "Arguments", "Attributes", "Raises")
 
 
 class Floor(NamedTuple):
-    """A group of modules: its heading, a line on what they do, and their paths."""
+    """A group of modules: its heading, a line on what they do where they do not say so themselves, and their
+    paths.
+    """
 
     title: str
     duty: str
@@ -55,12 +57,11 @@ def floors(readme: str, paths: list[str]) -> list[Floor]:
     """The modules in the order of the README's table, each with its floor; those it does not name come last,
     the plug-in after all.
     """
-    rows = re.findall(r"^\| (\d+) \| (.*?) \| (.*?) \|$", readme, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| (.*?) \| .*? \|$", readme, re.MULTILINE)
     groups: dict[str, Floor] = {}
     placed: set[str] = set()
-    for number, cell, duty in rows:
+    for number, cell in rows:
         floor = groups.setdefault(number, Floor(f"Floor {number}", "", []))
-        groups[number] = floor._replace(duty=f"{floor.duty}; {duty}" if floor.duty else duty)
         for target in re.findall(r"\]\((tinygpt_core/[\w/]+)(?:\.py)?\)", cell):
             dotted = target.strip("/").replace("/", ".")
             members = [
@@ -81,7 +82,7 @@ def floors(readme: str, paths: list[str]) -> list[Floor]:
 
 
 class Reference:
-    """Writes the pages. `source` gives the address of a definition's source, as seen from a reference page."""
+    """Writes the pages. `source` gives the address of a definition's source, as a page links to it."""
 
     def __init__(self, found: dict[str, griffe.Module], source) -> None:
         self.modules, self.source = found, source

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import get_lexer_for_filename
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
 
 
 def definitions(path: Path) -> dict[str, int]:
@@ -53,18 +54,20 @@ def page(path: Path, title: str, above: str) -> str:
         above: a line of Markdown between heading and source.
     """
     text = path.read_text(encoding="utf-8")
-    lexer = get_lexer_for_filename(
-        path.name if path.suffix not in (".cu", ".cuh") else "kernel.cpp", stripnl=False
-    )
+    try:
+        lexer = get_lexer_for_filename(
+            path.name if path.suffix not in (".cu", ".cuh") else "kernel.cpp", stripnl=False
+        )
+    except ClassNotFound:  # plain text, as a licence is
+        lexer = TextLexer(stripnl=False)
     lines = highlight(text, lexer, HtmlFormatter(nowrap=True)).splitlines()
     names: dict[int, list[str]] = {}
     for name, line in definitions(path).items():
         names.setdefault(line, []).append(name)
     for number in range(1, len(lines) + 1):
         marks = "".join(f'<span id="{escape(name)}"></span>' for name in names.get(number, ()))
-        lines[number - 1] = (
-            f'{marks}<span id="L{number}" class="line"><a class="number" href="#L{number}">{number}</a>{lines[number - 1]}</span>'
-        )
+        anchor = f'<a class="number" href="#L{number}">{number}</a>'
+        lines[number - 1] = f'{marks}<span id="L{number}" class="line">{anchor}{lines[number - 1]}</span>'
     code = "\n".join(lines)
     return (
         f"---\norphan: true\nhide-toc: true\n---\n\n# {title}\n\n{above}\n\n"

@@ -2,7 +2,8 @@
 (`tests/test_spec_itself.py` tries them all).
 
 Each is the minimal backend with one hook, method or kernel replaced by a version with a mistake that people
-make. `caught_by` names the law (and row) that must fail.
+make. `caught_by` names the law (and row) that must fail, by an assertion; `crashes` says of the few whose
+mistake is to raise what they raise, and why.
 """
 
 from __future__ import annotations
@@ -30,21 +31,37 @@ class Law(NamedTuple):
     row: str = ""
 
 
+class Crash(NamedTuple):
+    """What a backend raises where it should compute, and why that is its defect."""
+
+    exception: type[Exception]
+    why: str
+
+
 class Broken(NamedTuple):
+    """A backend with one defect, the laws that must fail on it, and what it raises if raising is the defect.
+
+    A law fails by an assertion. A backend that raises anything else has stopped before a law could judge what
+    it computes, which says nothing about the law: it has to declare that.
+    """
+
     backend: type[MinimalBuffer]
     caught_by: tuple[Law, ...]
+    crashes: Crash | None = None
 
 
 BROKEN: dict[str, Broken] = {}
 
 
-def broken(*caught_by: Law, **replaced_kernels: Any) -> Callable[[type[MinimalBuffer]], type[MinimalBuffer]]:
+def broken(
+    *caught_by: Law, crashes: Crash | None = None, **replaced_kernels: Any
+) -> Callable[[type[MinimalBuffer]], type[MinimalBuffer]]:
     """Files a backend, whose docstring says what is wrong with it, under "broken-" and its name in words."""
 
     def file(kind: type[MinimalBuffer]) -> type[MinimalBuffer]:
         words = "".join("-" + c.lower() if c.isupper() else c for c in kind.__name__)
         kind.backend = "broken" + words
-        BROKEN[kind.backend] = Broken(kind, caught_by)
+        BROKEN[kind.backend] = Broken(kind, caught_by, crashes)
         for name, replacement in replaced_kernels.items():
             kernels.register(getattr(kernels, name), kind, replacement)
         return kind
@@ -137,7 +154,11 @@ class ReshapeIgnoresStrides(MinimalBuffer):
     """A reshape takes for granted that elements lie in C order."""
 
     def _reshape(self, shape: Any) -> MinimalBuffer:
-        return self._view(shape, contiguous_strides(shape), self.offset)
+        view = self._view(shape, contiguous_strides(shape), self.offset)
+        # Beyond the storage's end a C program reads something else; Python would raise, which is not the
+        # defect that is meant.
+        reaches_past_the_end = self.offset + self.numel > len(self.data)
+        return super()._reshape(shape) if reaches_past_the_end else view
 
 
 @broken(value("slice"), buffer_law("test_slices_are_pythons"))
@@ -237,26 +258,31 @@ class UnroundedFloat32(MinimalBuffer):
 
 @broken(value("add"), value("mul"))
 class WrongPromotion(MinimalBuffer):
-    """int32 and float32 meet in float32, where large integers lose their last bits."""
+    """int32 and float32 give float32, where large integers lose their last bits."""
 
-    def _promoted_pair(self, other: Any) -> Any:
-        pair = super()._promoted_pair(other)
-        if (
-            pair
-            and isinstance(other, Buffer)
-            and pair[0].dtype is DType.float64
-            and DType.float32 in (self.dtype, other.dtype)
-        ):
-            return self._as(DType.float32), other._as(DType.float32)
-        return pair
+    def __add__(self, other: Any) -> Any:
+        return MinimalBuffer.__add__(*_narrowed(self, other))
+
+    def __mul__(self, other: Any) -> Any:
+        return MinimalBuffer.__mul__(*_narrowed(self, other))
+
+
+def _narrowed(first: Any, second: Any) -> tuple[Any, Any]:
+    """Two operands, in float32 where one is int32 and the other float32."""
+    dtypes = {first.dtype, getattr(second, "dtype", None)}
+    if dtypes == {DType.int32, DType.float32}:
+        return first.cast(DType.float32), second.cast(DType.float32)
+    return first, second
 
 
 @broken(Law("test_buffer_laws", "test_scalars_are_weak", "mul"))
 class StrongScalars(MinimalBuffer):
-    """A Python float is float64 and widens what it meets."""
+    """A Python float is float64 and widens what it is multiplied with."""
 
-    def _promoted_pair(self, other: Any) -> Any:
-        return super()._promoted_pair(type(self)(other, DType.float64) if isinstance(other, float) else other)
+    def __mul__(self, other: Any) -> Any:
+        return super().__mul__(type(self)(other, DType.float64) if isinstance(other, float) else other)
+
+    __rmul__ = __mul__
 
 
 @broken(buffer_law("test_int64_is_exact"))
@@ -297,7 +323,7 @@ class ArgmaxLastTie(MinimalBuffer):
         return self._reduce((axis,), lambda row: max(range(len(row)), key=lambda i: (row[i], i)), DType.int64)
 
 
-@broken(value("log"))
+@broken(value("log"), crashes=Crash(ValueError, "math.log raises where IEEE 754 has an infinity or NaN"))
 class LogRaises(MinimalBuffer):
     """log(0) is an error, as in `math`."""
 
@@ -488,6 +514,14 @@ class WrongEmbedding(kernels.Embedding):
         return total, None
 
 
+class WrongRelu(kernels.Relu):
+    """At zero the slope is that of the right side."""
+
+    @staticmethod
+    def backward(saved: Any, grad: Any) -> Any:
+        return (Buffer.where(saved[0] >= 0.0, grad, 0.0),)
+
+
 class WrongMaxPool(kernels.MaxPool2d):
     """Each of several equal maxima gets the whole gradient."""
 
@@ -576,6 +610,11 @@ class RotaryGradient(MinimalBuffer):
 @broken(fused("Embedding"), Embedding=WrongEmbedding)
 class EmbeddingGradient(MinimalBuffer):
     __doc__ = WrongEmbedding.__doc__
+
+
+@broken(fused("Relu"), Law("test_operation_laws", "test_relu_at_zero_has_no_slope"), Relu=WrongRelu)
+class ReluSlopeAtZero(MinimalBuffer):
+    __doc__ = WrongRelu.__doc__
 
 
 @broken(

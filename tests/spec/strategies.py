@@ -57,7 +57,7 @@ def shapes(
 
 @st.composite
 def broadcastable(draw: st.DrawFn, count: int = 2, max_dims: int = 3, min_side: int = 0) -> tuple[Shape, ...]:
-    """Shapes that broadcast with each other: axes of a common shape are dropped from the front or set to 1."""
+    """Shapes that broadcast with each other: a common shape's first axes are dropped, others set to 1."""
     common = draw(shapes(max_dims=max_dims, min_side=min_side))
     result = []
     for _ in range(count):
@@ -188,7 +188,7 @@ def make(backend: type[Buffer], values: np.ndarray) -> Buffer:
 
 
 def read(buffer: Buffer) -> np.ndarray:
-    """Returns a Buffer's elements as a NumPy array of the same dtype, through the standard library's `array`."""
+    """Returns a Buffer's elements as a NumPy array of the same dtype, by way of `array.array`."""
     flat = buffer.to_array()
     assert flat.typecode == buffer.dtype.typecode, (
         f"to_array() of a {buffer.dtype.name} Buffer has typecode {flat.typecode!r}"
@@ -216,7 +216,7 @@ def operands(
 
 @st.composite
 def distinct(draw: st.DrawFn, shape: Shape, low: float, high: float) -> np.ndarray:
-    """float64 values that differ from each other and from 0 by far more than a step of central differences."""
+    """float64 values that differ from each other and from 0 by far more than central differences step."""
     count = int(np.prod(shape))
     grid = np.linspace(low, high, 2 * count + 3)[1:-1]
     grid = grid[np.abs(grid) > (high - low) * 1e-3]

@@ -77,7 +77,7 @@ def draw_smooth(draw: Callable[[Any], Any], slot: Slot) -> np.ndarray:
 
 
 def must_hooks() -> set[str]:
-    """Returns the names of the hooks that Buffer itself leaves out: calling one raises NotImplementedError."""
+    """Returns the names of the hooks that Buffer itself leaves out: they raise NotImplementedError."""
 
     def raises(name: str, value: Any) -> bool:
         code = getattr(getattr(value, "__func__", value), "__code__", None)

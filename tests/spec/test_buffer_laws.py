@@ -573,7 +573,7 @@ def test_powers_of_special_values(backend: type[Buffer]) -> None:
 
 @given(data=st.data())
 def test_scatter_add_through_a_view(backend: type[Buffer], data: st.DataObject) -> None:
-    """It works in place, on any layout that can be assigned to; repeated indices add up; its version moves."""
+    """It works in place, on any layout that can be written; repeated indices add up; its version moves."""
     dtype = data.draw(st.sampled_from(supported(backend, NUMBERS)))
     shape = data.draw(shapes(min_dims=1, max_dims=3, min_side=1))
     layout = data.draw(layouts(shape, expand=False))
@@ -593,7 +593,7 @@ def test_scatter_add_through_a_view(backend: type[Buffer], data: st.DataObject) 
 
 @given(data=st.data())
 def test_matmul_broadcasts_batches(backend: type[Buffer], data: st.DataObject) -> None:
-    """Each matrix of the batch is the product of the matrices that broadcasting pairs, by loops over lists."""
+    """Each matrix of the batch is the product of those that broadcasting pairs, by loops over lists."""
     first, second = data.draw(broadcastable(max_dims=2, min_side=1))
     a = data.draw(operands(backend, (*first, 2, 3), "float32"))
     b = data.draw(operands(backend, (*second, 3, 2), "float32"))

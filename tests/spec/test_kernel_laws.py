@@ -96,7 +96,7 @@ def test_backward_can_run_again(backend: type[Buffer], row: Row, data: st.DataOb
 
 
 def test_attention_is_causal(backend: type[Buffer]) -> None:
-    """What comes after a position has no influence on it, not even infinities, and gets no gradient from it."""
+    """What comes after a position has no influence on it, not even infinities, and no gradient from it."""
     values = np.random.default_rng(0).normal(size=(3, 1, 2, 5, 4)).astype(np.float32)
     changed = values.copy()
     changed[1:, :, :, 3:] = 1e4
@@ -175,7 +175,7 @@ def parameter_lists(draw: st.DrawFn, count: int) -> tuple[str, list[list[np.ndar
 
 @given(data=st.data())
 def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
-    """Registered and textbook step, several in a row, against NumPy in float64; gradients stay as they were."""
+    """Registered and textbook step, several in a row, against NumPy in float64; gradients stay the same."""
     dtype, (parameters, grads) = data.draw(parameter_lists(2))
     options: dict[str, Any] = {
         "learning_rate": data.draw(st.sampled_from([1e-3, 0.1])),

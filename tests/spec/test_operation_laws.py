@@ -1,4 +1,4 @@
-"""The templates that turn a row of the table into laws about Tensors: an Operation's value, and its gradient."""
+"""The templates that turn a row of the table into laws about Tensors: an Operation's value and gradient."""
 
 from __future__ import annotations
 

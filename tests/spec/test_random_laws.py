@@ -51,7 +51,7 @@ def test_words_are_a_function_of_their_place(
 def test_uniform_bit_for_bit(
     backend: type[Buffer], data: st.DataObject, seed: int, stream: int, skip: int
 ) -> None:
-    """low + (high - low) u in doubles, rounded to the dtype, in C order, with u from the reference generator."""
+    """low + (high - low) u in doubles, rounded to the dtype, in C order; u is the reference generator's."""
     dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
     shape = data.draw(shapes(max_dims=3))
     low, high = data.draw(st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (-0.3, 0.1)]))

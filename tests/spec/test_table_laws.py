@@ -53,9 +53,7 @@ def test_values_dtype_and_shape(backend: type[Buffer], row: Row, data: st.DataOb
 @pytest.mark.parametrize("row", ON_BUFFERS)
 @given(data=st.data())
 def test_views_and_copies_give_the_same(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
-    """A view and a contiguous copy of it give the same result (to rounding: a sum may be taken in another
-    order).
-    """
+    """A view and a contiguous copy of it give the same result, to rounding: sums may take another order."""
     case = data.draw(row.cases())
     dtypes = draw_dtypes(data.draw, backend, row, case)
     made = draw_operands(data.draw, backend, row, case, dtypes, special=False)
@@ -151,7 +149,7 @@ def test_every_kernel_has_a_row() -> None:
 
 
 def test_the_table_names_nothing_that_is_gone() -> None:
-    """Every name that a row covers exists, so that a renamed thing cannot keep its row while it has no law."""
+    """Every name that a row covers exists, so a renamed thing cannot keep its row while it has no law."""
     known = set(dir(Buffer)) | {name[1:] for name in dir(Buffer)} | set(vars(operations)) | set(vars(kernels))
     known |= {"data", "dtype", "shape", "stride", "offset", "version", "backend"}
     missing = {name for row in ROWS for name in row.covers} | set(OWN_LAWS)

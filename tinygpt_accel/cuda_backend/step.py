@@ -125,7 +125,7 @@ class CudaTrainingStep(TrainingStep):
             buffers = [
                 [p.buffer for _, p in named],
                 grads,
-                *(optimizer._slot(slot, named) for slot in optimizer.slots),
+                *(optimizer.slot_buffers(slot, named) for slot in optimizer.slots),
             ]
             if numbers is None:
                 numbers = xp.asarray(self._numbers(optimizer.step + 1))

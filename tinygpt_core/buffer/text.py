@@ -1,7 +1,7 @@
 """Arrays as they are printed: nested brackets in aligned columns, as NumPy prints them.
 
 Nothing here knows a backend: elements are read through `to_python`, and of a large array only those that are
-shown.
+shown. A Tensor prints as its array does, with more behind it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from ..dtype import DType
-    from .base import Buffer
+from ..dtype import DType
+from ..shape import Shape
 
 WIDTH = 75  # characters in a line
 ELIDE = 1000  # an array of more elements shows only
@@ -23,7 +22,33 @@ FRACTION = 8  # the most digits behind the point
 LARGE = {"float32": 1e6, "float64": 1e8}
 
 
-def array_text(buffer: Buffer, prefix: str = "", *ends: str) -> str:
+class Array(Protocol):
+    """What printing needs of a Buffer, which stands above this module."""
+
+    @property
+    def shape(self) -> Shape:
+        """The size of each axis."""
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+
+    @property
+    def numel(self) -> int:
+        """How many elements there are."""
+
+    def to_python(self) -> Any:
+        """Returns the elements as nested lists; a scalar for no axes."""
+
+    def __getitem__(self, index: Any) -> Array:
+        """Returns the part of the elements that an int or a slice of the first axis names."""
+
+
+def array_text(buffer: Array, prefix: str = "", *ends: str) -> str:
     """Returns the elements as nested brackets in aligned columns, as NumPy prints them.
 
     Args:
@@ -42,7 +67,36 @@ def array_text(buffer: Buffer, prefix: str = "", *ends: str) -> str:
     return f"{text}, {tail}" if fits else f"{text},\n{' ' * len(prefix)}{tail}"
 
 
-def _corners(buffer: Buffer) -> Any:
+def array_html(buffer: Array, name: str, *ends: str) -> str:
+    """Returns a table with a row a line for an array of one or two axes, and the printed form of any other.
+
+    Args:
+        buffer: what to print.
+        name: of the class, for the caption.
+        ends: what else the caption says.
+    """
+    from html import escape  # takes a millisecond to import, and only notebooks need it
+
+    if buffer.ndim not in (1, 2) or not buffer.numel:
+        return f"<pre>{escape(array_text(buffer, f'{name}(', *ends) + ')')}</pre>"
+    elide = buffer.numel > ELIDE
+    data = _corners(buffer) if elide else buffer.to_python()
+    words = iter(_words(list(_flat(data)), buffer.dtype, buffer.ndim))
+    rows = [[next(words) for _ in row] for row in (data if buffer.ndim == 2 else [data])]
+    if elide and buffer.shape[-1] > 2 * EDGE:
+        rows = [[*row[:EDGE], "…", *row[EDGE:]] for row in rows]
+    if elide and buffer.ndim == 2 and buffer.shape[0] > 2 * EDGE:
+        rows.insert(EDGE, ["…"] * len(rows[0]))
+    caption = escape(", ".join([name, *ends]))
+    lines = ["".join(f"<td>{escape(word.strip())}</td>" for word in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f'<table style="font-family:monospace;text-align:right"><caption>{caption}</caption>'
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def _corners(buffer: Array) -> Any:
     """The elements that are shown of a large array, as nested lists."""
     if not buffer.ndim:
         return buffer.to_python()

@@ -14,7 +14,7 @@ from . import comparison
 from .convert import _printable
 
 
-def add_commands(commands: Any) -> None:
+def add_command(commands: Any) -> None:
     """Adds `compare-backends` to the subcommands of a parser."""
     about = (
         "Run one training step of a small GPT (forward, backward, clipping, AdamW; same weights, same batch of real text) on every backend "

@@ -16,22 +16,12 @@ from .. import formats
 from ..files.json_objects import SerializationError, read_json_object
 from ..files.safetensors import Entry, read_safetensors_header
 from ..module import MAXIMUM_JSON
+from .options import path
 
 _TEXT = re.compile(r"Tensor\(data=(.*), requires_grad=(?:True|False)\)", re.DOTALL)
 
 
-def path(text: str) -> str:
-    """The type of an argument that names a file or directory.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty, as a variable of the shell is that was never set.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError("a path is not empty")
-    return text
-
-
-def add_commands(commands: Any) -> None:
+def add_command(commands: Any) -> None:
     """Adds `convert` and `inspect` to the subcommands of a parser."""
     about = (
         "Convert a checkpoint to another format. SOURCE is a directory with config.json and model.safetensors (Hugging Face's GPT-2 or "

@@ -9,10 +9,47 @@ from collections.abc import Iterator
 from typing import Any
 
 from .messages import UsageError, find_run
+from .options import path
 
 SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.7
 SAMPLE_TOKENS = 200  # the most for a document
+
+
+def add_command(commands: Any) -> None:
+    """Adds `generate` to the subcommands of a parser."""
+    about = "Continue a text with the model of a run, as it is sampled."
+    generate = commands.add_parser(
+        "generate", help="sample from a trained model", allow_abbrev=False, description=about
+    )
+    generate.set_defaults(command=run_generate)
+    option = generate.add_argument
+    option("directory", type=path, metavar="DIR", help="directory of a run, such as runs/latest")
+    option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
+    option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
+    option(
+        "--tokens",
+        type=int,
+        default=SAMPLE_TOKENS,
+        metavar="N",
+        help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})",
+    )
+    text = f"0: always the most probable token, 1: as trained (default: {SAMPLE_TEMPERATURE})"
+    option("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X", help=text)
+    option("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
+    option(
+        "--top-p",
+        type=float,
+        metavar="X",
+        help="sample among the most probable tokens that reach probability X (default: all)",
+    )
+    option(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="the same seed gives the same text (default: a new one each time)",
+    )
+    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
 
 
 def run_generate(arguments: argparse.Namespace) -> int:

@@ -1,9 +1,30 @@
-"""What commands say: errors in one line, how this command is called, and texts that must not move the cursor."""
+"""What commands say: errors in one line with an exit code, and how this command is called."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+
+from ..backends import BackendUnavailable
+from ..shape_errors import without_pictures
+
+FAILED = 1  # exit codes
+WRONG_INPUT = 2
+STOPPED = 130  # by Ctrl-C, as shells have it
+# What the system says of a path that was given wrongly. Whatever else it says is a failure: a full disk, say.
+WRONG_PATH = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+}
 
 
 class UsageError(ValueError):
@@ -11,30 +32,50 @@ class UsageError(ValueError):
 
 
 def one_line(message: object) -> str:
-    """A message as one printable line, whatever it holds."""
-    from ..shape_errors import without_pictures
-
+    """Returns a message as one printable line, whatever it holds."""
     words = " ".join(without_pictures(str(message)).split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
 def command_name() -> str:
-    """How this process was called, for messages that say what to type next."""
+    """Returns how this process was called, for messages that say what to type next."""
     return "python3 -m tinygpt_core" if sys.argv[0].endswith("__main__.py") else "tinygpt"
 
 
 def find_run(path: str) -> str:
-    """The directory that `path` means: itself, or the one that a link leads to.
+    """Returns the directory that `path` means: itself, or the one that a link leads to.
 
     Raises:
         UsageError: there is no such run.
     """
     if not os.path.isdir(path):
         raise UsageError(f"there is no run in {path}: `{command_name()} train` makes one")
-    return os.path.normpath(path) if not os.path.islink(path) else os.path.relpath(os.path.realpath(path))
+    if os.path.islink(path):
+        return os.path.relpath(os.path.realpath(path))
+    return os.path.normpath(path)
 
 
 def complain(message: str, code: int) -> int:
     """Prints an error in one line and returns the exit code."""
     print("tinygpt: error:", one_line(message), file=sys.stderr, flush=True)
     return code
+
+
+def describe_error(problem: Exception) -> tuple[str, int]:
+    """Returns what to say about an exception, and the exit code."""
+    if isinstance(problem, OSError):
+        reason = problem.strerror or str(problem) or type(problem).__name__
+        message = f"{problem.filename}: {reason}" if problem.filename else reason
+        return message, WRONG_INPUT if problem.errno in WRONG_PATH else FAILED
+    if isinstance(problem, BackendUnavailable):
+        return str(problem), WRONG_INPUT
+    if isinstance(problem, ValueError):
+        cause = problem.__cause__
+        if isinstance(cause, OSError) and describe_error(cause)[1] == FAILED:
+            return str(problem), FAILED  # a full disk, in other words
+        return str(problem), WRONG_INPUT
+    if isinstance(problem, MemoryError):
+        return str(problem) or "not enough memory: a smaller model or batch would need less", FAILED
+    if isinstance(problem, ArithmeticError) or type(problem) is RuntimeError:
+        return str(problem), FAILED  # said by us, of something other than the input
+    return f"{type(problem).__name__}: {problem} (this is a bug; TINYGPT_DEBUG=1 shows where)", FAILED

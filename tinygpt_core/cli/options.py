@@ -1,43 +1,51 @@
-"""The options of `tinygpt train` that are settings of a run."""
+"""Options of commands that are settings of a run, made from what stands with the fields of TrainingConfig."""
 
 from __future__ import annotations
 
-# Settings that --resume may change
-RESUMABLE = ("steps", "eval_every", "checkpoint_every", "backend", "dtype")
-BESIDE_RESUME = "only --steps, --eval-every, --checkpoint-every, --backend, --dtype, --log-to and --quiet may stand beside it"
-# Every option of `train` that is a setting: field of TrainingConfig, option, type, what it is.
-SETTINGS: tuple[tuple[str, str, type, str], ...] = (
-    ("steps", "--steps", int, "updates to make"),
-    ("batch_size", "--batch-size", int, "sequences in a batch"),
-    ("accumulation", "--accumulation", int, "batches whose gradients make one update"),
-    ("context_length", "--context-length", int, "tokens the model sees at once"),
-    ("num_layers", "--layers", int, "transformer blocks"),
-    ("num_heads", "--heads", int, "attention heads in a block"),
-    ("embedding_dim", "--embedding-dim", int, "width of the model, a multiple of the heads"),
-    ("positions", "--positions", str, "how the model knows places: 'learned', 'rotary' or 'none'"),
-    ("normalization", "--normalization", str, "'layer_norm' or 'rms_norm'"),
-    ("activation", "--activation", str, "of the MLPs: 'gelu', 'relu', 'silu', 'swiglu' and others"),
-    ("dropout", "--dropout", float, "probability of dropping an activation, at least 0 and below 1"),
-    ("learning_rate", "--learning-rate", float, "highest learning rate, reached after the warm-up"),
-    ("minimum_learning_rate", "--minimum-learning-rate", float, "learning rate at the end of the cosine"),
-    ("warmup_steps", "--warmup-steps", int, "steps over which the learning rate rises from 0"),
-    ("weight_decay", "--weight-decay", float, "AdamW's decay of matrices"),
-    ("gradient_clip", "--gradient-clip", float, "largest norm of the gradient"),
-    (
-        "tokenizer",
-        "--tokenizer",
-        str,
-        "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt",
-    ),
-    ("vocab_size", "--vocab-size", int, "tokens of a bpe tokenizer"),
-    (
-        "dtype",
-        "--dtype",
-        str,
-        "what products are computed in: 'float32', on a GPU also 'tf32', 'bfloat16' or 'float16'",
-    ),
-    ("seed", "--seed", int, "of everything random"),
-    ("eval_every", "--eval-every", int, "steps between validations, 0 for none"),
-    ("eval_batches", "--eval-batches", int, "batches in a validation"),
-    ("checkpoint_every", "--checkpoint-every", int, "steps between checkpoints, 0 for one at the end only"),
+import argparse
+from typing import Any
+
+from ..training import config
+from ..training.settings import Range, Setting
+
+CORPUS = config.SETTINGS["corpus"]  # has no option: it stands on the command line by itself
+SETTINGS: tuple[Setting, ...] = tuple(each for each in config.SETTINGS.values() if each.option)
+RESUMABLE = tuple(each.name for each in SETTINGS if each.is_resumable)  # settings that --resume may change
+OPTIONS = {each.name: each.option for each in SETTINGS}  # name of a setting -> what a person types
+BESIDE_RESUME = (
+    f"only {', '.join(OPTIONS[name] for name in RESUMABLE)}, --log-to and --quiet may stand beside it"
 )
+
+
+def path(text: str) -> str:
+    """Returns an argument that names a file or directory.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, as a variable of the shell is that was never set.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("a path is not empty")
+    return text
+
+
+def help_text(setting: Setting) -> str:
+    """Returns what `--help` says of a setting: what it is, what it may be, and its default."""
+    text = setting.help
+    if isinstance(setting.allowed, Range):
+        text += f"; {setting.allowed.text}"
+    elif setting.allowed is not None:
+        text += f": {', '.join(setting.allowed)}"
+    default = setting.default_help or f"the preset's; {config.SETTINGS['preset'].default}: {setting.default}"
+    return f"{text} (default: {default})"
+
+
+def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
+    """Adds the option of a setting to a parser, which leaves it None where it is not given."""
+    types: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": path}
+    parser.add_argument(
+        setting.option,
+        dest=setting.name,
+        type=types[setting.type],
+        metavar=setting.metavar,
+        help=help_text(setting),
+    )

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from ..training.config import describe_sizes
 from ..training.loop import Event, StepEvent, Trainer, ValidationEvent
 from .plotting import Point, Run, abilities, chart, read_run
 
@@ -51,7 +52,7 @@ class Progress:
         if self.quiet:
             return
         data, config = self.trainer.data, self.trainer.config
-        sizes = f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, context {config.context_length}"
+        sizes = f"{describe_sizes(config)}, context {config.context_length}"
         self._say(
             f"corpus     {config.corpus}: {data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds"
         )
@@ -86,7 +87,8 @@ class Progress:
         ):
             self.shown_at += waited
             left = duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
-            self.line = f"step {event.step:>6}/{self.total}  loss {self.loss:z.4f}  {self.tokens / self.seconds:,.0f} tokens/s  {left} left"
+            speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
+            self.line = f"step {event.step:>6}/{self.total}  loss {self.loss:z.4f}  {speed}  {left} left"
             if self.is_live:
                 self._draw()
             else:

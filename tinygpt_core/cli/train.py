@@ -5,40 +5,90 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
+from .. import backends, random
+from ..dataset import corpora
+from ..training.config import TrainingConfig, describe_sizes, plural
+from ..training.loggers import find_logger, following
+from ..training.loop import Trainer
+from ..training.presets import PRESETS
+from ..training.settings import SettingError
 from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, _pieces, _write_text
-from .messages import UsageError, command_name, complain, find_run
-from .options import BESIDE_RESUME, RESUMABLE, SETTINGS
-
-if TYPE_CHECKING:
-    from ..training.config import TrainingConfig
-    from ..training.loop import Trainer
+from .messages import STOPPED, UsageError, command_name, complain, find_run
+from .options import BESIDE_RESUME, CORPUS, OPTIONS, RESUMABLE, SETTINGS, add_setting, help_text, path
+from .progress import Progress
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
+SAMPLE_STREAM = 3  # random stream of the run's seed for the samples at its end
+
+
+def add_command(commands: Any) -> None:
+    """Adds `train` to the subcommands of a parser."""
+    about = (
+        "Train a GPT on a corpus. With no arguments: about a minute on `identifiers`, "
+        "the names in Python's own library."
+    )
+    parser = commands.add_parser("train", help="train a model", allow_abbrev=False, description=about)
+    parser.set_defaults(command=run_train)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "presets (options override them):\n" + "\n".join(map(_preset_lines, PRESETS))
+    parser.add_argument("corpus", nargs="?", type=path, metavar=CORPUS.metavar, help=help_text(CORPUS))
+    for setting in SETTINGS:
+        add_setting(parser, setting)
+    parser.add_argument(
+        "--out",
+        type=path,
+        metavar="DIR",
+        help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)",
+    )
+    parser.add_argument(
+        "--resume",
+        type=path,
+        metavar="DIR",
+        help=f"continue the run in DIR with its own settings; {BESIDE_RESUME}",
+    )
+    parser.add_argument(
+        "--log-to",
+        action="append",
+        metavar="NAME",
+        help="also to tensorboard or wandb; may be given twice (default: log.jsonl only)",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress, only the result (default: progress)"
+    )
+
+
+def _preset_lines(name: str) -> str:
+    """Returns what `--help` says of a preset, in two lines."""
+    about, config = PRESETS[name]
+    steps = plural(config.steps, "step")
+    sizes = f"{describe_sizes(config)}, length {config.context_length}, batch {config.batch_size}, {steps}"
+    return f"  {name:<12} {about}\n{'':15}{config.corpus}, {sizes}"
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """`tinygpt train`: start or resume a run, show its progress, end with samples.
+    """Runs `tinygpt train`: starts or resumes a run, shows its progress, ends with samples.
+
+    Returns:
+        The exit code.
 
     Raises:
         UsageError: options that do not work, or no run to resume.
     """
-    from ..training.loggers import find_logger, following
-    from ..training.loop import Trainer
-    from .progress import Progress
-
     loggers = [find_logger(name) for name in arguments.log_to or []]
     if arguments.resume is not None:
-        trainer = Trainer.resume(find_run(arguments.resume), **_resume_changes(arguments))
+        trainer = _resume(arguments)
     else:
-        config = settings_from(arguments)
-        trainer = Trainer.start(config, arguments.out or new_directory(config))
+        settings = settings_from(arguments)
+        trainer = Trainer.start(settings, arguments.out or new_directory(settings))
         _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
@@ -52,44 +102,39 @@ def run_train(arguments: argparse.Namespace) -> int:
     finally:
         progress.end()
     if trainer.step < trainer.config.steps:
-        saved = (
-            "is kept" if trainer.saved_step == trainer.step else f"is lost after step {trainer.saved_step}"
-        )
-        advice = f"continue with: {command_name()} train --resume {shlex.quote(trainer.directory)}"
-        return complain(f"stopped by Ctrl-C at step {trainer.step}, which {saved}; {advice}", 130)
+        return _complain_that_it_stopped(trainer)
     _summarize(trainer)
     return 0
 
 
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that were given as options, by name."""
+    values = {setting.name: getattr(arguments, setting.name) for setting in SETTINGS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
-    """The settings of a new run: those of the preset, overridden by the options.
+    """Returns the settings of a new run: those of the preset, overridden by the options.
 
     Raises:
-        UsageError: a preset there is none of, or a setting out of range.
+        UsageError: a preset there is none of, or a setting that does not work.
+        BackendUnavailable: the backend cannot run here.
     """
-    from dataclasses import replace
-
-    from .. import backends
-    from ..dataset import corpora
-    from ..training.presets import PRESETS
-
-    if (
-        not arguments.data
-        and arguments.corpus not in corpora.CORPORA
-        and os.path.exists(arguments.corpus or "")
-    ):
-        arguments.data, arguments.corpus = arguments.corpus, None
-    by_default = "text" if arguments.data and not arguments.corpus else arguments.corpus or "identifiers"
-    preset = arguments.preset or (by_default if by_default in PRESETS else "identifiers")
+    corpus = arguments.corpus
+    data_file = arguments.data_file
+    if data_file is None and corpus not in corpora.CORPORA and os.path.exists(corpus or ""):
+        data_file = corpus  # a path stands in the place of a corpus
+        corpus = None
+    if corpus is None and data_file is not None:
+        corpus = "text"
+    preset = arguments.preset or (corpus if corpus in PRESETS else "identifiers")
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
-    changes = {
-        field: getattr(arguments, field) for field, *_ in SETTINGS if getattr(arguments, field) is not None
-    }
-    if arguments.corpus or arguments.data:
-        changes["corpus"] = by_default
-    if arguments.data:
-        changes["data_file"] = os.path.abspath(arguments.data)
+    changes = _given(arguments) | {"preset": preset}
+    if corpus is not None:  # otherwise it is the preset's
+        changes["corpus"] = corpus
+    if data_file is not None:
+        changes["data_file"] = os.path.abspath(data_file)
     if changes.get("tokenizer") not in (None, "characters", "bpe"):
         changes["tokenizer"] = os.path.abspath(changes["tokenizer"])
     if "learning_rate" in changes:  # the preset's minimum may lie above it
@@ -99,34 +144,45 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
     )
     backends.get(changes["backend"])
     try:
-        return replace(PRESETS[preset][1], **changes)
-    except ValueError as problem:
-        message = str(problem)
-        for field, option, *_ in SETTINGS:  # speak of what was typed
-            message = message.replace(field, option)
-        raise UsageError(message) from None
+        return replace(PRESETS[preset].config, **changes)
+    except SettingError as problem:
+        raise UsageError(problem.worded(OPTIONS)) from None
 
 
-def _resume_changes(arguments: argparse.Namespace) -> dict[str, Any]:
-    given = {field: option for field, option, *_ in SETTINGS if getattr(arguments, field) is not None}
-    given |= {
-        name: f"--{name}"
-        for name in ("data", "preset", "backend", "out")
-        if getattr(arguments, name) is not None
-    }
+def _resume(arguments: argparse.Namespace) -> Trainer:
+    """Returns the run of --resume.
+
+    Raises:
+        UsageError: no such run, options that are not for a run that exists, or a value that does not work.
+    """
+    changes = _given(arguments)
+    refused = [OPTIONS[name] for name in changes if name not in RESUMABLE]
+    if arguments.out is not None:
+        refused.append("--out")
     if arguments.corpus is not None:
-        given["corpus"] = f"the corpus {arguments.corpus!r}"
-    if refused := [option for field, option in given.items() if field not in RESUMABLE]:
+        refused.append(f"the corpus {arguments.corpus!r}")
+    if refused:
         raise UsageError(
-            f"--resume takes its settings from the run, so {', '.join(refused)} cannot be given; {BESIDE_RESUME}"
+            "--resume takes its settings from the run, "
+            f"so {', '.join(refused)} cannot be given; {BESIDE_RESUME}"
         )
-    return {field: getattr(arguments, field) for field in given}
+    try:
+        return Trainer.resume(find_run(arguments.resume), **changes)
+    except SettingError as problem:
+        raise UsageError(problem.worded(OPTIONS)) from None
+
+
+def _complain_that_it_stopped(trainer: Trainer) -> int:
+    """Says that a run was stopped and how to go on; returns the exit code."""
+    is_kept = trainer.saved_step == trainer.step
+    kept = "is kept" if is_kept else f"is lost after step {trainer.saved_step}"
+    advice = f"continue with: {command_name()} train --resume {shlex.quote(trainer.directory)}"
+    return complain(f"stopped by Ctrl-C at step {trainer.step}, which {kept}; {advice}", STOPPED)
 
 
 @contextmanager
 def _polite_stop(trainer: Trainer) -> Iterator[None]:
     """Inside it the first Ctrl-C lets the running step end and be saved; the second one stops at once."""
-    import signal
 
     def stop(number: int, frame: object) -> None:
         trainer.stop_requested = True
@@ -140,10 +196,9 @@ def _polite_stop(trainer: Trainer) -> Iterator[None]:
 
 
 def _summarize(trainer: Trainer) -> None:
-    """Samples, how good they should be, and where the model is."""
-    from .. import backends, random
-
-    data, generator = trainer.data, random.Generator(trainer.config.seed, stream=3)
+    """Prints samples, how good they should be, and where the model is."""
+    data = trainer.data
+    generator = random.Generator(trainer.config.seed, stream=SAMPLE_STREAM)
 
     def pieces(tokens: int) -> Iterator[str]:
         return _pieces(
@@ -154,9 +209,8 @@ def _summarize(trainer: Trainer) -> None:
         if data.is_documents:
             texts = ["".join(pieces(SAMPLE_TOKENS)) for _ in range(SAMPLES)]
             invented = sum(text not in data.documents for text in texts)
-            print(
-                f"\n{SAMPLES} samples at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus:"
-            )
+            about = f"at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus"
+            print(f"\n{SAMPLES} samples {about}:")
             _write_text("".join(f"  {text}\n" for text in texts))
         else:
             print(f"\na sample at temperature {SAMPLE_TEMPERATURE}:")
@@ -166,30 +220,36 @@ def _summarize(trainer: Trainer) -> None:
         val_loss = trainer.validate()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
     print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")
-    if peak := getattr(backends.get(trainer.config.backend), "peak_memory", None):
-        print(f"peak memory on the device {peak() / 2**30:.2f} GiB")
-    where, count = shlex.quote(trainer.directory), SAMPLES if data.is_documents else 1
-    print(
-        f"the model is kept in {trainer.directory}; more of it: {command_name()} generate {where} --count {count}"
-    )
+    peak_memory = getattr(backends.get(trainer.config.backend), "peak_memory", None)
+    if peak_memory is not None:
+        print(f"peak memory on the device {peak_memory() / 2**30:.2f} GiB")
+    where = shlex.quote(trainer.directory)
+    count = SAMPLES if data.is_documents else 1
+    more = f"{command_name()} generate {where} --count {count}"
+    print(f"the model is kept in {trainer.directory}; more of it: {more}")
     print(f"a look inside, as a page: {command_name()} explain {where}")
 
 
 def new_directory(config: TrainingConfig) -> str:
-    """A name for a new run that no run has yet: runs/CORPUS-DATE-TIME."""
+    """Returns a name for a new run that no run has yet: runs/CORPUS-DATE-TIME."""
     base = os.path.join(RUNS, f"{config.corpus}-{time.strftime('%Y%m%d-%H%M%S')}")
-    names = (base if count == 1 else f"{base}-{count}" for count in range(1, 1000))
-    return next(name for name in names if not os.path.lexists(name))
+    name = base
+    count = 1
+    while os.path.lexists(name):
+        count += 1
+        name = f"{base}-{count}"
+    return name
 
 
 def _point_latest_at(directory: str) -> None:
-    """Make the symbolic link runs/latest lead to a run in `runs`."""
-    if os.path.realpath(os.path.dirname(os.path.abspath(directory))) != os.path.realpath(RUNS):
+    """Makes the symbolic link runs/latest lead to a run in `runs`."""
+    directory = os.path.abspath(directory)
+    if os.path.realpath(os.path.dirname(directory)) != os.path.realpath(RUNS):
         return
-    name, latest = os.path.basename(os.path.abspath(directory)), os.path.join(RUNS, LATEST)
+    latest = os.path.join(RUNS, LATEST)
     if os.path.isdir(latest) and not os.path.islink(latest):
         return  # someone's own directory
     temporary = f"{latest}.{os.getpid()}"
     with suppress(OSError, NotImplementedError):  # a convenience, which a system without symbolic links lacks
-        os.symlink(name, temporary)
+        os.symlink(os.path.basename(directory), temporary)
         os.replace(temporary, latest)

@@ -1,19 +1,18 @@
-"""Floor 7: data, from a corpus to the batches of a model.
+"""Floor 8: data, from a corpus to the batches of a model.
 
-Reading order: `corpora` (texts), `batches` (datasets, token streams and the rows that are cut from them),
-`token_folders` (ids that are there already), `images` (MNIST) and `toy_data`.
+Reading order: `corpora` (texts), `tokens` (a long row of ids, compact), `datasets` (numbered samples, such as
+documents, and TinyGPT's batches of any), `batches` (the rows that a language model learns from),
+`token_folders` (ids that lie in files already), `images` (MNIST) and `toy_data`.
 """
 
 from .batches import (
     IGNORED_TARGET,
     Batch,
-    Dataset,
-    DatasetHandler,
     DocumentBatches,
-    DocumentStore,
+    Items,
     StreamBatches,
-    TextDataset,
-    TokenStream,
     evaluation_batches,
     split_train_validation,
 )
+from .datasets import Dataset, DatasetHandler, DocumentStore, TextDataset
+from .tokens import TokenStream

@@ -8,6 +8,7 @@ whatever its name.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import math
 import os
@@ -18,14 +19,14 @@ from typing import IO, Any
 
 from ..buffer.base import Buffer
 from ..dtype import DType
+from ..files.atomic import Path
 from ..shape import Shape
 from ..tensor import Tensor
 from .corpora import CorpusError, Download, downloaded
 
 TYPECODES = {0x08: "B", 0x09: "b", 0x0B: "h", 0x0C: "i", 0x0D: "f", 0x0E: "d"}
 MAXIMUM_ELEMENTS = 1 << 30  # bytes; what a few megabytes of gzip could fill otherwise
-# Deflate makes nothing smaller than that: a header that promises more is wrong, whatever follows
-DEFLATE_RATIO = 1032
+DEFLATE_RATIO = 1032  # at most; a header that promises more than the file could hold is wrong
 _MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 MNIST: dict[str, tuple[Download, str]] = {
     "train-images-idx3-ubyte": (
@@ -66,8 +67,8 @@ is compressed.
 """
 
 
-def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[Shape, array[Any]]:
-    """Read an IDX file, plain or compressed with gzip.
+def read_idx(path: Path, sha256: str | None = None) -> tuple[Shape, array[Any]]:
+    """Reads an IDX file, plain or compressed with gzip.
 
     Args:
         path: the file.
@@ -91,38 +92,38 @@ def read_idx(path: str | os.PathLike[str], sha256: str | None = None) -> tuple[S
 
 
 def _parse(file: IO[bytes], path: str, size: int, sha256: str | None) -> tuple[Shape, array[Any]]:
+    """Returns what an open file of `size` bytes holds, which errors call `path`."""
     compressed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     stream: Any = gzip.GzipFile(fileobj=file) if compressed else file
+    largest = min(size * DEFLATE_RATIO if compressed else size, MAXIMUM_ELEMENTS)
     try:
         start = stream.read(4)
         if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPECODES:
             raise CorpusError(
-                f"{path} is no IDX file: it starts with {start.hex(' ') or 'nothing'}, not with 00 00, a type and a number of axes"
+                f"{path} is no IDX file: it starts with {start.hex(' ') or 'nothing'}, "
+                f"not with 00 00, a type and a number of axes"
             )
-        axes, typecode = start[3], TYPECODES[start[2]]
+        values = array(TYPECODES[start[2]])
+        axes = start[3]
         sizes = stream.read(4 * axes)
         shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
-        values = array(typecode)
-        needed, most = (
-            math.prod(shape) * values.itemsize,
-            min(size * (DEFLATE_RATIO if compressed else 1), MAXIMUM_ELEMENTS),
-        )
-        if len(sizes) < 4 * axes or needed > most:
+        needed = math.prod(shape) * values.itemsize
+        if len(sizes) < 4 * axes or needed > largest:
             raise CorpusError(
-                f"{path} is truncated or no IDX file: elements of shape {shape} take {needed:,} bytes, but the file can hold {most:,}"
+                f"{path} is truncated or no IDX file: elements of shape {shape} take {needed:,} bytes, "
+                f"but the file can hold {largest:,}"
             )
         data = stream.read(needed + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorpusError(f"{path} is damaged: {error}") from error
-    if len(data) != needed:
-        found = f"only {len(data):,} follow" if len(data) < needed else "more follow"
+    if len(data) < needed:
         raise CorpusError(
-            f"{path} is {'truncated' if len(data) < needed else 'too long'}: shape {shape} takes {needed:,} bytes, but {found}"
+            f"{path} is truncated: shape {shape} takes {needed:,} bytes, but only {len(data):,} follow"
         )
+    if len(data) > needed:
+        raise CorpusError(f"{path} is too long: shape {shape} takes {needed:,} bytes, but more follow")
     if sha256 is not None:
-        import hashlib
-
         found = hashlib.sha256(start + sizes + data).hexdigest()
         if found != sha256:
             raise CorpusError(
@@ -135,17 +136,13 @@ def _parse(file: IO[bytes], path: str, size: int, sha256: str | None) -> tuple[S
 
 
 def load_mnist(
-    part: str = "train",
-    folder: str | os.PathLike[str] | None = None,
-    limit: int | None = None,
-    verify: bool = True,
+    part: str = "train", folder: Path | None = None, limit: int | None = None, verify: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Return images and labels of MNIST: LeCun, Cortes, Burges, "The MNIST database of handwritten digits",
-    1998.
+    """Returns images and labels of MNIST, handwritten digits.
 
     Args:
         part: "train" (60,000 images) or "test" (10,000).
-        folder: where the two IDX files of the part lie, under their published names, with or without ``.gz``;
+        folder: where the two IDX files of the part lie, under their published names, with or without `.gz`;
             by default they are fetched once, verified and kept in the cache.
         limit: only so many, from the front.
         verify: whether files in the folder must be MNIST's, to the bit. Pass False for other data in the same
@@ -156,27 +153,33 @@ def load_mnist(
 
     Raises:
         CorpusError: a file is missing, damaged or not MNIST's, or images and labels do not belong together.
+
+    Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998.
     """
     names = {"train": "train", "test": "t10k"}
     if part not in names:
         raise CorpusError(f"MNIST has the parts 'train' and 'test', not {part!r}")
-    (shape, pixels), (count, labels) = (
-        _part(f"{names[part]}-{kind}-ubyte", folder, verify) for kind in ("images-idx3", "labels-idx1")
-    )
-    if len(shape) != 3 or count != shape[:1] or pixels.typecode != "B" or labels.typecode != "B":
+    shape, pixels = _part(f"{names[part]}-images-idx3-ubyte", folder, verify)
+    labels_shape, labels = _part(f"{names[part]}-labels-idx1-ubyte", folder, verify)
+    are_bytes = pixels.typecode == labels.typecode == "B"
+    if len(shape) != 3 or labels_shape != shape[:1] or not are_bytes:
         raise CorpusError(
-            f"images of shape {shape} and labels of shape {count} do not belong together: expected bytes (N, H, W) and (N,)"
+            f"images of shape {shape} and labels of shape {labels_shape} do not belong together: "
+            f"expected bytes (N, H, W) and (N,)"
         )
-    kept = min(shape[0], shape[0] if limit is None else limit)
+    count, height, width = shape
+    kept = count if limit is None else min(count, limit)
     shades = [value / 255.0 for value in range(256)]
-    flat = array("f", map(shades.__getitem__, pixels[: kept * shape[1] * shape[2]]))
-    images = Buffer.from_array(flat, (kept, 1, *shape[1:]), DType.float32)
-    return Tensor(images), Tensor(
-        Buffer.from_array(array(DType.int32.typecode, labels[:kept]), (kept,), DType.int32)
+    flat = array("f", map(shades.__getitem__, pixels[: kept * height * width]))
+    classes = array(DType.int32.typecode, labels[:kept])
+    return (
+        Tensor(Buffer.from_array(flat, (kept, 1, height, width), DType.float32)),
+        Tensor(Buffer.from_array(classes, (kept,), DType.int32)),
     )
 
 
-def _part(name: str, folder: str | os.PathLike[str] | None, verify: bool) -> tuple[Shape, array[Any]]:
+def _part(name: str, folder: Path | None, verify: bool) -> tuple[Shape, array[Any]]:
+    """Returns the contents of one of MNIST's files, which lies in a folder or is fetched."""
     download, sha256 = MNIST[name]
     if folder is None:
         advice = "pass the folder of the IDX files, if you have them"

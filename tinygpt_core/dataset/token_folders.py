@@ -1,9 +1,8 @@
-"""Floor 8: folders of token ids, as nanoGPT's `prepare.py` writes them, and tokenizers that are already
-there.
+"""Folders of token ids, as nanoGPT's `prepare.py` writes them.
 
     train.bin    ids as little-endian uint16, one after the other
     val.bin      the same, to validate on; without it the tail of train.bin is taken
-    tokenizer    a file of `save_tokenizer`, or vocab.json with merges.txt: what made the ids. nanoGPT keeps none beside them
+    tokenizer    what made the ids, in any form of `find_tokenizer`; nanoGPT keeps none beside them
 
 The files are mapped into memory: only the windows that batches are made of are ever read, except for two
 passes at the start, a piece at a time: one that checks every id against the vocabulary, and one for the
@@ -19,14 +18,13 @@ from typing import Any, NamedTuple
 
 from ..files.atomic import Path
 from ..random import Generator
-from ..tokenizer.base import Tokenizer
-from ..tokenizer.bpe import BPETokenizer
-from ..tokenizer.files import load_tokenizer
-from ..tokenizer.patterns import TokenizerError
-from .batches import StreamBatches, TokenStream, evaluation_batches, split_train_validation
+from ..tokenizer.base import Tokenizer, TokenizerError
+from ..tokenizer.files import open_tokenizer
+from .batches import StreamBatches, evaluation_batches, split_train_validation
+from .tokens import PIECE, TokenStream
 
-TRAINING, VALIDATION = "train.bin", "val.bin"
-PIECE = 1 << 20  # ids
+TRAINING = "train.bin"
+VALIDATION = "val.bin"
 SAMPLE = 64 * 65_536  # ids whose frequencies stand for those of a longer stream
 
 
@@ -45,28 +43,31 @@ class TokenFolder(NamedTuple):
         that samples begin with.
         """
         shape = config.context_length, config.batch_size
-        validating = evaluation_batches(self.validation, *shape, config.eval_batches)
-        batches = StreamBatches(self.training, *shape, generator)
-        try:
-            self.tokenizer.encode("\n")
-            opening = "\n"
-        except TokenizerError:  # characters without line breaks
-            opening = self.tokenizer.decode(self.training[:1])
-        tokens = len(self.training) + len(self.validation)
         return {
             "tokenizer": self.tokenizer,
-            "training_batches": batches,
-            "validation_batches": validating,
-            "num_tokens": tokens,
+            "validation_batches": evaluation_batches(self.validation, *shape, config.eval_batches),
+            "training_batches": StreamBatches(self.training, *shape, generator),
+            "num_tokens": len(self.training) + len(self.validation),
             "sha256": self.sha256,
-            "opening": opening,
+            "opening": self._opening(),
         }
 
+    def _opening(self) -> str:
+        """Returns what a text that nobody began begins with."""
+        try:
+            self.tokenizer.encode("\n")
+            return "\n"
+        except TokenizerError:  # characters without line breaks
+            return self.tokenizer.decode(self.training[:1])
+
     def counts(self) -> Counter[int]:
-        """How often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly in it."""
-        stream, piece = self.training, SAMPLE // 64
+        """Returns how often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly
+        in it.
+        """
+        stream = self.training
         if len(stream) <= SAMPLE:
             return Counter(stream)
+        piece = SAMPLE // 64
         starts = [number * (len(stream) - piece) // 63 for number in range(64)]
         return Counter(idx for start in starts for idx in stream[start : start + piece])
 
@@ -89,7 +90,7 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
     """
     folder = os.fspath(path)
     if isinstance(tokenizer, str):
-        tokenizer = find_tokenizer(folder if tokenizer in ("characters", "bpe") else tokenizer)
+        tokenizer = open_tokenizer(folder if tokenizer in ("characters", "bpe") else tokenizer)
     files = [os.path.join(folder, name) for name in (TRAINING, VALIDATION)]
     files = [file for file in files if os.path.isfile(file)]
     streams = [TokenStream.open(file, "H", tokenizer.vocab_size) for file in files]
@@ -100,23 +101,3 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
             digest.update(stream[start : start + PIECE])
     training, validation = streams if len(streams) == 2 else split_train_validation(streams[0])
     return TokenFolder(training, validation, tokenizer, digest.hexdigest())
-
-
-def find_tokenizer(path: Path) -> Tokenizer:
-    """Returns the tokenizer in a file of `save_tokenizer`, or in a folder (its `tokenizer`, or its
-    `vocab.json` and `merges.txt`).
-
-    Raises:
-        TokenizerError: there is none, or it is damaged.
-    """
-    own, vocab, merges = (os.path.join(path, name) for name in ("tokenizer", "vocab.json", "merges.txt"))
-    if os.path.isfile(path):
-        return load_tokenizer(path)
-    if os.path.isfile(own):
-        return load_tokenizer(own)
-    if os.path.isfile(vocab) and os.path.isfile(merges):
-        return BPETokenizer.from_gpt2(vocab, merges)
-    raise TokenizerError(
-        f"there is no tokenizer in {os.fspath(path)}: pass --tokenizer with 'characters' or 'bpe' (trained on the text), a file of "
-        "save_tokenizer, or a folder that holds one or GPT-2's vocab.json and merges.txt; token ids need the one that made them"
-    )

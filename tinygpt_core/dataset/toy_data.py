@@ -33,15 +33,16 @@ def two_moons(count: int, noise: float = 0.1, seed: int = 0) -> tuple[Tensor, Te
             f"two moons need at least 2 points and a noise of at least 0, but got {count} and {noise}"
         )
     offsets = normals(Generator(seed).reserve(2 * count), 2 * count)
-    points, classes = [], []
+    points = []
+    classes = []
     for i in range(count):
         number = (count + 1 - i % 2) // 2  # points of this class
         angle = math.pi * (i // 2) / max(number - 1, 1)
-        x, y = (
-            (math.cos(angle), math.sin(angle))
-            if i % 2 == 0
-            else (1.0 - math.cos(angle), 0.5 - math.sin(angle))
-        )
+        x = math.cos(angle)
+        y = math.sin(angle)
+        if i % 2 == 1:
+            x = 1.0 - x
+            y = 0.5 - y
         points.append([x + noise * offsets[2 * i], y + noise * offsets[2 * i + 1]])
         classes.append(i % 2)
     return Tensor(Buffer(points)), Tensor(Buffer(classes, DType.int32))

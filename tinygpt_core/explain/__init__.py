@@ -22,7 +22,7 @@ from ..tensor import Tensor
 from . import page, subjects
 from .recorder import Recorder, RecordingError
 
-__all__ = ["Recorder", "RecordingError", "add_commands", "explain", "explain_tensor", "run_explain"]
+__all__ = ["Recorder", "RecordingError", "add_command", "explain", "explain_tensor", "run_explain"]
 
 
 def explain(subject: str, out: Path, prompt: str | None = None, backend: str | None = None) -> int:
@@ -51,7 +51,7 @@ def explain_tensor(tensor: Tensor, out: Path) -> int:
     return page.write(out, subjects.explain_tensor(tensor))
 
 
-def add_commands(commands: Any) -> None:
+def add_command(commands: Any) -> None:
     """Adds `explain` to the subcommands of the command line."""
     about = "Write one HTML page that shows a training step from inside: the graph, its values, attention, tokens, and training over time."
     parser = commands.add_parser(

@@ -24,7 +24,8 @@ from ..buffer.base import Buffer
 from ..kernels.attention import PackedAttention as PackedKernel
 from ..module import Module
 from ..operations import Attention, CrossEntropy, Operation, PackedAttention, PartialGradient
-from ..tensor import GradientFunction, Tensor
+from ..tape import GradientFunction
+from ..tensor import Tensor
 from .sources import describe
 from .values import summarize
 

@@ -19,13 +19,13 @@ from ..generation import generate_ids
 from ..tensor import Tensor, no_grad
 from ..tokenizer.base import Tokenizer
 from ..training import checkpoint
-from ..training.config import TrainingConfig
+from ..training.config import TrainingConfig, describe_sizes
 from ..training.data import BOUNDARY, prepare_data
 from ..training.loop import LOG, Trainer, load_model
 from ..training.statistics import SAMPLE, copies, statistics
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
-from .tape import recorded_from_tape, walk
+from .tape import differentiate, recorded_from_tape
 
 MOST_TOKENS = 1024  # of a batch that is recorded; of more, the first rows
 CONTINUATION = 24  # tokens written after a prompt
@@ -240,7 +240,7 @@ def explain_tensor(tensor: Tensor) -> dict[str, Any]:
         return explain_recorded(recorded_from_tape(tensor), tensor, "A Tensor and what made it", None)
     steps = list(recorder.steps)
     if tensor.grad_fn is not None and not any(phase == "backward" for phase, _ in steps):
-        walk(tensor)
+        differentiate(tensor)
     part, recorder.steps = recorder.only(tensor), steps
     return explain_recorded(part, tensor, "What was recorded", None)
 
@@ -351,10 +351,8 @@ def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[
 def model_line(model: Any) -> str:
     """A model in one line."""
     config = model.config
-    return (
-        f"GPT with {model.num_parameters():,} parameters: {config.num_layers} layers, {config.num_heads} heads, "
-        f"{config.embedding_dim} wide, context {config.context_length}"
-    )
+    sizes = f"{describe_sizes(config)}, context {config.context_length}"
+    return f"GPT with {model.num_parameters():,} parameters: {sizes}"
 
 
 def _time(seconds: float) -> str:

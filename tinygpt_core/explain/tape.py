@@ -7,13 +7,12 @@ were never taken.
 
 from __future__ import annotations
 
-import heapq
 import inspect
 from typing import Any
 
 from ..buffer.base import Buffer
-from ..operations import PartialGradient
-from ..tensor import GradientFunction, Tensor, _kept_buffers
+from ..tape import GradientFunction, kept_buffers, walk_back
+from ..tensor import Tensor
 from .recorder import MOST_OPERATIONS, Recorder, RecordingError, kept_bytes
 from .values import summarize
 
@@ -38,7 +37,7 @@ def recorded_from_tape(tensor: Tensor) -> Recorder:
     output = recorder.operations[-1]["output"]
     recorder.tensors[output]["values"] = summarize(tensor.buffer)
     with recorder:
-        walk(tensor)
+        differentiate(tensor)
     return recorder
 
 
@@ -85,7 +84,7 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
     shape, dtype = record.result
     kept_values = [
         [name, recorder.add_tensor("value", buffer.shape, buffer.dtype, buffer)]
-        for name, buffer in _kept_buffers(operation)
+        for name, buffer in kept_buffers(operation)
     ]
     return recorder.add_operation(
         operation,
@@ -99,22 +98,11 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
     )
 
 
-def walk(tensor: Tensor) -> None:
-    """Goes through the records behind a Tensor of any shape as `Tensor.backward` does, but keeps the graph
-    and leaves the leaves alone.
+def differentiate(tensor: Tensor) -> None:
+    """Walks back over the records behind a Tensor of any shape, so that a `Recorder` that is open sees each;
+    frees nothing, and drops the gradients instead of leaving them in Tensors.
     """
     assert tensor.grad_fn is not None
-    pending: dict[GradientFunction, Buffer] = {tensor.grad_fn: tensor._incoming(None)}
-    queue = [(-tensor.grad_fn.number, tensor.grad_fn)]
-    while queue:
-        _, record = heapq.heappop(queue)
-        for parent, part in record.apply(pending.pop(record)):
-            if isinstance(parent, Tensor):
-                continue
-            total = pending.get(parent)
-            if total is None:
-                heapq.heappush(queue, (-parent.number, parent))
-            if isinstance(part, PartialGradient):
-                pending[parent] = part.add_to(None if total is None else total.copy())
-            else:
-                pending[parent] = part if total is None else total + part
+    ones = type(tensor.buffer).full(tensor.shape, 1.0, tensor.dtype)
+    for _ in walk_back(tensor.grad_fn, ones, retain_graph=True):
+        pass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from ..buffer.base import Buffer
+from ..printable import is_printable
 from ..tokenizer.base import Tokenizer, render_token
-from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.bpe import BPETokenizer, merge_steps
 from ..tokenizer.characters import CharTokenizer
 
 TOP = 10
@@ -22,11 +22,11 @@ def token_text(tokenizer: Tokenizer | None, idx: int) -> str:
     if tokenizer is None:
         return str(idx)
     try:
-        data = tokenizer._decode_bytes([idx])
+        data = tokenizer.decode_bytes([idx])
     except ValueError:
         return str(idx)
     text = data.decode("utf-8", errors="replace")
-    return text if all(c.isprintable() or c in "\n\t" for c in text) else render_token(data)
+    return text if is_printable(text, keep="\n\t") else render_token(data)
 
 
 def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -108,34 +108,16 @@ def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
             "vocabulary": [[token_text(tokenizer, i), i] for i in ids] if known else None,
         }
     chunks = []
-    for chunk in tokenizer._chunks(text):
-        data = chunk.encode("utf-8", errors="surrogatepass")
-        first = [tokenizer._bytes[byte] for byte in data]
-        steps = [[place, idx, token_text(tokenizer, idx)] for place, idx in merge_steps(tokenizer, first)]
+    for chunk in tokenizer.chunks(text):
+        first = tokenizer.byte_ids(chunk)
+        steps = [
+            [place, idx, token_text(tokenizer, idx)]
+            for place, idx in merge_steps(list(first), tokenizer.merged_id)
+        ]
         chunks.append({"pieces": [token_text(tokenizer, idx) for idx in first], "ids": first, "steps": steps})
     note = (
-        "The text is first split into pieces, which never merge with each other. In each piece every byte is a token; "
-        "then the pair of neighbours that was learned first becomes one token, again and again, until no neighbours are a known pair."
+        "The text is first split into pieces, which never merge with each other. "
+        "In each piece every byte is a token; then the pair of neighbours that was learned first "
+        "becomes one token, again and again, until no neighbours are a known pair."
     )
     return {"kind": "bpe", "note": note, "chunks": chunks, "vocabulary": None}
-
-
-def merge_steps(tokenizer: BPETokenizer, ids: Sequence[int]) -> list[tuple[int, int]]:
-    """The merges of one piece, in order: the place of the left neighbour, and the id that the two become."""
-    ids, known, steps = list(ids), tokenizer._ids, []
-    while len(ids) > 1:
-        found = []
-        for place, pair in enumerate(pairwise(ids)):
-            idx = (
-                tokenizer.merges.get(pair)
-                if known is None
-                else known.get(tokenizer.vocab[pair[0]] + tokenizer.vocab[pair[1]])
-            )
-            if idx is not None:
-                found.append((idx, place))
-        if not found:
-            break
-        idx, place = min(found)
-        ids[place : place + 2] = [idx]
-        steps.append((place, idx))
-    return steps

@@ -1,4 +1,4 @@
-"""Floor 2: files that are whole or not there."""
+"""Files that are whole or not there, and directories that one process at a time writes to."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     Returns:
         The file's size and SHA-256.
     """
-    digest, size = sha256(), 0
+    pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
+    digest = sha256()
+    size = 0
     with open(path, "wb") as file:
-        pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
-        for chunk in pieces:
-            digest.update(chunk)
-            size += file.write(chunk)
+        for piece in pieces:
+            digest.update(piece)
+            size += file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     return Written(size, digest.hexdigest())
 
 
 def sync_directory(path: Path) -> None:
-    """Waits until the names in a directory (renames, that is) are on the disk, where the system can do that."""
+    """Waits, where the system can, until the names in a directory (renames, that is) are on the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -55,6 +56,10 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
 
     It is written under a temporary name beside its place, flushed to the disk, and renamed. A failure leaves
     the old file alone.
+
+    Args:
+        path: overwritten if it exists.
+        chunks: as in `write_durably`.
 
     Returns:
         The file's size and SHA-256.
@@ -77,13 +82,14 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Keeps a directory to oneself in a `with`, where the system has such locks; yields nothing.
+def lock_directory(directory: Path) -> Iterator[None]:
+    """Locks a directory in a `with`, so that no other process can, where the system has such locks; yields
+    nothing.
 
-    It is let go when the process ends, however it ends.
+    The lock is released when the process ends, however it ends.
 
     Raises:
-        BlockingIOError: somebody else holds it.
+        BlockingIOError: another process has locked it.
     """
     try:
         import fcntl

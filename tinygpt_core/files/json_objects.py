@@ -1,4 +1,4 @@
-"""JSON objects in files that may come from anywhere: bounded, no name twice, nothing but plain values."""
+"""JSON objects in files that may come from anywhere: of limited size, no key twice, only plain values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from .atomic import Path, Written, atomic_write
+from .reading import FileTooLargeError, read_limited
 
 
 class SerializationError(ValueError):
@@ -14,8 +15,9 @@ class SerializationError(ValueError):
 
 
 def write_json(path: Path, value: Any) -> Written:
-    """Writes a value as readable JSON, atomically. Floats keep every bit; infinities and NaN are allowed.
-    Returns its size and SHA-256.
+    """Writes a value as readable JSON, atomically; returns the file's size and SHA-256.
+
+    Floats keep every bit; infinities and NaN are allowed.
     """
     return atomic_write(path, json_bytes(value))
 
@@ -26,17 +28,21 @@ def json_bytes(value: Any) -> bytes:
 
 
 def parse_json_object(text: bytes | str, what: str) -> dict[str, Any]:
-    """Returns the JSON object that `text` is; raises SerializationError (saying `what`) for anything else, or
-    a repeated key.
+    """Returns the JSON object that `text` is.
+
+    Args:
+        what: how an error calls the text.
+
+    Raises:
+        SerializationError: it is anything else, or a key is repeated in it.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             names = [name for name, _ in pairs]
-            raise SerializationError(
-                f"{what}: the key {next(n for n in names if names.count(n) > 1)!r} stands twice"
-            )
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise SerializationError(f"{what}: the key {repeated!r} stands twice")
         return found
 
     try:
@@ -51,13 +57,14 @@ def parse_json_object(text: bytes | str, what: str) -> dict[str, Any]:
 
 
 def read_json_object(path: Path, maximum_bytes: int = 50_000_000) -> dict[str, Any]:
-    """Returns the JSON object in a file of at most `maximum_bytes`; raises SerializationError where it holds
-    none.
+    """Returns the JSON object in a file of at most `maximum_bytes`.
+
+    Raises:
+        SerializationError: the file is larger, or holds no JSON object.
+        OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > maximum_bytes:
-            raise SerializationError(
-                f"{os.fspath(path)} has {size:,} bytes; at most {maximum_bytes:,} are read"
-            )
-        return parse_json_object(file.read(size), os.fspath(path))
+    try:
+        text = read_limited(path, maximum_bytes)
+    except FileTooLargeError as problem:
+        raise SerializationError(str(problem)) from None
+    return parse_json_object(text, os.fspath(path))

@@ -1,5 +1,4 @@
-"""Floor 8: tensors in files. The safetensors format, read and written in pure Python, and files that are
-whole or not there.
+"""Tensors in files: the safetensors format, read and written in pure Python.
 
 A safetensors file is: the header's length as 8 bytes, little-endian; the header, a JSON object that gives
 each tensor's dtype, shape and `data_offsets` (begin and end, in bytes, counted behind the header); then the
@@ -37,17 +36,11 @@ _NAMES = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _HALF = ("F16", "BF16")  # read as float32, which holds every value of either
 _ITEM_SIZES = {
-    "F64": 8,
-    "I64": 8,
-    "U64": 8,
-    "F32": 4,
-    "I32": 4,
-    "U32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I16": 2,
-    "U16": 2,
-} | dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2"), 1)
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2"), 1),
+}  # bytes of an element, of every dtype of the format
 
 
 class Entry(NamedTuple):
@@ -77,10 +70,14 @@ def safetensors_chunks(
     """Yields the bytes of a safetensors file of Buffers of any shape piece by piece: the header, then one
     tensor at a time.
 
-    Source: https://github.com/huggingface/safetensors (the format's README).
+    Args:
+        tensors: what to write, by name.
+        metadata: free text to put into the header.
 
     Raises:
         SerializationError: a name the format does not allow.
+
+    Source: https://github.com/huggingface/safetensors (the format's README).
     """
     header: dict[str, Any] = {}
     if metadata:
@@ -119,7 +116,8 @@ def save_safetensors(
     See `safetensors_chunks` for the format.
 
     Raises:
-        SerializationError: a name the format does not allow. OSError: the file cannot be written.
+        SerializationError: a name the format does not allow.
+        OSError: the file cannot be written.
     """
     return atomic_write(path, safetensors_chunks(tensors, metadata))
 
@@ -128,10 +126,11 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Returns a file's header, checked against every rule of the format and the file's size; reads nothing
     else.
 
-    Source: https://github.com/huggingface/safetensors (the format's README).
-
     Raises:
         SerializationError: naming the file, the tensor and the rule that is broken.
+        OSError: the file cannot be read.
+
+    Source: https://github.com/huggingface/safetensors (the format's README).
     """
     with open(path, "rb") as file:
         return _read_header(file, os.fspath(path))
@@ -144,8 +143,8 @@ def _read_header(file: Any, path: str) -> SafetensorsHeader:
     (length,) = struct.unpack("<Q", file.read(8))
     if length > MAXIMUM_HEADER or 8 + length > size:
         raise SerializationError(
-            f"{path} claims a header of {length:,} bytes, but has {size:,} bytes in all (and a header at most {MAXIMUM_HEADER:,}): "
-            f"truncated, or no safetensors file"
+            f"{path} claims a header of {length:,} bytes, but has {size:,} bytes in all "
+            f"(and a header at most {MAXIMUM_HEADER:,}): truncated, or no safetensors file"
         )
     text = file.read(length)
     if text[:1] != b"{":
@@ -155,7 +154,13 @@ def _read_header(file: Any, path: str) -> SafetensorsHeader:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise SerializationError(f"{path}: __metadata__ maps strings to strings")
     entries = {name: _entry(name, fields, path) for name, fields in header.items()}
-    position, end = 0, size - 8 - length
+    _require_no_holes(entries, size - 8 - length, path)
+    return SafetensorsHeader(entries, metadata, 8 + length)
+
+
+def _require_no_holes(entries: Mapping[str, Entry], end: int, path: str) -> None:
+    """Checks that the tensors follow each other without a hole or an overlap, from byte 0 to byte `end`."""
+    position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != position:
             kind = "overlaps what lies before it" if entry.start < position else "leaves a hole before it"
@@ -165,9 +170,9 @@ def _read_header(file: Any, path: str) -> SafetensorsHeader:
         position = entry.stop
     if position != end:
         raise SerializationError(
-            f"{path}: the tensors fill {position:,} bytes, but {end:,} follow the header: truncated or tampered"
+            f"{path}: the tensors fill {position:,} bytes, but {end:,} follow the header: "
+            f"truncated or tampered"
         )
-    return SafetensorsHeader(entries, metadata, 8 + length)
 
 
 def _is_size(value: Any) -> bool:
@@ -179,31 +184,32 @@ def _entry(name: str, fields: Any, path: str) -> Entry:
     what = f"{path}: tensor {name!r}"
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise SerializationError(f"{what} has the fields dtype, shape and data_offsets, and no others")
-    dtype_name, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    dtype_name = fields["dtype"]
+    shape = fields["shape"]
+    offsets = fields["data_offsets"]
     if not isinstance(dtype_name, str) or dtype_name not in _ITEM_SIZES:
         raise SerializationError(f"{what} has an unknown dtype {dtype_name!r}")
     if not isinstance(shape, list) or len(shape) > 64 or not all(map(_is_size, shape)):
         raise SerializationError(f"{what}: a shape is a list of sizes, not {str(shape)[:80]}")
-    if (
-        not isinstance(offsets, list)
-        or len(offsets) != 2
-        or not all(map(_is_size, offsets))
-        or offsets[0] > offsets[1]
-    ):
+    are_sizes = isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_size, offsets))
+    if not are_sizes or offsets[0] > offsets[1]:
         raise SerializationError(f"{what}: data_offsets are a begin and an end, not {str(offsets)[:80]}")
+    start, stop = offsets
     needed = prod(shape) * _ITEM_SIZES[dtype_name]
-    if needed != offsets[1] - offsets[0]:
+    if needed != stop - start:
         raise SerializationError(
-            f"{what} of shape {shape} and dtype {dtype_name} needs {needed:,} bytes, not {offsets[1] - offsets[0]:,}"
+            f"{what} of shape {shape} and dtype {dtype_name} needs {needed:,} bytes, not {stop - start:,}"
         )
-    return Entry(dtype_name, tuple(shape), offsets[0], offsets[1])
+    return Entry(dtype_name, tuple(shape), start, stop)
 
 
 def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Buffer]:
-    """Returns the tensors of a file (or those called `names`), in their shapes, on the active backend; F16
-    and BF16 become float32.
+    """Returns the tensors of a file, in their shapes, on the active backend; F16 and BF16 become float32.
 
     See `read_safetensors_header` for the format.
+
+    Args:
+        names: which tensors to read; default: all.
 
     Raises:
         SerializationError: the file breaks a rule of the format, or a tensor has a dtype that no Buffer has.
@@ -227,9 +233,8 @@ def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
 def _read_tensor(file: Any, name: str, entry: Entry, data_start: int, path: str) -> Buffer:
     file.seek(data_start + entry.start)
     if entry.dtype_name in _HALF:
-        return Buffer.from_array(
-            _widen(file.read(entry.stop - entry.start), entry.dtype_name), entry.shape, DType.float32
-        )
+        raw = file.read(entry.stop - entry.start)
+        return Buffer.from_array(_widen(raw, entry.dtype_name), entry.shape, DType.float32)
     dtype = _DTYPES[entry.dtype_name]
     flat = array(dtype.typecode)
     try:
@@ -249,13 +254,13 @@ def _widen(raw: bytes, dtype_name: str) -> array[float]:
     """
     count = len(raw) // 2
     if dtype_name == "F16":
-        # Of which the numbers, as Python objects, take little memory
+        # A piece at a time, whose numbers, as Python objects, take little memory
         pieces = (raw[i : i + 65536] for i in range(0, len(raw), 65536))
-        return array(
-            "f", chain.from_iterable(struct.unpack(f"<{len(piece) // 2}e", piece) for piece in pieces)
-        )
+        numbers = (struct.unpack(f"<{len(piece) // 2}e", piece) for piece in pieces)
+        return array("f", chain.from_iterable(numbers))
     wide = bytearray(4 * count)
-    wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
+    wide[2::4] = raw[0::2]
+    wide[3::4] = raw[1::2]
     flat = array("f")
     flat.frombytes(wide)
     if sys.byteorder == "big":

@@ -3,13 +3,8 @@
 from ..module import Module
 from . import initializers
 from .activations import ACTIVATION_FUNCTIONS, GELU, GLU, ReLU, Sigmoid, SiLU, Softmax, SwiGLU, Swish, Tanh
-from .attention import (
-    CasualSelfAttention,
-    CausalSelfAttention,
-    KeyValueCache,
-    RotaryEncoding,
-    TransformerBlock,
-)
+from .attention import CasualSelfAttention, CausalSelfAttention
+from .cache import KeyValueCache
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, Flatten, MaxPool2d
 from .dropout import Dropout
 from .embedding import Embedding
@@ -18,4 +13,6 @@ from .linear import FullyConnectedLayer, Linear
 from .mlp import MLP, GatedMLP
 from .normalization import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, detach_state
+from .rotary import RotaryEncoding
 from .sequential import Sequential
+from .transformer import TransformerBlock

@@ -23,7 +23,11 @@ GATED_ACTIVATIONS = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu
 
 
 def activation_function(name: str) -> ActivationFunction:
-    """Return the activation function of a name; raise a ValueError that lists the names when there is none."""
+    """Returns the activation function of a name.
+
+    Raises:
+        ValueError: there is none of that name; the message lists the names.
+    """
     if name not in ACTIVATION_FUNCTIONS:
         raise ValueError(
             f"unknown activation function {name!r}; expected one of {', '.join(ACTIVATION_FUNCTIONS)}"
@@ -31,21 +35,32 @@ def activation_function(name: str) -> ActivationFunction:
     return ACTIVATION_FUNCTIONS[name]
 
 
+def gate_function(name: str) -> ActivationFunction:
+    """Returns the activation function in the gate of a gated unit.
+
+    Raises:
+        ValueError: there is no gated unit of that name; the message lists the names.
+    """
+    if name not in GATED_ACTIVATIONS:
+        raise ValueError(f"unknown gated unit {name!r}; expected one of {', '.join(GATED_ACTIVATIONS)}")
+    return ACTIVATION_FUNCTIONS[GATED_ACTIVATIONS[name]]
+
+
 class ReLU(Module):
-    """Rectified linear unit: ``y = max(x, 0)`` of each element."""
+    """Rectified linear unit: `y = max(x, 0)` of each element."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.relu()
 
 
 class GELU(Module):
-    """Gaussian error linear unit: ``y = x Φ(x)`` of each element, Φ the normal distribution function.
-
-    Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
+    """Gaussian error linear unit: `y = x Φ(x)` of each element, Φ the normal distribution function.
 
     Args:
-        approximate: "tanh" for ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))``, as in GPT-2; "none" for the
+        approximate: "tanh" for `x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`, as in GPT-2; "none" for the
             exact form.
+
+    Source: Hendrycks, Gimpel 2016, https://arxiv.org/abs/1606.08415
     """
 
     def __init__(self, approximate: str = "tanh") -> None:
@@ -60,9 +75,9 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """Sigmoid linear unit, or Swish: ``y = x / (1 + exp(-x))`` of each element.
+    """Sigmoid linear unit, or Swish: `y = x / (1 + exp(-x))` of each element.
 
-    Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941
+    Source: Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941
     """
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -73,21 +88,21 @@ Swish = SiLU
 
 
 class Sigmoid(Module):
-    """Logistic function: ``y = 1 / (1 + exp(-x))`` of each element."""
+    """Logistic function: `y = 1 / (1 + exp(-x))` of each element."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.sigmoid()
 
 
 class Tanh(Module):
-    """Hyperbolic tangent: ``y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))`` of each element."""
+    """Hyperbolic tangent: `y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))` of each element."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.tanh()
 
 
 class Softmax(Module):
-    """Probabilities: ``y = exp(x) / sum exp(x)`` along an axis."""
+    """Probabilities: `y = exp(x) / sum exp(x)` along an axis."""
 
     def __init__(self, axis: int = -1) -> None:
         super().__init__()
@@ -101,8 +116,7 @@ class Softmax(Module):
 
 
 class GLU(Module):
-    """Gated linear unit: ``y = a f(b)``, where a and b are the halves of the last axis. Dauphin et al. 2017;
-    Shazeer 2020.
+    """Gated linear unit: `y = a f(b)`, where a and b are the halves of the last axis.
 
     Args:
         gate: "glu" (f is the sigmoid), "reglu", "geglu" or "swiglu".
@@ -113,28 +127,33 @@ class GLU(Module):
     Raises:
         ValueError: another gate.
         ShapeError: the size of the last axis of the input is odd.
+
+    Source: Dauphin et al. 2017, https://arxiv.org/abs/1612.08083; Shazeer 2020,
+    https://arxiv.org/abs/2002.05202
     """
 
     def __init__(self, gate: str = "glu") -> None:
         super().__init__()
-        if gate not in GATED_ACTIVATIONS:
-            raise ValueError(f"unknown gated unit {gate!r}; expected one of {', '.join(GATED_ACTIVATIONS)}")
+        gate_function(gate)  # an unknown name raises here rather than at the first call
         self.gate = gate
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not x.ndim or x.shape[-1] % 2:
+        if x.ndim == 0 or x.shape[-1] % 2:
             raise ShapeError(
                 f"{type(self).__name__} needs a last axis of even size, but the input has the shape {x.shape}"
             )
         half = x.shape[-1] // 2
-        return x[..., :half] * ACTIVATION_FUNCTIONS[GATED_ACTIVATIONS[self.gate]](x[..., half:])
+        f = gate_function(self.gate)
+        return x[..., :half] * f(x[..., half:])
 
     def _extra_repr(self) -> str:
         return f"gate={self.gate!r}"
 
 
 class SwiGLU(GLU):
-    """``y = a silu(b)``, where a and b are the halves of the last axis: `GLU` with that gate."""
+    """The gated linear unit `y = a silu(b)`, where a and b are the halves of the last axis: `GLU` with that
+    gate.
+    """
 
     def __init__(self) -> None:
         super().__init__("swiglu")

@@ -15,13 +15,13 @@ from ..kernels.convolution import pair
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
-from .linear import check_size
+from .arguments import check_size
 
 
 class Conv2d(Module):
     """Convolution (cross-correlation, as everywhere in deep learning), with stride s and dilation d:
 
-    ``y[b, o, p, q] = bias[o] + sum over c, i, j of weights[o, c, i, j] x[b, c, p s + i d, q s + j d]``, of x
+    `y[b, o, p, q] = bias[o] + sum over c, i, j of weights[o, c, i, j] x[b, c, p s + i d, q s + j d]`, of x
     padded by zeros, in one group. See `kernels.Conv2d` for several.
 
     Args:
@@ -32,8 +32,8 @@ class Conv2d(Module):
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H', W') with H' = floor((H + 2 padding - dilation
-        (kernel_size - 1) - 1) / stride) + 1; ``weights`` is (out_channels, in_channels / groups, kernel
-        height, kernel width), ``bias`` (out_channels,). Both are initialised uniformly between ±sqrt(1 /
+        (kernel_size - 1) - 1) / stride) + 1; `weights` is (out_channels, in_channels / groups, kernel
+        height, kernel width), `bias` (out_channels,). Both are initialised uniformly between ±sqrt(1 /
         fan_in), fan_in = in_channels / groups × kernel height × kernel width, as in PyTorch.
 
     Raises:
@@ -56,35 +56,42 @@ class Conv2d(Module):
         super().__init__()
         check_size("in_channels", in_channels)
         check_size("out_channels", out_channels)
-        if in_channels % check_size("groups", groups) or out_channels % groups:
+        check_size("groups", groups)
+        if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
             )
-        self.kernel_size, self.stride = pair("kernel_size", kernel_size), pair("stride", stride)
-        self.padding, self.dilation, self.groups = (
-            pair("padding", padding, 0),
-            pair("dilation", dilation),
-            groups,
-        )
+        self.kernel_size = pair("kernel_size", kernel_size)
+        self.stride = pair("stride", stride)
+        self.padding = pair("padding", padding, 0)
+        self.dilation = pair("dilation", dilation)
+        self.groups = groups
         shape = (out_channels, in_channels // groups, *self.kernel_size)
-        bound = 1.0 / math.sqrt(math.prod(shape[1:]))
-        self.weights = Tensor.uniform(shape, low=-bound, high=bound, requires_grad=True)
+        fan_in = math.prod(shape[1:])
+        limit = 1.0 / math.sqrt(fan_in)
+        self.weights = Tensor.uniform(shape, low=-limit, high=limit, requires_grad=True)
         if bias:
-            self.bias = Tensor.uniform((out_channels,), low=-bound, high=bound, requires_grad=True)
+            self.bias = Tensor.uniform((out_channels,), low=-limit, high=limit, requires_grad=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        options = {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
-        return apply_op(operations.Conv2d, x, self.weights, getattr(self, "bias", None), **options)
+        return apply_op(
+            operations.Conv2d,
+            x,
+            self.weights,
+            getattr(self, "bias", None),
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
 
     def _extra_repr(self) -> str:
-        out, depth = self.weights.shape[:2]
-        sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
-        return f"{depth * self.groups}, {out}, {sizes}, groups={self.groups}, bias={'bias' in self}"
+        out_channels, channels_of_a_group = self.weights.shape[:2]
+        return (
+            f"{channels_of_a_group * self.groups}, {out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, bias={'bias' in self}"
+        )
 
 
 class _Pool2d(Module):
@@ -94,7 +101,8 @@ class _Pool2d(Module):
 
     def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
         super().__init__()
-        self.kernel_size, self.padding = pair("kernel_size", kernel_size), pair("padding", padding, 0)
+        self.kernel_size = pair("kernel_size", kernel_size)
+        self.padding = pair("padding", padding, 0)
         self.stride = self.kernel_size if stride is None else pair("stride", stride)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -107,7 +115,7 @@ class _Pool2d(Module):
 
 
 class MaxPool2d(_Pool2d):
-    """The largest element of each window: ``y[b, c, p, q] = max over i, j of x[b, c, p s + i, q s + j]``,
+    """The largest element of each window: `y[b, c, p, q] = max over i, j of x[b, c, p s + i, q s + j]`,
     where s is the stride.
 
     See `kernels.MaxPool2d`.
@@ -128,7 +136,7 @@ class MaxPool2d(_Pool2d):
 
 
 class AvgPool2d(_Pool2d):
-    """The mean of each window: ``y[b, c, p, q] = mean over i, j of x[b, c, p s + i, q s + j]``, where s is
+    """The mean of each window: `y[b, c, p, q] = mean over i, j of x[b, c, p s + i, q s + j]`, where s is
     the stride.
 
     See `kernels.AvgPool2d`.
@@ -144,7 +152,7 @@ class AvgPool2d(_Pool2d):
 
 
 class Flatten(Module):
-    """All axes from `start_axis` on as one: ``y = x.reshape((*x.shape[:start_axis], -1))``, so (B, C, H, W)
+    """All axes from `start_axis` on as one: `y = x.reshape((*x.shape[:start_axis], -1))`, so (B, C, H, W)
     -> (B, C H W).
 
     Raises:
@@ -167,18 +175,18 @@ class Flatten(Module):
 
 
 class BatchNorm2d(Module):
-    """Batch normalization of images: ``y = (x - mean) / sqrt(var + eps) * weights + bias``, for each channel.
+    """Batch normalization of images: `y = (x - mean) / sqrt(var + eps) * weights + bias`, for each channel.
 
     In training, mean and (biased) variance are those of the batch, over its images, rows and columns, and the
-    running ones move towards them: ``running = (1 - momentum) running + momentum batch``, with the unbiased
+    running ones move towards them: `running = (1 - momentum) running + momentum batch`, with the unbiased
     variance, as in PyTorch. Outside training mode the running ones are used. They are kept with the weights,
-    but never trained. Ioffe, Szegedy 2015, https://arxiv.org/abs/1502.03167
+    but never trained.
 
     Args:
         num_features: channels.
         eps: keeps the square root away from zero.
         momentum: how far the running mean and variance move in one step, in [0, 1].
-        affine: whether there are ``weights`` and ``bias``, of shape (num_features,).
+        affine: whether there are `weights` and `bias`, of shape (num_features,).
 
     Shape:
         (B, num_features, H, W) -> the same.
@@ -186,6 +194,8 @@ class BatchNorm2d(Module):
     Raises:
         TypeError: num_features is no int.
         ValueError: num_features below 1, or a momentum outside [0, 1].
+
+    Source: Ioffe, Szegedy 2015, https://arxiv.org/abs/1502.03167
     """
 
     statistics = ("running_mean", "running_var")
@@ -197,16 +207,16 @@ class BatchNorm2d(Module):
         shape = (check_size("num_features", num_features),)
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"momentum must lie in [0, 1], but got {momentum}")
-        self.eps, self.momentum = eps, momentum
+        self.eps = eps
+        self.momentum = momentum
         if affine:
-            self.weights, self.bias = (
-                Tensor.ones(shape, requires_grad=True),
-                Tensor.zeros(shape, requires_grad=True),
-            )
-        self.running_mean, self.running_var = Tensor.zeros(shape), Tensor.ones(shape)
+            self.weights = Tensor.ones(shape, requires_grad=True)
+            self.bias = Tensor.zeros(shape, requires_grad=True)
+        self.running_mean = Tensor.zeros(shape)
+        self.running_var = Tensor.ones(shape)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalize.
+        """Returns the normalized images.
 
         Raises:
             ValueError: other axes or channels than expected, or (in training) only one number a channel,
@@ -214,35 +224,36 @@ class BatchNorm2d(Module):
         """
         channels = self.running_mean.shape[0]
         if x.ndim != 4 or x.shape[1] != channels:
-            raise ShapeError(
-                shape_errors.wrong_shape(
-                    "BatchNorm2d", "input", x.shape, expected=("batch", channels, "height", "width")
-                )
-            )
-        along = (channels, 1, 1)
+            expected = ("batch", channels, "height", "width")
+            raise ShapeError(shape_errors.wrong_shape("BatchNorm2d", "input", x.shape, expected=expected))
+        per_channel = (channels, 1, 1)  # the shape that broadcasts over images, rows and columns
         if self.training:
             count = x.numel // channels
             if count < 2:
                 raise ShapeError(
-                    f"BatchNorm2d in training needs more than one number for each channel, unlike an input of shape {x.shape}"
+                    "BatchNorm2d in training needs more than one number for each channel, "
+                    f"unlike an input of shape {x.shape}"
                 )
             mean = x.mean((0, 2, 3), keepdim=True)
             centred = x - mean
             var = (centred * centred).mean((0, 2, 3), keepdim=True)
             with no_grad():
-                for running, batch in (
-                    (self.running_mean, mean),
-                    (self.running_var, var * (count / (count - 1))),
-                ):
-                    running.assign(
-                        running * (1.0 - self.momentum) + batch.reshape((channels,)) * self.momentum
-                    )
+                unbiased_var = var * (count / (count - 1))
+                self._move_towards(self.running_mean, mean)
+                self._move_towards(self.running_var, unbiased_var)
         else:
-            centred, var = x - self.running_mean.reshape(along), self.running_var.reshape(along)
+            centred = x - self.running_mean.reshape(per_channel)
+            var = self.running_var.reshape(per_channel)
         scale = (var + self.eps) ** -0.5
         if "weights" not in self:
             return centred * scale
-        return centred * (scale * self.weights.reshape(along)) + self.bias.reshape(along)
+        return centred * (scale * self.weights.reshape(per_channel)) + self.bias.reshape(per_channel)
+
+    def _move_towards(self, running: Tensor, of_batch: Tensor) -> None:
+        """Assigns (1 - momentum) running + momentum of_batch to a running statistic."""
+        of_batch = of_batch.reshape(running.shape)
+        running.assign(running * (1.0 - self.momentum) + of_batch * self.momentum)
 
     def _extra_repr(self) -> str:
-        return f"{self.running_mean.shape[0]}, eps={self.eps}, momentum={self.momentum}, affine={'weights' in self}"
+        num_features = self.running_mean.shape[0]
+        return f"{num_features}, eps={self.eps}, momentum={self.momentum}, affine={'weights' in self}"

@@ -8,18 +8,19 @@ from ..tensor import Tensor, apply_op
 
 
 class Dropout(Module):
-    """In training ``y = x m / (1 - probability)``, where m is 0 with that probability and else 1, drawn for
-    each element.
+    """Dropout: in training `y = x m / (1 - probability)`, where m is 0 with that probability and else 1,
+    drawn for each element.
 
-    Outside training mode ``y = x``. Which elements are dropped is drawn from `random.default_generator()`,
-    so a restored generator state repeats them. Srivastava et al. 2014,
-    https://jmlr.org/papers/v15/srivastava14a.html
+    Outside training mode `y = x`. Which elements are dropped is drawn from `random.default_generator()`,
+    so a restored generator state repeats them.
 
     Args:
         probability: of an element to be dropped, in [0, 1).
 
     Raises:
         ValueError: a probability outside [0, 1).
+
+    Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
     """
 
     def __init__(self, probability: float = 0.5) -> None:

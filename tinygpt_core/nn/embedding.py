@@ -5,11 +5,11 @@ from __future__ import annotations
 from .. import operations
 from ..module import Module
 from ..tensor import Tensor, apply_op
-from .linear import check_size
+from .arguments import check_size
 
 
 class Embedding(Module):
-    """A table of vectors, looked up by index: ``y[..., :] = embeddings[indices[...], :]``.
+    """A table of vectors, looked up by index: `y[..., :] = embeddings[indices[...], :]`.
 
     Args:
         num_embeddings: rows of the table; indices lie in [0, num_embeddings).
@@ -33,7 +33,7 @@ class Embedding(Module):
         )
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """Look indices up.
+        """Returns the rows of the table at some indices.
 
         Raises:
             TypeError: the indices are no Tensor.

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from .. import operations, random, shape_errors
+from .. import generation, operations, random, shape_errors
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
-from .attention import KeyValueCache, TransformerBlock, normalization_layer
+from .arguments import check_divisible, check_size
+from .cache import KeyValueCache
 from .dropout import Dropout
 from .embedding import Embedding
-from .linear import FullyConnectedLayer, check_size
+from .linear import FullyConnectedLayer
+from .normalization import NORMALIZATIONS, normalization_layer
+from .transformer import TransformerBlock
 
-_CHOICES = {
-    "normalization": ("layer_norm", "rms_norm"),
+CHOICES: dict[str, tuple[str, ...]] = {
+    "normalization": NORMALIZATIONS,
     "positions": ("learned", "rotary", "none"),
     "activation": (*ACTIVATION_FUNCTIONS, *GATED_ACTIVATIONS),
 }
+"""For the fields of `GPTConfig` that are words: those that they may be."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class GPTConfig:
         final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated
             ones.
         bias: whether linear layers and LayerNorm have biases (the head has none).
-        attention_bias: whether those of the attention have; None means as ``bias``.
+        attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
         dropout: probability, on the embeddings and on what each attention and MLP adds.
         eps: of the normalizations.
@@ -72,27 +76,37 @@ class GPTConfig:
     final_activation: bool = False
 
     def __post_init__(self) -> None:
-        sizes = (
-            "vocab_size",
-            "context_length",
-            "num_layers",
-            "num_heads",
-            "embedding_dim",
-            "hidden_dim",
-            "num_key_value_heads",
-        )
-        for place, name in enumerate(sizes):
-            if place < 5 or getattr(self, name) is not None:
-                check_size(name, getattr(self, name))
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
-                )
+        self._check_sizes()
+        self._check_choices()
+        self._check_switches()
+        self._check_numbers()
+        self._check_combinations()
+
+    def _check_sizes(self) -> None:
+        check_size("vocab_size", self.vocab_size)
+        check_size("context_length", self.context_length)
+        check_size("num_layers", self.num_layers)
+        check_size("num_heads", self.num_heads)
+        check_size("embedding_dim", self.embedding_dim)
+        if self.hidden_dim is not None:
+            check_size("hidden_dim", self.hidden_dim)
+        if self.num_key_value_heads is not None:
+            check_size("num_key_value_heads", self.num_key_value_heads)
+
+    def _check_choices(self) -> None:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r}")
+
+    def _check_switches(self) -> None:
         for name in ("bias", "tied_head", "final_activation", "attention_bias"):
             value = getattr(self, name)
-            if not isinstance(value, bool) and not (name == "attention_bias" and value is None):
+            may_be_none = name == "attention_bias"
+            if not isinstance(value, bool) and not (may_be_none and value is None):
                 raise TypeError(f"{name} must be True or False, but got {value!r}")
+
+    def _check_numbers(self) -> None:
         for name in ("dropout", "eps", "rotary_base"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -103,16 +117,12 @@ class GPTConfig:
             raise ValueError(f"eps must lie in (0, 1), but got {self.eps}")
         if not 1.0 <= self.rotary_base < math.inf:
             raise ValueError(f"rotary_base must be a finite number of at least 1, but got {self.rotary_base}")
+
+    def _check_combinations(self) -> None:
         if self.final_activation and self.activation in GATED_ACTIVATIONS:
             raise ValueError(f"final_activation is for MLPs that are not gated, unlike {self.activation!r}")
-        if self.embedding_dim % self.num_heads:
-            raise ValueError(
-                f"embedding_dim ({self.embedding_dim}) must be divisible by num_heads ({self.num_heads})"
-            )
-        if self.num_heads % self.key_value_heads:
-            raise ValueError(
-                f"num_heads ({self.num_heads}) must be divisible by num_key_value_heads ({self.num_key_value_heads})"
-            )
+        check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
+        check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)
         if self.positions == "rotary" and self.head_dim % 2:
             raise ValueError(
                 f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}"
@@ -120,21 +130,27 @@ class GPTConfig:
 
     @property
     def head_dim(self) -> int:
-        """Size of one attention head."""
+        """The size of one attention head."""
         return self.embedding_dim // self.num_heads
 
     @property
     def key_value_heads(self) -> int:
-        """Heads of keys and values: num_key_value_heads, or what its None means."""
-        return self.num_key_value_heads or self.num_heads
+        """The number of heads of keys and values: num_key_value_heads, or what its None means."""
+        return self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
+
+    @property
+    def has_attention_bias(self) -> bool:
+        """Whether the attention's layers have biases: attention_bias, or what its None means."""
+        return self.bias if self.attention_bias is None else self.attention_bias
 
     @property
     def mlp_dim(self) -> int:
-        """Size inside the MLPs: hidden_dim, or what its None means."""
+        """The size inside the MLPs: hidden_dim, or what its None means."""
         if self.hidden_dim is not None:
             return self.hidden_dim
         if self.activation in GATED_ACTIVATIONS:
-            return -(-8 * self.embedding_dim // 24) * 8
+            third = (self.embedding_dim + 2) // 3  # rounded up
+            return 8 * third
         return 4 * self.embedding_dim
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +159,7 @@ class GPTConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
-        """Build a config from what `to_dict` gave.
+        """Returns the config that `to_dict` gave.
 
         Raises:
             TypeError: it is no mapping, or a value has the wrong type.
@@ -154,9 +170,10 @@ class GPTConfig:
                 f"a GPT config must be a mapping of names to values, but got a {type(values).__name__}"
             )
         names = [field.name for field in fields(cls)]
+        required = [field.name for field in fields(cls) if field.default is MISSING]
         if unknown := sorted(str(name) for name in values if name not in names):
             raise ValueError(f"unknown in a GPT config: {', '.join(unknown)}; it may hold {', '.join(names)}")
-        if missing := [name for name in names[:5] if name not in values]:
+        if missing := [name for name in required if name not in values]:
             raise ValueError(f"missing in a GPT config: {', '.join(missing)}")
         return cls(**values)
 
@@ -164,15 +181,14 @@ class GPTConfig:
 class GPT(Module):
     """A language model: for each position, the logits of the next token.
 
-    ``x = embed(token_ids) + embed(positions); x = block(x) for each block; logits = layer_norm(x) head``
+    `x = embed(token_ids) + embed(positions); x = block(x) for each block; logits = layer_norm(x) head`
 
-    Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2). Weights start as
-    GPT-2's do: normal with standard deviation 0.02, those that write to the residual stream 0.02 / sqrt(2
-    num_layers), biases zero.
+    Weights start as GPT-2's do: normal with standard deviation 0.02, those that write to the residual stream
+    0.02 / sqrt(2 num_layers), biases zero.
 
     Args:
-        config: a `GPTConfig`. TinyGPT's arguments ``(max_seq_length, vocab_size, num_layers, num_heads,
-            embedding_dim)`` are taken instead, and give TinyGPT's architecture: ReLU, no biases in the
+        config: a `GPTConfig`. TinyGPT's arguments `(max_seq_length, vocab_size, num_layers, num_heads,
+            embedding_dim)` are taken instead, and give TinyGPT's architecture: ReLU, no biases in the
             attention, a head of its own.
 
     Shape:
@@ -181,6 +197,8 @@ class GPT(Module):
     Raises:
         TypeError: both a config and sizes, or a size is missing.
         ValueError: sizes that do not work, see `GPTConfig`.
+
+    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2)
     """
 
     def __init__(
@@ -194,17 +212,13 @@ class GPT(Module):
         max_seq_length: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(config, GPTConfig):
+        if isinstance(config, GPTConfig):
+            sizes = (vocab_size, num_layers, num_heads, embedding_dim, max_seq_length)
+            if any(size is not None for size in sizes):
+                raise TypeError("GPT takes either a GPTConfig or sizes, not both")
+        else:
             length = config if max_seq_length is None else max_seq_length
-            sizes: Any = (vocab_size, length, num_layers, num_heads, embedding_dim)
-            if None in sizes:
-                raise TypeError(
-                    "GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim"
-                )
-            tinygpt: Any = {"activation": "relu", "attention_bias": False, "tied_head": False}
-            config = GPTConfig(*sizes, **tinygpt)
-        elif (vocab_size, num_layers, num_heads, embedding_dim, max_seq_length) != (None,) * 5:
-            raise TypeError("GPT takes either a GPTConfig or sizes, not both")
+            config = _tinygpt_config(vocab_size, length, num_layers, num_heads, embedding_dim)
         self.config = config
         std = 0.02
         self.embedding_layer = Embedding(config.vocab_size, config.embedding_dim, std=std)
@@ -216,19 +230,19 @@ class GPT(Module):
                 config.embedding_dim,
                 config.context_length,
                 config.num_heads,
+                num_key_value_heads=config.num_key_value_heads,
                 hidden_dim=config.mlp_dim,
                 activation=config.activation,
+                final_activation=config.final_activation,
                 normalization=config.normalization,
                 bias=config.bias,
+                attention_bias=config.has_attention_bias,
+                rotary=config.positions == "rotary",
+                rotary_base=config.rotary_base,
                 dropout=config.dropout,
                 eps=config.eps,
-                attention_bias=config.bias if config.attention_bias is None else config.attention_bias,
-                rotary=config.positions == "rotary",
                 std=std,
                 output_std=std / math.sqrt(2 * config.num_layers),
-                num_key_value_heads=config.num_key_value_heads,
-                rotary_base=config.rotary_base,
-                final_activation=config.final_activation,
             )
             for _ in range(config.num_layers)
         ]
@@ -240,15 +254,15 @@ class GPT(Module):
 
     @property
     def max_seq_length(self) -> int:
-        """TinyGPT's name of ``config.context_length``."""
+        """TinyGPT's name of `config.context_length`."""
         return self.config.context_length
 
     def __call__(self, token_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Compute the logits of the next token at every position.
+        """Returns the logits of the next token at every position.
 
         Args:
             token_ids: int (B, T).
-            cache: of `new_cache`. Then ``token_ids`` are only the new positions; they are added to the cache,
+            cache: of `new_cache`. Then `token_ids` are only the new positions; they are added to the cache,
                 and no gradients are recorded. The logits are those that the whole sequence would give at the
                 new positions.
 
@@ -256,34 +270,19 @@ class GPT(Module):
             ValueError: token_ids has another number of axes, or the cache another batch size, or there are
                 more positions than the context holds.
         """
-        if cache is not None:
-            with no_grad():
-                logits = self._forward(token_ids, cache)
-            cache.length += token_ids.shape[1]
-            return logits
-        return self._forward(token_ids, None)
+        if cache is None:
+            return self._logits(token_ids, None)
+        with no_grad():
+            logits = self._logits(token_ids, cache)
+        cache.length += token_ids.shape[1]
+        return logits
 
-    def _forward(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
-        if token_ids.ndim != 2:
-            raise ShapeError(
-                shape_errors.wrong_shape(
-                    type(self).__name__, "token_ids", token_ids.shape, expected=("batch", "positions")
-                )
-            )
-        if cache is not None and cache.batch_size != token_ids.shape[0]:
-            raise ValueError(
-                f"the cache is for a batch of {cache.batch_size}, but token_ids has {token_ids.shape[0]} rows"
-            )
+    def _logits(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+        self._check_input(token_ids, cache)
         start = 0 if cache is None else cache.length
-        end = start + token_ids.shape[1]
-        if end > self.config.context_length:
-            cached = f" after {start} cached ones" if start else ""
-            raise ValueError(
-                f"{token_ids.shape[1]} positions{cached} do not fit the context of {self.config.context_length}; "
-                "pass the last ones only, with a fresh cache"
-            )
         x = self.embedding_layer(token_ids)
         if self.config.positions == "learned":
+            end = start + token_ids.shape[1]
             x = x + self.position_embedding_layer.embeddings[start:end]
         x = self.dropout(x)
         for layer, block in enumerate(self.transformer_blocks):
@@ -293,14 +292,39 @@ class GPT(Module):
             return apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
         return self.head(x)
 
+    def _check_input(self, token_ids: Tensor, cache: KeyValueCache | None) -> None:
+        if token_ids.ndim != 2:
+            raise ShapeError(
+                shape_errors.wrong_shape(
+                    type(self).__name__, "token_ids", token_ids.shape, expected=("batch", "positions")
+                )
+            )
+        batch_size, length = token_ids.shape
+        if cache is not None and cache.batch_size != batch_size:
+            raise ValueError(
+                f"the cache is for a batch of {cache.batch_size}, but token_ids has {batch_size} rows"
+            )
+        start = 0 if cache is None else cache.length
+        if start + length > self.config.context_length:
+            cached = f" after {start} cached ones" if start else ""
+            raise ValueError(
+                f"{length} positions{cached} do not fit the context of {self.config.context_length}; "
+                "pass the last ones only, with a fresh cache"
+            )
+
     def new_cache(self, batch_size: int = 1) -> KeyValueCache:
-        """An empty key/value cache for generating with this model."""
-        c = self.config
-        like = self.embedding_layer.embeddings.buffer
-        return KeyValueCache(c.num_layers, batch_size, c.key_value_heads, c.context_length, c.head_dim, like)
+        """Returns an empty key/value cache for generating with this model."""
+        return KeyValueCache(
+            self.config.num_layers,
+            batch_size,
+            self.config.key_value_heads,
+            self.config.context_length,
+            self.config.head_dim,
+            like=self.embedding_layer.embeddings.buffer,
+        )
 
     def generate_greedy(self, token_ids: Tensor, max_new_tokens: int) -> Tensor:
-        """Continue a sequence with the most probable token, again and again.
+        """Continues a sequence with the most probable token, again and again.
 
         Args:
             token_ids: int (1, T), T >= 1.
@@ -313,14 +337,12 @@ class GPT(Module):
         Raises:
             ValueError: token_ids has another shape.
         """
-        return self._generate(
-            token_ids, max_new_tokens, lambda logits: max(range(len(logits)), key=logits.__getitem__)
-        )
+        return self._continued(token_ids, max_new_tokens, generation.most_probable)
 
     def generate_sample_with_temperature(
         self, token_ids: Tensor, max_new_tokens: int, temperature: float = 1.0
     ) -> Tensor:
-        """Continue a sequence with tokens drawn from ``softmax(logits / temperature)`` by the default
+        """Continues a sequence with tokens drawn from `softmax(logits / temperature)` by the default
         generator.
 
         Args:
@@ -339,44 +361,70 @@ class GPT(Module):
             return self.generate_greedy(token_ids, max_new_tokens)
 
         def draw(logits: Sequence[float]) -> int:
-            highest = max(logits)
-            return random.default_generator().choice(
-                [math.exp((logit - highest) / temperature) for logit in logits]
-            )
+            return random.default_generator().choice(generation.relative_probabilities(logits, temperature))
 
-        return self._generate(token_ids, max_new_tokens, draw)
+        return self._continued(token_ids, max_new_tokens, draw)
 
-    def _generate(
-        self, token_ids: Tensor, max_new_tokens: int, pick: Callable[[Sequence[float]], int]
+    def _continued(
+        self, token_ids: Tensor, max_new_tokens: int, draw: Callable[[Sequence[float]], int]
     ) -> Tensor:
+        """Returns token_ids (1, T) with what `generation.continue_ids` adds to them.
+
+        A full context is filled anew with all the positions that it holds: every token sees as many as it
+        can.
+        """
         if token_ids.ndim != 2 or token_ids.shape[0] != 1 or token_ids.shape[1] < 1:
             raise ValueError(
-                f"token_ids must have the shape (1, positions) with a position at least, but got {token_ids.shape}"
+                "token_ids must have the shape (1, positions) with a position at least, "
+                f"but got {token_ids.shape}"
             )
-        kind, context_length = type(token_ids.buffer), self.config.context_length
-        tokens: list[int] = token_ids.to_python()[0]
-        was_training = self.training
-        self.eval()
-        try:
-            cache = self.new_cache()
-            pending = tokens[-context_length:]
-            for _ in range(max_new_tokens):
-                # All positions shift: what is cached no longer holds
-                if cache.length + len(pending) > context_length:
-                    cache.reset()
-                    pending = tokens[-context_length:]
-                logits = self(Tensor(kind([pending], token_ids.dtype)), cache)
-                pending = [pick(logits.buffer[0, -1].to_python())]
-                tokens += pending
-        finally:
-            self.train(was_training)
-        return Tensor(kind([tokens], token_ids.dtype))
+        prompt_ids: list[int] = token_ids.to_python()[0]
+        new_ids = generation.continue_ids(
+            self,
+            prompt_ids,
+            draw,
+            tokens=max_new_tokens,
+            keep=self.config.context_length,
+            like=token_ids.buffer,
+        )
+        buffer_class = type(token_ids.buffer)
+        return Tensor(buffer_class([[*prompt_ids, *new_ids]], token_ids.dtype))
 
     def _extra_repr(self) -> str:
-        """The settings that are not the defaults."""
-        chosen = {
-            name: value
-            for name, value in self.config.to_dict().items()
-            if getattr(GPTConfig, name, ...) != value
-        }
-        return ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        """Returns the settings that are not the defaults."""
+        chosen = []
+        for field in fields(self.config):
+            value = getattr(self.config, field.name)
+            if field.default is MISSING or field.default != value:
+                chosen.append(f"{field.name}={value!r}")
+        return ", ".join(chosen)
+
+
+def _tinygpt_config(
+    vocab_size: int | None,
+    context_length: int | None,
+    num_layers: int | None,
+    num_heads: int | None,
+    embedding_dim: int | None,
+) -> GPTConfig:
+    """Returns the config of TinyGPT's architecture; raises TypeError where a size is missing."""
+    if (
+        vocab_size is None
+        or context_length is None
+        or num_layers is None
+        or num_heads is None
+        or embedding_dim is None
+    ):
+        raise TypeError(
+            "GPT takes a GPTConfig, or max_seq_length, vocab_size, num_layers, num_heads and embedding_dim"
+        )
+    return GPTConfig(
+        vocab_size=vocab_size,
+        context_length=context_length,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        embedding_dim=embedding_dim,
+        activation="relu",
+        attention_bias=False,
+        tied_head=False,
+    )

@@ -1,4 +1,4 @@
-"""Normalization layers: LayerNorm and RMSNorm."""
+"""Normalization layers: LayerNorm and RMSNorm, and either by its name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
 
+NORMALIZATIONS = ("layer_norm", "rms_norm")
+"""The names that `normalization_layer` knows."""
+
 
 class _Normalization(Module):
-    """What LayerNorm and RMSNorm share: the normalized shape, its checks, and the scale ``weights``."""
+    """What LayerNorm and RMSNorm share: the normalized shape, its checks, and the scale `weights`."""
 
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float, elementwise_affine: bool) -> None:
         super().__init__()
@@ -28,7 +31,7 @@ class _Normalization(Module):
         if elementwise_affine:
             self.weights = Tensor.ones(shape, requires_grad=True)
 
-    def _check(self, x: Tensor) -> None:
+    def _check_input(self, x: Tensor) -> None:
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
             raise ShapeError(
                 shape_errors.wrong_shape(
@@ -41,17 +44,15 @@ class _Normalization(Module):
 
 
 class LayerNorm(_Normalization):
-    """Layer normalization: ``y = (x - mean(x)) / sqrt(var(x) + eps) * weights + bias``, over the trailing
-    axes.
+    """Layer normalization over the trailing axes: `y = (x - mean(x)) / sqrt(var(x) + eps) * weights + bias`.
 
-    The variance is the biased one (divided by the number of elements). Ba, Kiros, Hinton 2016,
-    https://arxiv.org/abs/1607.06450
+    The variance is the biased one (divided by the number of elements).
 
     Args:
         normalized_shape: shape of the trailing axes over which to normalize, or the size of the last one.
         eps: keeps the square root away from zero.
-        elementwise_affine: whether there are ``weights`` and ``bias``, of shape normalized_shape.
-        bias: whether there is a ``bias``.
+        elementwise_affine: whether there are `weights` and `bias`, of shape normalized_shape.
+        bias: whether there is a `bias`.
 
     Shape:
         (..., *normalized_shape) -> the same.
@@ -60,6 +61,8 @@ class LayerNorm(_Normalization):
         TypeError: normalized_shape is neither an int nor a tuple.
         ValueError: it is empty or holds a size below 1.
         ShapeError: the input's trailing axes have another shape.
+
+    Source: Ba, Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450
     """
 
     def __init__(
@@ -74,19 +77,19 @@ class LayerNorm(_Normalization):
             self.bias = Tensor.zeros(self.normalized_shape, requires_grad=True)
 
     def __call__(self, x: Tensor) -> Tensor:
-        self._check(x)
-        weights, bias = getattr(self, "weights", None), getattr(self, "bias", None)
-        return apply_op(
-            operations.LayerNorm, x, weights, bias, eps=self.eps, num_axes=len(self.normalized_shape)
-        )
+        self._check_input(x)
+        weights = getattr(self, "weights", None)
+        bias = getattr(self, "bias", None)
+        num_axes = len(self.normalized_shape)
+        return apply_op(operations.LayerNorm, x, weights, bias, eps=self.eps, num_axes=num_axes)
 
 
 class RMSNorm(_Normalization):
-    """Root-mean-square normalization: ``y = x / sqrt(mean(x ** 2) + eps) * weights``, over the trailing axes.
-
-    Zhang, Sennrich 2019, https://arxiv.org/abs/1910.07467
+    """Root-mean-square normalization over the trailing axes: `y = x / sqrt(mean(x ** 2) + eps) * weights`.
 
     Args, shape and errors (TypeError, ValueError, ShapeError): as for `LayerNorm`; there is no bias.
+
+    Source: Zhang, Sennrich 2019, https://arxiv.org/abs/1910.07467
     """
 
     def __init__(
@@ -95,6 +98,23 @@ class RMSNorm(_Normalization):
         super().__init__(normalized_shape, eps, elementwise_affine)
 
     def __call__(self, x: Tensor) -> Tensor:
-        self._check(x)
+        self._check_input(x)
         weights = getattr(self, "weights", None)
         return apply_op(operations.RMSNorm, x, weights, eps=self.eps, num_axes=len(self.normalized_shape))
+
+
+def normalization_layer(name: str, size: int, eps: float, bias: bool) -> LayerNorm | RMSNorm:
+    """Returns a new normalization layer over a last axis of the given size.
+
+    Args:
+        name: "layer_norm" or "rms_norm".
+        bias: whether a LayerNorm has one; an RMSNorm has none.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name == "layer_norm":
+        return LayerNorm(size, eps, bias=bias)
+    if name == "rms_norm":
+        return RMSNorm(size, eps)
+    raise ValueError(f"unknown normalization {name!r}; expected 'layer_norm' or 'rms_norm'")

@@ -9,13 +9,13 @@ from ..tensor import Tensor
 
 
 class Sequential(Module):
-    """Layers, one after the other: ``Sequential(f, g, h)(x) = h(g(f(x)))``.
+    """Layers, one after the other: `Sequential(f, g, h)(x) = h(g(f(x)))`.
 
     Args:
         layers: Modules, or any functions of a Tensor.
 
     Shape:
-        what the first layer takes -> what the last one gives.
+        What the first layer takes -> what the last one gives.
     """
 
     def __init__(self, *layers: Callable[[Tensor], Tensor]) -> None:

@@ -1,12 +1,16 @@
-"""Floor 7: tokenizers, between text and the integers that a model reads.
+"""Floor 8: tokenizers, between text and the integers that a model reads.
 
-Reading order: `base` (what all of them offer), `characters`, `bpe` (byte-pair encoding), `patterns` (how a
-text is split first), `vocabularies` (the files of other projects), `encoders` (faster ones, from plug-ins),
-`files` (one file for any tokenizer).
+A `CharTokenizer` gives every character a number. A `BPETokenizer` starts from the 256 bytes and learns which
+neighbours to merge.
+
+Reading order: `base` (what all of them offer), `characters`, `bpe` (byte-pair encoding, the textbook first),
+`patterns` (how a text is split before), `vocabularies` (the files of other projects), `files` (one file for
+any tokenizer, and where to look for one), `encoders` (faster ones, from plug-ins).
 """
 
-from .base import Tokenizer, TokenizerError, render_token, replace_control_characters
-from .bpe import BPETokenizer, get_stats, merge
+from ..printable import replace_control_characters
+from .base import MAXIMUM_FILE, Pair, Tokenizer, TokenizerError, render_token
+from .bpe import CACHE_SIZE, BPETokenizer, encode_textbook, get_stats, learn_merges, merge, train_textbook
 from .characters import CharTokenizer
-from .files import load_tokenizer, save_tokenizer
+from .files import FORMAT, FORMAT_VERSION, find_tokenizer, load_tokenizer, open_tokenizer, save_tokenizer
 from .patterns import RegexPatterns

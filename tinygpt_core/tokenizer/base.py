@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from ..dtype import DType
 from ..files.atomic import Path
+from ..files.reading import FileTooLargeError, read_limited
+from ..printable import replace_control_characters
+from ..tensor import Tensor
 
 Pair = tuple[int, int]  # two ids that stand side by side
 MAXIMUM_FILE = 256_000_000  # bytes of a file that is read as a tokenizer
@@ -16,13 +19,6 @@ MAXIMUM_FILE = 256_000_000  # bytes of a file that is read as a tokenizer
 
 class TokenizerError(ValueError):
     """Text, ids or a file that a tokenizer cannot take; the message says what would work."""
-
-
-def replace_control_characters(text: str) -> str:
-    """Returns `text` with control characters (categories C…) written as \\u escapes, so that printing it
-    moves no cursor.
-    """
-    return "".join(c if unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in text)
 
 
 def render_token(token: bytes) -> str:
@@ -34,6 +30,8 @@ class Tokenizer:
     """What every tokenizer offers: `encode`, `decode`, `vocab_size`, special tokens, and calling it on texts
     to get Tensors.
 
+    A subclass defines `vocab_size`, `decode_bytes` and the methods whose names begin with an underscore.
+
     Attributes:
         special_tokens: texts that stand for one id each and never arise from ordinary text, such as
             "<|endoftext|>".
@@ -44,17 +42,39 @@ class Tokenizer:
     def __init__(self) -> None:
         self.special_tokens: dict[str, int] = {}
 
+    # ---------------------------------------------------------------- what a subclass defines
+
     @property
     def vocab_size(self) -> int:
         """How many ids there are: all ids are below it."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define vocab_size")
 
-    def _missing(self, *arguments: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} is no complete tokenizer")
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Returns the bytes of the text of `ids` in UTF-8. Those of one token may end within a character.
 
-    # text -> ids; ids -> bytes; () -> the ids that are not special; () -> its JSON fields; JSON fields -> a
-    # tokenizer (of the class)
-    _encode_ordinary = _decode_bytes = _ordinary_ids = _to_json = _from_json = _missing
+        Raises:
+            TokenizerError: an id that is not in the vocabulary.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define decode_bytes(self, ids)")
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        """Returns the ids of a text in which nothing is a special token."""
+        raise NotImplementedError(f"{type(self).__name__} must define _encode_ordinary(self, text)")
+
+    def _ordinary_ids(self) -> Collection[int]:
+        """Returns the ids that are not those of special tokens."""
+        raise NotImplementedError(f"{type(self).__name__} must define _ordinary_ids(self)")
+
+    def _to_json(self) -> dict[str, Any]:
+        """Returns the fields of its own in a file of `save_tokenizer`."""
+        raise NotImplementedError(f"{type(self).__name__} must define _to_json(self)")
+
+    @classmethod
+    def _from_json(cls, value: dict[str, Any]) -> Tokenizer:
+        """Returns the tokenizer of such fields, which may come from anywhere."""
+        raise NotImplementedError(f"{cls.__name__} must define _from_json(cls, value)")
+
+    # ---------------------------------------------------------------- what all of them do
 
     def register_special_tokens(self, special_tokens: Mapping[str, int]) -> None:
         """Sets the special tokens, {text: id}; their ids are not those of ordinary tokens.
@@ -69,7 +89,8 @@ class Tokenizer:
                 raise TokenizerError(f"a special token is a string that is not empty, not {text!r:.80}")
             if type(idx) is not int or not 0 <= idx < 1 << 31 or idx in taken or ids.count(idx) > 1:
                 raise TokenizerError(
-                    f"special token {text!r:.80} needs an id of its own, such as {max(taken) + 1}, not {idx!r:.80}"
+                    f"special token {text!r:.80} needs an id of its own, "
+                    f"such as {max(taken) + 1}, not {idx!r:.80}"
                 )
         self.special_tokens = dict(special_tokens)
 
@@ -91,33 +112,38 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise TypeError(f"encode takes a string, not a {type(text).__name__}")
-        if allowed_special == "all":
-            special = self.special_tokens
-        elif allowed_special in ("none", "none_raise"):
-            special = {}
-            if allowed_special == "none_raise":
-                found = next((token for token in self.special_tokens if token in text), None)
-                if found is not None:
-                    raise TokenizerError(
-                        f"the text contains the special token {found!r}: pass allowed_special='all' to encode it as one id, "
-                        f"or 'none' to encode it as ordinary text"
-                    )
-        elif isinstance(allowed_special, (set, frozenset)):
-            special = {token: idx for token, idx in self.special_tokens.items() if token in allowed_special}
-        else:
-            raise ValueError(
-                f"allowed_special is 'all', 'none', 'none_raise' or a set, not {allowed_special!r}"
-            )
+        special = self._recognised(text, allowed_special)
         if not special:
             ids = self._encode_ordinary(text)
         else:
             ids = []
             longest_first = sorted(special, key=len, reverse=True)
             for part in re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text):
-                ids.extend((special[part],) if part in special else self._encode_ordinary(part))
+                if part in special:
+                    ids.append(special[part])
+                else:
+                    ids += self._encode_ordinary(part)
         if visualise:
-            print("|".join(render_token(self._decode_bytes([idx])) for idx in ids))
+            print("|".join(render_token(self.decode_bytes([idx])) for idx in ids))
         return ids
+
+    def _recognised(self, text: str, allowed_special: str | set[str]) -> dict[str, int]:
+        """Returns the special tokens that `encode` looks for in `text`."""
+        if allowed_special == "all":
+            return self.special_tokens
+        if allowed_special == "none":
+            return {}
+        if allowed_special == "none_raise":
+            found = next((token for token in self.special_tokens if token in text), None)
+            if found is not None:
+                raise TokenizerError(
+                    f"the text contains the special token {found!r}: pass allowed_special='all' "
+                    f"to encode it as one id, or 'none' to encode it as ordinary text"
+                )
+            return {}
+        if isinstance(allowed_special, (set, frozenset)):
+            return {token: idx for token, idx in self.special_tokens.items() if token in allowed_special}
+        raise ValueError(f"allowed_special is 'all', 'none', 'none_raise' or a set, not {allowed_special!r}")
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`; bytes that are not valid UTF-8 become U+FFFD.
@@ -125,7 +151,7 @@ class Tokenizer:
         Raises:
             TokenizerError: an id that is not in the vocabulary.
         """
-        return self._decode_bytes(ids).decode("utf-8", errors="replace")
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def __call__(
         self,
@@ -143,60 +169,72 @@ class Tokenizer:
             texts: a text gives a Tensor (length,); a list gives one Tensor (texts, length).
             padding_type: "none", "max_length" (to `max_length`) or "longest" (to the longest of the texts).
             padding_token: the special token to pad with.
-            max_length: the longest allowed. truncation: cut longer texts instead of raising.
+            max_length: the longest allowed.
+            truncation: cut longer texts instead of raising.
             return_attention_mask: also return an int32 Tensor with 1 for tokens and 0 for padding.
+            allowed_special: as in `encode`.
 
         Raises:
             TokenizerError: texts of different lengths without padding, no padding token, or a text too long.
             ValueError: another padding_type, or no max_length where one is needed.
         """
-        from ..tensor import Tensor  # text and Tensors meet here only
-
         if padding_type not in ("none", "max_length", "longest"):
             raise ValueError(f"padding_type is 'none', 'max_length' or 'longest', not {padding_type!r}")
         if padding_type == "max_length" and max_length is None:
             raise ValueError("padding_type='max_length' needs a max_length")
-        single = isinstance(texts, str)
+        is_single = isinstance(texts, str)
         rows = [self.encode(text, allowed_special) for text in ([texts] if isinstance(texts, str) else texts)]
         if max_length is not None:
-            if not truncation and any(len(row) > max_length for row in rows):
-                longest = max(map(len, rows))
+            rows = _cut(rows, max_length, truncation)
+        lengths = [len(row) for row in rows]
+        if padding_type == "none":
+            if len(set(lengths)) > 1:
                 raise TokenizerError(
-                    f"a text has {longest} tokens, more than max_length={max_length}: pass truncation=True to cut it"
+                    f"texts of {min(lengths)} to {max(lengths)} tokens need "
+                    f"padding_type='longest' or 'max_length'"
                 )
-            rows = [row[:max_length] for row in rows]
-        lengths = list(map(len, rows))
-        if padding_type != "none":
+        else:
             if padding_token not in self.special_tokens:
                 raise TokenizerError(
-                    f"a padding_token is one of the special tokens {list(self.special_tokens)}, not {padding_token!r}"
+                    f"a padding_token is one of the special tokens {list(self.special_tokens)}, "
+                    f"not {padding_token!r}"
                 )
-            width = max_length if padding_type == "max_length" else max(lengths, default=0)
-            rows = [row + [self.special_tokens[padding_token]] * (width - len(row)) for row in rows]  # type: ignore[operator]
-        elif len(set(lengths)) > 1:
-            raise TokenizerError(
-                f"texts of {min(lengths)} to {max(lengths)} tokens need padding_type='longest' or 'max_length'"
-            )
-        from ..dtype import DType
-
-        ids = Tensor(rows[0] if single else rows, dtype=DType.int32)
+            padding_id = self.special_tokens[padding_token]
+            longest = max(lengths, default=0)
+            width = max_length if padding_type == "max_length" and max_length is not None else longest
+            rows = [row + [padding_id] * (width - len(row)) for row in rows]
+        ids = Tensor(rows[0] if is_single else rows, dtype=DType.int32)
         if not return_attention_mask:
             return ids
-        masks = [[1] * n + [0] * (len(row) - n) for n, row in zip(lengths, rows, strict=True)]
-        return ids, Tensor(masks[0] if single else masks, dtype=DType.int32)
+        masks = [[1] * length + [0] * (len(row) - length) for length, row in zip(lengths, rows, strict=True)]
+        return ids, Tensor(masks[0] if is_single else masks, dtype=DType.int32)
 
 
-def read_text_file(path: Path) -> str:
-    """Returns the text of a UTF-8 file that may come from anywhere; raises TokenizerError where it is too
-    large or no UTF-8.
-    """
-    size = os.path.getsize(path)
-    if size > MAXIMUM_FILE:
+def _cut(rows: list[list[int]], max_length: int, truncation: bool) -> list[list[int]]:
+    """Returns the rows cut to `max_length` ids; raises where that would lose some without `truncation`."""
+    longest = max(map(len, rows), default=0)
+    if longest > max_length and not truncation:
         raise TokenizerError(
-            f"{os.fspath(path)} has {size:,} bytes; a tokenizer has at most {MAXIMUM_FILE:,}"
+            f"a text has {longest} tokens, more than max_length={max_length}: pass truncation=True to cut it"
         )
-    with open(path, encoding="utf-8") as file:
-        try:
-            return file.read(size)  # so nothing from a device, which has no size and no end
-        except UnicodeDecodeError as problem:
-            raise TokenizerError(f"{os.fspath(path)} is not UTF-8: {problem}") from None
+    return [row[:max_length] for row in rows]
+
+
+def read_text_file(path: Path, maximum_bytes: int = MAXIMUM_FILE) -> str:
+    """Returns the text of a UTF-8 file that may come from anywhere.
+
+    Raises:
+        TokenizerError: it is too large, or no UTF-8; the message names the line.
+        OSError: it cannot be read.
+    """
+    try:
+        data = read_limited(path, maximum_bytes)
+    except FileTooLargeError as problem:
+        raise TokenizerError(str(problem)) from None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise TokenizerError(
+            f"{os.fspath(path)}, line {line}: this is not UTF-8 ({problem.reason})"
+        ) from None

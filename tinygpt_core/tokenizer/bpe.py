@@ -1,34 +1,38 @@
-"""Floor 7: tokenizers, between text and the integers a model reads.
+"""Byte-pair encoding: the textbook's algorithm, a fast one that gives the same, and the tokenizer made of it.
 
-A `CharTokenizer` gives every character a number. A `BPETokenizer` starts from the 256 bytes and learns
-merges: the most frequent pair of neighbouring tokens becomes a new token, again and again, so that common
-words end up as one number and nothing is unknown.
+A text is a row of bytes. The most frequent pair of neighbours becomes a new token, again and again, so that
+common words end up as one number and nothing is unknown. The next four functions are all of that; they are
+slow, and easy to believe:
+
+    get_stats         counts the pairs of neighbours
+    merge             replaces one pair by a new id
+    train_textbook    counts all pairs, merges the most frequent one, and begins again
+    encode_textbook   merges the pair that was learned first, and begins again
+
+`learn_merges` and `merge_lowest`, which `BPETokenizer` uses, give the very same merges and ids, and are
+hundreds of times as fast on a large text; tests/test_tokenizer.py holds them equal.
 
 Sources: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", 2016; Radford
 et al., "Language Models are Unsupervised Multitask Learners", 2019 (bytes as the base, a pattern that keeps
-merges within words).
+merges within words); Karpathy, https://github.com/karpathy/minbpe (names and form of the textbook's part).
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from ..files.atomic import Path
-from .base import (
-    MAXIMUM_FILE,
-    Pair,
-    Tokenizer,
-    TokenizerError,
-    read_text_file,
-    render_token,
-    replace_control_characters,
-)
+from ..printable import replace_control_characters
+from .base import MAXIMUM_FILE, Pair, Tokenizer, TokenizerError, read_text_file, render_token
 from .patterns import RegexPatterns, compile_pattern
 from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
+
+# ---------------------------------------------------------------- the textbook
 
 
 def get_stats(ids: Iterable[int], counts: dict[Pair, int] | None = None) -> dict[Pair, int]:
@@ -46,7 +50,8 @@ def merge(ids: Sequence[int], pair: Pair, idx: int) -> list[int]:
     """Returns `ids` with each occurrence of `pair` replaced by `idx`, from left to right."""
     first, second = pair
     result: list[int] = []
-    i, last = 0, len(ids) - 1
+    i = 0
+    last = len(ids) - 1
     while i <= last:
         if i < last and ids[i] == first and ids[i + 1] == second:
             result.append(idx)
@@ -57,78 +62,268 @@ def merge(ids: Sequence[int], pair: Pair, idx: int) -> list[int]:
     return result
 
 
-LONG_CHUNK = 256  # tokens; from here on the heap is quicker
-
-
-def merge_lowest(ids: list[int], merged: Callable[[Pair], int | None], never: int) -> list[int]:
-    """Returns `ids` after all merges; the list itself may change.
+def train_textbook(chunks: Iterable[bytes], vocab_size: int) -> dict[Pair, int]:
+    """Returns the merges that give `vocab_size` tokens (or fewer, where no pair is left), in their order: the
+    id that each pair becomes.
 
     Args:
-        merged: the id that a pair becomes, or None. never: above all ids.
+        chunks: the text, cut into pieces; merges never cross from one to the next.
+        vocab_size: the 256 bytes and the merges.
     """
-    if len(ids) >= LONG_CHUNK:
-        return _merge_with_heap(ids, merged)
+    words = [list(chunk) for chunk in chunks]
+    merges: dict[Pair, int] = {}
+    for idx in range(256, vocab_size):
+        counts: dict[Pair, int] = {}
+        for word in words:
+            get_stats(word, counts)
+        if not counts:
+            break
+        pair = max(counts, key=counts.__getitem__)  # of equally frequent ones, the pair met first
+        words = [merge(word, pair, idx) for word in words]
+        merges[pair] = idx
+    return merges
 
-    def rank(i: int) -> int:
-        idx = merged((ids[i], ids[i + 1]))
-        return never if idx is None else idx
 
-    ranks = list(map(rank, range(len(ids) - 1)))
-    while ranks and (best := min(ranks)) < never:
-        i = ranks.index(best)
-        ids[i : i + 2] = (best,)
-        del ranks[i]
-        if i:
-            ranks[i - 1] = rank(i - 1)
-        if i < len(ranks):
-            ranks[i] = rank(i)
+def encode_textbook(chunk: bytes, merges: Mapping[Pair, int]) -> list[int]:
+    """Returns the ids of one piece of a text: of its pairs the one that was learned first is merged, until
+    there is none that was learned.
+    """
+    ids = list(chunk)
+    while learned := [pair for pair in pairwise(ids) if pair in merges]:
+        pair = min(learned, key=merges.__getitem__)
+        ids = merge(ids, pair, merges[pair])
     return ids
 
 
-def _merge_with_heap(ids: list[int], merged: Callable[[Pair], int | None]) -> list[int]:
-    """Keeps a heap of (id, place) over a list in which each token knows its neighbours.
+# ---------------------------------------------------------------- learning, fast
 
-    An entry is out of date once its token is gone or stands before another one; then the pair there no longer
+Place = tuple[int, int]  # the number of a word, and a byte in it, which merges elsewhere do not move
+
+
+class WordIndex:
+    """The different words of a text, and for each pair of neighbours how often it occurs and in which words.
+
+    A text has few different words. Each is kept once, with its frequency, and a merge visits only the words
+    that hold its pair.
+
+    Args:
+        frequencies: how often each word occurs, in the order in which the words are met first.
+
+    Attributes:
+        counts: how often each pair occurs in the text as it is merged so far.
+    """
+
+    def __init__(self, frequencies: Mapping[str, int]) -> None:
+        self.counts: dict[Pair, int] = {}
+        self._words = [list(word.encode("utf-8")) for word in frequencies]
+        self._frequencies = list(frequencies.values())
+        self._words_with: dict[Pair, set[int]] = {}  # numbers of the words that hold a pair, or held it once
+        self._bytes_of = dict.fromkeys(range(256), 1)  # how many bytes a token stands for
+        for number, word in enumerate(self._words):
+            frequency = self._frequencies[number]
+            for pair in pairwise(word):
+                self.counts[pair] = self.counts.get(pair, 0) + frequency
+                self._words_with.setdefault(pair, set()).add(number)
+
+    def merge(self, pair: Pair, idx: int) -> Iterable[Pair]:
+        """Replaces `pair` by `idx` in every word; returns the pairs that there were not before."""
+        counts = self.counts
+        words_with_new: dict[Pair, set[int]] = {}
+        for number in self._words_with.pop(pair):
+            before = self._words[number]
+            after = merge(before, pair, idx)
+            if len(after) == len(before):
+                continue  # another merge has taken the pair apart
+            self._words[number] = after
+            frequency = self._frequencies[number]
+            for old in pairwise(before):
+                counts[old] -= frequency
+            for new in pairwise(after):
+                counts[new] = counts.get(new, 0) + frequency
+                if idx in new:
+                    words_with_new.setdefault(new, set()).add(number)
+        self._words_with.update(words_with_new)
+        self._bytes_of[idx] = self._bytes_of[pair[0]] + self._bytes_of[pair[1]]
+        return words_with_new
+
+    def first_place(self, pair: Pair) -> Place:
+        """Returns where the text has `pair` first.
+
+        Raises:
+            ValueError: it has none.
+        """
+        for number in sorted(self._words_with[pair]):
+            for offset, found in self._pairs(number):
+                if found == pair:
+                    return number, offset
+        raise ValueError(f"the text has no pair {pair}")
+
+    def stands_at(self, pair: Pair, place: Place) -> bool:
+        """Whether `pair` is at this place."""
+        number, offset = place
+        return (offset, pair) in self._pairs(number)
+
+    def _pairs(self, number: int) -> Iterator[tuple[int, Pair]]:
+        """Yields the pairs of a word, each with the byte at which it begins."""
+        offset = 0
+        for pair in pairwise(self._words[number]):
+            yield offset, pair
+            offset += self._bytes_of[pair[0]]
+
+
+class PairHeap:
+    """Gives the most frequent pair of a `WordIndex`, and of equally frequent ones the one met first.
+
+    An entry is a count, a place and a pair. It may be out of date, but then it is too good, never too bad:
+    the count of a pair only falls and its first place only moves back, because all pairs that a merge adds
+    are new ones, and these get entries of their own. So an entry that has come to the top and is still true
+    is the best of all.
+    """
+
+    def __init__(self, index: WordIndex) -> None:
+        self._index = index
+        self._entries = [(-count, (0, 0), pair) for pair, count in index.counts.items()]
+        heapq.heapify(self._entries)
+
+    def push(self, pair: Pair) -> None:
+        """Adds a pair that there was not before."""
+        heapq.heappush(self._entries, (-self._index.counts[pair], (0, 0), pair))  # no place is before (0, 0)
+
+    def pop(self) -> Pair | None:
+        """Takes out the best pair and returns it; None where no pair is left."""
+        index = self._index
+        entries = self._entries
+        while entries:
+            negative_count, place, pair = entries[0]
+            count = index.counts[pair]
+            if count == 0:
+                heapq.heappop(entries)
+            elif count < -negative_count:
+                heapq.heapreplace(entries, (-count, place, pair))
+            elif not index.stands_at(pair, place):
+                heapq.heapreplace(entries, (-count, index.first_place(pair), pair))
+            else:
+                heapq.heappop(entries)
+                return pair
+        return None
+
+
+def learn_merges(frequencies: Mapping[str, int], vocab_size: int) -> Iterator[tuple[Pair, int]]:
+    """Yields the pairs that `train_textbook` merges, in its order, and how often each occurs.
+
+    Args:
+        frequencies: how often each piece of the text occurs, in the order in which they are met first.
+        vocab_size: the 256 bytes and the merges; there are fewer where no pair is left.
+    """
+    index = WordIndex(frequencies)
+    heap = PairHeap(index)
+    for idx in range(256, vocab_size):
+        pair = heap.pop()
+        if pair is None:
+            break
+        yield pair, index.counts[pair]
+        for new in index.merge(pair, idx):
+            heap.push(new)
+
+
+# ---------------------------------------------------------------- encoding, fast
+
+LONG_CHUNK = 256  # tokens; from here on the heap is quicker
+NO_MERGE = sys.maxsize  # above all ids: what stands for "these two stay two"
+
+
+def merge_lowest(ids: list[int], merged_id: Callable[[Pair], int | None]) -> list[int]:
+    """Returns the ids of one piece of a text after all merges, which are those of `encode_textbook`.
+
+    Args:
+        ids: of its bytes; the list itself may change.
+        merged_id: the id that a pair becomes, or None.
+    """
+    if len(ids) >= LONG_CHUNK:
+        return _merge_with_heap(ids, merged_id)
+    for _ in merge_steps(ids, merged_id):
+        pass
+    return ids
+
+
+def merge_steps(ids: list[int], merged_id: Callable[[Pair], int | None]) -> Iterator[tuple[int, int]]:
+    """Changes `ids` merge by merge, each time the leftmost of the pairs that become the lowest id.
+
+    Yields:
+        The place of each merge in `ids`, and the id that stands there now.
+    """
+
+    def rank(i: int) -> int:
+        idx = merged_id((ids[i], ids[i + 1]))
+        return NO_MERGE if idx is None else idx
+
+    ranks = [rank(i) for i in range(len(ids) - 1)]  # what each pair would become
+    while ranks and (lowest := min(ranks)) < NO_MERGE:
+        i = ranks.index(lowest)
+        ids[i : i + 2] = [lowest]
+        del ranks[i]
+        if i > 0:
+            ranks[i - 1] = rank(i - 1)
+        if i < len(ranks):
+            ranks[i] = rank(i)
+        yield i, lowest
+
+
+def _merge_with_heap(ids: list[int], merged_id: Callable[[Pair], int | None]) -> list[int]:
+    """Does what `merge_steps` does, in n log n instead of n² for n ids.
+
+    Tokens stay at their places, and each knows its neighbours. A heap of (id, place) says what to merge next.
+    An entry is out of date once its token is gone or has got another neighbour; then the pair there no longer
     becomes that id.
     """
+    gone = -1  # stands for an id that was merged into the one before it
     count = len(ids)
-    before, after = list(range(-1, count - 1)), list(range(1, count + 1))
-    heap = [(idx, i) for i, pair in enumerate(pairwise(ids)) if (idx := merged(pair)) is not None]
+    before = list(range(-1, count - 1))
+    after = list(range(1, count + 1))
+    heap = [(idx, i) for i, pair in enumerate(pairwise(ids)) if (idx := merged_id(pair)) is not None]
     heapq.heapify(heap)
     while heap:
         idx, i = heapq.heappop(heap)
         j = after[i]
-        if ids[i] < 0 or j == count or merged((ids[i], ids[j])) != idx:
+        if ids[i] == gone or j == count or merged_id((ids[i], ids[j])) != idx:
             continue
-        ids[i], ids[j], after[i] = idx, -1, after[j]
+        ids[i] = idx
+        ids[j] = gone
+        after[i] = after[j]
         if after[j] < count:
             before[after[j]] = i
         for left, right in ((before[i], i), (i, after[i])):
-            if left >= 0 and right < count and (made := merged((ids[left], ids[right]))) is not None:
-                heapq.heappush(heap, (made, left))
-    return [idx for idx in ids if idx >= 0]
+            if left >= 0 and right < count:
+                made = merged_id((ids[left], ids[right]))
+                if made is not None:
+                    heapq.heappush(heap, (made, left))
+    return [idx for idx in ids if idx != gone]
 
 
-CACHE_SIZE = 200_000
+# ---------------------------------------------------------------- the tokenizer
+
+CACHE_SIZE = 200_000  # chunks whose ids are remembered
 
 
 class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding: ids 0 to 255 are the bytes, id 256 + i is the i-th merge; `from_gpt2`
     and `from_tiktoken` have others.
 
-    Sennrich, Haddow, Birch 2016, https://arxiv.org/abs/1508.07909; on bytes: Radford et al. 2019 (GPT-2).
-
     Args:
         regex_pattern: splits a text into chunks; merges never cross from one to the next. See
             `RegexPatterns`.
 
     Attributes:
+        pattern: the split pattern.
         vocab: the bytes of each id.
         merges: the id that a pair of neighbours becomes, lowest ids first. Empty after `from_tiktoken`: there
             any two neighbours merge whose bytes together are a token.
 
     Raises:
         TokenizerError: a pattern that is none.
+
+    Source: Sennrich, Haddow, Birch 2016, https://arxiv.org/abs/1508.07909; on bytes: Radford et al. 2019
+    (GPT-2).
     """
 
     kind = "bpe"
@@ -140,8 +335,13 @@ class BPETokenizer(Tokenizer):
         self._set_merges([])
 
     def _set_merges(self, merges: Sequence[Pair]) -> None:
+        """Makes this the tokenizer whose ids 0 to 255 are the bytes, and id 256 + i the i-th of `merges`."""
         self.merges: dict[Pair, int] = {}
-        self.vocab: dict[int, bytes] = {idx: bytes([idx]) for idx in range(256)}
+        self.vocab: dict[int, bytes] = {byte: bytes([byte]) for byte in range(256)}
+        self._byte_ids: Sequence[int] = range(256)  # the id of each byte
+        # The id of each token, where any two neighbours merge whose bytes together are one
+        self._token_ids: dict[bytes, int] | None = None
+        self._cache: dict[str, list[int]] = {}  # the ids of chunks that were encoded before
         total = 0
         for pair in merges:
             idx = 256 + len(self.merges)
@@ -149,16 +349,15 @@ class BPETokenizer(Tokenizer):
                 raise TokenizerError(
                     f"merge {idx - 256} of {pair} repeats one or names an id that is not defined before it"
                 )
-            total += len(self.vocab[pair[0]]) + len(self.vocab[pair[1]])
+            first, second = pair
+            total += len(self.vocab[first]) + len(self.vocab[second])
             # Merges of merges double: sixty lines of a hostile file could ask for 2^60 bytes
             if total > MAXIMUM_FILE:
                 raise TokenizerError(f"the tokens have more than {MAXIMUM_FILE:,} bytes in all")
             self.merges[pair] = idx
-            self.vocab[idx] = self.vocab[pair[0]] + self.vocab[pair[1]]
-        self._bytes: Sequence[int] = range(256)  # the id of each byte
-        # The id of each token, where those are all that is known of the merges
-        self._ids: dict[bytes, int] | None = None
-        self._cache: dict[str, list[int]] = {}
+            self.vocab[idx] = self.vocab[first] + self.vocab[second]
+
+    # ---------------------------------------------------------------- other projects' vocabularies
 
     @classmethod
     def from_gpt2(
@@ -199,43 +398,32 @@ class BPETokenizer(Tokenizer):
     def _of_tokens(
         cls, pattern: str, tokens: Vocabulary, merges: list[Pair] | None, specials: Mapping[str, int]
     ) -> BPETokenizer:
-        """A tokenizer of a checked vocabulary, with its merges in the order of their ids, or (None) all pairs
-        whose bytes are a token.
+        """Returns a tokenizer of a checked vocabulary, with its merges in the order of their ids, or (None)
+        all pairs whose bytes are a token.
         """
         tokenizer = cls(pattern)
         ids = {token: idx for idx, token in enumerate(tokens) if token is not None}
-        vocab = tokenizer.vocab = {idx: token for token, idx in ids.items()}
-        tokenizer._bytes = [ids[bytes([byte])] for byte in range(256)]
-        tokenizer._ids = ids if merges is None else None
+        vocab = {idx: token for token, idx in ids.items()}
+        tokenizer.vocab = vocab
+        tokenizer._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        tokenizer._token_ids = ids if merges is None else None
         tokenizer.merges = {(a, b): ids[vocab[a] + vocab[b]] for a, b in merges or ()}
         tokenizer.register_special_tokens(specials)
         return tokenizer
 
-    @property
-    def vocab_size(self) -> int:
-        """The bytes, the merges and the special tokens."""
-        return max(next(reversed(self.vocab)), *self.special_tokens.values(), 0) + 1
-
-    def _ordinary_ids(self) -> Mapping[int, bytes]:
-        return self.vocab
-
-    def _chunks(self, text: str) -> Iterator[str]:
-        # group(), not findall: a pattern of the user's may have groups of its own
-        return (found.group() for found in self._split.finditer(text))
+    # ---------------------------------------------------------------- learning
 
     def train(self, text: str, vocab_size: int, verbose: bool = False) -> None:
-        """Learns merges from `text` until there are `vocab_size` tokens (or no pair is left); forgets earlier
+        """Learns merges from `text` until there are `vocab_size` tokens, or no pair is left; forgets earlier
         ones.
 
-        Of equally frequent pairs the one that stands first in the text is merged, as in the textbook
-        algorithm, which counts all pairs of the whole text anew for every merge. Here each different chunk is
-        kept once with its frequency, and a merge recounts only the chunks it occurs in. A heap yields the
-        most frequent pair; its entries may be out of date, but only ever too optimistic (counts fall, first
-        places move back; what rises is a new pair, which gets a new entry), so an entry that still holds is
-        best.
+        They are those of `train_textbook`: the most frequent pair first, and of equally frequent ones the one
+        that the text has first.
 
         Args:
-            text: what to learn from. vocab_size: at least 256. verbose: print each merge.
+            text: what to learn from.
+            vocab_size: at least 256.
+            verbose: print each merge.
 
         Raises:
             TokenizerError: vocab_size is below 256.
@@ -245,98 +433,80 @@ class BPETokenizer(Tokenizer):
                 f"vocab_size counts the 256 bytes, so it is at least 256, not {vocab_size!r}"
             )
         frequencies: dict[str, int] = {}
-        for chunk in self._chunks(text):
+        for chunk in self.chunks(text):
             frequencies[chunk] = frequencies.get(chunk, 0) + 1
-        # In the order of their first appearance
-        words = [list(chunk.encode("utf-8")) for chunk in frequencies]
-        weights = list(frequencies.values())
-        size = dict.fromkeys(range(256), 1)  # of each token, in bytes
-        counts: dict[Pair, int] = {}
-        where: dict[Pair, set[int]] = {}  # the words that hold a pair, or held it once
-        for number, word in enumerate(words):
-            for pair in pairwise(word):
-                counts[pair] = counts.get(pair, 0) + weights[number]
-                where.setdefault(pair, set()).add(number)
-
-        def place(pair: Pair) -> tuple[int, int]:
-            """Where the pair stands first: the word, and the byte in it, which merges elsewhere do not move."""
-            for number in sorted(where[pair]):
-                offset, word = 0, words[number]
-                for a, b in pairwise(word):
-                    if (a, b) == pair:
-                        return number, offset
-                    offset += size[a]
-            return len(words), 0
-
-        heap = [(-count, -1, 0, pair) for pair, count in counts.items()]
-        heapq.heapify(heap)
         merges: list[Pair] = []
-        while len(merges) < vocab_size - 256 and heap:
-            negative, number, offset, pair = heap[0]
-            count = counts.get(pair, 0)
-            if count <= 0:
-                heapq.heappop(heap)
-                continue
-            if -negative != count or number < 0 or not _stands_at(words[number], offset, pair, size):
-                heapq.heapreplace(heap, (-count, *(place(pair) if -negative == count else (-1, 0)), pair))
-                continue
-            heapq.heappop(heap)
-            idx = 256 + len(merges)
+        for pair, count in learn_merges(frequencies, vocab_size):
             merges.append(pair)
-            size[idx] = size[pair[0]] + size[pair[1]]
-            created: set[Pair] = set()
-            for number in where.pop(pair):
-                old, weight = words[number], weights[number]
-                new = merge(old, pair, idx)
-                if len(new) == len(old):
-                    continue
-                words[number] = new
-                for a in pairwise(old):
-                    counts[a] -= weight
-                for b in pairwise(new):
-                    counts[b] = counts.get(b, 0) + weight
-                    if idx in b:
-                        where.setdefault(b, set()).add(number)
-                        created.add(b)
-            for b in created:
-                heapq.heappush(heap, (-counts[b], -1, 0, b))
             if verbose:
-                token = render_token(b"".join(bytes([p]) if p < 256 else b"<%d>" % p for p in pair))
+                token = render_token(b"".join(bytes([idx]) if idx < 256 else b"<%d>" % idx for idx in pair))
                 print(
-                    f"merge {len(merges)}/{vocab_size - 256}: {pair} -> {idx} ({token}), {count} occurrences"
+                    f"merge {len(merges)}/{vocab_size - 256}: {pair} -> {255 + len(merges)} ({token}), "
+                    f"{count} occurrences"
                 )
         self._set_merges(merges)
         self.special_tokens = {}
 
+    # ---------------------------------------------------------------- encoding and decoding
+
+    @property
+    def vocab_size(self) -> int:
+        """The bytes, the merges and the special tokens."""
+        return max(next(reversed(self.vocab)), *self.special_tokens.values(), 0) + 1
+
+    @property
+    def merged_id(self) -> Callable[[Pair], int | None]:
+        """The function from a pair of neighbours to the id that they become (None: they stay two)."""
+        return self.merges.get if self._token_ids is None else self._id_of_joined
+
+    def _id_of_joined(self, pair: Pair) -> int | None:
+        """Returns the id of the token that has the bytes of both."""
+        assert self._token_ids is not None
+        first, second = pair
+        return self._token_ids.get(self.vocab[first] + self.vocab[second])
+
+    def chunks(self, text: str) -> Iterator[str]:
+        """Yields the pieces into which the pattern splits a text; no token goes from one into the next."""
+        # group(), not findall: a pattern of the user's may have groups of its own
+        return (found.group() for found in self._split.finditer(text))
+
+    def byte_ids(self, chunk: str) -> list[int]:
+        """Returns the id of each byte of a piece of text: what is there before any merge."""
+        return [self._byte_ids[byte] for byte in _utf8(chunk)]
+
+    def _ordinary_ids(self) -> Mapping[int, bytes]:
+        return self.vocab
+
     def _encode_ordinary(self, text: str) -> list[int]:
-        cache, ids = self._cache, []
-        for chunk in self._chunks(text):
+        cache = self._cache
+        ids: list[int] = []
+        for chunk in self.chunks(text):
             found = cache.get(chunk)
             if found is None:
-                found = self._encode_chunk(chunk.encode("utf-8", errors="surrogatepass"))
+                found = self._encode_chunk(chunk)
                 if len(cache) >= CACHE_SIZE:
                     cache.clear()
                 cache[chunk] = found
             ids += found
         return ids
 
-    def _encode_chunk(self, data: bytes) -> list[int]:
-        """Merges the leftmost of the pairs that become the lowest id, until none is left."""
-        known, vocab = self._ids, self.vocab
-        if known is not None and data in known:
-            return [known[data]]
-        merged = (
-            self.merges.get
-            if known is None
-            else lambda pair, other=None: known.get(vocab[pair[0]] + vocab[pair[1]], other)
-        )
-        return merge_lowest(list(map(self._bytes.__getitem__, data)), merged, self.vocab_size)
+    def _encode_chunk(self, chunk: str) -> list[int]:
+        if self._token_ids is not None:
+            whole = self._token_ids.get(_utf8(chunk))
+            if whole is not None:
+                return [whole]
+        return merge_lowest(self.byte_ids(chunk), self.merged_id)
 
-    def _decode_bytes(self, ids: Iterable[int]) -> bytes:
-        texts = {idx: text.encode("utf-8") for text, idx in self.special_tokens.items()}
-        vocab, parts = self.vocab, []
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Returns the bytes of the tokens, one after the other.
+
+        Raises:
+            TokenizerError: an id that is not in the vocabulary.
+        """
+        special = {idx: text.encode("utf-8") for text, idx in self.special_tokens.items()}
+        parts = []
         for idx in ids:
-            part = vocab.get(idx) or texts.get(idx)
+            part = self.vocab.get(idx) or special.get(idx)
             if part is None:
                 raise TokenizerError(f"id {idx} is not in the vocabulary of {self.vocab_size} tokens")
             parts.append(part)
@@ -350,60 +520,78 @@ class BPETokenizer(Tokenizer):
         Raises:
             TokenizerError: a vocabulary, pattern or special token that the format cannot hold.
         """
-        if self._bytes != range(256):
+        if self._byte_ids != range(256):
             raise TokenizerError(
                 "a .model file numbers the bytes from 0 to 255, unlike this vocabulary: use save_tokenizer()"
             )
         if "\n" in self.pattern or any("\n" in text for text in self.special_tokens):
             raise TokenizerError(
-                "a pattern or special token with a line break needs save_tokenizer(): a .model file has one a line"
+                "a pattern or special token with a line break needs save_tokenizer(): "
+                "a .model file has one a line"
             )
         lines = ["tinygpt v1", self.pattern, str(len(self.special_tokens))]
         lines += [f"{text} {idx}" for text, idx in self.special_tokens.items()]
         lines += [f"{a} {b}" for a, b in self.merges]
         with open(prefix + ".model", "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
-        parents = {idx: pair for pair, idx in self.merges.items()}
         with open(prefix + ".vocab", "w", encoding="utf-8") as file:
-            for idx, token in self.vocab.items():
-                a, b = parents.get(idx, (idx, idx))
-                made = (
-                    f"[{render_token(self.vocab[a])}][{render_token(self.vocab[b])}] -> "
-                    if idx in parents
-                    else ""
-                )
-                file.write(f"{made}[{render_token(token)}] {idx}\n")
-            file.writelines(
-                f"[{replace_control_characters(text)}] {idx}\n" for text, idx in self.special_tokens.items()
-            )
+            file.writelines(f"{line}\n" for line in self._vocabulary_lines())
+
+    def _vocabulary_lines(self) -> Iterator[str]:
+        """Yields a line for each token: the two that it is made of, the token, and its id."""
+        parents = {idx: pair for pair, idx in self.merges.items()}
+        for idx, token in self.vocab.items():
+            line = f"[{render_token(token)}] {idx}"
+            if idx in parents:
+                first, second = (render_token(self.vocab[part]) for part in parents[idx])
+                line = f"[{first}][{second}] -> {line}"
+            yield line
+        for text, idx in self.special_tokens.items():
+            yield f"[{replace_control_characters(text)}] {idx}"
 
     def load(self, model_file: Path) -> None:
-        """Reads a `.model` file of this tokenizer or of minbpe; raises TokenizerError, and changes nothing,
-        where it is none.
+        """Reads a `.model` file of this tokenizer or of minbpe.
+
+        Raises:
+            TokenizerError: it is none; then nothing has changed.
+            OSError: it cannot be read.
         """
         lines = read_text_file(model_file).splitlines()
         try:
-            if lines[0] not in ("tinygpt v1", "minbpe v1"):
-                raise TokenizerError(f"the first line is 'tinygpt v1' or 'minbpe v1', not {lines[0][:40]!r}")
-            pattern, count = lines[1], int(lines[2])
-            if not 0 <= count <= len(lines) - 3:
-                raise TokenizerError(f"{count} special tokens do not fit {len(lines)} lines")
-            specials = {
-                text: int(idx) for text, _, idx in (line.rpartition(" ") for line in lines[3 : 3 + count])
-            }
-            merges = [(int(a), int(b)) for a, b in (line.split() for line in lines[3 + count :])]
-            loaded = BPETokenizer(pattern)
-            loaded._set_merges(merges)
-            loaded.register_special_tokens(specials)
+            loaded = BPETokenizer._of_lines(lines)
         except (IndexError, ValueError) as problem:
             raise TokenizerError(
                 f"{os.fspath(model_file)} is not a tokenizer's model file: {problem}"
             ) from None
         self.__dict__.update(loaded.__dict__)
 
+    @staticmethod
+    def _of_lines(lines: list[str]) -> BPETokenizer:
+        """Returns the tokenizer of a `.model` file; raises IndexError or ValueError where it is none."""
+        if lines[0] not in ("tinygpt v1", "minbpe v1"):
+            raise TokenizerError(f"the first line is 'tinygpt v1' or 'minbpe v1', not {lines[0][:40]!r}")
+        pattern = lines[1]
+        count = int(lines[2])
+        if not 0 <= count <= len(lines) - 3:
+            raise TokenizerError(f"{count} special tokens do not fit {len(lines)} lines")
+        specials: dict[str, int] = {}
+        for line in lines[3 : 3 + count]:
+            text, _, idx = line.rpartition(" ")
+            specials[text] = int(idx)
+        merges: list[Pair] = []
+        for line in lines[3 + count :]:
+            first, second = line.split()
+            merges.append((int(first), int(second)))
+        tokenizer = BPETokenizer(pattern)
+        tokenizer._set_merges(merges)
+        tokenizer.register_special_tokens(specials)
+        return tokenizer
+
+    # ---------------------------------------------------------------- files of `save_tokenizer`
+
     def _to_json(self) -> dict[str, Any]:
-        merges = None if self._ids is not None else [list(pair) for pair in self.merges]
-        if self._bytes == range(256):
+        merges = None if self._token_ids is not None else [list(pair) for pair in self.merges]
+        if self._byte_ids == range(256):
             return {"pattern": self.pattern, "merges": merges}
         tokens = [
             self.vocab[idx].decode("latin-1") if idx in self.vocab else None
@@ -414,7 +602,7 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> BPETokenizer:
         tokens, merges = parse_fields(value)
-        pattern: str = value.get("pattern")  # type: ignore[assignment]
+        pattern: str = value["pattern"]
         if tokens is not None:
             return cls._of_tokens(pattern, tokens, merges, {})
         tokenizer = cls(pattern)
@@ -422,11 +610,6 @@ class BPETokenizer(Tokenizer):
         return tokenizer
 
 
-def _stands_at(word: Sequence[int], offset: int, pair: Pair, size: Mapping[int, int]) -> bool:
-    """Whether `pair` stands at a byte offset of a word."""
-    position = 0
-    for a, b in pairwise(word):
-        if position >= offset:
-            return position == offset and (a, b) == pair
-        position += size[a]
-    return False
+def _utf8(chunk: str) -> bytes:
+    """Returns the bytes of a piece of text, of half surrogate pairs too."""
+    return chunk.encode("utf-8", errors="surrogatepass")

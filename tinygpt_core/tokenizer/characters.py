@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .base import Tokenizer, TokenizerError, replace_control_characters
+from ..printable import replace_control_characters
+from .base import Tokenizer, TokenizerError
 
 
 class CharTokenizer(Tokenizer):
@@ -13,6 +14,9 @@ class CharTokenizer(Tokenizer):
 
     Args:
         characters: the characters that can be encoded; repeats are ignored.
+
+    Attributes:
+        characters: those that can be encoded; the place of each is its id.
 
     Raises:
         TokenizerError: no characters, or one that is not a string of length 1.
@@ -51,14 +55,19 @@ class CharTokenizer(Tokenizer):
                 f"the character {problem.args[0]!r} is not among those learned: {known}"
             ) from None
 
-    def _decode_bytes(self, ids: Iterable[int]) -> bytes:
-        texts = {idx: text for text, idx in self.special_tokens.items()}
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Returns the characters in UTF-8.
+
+        Raises:
+            TokenizerError: an id that is not in the vocabulary.
+        """
+        special = {idx: text for text, idx in self.special_tokens.items()}
         result = []
         for idx in ids:
             if 0 <= idx < len(self.characters):
                 result.append(self.characters[idx])
-            elif idx in texts:
-                result.append(texts[idx])
+            elif idx in special:
+                result.append(special[idx])
             else:
                 raise TokenizerError(f"id {idx} is not in the vocabulary of {self.vocab_size} tokens")
         return "".join(result).encode("utf-8", errors="surrogatepass")

@@ -1,4 +1,4 @@
-"""Floor 7: whatever encodes ordinary text fastest here, with the ids of the tokenizer it stands in for.
+"""Whatever encodes ordinary text fastest here, with the ids of the tokenizer that it stands in for.
 
 A plug-in names a function under the entry-point group `tinygpt.encoders`. It is given a tokenizer and returns
 a function from text to ids that agrees with it on every text, or None where it cannot promise that. Plug-ins
@@ -24,9 +24,7 @@ def ordinary_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             faster: Callable[[str], list[int]] | None = point.load()(tokenizer)
-        except (
-            Exception
-        ) as problem:  # whatever a broken plug-in raises must not end a run that does without it
+        except Exception as problem:  # a run does without a broken plug-in, whatever that raises
             warnings.warn(
                 f"the encoder of {point.value!r} is not used: {problem}", RuntimeWarning, stacklevel=2
             )

@@ -1,4 +1,4 @@
-"""One file for any tokenizer."""
+"""Where tokenizers are kept: one file for any of them, and folders in which one may lie in several forms."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from .characters import CharTokenizer
 FORMAT = "tinygpt tokenizer"
 FORMAT_VERSION = 2  # of a file that lists its tokens; one that lists merges alone is of version 1
 
+# Names in a folder
+OWN_TOKENIZER = "tokenizer"  # of `save_tokenizer`
+GPT2_TOKENIZER = ("vocab.json", "merges.txt")
+TINYGPT_TOKENIZER = "tokenizer.model"  # of `BPETokenizer.save`
+
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Writes any tokenizer to one JSON file, and waits until it is on the disk."""
     fields = tokenizer._to_json()
-    value = {
+    header = {
         "format": FORMAT,
-        "version": 1 + ("tokens" in fields),
+        "version": 2 if "tokens" in fields else 1,
         "kind": tokenizer.kind,
         "special_tokens": tokenizer.special_tokens,
     }
-    write_durably(path, json.dumps({**value, **fields}).encode())
+    write_durably(path, json.dumps({**header, **fields}).encode())
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -32,24 +37,80 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
     Raises:
         TokenizerError: the file is truncated, changed or of a newer version.
+        OSError: it cannot be read.
     """
-    name = os.fspath(path)
     try:
-        value = json.loads(read_text_file(path))
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise TokenizerError(f"not a JSON object with format {FORMAT!r}")
-        if value.get("version") not in range(1, FORMAT_VERSION + 1):
-            raise TokenizerError(
-                f"version {value.get('version')!r:.80}, but this tinygpt reads versions up to {FORMAT_VERSION}"
-            )
-        classes: dict[Any, type[Tokenizer]] = {kind.kind: kind for kind in (CharTokenizer, BPETokenizer)}
-        if not isinstance(value.get("kind"), str) or value["kind"] not in classes:
-            raise TokenizerError(f"kind is one of {', '.join(classes)}, not {value.get('kind')!r:.80}")
-        tokenizer = classes[value["kind"]]._from_json(value)  # type: ignore[arg-type]
-        specials = value.get("special_tokens")
-        if not isinstance(specials, dict):
-            raise TokenizerError("'special_tokens' maps texts to ids")
-        tokenizer.register_special_tokens(specials)
-        return tokenizer
+        return _parse(read_text_file(path))
     except (ValueError, RecursionError) as problem:
-        raise TokenizerError(f"{name} is not a tokenizer file: {problem}") from None
+        raise TokenizerError(f"{os.fspath(path)} is not a tokenizer file: {problem}") from None
+
+
+def _parse(text: str) -> Tokenizer:
+    """Returns the tokenizer that the text of a file describes; raises ValueError where it describes none."""
+    value = json.loads(text)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise TokenizerError(f"not a JSON object with format {FORMAT!r}")
+    version = value.get("version")
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise TokenizerError(
+            f"version {version!r:.80}, but this tinygpt reads versions up to {FORMAT_VERSION}"
+        )
+    classes: dict[Any, type[Tokenizer]] = {CharTokenizer.kind: CharTokenizer, BPETokenizer.kind: BPETokenizer}
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in classes:
+        raise TokenizerError(f"kind is one of {', '.join(classes)}, not {kind!r:.80}")
+    tokenizer = classes[kind]._from_json(value)
+    specials = value.get("special_tokens")
+    if not isinstance(specials, dict):
+        raise TokenizerError("'special_tokens' maps texts to ids")
+    tokenizer.register_special_tokens(specials)
+    return tokenizer
+
+
+def find_tokenizer(path: Path) -> Tokenizer | None:
+    """Returns the tokenizer in a file of `save_tokenizer` or in a folder, or None where there is none.
+
+    In a folder it is `tokenizer` (such a file), GPT-2's `vocab.json` and `merges.txt`, or TinyGPT's
+    `tokenizer.model`; the first of them that is there.
+
+    Raises:
+        TokenizerError: there is one, but it is damaged.
+        OSError: it cannot be read.
+    """
+    if os.path.isfile(path):
+        return load_tokenizer(path)
+    own = os.path.join(path, OWN_TOKENIZER)
+    if os.path.isfile(own):
+        return load_tokenizer(own)
+    vocab, merges = (os.path.join(path, name) for name in GPT2_TOKENIZER)
+    if os.path.isfile(vocab) and os.path.isfile(merges):
+        return BPETokenizer.from_gpt2(vocab, merges)
+    model = os.path.join(path, TINYGPT_TOKENIZER)
+    if os.path.isfile(model) and _is_tinygpt_model(model):
+        tokenizer = BPETokenizer()
+        tokenizer.load(model)
+        return tokenizer
+    return None
+
+
+def _is_tinygpt_model(path: str) -> bool:
+    """Whether a `.model` file is TinyGPT's or minbpe's. (Llama's has this name, too, and another format.)"""
+    with open(path, "rb") as file:
+        return file.read(10).startswith((b"tinygpt v", b"minbpe v"))
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """Returns the tokenizer that `find_tokenizer` finds.
+
+    Raises:
+        TokenizerError: there is none, or it is damaged.
+        OSError: it cannot be read.
+    """
+    found = find_tokenizer(path)
+    if found is None:
+        raise TokenizerError(
+            f"there is no tokenizer in {os.fspath(path)}: pass --tokenizer with 'characters' or 'bpe' "
+            f"(trained on the text), a file of save_tokenizer, or a folder that holds one or GPT-2's "
+            f"vocab.json and merges.txt; token ids need the one that made them"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Floor 7: the patterns that split a text before its pieces are encoded, read by Python's own `re`.
+"""The patterns that split a text before its pieces are encoded, read by Python's own `re`.
 
 The patterns of GPT-2 and GPT-4 speak of Unicode letters and numbers (`\\p{L}`, `\\p{N}`), which `re` does not
 know, and mean by `\\s` the property White_Space, which in `re` also holds U+001C to U+001F. `compile_pattern`
@@ -65,19 +65,23 @@ def unicode_class(name: str) -> str:
     Raises:
         TokenizerError: there is no such category.
     """
-    merged: list[list[int]] = []
-    for first, last in sorted(
-        pair for category, pairs in _categories().items() if name in (category, category[0]) for pair in pairs
-    ):
-        if merged and merged[-1][1] == first - 1:
-            merged[-1][1] = last
-        else:
-            merged.append([first, last])
-    if not merged:
+    ranges = sorted(
+        found
+        for category, ranges_of_it in _categories().items()
+        if name in (category, category[0])
+        for found in ranges_of_it
+    )
+    if not ranges:
         raise TokenizerError(
             rf"pattern: \p{{{name}}} is not supported; general categories, such as \p{{L}} and \p{{Lu}}, are"
         )
-    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in merged)
+    joined = ranges[:1]
+    for first, last in ranges[1:]:
+        if first == joined[-1][1] + 1:  # it goes on where the range before ends
+            joined[-1] = (joined[-1][0], last)
+        else:
+            joined.append((first, last))
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in joined)
 
 
 def spell_out(pattern: str) -> str:
@@ -87,33 +91,37 @@ def spell_out(pattern: str) -> str:
     Raises:
         TokenizerError: a class of \\p{..} that is not known, or \\S inside brackets beside one.
     """
-    inside = False
+    if r"\p{" not in pattern:
+        return pattern
+    in_brackets = False
 
     def replace(found: re.Match[str]) -> str:
-        nonlocal inside
+        nonlocal in_brackets
         text = found.group()
+        if text[0] == "[" and in_brackets:
+            in_brackets = text[-1] != "]"
+            return "\\" + text  # a "[" within brackets is a member; `re` warns of one that is not escaped
         if text[0] == "[":
-            nested, inside = inside, not inside or text[-1] != "]"  # right after the opening, "]" is a member
-            # Within brackets "[" is a member; `re` warns of one that is not escaped
-            return "\\" + text if nested else text
+            in_brackets = True  # also after "[]": right behind the opening, "]" is a member
+            return text
         if text == "]":
-            inside = False
+            in_brackets = False
+            return text
         if text == r"\S":
-            if inside:
+            if in_brackets:
                 raise TokenizerError(
                     r"pattern: \S inside brackets is not supported together with \p{..}; [^\s..] is"
                 )
             return f"[^{WHITE_SPACE}]"
-        if text != r"\s" and not text.startswith(r"\p{"):
-            return text
-        members = WHITE_SPACE if text == r"\s" else unicode_class(text[3:-1])
-        return members if inside else f"[{members}]"
+        if text == r"\s":
+            members = WHITE_SPACE
+        elif text.startswith(r"\p{"):
+            members = unicode_class(text[3:-1])
+        else:
+            return text  # another escape
+        return members if in_brackets else f"[{members}]"
 
-    return (
-        re.sub(r"\\p\{\w+\}|\\.|\[\^?\]?|\]", replace, pattern, flags=re.DOTALL)
-        if r"\p{" in pattern
-        else pattern
-    )
+    return re.sub(r"\\p\{\w+\}|\\.|\[\^?\]?|\]", replace, pattern, flags=re.DOTALL)
 
 
 @lru_cache(maxsize=64)

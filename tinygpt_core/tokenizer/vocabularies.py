@@ -1,4 +1,4 @@
-"""Floor 7: vocabularies that others published, GPT-2's pair of files and tiktoken's rank files.
+"""Vocabularies that others published: GPT-2's pair of files and tiktoken's rank files.
 
 Both are files from outside, so nothing in them is believed: every id is checked, and what is wrong is named
 with its file and line.
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
 from ..files.atomic import Path
-from .base import Pair, TokenizerError
+from .base import Pair, TokenizerError, read_text_file
 
 Vocabulary = list[bytes | None]  # the bytes of each id; None: an id that no ordinary token has
 MAXIMUM_FILE = 64_000_000  # bytes; the largest vocabularies in use have a tenth of that
@@ -65,13 +65,16 @@ def read_gpt2(
         if len(text) > 1 and idx not in made:
             _refuse(
                 name,
-                f"no line of {os.fspath(merges_file)} makes token {text!r} (id {idx}): is that file cut short, or the token special?",
+                f"no line of {os.fspath(merges_file)} makes token {text!r} (id {idx}): "
+                f"is that file cut short, or the token special?",
             )
     return tokens, [(ids[a], ids[b]) for a, b in merges], specials
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    name, seen = os.fspath(path), set()
+    """Returns the ids of a `vocab.json`, which are 0, 1, 2, … in some order."""
+    name = os.fspath(path)
+    seen = set()
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for text, _ in pairs:
@@ -81,7 +84,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
         return dict(pairs)
 
     try:
-        ids = json.loads(_read(path), object_pairs_hook=unique)
+        ids = json.loads(read_text_file(path, MAXIMUM_FILE), object_pairs_hook=unique)
     except json.JSONDecodeError as problem:
         _refuse(f"{name}, line {problem.lineno}", f"this is not JSON ({problem.msg})")
     except TokenizerError:
@@ -101,7 +104,8 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
         if not 0 <= idx < len(ids):
             _refuse(
                 name,
-                f"token {text!r} has the id {idx}, but {len(ids)} tokens have the ids 0 to {len(ids) - 1}, without holes",
+                f"token {text!r} has the id {idx}, but {len(ids)} tokens "
+                f"have the ids 0 to {len(ids) - 1}, without holes",
             )
         if texts[idx] is not None:
             _refuse(name, f"the tokens {texts[idx]!r} and {text!r} have the same id {idx}")
@@ -110,10 +114,12 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def _read_merges(path: Path, ids: dict[str, int]) -> list[tuple[str, str]]:
+    """Returns the pairs of tokens of a `merges.txt` in the order of its lines."""
     merges: dict[tuple[str, str], None] = {}
     highest = -1
-    for number, line in enumerate(_read(path).split("\n"), 1):
-        parts, place = line.split(), f"{os.fspath(path)}, line {number}"
+    for number, line in enumerate(read_text_file(path, MAXIMUM_FILE).split("\n"), 1):
+        parts = line.split()
+        place = f"{os.fspath(path)}, line {number}"
         if not parts or (number == 1 and parts[0] == "#version:"):
             continue
         if len(parts) != 2:
@@ -127,7 +133,8 @@ def _read_merges(path: Path, ids: dict[str, int]) -> list[tuple[str, str]]:
         if ids[a + b] < highest:
             _refuse(
                 place,
-                f"{a + b!r} has the id {ids[a + b]}, below one of an earlier line: ids must be in the order of the merges",
+                f"{a + b!r} has the id {ids[a + b]}, below one of an earlier line: "
+                f"ids must be in the order of the merges",
             )
         highest = ids[a + b]
         merges[a, b] = None
@@ -145,8 +152,9 @@ def read_ranks(path: Path, reserved: Collection[int]) -> Vocabulary:
     name = os.fspath(path)
     ids: dict[bytes, int] = {}
     lines: dict[int, int] = {}
-    for number, line in enumerate(_read(path).split("\n"), 1):
-        parts, place = line.split(), f"{name}, line {number}"
+    for number, line in enumerate(read_text_file(path, MAXIMUM_FILE).split("\n"), 1):
+        parts = line.split()
+        place = f"{name}, line {number}"
         if not parts:
             continue
         if len(parts) != 2 or not (parts[1].isascii() and parts[1].isdigit() and len(parts[1]) < 10):
@@ -159,9 +167,11 @@ def read_ranks(path: Path, reserved: Collection[int]) -> Vocabulary:
         if not token or token in ids or rank in lines:
             _refuse(
                 place,
-                f"token {token[:80]!r} with rank {rank}: a token is not empty, and neither it nor its rank comes twice",
+                f"token {token[:80]!r} with rank {rank}: a token is not empty, "
+                f"and neither it nor its rank comes twice",
             )
-        ids[token], lines[rank] = rank, number
+        ids[token] = rank
+        lines[rank] = number
     for byte in range(256):
         if bytes([byte]) not in ids:
             _refuse(name, f"there is no token for the byte {byte}")
@@ -183,58 +193,56 @@ def read_ranks(path: Path, reserved: Collection[int]) -> Vocabulary:
 
 
 def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] | None]:
-    """Returns the tokens (None: those that the merges make) and the merges (None: all that make tokens) in
-    the fields of our own file.
+    """Returns the tokens and the merges in the fields of a file of `save_tokenizer`.
+
+    Returns:
+        The tokens (None: those that the merges make) and the merges (None: any two neighbours whose bytes
+        together are a token).
 
     Raises:
         TokenizerError: they are no lists of tokens and pairs, or a merge is not of tokens, makes none or is
             out of order.
     """
-    tokens, merges = fields.get("tokens"), fields.get("merges")
+    tokens = fields.get("tokens")
+    merges = fields.get("merges")
     if not isinstance(fields.get("pattern"), str):
         raise TokenizerError(f"'pattern' is a string, not {fields.get('pattern')!r:.80}")
     pairs: list[Pair] | None = None
     if merges is not None or tokens is None:
-        if not isinstance(merges, list) or not all(
-            isinstance(pair, list) and len(pair) == 2 and all(type(part) is int for part in pair)
-            for pair in merges
-        ):
+        if not isinstance(merges, list) or not all(map(_is_pair_of_ids, merges)):
             raise TokenizerError("'merges' is a list of pairs of ids")
         pairs = [(a, b) for a, b in merges]
     if tokens is None:
         return None, pairs
-    if not isinstance(tokens, list) or not all(
-        token is None or (isinstance(token, str) and max(token, default="") <= "ÿ") for token in tokens
-    ):
+    if not isinstance(tokens, list) or not all(map(_is_token_or_none, tokens)):
         raise TokenizerError(
             "'tokens' is a list of strings, one character a byte, with null where there is none"
         )
     ids = {token: idx for idx, token in enumerate(tokens) if token}
     if len(ids) + tokens.count(None) != len(tokens) or not all(chr(byte) in ids for byte in range(256)):
         raise TokenizerError("'tokens' has all 256 bytes, and none twice")
-    made = [-1]
+    highest = -1
     for a, b in pairs or ():
         parts = [tokens[idx] or "" if 0 <= idx < len(tokens) else "" for idx in (a, b)]
-        made.append(ids.get("".join(parts), -1))
-        if not all(parts) or made[-1] < made[-2]:
+        made = ids.get("".join(parts), -1)
+        if not all(parts) or made < highest:
             raise TokenizerError(
-                f"the merge of {a} and {b} is not of two tokens, makes none, or one with a lower id than the merge before"
+                f"the merge of {a} and {b} is not of two tokens, makes none, "
+                f"or one with a lower id than the merge before"
             )
+        highest = made
     return [None if token is None else token.encode("latin-1") for token in tokens], pairs
 
 
-def _read(path: Path) -> str:
-    name = os.fspath(path)
-    with open(path, "rb") as file:
-        data = file.read(min(os.fstat(file.fileno()).st_size, MAXIMUM_FILE) + 1)
-    if len(data) > MAXIMUM_FILE:
-        _refuse(name, f"it has more than {MAXIMUM_FILE:,} bytes")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        _refuse(f"{name}, line {line}", f"this is not UTF-8 ({problem.reason})")
+def _is_pair_of_ids(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(part) is int for part in value)
+
+
+def _is_token_or_none(value: Any) -> bool:
+    """Whether a value is null, or a string with one character a byte."""
+    return value is None or (isinstance(value, str) and max(value, default="") <= "ÿ")
 
 
 def _refuse(place: str, problem: str) -> NoReturn:
+    """Raises a TokenizerError that names a file, a line where there is one, and what is wrong there."""
     raise TokenizerError(f"{place}: {problem}") from None

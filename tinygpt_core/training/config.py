@@ -1,4 +1,4 @@
-"""The settings of a run, and what each may be."""
+"""The settings of a run: each with what it is, what it may be and its name on the command line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ import os
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..dataset.corpora import CORPORA
 from ..kernels.precision import NAMES
-from ..nn.gpt import GPTConfig
+from ..nn.gpt import CHOICES, GPTConfig
+from .settings import Range, SettingError, SettingTypeError, check_settings, setting, settings_of
+
+COUNT = Range(1, 2**31, "1 or more")
+SIZE = Range(1, 2**24, "from 1 to 2**24")
+STEPS = Range(0, 2**31, "0 or more")
+FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
+NOT_NEGATIVE = Range(0.0, 1e6, "a finite number, 0 or more")
+POSITIVE = Range(math.ulp(0.0), 1e6, "a finite number above 0")  # ulp(0) is the least number above 0
 
 
 @dataclass(frozen=True)
@@ -16,106 +25,159 @@ class TrainingConfig:
     """All settings of a run. Lengths are in tokens, rates are per step.
 
     Raises:
-        TypeError, ValueError: a setting has the wrong type or is out of range; the message names it.
+        SettingTypeError, SettingError: a setting has the wrong type (a TypeError) or a value that does not
+            work (a ValueError); the message names it.
     """
 
-    corpus: str = "identifiers"
-    data_file: str | None = None
-    preset: str = "identifiers"
-    backend: str = "python"
-    seed: int = 1337
-    dtype: str = "float32"  # of products, see precision.autocast; parameters and optimizer stay float32
+    # ---- what is trained, on what, and where
 
-    # Or "bpe", or the absolute path of a tokenizer, see token_folders.find_tokenizer
-    tokenizer: str = "characters"
-    vocab_size: int = 512  # of a bpe tokenizer; characters are counted
+    corpus: str = setting(
+        "identifiers",
+        f"one of {', '.join(CORPORA)}, or a path as with --data",
+        option="",  # it stands on the command line without one
+        metavar="CORPUS",
+        default_help="the preset's",
+    )
+    data_file: str | None = setting(
+        None,
+        "a text file to train on, or a folder of texts or of train.bin",
+        option="--data",
+        metavar="FILE",
+        default_help="what the corpus stands for",
+    )
+    preset: str = setting(
+        "identifiers",
+        "named settings, see below",
+        metavar="NAME",
+        default_help="the corpus's own, or identifiers",
+    )
+    backend: str = setting(
+        "python",
+        "see `tinygpt backends`",
+        metavar="NAME",
+        default_help="$TINYGPT_BACKEND, or the fastest that can run",
+        is_resumable=True,
+    )
+    seed: int = setting(1337, "of everything random", Range(0, 2**64 - 1, "from 0 to 2**64 - 1"))
+    dtype: str = setting(  # parameters and optimizer stay float32, see precision.autocast
+        "float32", "what products are computed in, all but float32 on a GPU only", NAMES, is_resumable=True
+    )
 
-    context_length: int = 32
-    num_layers: int = 1
-    num_heads: int = 2
-    embedding_dim: int = 16
-    normalization: str = "layer_norm"
-    positions: str = "rotary"
-    activation: str = "gelu"
-    tied_head: bool = False
-    # Of matrices; GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16
-    initial_std: float = 0.12
-    dropout: float = 0.0
+    # ---- tokens
 
-    steps: int = 1100
-    batch_size: int = 8
-    accumulation: int = 1  # batches whose gradients are summed before an update
-    learning_rate: float = 0.015
-    minimum_learning_rate: float = 0.0007
-    warmup_steps: int = 20
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.99
-    gradient_clip: float = 1.0
+    tokenizer: str = setting(  # in a configuration a path is absolute
+        "characters",
+        "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt",
+    )
+    vocab_size: int = setting(  # characters are counted
+        512, "tokens of a bpe tokenizer", Range(257, 2**24, "from 257 (256 bytes and the boundary) to 2**24")
+    )
 
-    eval_every: int = 250  # 0: never
-    eval_batches: int = 8
-    checkpoint_every: int = 250  # 0: only at the end
+    # ---- the model
+
+    context_length: int = setting(32, "tokens the model sees at once", SIZE)
+    num_layers: int = setting(1, "transformer blocks", SIZE, option="--layers")
+    num_heads: int = setting(2, "attention heads in a block", SIZE, option="--heads")
+    embedding_dim: int = setting(16, "width of the model, a multiple of the heads", SIZE)
+    normalization: str = setting("layer_norm", "of the blocks", CHOICES["normalization"])
+    positions: str = setting("rotary", "how the model knows places", CHOICES["positions"])
+    activation: str = setting("gelu", "of the MLPs", CHOICES["activation"])
+    tied_head: bool = setting(False, "whether the head's weights are the token embeddings", option="")
+    # GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16.
+    initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
+    dropout: float = setting(0.0, "probability of dropping an activation", FRACTION)
+
+    # ---- updates
+
+    steps: int = setting(1100, "updates to make", COUNT, is_resumable=True)
+    batch_size: int = setting(8, "sequences in a batch", COUNT)
+    accumulation: int = setting(1, "batches whose gradients make one update", COUNT)
+    learning_rate: float = setting(0.015, "highest learning rate, reached after the warm-up", POSITIVE)
+    minimum_learning_rate: float = setting(0.0007, "learning rate at the end of the cosine", NOT_NEGATIVE)
+    warmup_steps: int = setting(20, "steps over which the learning rate rises from 0", STEPS)
+    weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
+    beta1: float = setting(0.9, "AdamW's β1", FRACTION, option="")
+    beta2: float = setting(0.99, "AdamW's β2", FRACTION, option="")
+    gradient_clip: float = setting(
+        1.0, "largest norm of the gradient", Range(math.ulp(0.0), math.inf, "above 0 (inf: no clipping)")
+    )
+
+    # ---- what happens now and then
+
+    eval_every: int = setting(
+        250, "steps between validations", Range(0, 2**31, "0 or more (0: never)"), is_resumable=True
+    )
+    eval_batches: int = setting(8, "batches in a validation", COUNT)
+    checkpoint_every: int = setting(
+        250, "steps between checkpoints", Range(0, 2**31, "0 or more (0: only at the end)"), is_resumable=True
+    )
 
     def __post_init__(self) -> None:
-        kinds = {
-            "int": (int,),
-            "float": (int, float),
-            "bool": (bool,),
-            "str": (str,),
-            "str | None": (str, type(None)),
-        }
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, kinds[str(field.type)]) or isinstance(value, bool) != (
-                field.type == "bool"
-            ):
-                raise TypeError(f"{field.name} must be {field.type}, not {value!r}")
-            low, high, text = _RANGES.get(field.name, (None, None, ""))
-            if text and not low <= value <= high:
-                raise ValueError(f"{field.name} must be {text}, not {value}")
+        check_settings(self)
         if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
-            raise ValueError(
-                f"tokenizer must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r}"
+            raise SettingError(
+                "tokenizer",
+                f" must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r}",
             )
-        if self.dtype not in NAMES:
-            raise ValueError(f"dtype must be one of {', '.join(NAMES)}, not {self.dtype!r}")
-        self.model_config(vocab_size=1)  # whose own checks speak of the rest
+        # GPTConfig checks these two as well, but knows the settings by its own names only.
+        if self.embedding_dim % self.num_heads:
+            raise SettingError(
+                "embedding_dim",
+                f" ({self.embedding_dim}) must be divisible by ",
+                "num_heads",
+                f" ({self.num_heads})",
+            )
+        if self.positions == "rotary" and self.embedding_dim // self.num_heads % 2:
+            raise SettingError(
+                "positions",
+                " that are rotary need an even head size, but ",
+                "embedding_dim",
+                " / ",
+                "num_heads",
+                f" is {self.embedding_dim // self.num_heads}",
+            )
+        self.model_config(vocab_size=1)
 
     def model_config(self, vocab_size: int) -> GPTConfig:
-        """Return the configuration of the model, which also depends on the tokenizer."""
-        names = {field.name for field in fields(GPTConfig)} & {field.name for field in fields(self)}
-        return GPTConfig(**{name: getattr(self, name) for name in names} | {"vocab_size": vocab_size})
+        """Returns the configuration of the model, which also depends on the tokenizer."""
+        own = {field.name for field in fields(self)}
+        shared = [
+            field.name for field in fields(GPTConfig) if field.name in own and field.name != "vocab_size"
+        ]
+        return GPTConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in shared})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON values."""
+        """Returns the settings as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """Read what `to_dict` gave; missing names get their defaults, and unknown ones and wrong values raise
-        ValueError.
+        """Returns the settings that `to_dict` gave; missing names get their defaults.
+
+        Raises:
+            ValueError: an unknown name.
+            SettingError: a value that does not work, also one of another type: it stands in a file, so it is
+                the value that is wrong, not the program.
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown training settings: {', '.join(map(repr, unknown))}")
         try:
             return cls(**values)
-        except TypeError as problem:  # from a file, so the value is wrong rather than the program
-            raise ValueError(str(problem)) from None
+        except SettingTypeError as problem:
+            raise SettingError(*problem.parts) from None
 
 
-_POSITIVE = math.ulp(0.0)  # the least number above 0
-_RANGES: dict[str, tuple[Any, Any, str]] = {
-    **dict.fromkeys(("steps", "batch_size", "accumulation", "eval_batches"), (1, 2**31, "1 or more")),
-    **dict.fromkeys(
-        ("context_length", "num_layers", "num_heads", "embedding_dim"), (1, 2**24, "from 1 to 2**24")
-    ),
-    **dict.fromkeys(("warmup_steps", "eval_every", "checkpoint_every"), (0, 2**31, "0 or more")),
-    **dict.fromkeys(("dropout", "beta1", "beta2"), (0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")),
-    **dict.fromkeys(("minimum_learning_rate", "weight_decay"), (0.0, 1e6, "a finite number, 0 or more")),
-    **dict.fromkeys(("learning_rate", "initial_std"), (_POSITIVE, 1e6, "a finite number above 0")),
-    "gradient_clip": (_POSITIVE, math.inf, "above 0 (inf: no clipping)"),
-    "vocab_size": (257, 2**24, "from 257 (256 bytes and the boundary) to 2**24"),
-    "seed": (0, 2**64 - 1, "from 0 to 2**64 - 1"),
-}
+SETTINGS = settings_of(TrainingConfig)
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns a count with its noun, such as "1 layer" and "2 layers"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def describe_sizes(config: TrainingConfig | GPTConfig) -> str:
+    """Returns the sizes of a model in a few words, such as "1 layer, 2 heads, 16 wide"."""
+    layers = plural(config.num_layers, "layer")
+    heads = plural(config.num_heads, "head")
+    return f"{layers}, {heads}, {config.embedding_dim} wide"

@@ -140,7 +140,7 @@ def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool)
     if config.tokenizer == "characters":
         trained = tokenizer.CharTokenizer.train("".join(texts))
     elif config.tokenizer != "bpe":
-        trained = token_folders.find_tokenizer(config.tokenizer)
+        trained = tokenizer.open_tokenizer(config.tokenizer)
     else:
         trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
         trained.train("\n".join(texts), config.vocab_size - boundaries)

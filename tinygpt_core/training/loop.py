@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .. import backends, dataset, random, schedules
-from ..files.atomic import held
+from ..files.atomic import lock_directory
 from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
 from ..nn.gpt import GPT, GPTConfig
@@ -27,6 +27,7 @@ from ..tensor import Tensor, no_grad, uninitialized
 from . import checkpoint
 from .config import TrainingConfig
 from .data import BOUNDARY, Data, prepare_data
+from .settings import SettingError
 from .statistics import watched
 from .step import as_tensors, training_step
 
@@ -132,16 +133,18 @@ class Trainer:
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
+            SettingError: a change that does not work.
         """
         saved = checkpoint.load_checkpoint(directory)
         try:
-            config = TrainingConfig.from_dict(saved.config["training"])
+            config = _settings_of(saved, directory)
             config = replace(
                 config, **{"backend": changes.get("backend") or _usable(config.backend), **changes}
             )
             if config.steps < saved.state["step"]:
-                raise ValueError(
-                    f"the run in {directory} has {saved.state['step']} steps behind it: steps cannot be {config.steps}"
+                raise SettingError(
+                    "steps",
+                    f" cannot be {config.steps}: the run in {directory} has {saved.state['step']} behind it",
                 )
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
             with backends.use(config.backend):
@@ -150,7 +153,7 @@ class Trainer:
             raise checkpoint.CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
             ) from problem
-        with held(directory):
+        with lock_directory(directory):
             checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
         return trainer
 
@@ -163,7 +166,10 @@ class Trainer:
             BlockingIOError: another process trains in the same directory.
         """
         config = self.config
-        with held(self.directory), open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log:
+        with (
+            lock_directory(self.directory),
+            open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log,
+        ):
             while self.step < config.steps and not self.stop_requested:
                 event = self._on_backend(self.train_step)
                 yield self._logged(log, event)
@@ -258,6 +264,20 @@ class Trainer:
         )
         log.flush()
         return event
+
+
+def _settings_of(saved: checkpoint.Checkpoint, directory: str) -> TrainingConfig:
+    """Returns the settings in a checkpoint.
+
+    Raises:
+        CheckpointError: one does not work: it is the file that is wrong, and not what the caller passed.
+    """
+    try:
+        return TrainingConfig.from_dict(saved.config["training"])
+    except ValueError as problem:
+        raise checkpoint.CheckpointError(
+            f"the settings of the run in {directory} do not work: {problem}"
+        ) from None
 
 
 def refuse_used_directory(directory: str) -> None:

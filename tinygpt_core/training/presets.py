@@ -1,14 +1,38 @@
-"""Named settings: a table of them."""
+"""Named settings: a table in which each entry says what it is, what it builds on and what it changes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 from .config import TrainingConfig
 
-_DEFAULT = TrainingConfig()
-_WIDER = replace(
-    _DEFAULT,
+
+class Preset(NamedTuple):
+    """A named set of settings."""
+
+    about: str
+    config: TrainingConfig
+
+
+PRESETS: dict[str, Preset] = {}
+
+
+def _preset(name: str, about: str, *, like: str | None = None, **changes: Any) -> None:
+    """Adds a preset: the settings of the preset `like`, or the defaults, with changes."""
+    base = TrainingConfig() if like is None else PRESETS[like].config
+    PRESETS[name] = Preset(about, replace(base, **changes, preset=name))
+
+
+# ---- for pure Python
+
+_preset("identifiers", "about a minute in pure Python: names like Python's own, letter by letter")
+_preset("names", "the same on first names", like="identifiers", corpus="names")
+_preset(
+    "text",
+    "a few minutes in pure Python: any text file, letter by letter",
+    like="identifiers",
+    corpus="text",
     num_heads=4,
     embedding_dim=32,
     initial_std=0.1,
@@ -16,8 +40,22 @@ _WIDER = replace(
     learning_rate=0.01,
     minimum_learning_rate=0.0005,
 )
-_GPT2 = replace(
-    _DEFAULT,
+_preset("shakespeare", "the same on Shakespeare's plays", like="text", corpus="shakespeare")
+_preset(
+    "docs",
+    "the same on the language reference, in tokens of several letters",
+    like="text",
+    corpus="docs",
+    tokenizer="bpe",
+)
+_preset("stdlib", "the same on the standard library's source", like="docs", corpus="stdlib")
+
+# ---- for a fast backend, and for GPUs
+
+_preset(
+    "nanogpt-cpu",
+    "nanoGPT's size and steps for a CPU; wants a fast backend",
+    like="identifiers",
     corpus="shakespeare",
     context_length=64,
     num_layers=4,
@@ -33,19 +71,44 @@ _GPT2 = replace(
     warmup_steps=100,
     weight_decay=0.1,
 )
-_BABY = replace(
-    _GPT2,
+_preset(
+    "baby",
+    "nanoGPT's baby GPT; wants a GPU",
+    like="nanogpt-cpu",
     context_length=256,
     num_layers=6,
     num_heads=6,
     embedding_dim=384,
     dropout=0.2,
-    batch_size=64,
     steps=5000,
+    batch_size=64,
     learning_rate=1e-3,
 )
-_124M = replace(
-    _GPT2,
+_preset(
+    "shakespeare-10m",
+    "Tricycle's Shakespeare model, in tokens of several letters; wants a GPU",
+    like="baby",
+    tokenizer="bpe",
+    vocab_size=1024,
+    batch_size=32,
+)
+_preset(
+    "code-49m",
+    "Tricycle's code model on the standard library's source; wants a GPU",
+    like="shakespeare-10m",
+    corpus="stdlib",
+    vocab_size=32768,
+    context_length=512,
+    num_layers=10,
+    num_heads=8,
+    embedding_dim=512,
+    batch_size=20,
+    accumulation=4,
+)
+_preset(
+    "gpt2-124m",
+    "the size and schedule of GPT-2 small; wants a large GPU",
+    like="nanogpt-cpu",
     corpus="stdlib",
     tokenizer="bpe",
     vocab_size=50257,
@@ -53,25 +116,20 @@ _124M = replace(
     num_layers=12,
     num_heads=12,
     embedding_dim=768,
-    accumulation=40,
     steps=20000,
+    accumulation=40,
     learning_rate=6e-4,
     minimum_learning_rate=6e-5,
     warmup_steps=700,
     beta2=0.95,
 )
-_TRICYCLE = replace(_BABY, tokenizer="bpe", vocab_size=1024, batch_size=32)
-_CODE = replace(
-    _TRICYCLE,
-    corpus="stdlib",
-    vocab_size=32768,
-    context_length=512,
-    num_layers=10,
-    num_heads=8,
-    embedding_dim=512,
-)
-_DEBUG = replace(
-    _DEFAULT,
+
+# ---- for tests
+
+_preset(
+    "debug",
+    "seconds: to see that everything works",
+    like="identifiers",
     embedding_dim=8,
     steps=20,
     batch_size=4,
@@ -80,28 +138,3 @@ _DEBUG = replace(
     eval_batches=2,
     checkpoint_every=10,
 )
-_PRESETS = {
-    "identifiers": ("about a minute in pure Python: names like Python's own, letter by letter", _DEFAULT),
-    "names": ("the same on first names", replace(_DEFAULT, corpus="names")),
-    "text": ("a few minutes in pure Python: any text file, letter by letter", replace(_WIDER, corpus="text")),
-    "shakespeare": ("the same on Shakespeare's plays", replace(_WIDER, corpus="shakespeare")),
-    "docs": (
-        "the same on the language reference, in tokens of several letters",
-        replace(_WIDER, corpus="docs", tokenizer="bpe"),
-    ),
-    "stdlib": (
-        "the same on the standard library's source",
-        replace(_WIDER, corpus="stdlib", tokenizer="bpe"),
-    ),
-    "nanogpt-cpu": ("nanoGPT's size and steps for a CPU; wants a fast backend", _GPT2),
-    "baby": ("nanoGPT's baby GPT; wants a GPU", _BABY),
-    "shakespeare-10m": ("Tricycle's Shakespeare model, in tokens of several letters; wants a GPU", _TRICYCLE),
-    "code-49m": (
-        "Tricycle's code model on the standard library's source; wants a GPU",
-        replace(_CODE, batch_size=20, accumulation=4),
-    ),
-    "gpt2-124m": ("the size and schedule of GPT-2 small; wants a large GPU", _124M),
-    "debug": ("seconds: to see that everything works", _DEBUG),
-}
-# Name -> what it is, settings
-PRESETS = {name: (text, replace(config, preset=name)) for name, (text, config) in _PRESETS.items()}

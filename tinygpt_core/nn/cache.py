@@ -1,0 +1,56 @@
+"""The key/value cache: what attention keeps of the positions that a model has seen."""
+
+from __future__ import annotations
+
+from ..buffer.base import Buffer
+from ..tensor import Tensor
+from .arguments import check_size
+
+
+class KeyValueCache:
+    """Keys and values of the positions that a model has seen, so that generating runs only the new ones.
+
+    Args:
+        num_layers, batch_size, num_heads, context_length, head_dim: sizes of the buffers, which are allocated
+            at once; the heads are those of keys and values.
+        like: a Buffer of the wanted dtype and backend, such as that of a parameter.
+
+    Attributes:
+        length: how many positions every layer has stored.
+        keys, values: for each layer a Buffer (batch_size, num_heads, context_length, head_dim).
+
+    Raises:
+        TypeError: a batch_size that is no int.
+        ValueError: a batch_size below 1.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        batch_size: int,
+        num_heads: int,
+        context_length: int,
+        head_dim: int,
+        like: Buffer,
+    ) -> None:
+        shape = (check_size("batch_size", batch_size), num_heads, context_length, head_dim)
+        self.batch_size = batch_size
+        self.context_length = context_length
+        self.length = 0
+        self.keys = [type(like).zeros(shape, like.dtype) for _ in range(num_layers)]
+        self.values = [type(like).zeros(shape, like.dtype) for _ in range(num_layers)]
+
+    def reset(self) -> None:
+        """Forgets all positions; the storage is kept."""
+        self.length = 0
+
+    def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes the keys and values (B, H, T, D) of new positions of one layer, and returns those of all
+        positions.
+
+        `length` is left alone: the model advances it when all its layers have stored theirs.
+        """
+        end = self.length + key.shape[2]
+        self.keys[layer][:, :, self.length : end, :] = key.buffer
+        self.values[layer][:, :, self.length : end, :] = value.buffer
+        return Tensor(self.keys[layer][:, :, :end, :]), Tensor(self.values[layer][:, :, :end, :])

@@ -1,0 +1,98 @@
+"""The transformer block: attention, which carries something between positions, then an MLP, which works on
+each by itself.
+"""
+
+from __future__ import annotations
+
+from ..module import Module
+from ..tensor import Tensor
+from .activations import GATED_ACTIVATIONS
+from .attention import CausalSelfAttention
+from .cache import KeyValueCache
+from .dropout import Dropout
+from .mlp import MLP, GatedMLP
+from .normalization import normalization_layer
+
+
+class TransformerBlock(Module):
+    """A pre-norm transformer block: `x = x + attn(ln_1(x)); x = x + mlp(ln_2(x))`.
+
+    Args:
+        embedding_dim, max_seq_length, num_heads, num_key_value_heads, rotary, rotary_base: as for
+            `CausalSelfAttention`.
+        hidden_dim: size inside the MLP; 4 * embedding_dim when None.
+        activation: a name of `ACTIVATION_FUNCTIONS` for an `MLP`, or of `GATED_ACTIVATIONS` for a `GatedMLP`.
+        normalization: "layer_norm" or "rms_norm".
+        final_activation: whether the activation also follows the last layer of the `MLP`.
+        bias: whether the MLP's layers and LayerNorm have biases.
+        attention_bias: whether the attention's layers have them.
+        dropout: probability of dropping an element of what the attention and the MLP add, in training.
+        eps: of the normalizations.
+        std, output_std: initialise linear layers as `FullyConnectedLayer` does with `std`; those that write
+            to the residual stream take `output_std`.
+
+    Shape:
+        (B, T, C) -> (B, T, C).
+
+    Raises:
+        TypeError: a size that is no int.
+        ValueError: a size below 1, heads that do not divide, or a name of no activation or normalization.
+
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; normalization first as in GPT-2 (Radford et
+    al. 2019)
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        max_seq_length: int,
+        num_heads: int,
+        *,
+        num_key_value_heads: int | None = None,
+        hidden_dim: int | None = None,
+        activation: str = "relu",
+        final_activation: bool = False,
+        normalization: str = "layer_norm",
+        bias: bool = True,
+        attention_bias: bool = False,
+        rotary: bool = False,
+        rotary_base: float = 10000.0,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+        std: float | None = None,
+        output_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        if hidden_dim is None:
+            hidden_dim = 4 * embedding_dim
+        self.ln_1 = normalization_layer(normalization, embedding_dim, eps, bias)
+        self.attn = CausalSelfAttention(
+            embedding_dim,
+            max_seq_length,
+            num_heads,
+            num_key_value_heads=num_key_value_heads,
+            bias=attention_bias,
+            rotary=rotary,
+            rotary_base=rotary_base,
+            std=std,
+            output_std=output_std,
+        )
+        self.ln_2 = normalization_layer(normalization, embedding_dim, eps, bias)
+        self.mlp: MLP | GatedMLP
+        if activation in GATED_ACTIVATIONS:
+            self.mlp = GatedMLP(embedding_dim, hidden_dim, activation, bias, std=std, output_std=output_std)
+        else:
+            self.mlp = MLP(
+                embedding_dim,
+                [hidden_dim, embedding_dim],
+                activation,
+                bias,
+                final_activation=final_activation,
+                std=std,
+                output_std=output_std,
+            )
+        self.dropout = Dropout(dropout)
+
+    def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
+        x = x + self.dropout(self.attn(self.ln_1(x), cache, layer))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
