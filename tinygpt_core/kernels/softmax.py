@@ -1,7 +1,12 @@
 """Probabilities from logits, and the loss that compares them with what came: softmax, log-softmax,
 cross-entropy.
 
-Notation as in `dense`.
+    softmax          p_i = exp(x_i) / sum_j exp(x_j)      dL/dx = p (g - sum(g p))
+    log-softmax      y = log p                            dL/dx = g - p sum(g)
+    cross-entropy    loss = -log p[target]                dL/dx = g (p - onehot(target))
+
+All subtract the largest logit first: that changes no quotient, and exp cannot overflow.
+Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -88,14 +93,10 @@ class CrossEntropy(Kernel):
                 shape_errors.wrong_shape("cross_entropy", "logits", logits.shape, expected=("...", "classes"))
             )
         if targets.shape != logits.shape[:-1]:
+            rows = slice(0, -1)  # all axes of the logits but the last
             raise ShapeError(
                 shape_errors.wrong_shape(
-                    "cross_entropy",
-                    "targets",
-                    targets.shape,
-                    expected=logits.shape,
-                    of="logits",
-                    axes=slice(0, -1),
+                    "cross_entropy", "targets", targets.shape, expected=logits.shape, of="logits", axes=rows
                 )
             )
         if targets.dtype.kind != "i":

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from .. import operations, shape_errors
-from ..kernels.convolution import pair
+from ..kernels.windows import pair
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
