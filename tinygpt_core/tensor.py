@@ -752,7 +752,9 @@ class Tensor:
         buffer: Buffer = gradient.buffer if isinstance(gradient, Tensor) else kind(gradient, self.dtype)
         if buffer.shape != self.shape:
             raise ShapeError(
-                shape_errors.unlike("backward", "incoming gradient", buffer.shape, self.shape, "Tensor")
+                shape_errors.wrong_shape(
+                    "backward", "incoming gradient", buffer.shape, expected=self.shape, of="Tensor"
+                )
             )
         self.buffer.check_backend(buffer)
         return buffer.as_dtype(self.dtype)

@@ -28,7 +28,7 @@ import numpy
 from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.base import register, registered
-from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
+from tinygpt_core.shape import Index, Shape, expand_strides, inverse_permutation, reshape_strides
 
 from ..array_buffer import ArrayBuffer
 from .sources import BY_EIGHT
@@ -483,5 +483,4 @@ def _dense(xp: Any, array: Any) -> tuple[Any, tuple[int, ...]]:
     if not transposed.flags.c_contiguous:
         axes = list(range(array.ndim))
         transposed = xp.ascontiguousarray(array)
-    back = tuple(sorted(range(array.ndim), key=axes.__getitem__))
-    return transposed, back
+    return transposed, inverse_permutation(axes)
