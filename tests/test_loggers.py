@@ -1,4 +1,4 @@
-"""What TensorBoard and Weights & Biases get of a run is what its log says, also where it was killed and resumed."""
+"""What TensorBoard and Weights & Biases get of a run is what its log says, also after a kill and a resume."""
 
 from __future__ import annotations
 
