@@ -400,7 +400,8 @@ class Report:
             code, output, errors = self.finish(command, limit)
             with (self.folder / "gpu.log").open("a", encoding="utf-8") as log:
                 log.write(
-                    f"\n==== {name}: {' '.join(command)}\n{output[-200_000:]}\n---- errors\n{errors[-50_000:]}\n"
+                    f"\n==== {name}: {' '.join(command)}\n{output[-200_000:]}\n---- "
+                    f"errors\n{errors[-50_000:]}\n"
                 )
             try:
                 if code is None:
@@ -562,7 +563,8 @@ def table(whole: dict[str, Any]) -> str:
             memory = f"{result['peak_bytes'] / 2**30:.2f} GiB" if result.get("peak_bytes") else ""
             work = f"{preset}, batch {result['batch_size']}"
             lines.append(
-                f"| {work} | {side} | {speed:,.0f} | {f'{own / speed:.2f}' if own else ''} | {used} | {memory} |"
+                f"| {work} | {side} | {speed:,.0f} | {f'{own / speed:.2f}' if own else ''} | {used} | "
+                f"{memory} |"
             )
     parts = results.get("kernels", {}).get("kernels", {})
     if parts:
@@ -581,7 +583,8 @@ def table(whole: dict[str, Any]) -> str:
             lines.append(f"| {name} | {result['failed'].replace('|', '/')} |")
         elif "exit" in result:
             lines.append(
-                f"| {name} | {'passed' if result['exit'] == 0 else 'FAILED'}: {result['said'][-1] if result['said'] else ''} |"
+                f"| {name} | {'passed' if result['exit'] == 0 else 'FAILED'}: "
+                f"{result['said'][-1] if result['said'] else ''} |"
             )
         elif "difference" in result:
             lines.append(f"| {name} | {result['difference']} |")
@@ -649,7 +652,8 @@ def curves(report: Report, folder: str) -> None:
         if "losses" in ours and "losses" in base:
             gaps = [abs(a - b) for a, b in zip(ours["losses"], base["losses"], strict=True)]
             ours["difference"] = (
-                f"largest difference {max(gaps):.2e}, mean {sum(gaps) / len(gaps):.2e} nats over {len(gaps)} steps"
+                f"largest difference {max(gaps):.2e}, mean {sum(gaps) / len(gaps):.2e} nats over "
+                f"{len(gaps)} steps"
             )
     report.write()
 
@@ -690,7 +694,8 @@ def shakespeare(report: Report, folder: str, data: str) -> None:
     if losses:
         steps = max(event["step"] for event in events)
         result["difference"] = (
-            f"best validation loss {min(losses):.4f} (nanoGPT: 1.4697) after {steps} steps, {result['wall_seconds']} s"
+            f"best validation loss {min(losses):.4f} (nanoGPT: 1.4697) after {steps} steps, "
+            f"{result['wall_seconds']} s"
         )
     report.write()
 

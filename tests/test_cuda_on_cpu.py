@@ -56,7 +56,7 @@ def rounded(x: Any, form: str) -> np.ndarray:
 
 
 def low(kind: Any, x: Any, form: str) -> Any:
-    """A float32 Buffer that is held in 16 bits."""
+    """A float32 Buffer that is stored in 16 bits."""
     return kind.wrap_stored(kind(np.asarray(x, np.float32).tolist()).in_format(form), kind([1.0]).dtype)
 
 
@@ -185,7 +185,7 @@ def test_autocast_is_near_float32(
     kind: Any, form: str, kernel: Any, inputs: list[Any], options: dict[str, Any]
 ) -> None:
     """Results and gradients of a kernel under autocast are those in float32 to a few roundings to 16 bits;
-    its results are held so.
+    its results are stored so.
     """
     registered = kernels.lookup(kernel, kind)
     buffers = [kind(np.asarray(x, np.float32).tolist()) for x in inputs]

@@ -552,7 +552,8 @@ def main():
     seed(1)
     tokenizer = CharTokenizer.train("hello </script>")
     ids = tokenizer.encode("hello </script>")
-    model = GPT(GPTConfig(context_length=16, vocab_size=tokenizer.vocab_size, num_layers=2, num_heads=2, embedding_dim=8))
+    sizes = dict(num_layers=2, num_heads=2, embedding_dim=8)
+    model = GPT(GPTConfig(context_length=16, vocab_size=tokenizer.vocab_size, **sizes))
     for _ in range(10):
         try:
             loss = CrossEntropyLoss()(logits=model(Tensor([ids[:-1]])), labels=Tensor([ids[1:]])).mean()

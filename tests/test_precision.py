@@ -74,7 +74,7 @@ def test_a_bad_state_is_refused(state: dict[str, Any]) -> None:
 
 
 class Halves(TrainingStep):
-    """A step with a scaled loss on a backend whose numbers have float32's range: what overflows is float32."""
+    """A step with a scaled loss, on a backend whose numbers have float32's range."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

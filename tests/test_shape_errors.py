@@ -265,7 +265,9 @@ def test_the_part_of_a_shape_that_another_must_have(data: st.DataObject) -> None
     start = data.draw(st.integers(0, len(owner)))
     stop = data.draw(st.none() | st.integers(start, len(owner)))
     wanted = owner[start:stop]
-    message = shape_errors.unlike("law", "part", found, owner, "owner", start, stop)
+    message = shape_errors.wrong_shape(
+        "law", "part", found, expected=owner, of="owner", axes=slice(start, stop)
+    )
     assert f"part must have the shape {wanted}, not {found}" in message
     if found == wanted:
         assert "\n" not in message
@@ -361,19 +363,23 @@ def test_all_backends_say_the_same(name: str, wrong: table.Wrong) -> None:
 
 
 @given(first=SHAPES, second=SHAPES)
-def test_a_folded_message_keeps_what_is_said_in_words(first: Sequence[int], second: Sequence[int]) -> None:
+def test_a_message_without_pictures_keeps_what_is_said_in_words(
+    first: Sequence[int], second: Sequence[int]
+) -> None:
     problem = raised(lambda: broadcast_shapes(first, second))
     if problem is not None:
         picture = read(problem)
-        assert shape_errors.folded(f"before: {problem}") == f"before: {picture.title}: {picture.note}"
+        assert (
+            shape_errors.without_pictures(f"before: {problem}") == f"before: {picture.title}: {picture.note}"
+        )
 
 
 @pytest.mark.parametrize(
     "message",
     ["", "one line", "two\nlines", "a list:\n    one\n    two", "no picture ^ here", "a caret:\n  ^ here"],
 )
-def test_only_pictures_are_folded(message: str) -> None:
-    assert shape_errors.folded(message) == message
+def test_only_pictures_are_left_out(message: str) -> None:
+    assert shape_errors.without_pictures(message) == message
 
 
 def test_weights_that_do_not_fit_are_named_and_on_the_command_line_in_one_line(

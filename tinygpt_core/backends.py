@@ -197,9 +197,7 @@ _chosen: ContextVar[tuple[BufferClass, ...]] = ContextVar("chosen backends", def
 
 @cache
 def _default() -> BufferClass:
-    """Returns the backend of a thread that has chosen none: $TINYGPT_BACKEND, as it is at first use, or
-    python.
-    """
+    """Returns the backend of a thread that has chosen none: $TINYGPT_BACKEND, as at first use, or python."""
     return get(os.environ.get(ENVIRONMENT_VARIABLE) or "python")
 
 

@@ -1,8 +1,8 @@
-"""Floor 1: the types that an element of a Buffer can have, and how two of them meet.
+"""Floor 1: the types that an element of a Buffer can have, and to which type two of them promote.
 
-There are five, and their meeting follows NumPy: `bool` and an integer give the integer, `int32` and `int64`
-give `int64`, `float32` and `float64` give `float64`, and an `int32` or `int64` with a `float32` gives
-`float64`, the smallest float that holds both.
+There are five, and promotion follows NumPy: `bool` and an integer give the integer, `int32` and `int64` give
+`int64`, `float32` and `float64` give `float64`, and an `int32` or `int64` with a `float32` gives `float64`,
+the smallest float that holds both.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ def _packer(format: str) -> Struct:
 
 
 class DType:
-    """The type of a Buffer's elements. The instances are `DType.float32`, `float64`, `int32`, `int64` and
-    `bool`; compare them with `is`.
+    """The type of a Buffer's elements.
+
+    The instances are `DType.float32`, `float64`, `int32`, `int64` and `bool`; compare them with `is`.
 
     Attributes:
         name: how the type prints and how files spell it, for example "float32".
@@ -48,7 +49,10 @@ class DType:
     rank: int
 
     def __init__(self, name: str, typecode: str, kind: str, rank: int) -> None:
-        self.name, self.typecode, self.kind, self.rank = name, typecode, kind, rank
+        self.name = name
+        self.typecode = typecode
+        self.kind = kind
+        self.rank = rank
         self.itemsize = array(typecode).itemsize
 
     def __repr__(self) -> str:
@@ -77,8 +81,7 @@ class DType:
 
     @staticmethod
     def deduce_dtype(value: Any) -> DType:
-        """Returns the dtype a bare Python scalar gets: bool, int32 (int64 where it needs more bits) or
-        float32.
+        """Returns the dtype of a bare Python scalar: bool, int32 (int64 where it needs more bits) or float32.
 
         Raises:
             TypeError: `value` is no bool, int or float.
@@ -92,14 +95,11 @@ class DType:
         raise TypeError(f"no dtype holds a {type(value).__name__} ({value!r}): expected bool, int or float")
 
     def cast(self, value: Any) -> Any:
-        """Returns `value` as this type stores it: rounded to float32, truncated to an integer, or True where
-        it is not zero.
-        """
+        """Returns `value` as this type stores it: rounded, truncated to an integer, or True if not zero."""
         return self.to_python(self.pack((self.convert(value),)))[0]
 
     def convert(self, value: Any) -> Any:
-        """Returns `value` as a Python number that `pack` takes: an int for integer types (truncated), a bool
-        for bool.
+        """Returns `value` as a Python number that `pack` takes: a float, an int (truncated) or a bool.
 
         Raises:
             ValueError: an infinity or NaN for an integer type.
@@ -114,8 +114,9 @@ class DType:
             raise ValueError(f"cannot cast {value!r} to {self.name}: it is not a finite number") from None
 
     def pack(self, values: Sequence[Any]) -> array[Any]:
-        """Returns `values` in an array, each rounded to this type. `struct` does this three times faster than
-        `array(typecode, list)`.
+        """Returns `values` in an array, each rounded to this type.
+
+        `struct` does this three times faster than `array(typecode, list)`.
 
         Raises:
             OverflowError: an integer outside the type's range.
@@ -126,12 +127,11 @@ class DType:
             raise OverflowError(f"a value does not fit {self.name}: {problem}") from None
 
     def pack_rows(self, rows: Iterable[Sequence[float]]) -> array[Any]:
-        """The same for rows of floats that are equally long, without making one list of them."""
+        """Returns rows of floats that are equally long in one array, without making one list of them."""
         rows = list(rows)
-        return array(
-            self.typecode,
-            b"".join(starmap(_packer(f"{len(rows[0]) if rows else 0}{self.typecode}").pack, rows)),
-        )
+        width = len(rows[0]) if rows else 0
+        pack_row = _packer(f"{width}{self.typecode}").pack
+        return array(self.typecode, b"".join(starmap(pack_row, rows)))
 
     def to_python(self, values: Iterable[Any]) -> list[Any]:
         """Returns the elements of a packed array as Python numbers (bools for `bool`)."""
@@ -149,22 +149,20 @@ DType.all = (DType.bool, DType.int32, DType.int64, DType.float32, DType.float64)
 
 
 def check_dtype(dtype: Any) -> DType:
-    """Returns a dtype that was passed as one; raises TypeError for anything else, such as "float32" or
-    another library's type.
-    """
+    """Returns `dtype`; raises TypeError for what is none, such as "float32" or another library's type."""
     if not isinstance(dtype, DType):
         raise TypeError(f"a dtype is one of {', '.join(map(repr, DType.all))}, not {dtype!r}")
     return dtype
 
 
 def promote(first: DType, second: DType) -> DType:
-    """Returns the dtype in which two arrays meet, by NumPy's promotion table."""
+    """Returns the dtype of the result of two arrays, by NumPy's promotion table."""
     low, high = (first, second) if first.rank <= second.rank else (second, first)
     return DType.float64 if high is DType.float32 and low.kind == "i" else high
 
 
 def promote_scalar(dtype: DType, value: Any) -> DType:
-    """Returns the dtype in which an array of `dtype` meets a Python scalar.
+    """Returns the dtype of the result of an array of `dtype` and a Python scalar.
 
     A scalar is weak: it climbs only to a higher kind (bool < int < float), never to more bits of the same
     kind. Source: NumPy Enhancement Proposal 50.

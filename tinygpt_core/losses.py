@@ -97,9 +97,11 @@ class CrossEntropyLoss(Module):
                 f"expected class indices of shape {logits.shape[:-1]} (int32 or int64), "
                 f"or probabilities of shape {logits.shape}"
             )
-            stop = -1 if are_integers else None
+            axes = slice(0, -1 if are_integers else None)
             raise ValueError(
-                shape_errors.unlike("", "labels", labels.shape, logits.shape, "logits", 0, stop, said)
+                shape_errors.wrong_shape(
+                    "", "labels", labels.shape, expected=logits.shape, of="logits", axes=axes, title=said
+                )
             )
         if are_integers:  # one-hot rows of integers: float32 times int32 would become float64
             labels = Tensor(labels.buffer.cast(logits.dtype))
@@ -138,8 +140,8 @@ class ElementwiseLoss(Module):
         """
         if prediction.shape != target.shape:
             raise ValueError(
-                shape_errors.unlike(
-                    type(self).__name__, "target", target.shape, prediction.shape, "prediction"
+                shape_errors.wrong_shape(
+                    type(self).__name__, "target", target.shape, expected=prediction.shape, of="prediction"
                 )
             )
         return reduce_losses(self.losses(prediction, target), self.reduction)

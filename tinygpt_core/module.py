@@ -325,7 +325,9 @@ class Module:
         for name in names:
             expected, actual = parameters[name].shape, loaded[name].shape
             if actual != expected:
-                raise ValueError(shape_errors.unlike(name, "loaded weights", actual, expected, "model"))
+                raise ValueError(
+                    shape_errors.wrong_shape(name, "loaded weights", actual, expected=expected, of="model")
+                )
         with no_grad():
             for name in names:
                 parameters[name].assign(matching(loaded[name], parameters[name]))

@@ -1,4 +1,4 @@
-"""Modules as they are printed: a tree of parts with their settings, shapes and how many numbers they hold.
+"""Floor 6: modules as they are printed: a tree of parts with settings, shapes and how many numbers they have.
 
 `Module.__repr__`, `_repr_html_` (what a notebook shows) and `nn.inspection.summary` use it.
 """
@@ -10,27 +10,27 @@ from typing import Any, NamedTuple, Protocol
 
 
 class PrintableModule(Protocol):
-    """What printing needs of a Module, whose own file imports this one."""
+    """What printing needs of a Module, which stands above this file."""
 
     def _extra_repr(self) -> str:
         """Returns the settings, as they stand in the brackets."""
 
     def _contents(self) -> Iterable[tuple[str, Any]]:
-        """Returns the Modules and Tensors in it, by name."""
+        """Returns the Modules and Tensors in it, with their names."""
 
     def num_parameters(self) -> int:
-        """Returns how many numbers its parameters hold."""
+        """Returns how many numbers its parameters have."""
 
 
 class Branch(NamedTuple):
-    """A node of a module's tree, in the words in which it is printed.
+    """A node of a module's tree.
 
     Attributes:
-        name: what it is called in the module above.
-        label: what it is, with its settings; "" for a parameter.
-        shape: of a parameter, or of the outputs of a module where that is known.
-        numbers: how many there are in it.
-        inside: what is in it.
+        name: of the part, in the module above.
+        label: its class and settings; "" for a parameter.
+        shape: of its output or of the parameter, where it is known.
+        numbers: how many its parameters have.
+        inside: the parts of the part.
     """
 
     name: str
@@ -47,125 +47,114 @@ def module_branch(
     path: str = "",
     seen: set[int] | None = None,
 ) -> Branch:
-    """Returns the tree of a module: its parts with their settings, its parameters with their shapes, equal
-    neighbours folded into one.
+    """Returns the tree of a module: its parts with their settings, its parameters with their shapes.
+
+    Neighbours that are equal are folded into one branch.
 
     Args:
         module: the root.
         outputs: the shapes of the outputs by dotted name of the module, where they are known.
         name, path: of the module, in the one above and from the root.
-        seen: the parameters met so far, since tied ones are met again.
+        seen: the parameters so far, since tied ones come again.
     """
     seen = set() if seen is None else seen
     inside: list[Branch] = []
-    for key, leaf in module._contents():
-        if hasattr(leaf, "_contents"):
-            leaf_path = f"{path}.{key}" if path else key
-            inside.append(module_branch(leaf, outputs, key, leaf_path, seen))
-        else:
-            inside.append(_parameter_branch(key, leaf, is_tied=id(leaf) in seen))
-            seen.add(id(leaf))
+    for key, part in module._contents():
+        if hasattr(part, "_contents"):
+            full_name = f"{path}.{key}" if path else key
+            inside.append(module_branch(part, outputs, key, full_name, seen))
+            continue
+        shape = f"{part.dtype.name} {part.shape}"
+        if not part.requires_grad:
+            shape += ", frozen"
+        if id(part) in seen:
+            shape += ", tied"
+        seen.add(id(part))
+        inside.append(Branch(key, "", shape, f"{part.numel:,}", []))
     settings = module._extra_repr()
     label = type(module).__name__ + (f"({settings})" if settings else "")
     return Branch(name, label, outputs.get(path, ""), f"{module.num_parameters():,}", _folded(inside))
 
 
-def _parameter_branch(name: str, parameter: Any, is_tied: bool) -> Branch:
-    text = f"{parameter.dtype.name} {parameter.shape}"
-    if not parameter.requires_grad:
-        text += ", frozen"
-    if is_tied:
-        text += ", tied"
-    return Branch(name, "", text, f"{parameter.numel:,}", [])
-
-
 def _folded(branches: list[Branch]) -> list[Branch]:
-    """Returns one branch for each run of equal modules: `blocks.0 … blocks.11: 12 × Block`."""
+    """Returns one branch for each run of equal ones: `blocks.0 … blocks.11: 12 × Block`."""
     runs: list[list[Branch]] = []
     for branch in branches:
-        is_module = bool(branch.label)
-        if runs and is_module and _is_like(branch, runs[-1][0]):
+        is_equal = bool(runs) and runs[-1][0]._replace(name="") == branch._replace(name="")
+        if is_equal and branch.label:  # parameters are never folded
             runs[-1].append(branch)
         else:
             runs.append([branch])
     return [run[0] if len(run) == 1 else _one_for_all(run) for run in runs]
 
 
-def _is_like(branch: Branch, other: Branch) -> bool:
-    """Whether two branches differ in their names only."""
-    return branch._replace(name="") == other._replace(name="")
-
-
 def _one_for_all(run: list[Branch]) -> Branch:
+    """Returns one branch for several that are equal but for their names."""
     first = run[0]
     return Branch(
-        f"{first.name} … {run[-1].name}",
-        f"{len(run)} × {first.label}",
-        first.shape,
-        f"{len(run)} × {first.numbers}",
-        first.inside,
+        name=f"{first.name} … {run[-1].name}",
+        label=f"{len(run)} × {first.label}",
+        shape=first.shape,
+        numbers=f"{len(run)} × {first.numbers}",
+        inside=first.inside,
     )
 
 
 def _title(branch: Branch) -> str:
-    """Returns what a branch is called and is, whichever there is of the two."""
-    return ": ".join(text for text in (branch.name, branch.label) if text)
+    """Returns what the line of a branch begins with."""
+    return f"{branch.name}: {branch.label}" if branch.name and branch.label else branch.name or branch.label
 
 
 def module_text(
     module: PrintableModule, outputs: dict[str, str] | None = None, header: tuple[str, str, str] | None = None
 ) -> str:
-    """Returns the tree of a module, one line a part or parameter, in three columns: what it is, its shape,
-    how many numbers it holds.
+    """Returns the tree of a module, one line a part or parameter.
+
+    The three columns are what it is, its shape, and how many numbers it has.
 
     Args:
-        module: the root; `outputs` as in `module_branch`.
+        module: the root.
+        outputs: as in `module_branch`.
         header: a line above the columns.
     """
     root = module_branch(module, outputs or {})
-    rows: list[tuple[str, str, str]] = []
-    unit = ""
-    if header:
-        rows.append(header)
-    else:
-        unit = " parameters"  # is said once, in the first row
-    rows.append((_title(root), root.shape, root.numbers))
-    _add_rows(rows, root.inside, "")
+    rows = [header] if header else []
+    rows.append((_title(root), root.shape, root.numbers if header else f"{root.numbers} parameters"))
 
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    def add(branches: list[Branch], indent: str) -> None:
+        for place, branch in enumerate(branches):
+            is_last = place == len(branches) - 1
+            title = indent + ("└── " if is_last else "├── ") + _title(branch)
+            rows.append((title, branch.shape, branch.numbers))
+            add(branch.inside, indent + ("    " if is_last else "│   "))
+
+    add(root.inside, "")
+    unit = " parameters"
+    first = max(len(title) for title, _, _ in rows)
+    second = max(len(shape) for _, shape, _ in rows)
+    third = max(len(numbers.removesuffix(unit)) for _, _, numbers in rows)
     lines = []
     for title, shape, numbers in rows:
-        lines.append(f"{title:<{widths[0]}}  {shape:<{widths[1]}}  {numbers:>{widths[2]}}{unit}")
-        unit = ""
+        line = f"{title:<{first}}  {shape:<{second}}  {numbers.removesuffix(unit):>{third}}"
+        lines.append(line + unit if numbers.endswith(unit) else line)
     return "\n".join(lines)
-
-
-def _add_rows(rows: list[tuple[str, str, str]], branches: list[Branch], indent: str) -> None:
-    """Adds a row for each branch and for all that is in it, with lines that lead to them."""
-    for number, branch in enumerate(branches, 1):
-        is_last = number == len(branches)
-        corner = "└── " if is_last else "├── "
-        rows.append((indent + corner + _title(branch), branch.shape, branch.numbers))
-        _add_rows(rows, branch.inside, indent + ("    " if is_last else "│   "))
 
 
 def module_html(module: PrintableModule) -> str:
     """Returns the tree of a module as nested lists that fold."""
-    from html import escape  # 1.5 ms to import, so only when a notebook asks
+    from html import escape
+
+    def items(branches: list[Branch]) -> str:
+        return f"<ul>{''.join(map(item, branches))}</ul>"
+
+    def item(branch: Branch) -> str:
+        columns = (_title(branch), branch.shape, f"[{branch.numbers}]")
+        text = escape("  ".join(column for column in columns if column))
+        if not branch.inside:
+            return f"<li>{text}</li>"
+        return f"<li><details><summary>{text}</summary>{items(branch.inside)}</details></li>"
 
     root = module_branch(module, {})
     title = escape(f"{root.label}, {root.numbers} parameters")
-    items = "".join(map(_html_item, root.inside))
-    return f'<details open style="font-family:monospace"><summary>{title}</summary><ul>{items}</ul></details>'
-
-
-def _html_item(branch: Branch) -> str:
-    """Returns a branch as an item of a list, which folds where there is something in it."""
-    from html import escape
-
-    parts = (_title(branch), branch.shape, f"[{branch.numbers}]")
-    text = escape("  ".join(part for part in parts if part))
-    if not branch.inside:
-        return f"<li>{text}</li>"
-    items = "".join(map(_html_item, branch.inside))
-    return f"<li><details><summary>{text}</summary><ul>{items}</ul></details></li>"
+    style = "font-family:monospace"
+    return f'<details open style="{style}"><summary>{title}</summary>{items(root.inside)}</details>'

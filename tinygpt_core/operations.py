@@ -22,11 +22,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from . import kernels
 from .buffer.base import Buffer
 from .dtype import DType
-from .kernels.base import Gradient
-from .shape import Shape, normalize_axes, permutation
+from .kernels import (
+    activations,
+    attention,
+    convolution,
+    dense,
+    dropout,
+    einsum,
+    normalization,
+    rotary,
+    softmax,
+)
+from .kernels.base import Gradient, Kernel, lookup
+from .shape import Shape, inverse_permutation, normalize_axes, normalize_axis, permutation
 
 
 class Operation:
@@ -61,7 +71,9 @@ class PartialGradient:
     __slots__ = ("index", "shape", "values")
 
     def __init__(self, shape: Shape, index: Any, values: Buffer) -> None:
-        self.shape, self.index, self.values = shape, index, values
+        self.shape = shape
+        self.index = index
+        self.values = values
 
     def add_to(self, total: Buffer | None) -> Buffer:
         """Returns `total`, of the shape of the whole (zeros where there is none), with the values added in
@@ -243,8 +255,9 @@ class Tanh(Operation):
 
 
 class Sigmoid(Operation):
-    """y = 1 / (1 + e^-x) of each element, computed as (1 + tanh(x / 2)) / 2, which cannot overflow; dL/dx = g
-    y (1 - y).
+    """y = 1 / (1 + e^-x) of each element.
+
+    It is computed as (1 + tanh(x / 2)) / 2, which cannot overflow. dL/dx = g y (1 - y).
     """
 
     def forward(self, x: Buffer) -> Buffer:
@@ -292,8 +305,9 @@ class Sum(Operation):
 
 
 class Max(Operation):
-    """y = max of x over `axes` (None: all), which stay with size 1; g goes to the largest, in equal parts
-    where there are several.
+    """y = max of x over `axes` (None: all), which stay with size 1; g goes to the largest.
+
+    Where several are largest, each gets an equal part.
 
     Raises:
         TypeError: an axis that is no int.
@@ -342,12 +356,11 @@ class Permute(Operation):
         return x.permute(self.axes)
 
     def backward(self, grad: Buffer) -> Any:
-        return grad.permute(sorted(range(len(self.axes)), key=self.axes.__getitem__))
+        return grad.permute(inverse_permutation(self.axes))
 
 
 class Slice(Operation):
-    """y = x[index], where an int takes its axis away and a slice shortens it; dL/dx = g there and 0
-    elsewhere.
+    """y = x[index]: an int takes its axis away, a slice shortens it; dL/dx = g there and 0 elsewhere.
 
     Raises:
         TypeError: an entry that is neither an int, a slice nor `...`.
@@ -368,10 +381,13 @@ class Concatenate(Operation):
 
     def forward(self, *buffers: Buffer, axis: int = 0) -> Buffer:
         y = type(buffers[0]).concatenate(buffers, axis)
-        axis %= y.ndim
-        ends = [sum(buffer.shape[axis] for buffer in buffers[: i + 1]) for i in range(len(buffers))]
-        whole = (slice(None),) * axis
-        self.parts = [(*whole, slice(e - b.shape[axis], e)) for b, e in zip(buffers, ends, strict=True)]
+        axes_before = (slice(None),) * (axis % y.ndim)
+        self.parts = []  # where each input lies in y
+        start = 0
+        for buffer in buffers:
+            end = start + buffer.shape[axis]
+            self.parts.append((*axes_before, slice(start, end)))
+            start = end
         return y
 
     def backward(self, grad: Buffer) -> Any:
@@ -412,16 +428,20 @@ class Take(Operation):
     """
 
     def forward(self, x: Buffer, indices: Buffer, axis: int = 0) -> Buffer:
-        (self.axis,), self.shape, self.indices = normalize_axes(axis, x.ndim), x.shape, indices
+        self.axis = normalize_axis(axis, x.ndim)
+        self.shape = x.shape
+        self.indices = indices
         return x.take(indices, axis)
 
     def backward(self, grad: Buffer) -> Any:
-        axis, lead = self.axis, self.indices.ndim
-        order = (axis, *(i for i in range(len(self.shape)) if i != axis))
+        axis = self.axis
+        end = axis + self.indices.ndim  # the axes of the indices stand at axis:end in y
+        # Both with these axes in front, as scatter_add wants them
+        order = (axis, *(other for other in range(len(self.shape)) if other != axis))
         total = type(grad).zeros(tuple(self.shape[i] for i in order), grad.dtype)
-        front = grad.permute((*range(axis, axis + lead), *range(axis), *range(axis + lead, grad.ndim)))
+        front = grad.permute((*range(axis, end), *range(axis), *range(end, grad.ndim)))
         total.scatter_add(self.indices, front)
-        return total.permute(sorted(range(len(order)), key=order.__getitem__)), None
+        return total.permute(inverse_permutation(order)), None
 
 
 # ---------------------------------------------------------------- kernels
@@ -431,18 +451,19 @@ class KernelOperation(Operation):
     """An operation whose forward and backward are those of a kernel, in the version the backend of its first
     input has registered.
 
-    y, saved = kernel.forward(inputs), and the gradients are kernel.backward(saved, g); shapes are those of
-    the kernel.
+    y, saved = kernel.forward(inputs), and the gradients are kernel.backward(saved, g). Each class below gives
+    its formula and derivative in short; the class of the same name in `kernels` has the computation, and says
+    all about shapes, options and errors.
     """
 
-    kernel: ClassVar[type[kernels.Kernel]]
+    kernel: ClassVar[type[Kernel]]
 
     def forward(self, *buffers: Any, **options: Any) -> Buffer:
         first = buffers[0]
         for other in buffers[1:]:
             if other is not None and type(other) is not type(first):
                 first.check_backend(other)
-        self.implementation = kernels.lookup(self.kernel, type(first))
+        self.implementation = lookup(self.kernel, type(first))
         result, self.saved = self.implementation.forward(*buffers, **options)
         return result
 
@@ -451,23 +472,177 @@ class KernelOperation(Operation):
         return self.implementation.backward(self.saved, grad)[: len(self.needs_input_grad)]
 
 
-def _kernel_operation(kernel: type[kernels.Kernel]) -> type[KernelOperation]:
-    """The operation of a kernel has the kernel's name and says what it says."""
-    return type(
-        kernel.__name__,
-        (KernelOperation,),
-        {"kernel": kernel, "__doc__": kernel.__doc__, "__module__": __name__},
-    )
+class Linear(KernelOperation):
+    """y = x W + b over the last axis; dL/dx = g W^T, dL/dW = x^T g, dL/db = sum of g.
+
+    The textbook form is `dense.Linear`.
+    """
+
+    kernel = dense.Linear
 
 
-Linear, CrossEntropy, Embedding = map(
-    _kernel_operation, (kernels.Linear, kernels.CrossEntropy, kernels.Embedding)
-)
-Softmax, LogSoftmax, Dropout = map(_kernel_operation, (kernels.Softmax, kernels.LogSoftmax, kernels.Dropout))
-LayerNorm, RMSNorm = map(_kernel_operation, (kernels.LayerNorm, kernels.RMSNorm))
-Relu, GELU, SiLU = map(_kernel_operation, (kernels.Relu, kernels.GELU, kernels.SiLU))
-Attention, PackedAttention, Rotary = map(
-    _kernel_operation, (kernels.Attention, kernels.PackedAttention, kernels.Rotary)
-)
-Conv2d, MaxPool2d, AvgPool2d = map(_kernel_operation, (kernels.Conv2d, kernels.MaxPool2d, kernels.AvgPool2d))
-Einsum = _kernel_operation(kernels.Einsum)
+class Embedding(KernelOperation):
+    """y = W[indices], rows of a table; dL/dW[i] = sum of g where index i stood.
+
+    The textbook form is `dense.Embedding`.
+    """
+
+    kernel = dense.Embedding
+
+
+class Softmax(KernelOperation):
+    """y = exp(x - max x) / sum exp(x - max x) along an axis; dL/dx = y (g - sum(g y)).
+
+    The textbook form is `softmax.Softmax`.
+    """
+
+    kernel = softmax.Softmax
+
+
+class LogSoftmax(KernelOperation):
+    """y = x - max x - log sum exp(x - max x) along an axis; dL/dx = g - exp(y) sum(g).
+
+    The textbook form is `softmax.LogSoftmax`.
+    """
+
+    kernel = softmax.LogSoftmax
+
+
+class CrossEntropy(KernelOperation):
+    """loss = -log softmax(logits)[target] for each row; dL/dlogits = g (softmax(logits) - onehot(target)).
+
+    The textbook form is `softmax.CrossEntropy`.
+    """
+
+    kernel = softmax.CrossEntropy
+
+
+class LayerNorm(KernelOperation):
+    """y = n w + b with n = (x - mean x) / sqrt(var x + eps), over the last axes.
+
+    With h = g w and r = 1 / sqrt(var x + eps): dL/dx = r (h - mean h - n mean(h n)), dL/dw = sum g n,
+    dL/db = sum g.
+
+    The textbook form is `normalization.LayerNorm`.
+    """
+
+    kernel = normalization.LayerNorm
+
+
+class RMSNorm(KernelOperation):
+    """y = n w with n = x / sqrt(mean x^2 + eps), over the last axes.
+
+    With h = g w and r = 1 / sqrt(mean x^2 + eps): dL/dx = r (h - n mean(h n)), dL/dw = sum g n.
+
+    The textbook form is `normalization.RMSNorm`.
+    """
+
+    kernel = normalization.RMSNorm
+
+
+class Relu(KernelOperation):
+    """y = max(x, 0) of each element; dL/dx = g where x > 0, else 0.
+
+    The textbook form is `activations.Relu`.
+    """
+
+    kernel = activations.Relu
+
+
+class GELU(KernelOperation):
+    """y = x Phi(x) of each element, with Phi the normal distribution; dL/dx = g (Phi(x) + x Phi'(x)).
+
+    The textbook form is `activations.GELU`.
+    """
+
+    kernel = activations.GELU
+
+
+class SiLU(KernelOperation):
+    """y = x s of each element, with s = 1 / (1 + exp(-x)); dL/dx = g s (1 + x (1 - s)).
+
+    The textbook form is `activations.SiLU`.
+    """
+
+    kernel = activations.SiLU
+
+
+class Dropout(KernelOperation):
+    """y = x m / (1 - p) of each element; dL/dx = g m / (1 - p), where m is 0 with probability p, else 1.
+
+    The textbook form is `dropout.Dropout`.
+    """
+
+    kernel = dropout.Dropout
+
+
+class Attention(KernelOperation):
+    """y = P v with P = softmax(q k^T scale), for each head (B, H, T, D).
+
+    With dP = g v^T and dS = P (dP - sum(dP P)): dL/dq = dS k scale, dL/dk = dS^T q scale, dL/dv = P^T g.
+
+    The textbook form is `attention.Attention`.
+    """
+
+    kernel = attention.Attention
+
+
+class PackedAttention(KernelOperation):
+    """y = softmax(q k^T / sqrt(D)) v, of q, k and v side by side in x (B, T, 3 H D).
+
+    dL/dx = the gradients of q, k and v side by side; those are as in `Attention`.
+
+    The textbook form is `attention.PackedAttention`.
+    """
+
+    kernel = attention.PackedAttention
+
+
+class Rotary(KernelOperation):
+    """y = x with each pair of elements rotated, the further the later it stands; dL/dx = g rotated back.
+
+    The textbook form is `rotary.Rotary`.
+    """
+
+    kernel = rotary.Rotary
+
+
+class Conv2d(KernelOperation):
+    """y = sum of w x over each window of the images (B, C, H, W), plus b.
+
+    dL/dw = sum of g x over all windows, dL/dx = sum of g w over the windows an element lies in, dL/db = sum
+    of g.
+
+    The textbook form is `convolution.Conv2d`.
+    """
+
+    kernel = convolution.Conv2d
+
+
+class MaxPool2d(KernelOperation):
+    """y = the largest x of each window, in each channel; g goes to where it stood, the first of equals.
+
+    The textbook form is `convolution.MaxPool2d`.
+    """
+
+    kernel = convolution.MaxPool2d
+
+
+class AvgPool2d(KernelOperation):
+    """y = the mean of x over each window, in each channel; g goes to all of a window in equal parts.
+
+    The textbook form is `convolution.AvgPool2d`.
+    """
+
+    kernel = convolution.AvgPool2d
+
+
+class Einsum(KernelOperation):
+    """y[output] = sum over all other indices of the product of the operands.
+
+    dL/d(operand) = the contraction of g with the other operands that leaves that operand's indices.
+
+    The textbook form is `einsum.Einsum`.
+    """
+
+    kernel = einsum.Einsum

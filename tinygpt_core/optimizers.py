@@ -152,8 +152,8 @@ class Optimizer:
                 unknown.append(key)
             elif self.slots and buffer.shape != parameters[name].shape:
                 raise ValueError(
-                    shape_errors.unlike(
-                        key, "loaded state", buffer.shape, parameters[name].shape, "parameter"
+                    shape_errors.wrong_shape(
+                        key, "loaded state", buffer.shape, expected=parameters[name].shape, of="parameter"
                     )
                 )
             elif buffer.ndim == 0 and parameters[name].ndim > 0:

@@ -19,15 +19,9 @@ from operator import index as as_index
 from typing import Any
 
 from . import shape_errors
+from .shape_errors import Shape, ShapeError
 
-Shape = tuple[int, ...]
 Index = tuple["int | slice", ...]
-
-
-class ShapeError(ValueError, RuntimeError):
-    """Shapes that do not fit. Both a ValueError, as in Python and NumPy, and a RuntimeError, as in PyTorch
-    and TinyGPT.
-    """
 
 
 def numel(shape: Sequence[int]) -> int:
@@ -36,9 +30,7 @@ def numel(shape: Sequence[int]) -> int:
 
 
 def check_shape(shape: Any) -> Shape:
-    """Returns `shape` (an int or a sequence of them) as a tuple; raises TypeError or ValueError where it is
-    none.
-    """
+    """Returns `shape`, an int or a sequence of ints, as a tuple; raises TypeError or ValueError else."""
     try:
         axes = tuple(map(as_index, shape)) if isinstance(shape, (tuple, list)) else (as_index(shape),)
     except TypeError:
@@ -50,9 +42,7 @@ def check_shape(shape: Any) -> Shape:
 
 @lru_cache(maxsize=4096)
 def contiguous_strides(shape: Shape) -> Shape:
-    """Returns the strides of an array that lies in C order: the last axis has stride 1, each other steps over
-    all that follows it.
-    """
+    """Returns the strides of C order: the last axis has stride 1, each other steps over all behind it."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
@@ -62,8 +52,9 @@ def contiguous_strides(shape: Shape) -> Shape:
 
 @lru_cache(maxsize=4096)
 def is_contiguous(shape: Shape, stride: Shape) -> bool:
-    """Whether elements in C order lie one after the other. Axes of size 1 may have any stride; an empty array
-    is contiguous.
+    """Returns whether elements in C order lie one after the other.
+
+    Axes of size 1 may have any stride. An empty array is contiguous.
     """
     if 0 in shape:
         return True
@@ -77,8 +68,9 @@ def is_contiguous(shape: Shape, stride: Shape) -> bool:
 
 @lru_cache(maxsize=4096)
 def broadcast_shapes(*shapes: Shape) -> Shape:
-    """Returns the shape that all `shapes` broadcast to: aligned on their last axes, sizes must agree or be 1
-    (or be missing).
+    """Returns the shape that all `shapes` broadcast to.
+
+    Aligned on their last axes, sizes must agree or be 1, or be missing.
 
     Raises:
         ShapeError: showing the shapes aligned and the axes that disagree.
@@ -88,7 +80,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
 
 @lru_cache(maxsize=4096)
 def check_broadcast(name: str, *shapes: Shape) -> Shape:
-    """Returns the same for an operation `name`; raises ShapeError, which names it."""
+    """Returns what `broadcast_shapes` does, for an operation `name`; raises ShapeError, which names it."""
     depth = max(map(len, shapes), default=0)
     result = []
     for axis in range(-depth, 0):
@@ -100,8 +92,11 @@ def check_broadcast(name: str, *shapes: Shape) -> Shape:
 
 
 def normalize_axis(axis: Any, ndim: int) -> int:
-    """Returns `axis` counted from the front; raises TypeError where it is no int and ValueError outside
-    [-ndim, ndim).
+    """Returns `axis` counted from the front.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it lies outside [-ndim, ndim).
     """
     try:
         position = as_index(axis)
@@ -121,9 +116,8 @@ def normalize_axes(axes: Any, ndim: int) -> Shape:
     """
     if axes is None:
         return tuple(range(ndim))
-    found = sorted(
-        normalize_axis(axis, ndim) for axis in (axes if isinstance(axes, (tuple, list)) else (axes,))
-    )
+    listed = axes if isinstance(axes, (tuple, list)) else (axes,)
+    found = sorted(normalize_axis(axis, ndim) for axis in listed)
     if len(set(found)) != len(found):
         raise ValueError(f"axes {axes} name one axis twice for an array with {ndim} axes")
     return tuple(found)
@@ -142,21 +136,33 @@ def permutation(axes: Any, ndim: int) -> Shape:
     return order
 
 
+def inverse_permutation(axes: Sequence[int]) -> Shape:
+    """Returns the permutation that undoes `axes`: x.permute(axes).permute(inverse_permutation(axes)) is x."""
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
 def exchanged(axis1: int, axis2: int, ndim: int) -> Shape:
-    """Returns the permutation of `ndim` axes that exchanges two of them; raises as `normalize_axis`,
-    TypeError or ValueError.
+    """Returns the permutation of `ndim` axes that exchanges two of them.
+
+    Raises:
+        TypeError: an axis that is no int.
+        ValueError: one outside [-ndim, ndim).
     """
-    first, second = normalize_axis(axis1, ndim), normalize_axis(axis2, ndim)
-    return tuple(second if axis == first else first if axis == second else axis for axis in range(ndim))
+    first = normalize_axis(axis1, ndim)
+    second = normalize_axis(axis2, ndim)
+    order = list(range(ndim))
+    order[first], order[second] = second, first
+    return tuple(order)
 
 
 def reshaped(shape: Shape, new_shape: Any) -> Shape:
-    """Returns `new_shape` with a -1 replaced by what is left; raises ShapeError where the numbers of elements
-    differ.
+    """Returns `new_shape` with a -1 replaced by what is left.
+
+    Raises:
+        ShapeError: the numbers of elements differ.
     """
-    wanted = (
-        tuple(map(as_index, new_shape)) if isinstance(new_shape, (tuple, list)) else (as_index(new_shape),)
-    )
+    listed = new_shape if isinstance(new_shape, (tuple, list)) else (new_shape,)
+    wanted = tuple(map(as_index, listed))
     total = numel(shape)
     if wanted.count(-1) == 1:
         known = prod(size for size in wanted if size != -1)
@@ -169,10 +175,10 @@ def reshaped(shape: Shape, new_shape: Any) -> Shape:
 
 @lru_cache(maxsize=4096)
 def reshape_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape | None:
-    """Returns strides that show the same elements in the same order under `new_shape`, or None where only a
-    copy can.
+    """Returns strides that show the same elements in the same order under `new_shape`, if there are any.
 
-    Walks both shapes from the back in groups of equal size: within a group the old axes must lie as one run.
+    Returns None where only a copy can have that shape. Walks both shapes from the back in groups of equal
+    size: within a group the old axes must lie as one run.
     """
     if 0 in shape:
         return contiguous_strides(new_shape)
@@ -203,18 +209,20 @@ def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
     """
     extra = len(new_shape) - len(shape)
     if extra < 0 or any(
-        size not in (1, wanted) for size, wanted in zip(shape, new_shape[max(extra, 0) :], strict=False)
+        size not in (1, wanted) for size, wanted in zip(shape, new_shape[extra:], strict=True)
     ):
         raise ShapeError(shape_errors.expand("expand", shape, new_shape))
-    return (0,) * extra + tuple(
+    kept = [
         step if size == wanted else 0
         for size, step, wanted in zip(shape, stride, new_shape[extra:], strict=True)
-    )
+    ]
+    return (*(0,) * extra, *kept)
 
 
 def normalize_index(index: Any, shape: Shape) -> Index:
-    """Returns `index` as one int (counted from the front) or slice for each axis of `shape`; `...` stands for
-    all axes not named.
+    """Returns `index` as one int, counted from the front, or one slice for each axis of `shape`.
+
+    In `index`, `...` stands for all axes not named.
 
     Raises:
         IndexError: an int outside its axis, or more entries than axes.
@@ -258,10 +266,13 @@ def normalize_index(index: Any, shape: Shape) -> Index:
 
 
 def slice_strides(shape: Shape, stride: Shape, index: Index) -> tuple[Shape, Shape, int]:
-    """Returns the shape, strides and distance from the first element of the view that a normalized index
-    selects; ints drop axes.
+    """Returns shape and strides of the view that a normalized index selects, and where its first element is.
+
+    That is a distance from the first element of the whole. Ints drop axes.
     """
-    new_shape, new_stride, distance = [], [], 0
+    new_shape: list[int] = []
+    new_stride: list[int] = []
+    distance = 0
     for entry, size, step in zip(index, shape, stride, strict=True):
         if isinstance(entry, slice):
             chosen = range(size)[entry]
@@ -274,20 +285,20 @@ def slice_strides(shape: Shape, stride: Shape, index: Index) -> tuple[Shape, Sha
 
 
 def concatenated_shape(shapes: Sequence[Shape], axis: int) -> Shape:
-    """Returns the shape of arrays joined along `axis`; raises ShapeError naming the first that does not fit."""
+    """Returns the shape of arrays joined along `axis`; raises ShapeError for the first that does not fit."""
     first = shapes[0]
+    before, after = first[:axis], first[axis + 1 :]
     for position, shape in enumerate(shapes):
-        if len(shape) != len(first) or any(
-            a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
-        ):
+        if len(shape) != len(first) or shape[:axis] != before or shape[axis + 1 :] != after:
             raise ShapeError(shape_errors.concatenate(first, shape, position, axis))
-    return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
+    return (*before, sum(shape[axis] for shape in shapes), *after)
 
 
 @lru_cache(maxsize=4096)
 def matmul_shape(first: Shape, second: Shape) -> Shape:
-    """Returns the shape of a (batched) matrix product: (…, n, k) by (…, k, m) gives (…, n, m), batch axes
-    broadcast.
+    """Returns the shape of a matrix product: (…, n, k) by (…, k, m) gives (…, n, m).
+
+    The axes in front, the batch, broadcast.
 
     Raises:
         ShapeError: an operand without two axes, or inner sizes that differ.
@@ -306,7 +317,7 @@ def copy_plan(
 ) -> tuple[int, int, int, tuple[tuple[int, int], ...]]:
     """Returns how to copy a strided array onto another with as few slices as possible.
 
-    Neighbouring axes that lie as one run on both sides are merged, then the longest axis becomes the run that
+    Neighbouring axes that lie as one run on both sides are merged. Then the longest axis becomes the run that
     one slice copies.
 
     Returns:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy
 
-from tinygpt_accel.cuda_backend import step as step  # registers the kernels and the step
+from tinygpt_accel.cuda_backend import kernels as kernels  # registers them
+from tinygpt_accel.cuda_backend import step as step  # makes it the Buffer class's
 from tinygpt_accel.cuda_backend.buffer import CudaBuffer, format_of
 from tinygpt_core.dtype import DType
 

@@ -246,7 +246,7 @@ def test_a_run_moves_between_backends(tmp_path: Path) -> None:
 
 
 def test_memory_is_reported_and_too_much_is_an_error(cupy_backend: Any) -> None:
-    """The peak grows with what is held; asking for more than there is raises a MemoryError."""
+    """The peak grows with what is allocated; asking for more than there is raises a MemoryError."""
     free, total = cupy_backend.memory()
     assert 0 < free <= total and cupy_backend.peak_memory() >= 0
     with pytest.raises(MemoryError):

@@ -18,6 +18,7 @@ from tinygpt_core import backends
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 from tinygpt_core.random import Key
+from tinygpt_core.shape import inverse_permutation
 
 from .strategies import (
     DTYPES,
@@ -410,6 +411,15 @@ def test_reshape_is_a_view_where_numpy_has_one(backend: type[Buffer], data: st.D
     assert same(read(reshaped), reference.reshape(shape))
     reshaped[0, 0, 0] = -1.0
     assert (view[(0,) * view.ndim].item() == -1.0) == shared
+
+
+@given(data=st.data())
+def test_a_permutation_is_undone_by_its_inverse(backend: type[Buffer], data: st.DataObject) -> None:
+    shape = data.draw(shapes())
+    axes = data.draw(st.permutations(range(len(shape))))
+    buffer = backend.arange(int(np.prod(shape))).reshape(shape)
+    back = buffer.permute(axes).permute(inverse_permutation(axes))
+    assert same(read(back), read(buffer)) and back.stride == buffer.stride
 
 
 def test_is_a_view(backend: type[Buffer]) -> None:

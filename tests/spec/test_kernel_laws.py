@@ -120,6 +120,48 @@ def test_attention_of_a_suffix_is_the_suffix_of_attention(backend: type[Buffer])
         assert_close(read(part), read(whole)[:, :, -t:], "float32", 4.0)
 
 
+@given(data=st.data())
+def test_attention_is_the_plain_formula(backend: type[Buffer], data: st.DataObject) -> None:
+    """softmax(q k^T / sqrt(D)) v, written out with the softmax and products of Buffers; where it is causal,
+    row i of the T x S scores has S - T + i + 1 entries that count.
+    """
+    batch, heads, queries, size = (data.draw(st.integers(1, 3)) for _ in range(4))
+    keys = queries + data.draw(st.integers(0, 2))
+    shapes_ = [(batch, heads, length, size) for length in (queries, keys, keys)]
+    q, k, v = (make(backend, data.draw(arrays("float32", shape, -2, 2))) for shape in shapes_)
+    scores = q.matmul(k.transpose(2, 3)) / math.sqrt(size)
+    causal = data.draw(st.booleans())
+    if causal:
+        for i in range(queries):
+            scores[:, :, i, keys - queries + i + 1 :] = -math.inf
+    plain = kernels.Softmax.forward(scores)[0].matmul(v)
+    result, _ = kernels.lookup(kernels.Attention, backend).forward(q, k, v, causal=causal)
+    assert_close(read(result), read(plain), "float32", 4.0)
+
+
+@given(data=st.data())
+def test_packed_attention_is_attention_of_its_parts(backend: type[Buffer], data: st.DataObject) -> None:
+    """Head h of the query is x[:, :, h D : (h + 1) D]; key and value follow at distances of H D. Forward and
+    backward of the packed kernel are those of `Attention` for each head alone, with the heads side by side.
+    """
+    batch, heads, length, size = (data.draw(st.integers(1, 3)) for _ in range(4))
+    width = heads * size
+    x = make(backend, data.draw(arrays("float32", (batch, length, 3 * width), -2, 2)))
+    grad = make(backend, data.draw(arrays("float32", (batch, length, width), -2, 2)))
+    packed = kernels.lookup(kernels.PackedAttention, backend)
+    result, saved = packed.forward(x, num_heads=heads)
+    (gradient,) = gradients_of(packed, saved, grad)
+    for head in range(heads):
+        own = slice(head * size, (head + 1) * size)
+        columns = [slice(part * width + own.start, part * width + own.stop) for part in range(3)]
+        parts = [x[:, :, each].reshape((batch, 1, length, size)) for each in columns]
+        y, saved_of_head = kernels.Attention.forward(*parts)
+        g = grad[:, :, own].reshape(y.shape)
+        assert_close(read(result[:, :, own]), read(y)[:, 0], "float32", 4.0)
+        for each, wanted in zip(columns, gradients_of(kernels.Attention, saved_of_head, g), strict=True):
+            assert_close(read(gradient[:, :, each]), read(wanted)[:, 0], "float32", 16.0)
+
+
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
     """Softmax and its kin subtract the maximum first: logits of 1e4 give no infinity and no NaN."""
     logits = backend([[1e4, 0.0, -1e4], [-1e4, -1e4, -1e4]])
@@ -257,5 +299,9 @@ def test_lookup_walks_the_class_hierarchy(backend: type[Buffer]) -> None:
     before = kernels.lookup(kernels.SiLU, backend)
     kernels.register(kernels.SiLU, Nearer, Own)
     assert kernels.lookup(kernels.SiLU, Nearer) is Own and kernels.lookup(kernels.SiLU, backend) is before
+    implementations = dict(kernels.base.registered(Nearer))
+    assert implementations.pop(kernels.SiLU) is Own
+    assert implementations == {kernel: kernels.lookup(kernel, backend) for kernel in implementations}
+    assert dict(kernels.base.registered(backend)).keys() - {kernels.SiLU} == implementations.keys()
     with pytest.raises(TypeError, match="SiLU"):
         kernels.register(kernels.SiLU, Nearer, kernels.GELU)  # type: ignore[type-var]

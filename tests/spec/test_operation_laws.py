@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygpt_core import kernels, operations
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
@@ -239,3 +240,13 @@ def test_check_gradients_rejects_a_slope_of_2_001(backend: type[Buffer]) -> None
 
     with pytest.raises(AssertionError, match="input 0"):
         check_gradients(lambda x: apply_op(Double, x), Tensor([1.0, 2.0]))
+
+
+def test_every_kernel_has_an_operation_that_says_where_it_is_computed() -> None:
+    """Of its name, beside its formula in `operations`; all but the steps of optimizers, which have no backward."""
+    for name, kernel in vars(kernels).items():
+        if isinstance(kernel, type) and "backward" in vars(kernel) and kernel is not kernels.Kernel:
+            operation = getattr(operations, name)
+            assert issubclass(operation, operations.KernelOperation) and operation.kernel is kernel
+            room = kernel.__module__.rpartition(".")[2]
+            assert f"The textbook form is `{room}.{name}`." in operation.__doc__

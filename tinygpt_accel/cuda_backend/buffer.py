@@ -28,7 +28,7 @@ import numpy
 from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.base import register, registered
-from tinygpt_core.shape import Index, Shape, expand_strides, reshape_strides
+from tinygpt_core.shape import Index, Shape, expand_strides, inverse_permutation, reshape_strides
 
 from ..array_buffer import ArrayBuffer
 from .sources import BY_EIGHT
@@ -108,7 +108,7 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:
-        """Does total[indices] += values for integers, where repeated indices add up."""
+        """Adds integer values to total[indices]; repeated indices add up."""
         raise NotImplementedError
 
     @classmethod
@@ -321,8 +321,8 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def add_rows(cls, total: Any, indices: C, values: Any) -> None:
-        """Does total[indices[i]] += values[i] for a matrix and rows of floats, in an order that is always the
-        same; see cu/rows.cu.
+        """Adds values[i] to total[indices[i]], for a matrix and rows of floats, in an order that is always
+        the same; see cu/rows.cu.
         """
         xp = cls.xp
         classes, columns = total.shape
@@ -483,5 +483,4 @@ def _dense(xp: Any, array: Any) -> tuple[Any, tuple[int, ...]]:
     if not transposed.flags.c_contiguous:
         axes = list(range(array.ndim))
         transposed = xp.ascontiguousarray(array)
-    back = tuple(sorted(range(array.ndim), key=axes.__getitem__))
-    return transposed, back
+    return transposed, inverse_permutation(axes)

@@ -97,7 +97,8 @@ def factory(device: str) -> Any:
         raise ValueError(f"there is no cupy:{number}: the driver sees {gpus}, cupy:0 to cupy:{count - 1}")
     try:
         backend = import_module("tinygpt_accel.cuda_backend.cupy_buffer")
-        import_module("tinygpt_accel.cuda_backend.step")  # and with it the kernels
+        import_module("tinygpt_accel.cuda_backend.kernels")  # registers them
+        import_module("tinygpt_accel.cuda_backend.step")  # and makes it the Buffer class's
         _ = backend.libs.cublas  # an ImportError where its library is missing
     except ImportError as problem:
         raise BackendUnavailable(

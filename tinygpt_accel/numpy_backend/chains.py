@@ -34,7 +34,7 @@ def row_sums(x: Any) -> Any:
 
 
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
-    """y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2.
+    """Computes y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2.
 
     Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
     """
@@ -62,7 +62,7 @@ def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
 
 
 def silu(x: Any, y: Any, slope: Any) -> None:
-    """y = x h and slope = dy/dx, with h = 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2.
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2.
 
     Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017.
     """
@@ -90,8 +90,8 @@ def add_to_rows(y: Any, row: Any) -> None:
 def normalize(
     x: Any, weights: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: bool
 ) -> None:
-    """normal = (x - mean) scale and y = normal weights + bias for each row, with scale = 1 / sqrt(mean square
-    + eps). Without `centre` nothing is subtracted.
+    """Computes normal = (x - mean) scale and y = normal weights + bias for each row, with scale = 1 /
+    sqrt(mean square + eps). Without `centre` nothing is subtracted.
     """
     for block in _blocks(*x.shape):
         n = normal[block]
@@ -112,9 +112,8 @@ def normalize(
 def normalize_gradients(
     grad: Any, weights: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: bool
 ) -> None:
-    """result = dL/dx = scale (h - mean h - normal mean(h normal)) with h = grad weights, for each row.
-
-    Adds the sums over rows of grad normal, and of grad, to `sums`.
+    """Computes result = scale (h - mean h - normal mean(h normal)), dL/dx, for each row, with h = grad
+    weights. Adds the sums over rows of grad normal, and of grad, to `sums`.
     """
     size = grad.dtype.type(grad.shape[1])
     for block in _blocks(*grad.shape):
@@ -141,8 +140,8 @@ def exponentials(x: Any, out: Any) -> Any:
 
 
 def softmax(x: Any, y: Any, scale: Any, causal: bool) -> None:
-    """y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i) columns, and
-    the rest is 0.
+    """Computes y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i)
+    columns, and the rest is 0.
     """
     rows, columns = x.shape[1:]
     mask = numpy.triu(numpy.full((rows, rows), -numpy.inf, x.dtype), 1) if causal and rows > 1 else None
@@ -165,7 +164,7 @@ def softmax(x: Any, y: Any, scale: Any, causal: bool) -> None:
 
 
 def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
-    """grad = (grad - mean) y scale, in place, over (N, R, S)."""
+    """Computes grad = (grad - mean) y scale, in place, over (N, R, S)."""
     for block in _blocks(len(grad), grad.shape[1] * grad.shape[2]):
         g = grad[block]
         subtract(g, mean[block, :, None], out=g)
@@ -174,8 +173,8 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 
 def cross_entropy(x: Any, ids: Any, exps: Any, totals: Any, losses: Any) -> None:
-    """For each row: exps = exp(x - max x), totals = their sum, losses = log totals + max x - x[id]; the shift
-    may be left out.
+    """Computes, for each row, exps = exp(x - max x), totals = their sum, losses = log totals + max x - x[id];
+    the shift may be left out.
     """
     for block in _blocks(*x.shape):
         largest = exponentials(x[block], exps[block])
@@ -185,12 +184,12 @@ def cross_entropy(x: Any, ids: Any, exps: Any, totals: Any, losses: Any) -> None
 
 
 def scale_rows(x: Any, factors: Any, result: Any) -> None:
-    """result = x times one factor a row."""
+    """Computes result = x times one factor a row."""
     multiply(x, factors[:, None], out=result)
 
 
 def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
-    """mask = whether a word of the stream (Philox4x32-10, from block `start`) is at least the threshold."""
+    """Computes mask = whether a word of the Philox4x32-10 stream from block `start` on is >= `threshold`."""
     for first in range(0, mask.size, BLOCK):
         part = mask[first : first + BLOCK]
         words = philox4x32_10(numpy, int(start) + first // 4, int(stream), keys, part.size)
@@ -198,7 +197,7 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """result = x factor where the mask is set, else x times 0, which is NaN where x is."""
+    """Computes result = x factor where the mask is set, else x times 0, which is NaN where x is."""
     multiply(mask, factor, out=result)
     multiply(result, x, out=result)
 
@@ -214,7 +213,9 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 
 def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
-    """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = keep p - rate m / (sqrt v + eps), in place."""
+    """Computes m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = keep p - rate m / (sqrt v + eps), of each
+    element, in place.
+    """
     for block in _blocks(p.size):
         p_block = p[block]
         g_block = g[block]

@@ -41,8 +41,8 @@ MULTIPLIER_1 = uint64(PHILOX_MULTIPLIERS[1])
 
 @_exactly
 def exp(x: Any) -> Any:
-    """e^x, to 1e-7 relative; 0 below -87, infinity above 88.3, NaN for NaN: 2^n e^r with n = round(x / ln 2),
-    e^r by a polynomial.
+    """Returns e^x, to 1e-7 relative; 0 below -87, infinity above 88.3, NaN for NaN: 2^n e^r with
+    n = round(x / ln 2), e^r by a polynomial.
 
     The scheme and the coefficients are those of expf in Moshier's Cephes library.
     """
@@ -65,14 +65,14 @@ def exp(x: Any) -> Any:
 
 @_exactly
 def _difference(a: Any, b: Any) -> Any:
-    """a - b, before anything is added to it."""
+    """Returns a - b, before anything is added to it."""
     return a - b
 
 
 @_loop
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
-    """y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is (1 + tanh(x
-    (linear + cubic x^2))) / 2.
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is
+    (1 + tanh(x (linear + cubic x^2))) / 2.
 
     Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
     """
@@ -87,7 +87,7 @@ def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
 
 @_loop
 def silu(x: Any, y: Any, slope: Any) -> None:
-    """y = x h and slope = dy/dx, with h = 1 / (1 + e^-x).
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x).
 
     Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017.
     """
@@ -100,21 +100,21 @@ def silu(x: Any, y: Any, slope: Any) -> None:
 
 @_loop
 def relu(x: Any, y: Any) -> None:
-    """y = max(x, 0) of each element; NaN stays NaN."""
+    """Computes y = max(x, 0) of each element; NaN stays NaN."""
     for i in range(x.size):
         y[i] = F(0.0) if x[i] <= F(0.0) else x[i]  # a NaN stays one
 
 
 @_loop
 def relu_gradient(y: Any, grad: Any, result: Any) -> None:
-    """result = grad where y > 0, else 0."""
+    """Computes result = grad where y > 0, else 0."""
     for i in range(y.size):
         result[i] = grad[i] if y[i] > F(0.0) else F(0.0)
 
 
 @_loop
 def largest_of_four(x: Any, y: Any) -> None:
-    """y (N, H, W) = the largest of each window of two by two of x (N, 2 H, 2 W), where NaN is the largest."""
+    """Computes y (N, H, W) = the largest of each window of two by two of x (N, 2 H, 2 W), or its NaN."""
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
             upper = x[n, 2 * i]
@@ -132,7 +132,9 @@ def largest_of_four(x: Any, y: Any) -> None:
 
 @_loop
 def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
-    """total (N, 2 H, 2 W) = grad (N, H, W) where in its window of x the largest, y, stands first, else 0."""
+    """Computes total (N, 2 H, 2 W) = grad (N, H, W) where in its window of x the largest, y, stands first;
+    else 0.
+    """
     # Without a branch, so that LLVM computes sixteen windows at a time.
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
@@ -160,7 +162,7 @@ def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
 
 @_loop
 def add_to_rows(y: Any, row: Any) -> None:
-    """y += row, for each row of the matrix y."""
+    """Adds a row to every row of the matrix y."""
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             y[i, j] += row[j]
@@ -170,8 +172,8 @@ def add_to_rows(y: Any, row: Any) -> None:
 def normalize(
     x: Any, weights: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any
 ) -> None:
-    """y = normal weights + bias with normal = (x - mean) scale, scale = 1 / sqrt(mean of (x - mean)^2 + eps),
-    for each row of x (R, C).
+    """Computes y = normal weights + bias with normal = (x - mean) scale and scale = 1 / sqrt(mean of
+    (x - mean)^2 + eps), for each row of x (R, C).
 
     Without `centre` the mean that is subtracted is 0. scales is (R,), normal like x; weights and bias are
     (C,).
@@ -197,8 +199,8 @@ def normalize(
 def normalize_gradients(
     grad: Any, weights: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any
 ) -> None:
-    """result = scale (h - mean h - normal mean(h normal)) with h = grad weights, for each row; without
-    `centre` there is no mean h.
+    """Computes result = scale (h - mean h - normal mean(h normal)) with h = grad weights, for each row;
+    without `centre` there is no mean h.
 
     sums (2, C) grows by the sums over rows of grad normal, which is the gradient of the weights, and of grad,
     which is that of the bias.
@@ -243,7 +245,7 @@ def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
 
 @_loop
 def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
-    """y = e^(x scale) / sum of e^(x scale), for each row of x (N, T, S).
+    """Computes y = e^(x scale) / sum of e^(x scale), for each row of x (N, T, S).
 
     Causal: row i sees columns j <= i + S - T, and y is 0 behind them.
     """
@@ -260,8 +262,8 @@ def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
 
 @_loop
 def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
-    """grad = (grad - mean) y scale in place, for grad and y (N, T, S) and mean (N, T), the sum of grad y over
-    each row.
+    """Computes grad = (grad - mean) y scale in place, for grad and y (N, T, S) and mean (N, T), the sum of
+    grad y over each row.
     """
     for n in range(grad.shape[0]):
         for i in range(grad.shape[1]):
@@ -271,8 +273,8 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 @_loop
 def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any) -> None:
-    """losses = ln(total) + shift - x[id] for each row of x (R, V), with total = sum of e^(x - shift): -ln
-    softmax(x)[id].
+    """Computes losses = ln(total) + shift - x[id] for each row of x (R, V), with total = sum of
+    e^(x - shift): -ln softmax(x)[id].
 
     exponentials (R, V) are the e^(x - shift), totals (R,) their sums; shift is 0 unless e^x would be too
     large or too small.
@@ -285,7 +287,7 @@ def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any)
 
 @_loop
 def scale_rows(x: Any, factors: Any, result: Any) -> None:
-    """result = x times its row's factor, for x (R, C) and factors (R,)."""
+    """Computes result = x times its row's factor, for x (R, C) and factors (R,)."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             result[i, j] = x[i, j] * factors[i]
@@ -293,8 +295,8 @@ def scale_rows(x: Any, factors: Any, result: Any) -> None:
 
 @_loop
 def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
-    """mask[i] = word i >= threshold, of the Philox4x32-10 words of `stream` from block `start` on; keys (2,
-    10) are `philox.round_keys`.
+    """Computes mask[i] = word i >= threshold, of the Philox4x32-10 words of `stream` from block `start` on;
+    keys (2, 10) are `philox.round_keys`.
 
     See `tinygpt_core.random.words`.
     """
@@ -326,14 +328,14 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 @_loop
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """result = x factor where the mask is True, else x 0, so that NaN stays NaN."""
+    """Computes result = x factor where the mask is True, else x 0, so that NaN stays NaN."""
     for i in range(x.size):
         result[i] = x[i] * (factor if mask[i] else F(0.0))  # not merely 0: NaN stays NaN
 
 
 @_loop
 def add_rows(total: Any, indices: Any, values: Any) -> None:
-    """total[indices[i]] += values[i] for each row i of values; rows that are named twice grow twice."""
+    """Adds values[i] to total[indices[i]] for each row i of values; rows that are named twice grow twice."""
     for i in range(indices.size):
         for j in range(values.shape[1]):
             total[indices[i], j] += values[i, j]
@@ -341,8 +343,8 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 @_loop
 def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
-    """m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) + eps), of
-    each element, in place.
+    """Computes m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) +
+    eps), of each element, in place.
 
     keep is 1 less the decay; rate and eps contain the corrections for the number of the step
     (`kernels.optimizer_steps`).

@@ -17,8 +17,8 @@ Hooks it MAY override, because a default stands here:
     _erf _check_indices _check_writable _random_uniform _random_normal _sum_of_squares _accumulate
     _from_memory _from_foreign
 
-Nobody but Buffer calls a hook. What kernels, operations and optimizers need beyond arithmetic has a public name:
-see "For kernels" in the class.
+Nobody but Buffer calls a hook. What kernels, operations and optimizers need beyond arithmetic has public
+names: see "For kernels" in the class.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from ..dtype import DType, check_dtype, promote, promote_scalar
 from ..random import Generator
 from ..shape import (
     Shape,
-    ShapeError,
     check_broadcast,
     check_shape,
     concatenated_shape,
@@ -50,6 +49,7 @@ from ..shape import (
     reduced_shape,
     reshaped,
 )
+from ..shape_errors import ShapeError
 from .text import array_text
 
 B = TypeVar("B", bound="Buffer")
@@ -60,25 +60,39 @@ _KINDS = {"?": "b", "i": "i", "l": "i", "q": "i", "f": "f", "d": "f"}
 
 
 def _flatten(data: Any) -> tuple[Shape, list[Any]]:
-    """Returns the shape and the flat elements of nested lists or tuples, level by level; raises ValueError
-    where they are ragged.
-    """
+    """Returns shape and flat elements of nested lists or tuples; raises ValueError for ragged ones."""
     shape: list[int] = []
     level = [data]
     while level and isinstance(level[0], (list, tuple)):
         size = len(level[0])
         for position, item in enumerate(level):
-            if not isinstance(item, (list, tuple)):
+            is_list = isinstance(item, (list, tuple))
+            if not is_list or len(item) != size:
+                found = len(item) if is_list else f"a bare {item!r}"
                 raise ValueError(
-                    f"ragged data: dimension {len(shape)} has {size} elements at first but a bare {item!r} at {position}"
-                )
-            if len(item) != size:
-                raise ValueError(
-                    f"ragged data: dimension {len(shape)} has {size} elements at first but {len(item)} at {position}"
+                    f"ragged data: dimension {len(shape)} has {size} elements at first "
+                    f"but {found} at {position}"
                 )
         shape.append(size)
         level = list(chain.from_iterable(level))
     return tuple(shape), level
+
+
+def _pack(values: list[Any], dtype: DType) -> array[Any]:
+    """Returns flat Python numbers as the dtype stores them.
+
+    Raises:
+        TypeError: something among them is no number of the dtype. OverflowError: a number out of range.
+    """
+    try:
+        return dtype.pack(values if dtype.kind == "f" else list(map(dtype.convert, values)))
+    except OverflowError:  # `struct` says so of a float that is none, too
+        bad = next((value for value in values if not isinstance(value, (bool, int, float))), None)
+        if bad is None:
+            raise
+        raise TypeError(f"cannot make a {dtype.name} Buffer of a {type(bad).__name__} ({bad!r})") from None
+    except (TypeError, ValueError) as problem:
+        raise TypeError(f"cannot make a {dtype.name} Buffer of this data: {problem}") from None
 
 
 def _deduce(values: Sequence[Any], dimension: int) -> DType:
@@ -95,8 +109,9 @@ def _deduce(values: Sequence[Any], dimension: int) -> DType:
 
 
 class Buffer:
-    """A multidimensional array of one dtype, on some backend: the data structure under every Tensor. It knows
-    nothing of gradients.
+    """A multidimensional array of one dtype, on some backend: the data structure under every Tensor.
+
+    It knows nothing of gradients.
 
     `Buffer(data, dtype=None)` makes one on the active backend from nested lists or tuples, a scalar, another
     Buffer, or an array of someone else's (anything a `memoryview` opens, such as an ndarray): a copy on the
@@ -106,6 +121,13 @@ class Buffer:
     Arithmetic follows NumPy: operands broadcast, dtypes promote (`dtype.promote`), comparisons give `bool`.
     Basic slicing, `permute`, `expand` and, where strides allow, `reshape` return views that share storage.
     Reductions keep their axes, with size 1.
+
+    For kernels, operations and optimizers, beside the arithmetic:
+        check_backend, check_indices, check_writable: refuse what does not fit, with the error that says so.
+        as_dtype, as_floating, scalar: bring operands to one dtype, without a copy where they have it.
+        full, from_array, from_memory: make a Buffer of elements.
+        uniform_at, normal_at: random numbers at a place of a stream, the same on every backend.
+        add_in_place, sum_of_squares: what gradients are added up and measured with.
 
     Attributes:
         data: the flat storage; supports Python's buffer protocol, so `memoryview(buffer.data)` reads it
@@ -137,22 +159,11 @@ class Buffer:
         if not isinstance(data, (list, tuple, bool, int, float, Buffer)):
             data = kind._from_foreign(data)
         if isinstance(data, Buffer):
-            found = data.to(kind.backend)
-            return found if dtype is None or dtype is found.dtype else found.cast(dtype)  # type: ignore[return-value]
+            there: Any = data.to(kind.backend)
+            return there if dtype is None or dtype is there.dtype else there.cast(dtype)
         shape, values = _flatten(data)
         dtype = _deduce(values, len(shape)) if dtype is None else check_dtype(dtype)
-        try:
-            flat = dtype.pack(values if dtype.kind == "f" else list(map(dtype.convert, values)))
-        except OverflowError:
-            bad = next((v for v in values if not isinstance(v, (bool, int, float))), None)
-            if bad is None:
-                raise
-            raise TypeError(
-                f"cannot make a {dtype.name} Buffer of a {type(bad).__name__} ({bad!r})"
-            ) from None
-        except (TypeError, ValueError) as problem:
-            raise TypeError(f"cannot make a {dtype.name} Buffer of this data: {problem}") from None
-        return kind._from_array(flat, shape, dtype)
+        return kind._from_array(_pack(values, dtype), shape, dtype)
 
     # ---------------------------------------------------------------- what it is
 
@@ -215,13 +226,13 @@ class Buffer:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """What `numpy.asarray(buffer)` reads: the elements where they lie; read-only where positions share
-        one.
-        """
-        data, size = memoryview(self.data), self.dtype.itemsize
+        """What `numpy.asarray(buffer)` reads: the elements where they lie, read-only in a broadcast view."""
+        data = memoryview(self.data)
+        size = self.dtype.itemsize
+        byte_order = ">" if sys.byteorder == "big" else "<"
         return {
             "version": 3,
-            "typestr": f"{'<>'[sys.byteorder == 'big']}{self.dtype.kind}{size}",
+            "typestr": f"{byte_order}{self.dtype.kind}{size}",
             "shape": self.shape,
             "strides": tuple(size * step for step in self.stride),
             "offset": self.offset * size,
@@ -229,13 +240,16 @@ class Buffer:
         }
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The elements for `torch.from_dlpack(buffer)` and its like, without a copy; BufferError where the
-        backend cannot.
+        """Returns the elements for `torch.from_dlpack(buffer)` and its like, without a copy.
+
+        Raises:
+            BufferError: the backend cannot.
 
         Source: the DLPack protocol, https://dmlc.github.io/dlpack/latest/
         """
         raise BufferError(
-            f"the {self.backend!r} backend exports no DLPack: numpy.asarray shares what is in it, or move it: .to('numpy')"
+            f"the {self.backend!r} backend exports no DLPack: "
+            "numpy.asarray shares what is in it, or move it: .to('numpy')"
         )
 
     __dlpack_device__ = __dlpack__
@@ -248,16 +262,17 @@ class Buffer:
 
     @classmethod
     def from_array(cls: type[B], flat: array[Any], shape: Any, dtype: DType) -> B:
-        """Returns a Buffer of `shape` from an `array.array` with its elements in C order, which it takes
-        over.
+        """Returns a Buffer of `shape` of the elements in an `array.array`, in C order, which it takes over.
 
         Raises:
-            ValueError: the wrong number of elements. TypeError: another typecode than the dtype's.
+            ValueError: the wrong number of elements.
+            TypeError: another typecode than the dtype's.
         """
         shape = check_shape(shape)
         if flat.typecode != dtype.typecode:
             raise TypeError(
-                f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, not {flat.typecode!r}"
+                f"a {dtype.name} Buffer is made of an array of typecode {dtype.typecode!r}, "
+                f"not {flat.typecode!r}"
             )
         if len(flat) != numel(shape):
             raise ValueError(f"{len(flat)} elements do not fill shape {shape}, which has {numel(shape)}")
@@ -265,8 +280,10 @@ class Buffer:
 
     @classmethod
     def full(cls: type[B], shape: Any, value: Scalar, dtype: DType | None = None) -> B:
-        """Returns a Buffer of `shape` that holds `value` everywhere; raises TypeError or ValueError for a
-        shape or value that is none.
+        """Returns a Buffer of `shape` that holds `value` everywhere.
+
+        Raises:
+            TypeError, ValueError: a shape or value that is none.
         """
         dtype = DType.deduce_dtype(value) if dtype is None else check_dtype(dtype)
         return cls._backend()._full(check_shape(shape), dtype.cast(value), dtype)
@@ -285,11 +302,11 @@ class Buffer:
     def arange(
         cls: type[B], start: Scalar, stop: Scalar | None = None, step: Scalar = 1, dtype: DType | None = None
     ) -> B:
-        """Returns, along one axis, start, start + step, … up to but without stop (from 0 up to `start` where
-        it is the only bound).
+        """Returns start, start + step, … up to but without stop, along one axis; `arange(stop)` starts at 0.
 
         Raises:
-            ValueError: step is 0. TypeError: `dtype` is none.
+            ValueError: step is 0.
+            TypeError: `dtype` is none.
         """
         if stop is None:
             start, stop = 0, start
@@ -307,8 +324,9 @@ class Buffer:
         dtype: DType = DType.float32,
         generator: Generator | None = None,
     ) -> B:
-        """Returns random elements, uniform in [low, high) before they are rounded to `dtype`: the same for a
-        seed on every backend.
+        """Returns random elements, uniform in [low, high): the same for a seed on every backend.
+
+        They are drawn in doubles and rounded to `dtype`, which can make them `high`.
 
         Raises:
             TypeError: a dtype that is not floating, or a shape that is none.
@@ -371,20 +389,23 @@ class Buffer:
         return self._copy()
 
     def cast(self: B, dtype: DType) -> B:
-        """Returns a copy of the same shape in another dtype: floats are truncated to integers, what is not
-        zero becomes True.
+        """Returns a copy of the same shape in another dtype.
+
+        Floats are truncated to integers, and what is not zero becomes True.
 
         Raises:
-            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
-                TypeError: `dtype` is none.
+            ValueError: NaN or an infinity cast to an integer.
+            OverflowError: an integer out of range.
+            TypeError: `dtype` is none.
         """
         return self._copy() if check_dtype(dtype) is self.dtype else self._cast(dtype)
 
     # ---------------------------------------------------------------- how it is seen
 
     def reshape(self: B, shape: Any) -> B:
-        """Returns the same elements under another shape (one axis may be -1): a view where strides allow,
-        else a copy.
+        """Returns the same elements under another shape, in which one axis may be -1.
+
+        It is a view where strides allow, else a copy.
         """
         return self._reshape(reshaped(self.shape, shape))
 
@@ -406,15 +427,14 @@ class Buffer:
         return self._expand(check_shape(shape))
 
     def __getitem__(self: B, index: Any) -> B:
-        """Returns a view: ints choose and drop an axis, slices with any step keep it, `...` stands for the
-        axes not named.
+        """Returns a view of what `index` selects.
+
+        Ints choose and drop an axis, slices with any step keep it, `...` stands for the axes not named.
         """
         return self._slice(normalize_index(index, self.shape))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Writes `value` (a Buffer, a scalar or nested lists), broadcast and cast, into the elements that
-        `index` selects.
-        """
+        """Writes a Buffer, scalar or nested lists, broadcast and cast, into what `index` selects."""
         self[index].assign(value)
 
     def _is_broadcast(self) -> bool:
@@ -425,8 +445,9 @@ class Buffer:
         return any(step == 0 and size > 1 for size, step in zip(self.shape, stride, strict=True))
 
     def assign(self: B, value: Any) -> B:
-        """Writes `value`, broadcast and cast, into this Buffer's storage, where every view sees it. Returns
-        itself.
+        """Writes `value`, broadcast and cast, into this Buffer's storage, and returns this Buffer.
+
+        Every view of the storage sees it.
 
         Raises:
             ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not
@@ -447,8 +468,7 @@ class Buffer:
         return self
 
     def tril(self: B, diagonal: int = 0) -> B:
-        """Returns a copy in which elements above a diagonal of the last two axes are 0: those at column > row
-        + diagonal.
+        """Returns a copy with zeros above a diagonal of the last two axes: where column > row + diagonal.
 
         Raises:
             ValueError: fewer than two axes.
@@ -463,8 +483,9 @@ class Buffer:
     # ---------------------------------------------------------------- arithmetic
 
     def _promoted_pair(self: B, other: Any, name: str) -> tuple[B, B] | None:
-        """Returns this Buffer and `other` as operands of a hook: on one backend, in their promoted dtype, with
-        shapes that broadcast; None where `other` is neither a Buffer nor a number.
+        """Returns this Buffer and `other` as operands of a hook; None where `other` is no operand.
+
+        They are on one backend and in one dtype, the promoted one, and their shapes broadcast.
         """
         if isinstance(other, Buffer):
             self.check_backend(other)
@@ -509,14 +530,14 @@ class Buffer:
     __rmul__ = __mul__
 
     def __truediv__(self: B, other: Any) -> B:
-        """True division: integers give float64; x / 0 is an infinity or NaN, as IEEE 754 has it."""
+        """Returns true quotients: integers give float64, and x / 0 is an infinity or NaN, as in IEEE 754."""
         return self._arithmetic(other, type(self)._div, "/", least="f")
 
     def __rtruediv__(self: B, other: Any) -> B:
         return self._arithmetic(other, type(self)._div, "/", swap=True, least="f")
 
     def __pow__(self: B, other: Any) -> B:
-        """self ** other; raises ValueError for an integer to a negative power."""
+        """Returns self ** other; raises ValueError for an integer to a negative power."""
         return self._arithmetic(other, type(self)._checked_pow, "**", least="i")
 
     def __rpow__(self: B, other: Any) -> B:
@@ -528,8 +549,11 @@ class Buffer:
         return self._pow(other)
 
     def maximum(self: B, other: Any) -> B:
-        """The larger of two elements, broadcast; NaN where either is NaN. Raises TypeError (two backends) or
-        ShapeError.
+        """Returns the larger of two elements, broadcast; NaN where either is NaN.
+
+        Raises:
+            TypeError: the operands are on two backends.
+            ShapeError: their shapes do not broadcast.
         """
         return self._arithmetic(other, type(self)._maximum, "maximum")
 
@@ -558,7 +582,7 @@ class Buffer:
         return self._equal(self._full((), False, DType.bool))
 
     def neg(self: B) -> B:
-        """-x of each element; raises TypeError for bool."""
+        """Returns -x of each element; raises TypeError for bool."""
         if self.dtype.kind == "b":
             raise TypeError("- is not defined on bool: cast() to an integer dtype first")
         return self._neg()
@@ -566,31 +590,31 @@ class Buffer:
     __neg__ = neg
 
     def exp(self: B) -> B:
-        """e to the power x, of each element; infinity where that is too large."""
+        """Returns e to the power x, of each element; infinity where that is too large."""
         return self.as_floating()._exp()
 
     def log(self: B) -> B:
-        """The natural logarithm of each element; -infinity at 0, NaN below."""
+        """Returns the natural logarithm of each element; -infinity at 0, NaN below."""
         return self.as_floating()._log()
 
     def sqrt(self: B) -> B:
-        """The square root of each element; NaN below 0."""
+        """Returns the square root of each element; NaN below 0."""
         return self.as_floating()._sqrt()
 
     def tanh(self: B) -> B:
-        """The hyperbolic tangent of each element."""
+        """Returns the hyperbolic tangent of each element."""
         return self.as_floating()._tanh()
 
     def sin(self: B) -> B:
-        """The sine of each element, in radians; NaN at infinities."""
+        """Returns the sine of each element, in radians; NaN at infinities."""
         return self.as_floating()._sin()
 
     def cos(self: B) -> B:
-        """The cosine of each element, in radians; NaN at infinities."""
+        """Returns the cosine of each element, in radians; NaN at infinities."""
         return self.as_floating()._cos()
 
     def erf(self: B) -> B:
-        """The error function of each element, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+        """Returns the error function of each element, 2 / sqrt(pi) integral of exp(-t^2) from 0 to x."""
         return self.as_floating()._erf()
 
     def float(self: B) -> B:
@@ -599,8 +623,9 @@ class Buffer:
 
     @staticmethod
     def where(condition: B, first: Any, second: Any) -> B:
-        """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast, the
-        two promote.
+        """Returns `first` where the (bool) condition holds and `second` elsewhere.
+
+        All three broadcast, and the two promote.
 
         Raises:
             TypeError: a condition that is not bool, operands that are neither Buffers nor numbers, or on two
@@ -618,7 +643,8 @@ class Buffer:
             pair = pair and (pair[1], pair[0])
         if pair is None:
             raise TypeError(
-                f"where chooses between Buffers or numbers, not {type(first).__name__} and {type(second).__name__}"
+                "where chooses between Buffers or numbers, "
+                f"not {type(first).__name__} and {type(second).__name__}"
             )
         condition.check_backend(pair[0])
         check_broadcast("where", condition.shape, pair[0].shape, pair[1].shape)
@@ -627,7 +653,7 @@ class Buffer:
     # ---------------------------------------------------------------- reductions, products, indices
 
     def sum(self: B, axes: Any = None) -> B:
-        """The sum over `axes` (None: all), which stay with size 1; bool and int32 are added in int64.
+        """Returns the sum over `axes` (None: all), which stay with size 1; bool and int32 are added in int64.
 
         Raises:
             TypeError: an axis that is no int.
@@ -637,7 +663,7 @@ class Buffer:
         return operand._sum(normalize_axes(axes, self.ndim))
 
     def max(self: B, axes: Any = None) -> B:
-        """The largest element over `axes` (None: all), which stay with size 1; NaN where there is one.
+        """Returns the largest element over `axes` (None: all), which stay with size 1; NaN if there is one.
 
         Raises:
             ValueError: a reduced axis is empty, not there, or named twice.
@@ -649,8 +675,9 @@ class Buffer:
         return self._max(axes)
 
     def argmax(self: B, axis: int) -> B:
-        """The int64 position of the largest element along `axis`, which stays with size 1: the first of
-        equals, the first NaN if any.
+        """Returns the int64 position of the largest element along `axis`, which stays with size 1.
+
+        Of equals it is the first, and the first NaN where there are any.
 
         Raises:
             TypeError: the axis is no int.
@@ -662,7 +689,7 @@ class Buffer:
         return self._argmax(axis)
 
     def matmul(self: B, other: B) -> B:
-        """The matrix product over the last two axes; the axes before them broadcast.
+        """Returns the matrix product over the last two axes; the axes before them broadcast.
 
         Raises:
             ValueError: fewer than two axes, or inner sizes that differ.
@@ -681,39 +708,40 @@ class Buffer:
         """Returns the slices along `axis` that integer `indices` name; their axes stand where `axis` stood.
 
         Raises:
-            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError: an
-                axis that is not there.
+            TypeError: indices that are no integers.
+            IndexError: an index outside [0, size).
+            ValueError: an axis that is not there.
         """
         axis = normalize_axis(axis, self.ndim)
         self.check_backend(indices)
         indices._check_indices(self.shape[axis])
         if axis == 0:
             return self._take(indices)
-        rest = [i for i in range(self.ndim) if i != axis]
-        taken = self._permute((axis, *rest))._take(indices)
-        lead = tuple(range(indices.ndim))
-        return taken._permute(
-            (*range(len(lead), len(lead) + axis), *lead, *range(len(lead) + axis, taken.ndim))
-        )
+        others = [other for other in range(self.ndim) if other != axis]
+        taken = self._permute((axis, *others))._take(indices)  # the axes of the indices come first
+        count = indices.ndim
+        before = range(count, count + axis)
+        after = range(count + axis, taken.ndim)
+        return taken._permute((*before, *range(count), *after))
 
     def scatter_add(self: B, indices: B, values: B) -> B:
-        """self[indices[i]] += values[i] for every i along axis 0, in place; repeated indices add up. Returns
-        itself.
+        """Adds values[i] to self[indices[i]] for every i, in place, and returns this Buffer.
+
+        Indices are along axis 0. Where one repeats, all its values are added.
 
         Raises:
-            TypeError: indices that are no integers. IndexError: an index outside [0, size). ValueError:
-                shapes that do not fit.
+            TypeError: indices that are no integers.
+            IndexError: an index outside [0, size).
+            ValueError: shapes that do not fit.
         """
         self.check_backend(indices)
         self.check_backend(values)
         indices._check_indices(self.shape[0] if self.shape else 0)
         self._check_writable()
-        if values.shape != indices.shape + self.shape[1:]:
-            raise ShapeError(
-                shape_errors.unlike(
-                    f"scatter_add into {self.shape}", "values", values.shape, indices.shape + self.shape[1:]
-                )
-            )
+        wanted = indices.shape + self.shape[1:]
+        if values.shape != wanted:
+            name = f"scatter_add into {self.shape}"
+            raise ShapeError(shape_errors.wrong_shape(name, "values", values.shape, expected=wanted))
         self._scatter_add(indices, values.as_dtype(self.dtype))
         self.version[0] += 1
         return self
@@ -733,33 +761,30 @@ class Buffer:
         self._check_indices(size)
 
     def check_writable(self) -> None:
-        """Raises ValueError where this Buffer cannot be written to, as a broadcast view, in which one element
-        stands in many places.
-        """
+        """Raises ValueError where this Buffer cannot be written to: a broadcast view, for example."""
         self._check_writable()
 
     def as_dtype(self: B, dtype: DType) -> B:
-        """Returns this Buffer in `dtype`: itself where it has that dtype, else what `cast` gives, of the same
-        shape.
+        """Returns this Buffer in `dtype`: itself where it has that dtype, else a `cast` copy of its shape.
 
         Raises:
-            ValueError: NaN or an infinity cast to an integer. OverflowError: an integer out of range.
-                TypeError: `dtype` is none.
+            ValueError: NaN or an infinity cast to an integer.
+            OverflowError: an integer out of range.
+            TypeError: `dtype` is none.
         """
         return self if dtype is self.dtype else self._cast(check_dtype(dtype))
 
     def as_floating(self: B) -> B:
-        """Returns this Buffer in a float dtype: itself where it has one, else a float64 copy of the same shape."""
+        """Returns this Buffer in a float dtype: itself where it has one, else a float64 copy of its shape."""
         return self if self.dtype.kind == "f" else self._cast(DType.float64)
 
     def scalar(self: B, value: Scalar) -> B:
-        """Returns a number as a Buffer of shape () beside this one: on its backend, in their promoted dtype."""
+        """Returns a number as a Buffer of shape () beside this one: same backend, their promoted dtype."""
         dtype = promote_scalar(self.dtype, value)
         return self._full((), dtype.convert(value), dtype)
 
     def add_in_place(self: B, value: B) -> B:
-        """Adds a Buffer, broadcast and cast, to this one's elements in its storage, where every view sees it.
-        Returns itself.
+        """Adds a Buffer, broadcast and cast, to the elements of this one, in place, and returns this Buffer.
 
         Raises:
             ValueError: this Buffer cannot be written to, or the value does not broadcast to its shape.
@@ -773,7 +798,7 @@ class Buffer:
         return self
 
     def sum_of_squares(self) -> Real:
-        """Returns the sum of the squares of all elements, as a Python number, added up in double precision."""
+        """Returns the sum of the squares of all elements as a Python number, added up in doubles."""
         return self._sum_of_squares()
 
     @classmethod
@@ -814,12 +839,13 @@ class Buffer:
 
     @classmethod
     def from_memory(cls: type[B], memory: memoryview, shape: Any, dtype: DType) -> B:
-        """Returns a Buffer of `shape` over elements in C order that lie aligned in `memory`, such as a mapped
-        file: it may go on using that memory and write to it, so nobody else should.
+        """Returns a Buffer of `shape` over elements in C order that lie aligned in `memory`.
+
+        It may go on using that memory, a mapped file for example, and write to it, so nobody else should.
 
         Raises:
-            ValueError: the memory has not as many bytes as the elements need. TypeError: a shape or dtype that
-                is none.
+            ValueError: the memory has not as many bytes as the elements need.
+            TypeError: a shape or dtype that is none.
         """
         shape = check_shape(shape)
         needed = numel(shape) * check_dtype(dtype).itemsize
@@ -833,19 +859,20 @@ class Buffer:
 
     @classmethod
     def _from_foreign(cls: type[B], data: Any) -> B | Any:
-        """A Buffer of what supports the buffer protocol, here a copy; `data` itself where it does not."""
+        """Returns a Buffer of what supports the buffer protocol, here a copy; else `data` itself."""
         try:
             view = memoryview(data)
         except (TypeError, ValueError, BufferError):  # ValueError: an array whose elements have no format
             return data
         kind = _KINDS.get(view.format)
-        dtype = next(
-            (dtype for dtype in DType.all if (dtype.kind, dtype.itemsize) == (kind, view.itemsize)), None
-        )
+        fitting = (dtype for dtype in DType.all if (dtype.kind, dtype.itemsize) == (kind, view.itemsize))
+        dtype = next(fitting, None)
         if dtype is None:
             raise no_dtype_holds(getattr(data, "dtype", f"format {view.format!r}"))
         flat = array(dtype.typecode, view.tobytes())
-        return cls._from_array(array("B", map(bool, flat)) if kind == "b" else flat, view.shape or (), dtype)
+        if kind == "b":  # any byte but 0 is True
+            flat = array("B", map(bool, flat))
+        return cls._from_array(flat, view.shape or (), dtype)
 
     def _check_writable(self) -> None:
         if self._is_broadcast():
@@ -855,9 +882,7 @@ class Buffer:
             )
 
     def _check_indices(self, size: int) -> None:
-        """Raises unless the elements are integers in [0, size). A backend far from the host may check
-        otherwise.
-        """
+        """Raises as `check_indices` says. A backend far from the host may check in another way."""
         if self.dtype.kind != "i":
             raise TypeError(f"indices have an integer dtype, not {self.dtype.name}")
         flat = self._to_array()
@@ -894,9 +919,7 @@ class Buffer:
 
     @classmethod
     def _from_memory(cls: type[B], memory: memoryview, shape: Shape, dtype: DType) -> B:
-        """A Buffer of elements in C order that lie aligned in `memory`, which it may go on using and may
-        write to.
-        """
+        """Returns elements in C order that lie aligned in `memory`, which it may go on using and write to."""
         flat = array(dtype.typecode)
         flat.frombytes(memory)
         return cls._from_array(flat, shape, dtype)
@@ -910,22 +933,22 @@ class Buffer:
 
     @classmethod
     def _from_array(cls: type[B], flat: array[Any], shape: Shape, dtype: DType) -> B:
-        """A Buffer of the elements in `flat`, in C order."""
+        """Returns a Buffer of the elements in `flat`, in C order."""
         raise NotImplementedError
 
     @classmethod
     def _full(cls: type[B], shape: Shape, value: Scalar, dtype: DType) -> B:
-        """A Buffer that holds `value`, already a Python number of the dtype, everywhere."""
+        """Returns a Buffer that holds `value`, already a Python number of the dtype, everywhere."""
         raise NotImplementedError
 
     @classmethod
     def _arange(cls: type[B], start: Scalar, step: Scalar, count: int, dtype: DType) -> B:
-        """start + i * step for i < count."""
+        """Returns start + i * step for i < count."""
         raise NotImplementedError
 
     @classmethod
     def _concatenate(cls: type[B], buffers: Sequence[B], axis: int, shape: Shape, dtype: DType) -> B:
-        """Buffers of one dtype joined to `shape`."""
+        """Returns Buffers of one dtype joined to `shape`."""
         raise NotImplementedError
 
     # () -> array.array: the elements in C order, in a new array of the dtype's typecode
@@ -956,7 +979,7 @@ class Buffer:
 
 
 def no_dtype_holds(elements: Any) -> TypeError:
-    """The error that elements of another library have a type that is none of ours."""
+    """Returns the error that elements of another library have a type that is none of ours."""
     return TypeError(
         f"no dtype holds elements of {elements}: cast them to one of {', '.join(map(str, DType.all))} first"
     )

@@ -3,7 +3,7 @@
 What makes it fast enough to train a GPT is that nothing here computes the position of a single element. Views
 are copied in whole slices along their longest axis (`shape.copy_plan`), and arithmetic runs through `map`
 over whole lists, in C, with one rounding to the dtype at the end. Sums and products accumulate in doubles
-whatever the dtype.
+whatever the dtype. Products of matrices are products of rows (`rows`).
 """
 
 from __future__ import annotations
@@ -30,84 +30,9 @@ from ..shape import (
     slice_strides,
 )
 from .base import Buffer, Scalar
+from .rows import Row, chunks, product_transposed
 
-Row = Sequence[float]
 INFINITY, NAN = math.inf, math.nan
-_sumprod: Callable[[Any, Any], float] | None = getattr(math, "sumprod", None)  # Python 3.12 and later
-
-
-def dot(a: Row, b: Row) -> float:
-    """The sum of a[i] * b[i]."""
-    return _sumprod(a, b) if _sumprod else sum(map(operator.mul, a, b))
-
-
-def chunks(values: Sequence[Any], size: int) -> list[Any]:
-    """Returns a flat list as rows of `size`."""
-    return [values[i : i + size] for i in range(0, len(values), size)]
-
-
-def product(a: Sequence[Row], b: Sequence[Row], single: bool = True) -> list[list[float]]:
-    """Returns the rows of a @ b, for at least one row of `b`; `single`: float32 is accurate enough."""
-    return product_transposed(a, list(zip(*b, strict=True)), single)
-
-
-def product_transposed(
-    a: Sequence[Row], b: Sequence[Row], single: bool = True, bias: Row | None = None
-) -> list[list[float]]:
-    """Returns the rows of a @ b^T (+ bias in every row): every row of `a` dotted with every row of `b`.
-
-    For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's
-    cost of making an element is paid once. Longer rows are left to a function that runs over two of them in C
-    (`_dots`).
-    """
-    if not b:
-        return [[] for _ in a]
-    if bias is not None:  # the weights of one more input, which is always 1
-        a, b = [(*row, 1.0) for row in a], [(*row, x) for row, x in zip(b, bias, strict=True)]
-    if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
-        return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
-    if len(b[0]) > 8:
-        return _dots(a, b, single)
-    missing = (0.0,) * (8 - len(b[0]))
-    a, b = [(*row, *missing) for row in a], [(*row, *missing) for row in b]
-    products = [
-        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
-        for a0, a1, a2, a3, a4, a5, a6, a7 in a
-        for b0, b1, b2, b3, b4, b5, b6, b7 in b
-    ]
-    return chunks(products, len(b))
-
-
-def _dots(a: Sequence[Row], b: Sequence[Row], single: bool) -> list[list[float]]:
-    """The dot products of rows of `a` and `b`, by `math.sumprod` where Python has it.
-
-    Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than
-    sum(map(mul)). As
-    |u - v|^2 = |u|^2 + |v|^2 - 2 u.v, it gives the dot product too: with u a row of `a` scaled to the length of the rows of `b`, the
-    error is a few 1e-16 of |a| |b|, as with a sum of doubles and far below what float32 keeps. Where the rows
-    of `b` differ much in length (or are zero), they are scaled to length 1 as well.
-    """
-    if _sumprod:
-        return [[_sumprod(x, y) for y in b] for x in a]
-    b = list(map(tuple, b))
-    origin, dist = repeat((0.0,) * len(b[0])), math.dist
-    lengths_a, lengths_b = list(map(dist, a, origin)), list(map(dist, b, origin))
-    common = max(lengths_b)
-    if not single or not math.isfinite(common + sum(lengths_a)):
-        return [[sum(map(operator.mul, x, y)) for y in b] for x in a]
-    uneven = min(lengths_b) < 1e-3 * common
-    if uneven:
-        common, b = (
-            1.0,
-            [tuple([x / n for x in row]) if n else row for row, n in zip(b, lengths_b, strict=True)],
-        )
-    squares = [common * common + (1.0 if uneven else n * n) for n in lengths_b]
-    result = []
-    for row, length in zip(a, lengths_a, strict=True):
-        half, scale = length / (2.0 * common or 1.0), common / (length or 1.0)
-        distances = map(dist, repeat(tuple([x * scale for x in row])), b)
-        result.append([half * (s - d * d) for s, d in zip(squares, distances, strict=True)])
-    return [list(map(operator.mul, row, lengths_b)) for row in result] if uneven else result
 
 
 def copy_elements(
@@ -123,16 +48,17 @@ def copy_elements(
     if 0 in shape:
         return
     length, source_step, target_step, starts = copy_plan(shape, source_stride, target_stride)
-    reach, span = length * source_step, length * target_step
-    for p, q in starts:
-        p, q = p + source_start, q + target_start
+    source_span, target_span = length * source_step, length * target_step
+    for relative_source, relative_target in starts:
+        start = source_start + relative_source
         if source_step:
-            end = p + reach
-            run = source[p : None if end < 0 else end : source_step]
+            end = start + source_span
+            run = source[start : None if end < 0 else end : source_step]
         else:
-            run = source[p : p + 1] * length
-        end = q + span
-        target[q : None if end < 0 else end : target_step] = run
+            run = source[start : start + 1] * length
+        start = target_start + relative_target
+        end = start + target_span
+        target[start : None if end < 0 else end : target_step] = run
 
 
 def _safely(function: Callable[[float], float], at_zero: float = NAN) -> Callable[[float], float]:
@@ -179,14 +105,12 @@ class PythonBuffer(Buffer):
         cls, data: array[Any], shape: Shape, stride: Shape, offset: int, dtype: DType, version: list[int]
     ) -> PythonBuffer:
         self = object.__new__(cls)
-        self.data, self.shape, self.stride, self.offset, self.dtype, self.version = (
-            data,
-            shape,
-            stride,
-            offset,
-            dtype,
-            version,
-        )
+        self.data = data
+        self.shape = shape
+        self.stride = stride
+        self.offset = offset
+        self.dtype = dtype
+        self.version = version
         return self
 
     @classmethod
@@ -204,15 +128,11 @@ class PythonBuffer(Buffer):
         return cls._from_array(dtype.pack_rows(rows), shape, dtype)
 
     def as_strided(self, shape: Shape, stride: Shape, offset: int) -> PythonBuffer:
-        """Returns a view of the same storage, in which element (i, j, …) lies at offset + i * stride[0] + j *
-        stride[1] + …; nothing is checked.
-        """
+        """Returns a view of the same storage under any shape, stride and offset; nothing is checked."""
         return self._make(self.data, shape, stride, offset, self.dtype, self.version)
 
     def _flat(self) -> array[Any]:
-        """The elements in C order: the storage itself where it is exactly that, so the result must not be
-        written to.
-        """
+        """Returns the elements in C order: perhaps the storage itself, so nobody may write to the result."""
         total = numel(self.shape)
         if is_contiguous(self.shape, self.stride):
             data: array[Any] = self.data
@@ -224,11 +144,11 @@ class PythonBuffer(Buffer):
         return flat
 
     def values(self) -> list[Any]:
-        """The elements in C order as Python numbers (0 and 1 for bool)."""
+        """Returns the elements in C order as Python numbers (0 and 1 for bool)."""
         return self._flat().tolist()
 
     def rows(self) -> list[list[Any]]:
-        """The elements as lists along the last axis."""
+        """Returns the elements as lists along the last axis."""
         width = self.shape[-1]
         return chunks(self.values(), width) if width else [[] for _ in range(numel(self.shape[:-1]))]
 
@@ -258,19 +178,19 @@ class PythonBuffer(Buffer):
 
     def _reshape(self, shape: Shape) -> PythonBuffer:
         stride = reshape_strides(self.shape, self.stride, shape)
-        return self._copy()._reshape(shape) if stride is None else self.as_strided(shape, stride, self.offset)
+        if stride is None:
+            return self._copy()._reshape(shape)
+        return self.as_strided(shape, stride, self.offset)
 
     def _permute(self, axes: Shape) -> PythonBuffer:
-        return self.as_strided(
-            tuple(self.shape[axis] for axis in axes), tuple(self.stride[axis] for axis in axes), self.offset
-        )
+        shape = tuple(self.shape[axis] for axis in axes)
+        stride = tuple(self.stride[axis] for axis in axes)
+        return self.as_strided(shape, stride, self.offset)
 
     def _expand(self, shape: Shape) -> PythonBuffer:
-        return (
-            self
-            if shape == self.shape
-            else self.as_strided(shape, expand_strides(self.shape, self.stride, shape), self.offset)
-        )
+        if shape == self.shape:
+            return self
+        return self.as_strided(shape, expand_strides(self.shape, self.stride, shape), self.offset)
 
     def _slice(self, index: Index) -> PythonBuffer:
         shape, stride, distance = slice_strides(self.shape, self.stride, index)
@@ -280,15 +200,9 @@ class PythonBuffer(Buffer):
         if is_contiguous(self.shape, self.stride):
             self.data[self.offset : self.offset + numel(self.shape)] = value._flat()
             return
-        copy_elements(
-            value._to_array(),
-            0,
-            contiguous_strides(self.shape),
-            self.data,
-            self.offset,
-            self.stride,
-            self.shape,
-        )
+        # A copy of the value: it may be a view of this storage
+        flat, stride = value._to_array(), contiguous_strides(self.shape)
+        copy_elements(flat, 0, stride, self.data, self.offset, self.stride, self.shape)
 
     @classmethod
     def _concatenate(
@@ -337,7 +251,7 @@ class PythonBuffer(Buffer):
     # ---------------------------------------------------------------- two operands
 
     def _broadcast(self, shape: Shape) -> Iterable[Any]:
-        """The elements of this Buffer broadcast to `shape`; endless where there is only one."""
+        """Returns the elements of this Buffer broadcast to `shape`; without end where there is only one."""
         if self.shape != shape and numel(self.shape) == 1 and numel(shape) != 1:
             return repeat(self.data[self.offset])
         return self._expand(shape).values()
@@ -347,7 +261,8 @@ class PythonBuffer(Buffer):
     ) -> PythonBuffer:
         shape = self.shape if self.shape == other.shape else broadcast_shapes(self.shape, other.shape)
         first, second = self._broadcast(shape), other._broadcast(shape)
-        return self.of(list(map(function, first, second)) if numel(shape) else (), shape, dtype or self.dtype)
+        values = list(map(function, first, second)) if numel(shape) else ()
+        return self.of(values, shape, dtype or self.dtype)
 
     def _add(self, other: PythonBuffer) -> PythonBuffer:
         return self._binary(other, operator.or_ if self.dtype.kind == "b" else operator.add)
@@ -377,8 +292,8 @@ class PythonBuffer(Buffer):
     def _maximum(self, other: PythonBuffer) -> PythonBuffer:
         shape = broadcast_shapes(self.shape, other.shape)
         pairs = zip(self._broadcast(shape), other._broadcast(shape), strict=False)
-        # A != a: NaN wins
-        return self.of([a if a >= b or a != a else b for a, b in pairs], shape, self.dtype)
+        larger = [a if a >= b or a != a else b for a, b in pairs]  # a != a: NaN wins
+        return self.of(larger, shape, self.dtype)
 
     def _equal(self, other: PythonBuffer) -> PythonBuffer:
         return self._binary(other, operator.eq, DType.bool)
@@ -394,7 +309,7 @@ class PythonBuffer(Buffer):
     # ---------------------------------------------------------------- reductions
 
     def _groups(self, axes: Shape) -> list[Any]:
-        """The elements as one list for each element of the result of a reduction over `axes`."""
+        """Returns a list of elements for each element of the result of a reduction over `axes`."""
         kept = tuple(axis for axis in range(self.ndim) if axis not in axes)
         size = numel([self.shape[axis] for axis in axes])
         if axes and kept and axes[-1] < kept[0] and is_contiguous(self.shape, self.stride):
@@ -412,36 +327,41 @@ class PythonBuffer(Buffer):
     def _max(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
         # A sum is NaN where an element is, or where infinities of both signs are.
-        result = [
-            max(group) if (t := sum(group)) == t or all(x == x for x in group) else NAN
-            for group in self._groups(axes)
-        ]
+        result = []
+        for group in self._groups(axes):
+            total = sum(group)
+            has_nan = total != total and any(x != x for x in group)
+            result.append(NAN if has_nan else max(group))
         return self.of(result, shape, self.dtype)
 
     def _argmax(self, axis: int) -> PythonBuffer:
         result = []
         for group in self._groups((axis,)):
             group = list(group)
-            bad = next((i for i, x in enumerate(group) if x != x), None) if self.dtype.kind == "f" else None
-            result.append(group.index(max(group)) if bad is None else bad)
+            nans = (i for i, x in enumerate(group) if x != x)
+            first_nan = next(nans, None) if self.dtype.kind == "f" else None
+            result.append(group.index(max(group)) if first_nan is None else first_nan)
         return self.of(result, reduced_shape(self.shape, (axis,)), DType.int64)
 
     # ---------------------------------------------------------------- products and indices
 
     def _matmul(self, other: PythonBuffer, shape: Shape) -> PythonBuffer:
-        batch, (height, depth), width = shape[:-2], self.shape[-2:], other.shape[-1]
+        batch = shape[:-2]
+        height, depth = self.shape[-2:]
+        width = other.shape[-1]
         if 0 in shape or depth == 0:
             return self._full(shape, 0, self.dtype)
-        rows_of_a = self._expand((*batch, height, depth)).rows()
-        other = other._expand((*batch, depth, width))
-        exact, single = self.dtype.kind != "f", self.dtype is DType.float32
-        pairs = zip(chunks(rows_of_a, height), chunks(other.transpose(-1, -2).rows(), width), strict=True)
-        if exact:
-            rows = ([sum(map(operator.mul, x, y)) for y in b] for a, b in pairs for x in a)
-            return self.of(list(map(self.dtype.convert, chain.from_iterable(rows))), shape, self.dtype)
-        return self.of_rows(
-            chain.from_iterable(product_transposed(a, b, single) for a, b in pairs), shape, self.dtype
-        )
+        rows = self._expand((*batch, height, depth)).rows()
+        columns = other._expand((*batch, depth, width)).transpose(-1, -2).rows()
+        pairs = zip(
+            chunks(rows, height), chunks(columns, width), strict=True
+        )  # one for each matrix of the batch
+        if self.dtype.kind != "f":  # integers, exactly
+            sums = [sum(map(operator.mul, row, column)) for a, b in pairs for row in a for column in b]
+            return self.of(list(map(self.dtype.convert, sums)), shape, self.dtype)
+        single = self.dtype is DType.float32
+        products = (product_transposed(a, b, single) for a, b in pairs)
+        return self.of_rows(chain.from_iterable(products), shape, self.dtype)
 
     def _take(self, indices: PythonBuffer) -> PythonBuffer:
         width = numel(self.shape[1:])

@@ -8,7 +8,7 @@ import sys
 
 from ..backends import BackendUnavailable
 from ..printable import escape_unprintable
-from ..shape_errors import folded
+from ..shape_errors import without_pictures
 
 FAILED = 1  # exit codes
 WRONG_INPUT = 2
@@ -34,7 +34,7 @@ class UsageError(ValueError):
 
 def one_line(message: object) -> str:
     """Returns a message as one printable line, whatever it holds."""
-    return escape_unprintable(" ".join(folded(str(message)).split()))
+    return escape_unprintable(" ".join(without_pictures(str(message)).split()))
 
 
 def command_name() -> str:

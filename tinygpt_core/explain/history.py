@@ -70,9 +70,7 @@ def thinned(entries: list[Any], most: int) -> list[Any]:
 
 
 def _is_statistics(entry: Any) -> bool:
-    """Returns whether an entry of a log is what `training.statistics.statistics` gives, since a log is a file
-    like any other.
-    """
+    """Returns whether an entry of a log is one of `training.statistics`: a log is a file like any other."""
     numbers = ("norm", "low", "high", "deviation", "ratio", "gradient")
     return (
         isinstance(entry, dict)

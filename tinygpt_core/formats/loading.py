@@ -181,4 +181,6 @@ def _check_names(
 def _check_shape(name: str, actual: Shape, expected: Shape, where: str) -> None:
     if actual != expected:
         said = f"{where}: tensor {name!r} has shape {actual}, but the config asks for {expected}"
-        raise FormatError(shape_errors.unlike("", "tensor", actual, expected, "config", said=said))
+        raise FormatError(
+            shape_errors.wrong_shape("", "tensor", actual, expected=expected, of="config", title=said)
+        )

@@ -1,6 +1,11 @@
 """Activation functions, element by element: ReLU, GELU, SiLU.
 
-Notation as in `dense`.
+    ReLU    y = max(x, 0)          dL/dx = g where x > 0
+    GELU    y = x Phi(x)           dL/dx = g (Phi(x) + x Phi'(x))
+    SiLU    y = x s(x)             dL/dx = g s(x) (1 + x (1 - s(x)))
+
+with Phi(x) the probability that a standard normal number is below x, and s(x) = 1 / (1 + exp(-x)). Those that
+need no kernel (tanh, sigmoid) are operations of their own. Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -25,7 +30,8 @@ class Relu(Kernel):
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        return (Buffer.where(saved[0] > 0.0, grad, 0.0),)
+        (y,) = saved
+        return (Buffer.where(y > 0.0, grad, 0.0),)
 
 
 class GELU(Kernel):
@@ -51,8 +57,10 @@ class GELU(Kernel):
     @staticmethod
     def forward(x: Buffer, *, approximate: str = "tanh") -> tuple[Buffer, Any]:
         GELU.check(x, approximate)
-        cubic = (x + x * x * x * GELU_CUBIC) * SQRT_2_OVER_PI
-        t = cubic.tanh() if approximate == "tanh" else (x * math.sqrt(0.5)).erf()
+        if approximate == "tanh":
+            t = ((x + x * x * x * GELU_CUBIC) * SQRT_2_OVER_PI).tanh()
+        else:
+            t = (x * math.sqrt(0.5)).erf()
         return x * (t + 1.0) * 0.5, (x, t, approximate)
 
     @staticmethod

@@ -1,6 +1,37 @@
-"""Scaled dot-product attention, rotary positions, and attention of packed queries, keys and values.
+"""Attention: every position looks at others, and takes the mean of their values, weighted by how well their
+keys fit its query.
 
-Notation as in `dense`.
+    y = softmax(q k^T / sqrt(D)) v
+
+for each head of each sequence, with a query q, a key k and a value v of D numbers at every position.
+
+Where q, k and v come from. A linear map gives each position the three side by side, each in H heads of D
+numbers. `PackedAttention` takes them apart, without a copy, and puts the results side by side again:
+
+    one position of (B, T, 3 H D)
+    +----------- query -----------+------------ key ------------+----------- value -----------+
+    | head 0 | head 1 | .. | H - 1| head 0 | head 1 | .. | H - 1| head 0 | head 1 | .. | H - 1|
+    +--------+--------+----+------+--------+--------+----+------+--------+--------+----+------+
+     D numbers
+
+    reshape       (B, T, 3, H, D)
+    [:, :, part]  (B, T, H, D)       for each of the three
+    permute       (B, H, T, D)       a matrix for each head: a row of D numbers for each position
+
+Which keys a query sees. The scores q k^T of a head are a matrix with a row for each of T queries and a column
+for each of S keys. Causal attention leaves out what comes later: those scores become -infinity, so that the
+softmax gives them the weight 0. The queries are the last T of the S positions: all of them in training, and
+the new ones where keys and values of earlier positions are kept from before:
+
+    T = S = 5                              T = 2, S = 5
+              key 0  1  2  3  4                      key 0  1  2  3  4
+    query 0       x  .  .  .  .            query 0       x  x  x  x  .
+    query 1       x  x  .  .  .            query 1       x  x  x  x  x
+    query 2       x  x  x  .  .
+    query 3       x  x  x  x  .            x  a score that counts
+    query 4       x  x  x  x  x            .  -infinity
+
+Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -11,8 +42,7 @@ from typing import Any
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import DType
-from ..shape import ShapeError
-from ..shape_errors import unlike
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, lookup, require_float
 from .softmax import Softmax
 
@@ -39,17 +69,24 @@ class Attention(Kernel):
             raise ShapeError(shape_errors.attention(query.shape, key.shape, value.shape, causal))
 
     @staticmethod
+    def comes_later(scores: Buffer) -> Buffer:
+        """Returns, for scores (B, H, T, S), a bool matrix (T, S): whether key j comes after query i."""
+        queries, keys = scores.shape[2:]
+        kind = type(scores)
+        positions_of_queries = kind.arange(keys - queries, keys, dtype=DType.int64).reshape((queries, 1))
+        positions_of_keys = kind.arange(0, keys, dtype=DType.int64)
+        return positions_of_keys > positions_of_queries
+
+    @staticmethod
     def forward(
         query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None
     ) -> tuple[Buffer, Any]:
         Attention.check(query, key, value, causal)
-        scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
+        if scale is None:
+            scale = 1.0 / math.sqrt(query.shape[3])
         scores = query.matmul(key.transpose(2, 3)) * scale
         if causal:
-            length, total = scores.shape[2:]
-            kind = type(query)
-            last_seen = kind.arange(total - length, total, dtype=DType.int64).reshape((length, 1))
-            scores = Buffer.where(kind.arange(0, total, dtype=DType.int64) > last_seen, -math.inf, scores)
+            scores = Buffer.where(Attention.comes_later(scores), -math.inf, scores)
         probabilities, _ = Softmax.forward(scores, axis=3)
         return probabilities.matmul(value), (query, key, value, probabilities, scale)
 
@@ -64,55 +101,6 @@ class Attention(Kernel):
             lambda: of_scores.transpose(2, 3).matmul(query),
             lambda: probabilities.transpose(2, 3).matmul(grad),
         )
-
-
-class Rotary(Kernel):
-    """Rotates each pair (x_i, x_{i + D/2}) of a head at position p by the angle p base^(-2 i / D): x of shape
-    (B, H, T, D), D even.
-
-    y_i = x_i cos - x_{i+D/2} sin, y_{i+D/2} = x_{i+D/2} cos + x_i sin; dL/dx = g rotated back by the same
-    angles. The T positions start at `positions_start`. Source: Su et al., "RoFormer", 2021, with the halves
-    of a head paired as in GPT-NeoX and Llama.
-
-    Raises:
-        TypeError: x is not floating.
-        ShapeError: x is not (B, H, T, D) with an even D.
-    """
-
-    @staticmethod
-    def angles(x: Buffer, positions_start: int, base: float) -> tuple[Buffer, Buffer]:
-        """Returns cosines and sines of shape (T, D / 2); raises TypeError or ShapeError as the class says."""
-        require_float("rotary", x=x)
-        if x.ndim != 4 or x.shape[3] % 2:
-            raise ShapeError(
-                shape_errors.unlike(
-                    "rotary", "input", x.shape, ("batch", "heads", "positions", "an even size")
-                )
-            )
-        half = x.shape[3] // 2
-        frequencies = [base ** (-i / half) for i in range(half)]
-        angles = [(positions_start + t) * f for t in range(x.shape[2]) for f in frequencies]
-        kind, shape = type(x), (x.shape[2], half)
-        return tuple(
-            kind.from_array(x.dtype.pack(list(map(f, angles))), shape, x.dtype) for f in (math.cos, math.sin)
-        )  # type: ignore[return-value]
-
-    @staticmethod
-    def rotate(x: Buffer, cosine: Buffer, sine: Buffer) -> Buffer:
-        """Returns x rotated by the angles of which cosine and sine are given."""
-        half = x.shape[3] // 2
-        a, b = x[..., :half], x[..., half:]
-        return type(x).concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=3)
-
-    @staticmethod
-    def forward(x: Buffer, *, positions_start: int = 0, base: float = 10000.0) -> tuple[Buffer, Any]:
-        cosine, sine = Rotary.angles(x, positions_start, base)
-        return Rotary.rotate(x, cosine, sine), (cosine, sine)
-
-    @staticmethod
-    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        cosine, sine = saved
-        return (Rotary.rotate(grad, cosine, -sine),)
 
 
 class PackedAttention(Kernel):
@@ -135,22 +123,33 @@ class PackedAttention(Kernel):
         """
         require_float("packed_attention", x=x)
         if x.ndim != 3 or x.shape[2] % (3 * num_heads):
-            wanted = ("batch", "positions", f"3 x {num_heads} heads x their size")
-            raise ShapeError(unlike("packed_attention", "input", x.shape, wanted))
-        split = x.reshape((*x.shape[:2], 3, num_heads, x.shape[2] // (3 * num_heads)))
+            expected = ("batch", "positions", f"3 x {num_heads} heads x their size")
+            raise ShapeError(
+                shape_errors.wrong_shape("packed_attention", "input", x.shape, expected=expected)
+            )
+        batch, length, width = x.shape
+        split = x.reshape((batch, length, 3, num_heads, width // (3 * num_heads)))
         return tuple(split[:, :, part].permute((0, 2, 1, 3)) for part in range(3))
 
     @staticmethod
+    def side_by_side(y: Buffer) -> Buffer:
+        """Returns heads (B, H, T, D) as (B, T, H D)."""
+        batch, heads, length, size = y.shape
+        return y.permute((0, 2, 1, 3)).reshape((batch, length, heads * size))
+
+    @staticmethod
     def forward(x: Buffer, *, num_heads: int) -> tuple[Buffer, Any]:
-        kernel = lookup(Attention, type(x))
-        y, saved = kernel.forward(*PackedAttention.heads(x, num_heads), causal=True)
-        return y.permute((0, 2, 1, 3)).reshape((*x.shape[:2], x.shape[2] // 3)), (x, kernel, saved, y.shape)
+        query, key, value = PackedAttention.heads(x, num_heads)
+        attention = lookup(Attention, type(x))
+        y, saved = attention.forward(query, key, value, causal=True)
+        return PackedAttention.side_by_side(y), (x, attention, saved, y.shape)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        x, kernel, of_heads, (batch, heads, length, size) = saved
-        g = grad.reshape((batch, length, heads, size)).permute((0, 2, 1, 3))
-        parts = [part() if callable(part) else part for part in kernel.backward(of_heads, g)]
-        return (
-            type(x).concatenate([part.permute((0, 2, 1, 3)).reshape(grad.shape) for part in parts], axis=2),
-        )
+        x, attention, saved_by_attention, (batch, heads, length, size) = saved
+        of_heads = grad.reshape((batch, length, heads, size)).permute((0, 2, 1, 3))
+        parts = []
+        for part in attention.backward(saved_by_attention, of_heads):
+            of_part = part() if callable(part) else part
+            parts.append(PackedAttention.side_by_side(of_part))
+        return (type(x).concatenate(parts, axis=2),)

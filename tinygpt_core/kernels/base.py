@@ -1,4 +1,8 @@
-"""What a kernel is, and how the one for a backend is found."""
+"""What a kernel is, and how the one for a backend is found.
+
+Notation in all kernels: x is the input and y the result, L the loss, and g = dL/dy the gradient that comes
+back. A sum runs over the axis that the formula names; w and b are weights and bias.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,9 @@ class Kernel:
         raise NotImplementedError
 
 
+# ---------------------------------------------------------------- which one a backend uses
+
+
 def register(kernel: type[K], buffer_class: type[Buffer], implementation: type[K]) -> None:
     """Makes `implementation`, a subclass of `kernel`, the one that Buffers of `buffer_class` and its
     subclasses use.
@@ -66,12 +73,21 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
     """
     found = _found.get((kernel, buffer_class))
     if found is None:
-        found = next(
-            (_registered[kernel, base] for base in buffer_class.__mro__ if (kernel, base) in _registered),
-            kernel,
-        )
+        bases = buffer_class.__mro__
+        found = next((_registered[kernel, base] for base in bases if (kernel, base) in _registered), kernel)
         _found[kernel, buffer_class] = found
     return found  # type: ignore[return-value]
+
+
+# ---------------------------------------------------------------- what kernels have in common
+
+
+def require_float(name: str, **operands: Buffer | None) -> None:
+    """Raises TypeError unless all operands that are there have one float dtype."""
+    dtypes = {what: x.dtype for what, x in operands.items() if x is not None}
+    if len(set(dtypes.values())) > 1 or any(dtype.kind != "f" for dtype in dtypes.values()):
+        found = ", ".join(f"{what} {dtype.name}" for what, dtype in dtypes.items())
+        raise TypeError(f"{name} needs operands of one float dtype, not {found}")
 
 
 def rows_of(x: Buffer) -> Buffer:
@@ -90,11 +106,3 @@ def sum_to(grad: Buffer, shape: Shape) -> Buffer:
         i for i in range(grad.ndim) if i < extra or (shape[i - extra] == 1 and grad.shape[i] != 1)
     )
     return grad.sum(stretched).reshape(shape)
-
-
-def require_float(name: str, **operands: Buffer | None) -> None:
-    """Raises TypeError unless all operands that are there have one float dtype."""
-    dtypes = {what: x.dtype for what, x in operands.items() if x is not None}
-    if len(set(dtypes.values())) > 1 or any(dtype.kind != "f" for dtype in dtypes.values()):
-        found = ", ".join(f"{what} {dtype.name}" for what, dtype in dtypes.items())
-        raise TypeError(f"{name} needs operands of one float dtype, not {found}")

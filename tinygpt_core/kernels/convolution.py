@@ -1,120 +1,25 @@
-"""The textbook convolution and pooling, composed from a Buffer's own operations, and the geometry that all
-versions share.
+"""Convolution and pooling of images: sums and maxima over windows. The textbook versions, composed from a
+Buffer's own operations.
 
-Notation as in `composed`. Images are (B, C, H, W): batch, channels, height, width. A pair is (vertical,
-horizontal); an int means both.
+    convolution    y[o, p] = b[o] + sum over c, i of w[o, c, i] x[c, window p at i]
+                   dL/dw = sum over p of g x,  dL/dx = sum over o, p of g w,  dL/db = sum over p of g
+    max pooling    y[p] = max over i of x[window p at i]     g goes to where the maximum stood
+    mean pooling   y[p] = mean over i of x[window p at i]    g goes to all of the window in equal parts
+
+A convolution is one matrix product, once the windows are the columns of a matrix. `windows` says where they
+lie. Images are (B, C, H, W): batch, channels, height, width. Notation as in `base`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import DType
-from ..shape import Shape, ShapeError
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float
-
-Pair = tuple[int, int]
-
-
-def pair(name: str, value: Any, least: int = 1) -> Pair:
-    """Returns an int as a pair of it, and a pair as it is; raises TypeError or ValueError for anything else,
-    or less than `least`.
-    """
-    both = (
-        (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    )
-    if len(both) != 2 or any(not isinstance(size, int) or isinstance(size, bool) for size in both):
-        raise TypeError(f"{name} is an int or a pair of ints, not {value!r}")
-    if min(both) < least:
-        raise ValueError(f"{name} must be at least {least}, but got {value!r}")
-    return both
-
-
-class Windows(NamedTuple):
-    """Where a kernel stands: one window of the padded images for each element of the result.
-
-    `shape` is that of the images, `out` is (H', W') of the result: H' = floor((H + 2 padding - dilation
-    (kernel - 1) - 1) / stride) + 1.
-    """
-
-    shape: Shape
-    out: Pair
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-
-    @classmethod
-    def over(cls, name: str, x: Buffer, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> Windows:
-        """Returns the windows of a kernel over x (B, C, H, W); raises TypeError or ValueError, naming the
-        parts, where it does not fit.
-        """
-        if x.ndim != 4:
-            raise ShapeError(
-                shape_errors.unlike(name, "input", x.shape, ("batch", "channels", "height", "width"))
-            )
-        kernel, dilation = pair(f"{name}: kernel_size", kernel), pair(f"{name}: dilation", dilation)
-        stride, padding = pair(f"{name}: stride", stride), pair(f"{name}: padding", padding, 0)
-        padded = tuple(size + 2 * p for size, p in zip(x.shape[2:], padding, strict=True))
-        reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-        if reach[0] > padded[0] or reach[1] > padded[1]:
-            raise ShapeError(shape_errors.window(name, x.shape, kernel, reach, dilation, padding))
-        out = tuple((size - k) // s + 1 for size, k, s in zip(padded, reach, stride, strict=True))
-        return cls(x.shape, out, kernel, stride, padding, dilation)
-
-    @property
-    def padded(self) -> Shape:
-        """The shape of the padded images."""
-        return (*self.shape[:2], self.shape[2] + 2 * self.padding[0], self.shape[3] + 2 * self.padding[1])
-
-    @property
-    def inside(self) -> tuple[slice, ...]:
-        """Where the images lie in the padded images."""
-        return (
-            slice(None),
-            slice(None),
-            *(slice(p, p + size) for p, size in zip(self.padding, self.shape[2:], strict=True)),
-        )
-
-    def offsets(self) -> Iterator[tuple[slice, ...]]:
-        """Yields, for each element of the kernel row by row, the index of what lies under it in all windows
-        of the padded images.
-        """
-        for at in product(*map(range, self.kernel)):
-            first = [i * d for i, d in zip(at, self.dilation, strict=True)]
-            spans = zip(first, self.out, self.stride, strict=True)
-            yield (
-                slice(None),
-                slice(None),
-                *(slice(start, start + (size - 1) * step + 1, step) for start, size, step in spans),
-            )
-
-    def pad(self, x: Buffer, fill: float = 0.0) -> Buffer:
-        """Returns the padded images, (B, C, H + 2 padding, W + 2 padding)."""
-        if self.padding == (0, 0):
-            return x
-        result = type(x).full(self.padded, fill, x.dtype)
-        result[self.inside] = x
-        return result
-
-    def gather(self, x: Buffer, fill: float = 0.0) -> Buffer:
-        """Returns all windows, as (B, C, kernel elements, H', W')."""
-        padded, shape = self.pad(x, fill), (*self.shape[:2], 1, *self.out)
-        return type(x).concatenate([padded[index].reshape(shape) for index in self.offsets()], 2)
-
-    def scatter(self, parts: Sequence[Buffer]) -> Buffer:
-        """Returns (B, C, H, W): for each element of x, the sum of what goes to the windows it lay in. The
-        transpose of `gather`.
-        """
-        total = type(parts[0]).zeros(self.padded, parts[0].dtype)
-        for index, part in zip(self.offsets(), parts, strict=True):
-            view = total[index]
-            view.assign(view + part)
-        return total[self.inside]
+from .windows import Windows
 
 
 class Conv2d(Kernel):
@@ -138,31 +43,30 @@ class Conv2d(Kernel):
 
     @staticmethod
     def check(
-        x: Buffer, weight: Buffer, bias: Buffer | None, stride: Any, padding: Any, dilation: Any, groups: int
+        x: Buffer, weights: Buffer, bias: Buffer | None, stride: Any, padding: Any, dilation: Any, groups: int
     ) -> Windows:
         """Returns the windows; raises TypeError or ValueError unless shapes, dtypes and options fit."""
-        require_float("conv2d", x=x, weight=weight, bias=bias)
-        if weight.ndim != 4:
-            raise ShapeError(
-                shape_errors.unlike(
-                    "conv2d", "weight", weight.shape, ("out", "in / groups", "kernel height", "kernel width")
-                )
-            )
-        windows = Windows.over("conv2d", x, weight.shape[2:], stride, padding, dilation)
-        channels, out = x.shape[1], weight.shape[0]
-        if not isinstance(groups, int) or groups < 1 or channels % groups or out % groups:
+        require_float("conv2d", x=x, weight=weights, bias=bias)
+        if weights.ndim != 4:
+            expected = ("out", "in / groups", "kernel height", "kernel width")
+            raise ShapeError(shape_errors.wrong_shape("conv2d", "weight", weights.shape, expected=expected))
+        windows = Windows.over("conv2d", x, weights.shape[2:], stride, padding, dilation)
+        channels, out = x.shape[1], weights.shape[0]
+        divides = isinstance(groups, int) and groups > 0 and channels % groups == 0 and out % groups == 0
+        if not divides:
             raise ShapeError(
                 f"conv2d: {channels} input and {out} output channels do not divide into {groups!r} groups"
             )
-        if channels != weight.shape[1] * groups:
-            wanted = (out, channels // groups, *weight.shape[2:])
+        if channels != weights.shape[1] * groups:
+            name = f"conv2d of input {x.shape} with groups={groups}"
+            wanted = (out, channels // groups, *weights.shape[2:])
+            raise ShapeError(shape_errors.wrong_shape(name, "weight", weights.shape, expected=wanted))
+        if bias is not None and bias.shape != weights.shape[:1]:
             raise ShapeError(
-                shape_errors.unlike(
-                    f"conv2d of input {x.shape} with groups={groups}", "weight", weight.shape, wanted
+                shape_errors.wrong_shape(
+                    "conv2d", "bias", bias.shape, expected=weights.shape, of="weight", axes=slice(0, 1)
                 )
             )
-        if bias is not None and bias.shape != weight.shape[:1]:
-            raise ShapeError(shape_errors.unlike("conv2d", "bias", bias.shape, weight.shape, "weight", 0, 1))
         return windows
 
     @staticmethod
@@ -174,7 +78,7 @@ class Conv2d(Kernel):
     @staticmethod
     def forward(
         x: Buffer,
-        weight: Buffer,
+        weights: Buffer,
         bias: Buffer | None = None,
         *,
         stride: Any = 1,
@@ -182,29 +86,34 @@ class Conv2d(Kernel):
         dilation: Any = 1,
         groups: int = 1,
     ) -> tuple[Buffer, Any]:
-        windows = Conv2d.check(x, weight, bias, stride, padding, dilation, groups)
+        windows = Conv2d.check(x, weights, bias, stride, padding, dilation, groups)
         columns = Conv2d.columns(x, windows, groups)
-        rows = weight.reshape((groups, weight.shape[0] // groups, columns.shape[2]))
-        y = rows.matmul(columns).reshape((x.shape[0], weight.shape[0], *windows.out))
-        return (y if bias is None else y + bias.reshape((-1, 1, 1))), (x, weight, windows, groups)
+        rows = weights.reshape((groups, weights.shape[0] // groups, columns.shape[2]))
+        y = rows.matmul(columns).reshape((x.shape[0], weights.shape[0], *windows.out))
+        if bias is not None:
+            y = y + bias.reshape((-1, 1, 1))
+        return y, (x, weights, windows, groups)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        x, weight, windows, groups = saved
-        taps, positions = windows.kernel[0] * windows.kernel[1], windows.out[0] * windows.out[1]
-        g = grad.reshape((x.shape[0], groups, weight.shape[0] // groups, positions))
+        x, weights, windows, groups = saved
+        taps = windows.kernel[0] * windows.kernel[1]
+        positions = windows.out[0] * windows.out[1]
+        g = grad.reshape((x.shape[0], groups, weights.shape[0] // groups, positions))
 
         def of_input() -> Buffer:
-            rows = weight.reshape((groups, weight.shape[0] // groups, weight.shape[1] * taps))
+            rows = weights.reshape((groups, weights.shape[0] // groups, weights.shape[1] * taps))
             columns = rows.transpose(1, 2).matmul(g).reshape((*x.shape[:2], taps, *windows.out))
             return windows.scatter([columns[:, :, i] for i in range(taps)])
 
-        def of_weight() -> Buffer:
-            return (
-                g.matmul(Conv2d.columns(x, windows, groups).transpose(2, 3)).sum((0,)).reshape(weight.shape)
-            )
+        def of_weights() -> Buffer:
+            columns = Conv2d.columns(x, windows, groups)
+            return g.matmul(columns.transpose(2, 3)).sum((0,)).reshape(weights.shape)
 
-        return of_input, of_weight, lambda: grad.sum((0, 2, 3)).reshape((grad.shape[1],))
+        def of_bias() -> Buffer:
+            return grad.sum((0, 2, 3)).reshape((grad.shape[1],))
+
+        return of_input, of_weights, of_bias
 
 
 class MaxPool2d(Kernel):

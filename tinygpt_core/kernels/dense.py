@@ -1,7 +1,10 @@
 """The linear map, and rows of a table: products with a matrix of weights.
 
-Notation: x is the input, y the result, g the gradient of the loss with respect to y; sums run over the axis a
-formula names.
+    linear       y = x W + b       dL/dx = g W^T,  dL/dW = x^T g,  dL/db = sum of g over the rows
+    embedding    y = W[indices]    dL/dW[i] = sum of g over the places where index i stood
+
+An embedding is the linear map of one-hot rows, without the multiplications by 0 and 1.
+Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from typing import Any
 
 from .. import shape_errors
 from ..buffer.base import Buffer
-from ..shape import ShapeError
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float, rows_of
 
 
@@ -25,37 +28,45 @@ class Linear(Kernel):
     """
 
     @staticmethod
-    def check(x: Buffer, weight: Buffer, bias: Buffer | None) -> None:
+    def check(x: Buffer, weights: Buffer, bias: Buffer | None) -> None:
         """Raises TypeError or ValueError unless shapes and dtypes fit."""
-        require_float("linear", x=x, weight=weight, bias=bias)
-        if weight.ndim != 2:
-            raise ShapeError(shape_errors.unlike("linear", "weight", weight.shape, ("in", "out")))
-        if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-            raise ShapeError(shape_errors.matmul("linear", x.shape, weight.shape, ("input", "weight")))
-        if bias is not None and bias.shape != weight.shape[1:]:
-            raise ShapeError(shape_errors.unlike("linear", "bias", bias.shape, weight.shape, "weight", 1))
+        require_float("linear", x=x, weight=weights, bias=bias)
+        if weights.ndim != 2:
+            raise ShapeError(
+                shape_errors.wrong_shape("linear", "weight", weights.shape, expected=("in", "out"))
+            )
+        if x.ndim == 0 or x.shape[-1] != weights.shape[0]:
+            raise ShapeError(shape_errors.matmul("linear", x.shape, weights.shape, ("input", "weight")))
+        if bias is not None and bias.shape != weights.shape[1:]:
+            raise ShapeError(
+                shape_errors.wrong_shape(
+                    "linear", "bias", bias.shape, expected=weights.shape, of="weight", axes=slice(1, None)
+                )
+            )
 
     @staticmethod
-    def forward(x: Buffer, weight: Buffer, bias: Buffer | None = None) -> tuple[Buffer, Any]:
-        Linear.check(x, weight, bias)
-        y = rows_of(x).matmul(weight)
-        y = y if bias is None else y + bias
-        return y.reshape((*x.shape[:-1], weight.shape[1])), (x, weight)
+    def forward(x: Buffer, weights: Buffer, bias: Buffer | None = None) -> tuple[Buffer, Any]:
+        Linear.check(x, weights, bias)
+        y = rows_of(x).matmul(weights)
+        if bias is not None:
+            y = y + bias
+        return y.reshape((*x.shape[:-1], weights.shape[1])), (x, weights)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        x, weight = saved
+        x, weights = saved
         g = rows_of(grad)
         return (
-            lambda: g.matmul(weight.transpose(0, 1)).reshape(x.shape),
+            lambda: g.matmul(weights.transpose(0, 1)).reshape(x.shape),
             lambda: rows_of(x).transpose(0, 1).matmul(g),
             lambda: g.sum((0,)).reshape((g.shape[1],)),
         )
 
 
 class Embedding(Kernel):
-    """y = W[indices]: W of shape (V, C), integer indices (…), y (…, C). dL/dW[i] is the sum of g over the
-    places where index i stood.
+    """y = W[indices]: W of shape (V, C), integer indices (…), y (…, C).
+
+    dL/dW[i] is the sum of g over the places where index i stood.
 
     Raises:
         TypeError: a weight that is not floating, or indices that are no integers.
@@ -64,22 +75,24 @@ class Embedding(Kernel):
     """
 
     @staticmethod
-    def check(weight: Buffer, indices: Buffer) -> None:
-        """Raises TypeError, ShapeError or IndexError unless the weight is a float matrix and every index an
+    def check(weights: Buffer, indices: Buffer) -> None:
+        """Raises TypeError, ShapeError or IndexError unless the weights are a float matrix and every index an
         id of one of its rows.
         """
-        require_float("embedding", weight=weight)
-        if weight.ndim != 2:
-            raise ShapeError(shape_errors.unlike("embedding", "weight", weight.shape, ("ids", "size")))
+        require_float("embedding", weight=weights)
+        if weights.ndim != 2:
+            raise ShapeError(
+                shape_errors.wrong_shape("embedding", "weight", weights.shape, expected=("ids", "size"))
+            )
         try:
-            indices.check_indices(weight.shape[0])
+            indices.check_indices(weights.shape[0])
         except IndexError as problem:
-            raise IndexError(f"embedding: an id is not in [0, {weight.shape[0]}): {problem}") from None
+            raise IndexError(f"embedding: an id is not in [0, {weights.shape[0]}): {problem}") from None
 
     @staticmethod
-    def forward(weight: Buffer, indices: Buffer) -> tuple[Buffer, Any]:
-        Embedding.check(weight, indices)
-        return weight.take(indices), (indices, weight.shape, weight.dtype)
+    def forward(weights: Buffer, indices: Buffer) -> tuple[Buffer, Any]:
+        Embedding.check(weights, indices)
+        return weights.take(indices), (indices, weights.shape, weights.dtype)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:

@@ -1,6 +1,8 @@
-"""Dropout, whose mask every backend draws alike.
+"""Dropout: each element is set to 0 with probability p, and the others are scaled up to make up for it.
 
-Notation as in `dense`.
+    y = x m / (1 - p)    dL/dx = g m / (1 - p)    m is 0 with probability p and else 1
+
+Every backend draws the same mask m. Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -34,4 +36,5 @@ class Dropout(Kernel):
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        return (grad * saved,)
+        mask = saved
+        return (grad * mask,)

@@ -1,5 +1,9 @@
 """Einstein summation: every product of arrays in which axes are matched by letters.
 
+    "ij,jk->ik"           y[i, k] = sum over j of a[i, j] b[j, k]              the product of two matrices
+    "bhid,bhjd->bhij"     y[b, h, i, j] = sum over d of q[b, h, i, d] k[b, h, j, d]        attention's scores
+    dL/da                 the same with g in the place of a: "ik,jk->ij" of g and b
+
 A contraction becomes a short program. Each operand is first reduced on its own: an index that it repeats
 becomes a diagonal, one that stands nowhere else is summed away. Then two operands at a time are multiplied,
 in an order chosen by cost, each pair as one batched matrix product: indices that both have and the result
@@ -21,7 +25,8 @@ from typing import Any, NamedTuple
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import promote
-from ..shape import Shape, ShapeError
+from ..shape import Shape, inverse_permutation
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel
 
 Term = str  # the indices of an operand, one character an axis
@@ -52,6 +57,7 @@ class Plan(NamedTuple):
 
 
 def _expand_ellipsis(text: str, count: int) -> Term:
+    """The indices of an operand in which "..." stands for `count` axes."""
     return text.replace("...", "".join(chr(ELLIPSIS_AXES + i) for i in reversed(range(count))))
 
 
@@ -59,8 +65,8 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
     """Returns the indices of each operand, those of the result, and the size of each index.
 
     Raises:
-        TypeError, ValueError: the subscripts are no such text. ShapeError: they do not fit the shapes; the
-            message names index and operand.
+        TypeError, ValueError: the subscripts are no such text.
+        ShapeError: they do not fit the shapes; the message names index and operand.
     """
     if not isinstance(subscripts, str):
         raise TypeError(
@@ -72,48 +78,28 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
         raise ValueError(
             f"einsum: {subscripts!r} speaks of {len(texts)} operands, but there are {len(shapes)}"
         )
-    for position, text in enumerate((*texts, right)):
-        where = f"operand {position}" if position < len(texts) else "the output"
-        rest = text.replace("...", "", 1)
-        bad = next((character for character in rest if not (character.isascii() and character.isalpha())), "")
-        if bad:
-            raise ValueError(
-                f"einsum: {subscripts!r} has {bad!r} in {where}: indices are letters, and one '...' may stand among them"
-            )
+    _check_letters(subscripts, texts, right)
     terms: list[Term] = []
     sizes: Sizes = {}
-    widest = 0
+    widest = 0  # axes that an ellipsis stands for
     for position, (text, shape) in enumerate(zip(texts, shapes, strict=True)):
         covered = len(shape) - len(text.replace("...", ""))
         if covered < 0 or (covered and "..." not in text):
-            said = f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, which has {len(shape)} axes: {shape}"
-            raise ShapeError(
-                shape_errors.unlike(
-                    "",
-                    f"operand {position}",
-                    shape,
-                    tuple(text.replace("...", "")),
-                    "index",
-                    0,
-                    len(text),
-                    said,
-                )
-            )
+            raise ShapeError(_wrong_number_of_axes(subscripts, text, position, shape))
+        widest = max(widest, covered)
         term = _expand_ellipsis(text, covered)
         terms.append(term)
-        widest = max(widest, covered)
         for index, size in zip(term, shape, strict=True):
-            if shape[term.index(index)] != size or (
-                sizes.get(index, 1) != 1 and size not in (1, sizes[index])
-            ):
+            first = shape[term.index(index)]  # where the operand repeats the index
+            known = sizes.get(index, 1)
+            if size != first or (known != 1 and size not in (1, known)):
                 raise ShapeError(shape_errors.einsum(subscripts, terms, shapes, ELLIPSIS_AXES))
             if index not in sizes or size != 1:
                 sizes[index] = size
     if not arrow:
-        once = sorted(
-            index for index in sizes if index.isalpha() and sum(text.count(index) for text in texts) == 1
+        right = "..." + "".join(
+            index for index in sorted(sizes) if index.isalpha() and _count(texts, index) == 1
         )
-        right = "..." + "".join(once)
     elif widest and "..." not in right:
         raise ValueError(
             f"einsum: '...' stands for {widest} axes in {subscripts!r}, so the output needs a '...' too"
@@ -124,9 +110,42 @@ def parse(subscripts: str, shapes: Sequence[Shape]) -> tuple[tuple[Term, ...], T
             raise ValueError(f"einsum: index {index!r} of the output stands in no operand of {subscripts!r}")
         if output.count(index) > 1:
             raise ValueError(
-                f"einsum: index {index!r} stands twice in the output of {subscripts!r}: a result has each axis once"
+                f"einsum: index {index!r} stands twice in the output of {subscripts!r}: "
+                "a result has each axis once"
             )
     return tuple(terms), output, sizes
+
+
+def _count(texts: Sequence[str], index: str) -> int:
+    return sum(text.count(index) for text in texts)
+
+
+def _check_letters(subscripts: str, texts: Sequence[str], output: str) -> None:
+    """Raises ValueError unless operands and output are letters, and perhaps one ellipsis."""
+    for position, text in enumerate((*texts, output)):
+        where = f"operand {position}" if position < len(texts) else "the output"
+        for character in text.replace("...", "", 1):
+            if not (character.isascii() and character.isalpha()):
+                raise ValueError(
+                    f"einsum: {subscripts!r} has {character!r} in {where}: "
+                    "indices are letters, and one '...' may stand among them"
+                )
+
+
+def _wrong_number_of_axes(subscripts: str, text: str, position: int, shape: Shape) -> str:
+    letters = text.replace("...", "")
+    return shape_errors.wrong_shape(
+        "",
+        f"operand {position}",
+        shape,
+        expected=tuple(letters),
+        of="index",
+        axes=slice(0, len(letters)),
+        title=(
+            f"einsum: {text!r} in {subscripts!r} does not fit operand {position}, "
+            f"which has {len(shape)} axes: {shape}"
+        ),
+    )
 
 
 def _product(a: Term, b: Term, others: str) -> Term:
@@ -140,8 +159,9 @@ def _cost(a: Term, b: Term, product: Term, sizes: Sizes) -> int:
 
 
 def _best_order(terms: Sequence[Term], output: Term, sizes: Sizes) -> Iterator[tuple[int, int, Term]]:
-    """The cheapest order of all, by dynamic programming over sets of operands (bits of an integer), smaller
-    sets first.
+    """Yields the pairs of the cheapest order of all.
+
+    By dynamic programming over sets of operands (bits of an integer), smaller sets first.
     """
     everything = (1 << len(terms)) - 1
     best: dict[int, tuple[int, Term, int, int]] = {1 << i: (0, term, 0, 0) for i, term in enumerate(terms)}
@@ -172,7 +192,7 @@ def _best_order(terms: Sequence[Term], output: Term, sizes: Sizes) -> Iterator[t
 
 
 def _greedy_order(terms: Sequence[Term], output: Term, sizes: Sizes) -> Iterator[tuple[int, int, Term]]:
-    """At each step the pair whose product grows the least: its elements less those of the two it replaces."""
+    """Yields at each step the pair whose product grows the least: its elements less those it replaces."""
     left, count = dict(enumerate(terms)), len(terms)
 
     def elements(term: Term) -> int:
@@ -220,17 +240,15 @@ def plan(subscripts: str, shapes: tuple[Shape, ...]) -> Plan:
 
 
 def _diagonal_axes(term: Term, shape: Shape) -> tuple[Term, tuple[int, ...], list[tuple[int, int]]]:
-    """Returns an operand's distinct indices, repeated ones last; its axes in that order; and (size, count) of
-    each repeated one.
+    """Returns the distinct indices of an operand, its axes in their order, and what repeats.
+
+    Repeated indices come last; of each there is its size, and how often it stands in the term.
     """
     single = [index for index in term if term.count(index) == 1]
     repeated = [index for index in dict.fromkeys(term) if term.count(index) > 1]
     order = [axis for index in (*single, *repeated) for axis, other in enumerate(term) if other == index]
-    return (
-        "".join(single + repeated),
-        tuple(order),
-        [(shape[term.index(index)], term.count(index)) for index in repeated],
-    )
+    sizes = [(shape[term.index(index)], term.count(index)) for index in repeated]
+    return "".join(single + repeated), tuple(order), sizes
 
 
 def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
@@ -239,9 +257,7 @@ def _on_diagonals(repeated: list[tuple[int, int]]) -> tuple[Any, ...]:
 
 
 def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
-    """Returns the diagonals of repeated indices of x, summed over the axes of all indices that are not
-    `kept`.
-    """
+    """Returns the diagonals of repeated indices of x, summed over the axes of indices that are not `kept`."""
     if term == kept:
         return x
     if len(set(term)) < len(term):
@@ -249,23 +265,19 @@ def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
         x = x.permute(order)
         lead = x.shape[: len(distinct) - len(repeated)]
         x = x.reshape((*lead, *(size**count for size, count in repeated)))[_on_diagonals(repeated)]
-        # The indices that are kept stand in the order of the term.
-        x, term = (
-            x.permute([distinct.index(index) for index in dict.fromkeys(term)]),
-            "".join(dict.fromkeys(term)),
-        )
+        # The indices that are kept stand in the order of the term
+        term = "".join(dict.fromkeys(term))
+        x = x.permute([distinct.index(index) for index in term])
     gone = tuple(axis for axis, index in enumerate(term) if index not in kept)
     if not gone:
         return x
     shape = tuple(size for axis, size in enumerate(x.shape) if axis not in gone)
     total = x if all(x.shape[axis] == 1 for axis in gone) else x.sum(gone)
-    return (total if total.dtype is x.dtype else total.cast(x.dtype)).reshape(shape)
+    return total.as_dtype(x.dtype).reshape(shape)  # int32 is added up in int64
 
 
 def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffer:
-    """Returns the gradient of `reduce_operand`'s input: g along the axes that were summed, and 0 beside
-    diagonals.
-    """
+    """Returns the gradient of `reduce_operand`'s input: g along summed axes, and 0 beside diagonals."""
     if grad.shape == shape and kept == term:
         return grad
     distinct, order, repeated = _diagonal_axes(term, shape)
@@ -280,12 +292,13 @@ def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffe
     total = type(grad).zeros((*lead, *(size**count for size, count in repeated)), grad.dtype)
     total[_on_diagonals(repeated)] = grad
     total = total.reshape(tuple(shape[axis] for axis in order))
-    return total.permute(sorted(range(len(order)), key=order.__getitem__))
+    return total.permute(inverse_permutation(order))
 
 
 class Layout(NamedTuple):
-    """How a pair becomes one batched matrix product (or, without an inner axis, a product of elements that
-    broadcast).
+    """How a pair becomes one batched matrix product.
+
+    Without an inner axis it becomes a product of elements that broadcast.
 
     Attributes:
         swapped: whether the operands change places: (a b)^T = b^T a^T may lie as the output does.
@@ -307,40 +320,58 @@ class Layout(NamedTuple):
 def layout(
     a_term: Term, a_shape: Shape, a_stride: Shape, b_term: Term, b_shape: Shape, b_stride: Shape, output: Term
 ) -> Layout:
-    """Returns how to multiply two operands. Axes that become one are taken in the order in which they lie: no
-    copy where they are a run.
+    """Returns how to multiply two operands.
+
+    Axes that become one are taken in the order in which they lie: no copy is made where they are a run.
     """
     sizes = dict(zip(a_term + b_term, a_shape + b_shape, strict=True))
-    a_steps, b_steps = dict(zip(a_term, a_stride, strict=True)), dict(zip(b_term, b_stride, strict=True))
+    a_steps = dict(zip(a_term, a_stride, strict=True))
+    b_steps = dict(zip(b_term, b_stride, strict=True))
     inner = [index for index in a_term if index in b_term and index not in output]
     if not inner:
-        axes = tuple(
-            tuple(term.index(index) for index in output if index in term) for term in (a_term, b_term)
-        )
-        shapes = tuple(
-            tuple(sizes[index] if index in term else 1 for index in output) for term in (a_term, b_term)
-        )
-        return Layout(False, axes, shapes, None, (), ())  # type: ignore[arg-type]
+        return _layout_of_elements(a_term, b_term, output, sizes)
     batch = [index for index in output if index in a_term and index in b_term]
     rows = sorted((index for index in a_term if index not in b_term), key=lambda index: -a_steps[index])
     columns = sorted((index for index in b_term if index not in a_term), key=lambda index: -b_steps[index])
     if rows and columns and output.index(columns[-1]) < output.index(rows[-1]):
         return layout(b_term, b_shape, b_stride, a_term, a_shape, a_stride, output)._replace(swapped=True)
-    inner.sort(
-        key=(lambda index: -a_steps[index])
-        if math.prod(a_shape) >= math.prod(b_shape)
-        else (lambda index: -b_steps[index])
-    )
-    lead, m, k, n = (tuple(sizes[index] for index in group) for group in (batch, rows, inner, columns))
-    rows_by_inner, inner_by_columns = (*lead, math.prod(m), math.prod(k)), (*lead, math.prod(k), math.prod(n))
+    steps_of_larger = a_steps if math.prod(a_shape) >= math.prod(b_shape) else b_steps
+    inner.sort(key=lambda index: -steps_of_larger[index])
+
+    def sizes_of(indices: list[str]) -> Shape:
+        return tuple(sizes[index] for index in indices)
+
+    n, k, m = (math.prod(sizes_of(indices)) for indices in (rows, inner, columns))
     order = batch + rows + columns
     return Layout(
-        False,
-        (tuple(map(a_term.index, batch + rows + inner)), tuple(map(b_term.index, batch + inner + columns))),
-        (rows_by_inner, inner_by_columns),
-        (*rows_by_inner[:-1], inner_by_columns[-1]),
-        (*lead, *m, *n),
-        tuple(map(order.index, output)),
+        swapped=False,
+        axes=(
+            tuple(map(a_term.index, batch + rows + inner)),
+            tuple(map(b_term.index, batch + inner + columns)),
+        ),
+        shapes=((*sizes_of(batch), n, k), (*sizes_of(batch), k, m)),
+        product=(*sizes_of(batch), n, m),
+        output_shape=sizes_of(order),
+        output_axes=tuple(map(order.index, output)),
+    )
+
+
+def _layout_of_elements(a: Term, b: Term, output: Term, sizes: Sizes) -> Layout:
+    """Both operands with the axes of the output, those that one lacks with size 1."""
+
+    def axes_of(term: Term) -> Shape:
+        return tuple(term.index(index) for index in output if index in term)
+
+    def shape_of(term: Term) -> Shape:
+        return tuple(sizes[index] if index in term else 1 for index in output)
+
+    return Layout(
+        swapped=False,
+        axes=(axes_of(a), axes_of(b)),
+        shapes=(shape_of(a), shape_of(b)),
+        product=None,
+        output_shape=(),
+        output_axes=(),
     )
 
 
@@ -352,21 +383,22 @@ def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> 
     found = layout(a_term, a.shape, a.stride, b_term, b.shape, b.stride, output)
     if found.swapped:
         a, b = b, a
-    a, b = _arranged(a, found.axes[0], found.shapes[0]), _arranged(b, found.axes[1], found.shapes[1])
+    a = _arranged(a, found.axes[0], found.shapes[0])
+    b = _arranged(b, found.axes[1], found.shapes[1])
     if found.product is None:
         return a * b
     return _arranged_back(a.matmul(b), found.output_shape, found.output_axes)
 
 
 def _arranged(x: Buffer, axes: Shape, shape: Shape) -> Buffer:
-    """x with its axes in another order, and then under another shape."""
+    """Returns x with its axes in another order, and then under another shape."""
     if axes != tuple(range(len(axes))):
         x = x.permute(axes)
     return x if x.shape == shape else x.reshape(shape)
 
 
 def _arranged_back(y: Buffer, shape: Shape, axes: Shape) -> Buffer:
-    """y under another shape, and then with its axes in another order."""
+    """Returns y under another shape, and then with its axes in another order."""
     if y.shape != shape:
         y = y.reshape(shape)
     return y if axes == tuple(range(len(axes))) else y.permute(axes)
@@ -397,7 +429,7 @@ class Einsum(Kernel):
             raise TypeError("einsum is not defined on bool: cast() to another dtype first")
         found = plan(subscripts, tuple([x.shape for x in operands]))
         terms = found.values
-        values = [x if x.dtype is dtype else x.cast(dtype) for x in operands]
+        values = [x.as_dtype(dtype) for x in operands]
         if not found.plain:
             values = list(map(reduce_operand, values, found.terms, terms))
         for i, j in found.pairs:
@@ -411,16 +443,17 @@ class Einsum(Kernel):
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
         found, shapes, *values = saved
         terms = found.values
-        used = {
-            i: (step, j) for step, (a, b) in enumerate(found.pairs, len(shapes)) for i, j in ((a, b), (b, a))
-        }
+        used = {}  # for each value but the result: the product it goes into, and the other factor
+        for product, (a, b) in enumerate(found.pairs, len(shapes)):
+            used[a] = product, b
+            used[b] = product, a
         known: dict[int, Buffer] = {}
 
         def of_value(i: int) -> Buffer:
             if i not in used:  # the result
-                return (
-                    grad if found.pairs else grad.permute([found.output.index(index) for index in terms[0]])
-                )
+                if found.pairs:
+                    return grad
+                return grad.permute([found.output.index(index) for index in terms[0]])
             if i not in known:
                 product, other = used[i]
                 known[i] = contract(of_value(product), terms[product], values[other], terms[other], terms[i])

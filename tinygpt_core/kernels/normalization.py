@@ -1,6 +1,10 @@
 """Normalization over the last axes: LayerNorm and RMSNorm.
 
-Notation as in `dense`.
+    layer norm    n = (x - mean x) / sqrt(var x + eps)    y = n w + b
+    RMSNorm       n = x / sqrt(mean x^2 + eps)            y = n w
+
+Each row of x (its last `num_axes` axes) gets mean 0 and deviation 1, or length 1 on average; then w and b
+scale and shift each element. Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -10,22 +14,33 @@ from typing import Any
 
 from .. import shape_errors
 from ..buffer.base import Buffer
-from ..shape import Shape, ShapeError
+from ..shape import Shape
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float, sum_to
 
 
-def _normalized(x: Buffer, weight: Buffer | None, bias: Buffer | None, num_axes: int, name: str) -> Shape:
-    """Returns the last `num_axes` axes of x; raises where the parameters do not have exactly that shape."""
-    require_float(name, x=x, weight=weight, bias=bias)
+def normalized_shape(
+    x: Buffer, weights: Buffer | None, bias: Buffer | None, num_axes: int, name: str
+) -> Shape:
+    """Returns the last `num_axes` axes of x.
+
+    Raises:
+        TypeError: operands that are not of one float dtype.
+        ShapeError: x has fewer axes, or a parameter does not have exactly that shape.
+    """
+    require_float(name, x=x, weight=weights, bias=bias)
     if not 1 <= num_axes <= x.ndim:
         raise ShapeError(f"{name}: cannot normalize over {num_axes} axes of an input of shape {x.shape}")
-    shape = x.shape[x.ndim - num_axes :]
-    for what, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and parameter.shape != shape:
+    axes = slice(x.ndim - num_axes, None)
+    for what, parameter in (("weight", weights), ("bias", bias)):
+        if parameter is not None and parameter.shape != x.shape[axes]:
             raise ShapeError(
-                shape_errors.unlike(name, what, parameter.shape, x.shape, "input", x.ndim - num_axes)
+                shape_errors.wrong_shape(name, what, parameter.shape, expected=x.shape, of="input", axes=axes)
             )
-    return shape
+    return x.shape[axes]
+
+
+_normalized = normalized_shape  # its name until the backends of tinygpt_accel take the public one
 
 
 class LayerNorm(Kernel):
@@ -43,27 +58,30 @@ class LayerNorm(Kernel):
     @staticmethod
     def forward(
         x: Buffer,
-        weight: Buffer | None = None,
+        weights: Buffer | None = None,
         bias: Buffer | None = None,
         *,
         eps: float = 1e-5,
         num_axes: int = 1,
     ) -> tuple[Buffer, Any]:
-        size = math.prod(_normalized(x, weight, bias, num_axes, "layer_norm"))
+        size = math.prod(normalized_shape(x, weights, bias, num_axes, "layer_norm"))
         axes = tuple(range(x.ndim - num_axes, x.ndim))
         centred = x - x.sum(axes) / size
         scale = 1.0 / ((centred * centred).sum(axes) / size + eps).sqrt()
         n = centred * scale
-        y = n if weight is None else n * weight
-        return (y if bias is None else y + bias), (n, scale, weight, axes)
+        y = n if weights is None else n * weights
+        if bias is not None:
+            y = y + bias
+        return y, (n, scale, weights, axes)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        n, scale, weight, axes = saved
-        size, shape = math.prod(n.shape[axes[0] :]), n.shape[axes[0] :]
+        n, scale, weights, axes = saved
+        shape = n.shape[axes[0] :]
+        size = math.prod(shape)
 
         def of_input() -> Buffer:
-            h = grad if weight is None else grad * weight
+            h = grad if weights is None else grad * weights
             return scale * (h - h.sum(axes) / size - n * ((h * n).sum(axes) / size))
 
         return of_input, lambda: sum_to(grad * n, shape), lambda: sum_to(grad, shape)
@@ -82,21 +100,22 @@ class RMSNorm(Kernel):
 
     @staticmethod
     def forward(
-        x: Buffer, weight: Buffer | None = None, *, eps: float = 1e-5, num_axes: int = 1
+        x: Buffer, weights: Buffer | None = None, *, eps: float = 1e-5, num_axes: int = 1
     ) -> tuple[Buffer, Any]:
-        size = math.prod(_normalized(x, weight, None, num_axes, "rms_norm"))
+        size = math.prod(normalized_shape(x, weights, None, num_axes, "rms_norm"))
         axes = tuple(range(x.ndim - num_axes, x.ndim))
         scale = 1.0 / ((x * x).sum(axes) / size + eps).sqrt()
         n = x * scale
-        return (n if weight is None else n * weight), (n, scale, weight, axes)
+        return (n if weights is None else n * weights), (n, scale, weights, axes)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        n, scale, weight, axes = saved
-        size, shape = math.prod(n.shape[axes[0] :]), n.shape[axes[0] :]
+        n, scale, weights, axes = saved
+        shape = n.shape[axes[0] :]
+        size = math.prod(shape)
 
         def of_input() -> Buffer:
-            h = grad if weight is None else grad * weight
+            h = grad if weights is None else grad * weights
             return scale * (h - n * ((h * n).sum(axes) / size))
 
         return of_input, lambda: sum_to(grad * n, shape)

@@ -1,4 +1,12 @@
-"""What optimizers do to parameters, in place: the steps of AdamW and SGD."""
+"""What optimizers do to parameters, in place: the steps of AdamW and SGD.
+
+    SGD      d = g + wd p,  u = momentum u + d,  p = p - lr u
+    AdamW    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2
+             p = p - lr wd p - lr m' / (sqrt v' + eps)    with m' = m / (1 - b1^t), v' = v / (1 - b2^t)
+
+for each element of a parameter p with gradient g, at a learning rate lr and with a weight decay wd. The
+velocity u and the moments m and v are kept from step to step, t counts the steps from 1.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +17,12 @@ from .base import Kernel
 
 
 class AdamWStep(Kernel):
-    """One step of Adam with decoupled weight decay over lists of parameters p with gradients g and moments m
-    and v of its shape, in place.
+    """One step of Adam with decoupled weight decay, in place.
 
+    Over lists of parameters p, with gradients g and moments m and v of the same shapes, at step t >= 1:
     m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = p - lr wd p - lr (m / (1 - b1^t)) / (sqrt(v / (1 -
-    b2^t)) + eps) at step t >= 1. Sources: Kingma, Ba, "Adam", 2015; Loshchilov, Hutter, "Decoupled Weight
-    Decay Regularization", 2019.
+    b2^t)) + eps). Sources: Kingma, Ba, "Adam", 2015; Loshchilov, Hutter, "Decoupled Weight Decay
+    Regularization", 2019.
     """
 
     @staticmethod
@@ -31,10 +39,10 @@ class AdamWStep(Kernel):
         step: int,
     ) -> tuple[None, None]:
         beta1, beta2 = betas
-        rate, correction = learning_rate / (1.0 - beta1**step), 1.0 / math.sqrt(1.0 - beta2**step)
-        for p, g, m, v, decay in zip(
-            parameters, grads, first_moments, second_moments, weight_decays, strict=True
-        ):
+        rate = learning_rate / (1.0 - beta1**step)
+        correction = 1.0 / math.sqrt(1.0 - beta2**step)
+        lists = zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True)
+        for p, g, m, v, decay in lists:
             m.assign(m * beta1 + g * (1.0 - beta1))
             v.assign(v * beta2 + g * g * (1.0 - beta2))
             p.assign(p * (1.0 - learning_rate * decay) - m * rate / (v.sqrt() * correction + eps))
@@ -42,11 +50,11 @@ class AdamWStep(Kernel):
 
 
 class SGDStep(Kernel):
-    """One step of stochastic gradient descent over lists of parameters p with gradients g and velocities u of
-    its shape, in place.
+    """One step of stochastic gradient descent, in place.
 
-    d = g + wd p; with momentum u = d at the first step and then u = momentum u + (1 - dampening) d, and d
-    becomes u, or d + momentum u with Nesterov's; p = p - lr d. Source: Sutskever et al., 2013, in the form
+    Over lists of parameters p, with gradients g and velocities u of the same shapes: d = g + wd p. With
+    momentum u = d at the first step and then u = momentum u + (1 - dampening) d, and d becomes u, or
+    d + momentum u with Nesterov's. Last p = p - lr d. Source: Sutskever et al., 2013, in the form that
     PyTorch uses.
     """
 

@@ -1,7 +1,12 @@
 """Probabilities from logits, and the loss that compares them with what came: softmax, log-softmax,
 cross-entropy.
 
-Notation as in `dense`.
+    softmax          p_i = exp(x_i) / sum_j exp(x_j)      dL/dx = p (g - sum(g p))
+    log-softmax      y = log p                            dL/dx = g - p sum(g)
+    cross-entropy    loss = -log p[target]                dL/dx = g (p - onehot(target))
+
+All subtract the largest logit first: that changes no quotient, and exp cannot overflow.
+Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from typing import Any
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import DType
-from ..shape import ShapeError, normalize_axis
+from ..shape import normalize_axis
+from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float, rows_of
 
 
@@ -83,10 +89,15 @@ class CrossEntropy(Kernel):
         """
         require_float("cross_entropy", logits=logits)
         if logits.ndim == 0:
-            raise ShapeError(shape_errors.unlike("cross_entropy", "logits", logits.shape, ("...", "classes")))
-        if targets.shape != logits.shape[:-1]:
             raise ShapeError(
-                shape_errors.unlike("cross_entropy", "targets", targets.shape, logits.shape, "logits", 0, -1)
+                shape_errors.wrong_shape("cross_entropy", "logits", logits.shape, expected=("...", "classes"))
+            )
+        if targets.shape != logits.shape[:-1]:
+            rows = slice(0, -1)  # all axes of the logits but the last
+            raise ShapeError(
+                shape_errors.wrong_shape(
+                    "cross_entropy", "targets", targets.shape, expected=logits.shape, of="logits", axes=rows
+                )
             )
         if targets.dtype.kind != "i":
             raise TypeError(f"cross_entropy: targets are integer class ids, not {targets.dtype.name}")

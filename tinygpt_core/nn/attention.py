@@ -172,7 +172,9 @@ class CausalSelfAttention(Module):
     def _check_input(self, x: Tensor, start: int) -> None:
         if x.ndim != 3 or x.shape[2] != self.embedding_dim:
             expected = ("batch", "positions", self.embedding_dim)
-            raise ShapeError(shape_errors.unlike(type(self).__name__, "input", x.shape, expected))
+            raise ShapeError(
+                shape_errors.wrong_shape(type(self).__name__, "input", x.shape, expected=expected)
+            )
         if start + x.shape[1] > self.max_seq_length:
             raise ShapeError(
                 f"{x.shape[1]} positions after {start} cached ones are more than "

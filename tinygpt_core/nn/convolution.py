@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from .. import operations, shape_errors
-from ..kernels.convolution import pair
+from ..kernels.windows import pair
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
@@ -225,7 +225,7 @@ class BatchNorm2d(Module):
         channels = self.running_mean.shape[0]
         if x.ndim != 4 or x.shape[1] != channels:
             expected = ("batch", channels, "height", "width")
-            raise ShapeError(shape_errors.unlike("BatchNorm2d", "input", x.shape, expected))
+            raise ShapeError(shape_errors.wrong_shape("BatchNorm2d", "input", x.shape, expected=expected))
         per_channel = (channels, 1, 1)  # the shape that broadcasts over images, rows and columns
         if self.training:
             count = x.numel // channels

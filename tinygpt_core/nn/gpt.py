@@ -295,7 +295,9 @@ class GPT(Module):
     def _check_input(self, token_ids: Tensor, cache: KeyValueCache | None) -> None:
         if token_ids.ndim != 2:
             raise ShapeError(
-                shape_errors.unlike(type(self).__name__, "token_ids", token_ids.shape, ("batch", "positions"))
+                shape_errors.wrong_shape(
+                    type(self).__name__, "token_ids", token_ids.shape, expected=("batch", "positions")
+                )
             )
         batch_size, length = token_ids.shape
         if cache is not None and cache.batch_size != batch_size:

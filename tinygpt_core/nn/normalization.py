@@ -34,7 +34,9 @@ class _Normalization(Module):
     def _check_input(self, x: Tensor) -> None:
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
             raise ShapeError(
-                shape_errors.unlike(type(self).__name__, "input", x.shape, ("...", *self.normalized_shape))
+                shape_errors.wrong_shape(
+                    type(self).__name__, "input", x.shape, expected=("...", *self.normalized_shape)
+                )
             )
 
     def _extra_repr(self) -> str:

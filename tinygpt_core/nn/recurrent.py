@@ -122,7 +122,9 @@ class _Recurrence(Module):
         """
         if x.ndim != 3 or x.shape[2] != self.input_dims or x.shape[1] == 0:
             expected = ("batch", "positions >= 1", self.input_dims)
-            raise ShapeError(shape_errors.unlike(type(self).__name__, "input", x.shape, expected))
+            raise ShapeError(
+                shape_errors.wrong_shape(type(self).__name__, "input", x.shape, expected=expected)
+            )
         batch_size, length, _ = x.shape
         parts = self._state_parts(state, (len(self.layers), batch_size, self.hidden_dims), x)
         final_states: list[State] = []  # of each layer
@@ -157,7 +159,7 @@ class _Recurrence(Module):
                 f"but got {', '.join(map(str, found))}"
             )
             wrong = next((each for each in found if isinstance(each, tuple) and each != shape), shape)
-            raise ShapeError(shape_errors.unlike("", "state", wrong, shape, said=said))
+            raise ShapeError(shape_errors.wrong_shape("", "state", wrong, expected=shape, title=said))
         return parts
 
     def _extra_repr(self) -> str:

@@ -1,8 +1,10 @@
 """The reference backend's own kernels: the same formulas, fused over rows of Python floats.
 
-A composed kernel rounds to the dtype and packs an array after every elementary step. These unpack their
+A textbook kernel rounds to the dtype and packs an array after every elementary step. These unpack their
 inputs once, do all their arithmetic in doubles on lists, and pack once. What they save for the backward are
-lists too. Importing this package registers them, and the backend `python` itself.
+lists too. A kernel that is not here (softmax, dropout, embedding, …) runs in its textbook version.
+
+Importing this package registers them, and the backend `python` itself.
 """
 
 from __future__ import annotations
@@ -38,12 +40,13 @@ def python_backend(device: str) -> type[PythonBuffer]:
 
 
 backends.register("python", python_backend, description="the reference: pure Python, no dependencies")
+
 register(Linear, PythonBuffer, PythonLinear)
 register(CrossEntropy, PythonBuffer, PythonCrossEntropy)
 register(LayerNorm, PythonBuffer, PythonLayerNorm)
 register(RMSNorm, PythonBuffer, PythonRMSNorm)
 register(GELU, PythonBuffer, PythonGELU)
 register(Attention, PythonBuffer, PythonAttention)
-register(AdamWStep, PythonBuffer, PythonAdamWStep)
 register(Conv2d, PythonBuffer, PythonConv2d)
 register(MaxPool2d, PythonBuffer, PythonMaxPool2d)
+register(AdamWStep, PythonBuffer, PythonAdamWStep)

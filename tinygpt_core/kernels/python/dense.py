@@ -1,38 +1,49 @@
-"""Linear maps in pure Python: two matrix products over rows."""
+"""Linear maps in pure Python.
+
+What is fast here: x and the weights become rows of floats once, for the forward and the backward together,
+and each product runs over whole rows (`buffer.rows`). The bias rides along as the weights of one more input.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ...buffer.python import PythonBuffer, product, product_transposed
+from ...buffer.python import PythonBuffer
+from ...buffer.rows import column_sums, product, product_transposed
 from ...dtype import DType
 from ..base import Gradient
 from ..dense import Linear
-from .rows import _column_sums
 
 
 class PythonLinear(Linear):
-    """Two matrix products over rows."""
+    """`Linear` as matrix products over rows: x W + b, and in the backward g W^T and x^T g."""
 
     @staticmethod
-    def forward(x: Any, weight: Any, bias: Any = None) -> tuple[Any, Any]:
-        Linear.check(x, weight, bias)
-        rows, columns = x.rows(), weight.transpose(0, 1).rows()
-        y = product_transposed(
-            rows, columns, x.dtype is DType.float32, None if bias is None else bias.values()
-        )
-        return PythonBuffer.of_rows(y, (*x.shape[:-1], weight.shape[1]), x.dtype), (x, weight, rows, columns)
+    def forward(x: Any, weights: Any, bias: Any = None) -> tuple[Any, Any]:
+        Linear.check(x, weights, bias)
+        rows = x.rows()
+        columns = weights.transpose(0, 1).rows()
+        single = x.dtype is DType.float32
+        y = product_transposed(rows, columns, single, None if bias is None else bias.values())
+        shape = (*x.shape[:-1], weights.shape[1])
+        return PythonBuffer.of_rows(y, shape, x.dtype), (x, weights, rows, columns)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        x, weight, rows, columns = saved
+        x, weights, rows, columns = saved
         if not x.numel or not grad.numel:
-            return Linear.backward((x, weight), grad)
-        g, single = grad.rows(), x.dtype is DType.float32
-        return (
-            lambda: PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype),
-            lambda: PythonBuffer.of_rows(
-                product(list(zip(*rows, strict=True)), g, single), weight.shape, x.dtype
-            ),
-            lambda: PythonBuffer.of(_column_sums(g, weight.shape[1]), weight.shape[1:], x.dtype),
-        )
+            return Linear.backward((x, weights), grad)
+        g = grad.rows()
+        single = x.dtype is DType.float32
+
+        def of_input() -> PythonBuffer:
+            return PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype)
+
+        def of_weights() -> PythonBuffer:
+            rows_transposed = list(zip(*rows, strict=True))
+            return PythonBuffer.of_rows(product(rows_transposed, g, single), weights.shape, x.dtype)
+
+        def of_bias() -> PythonBuffer:
+            return PythonBuffer.of(column_sums(g, weights.shape[1]), weights.shape[1:], x.dtype)
+
+        return of_input, of_weights, of_bias

@@ -1,4 +1,10 @@
-"""AdamW's step in pure Python."""
+"""AdamW's step in pure Python.
+
+What is fast here: one loop over the elements of a parameter computes both moments and the update, and the two
+corrections for moments that start at 0 are folded into the learning rate and eps, out of the loop:
+
+    (m / c1) / (sqrt(v / c2) + eps) = m (sqrt c2 / c1) / (sqrt v + eps sqrt c2)    c = 1 - beta^step
+"""
 
 from __future__ import annotations
 
@@ -10,14 +16,14 @@ from ..optimizer_steps import AdamWStep
 
 
 class PythonAdamWStep(AdamWStep):
-    """One loop over all elements of a parameter."""
+    """`AdamWStep` in one loop over all elements of a parameter."""
 
     @staticmethod
     def forward(
         parameters: Any,
         grads: Any,
-        first: Any,
-        second: Any,
+        first_moments: Any,
+        second_moments: Any,
         *,
         learning_rate: float,
         betas: Any,
@@ -26,23 +32,26 @@ class PythonAdamWStep(AdamWStep):
         step: int,
     ) -> tuple[None, None]:
         beta1, beta2 = betas
-        new1, new2, sqrt = 1.0 - beta1, 1.0 - beta2, math.sqrt
-        root = sqrt(1.0 - beta2**step)
-        # The corrections, moved out of the loop
-        rate, small = learning_rate * root / (1.0 - beta1**step), eps * root
-        for *buffers, gradient, decay in zip(first, second, parameters, grads, weight_decays, strict=True):
-            results: tuple[list[float], ...] = ([], [], [])
-            new_m, new_v, updated = results
-            moments1, moments2, x_values = (buffer.values() for buffer in buffers)
+        share1, share2 = 1.0 - beta1, 1.0 - beta2  # what a new gradient counts
+        root = math.sqrt(1.0 - beta2**step)
+        rate = learning_rate * root / (1.0 - beta1**step)
+        corrected_eps = eps * root
+        sqrt = math.sqrt
+        lists = zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True)
+        for parameter, grad, first, second, decay in lists:
+            values = parameter.values()
             if decay:
                 keep = 1.0 - learning_rate * decay
-                x_values = [keep * x for x in x_values]
-            for m, v, x, g in zip(moments1, moments2, x_values, gradient.values(), strict=True):
-                m = beta1 * m + new1 * g
-                v = beta2 * v + new2 * g * g
-                new_m.append(m)
-                new_v.append(v)
-                updated.append(x - rate * m / (sqrt(v) + small))
-            for buffer, values in zip(buffers, results, strict=True):
-                buffer.assign(PythonBuffer.of(values, buffer.shape, buffer.dtype))
+                values = [keep * x for x in values]
+            new_first: list[float] = []
+            new_second: list[float] = []
+            updated: list[float] = []
+            for m, v, x, g in zip(first.values(), second.values(), values, grad.values(), strict=True):
+                m = beta1 * m + share1 * g
+                v = beta2 * v + share2 * g * g
+                new_first.append(m)
+                new_second.append(v)
+                updated.append(x - rate * m / (sqrt(v) + corrected_eps))
+            for buffer, new in ((first, new_first), (second, new_second), (parameter, updated)):
+                buffer.assign(PythonBuffer.of(new, buffer.shape, buffer.dtype))
         return None, None

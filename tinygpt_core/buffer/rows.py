@@ -1,0 +1,128 @@
+"""Arithmetic on rows of Python floats: what matrix products of the reference backend come down to.
+
+What is fast here: the interpreter spends far more on making one step than on one multiplication. So a product
+is a few calls that each run over whole rows in C, or one comprehension in which a step does eight
+multiplications.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any
+
+Row = Sequence[float]
+Rows = Sequence[Row]
+_sumprod: Callable[[Any, Any], float] | None = getattr(math, "sumprod", None)  # Python 3.12 and later
+
+
+def chunks(values: Sequence[Any], size: int) -> list[Any]:
+    """Returns a flat list as rows of `size`."""
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def dot(a: Row, b: Row) -> float:
+    """Returns the sum of a[i] * b[i]."""
+    return _sumprod(a, b) if _sumprod else sum(map(operator.mul, a, b))
+
+
+def column_sums(rows: Rows, width: int) -> list[float]:
+    """Returns the sum of each of `width` columns."""
+    if not rows:
+        return [0.0] * width
+    return list(map(sum, zip(*rows, strict=True)))
+
+
+def column_dots(a: Rows, b: Rows, width: int) -> list[float]:
+    """Returns, for each of `width` columns, the sum over rows of `a` times `b`."""
+    if not a:
+        return [0.0] * width
+    return list(map(dot, zip(*a, strict=True), zip(*b, strict=True)))
+
+
+# ---------------------------------------------------------------- matrix products
+
+
+def product(a: Rows, b: Rows, single: bool = True) -> list[list[float]]:
+    """Returns the rows of a @ b, for at least one row of `b`; `single`: float32 is accurate enough."""
+    return product_transposed(a, list(zip(*b, strict=True)), single)
+
+
+def product_transposed(a: Rows, b: Rows, single: bool = True, bias: Row | None = None) -> list[list[float]]:
+    """Returns the rows of a @ b^T (+ bias in every row): every row of `a` dotted with every row of `b`.
+
+    For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's
+    cost of making an element is paid once. Longer rows are left to a function that runs over two of them in C
+    (`_dots`).
+    """
+    if not b:
+        return [[] for _ in a]
+    if bias is not None:  # the weights of one more input, which is always 1
+        a = [(*row, 1.0) for row in a]
+        b = [(*row, x) for row, x in zip(b, bias, strict=True)]
+    if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
+        return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
+    if len(b[0]) > 8:
+        return _dots(a, b, single)
+    missing = (0.0,) * (8 - len(b[0]))
+    a = [(*row, *missing) for row in a]
+    b = [(*row, *missing) for row in b]
+    products = [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
+        for a0, a1, a2, a3, a4, a5, a6, a7 in a
+        for b0, b1, b2, b3, b4, b5, b6, b7 in b
+    ]
+    return chunks(products, len(b))
+
+
+def _dots(a: Rows, b: Rows, single: bool) -> list[list[float]]:
+    """Returns the dot products of rows of `a` and `b`.
+
+    By `math.sumprod` where Python has it, else by way of distances where float32 is accurate enough.
+    """
+    if _sumprod:
+        return [[_sumprod(x, y) for y in b] for x in a]
+    products = _dots_by_distance(a, b) if single else None
+    if products is None:
+        products = [[sum(map(operator.mul, x, y)) for y in b] for x in a]
+    return products
+
+
+def _dots_by_distance(a: Rows, b: Rows) -> list[list[float]] | None:
+    """Returns the dot products of rows of `a` and `b`, or None where numbers are too large for this.
+
+    Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than
+    sum(map(mul)). It gives the dot product, too:
+
+        |u - v|^2 = |u|^2 + |v|^2 - 2 u.v
+
+    With u a row of `a` scaled to the length of the rows of `b`, the error is a few 1e-16 of |a| |b|, as with
+    a sum of doubles and far below what float32 keeps. Where the rows of `b` differ much in length (or are
+    zero), they are scaled to length 1 as well.
+    """
+    dist = math.dist
+    b = list(map(tuple, b))
+    origin = repeat((0.0,) * len(b[0]))
+    lengths_of_a = list(map(dist, a, origin))
+    lengths_of_b = list(map(dist, b, origin))
+    length = max(lengths_of_b)  # to which rows of `a` are scaled
+    if not math.isfinite(length + sum(lengths_of_a)):
+        return None
+    uneven = min(lengths_of_b) < 1e-3 * length
+    if uneven:
+        length = 1.0
+        b = [tuple([x / n for x in row]) if n else row for row, n in zip(b, lengths_of_b, strict=True)]
+        sums_of_squares = [2.0] * len(b)  # |u|^2 + |v|^2 for each row of `b`
+    else:
+        sums_of_squares = [length * length + n * n for n in lengths_of_b]
+    products = []
+    for row, length_of_row in zip(a, lengths_of_a, strict=True):
+        half = length_of_row / (2.0 * length or 1.0)
+        scale = length / (length_of_row or 1.0)
+        distances = map(dist, repeat(tuple([x * scale for x in row])), b)
+        products.append([half * (s - d * d) for s, d in zip(sums_of_squares, distances, strict=True)])
+    if uneven:
+        products = [list(map(operator.mul, row, lengths_of_b)) for row in products]
+    return products
