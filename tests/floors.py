@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ class Room(NamedTuple):
         return sorted(self.path.rglob("*.py")) if self.path.is_dir() else [self.path]
 
 
+@cache
 def layers(pyproject: Path = ROOT / "pyproject.toml") -> list[list[str]]:
     """Returns the names on each floor, from the bottom up."""
     contracts = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
@@ -50,6 +52,7 @@ def layers(pyproject: Path = ROOT / "pyproject.toml") -> list[list[str]]:
     return from_the_top[::-1]
 
 
+@cache
 def rooms(root: Path = ROOT) -> list[Room]:
     """Returns every room, from the bottom up. A room that is not built has the path of a file."""
     found = []
