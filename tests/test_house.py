@@ -388,7 +388,7 @@ def classes_made_by_type(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 # Files where `type()` makes classes, and why.
 MADE_BY_TYPE: dict[str, str] = {
-    "tinygpt_accel/cuda_backend/buffer.py": "one a device: how many there are is known at run time",
+    "tinygpt_accel/cuda_backend/buffer.py": "one for each device: how many there are is known at run time",
     "tinygpt_core/instrumentation.py": "a class like that of one object, with a method that is observed",
 }
 
