@@ -26,7 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    text = "size and settings of the model, by a preset's name; python takes minutes for a step of nanogpt-cpu (default: text)"
+    text = (
+        "size and settings of the model, by a preset's name; python takes minutes for a step of "
+        "nanogpt-cpu (default: text)"
+    )
     parser.add_argument("--preset", choices=list(PRESETS), default="text", help=text)
     parser.add_argument(
         "--backends",

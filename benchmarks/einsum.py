@@ -126,7 +126,8 @@ def main() -> int:
     kind = backends.get("numpy")
     generator = numpy.random.default_rng(0)
     print(
-        "| product | subscripts | einsum here | numpy.einsum | hand-written | ratio to the best |\n|---|---|---|---|---|---|"
+        "| product | subscripts | einsum here | numpy.einsum | hand-written | ratio to the best "
+        "|\n|---|---|---|---|---|---|"
     )
     worst = 0.0
     for name, subscripts, shapes, by_hand in CASES:
@@ -150,7 +151,8 @@ def main() -> int:
         ratio = ours / min(einsums, hand)
         worst = max(worst, ratio)
         print(
-            f"| {name} | `{subscripts}` | {ours * 1e3:.2f} ms | {einsums * 1e3:.2f} ms | {hand * 1e3:.2f} ms | {ratio:.2f} |"
+            f"| {name} | `{subscripts}` | {ours * 1e3:.2f} ms | {einsums * 1e3:.2f} ms | "
+            f"{hand * 1e3:.2f} ms | {ratio:.2f} |"
         )
     print(f"\nthe worst ratio is {worst:.2f} (limit {LIMIT})")
     return 0 if worst <= LIMIT else 1

@@ -1,7 +1,8 @@
 """Measures the page of `tinygpt explain`: how large it is, how long it takes to make, and how long to open in
 a Chromium without a window.
 
-python benchmarks/explain.py [--models default,gpt2] [--openings 7] [--pictures docs/pictures] [--json FILE] [--check]
+python benchmarks/explain.py [--models default,gpt2] [--openings 7] [--pictures docs/pictures]
+                             [--json FILE] [--check]
 
 The models are trained here first: `default` is the one that `tinygpt train` makes in pure Python with nothing
 installed, and its commands are timed as the path of a newcomer; `gpt2` has GPT-2's shape (12 layers, 768
@@ -61,7 +62,8 @@ TO_ATTENTION = """() => {
     document.querySelector(".tools button").click();
     const {graph} = JSON.parse(document.getElementById("data").textContent);
     const slider = document.getElementById("steps");
-    slider.value = graph.steps.findIndex(([phase, place]) => phase === "backward" && graph.operations[place].kind === "Attention");
+    const isAttention = (place) => graph.operations[place].kind === "Attention";
+    slider.value = graph.steps.findIndex(([phase, place]) => phase === "backward" && isAttention(place));
     slider.dispatchEvent(new Event("input"));
 }"""
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
@@ -178,7 +180,8 @@ def main() -> int:
                     draw(browser, Path(folder) / "default.html", options.pictures)
                 browser.close()
     print(
-        "| model | trained in | page made in | its size (limit 5 MB) | opened in (limit 2 s) | its graph then in |"
+        "| model | trained in | page made in | its size (limit 5 MB) | opened in (limit 2 s) | its "
+        "graph then in |"
     )
     print("|---|---|---|---|---|---|")
     for model, row in figures.items():
@@ -186,12 +189,14 @@ def main() -> int:
             f"{row['training seconds']:.0f} s | {row['making seconds']:.1f} s | {row['bytes'] / 1e6:.2f} MB"
         )
         print(
-            f"| {model} | {made} | {milliseconds(row, 'opening seconds')} | {milliseconds(row, 'graph seconds')} |"
+            f"| {model} | {made} | {milliseconds(row, 'opening seconds')} | "
+            f"{milliseconds(row, 'graph seconds')} |"
         )
     if "default" in figures:
         seconds = figures["default"]["training seconds"] + figures["default"]["making seconds"]
         print(
-            f"\nA newcomer's path, `train` and `explain` in pure Python: {seconds:.0f} s (limit {60 * MOST_MINUTES:.0f} s)."
+            f"\nA newcomer's path, `train` and `explain` in pure Python: {seconds:.0f} s (limit "
+            f"{60 * MOST_MINUTES:.0f} s)."
         )
     print(f"The promises are {'kept' if kept else 'NOT kept'}.")
     if options.json:

@@ -132,7 +132,8 @@ def main() -> int:
 
     print(f"{pairing.machine('numpy', 'torch')}, {threads} threads each")
     print(
-        f"{arguments.config}: {describe(config)}; {tokens} tokens after a prompt of {len(PROMPT)}, {arguments.turns} texts of each side\n"
+        f"{arguments.config}: {describe(config)}; {tokens} tokens after a prompt of {len(PROMPT)}, "
+        f"{arguments.turns} texts of each side\n"
     )
     rows = []
     for name, values in seconds.items():

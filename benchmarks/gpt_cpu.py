@@ -120,7 +120,8 @@ def show(result: dict[str, Any], promises: pairing.Promises) -> None:
     rate = floor["values"][0] / pairing.quartiles(pairing.flat(floor["seconds"]))[1] / 1e9
     count, ours = len(sides[OURS]["values"]), sides[OURS]
     print(
-        f"\nMedians of {count} steps in {len(ours['seconds'])} turns. The products do {floor['values'][0] / 1e9:.1f} GFLOP at ",
+        f"\nMedians of {count} steps in {len(ours['seconds'])} turns. The products do "
+        f"{floor['values'][0] / 1e9:.1f} GFLOP at ",
         end="",
     )
     print(
@@ -134,7 +135,8 @@ def show(result: dict[str, Any], promises: pairing.Promises) -> None:
     difference = result["loss_difference"]
     promises.say(
         difference <= TOLERANCE,
-        f"the losses differ by at most {difference:.1e} (limit {TOLERANCE:.0e}); the last: {result['last_loss']:.3f}",
+        f"the losses differ by at most {difference:.1e} (limit {TOLERANCE:.0e}); the last: "
+        f"{result['last_loss']:.3f}",
     )
     if name == "baby" and "peak_memory" in ours:
         ours_peak, peak = ours["peak_memory"] / 2**20, sides[EAGER]["peak_memory"] / 2**20

@@ -88,7 +88,7 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
     from tinygpt_core.losses import CrossEntropyLoss
     from tinygpt_core.nn import GPT
     from tinygpt_core.optimizers import AdamW
-    from tinygpt_core.training.step import as_tensors, training_step
+    from tinygpt_core.training import as_tensors, training_step
 
     backends.use(options.backend)
     random.seed(config.seed)
@@ -116,7 +116,7 @@ def tinygpt_side(options: argparse.Namespace, config: TrainingConfig, vocabulary
 
 def attention_used() -> str:
     """What computed attention in 16 bits in this process, and why it was not cuDNN."""
-    flash = sys.modules.get("tinygpt_accel.cuda_backend.flash")
+    flash = sys.modules.get("tinygpt_accel.cuda_backend.kernels.flash_attention")
     return (
         "; ".join([flash.why_not(), *flash.refused]).strip("; ") or "cuDNN"
         if flash
@@ -183,9 +183,9 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
     import cupy
     import numpy
 
-    from tinygpt_accel.cuda_backend import attention as cuda_attention
-    from tinygpt_accel.cuda_backend import flash as cuda_flash
-    from tinygpt_accel.cuda_backend import kernels as cuda_kernels
+    from tinygpt_accel.cuda_backend.kernels import flash_attention
+    from tinygpt_accel.cuda_backend.kernels import optimizer_steps as cuda_steps
+    from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched, empty_like_heads
     from tinygpt_core import backends, kernels, random
     from tinygpt_core.kernels.precision import autocast
 
@@ -197,7 +197,7 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
 
     def made(*shape: int, low: bool = False) -> Any:
         buffer = kind.normal(shape)
-        return kind.wrap_held(buffer.in_kind("bfloat16"), buffer.dtype) if low else buffer
+        return kind.wrap_stored(buffer.in_format("bfloat16"), buffer.dtype) if low else buffer
 
     def time_of(
         name: str, work: Callable[[], Any], bytes_moved: float = 0.0, operations: float = 0.0
@@ -241,8 +241,8 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
         )
 
     x, low = made(rows, width), made(rows, 4 * width, low=True)
-    other = cupy.empty_like(low.held)
-    time_of("copy", lambda: cupy.copyto(other, low.held), 2.0 * low.held.nbytes)
+    other = cupy.empty_like(low.stored)
+    time_of("copy", lambda: cupy.copyto(other, low.stored), 2.0 * low.stored.nbytes)
     for inputs, outputs in ((width, 4 * width), (4 * width, width), (width, classes)):
         a, b = made(rows, inputs, low=True), made(inputs, outputs)
         work = 2.0 * rows * inputs * outputs
@@ -282,37 +282,35 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
     ids = kind(numpy.random.default_rng(0).integers(0, classes, size=rows).astype("int32"))
     both_ways("cross-entropy", kernels.CrossEntropy, [made(rows, classes, low=True), ids], made(rows), 1)
     for name, drawn in (("even", ids), ("one id", kind(numpy.zeros(rows, "int32")))):
-        total, values = cupy.zeros((classes, width), "float32"), made(rows, width, low=True).held
+        total, values = cupy.zeros((classes, width), "float32"), made(rows, width, low=True).stored
         time_of(
             f"embedding gradient, {name}",
             lambda drawn=drawn, total=total, values=values: kind.add_rows(total, drawn, values),
         )
     parameters = [made(width, 4 * width) for _ in range(4 if options.quick else 50)]
     state = [[kind.zeros(p.shape, p.dtype) for p in parameters] for _ in range(3)]
-    numbers = cupy.asarray(cuda_kernels.adamw_numbers(1e-3, (0.9, 0.95), 1e-8, 1), "float64")
+    scalars = cupy.asarray(cuda_steps.adamw_scalars(1e-3, (0.9, 0.95), 1e-8, 1), "float64")
     elements = 4.0 * sum(p.numel for p in parameters)
     time_of(
         "adamw",
-        lambda: cuda_kernels.adamw(kind, [parameters, *state], [0.1] * len(parameters), numbers),
+        lambda: cuda_steps.adamw(kind, [parameters, *state], [0.1] * len(parameters), scalars),
         7 * elements,
     )
     time_of(
-        "gradient norm",
-        lambda: cuda_kernels.gradient_norm(kind, [p.array for p in parameters], 1.0),
-        elements,
+        "gradient norm", lambda: cuda_steps.gradient_norm(kind, [p.array for p in parameters], 1.0), elements
     )
-    packed = made(batch, length, 3, heads, size, low=True).held
+    packed = made(batch, length, 3, heads, size, low=True).stored
     q, k, v = (packed[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-    grad = made(batch, heads, length, size, low=True).held
+    grad = made(batch, heads, length, size, low=True).stored
     work = 2.0 * batch * heads * length * length * size  # of both products, half of which a causal mask saves
-    for name, implementation in (("cuDNN", cuda_flash), ("batched", cuda_attention.Batched)):
+    for name, implementation in (("cuDNN", flash_attention), ("batched", Batched)):
         kept: list[Any] = [None, None]
 
         def attend(implementation: Any = implementation, kept: list[Any] = kept) -> None:
             kept[:] = implementation.forward(kind, q, k, v, True, size**-0.5, False)
 
         def attend_back(implementation: Any = implementation, kept: list[Any] = kept) -> None:
-            out = [cuda_attention.like_heads(kind, each) for each in (q, k, v)]
+            out = [empty_like_heads(kind, each) for each in (q, k, v)]
             implementation.backward(kind, q, k, v, kept[0], grad, True, size**-0.5, False, kept[1], out)
 
         time_of(f"attention by {name}, forward", attend, operations=work)
@@ -320,15 +318,15 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
             time_of(f"attention by {name}, backward", attend_back, operations=2.5 * work)
     try:
         described = (
-            tuple(map(cuda_flash._layout, (q, k, v, grad, grad))),
-            tuple(cuda_flash._layout(each) for each in (q, k, v)),
+            tuple(map(flash_attention._layout, (q, k, v, grad, grad))),
+            tuple(flash_attention._layout(each) for each in (q, k, v)),
         )
         sums = cupy.zeros((batch, heads, length, 1), "float32")
         results = [cupy.empty_like(packed)[:, :, i].transpose(0, 2, 1, 3) for i in range(3)]
-        plan = cuda_flash._backward_plan(
+        plan = flash_attention._backward_plan(
             "bfloat16",
             kind.device_id,
-            (*described[0], cuda_flash._layout(sums)),
+            (*described[0], flash_attention._layout(sums)),
             described[1],
             True,
             size**-0.5,
@@ -402,7 +400,8 @@ class Report:
             code, output, errors = self.finish(command, limit)
             with (self.folder / "gpu.log").open("a", encoding="utf-8") as log:
                 log.write(
-                    f"\n==== {name}: {' '.join(command)}\n{output[-200_000:]}\n---- errors\n{errors[-50_000:]}\n"
+                    f"\n==== {name}: {' '.join(command)}\n{output[-200_000:]}\n---- "
+                    f"errors\n{errors[-50_000:]}\n"
                 )
             try:
                 if code is None:
@@ -564,7 +563,8 @@ def table(whole: dict[str, Any]) -> str:
             memory = f"{result['peak_bytes'] / 2**30:.2f} GiB" if result.get("peak_bytes") else ""
             work = f"{preset}, batch {result['batch_size']}"
             lines.append(
-                f"| {work} | {side} | {speed:,.0f} | {f'{own / speed:.2f}' if own else ''} | {used} | {memory} |"
+                f"| {work} | {side} | {speed:,.0f} | {f'{own / speed:.2f}' if own else ''} | {used} | "
+                f"{memory} |"
             )
     parts = results.get("kernels", {}).get("kernels", {})
     if parts:
@@ -583,7 +583,8 @@ def table(whole: dict[str, Any]) -> str:
             lines.append(f"| {name} | {result['failed'].replace('|', '/')} |")
         elif "exit" in result:
             lines.append(
-                f"| {name} | {'passed' if result['exit'] == 0 else 'FAILED'}: {result['said'][-1] if result['said'] else ''} |"
+                f"| {name} | {'passed' if result['exit'] == 0 else 'FAILED'}: "
+                f"{result['said'][-1] if result['said'] else ''} |"
             )
         elif "difference" in result:
             lines.append(f"| {name} | {result['difference']} |")
@@ -651,7 +652,8 @@ def curves(report: Report, folder: str) -> None:
         if "losses" in ours and "losses" in base:
             gaps = [abs(a - b) for a, b in zip(ours["losses"], base["losses"], strict=True)]
             ours["difference"] = (
-                f"largest difference {max(gaps):.2e}, mean {sum(gaps) / len(gaps):.2e} nats over {len(gaps)} steps"
+                f"largest difference {max(gaps):.2e}, mean {sum(gaps) / len(gaps):.2e} nats over "
+                f"{len(gaps)} steps"
             )
     report.write()
 
@@ -692,7 +694,8 @@ def shakespeare(report: Report, folder: str, data: str) -> None:
     if losses:
         steps = max(event["step"] for event in events)
         result["difference"] = (
-            f"best validation loss {min(losses):.4f} (nanoGPT: 1.4697) after {steps} steps, {result['wall_seconds']} s"
+            f"best validation loss {min(losses):.4f} (nanoGPT: 1.4697) after {steps} steps, "
+            f"{result['wall_seconds']} s"
         )
     report.write()
 

@@ -6,9 +6,9 @@ beside PyTorch.
 Writes a file of random float32 weights of GPT-2's shapes to a temporary directory, then loads it in fresh
 processes, by turns:
 
-    tinygpt              load_pretrained(directory): reads the config, builds the model, gives it the memory-mapped weights
-    torch, copied        load_state_dict(safetensors.torch.load_file(file)) into a model that was built before the clock started
-    torch, assigned      the same with assign=True, into a model without storage: the shortest way that PyTorch has
+    tinygpt            load_pretrained(directory): config, model, and the mapped weights
+    torch, copied      load_state_dict(safetensors.torch.load_file(file)), into a model that is there already
+    torch, assigned    the same with assign=True, into a model without storage: its shortest way
 
 Reports the time to load, and to load and add up all weights (mapped pages cost nothing until they are read),
 the ratios of medians, and the memory after that: the highest resident size, file pages included, less the
@@ -205,7 +205,8 @@ def main() -> int:
     }
     for way, m in median.items():
         print(
-            f"| {WAYS[way]} | {m['load'] * 1e3:,.1f} ms | {m['total'] * 1e3:,.0f} ms | {m['memory'] / size:.2f} of the file |"
+            f"| {WAYS[way]} | {m['load'] * 1e3:,.1f} ms | {m['total'] * 1e3:,.0f} ms | "
+            f"{m['memory'] / size:.2f} of the file |"
         )
     ours, memory = median["tinygpt"], max(run["memory"] for run in runs["tinygpt"]) / size
     for way in ("copied", "assigned"):

@@ -1,6 +1,7 @@
 """Trains a small CNN on MNIST and measures its accuracy on images it has not seen.
 
-    python benchmarks/mnist.py --data FOLDER [--backend numpy|python] [--train 8000] [--test 2000] [--epochs 5] [--batch 64]
+    python benchmarks/mnist.py --data FOLDER [--backend numpy|python] [--train 8000] [--test 2000]
+                              [--epochs 5] [--batch 64]
 
 FOLDER holds MNIST's 10,000 test images (`t10k-…`, plain or gzip), which a fixed seed splits into 8,000 to
 learn from and 2,000 to be tested on. Without --data they are fetched once. The python backend takes a subset,
@@ -97,7 +98,8 @@ def main() -> int:
         order = list(random.Generator(SPLIT_SEED).permutation(10_000))
         train, test = order[:8_000][:train_size], order[8_000:][:test_size]
         print(
-            f"{options.backend}: {len(train):,} images to learn from, {len(test):,} to be tested on, {epochs} epochs",
+            f"{options.backend}: {len(train):,} images to learn from, {len(test):,} to be tested on, "
+            f"{epochs} epochs",
             flush=True,
         )
         random.seed(options.seed)
@@ -123,7 +125,8 @@ def main() -> int:
                 flush=True,
             )
     print(
-        f"{reached:.2%} in {seconds:.1f} s, {time.process_time():.1f} s of processor time (goal: {goal:.0%} within {limit:.0f} s)"
+        f"{reached:.2%} in {seconds:.1f} s, {time.process_time():.1f} s of processor time (goal: "
+        f"{goal:.0%} within {limit:.0f} s)"
     )
     return 0 if reached >= goal and seconds <= limit else 1
 

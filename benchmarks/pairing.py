@@ -273,7 +273,7 @@ def save_picture(figure: Any, path: Path) -> None:
 
 
 class Promises:
-    """What a script promises: each is printed as kept or missed; `--check` makes a missed one the exit code."""
+    """What a script promises: each is printed as kept or missed; with `--check` a missed one fails."""
 
     def __init__(self) -> None:
         self.missed = False

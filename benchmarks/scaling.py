@@ -95,7 +95,7 @@ def draw(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> int:
-    """Prints a Markdown table and the slopes; returns 1 where --check finds a slope above the arithmetic's."""
+    """Prints a table and the slopes; returns 1 where --check finds a slope above the arithmetic's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -147,7 +147,10 @@ def main() -> int:
     print(pairing.table(["changed", "to", "median ms a step", "GFLOP", "GFLOP/s"], rows) + "\n")
     promises = pairing.Promises()
     for name, sweep in sweeps.items():
-        text = f"{name}: time grows with slope {sweep['slope']:.2f}, the arithmetic with {sweep['arithmetic_slope']:.2f}"
+        text = (
+            f"{name}: time grows with slope {sweep['slope']:.2f}, the arithmetic with "
+            f"{sweep['arithmetic_slope']:.2f}"
+        )
         promises.say(sweep["slope"] <= sweep["arithmetic_slope"] + MARGIN, text)
     if arguments.picture:
         draw(sweeps, Path(arguments.picture))

@@ -1,6 +1,7 @@
 """nanoGPT's README run on a CPU: 2,000 steps on tinyshakespeare by characters, by tinygpt and by PyTorch.
 
-    python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt [--picture docs/pictures/shakespeare_cpu.svg] [--check]
+    python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt [--check]
+                                        [--picture docs/pictures/shakespeare_cpu.svg]
 
 Needs numpy and torch, and matplotlib for the picture; half a minute for each 250 steps of each side.
 tinygpt's side is `Trainer` with the preset `nanogpt-cpu`, so its figure is what `tinygpt train shakespeare
@@ -270,11 +271,13 @@ def main() -> int:
     promises = pairing.Promises()
     promises.say(
         final[OURS] <= LIMIT,
-        f"validation loss {final[OURS]:.4f} after {config.steps} steps (at most {LIMIT}; PyTorch's: {final[EAGER]:.4f})",
+        f"validation loss {final[OURS]:.4f} after {config.steps} steps (at most {LIMIT}; PyTorch's: "
+        f"{final[EAGER]:.4f})",
     )
     promises.say(
         seconds[OURS] < seconds[EAGER],
-        f"{seconds[OURS] / seconds[EAGER]:.3f} of PyTorch's wall time, median of turns {paired:.3f} (below 1)",
+        f"{seconds[OURS] / seconds[EAGER]:.3f} of PyTorch's wall time, median of turns {paired:.3f} "
+        f"(below 1)",
     )
     if arguments.picture:
         draw(turns, Path(arguments.picture))

@@ -63,7 +63,8 @@ def main() -> None:
     print(f"TinyGPT's example, {arguments.steps} steps, Python {sys.version.split()[0]}\n")
     print("| step | median seconds |\n|---|---|")
     print(
-        f"| TinyGPT's example model through tinygpt_core | {ours:.3f} |\n| microgpt, scalar by scalar | {theirs:.3f} |\n"
+        f"| TinyGPT's example model through tinygpt_core | {ours:.3f} |\n| microgpt, scalar by scalar | "
+        f"{theirs:.3f} |\n"
     )
     print(f"Ratio: **{ratio:.2f}** (limit {LIMIT}).")
 

@@ -33,7 +33,8 @@ SIZES = {
 def describe(config: TrainingConfig) -> str:
     """Returns a model's size in words."""
     return (
-        f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, length {config.context_length}, "
+        f"{config.num_layers} layers, {config.num_heads} heads, {config.embedding_dim} wide, length "
+        f"{config.context_length}, "
         f"batch {config.batch_size}"
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ class Room(NamedTuple):
         return sorted(self.path.rglob("*.py")) if self.path.is_dir() else [self.path]
 
 
+@cache
 def layers(pyproject: Path = ROOT / "pyproject.toml") -> list[list[str]]:
     """Returns the names on each floor, from the bottom up."""
     contracts = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
@@ -50,6 +52,7 @@ def layers(pyproject: Path = ROOT / "pyproject.toml") -> list[list[str]]:
     return from_the_top[::-1]
 
 
+@cache
 def rooms(root: Path = ROOT) -> list[Room]:
     """Returns every room, from the bottom up. A room that is not built has the path of a file."""
     found = []
@@ -74,13 +77,18 @@ def floor_of(module: str) -> int | None:
 
 
 def duty(face: Path) -> str:
-    """Returns the first sentence of a module's docstring, without the floor and the name before it."""
+    """Returns the first sentence of a module's docstring, without the floor and the name before it; and the
+    second, where the first is only a name.
+    """
     docstring = ast.get_docstring(ast.parse(face.read_text(encoding="utf-8"))) or ""
-    sentence = re.split(r"\n\n|(?<=\.)\s", docstring)[0]
-    text = " ".join(sentence.split()).removesuffix(".")
-    text = re.sub(r"^Floor \d+: ", "", text)
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    text = re.sub(r"^Floor \d+: ", "", paragraph)
     text = re.sub(rf"^{face.stem}: ", "", text, flags=re.IGNORECASE)
-    return text[:1].upper() + text[1:]
+    sentences = re.split(r"(?<=\.)\s", text)
+    if len(sentences[0].split()) <= 3:
+        sentences[:2] = [" ".join(sentences[:2])]
+    duty = sentences[0].removesuffix(".")
+    return duty[:1].upper() + duty[1:]
 
 
 def _link(path: Path, root: Path) -> str:

@@ -122,7 +122,10 @@ def test_importing_the_core_looks_for_no_plugin(accel: Path) -> None:
 
 
 def test_listing_the_backends_imports_light_modules_only(accel: Path) -> None:
-    code = "from tinygpt_core import backends; import sys; print([s[:2] for s in backends.available()]); print(*sys.modules)"
+    code = (
+        "from tinygpt_core import backends; import sys; print([s[:2] for s in "
+        "backends.available()]); print(*sys.modules)"
+    )
     listed, loaded = output(code, site=accel).splitlines()
     assert "('python', True)" in listed and "('numpy', True)" in listed
     assert "tinygpt_accel.numpy_backend.plugin" in loaded.split()
@@ -138,7 +141,10 @@ def test_asking_for_one_imports_it_and_no_other(accel: Path) -> None:
         {"noisy": "raise SystemError('imported, although nobody asked')"},
         package="noisy",
     )
-    code = "from tinygpt_core import Tensor, backends; import sys; backends.use('numpy'); print(Tensor([1.0]).backend, 'noisy' in sys.modules)"
+    code = (
+        "from tinygpt_core import Tensor, backends; import sys; backends.use('numpy'); "
+        "print(Tensor([1.0]).backend, 'noisy' in sys.modules)"
+    )
     assert output(code, site=accel).split() == ["numpy", "False"]
 
 
@@ -149,7 +155,10 @@ def test_the_command_lists_them(accel: Path) -> None:
 
 # ---------------------------------------------------------------- plug-ins that are broken
 
-GOOD = "preference = 99\ndef factory(device):\n    from tinygpt_core.buffer.python import PythonBuffer\n    return PythonBuffer\n"
+GOOD = (
+    "preference = 99\ndef factory(device):\n    from tinygpt_core.buffer.python import "
+    "PythonBuffer\n    return PythonBuffer\n"
+)
 # What is wrong -> (the module "theirs", or None for none; what the reason says; whether `available` can know
 # it)
 BROKEN = {
@@ -182,7 +191,8 @@ BROKEN = {
         False,
     ),
     "a factory that says why": (
-        "from tinygpt_core.backends import BackendUnavailable\ndef factory(device):\n    raise BackendUnavailable('no licence')",
+        "from tinygpt_core.backends import BackendUnavailable\ndef factory(device):\n    raise "
+        "BackendUnavailable('no licence')",
         ("no licence",),
         False,
     ),
@@ -472,7 +482,10 @@ def test_train_takes_the_fastest_and_a_run_keeps_its_backend(accel: Path) -> Non
     )
     # On a machine without NumPy: told so, and on with python.
     bare = {"site": accel, "options": ("-S",)}
-    note = r"tinygpt: note: backend 'numpy' is not available: [^\n]*pip install numpy; going on with the python backend\n"
+    note = (
+        r"tinygpt: note: backend 'numpy' is not available: [^\n]*pip install numpy; going on with "
+        r"the python backend\n"
+    )
     done = tinygpt("generate", "run", "--seed", "1", "--tokens", "5", **bare)  # type: ignore[arg-type]
     assert done.returncode == 0 and done.stdout and re.fullmatch(note, done.stderr), done.stderr
     assert_refused(tinygpt("generate", "run", "--backend", "numpy", **bare), "numpy")  # type: ignore[arg-type]

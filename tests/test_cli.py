@@ -1,4 +1,7 @@
-"""The command line as a real process: `python -S -m tinygpt_core ...`, with nothing but the standard library."""
+"""The command line as a real process: `python -S -m tinygpt_core ...`, with nothing but the standard library.
+
+What an option means is tested in this process.
+"""
 
 from __future__ import annotations
 

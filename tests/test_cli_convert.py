@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tinygpt_core import Buffer, Tensor, random
 from tinygpt_core.cli import main
-from tinygpt_core.cli.convert import _measure
+from tinygpt_core.cli.inspect import _entry_of_text
 from tinygpt_core.files.safetensors import save_safetensors
 from tinygpt_core.formats import find_tokenizer, load_pretrained, save_pretrained
 from tinygpt_core.nn import GPT, GPTConfig
@@ -226,7 +226,7 @@ def test_shapes_of_text_are_those_of_the_tensors(shape: list[int], value: Any) -
     if 0 in shape:
         shape = shape[: shape.index(0) + 1]  # nothing tells what would lie inside of nothing
     tensor = Tensor(Buffer.full(tuple(shape), value))
-    entry = _measure("x", tensor.serialize_tensor(), "f")
+    entry = _entry_of_text("x", tensor.serialize_tensor(), "f")
     expected = (
         {"float32": "F32", "int32": "I32", "bool": "BOOL"}[tensor.dtype.name] if 0 not in shape else "F32"
     )

@@ -1,4 +1,4 @@
-"""`tinygpt compare-backends`: backends that agree, one that is wrong, one that fails, one that is not there."""
+"""`tinygpt compare-backends`: backends that agree, one that is wrong, one that fails, one that is absent."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def same_backend() -> Iterator[None]:
-    before = list(backends._active)
+    before = backends.active()
     yield
-    assert backends._active in (before, [backends.get("python")]), "the caller's backend was not put back"
+    assert backends.active() is before, "the caller's backend was not put back"
 
 
 def compare(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -111,7 +111,8 @@ def test_a_wrong_backend_is_named_with_what_is_wrong(
     verdicts = re.findall(r"(loss|gradients|weights) [^\n]* (yes|no)$", out, re.MULTILINE)
     assert ", ".join(quantity for quantity, verdict in verdicts if verdict == "no") == quantities
     said = re.fullmatch(
-        rf"tinygpt: error: {defect} disagrees with python \(([a-z, ]+)\): its [^\n]+ times the tolerance away[^\n]*\n",
+        rf"tinygpt: error: {defect} disagrees with python \(([a-z, ]+)\): "
+        r"its [^\n]+ times the tolerance away[^\n]*\n",
         err,
     )
     assert said and said[1] == quantities, err
@@ -157,9 +158,11 @@ def test_every_device_is_measured(registry: None, monkeypatch: pytest.MonkeyPatc
     backends._plugins.pop("numpy", None)
     backends.register("many", factory)
     backends.register("careless", lambda device: MinimalBuffer)  # takes any device, and has one
-    told: list[str] = []
-    found = comparison.compare(preset="debug", steps=1, tell=told.append)
-    assert told == [each.backend for each in found.measurements] == ["python", "careless", "many", "many:1"]
+    announced: list[str] = []
+    found = comparison.compare(preset="debug", steps=1, announce=announced.append)
+    assert (
+        announced == [each.backend for each in found.measurements] == ["python", "careless", "many", "many:1"]
+    )
     assert all(each.agrees for each in found.measurements)
 
 
@@ -176,7 +179,7 @@ magnitudes = st.floats(-12, 1).map(lambda power: 10.0**power)
 
 
 @given(magnitudes, st.floats(-1, 1), magnitudes, st.floats(-1, 1), st.sampled_from([1, -1]))
-def test_weight_bound_covers_the_step_of_any_gradient_within_the_error(
+def test_weight_tolerance_covers_the_step_of_any_gradient_within_the_error(
     size: float, start: float, error: float, part: float, sign: int
 ) -> None:
     """Two AdamW steps in float32 from one weight, with gradients g and g + part e."""
@@ -190,10 +193,10 @@ def test_weight_bound_covers_the_step_of_any_gradient_within_the_error(
         weight.grad = Tensor([[gradient]])
         optimizer.update()
         moved.append(weight.item())
-    bound = comparison.weight_bound(gradients[0], abs(error), moved[0], optimizer)
-    assert abs(moved[0] - moved[1]) <= bound
+    tolerance = comparison.weight_tolerance(gradients[0], abs(error), moved[0], optimizer)
+    assert abs(moved[0] - moved[1]) <= tolerance
     # And forgives no more than a change of sign
-    assert bound <= 2.0 * 0.01 * (1.0 + 1e-4) + 1e-4 * abs(start)
+    assert tolerance <= 2.0 * 0.01 * (1.0 + 1e-4) + 1e-4 * abs(start)
 
 
 def test_roundings_are_those_of_the_sums_of_a_step() -> None:

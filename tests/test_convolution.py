@@ -146,10 +146,12 @@ def test_printed_form():
         nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.Flatten()
     )
     text = repr(model)
-    options = "stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=2, bias=True"
-    assert f"Conv2d(2, 4, kernel_size=(3, 3), {options})" in text
-    assert "MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0))" in text
-    assert "Flatten(start_axis=1)" in text
+    settings = "kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=2, bias=True"
+    assert f"Conv2d(2, 4, {settings})" in text
+    assert (
+        "MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0))" in text
+        and "Flatten(start_axis=1)" in text
+    )
     assert re.search(r"running_mean +float32 \(4,\), frozen +4$", text, re.MULTILINE)
 
 

@@ -19,10 +19,11 @@ from cuda_on_cpu import emulation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt_accel.cuda_backend import attention as cuda_attention
-from tinygpt_accel.cuda_backend import flash as cuda_flash
-from tinygpt_accel.cuda_backend import kernels as cuda_kernels
 from tinygpt_accel.cuda_backend import sources as cuda_sources
+from tinygpt_accel.cuda_backend.kernels import flash_attention
+from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched
+from tinygpt_accel.cuda_backend.kernels.rotary import clear_rotary_cache
+from tinygpt_accel.cuda_backend.kernels.softmax import softmax
 from tinygpt_core import Tensor, backends, kernels, random
 from tinygpt_core.dataset import StreamBatches, TokenStream
 from tinygpt_core.kernels.precision import autocast
@@ -30,8 +31,7 @@ from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
-from tinygpt_core.training import PRESETS, Trainer
-from tinygpt_core.training.step import TrainingStep, as_tensors, training_step
+from tinygpt_core.training import PRESETS, Trainer, TrainingStep, as_tensors, training_step
 
 pytestmark = pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
 LOW = ["bfloat16", "float16"]
@@ -56,8 +56,8 @@ def rounded(x: Any, form: str) -> np.ndarray:
 
 
 def low(kind: Any, x: Any, form: str) -> Any:
-    """A float32 Buffer that is held in 16 bits."""
-    return kind.wrap_held(kind(np.asarray(x, np.float32).tolist()).in_kind(form), kind([1.0]).dtype)
+    """A float32 Buffer that is stored in 16 bits."""
+    return kind.wrap_stored(kind(np.asarray(x, np.float32).tolist()).in_format(form), kind([1.0]).dtype)
 
 
 @pytest.mark.parametrize("form", LOW)
@@ -109,11 +109,11 @@ def test_the_dropout_mask_is_that_of_the_stream(kind: Any) -> None:
         assert np.array_equal(y.array, expected)
         (gradient,) = kernel.backward(saved, kind(x.tolist()))
         assert np.array_equal(gradient.array, expected)
-    kind.moved = np.array([5], np.int64)
+    kind.random_offset = np.array([5], np.int64)
     try:
         moved, _ = kernel.forward(kind(x.tolist()), probability=0.5, key=random.Key(1, 0, 2))
     finally:
-        kind.moved = None
+        kind.random_offset = None
     straight, _ = kernel.forward(kind(x.tolist()), probability=0.5, key=random.Key(1, 0, 7))
     assert np.array_equal(moved.array, straight.array)
 
@@ -122,14 +122,14 @@ def test_the_emulation_notices_a_missing_barrier(kind: Any, monkeypatch: pytest.
     """The checker is checked: a sum over a block that reads before all have written comes out wrong."""
     x = np.random.default_rng(0).normal(size=(3, 200)).astype(np.float32)
     expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
-    assert np.allclose(cuda_attention.softmax(kind, x), expected, rtol=1e-5)
+    assert np.allclose(softmax(kind, x), expected, rtol=1e-5)
     whole = cuda_sources.text("softmax.cu")
     broken = whole.replace("    __syncthreads();\n    T total = 0;", "    T total = 0;")
     assert broken != whole
     emulation.library.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(cuda_sources, "text", lambda file: broken)
-        assert not np.allclose(cuda_attention.softmax(kind, x), expected, rtol=1e-5)
+        assert not np.allclose(softmax(kind, x), expected, rtol=1e-5)
     emulation.library.cache_clear()
 
 
@@ -185,14 +185,14 @@ def test_autocast_is_near_float32(
     kind: Any, form: str, kernel: Any, inputs: list[Any], options: dict[str, Any]
 ) -> None:
     """Results and gradients of a kernel under autocast are those in float32 to a few roundings to 16 bits;
-    its results are held so.
+    its results are stored so.
     """
     registered = kernels.lookup(kernel, kind)
     buffers = [kind(np.asarray(x, np.float32).tolist()) for x in inputs]
     with autocast(form):
         y, saved = registered.forward(*buffers, **options)
     exact, exact_saved = kernel.forward(*buffers, **options)
-    assert y.held.dtype.itemsize == 2 and y.dtype is exact.dtype
+    assert y.stored.dtype.itemsize == 2 and y.dtype is exact.dtype
     grad = kind(np.random.default_rng(5).normal(size=y.shape).astype(np.float32).tolist())
     near(y, exact, form)
     wanted = kernel.backward(exact_saved, grad)
@@ -223,7 +223,7 @@ def test_kernels_that_read_16_bits(kind: Any, form: str, name: str) -> None:
     given_low, given_wide = low(kind, x, form), kind(low(kind, x, form).array.tolist())
     y, saved = registered.forward(given_low, *more, **options)
     exact, exact_saved = kernel.forward(given_wide, *more, **options)
-    assert y.held.dtype.itemsize == (4 if more else 2)
+    assert y.stored.dtype.itemsize == (4 if more else 2)
     one = 2 * ROUNDING[form]
     assert np.allclose(y.array, exact.array, rtol=one, atol=one)
     grad = kind(np.random.default_rng(9).normal(size=y.shape).astype(np.float32).tolist())
@@ -238,17 +238,15 @@ def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
     results are the same.
     """
     r, rows = np.random.default_rng(columns), 9
-    x, y = (kind(r.normal(size=(rows, columns)).astype(np.float32).tolist()).in_kind(form) for _ in range(2))
-    bias, ids = (
-        r.normal(size=columns).astype(np.float32),
-        kind([int(i) for i in r.integers(0, columns, size=rows)]),
-    )
+    x, y = (kind(r.normal(size=(rows, columns)).astype(np.float32)).in_format(form) for _ in range(2))
+    bias = r.normal(size=columns).astype(np.float32)
+    ids = kind([int(i) for i in r.integers(0, columns, size=rows)])
 
     def placed(array: Any, offset: int, bias: Any = None) -> Any:
         room = np.zeros(array.size + 32, array.dtype)
         skipped = -room.__array_interface__["data"][0] % 16 // room.itemsize + offset
         room[skipped : skipped + array.size] = array.reshape(-1)
-        return kind.wrap_held(
+        return kind.wrap_stored(
             room[skipped : skipped + array.size].reshape(array.shape), kind([1.0]).dtype, bias
         )
 
@@ -272,7 +270,7 @@ def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
             biased.array,
             (kind(bias.tolist()).expand((rows, columns)) + a).array,
         ]
-        return [*found, a.in_kind("float32"), a.in_kind("bfloat16" if form == "float32" else form)]
+        return [*found, a.in_format("float32"), a.in_format("bfloat16" if form == "float32" else form)]
 
     for i, (one, other) in enumerate(zip(everything(0), everything(1), strict=True)):
         if i in (9, 11):  # cross-entropy adds up in another order
@@ -302,7 +300,7 @@ def test_a_bias_that_waits_is_added_once(kind: Any) -> None:
     for reader in readers:
         with autocast("bfloat16"):
             y, _ = linear.forward(kind(x.tolist()), kind(w.tolist()), kind(b.tolist()))
-        assert y._bias is not None
+        assert y._pending_bias is not None
         result = reader(y)
         assert np.allclose(y.array, expected, rtol=2**-6, atol=2**-6)
         assert np.isfinite(result.array).all()
@@ -319,13 +317,14 @@ def test_a_16_bit_copy_is_made_again_after_a_write(kind: Any) -> None:
     it.
     """
     weight = kind([[1.0, 2.0], [3.0, 4.0]])
-    first = weight.in_kind("bfloat16")
-    assert weight.in_kind("bfloat16") is first
+    first = weight.in_format("bfloat16")
+    assert weight.in_format("bfloat16") is first
     weight.assign(kind([[5.0, 6.0], [7.0, 8.0]]))
-    assert np.array_equal(low(kind, [[5.0, 6.0], [7.0, 8.0]], "bfloat16").held, weight.in_kind("bfloat16"))
+    expected = low(kind, [[5.0, 6.0], [7.0, 8.0]], "bfloat16").stored
+    assert np.array_equal(expected, weight.in_format("bfloat16"))
     shared = low(kind, [[1.0, 2.0], [3.0, 4.0]], "bfloat16")
     shared[0].assign(9.0)
-    assert shared.to_python() == [[9.0, 9.0], [3.0, 4.0]] and shared.held.dtype.itemsize == 2
+    assert shared.to_python() == [[9.0, 9.0], [3.0, 4.0]] and shared.stored.dtype.itemsize == 2
 
 
 CONFIG = GPTConfig(vocab_size=29, context_length=12, num_layers=2, num_heads=2, embedding_dim=16, dropout=0.1)
@@ -377,9 +376,9 @@ def test_training_in_16_bits_follows_float32(kind: Any, form: str) -> None:
     narrow = Run(dtype=form)
     assert np.allclose(narrow.losses(12), wide, rtol=0.02)
     for _, parameter in narrow.model.named_parameters():
-        assert parameter.buffer._held.dtype.itemsize == 4
+        assert parameter.buffer.stored.dtype.itemsize == 4
     for remembered in narrow.optimizer.state.values():
-        assert all(moment.buffer._held.dtype.itemsize == 4 for moment in remembered.values())
+        assert all(moment.buffer.stored.dtype.itemsize == 4 for moment in remembered.values())
 
 
 def test_an_overflow_of_float16_changes_nothing_but_the_scale(kind: Any) -> None:
@@ -407,7 +406,7 @@ class FilledAtOnce(list[Any]):
         super().append(item)
 
 
-class ReplayedRoom:
+class ReplayedCapture:
     """What a CUDA graph does, by other means: `launch` does the recorded work again, on the recorded arrays,
     and nothing on the host.
 
@@ -416,7 +415,9 @@ class ReplayedRoom:
     """
 
     def __init__(self, run: Run, kind: Any) -> None:
-        self.run, self.kind, self.launches = run, kind, 0
+        self.run = run
+        self.kind = kind
+        self.launches = 0
 
     def __enter__(self) -> None:
         pass
@@ -425,29 +426,37 @@ class ReplayedRoom:
         pass
 
     def record(self, work: Any) -> tuple[Any, Any]:
-        generator, optimizer = random.default_generator(), self.run.optimizer
+        optimizer = self.run.optimizer
         moments = [m.buffer for state in optimizer.state.values() for m in state.values()]
         live = [p.buffer for _, p in self.run.model.named_parameters()] + moments
-        before, position = [buffer.array.copy() for buffer in live], generator.position
-        self.moved, self.work, self.position = self.kind.moved, work, position
-        late, self.kind.late_tables = self.kind.late_tables, FilledAtOnce()
+        before = [buffer.array.copy() for buffer in live]
+        self.work = work
+        self.position = random.default_generator().position
+        self.random_offset = self.kind.random_offset
+        tables = self.kind.graph_tables
+        self.kind.graph_tables = FilledAtOnce()
         self.loss, rest = work()
-        late += self.kind.late_tables
-        self.kind.late_tables = late
+        tables += self.kind.graph_tables
+        self.kind.graph_tables = tables
         for buffer, array in zip(live, before, strict=True):  # recording runs nothing
             buffer.array[...] = array
             buffer.version[0] += 1
         return self, (self.loss, rest)
 
     def launch(self) -> None:
-        generator, optimizer = random.default_generator(), self.run.optimizer
-        kept = generator.position, optimizer.step
-        generator.position, self.kind.moved, self.launches = self.position, self.moved, self.launches + 1
+        generator = random.default_generator()
+        optimizer = self.run.optimizer
+        position = generator.position
+        step = optimizer.step
+        generator.position = self.position
+        self.kind.random_offset = self.random_offset
+        self.launches += 1
         try:
             self.loss[...] = self.work()[0]
         finally:
-            self.kind.moved = None
-            (generator.position, optimizer.step) = kept
+            self.kind.random_offset = None
+            generator.position = position
+            optimizer.step = step
 
 
 @pytest.mark.parametrize("form", ["float32", "bfloat16"])
@@ -459,13 +468,13 @@ def test_replayed_steps_are_steps(kind: Any, form: str) -> None:
     for replayed in (False, True):
         run = Run(dtype=form)
         if replayed:
-            run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+            run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
         losses[replayed] = []
         for i in range(9):
             run.optimizer.learning_rate = 1e-2 / (i + 1)
             losses[replayed] += run.losses(1)
         if replayed:
-            assert run.step.room.launches == 7 and run.step.reason == ""
+            assert run.step.capture.launches == 7 and run.step.reason == ""
         # Without accumulation, so not the recorded step
         losses[replayed].append(run.step([run.batches.next_batch()]))
         assert run.optimizer.step == 10 and run.step.recording is None
@@ -477,12 +486,12 @@ def test_what_cannot_be_recorded_is_launched(kind: Any, monkeypatch: pytest.Monk
     """An error while recording leaves a reason, and a run like any other."""
     expected = Run().losses(5)
     run = Run()
-    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
 
     def fail(work: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(run.step.room, "record", fail)
+    monkeypatch.setattr(run.step.capture, "record", fail)
     monkeypatch.setattr(kind, "graph_errors", (RuntimeError,))
     assert run.losses(5) == expected and "not permitted" in run.step.reason
 
@@ -497,7 +506,7 @@ def test_a_recording_that_fails_leaves_nothing_behind(
     config = replace(CONFIG, positions="rotary")
     expected = Run(dtype="bfloat16", config=config).losses(5)
     run = Run(dtype="bfloat16", config=config)
-    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
     left = [launches]
 
     def recorded(*arguments: Any, **options: Any) -> None:
@@ -506,13 +515,13 @@ def test_a_recording_that_fails_leaves_nothing_behind(
             raise RuntimeError("out of memory while recording")
 
     def record(work: Any) -> None:
-        cuda_kernels.forget_tables()  # as if other lengths had taken their places in the cache
+        clear_rotary_cache()  # as if other lengths had taken their places in the cache
         with monkeypatch.context() as patch:
             for name in ("launch", "product", "batched_product"):
                 patch.setattr(kind, name, recorded)
             work()
 
-    monkeypatch.setattr(run.step.room, "record", record)
+    monkeypatch.setattr(run.step.capture, "record", record)
     monkeypatch.setattr(kind, "graph_errors", (RuntimeError,))
     assert run.losses(5) == expected and "while recording" in run.step.reason
 
@@ -522,10 +531,10 @@ def test_what_a_graph_takes_for_granted(kind: Any) -> None:
     kept with it.
     """
     run = Run(config=replace(CONFIG, positions="rotary"))
-    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
     run.losses(3)
     first = run.step.recording
-    assert any(isinstance(kept, tuple) for kept in first.graph[1])
+    assert any(isinstance(kept, tuple) for kept in first.tables)
     run.losses(1)
     assert run.step.recording is first
     run.optimizer.weight_decay = 0.0
@@ -574,25 +583,23 @@ def test_attention_that_cudnn_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch
         raise ValueError("no engine takes this graph")
 
     monkeypatch.setattr(kind, "has_cudnn", True)
-    monkeypatch.setattr(cuda_flash, "why_not", lambda: "")
-    monkeypatch.setattr(cuda_flash, "refused", [])
-    monkeypatch.setattr(cuda_flash, "_backward_plan", refuse)
+    monkeypatch.setattr(flash_attention, "why_not", lambda: "")
+    monkeypatch.setattr(flash_attention, "refused", [])
+    monkeypatch.setattr(flash_attention, "_backward_plan", refuse)
     if fails == "forward":
-        monkeypatch.setattr(cuda_flash, "_forward_plan", refuse)
+        monkeypatch.setattr(flash_attention, "_forward_plan", refuse)
     else:
         sums = np.zeros((2, 2, 7, 1), np.float32)
-        monkeypatch.setattr(
-            cuda_flash, "forward", lambda *given: (cuda_attention.Batched.forward(*given)[0], sums)
-        )
+        monkeypatch.setattr(flash_attention, "forward", lambda *given: (Batched.forward(*given)[0], sums))
     refuse.__name__ = f"_{fails}_plan"
     for _ in range(2):
         assert all(np.array_equal(one, other) for one, other in zip(attention(), expected, strict=True))
-    assert len(cuda_flash.refused) == 1 and "no engine" in cuda_flash.refused[0]
+    assert len(flash_attention.refused) == 1 and "no engine" in flash_attention.refused[0]
 
 
 def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
     run = Run()
-    run.step.room, run.step.reason = ReplayedRoom(run, kind), ""
+    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
     run.losses(4)
     batch = run.batches.next_batch()
     batch.inputs[0] = 29
@@ -621,13 +628,13 @@ def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.Monkey
         assert part in str(caught.value)
 
 
-def test_a_bound_class_does_everything_on_its_device() -> None:
+def test_the_class_of_another_device_does_everything_there() -> None:
     """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched
     on it.
     """
     from cuda_on_cpu.backend import EmulatedBuffer
 
-    from tinygpt_accel.cuda_backend.buffer import bound
+    from tinygpt_accel.cuda_backend.buffer import subclass_for_device
 
     active: list[int] = []
 
@@ -666,7 +673,7 @@ def test_a_bound_class_does_everything_on_its_device() -> None:
         yield
         active.pop()
 
-    second = bound(Checked, "cuda-on-cpu:1", 1, device)
+    second = subclass_for_device(Checked, "cuda-on-cpu:1", 1, device)
     backends.register("second", lambda _: second)
     with backends.use("second"):
         for dtype in LOW:

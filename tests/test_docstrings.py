@@ -76,7 +76,10 @@ NOTHING = {
     "with",
 }
 RETURNS = re.compile(r"\b(returns?|returned|returning|yields?|yielding)\b", re.IGNORECASE)
-FIRST = "The|A|An|All|Whether|How|What|Where|Which|Each|Every|Pairs?|This|These|Those|Its?|One|Two|True|False|None|Names?|Lines?"
+FIRST = (
+    "The|A|An|All|Whether|How|What|Where|Which|Each|Every|Pairs?|This|These|Those|Its?|One|Two|True|False|"
+    "None|Names?|Lines?"
+)
 NOUN = re.compile(rf"({FIRST})\b|[^A-Z]|[A-Z]\w* = ")
 MAKING = re.compile(r"(Make|Read|List|Count|Load|Find|Draw|Compute|Build|Create|Open|Parse|Sum)\b")
 SOURCE = re.compile(r"\b(1[89]|20)\d\d\b|https?://|\bRFC \d+|\barXiv\b")

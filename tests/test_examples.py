@@ -50,7 +50,7 @@ def same_backend_afterwards():
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_examples_say_how_to_run_them(path):
-    """Each is a script that starts from the root of a clone, and its help shows the command of its docstring."""
+    """Each is a script that starts from the root of a clone; its help shows its docstring's command."""
     done = subprocess.run(
         [sys.executable, str(path), "--help"],
         cwd=ROOT,
@@ -93,7 +93,7 @@ def test_iris_and_digits(data, steps, least, capsys):
 
 
 def test_names_rnn_vs_gpt(tmp_path, capsys):
-    """Both have about as many parameters, and after a few steps both know more than which letters there are."""
+    """Both have about as many parameters, and after a few steps both know more than the letters."""
     rows = example("names_rnn_vs_gpt").main(
         ["--data", excerpt(tmp_path, "names.txt", 20_000), "--steps", "6"]
     )

@@ -424,8 +424,8 @@ def test_statistics_say_what_an_update_did():
 def test_a_log_tells_of_parameters_at_both_ends_and_evenly_between(tmp_path):
     directory, _ = make_run(tmp_path, 45)
     lines = [json.loads(line) for line in (Path(directory) / "log.jsonl").read_text().splitlines()]
-    told = [line["step"] for line in lines if line.get("parameters")]
-    assert told == [1, *range(2, 45, 2), 45]
+    logged = [line["step"] for line in lines if line.get("parameters")]
+    assert logged == [1, *range(2, 45, 2), 45]
     assert all(line["gradient_norm"] > 0 for line in lines if "loss" in line)
 
 
@@ -552,7 +552,8 @@ def main():
     seed(1)
     tokenizer = CharTokenizer.train("hello </script>")
     ids = tokenizer.encode("hello </script>")
-    model = GPT(GPTConfig(context_length=16, vocab_size=tokenizer.vocab_size, num_layers=2, num_heads=2, embedding_dim=8))
+    sizes = dict(num_layers=2, num_heads=2, embedding_dim=8)
+    model = GPT(GPTConfig(context_length=16, vocab_size=tokenizer.vocab_size, **sizes))
     for _ in range(10):
         try:
             loss = CrossEntropyLoss()(logits=model(Tensor([ids[:-1]])), labels=Tensor([ids[1:]])).mean()

@@ -236,7 +236,8 @@ def test_nothing_lies_over_anything_else(window):
     window.tab("step")
     window.page.click('button:text("Open all")')
     boxes = window.page.evaluate(
-        "[...document.querySelectorAll('.node .box')].map((box) => (({x, y, width, height}) => [x, y, width, height])(box.getBBox()))"
+        "[...document.querySelectorAll('.node .box')].map((box) => (({x, y, width, height}) => [x, y, "
+        "width, height])(box.getBBox()))"
     )
     for i, (x, y, width, height) in enumerate(boxes):
         for other_x, other_y, other_width, other_height in boxes[:i]:
@@ -258,7 +259,8 @@ def test_hovering_shows_the_values(window):
     assert not window.page.is_visible("#tip")
     edge = window.page.locator(".hit").first
     point = edge.evaluate(
-        "(path) => { const middle = path.getPointAtLength(path.getTotalLength() / 2).matrixTransform(path.getScreenCTM());"
+        "(path) => { const middle = path.getPointAtLength(path.getTotalLength() / "
+        "2).matrixTransform(path.getScreenCTM());"
         " return [middle.x, middle.y]; }"
     )
     window.page.mouse.move(*point)

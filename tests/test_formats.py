@@ -633,7 +633,8 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "another MLP": ({"n_inner": 13}, r"mlp.c_fc.*48.*13"),
     "more layers": (
         {"n_layer": 3},
-        r"12 of 40 tensors that the config asks for are missing: 'transformer.h.2.attn.c_attn.bias'.* and 7 more",
+        r"12 of 40 tensors that the config asks for are missing: "
+        r"'transformer.h.2.attn.c_attn.bias'.* and 7 more",
     ),
     "fewer layers": (
         {"n_layer": 1},

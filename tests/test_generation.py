@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ def model() -> GPT:
 
 
 def draws(logits: list[float], count: int = 300, **options: float) -> list[int]:
-    generator = random.Generator(1)
-    return [sample_index(logits, generator=generator, **options) for _ in range(count)]  # type: ignore[arg-type]
+    settings: Any = {"generator": random.Generator(1), **options}
+    return [sample_index(logits, **settings) for _ in range(count)]
 
 
 # ---- sample_index

@@ -74,7 +74,6 @@ def test_every_module_is_in_the_table_once() -> None:
     assert [str(path) for path, times in targets.items() if times > 1] == []
 
 
-@pytest.mark.xfail(strict=False, reason="`tape` is being built")
 def test_every_room_of_the_layers_is_built() -> None:
     assert [room.name for room in floors.rooms() if not room.path.exists()] == []
 
@@ -82,12 +81,11 @@ def test_every_room_of_the_layers_is_built() -> None:
 def test_a_room_says_what_it_is_for() -> None:
     for room in floors.rooms():
         if room.path.exists():
-            assert len(floors.duty(room.face).split()) > 2, (
+            assert len(floors.duty(room.face).split()) > 3, (
                 f"{room.name} begins with no line on what it is for"
             )
 
 
-@pytest.mark.xfail(strict=False, reason="rooms that moved to another floor still name the old one")
 def test_a_module_that_names_its_floor_stands_on_it() -> None:
     wrong = []
     for room in floors.rooms():
@@ -104,17 +102,17 @@ def test_the_table_of_a_house_that_is_made_up(tmp_path: Path) -> None:
     )
     house = tmp_path / "tinygpt_core"
     (house / "door" / "locks").mkdir(parents=True)
-    (house / "roof.py").write_text('"""Floor 9: keeps\nout rain. Not snow.\n\nMore.\n"""\n')
-    (house / "wall.py").write_text('"""Wall: what holds the roof"""\n')
+    (house / "roof.py").write_text('"""Floor 9: keeps out\nthe rain. Not snow.\n\nMore.\n"""\n')
+    (house / "wall.py").write_text('"""Wall: what carries the roof"""\n')
     for folder in ("door", "door/locks"):
-        (house / folder / "__init__.py").write_text('"""`key`. One opens."""\n')
+        (house / folder / "__init__.py").write_text('"""`key`. It opens."""\n')
     (house / "door" / "bell.py").touch()
     (house / "door" / "locks" / "bolt.py").touch()
     assert floors.table(tmp_path).removeprefix(floors.HEADER).splitlines() == [
-        "| 1 | [`wall`](tinygpt_core/wall.py) | What holds the roof |",
+        "| 1 | [`wall`](tinygpt_core/wall.py) | What carries the roof |",
         "| 1 | [`door/`](tinygpt_core/door): [`bell`](tinygpt_core/door/bell.py), "
-        "[`locks/`](tinygpt_core/door/locks) ([`bolt`](tinygpt_core/door/locks/bolt.py)) | `key` |",
-        "| 2 | [`roof`](tinygpt_core/roof.py) | Keeps out rain |",
+        "[`locks/`](tinygpt_core/door/locks) ([`bolt`](tinygpt_core/door/locks/bolt.py)) | `key`. It opens |",
+        "| 2 | [`roof`](tinygpt_core/roof.py) | Keeps out the rain |",
     ]
 
 
@@ -138,14 +136,12 @@ def _rooms(found: list[Import]) -> Graph:
     return graph(between)
 
 
-@pytest.mark.xfail(strict=False, reason="printing and what is printed import each other, for typing only")
 def test_no_import_goes_in_a_circle() -> None:
     """Of modules; imports for typing and in functions count."""
     found = cycles(graph(COUNTED))
     assert not found, _shown(found)
 
 
-@pytest.mark.xfail(strict=False, reason="printing and what is printed import each other, for typing only")
 def test_no_rooms_import_each_other_in_a_circle() -> None:
     """Of whole rooms, so that each can be read when those it stands on have been."""
     found = cycles(_rooms(COUNTED))
@@ -323,7 +319,8 @@ def test_the_formatter_is_rarely_switched_off() -> None:
 
 def parallel_assignments(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Assignments of three or more values to as many names in one line, where one after the other would do.
-    It would not where a value is made of a name that has been assigned by then, as in `a, b, c = b, c, a`.
+    It would not where a value is made of a name that has been assigned by then, as in `a, b, c = b, c, a`;
+    and parts of one thing, `c0, c1, c2`, belong together.
     """
     for node in ast.walk(tree):
         if not (
@@ -331,12 +328,14 @@ def parallel_assignments(tree: ast.Module) -> Iterator[tuple[int, str]]:
         ):
             continue
         for target in node.targets:
-            if isinstance(target, (ast.Tuple, ast.List)) and not _depends_on_itself(target, node.value):
+            if isinstance(target, (ast.Tuple, ast.List)) and not _belongs_together(target, node.value):
                 yield node.lineno, ast.unparse(node)
 
 
-def _depends_on_itself(targets: ast.Tuple | ast.List, values: ast.Tuple) -> bool:
+def _belongs_together(targets: ast.Tuple | ast.List, values: ast.Tuple) -> bool:
     names = [ast.unparse(target) for target in targets.elts]
+    if len({name.rstrip("0123456789") for name in names}) == 1:
+        return True
     for position, value in enumerate(values.elts):
         mentioned = {ast.unparse(part) for part in ast.walk(value)}
         if mentioned & set(names[:position]):
@@ -374,7 +373,6 @@ def banned_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield getattr(node, "lineno", 0), name
 
 
-@pytest.mark.xfail(strict=False, reason="rooms that are still being tidied have some")
 def test_names_are_the_fields_terms() -> None:
     found = everywhere(banned_names)
     found += [Line(module.path, 1, "its name") for module in MODULES.values() if module.path.stem in BANNED]
@@ -390,7 +388,8 @@ def classes_made_by_type(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 # Files where `type()` makes classes, and why.
 MADE_BY_TYPE: dict[str, str] = {
-    "tinygpt_accel/cuda_backend/buffer.py": "a class for each device: how many there are is known at run time"
+    "tinygpt_accel/cuda_backend/buffer.py": "one a device: how many there are is known at run time",
+    "tinygpt_core/instrumentation.py": "a class like that of one object, with a method that is observed",
 }
 
 
@@ -442,10 +441,16 @@ PRIVATE = {
 
 
 def private_calls(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Calls of methods that only a Buffer may call: hooks, and what is written for them."""
+    """Calls of methods that only a Buffer may call: hooks, and what is written for them. A class that has a
+    method of such a name may call its own.
+    """
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PRIVATE:
-            yield node.lineno, f"{ast.unparse(node.func)}()"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name = node.func.attr
+            is_its_own = name in own and ast.unparse(node.func.value) == "self"
+            if name in PRIVATE and not is_its_own:
+                yield node.lineno, f"{ast.unparse(node.func)}()"
 
 
 def _is_a_buffers(tree: ast.Module) -> bool:
@@ -458,7 +463,6 @@ def _is_a_buffers(tree: ast.Module) -> bool:
     )
 
 
-@pytest.mark.xfail(strict=False, reason="kernels are being moved to the public names of Buffer")
 def test_only_buffers_call_what_is_private_to_them() -> None:
     found = [
         Line(module.path, number, what)
@@ -507,6 +511,7 @@ def test_the_checks_find_what_they_look_for() -> None:
     assert _found(parallel_assignments, "a, b, c = 1, 2, 3") == ["a, b, c = (1, 2, 3)"]
     assert _found(parallel_assignments, "def f(self, a, b):\n  self.a, self.b, self.c = a, b, 0") != []
     fine = "a, b = 1, 2\na, b, c = f()\na, b, c = b, c, a\nx = 1, 2, 3\nlow, high, low = 0, 1, low + high"
+    fine += "\nc0, c1, c2 = f(), 2, 3"
     assert _found(parallel_assignments, fine) == []
     source = (
         "def told(bound): held = a.watched\nfrom . import misfit as m\nimport a.following\nclass _meet: 1"
@@ -518,6 +523,10 @@ def test_the_checks_find_what_they_look_for() -> None:
     ]
     assert {"_add", "_matmul", "_full", "_take"} <= PRIVATE and "__add__" not in PRIVATE
     assert _found(private_calls, "x._matmul(y)\nx.matmul(y)\nx._other()\n_full()\nx._full") == ["x._matmul()"]
+    of_its_own = (
+        "class Sums:\n  def _add(self): ...\n  def f(self):\n    self._add()\n    self._mul()\n    x._add()"
+    )
+    assert sorted(_found(private_calls, of_its_own)) == ["self._mul()", "x._add()"]
     assert _is_a_buffers(ast.parse("class A(base.ArrayBuffer): ...")) and not _is_a_buffers(
         ast.parse("class A: ...")
     )

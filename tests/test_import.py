@@ -25,7 +25,8 @@ def run(code: str, *options: str) -> str:
 
 def test_nothing_outside_the_standard_library_is_imported() -> None:
     modules = (
-        "import tinygpt_core, tinygpt_core.cli, tinygpt_core.training, tinygpt_core.generation, tinygpt_core.mlops, tinygpt_core.utils, "
+        "import tinygpt_core, tinygpt_core.cli, tinygpt_core.training, tinygpt_core.generation, "
+        "tinygpt_core.mlops, tinygpt_core.utils, "
         "tinygpt_core.formats, tinygpt_core.cli_convert"
     )
     loaded = run(
@@ -35,7 +36,10 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
 
 
 def test_listing_backends_imports_no_array_library() -> None:
-    code = "import tinygpt_core, sys; print([s.name for s in tinygpt_core.backends.available()], 'numpy' in sys.modules)"
+    code = (
+        "import tinygpt_core, sys; print([s.name for s in tinygpt_core.backends.available()], "
+        "'numpy' in sys.modules)"
+    )
     listed = run(code)
     assert "'python'" in listed and listed.strip().endswith("False")
 

@@ -9,7 +9,9 @@ import re
 
 import pytest
 
-from tinygpt_core import nn, random
+from tinygpt_core import Module, nn, random
+from tinygpt_core.explain import Recorder
+from tinygpt_core.instrumentation import WrappedMethod, is_wrapped, unwrap_object, wrap_object
 from tinygpt_core.nn.inspection import ForwardHook, inspect, summary
 from tinygpt_core.tensor import Tensor
 
@@ -102,6 +104,72 @@ def test_gradients_flow_and_models_can_be_copied_under_observation():
         assert copy.deepcopy(model)(ids).close_to(calls[-1].output)
         assert model.num_parameters() == small_gpt().num_parameters()
     assert [parameter.grad.to_python() for _, parameter in model.named_parameters()] == expected
+
+
+@pytest.mark.parametrize("hook_first", [True, False])
+@pytest.mark.parametrize("hook_ends_first", [True, False])
+def test_a_hook_and_a_recorder_see_the_same_call_once(hook_first, hook_ends_first):
+    """Whichever is opened and closed first, and afterwards nothing is left of them."""
+    layer, outputs = nn.Linear(2, 3), []
+    before = vars(nn.Linear)["__call__"]
+    recorder = Recorder()
+    if not hook_first:
+        recorder.__enter__()
+    hook = ForwardHook(layer, lambda module, inputs, output: outputs.append(output))
+    if hook_first:
+        recorder.__enter__()
+    y = layer(Tensor([[1.0, 2.0]]))
+    assert len(outputs) == len(recorder.calls) == 1 and outputs[0] is y
+    if hook_ends_first:
+        hook.remove()
+        layer(Tensor([[1.0, 2.0]]))
+        recorder.__exit__(None, None, None)
+        assert len(outputs) == 1 and len(recorder.calls) == 2
+    else:
+        recorder.__exit__(None, None, None)
+        layer(Tensor([[1.0, 2.0]]))
+        hook.remove()
+        assert len(outputs) == 2 and len(recorder.calls) == 1
+    layer(Tensor([[1.0, 2.0]]))
+    assert type(layer) is nn.Linear and vars(nn.Linear)["__call__"] is before
+    assert len(outputs) + len(recorder.calls) == 3
+
+
+def test_the_two_ways_to_wrap_a_method():
+    """One object, or all of a class and of those derived from it, also ones that do not exist yet."""
+
+    class Plain:
+        def double(self, x: int) -> int:
+            return 2 * x
+
+    class Derived(Plain):
+        def double(self, x: int) -> int:
+            return super().double(x) + 1
+
+    def negate(original):
+        return lambda self, x: -original(self, x)
+
+    one, other = Derived(), Derived()
+    wrap_object(one, "double", negate)
+    assert (one.double(1), other.double(1)) == (-3, 3) and isinstance(one, Derived)
+    assert is_wrapped(one) and not is_wrapped(other) and type(one).double.__name__ == "double"
+    unwrap_object(one)
+    assert type(one) is Derived and one.double(1) == 3
+
+    before = vars(Plain)["double"], vars(Derived)["double"]
+    with WrappedMethod(Plain, "double", negate):
+
+        class Later(Plain):
+            def double(self, x: int) -> int:
+                return 10 * x
+
+        wrap_object(other, "double", negate)
+        assert Plain().double(1) == -2 and Later().double(1) == -10
+        assert one.double(1) == -(-2 + 1)
+        assert other.double(1) == one.double(1)  # negated twice more: its own class is one made meanwhile
+        unwrap_object(other)
+    assert (vars(Plain)["double"], vars(Derived)["double"]) == before and Later().double(1) == 10
+    assert "__init_subclass__" not in vars(Plain) and "__init_subclass__" not in vars(Module)
 
 
 def test_summary():

@@ -1,6 +1,4 @@
-"""What TensorBoard and Weights & Biases are told of a run is what its log says, also where it was killed and
-resumed.
-"""
+"""What TensorBoard and Weights & Biases get of a run is what its log says, also after a kill and a resume."""
 
 from __future__ import annotations
 
@@ -119,7 +117,7 @@ def log_records(data: bytes) -> Iterator[bytes]:
             place += left  # padding
 
 
-def test_wandb_is_told_the_log(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_gets_the_log(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason='needs pip install "tinygpt-accel[wandb]"')
     from wandb.proto import wandb_internal_pb2
 
@@ -159,26 +157,29 @@ def test_a_logger_whose_library_is_missing_says_what_to_install(monkeypatch: pyt
 def test_loggers_are_closed_when_a_run_fails(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tinygpt_core.training import Trainer
 
-    told: list[object] = []
+    calls: list[object] = []
 
     class Kept:
         def __init__(self, directory: str, settings: object, step: int) -> None:
-            told.append(("opened", step))
+            calls.append(("opened", step))
 
         def write(self, scalars: dict[str, float], step: int) -> None:
-            told.append(step)
+            calls.append(step)
 
         def close(self) -> None:
-            told.append("closed")
+            calls.append("closed")
 
     monkeypatch.setattr(loggers, "find_logger", lambda name: Kept)
     validate = Trainer.validate
     monkeypatch.setattr(Trainer, "validate", lambda self: validate(self) if self.step < 4 else 1 / 0)
     assert train("--data", words, "--out", "run", "--log-to", "kept") == 1
-    assert told == [("opened", 0), 1, 2, 2, 3, 4, "closed"]
+    assert calls == [("opened", 0), 1, 2, 2, 3, 4, "closed"]
 
 
 def test_nothing_is_imported_until_a_logger_is_asked_for() -> None:
-    code = "import sys, tinygpt_core.cli as c; c.main(['train', '--help']); print(sorted({'wandb', 'tensorboardX'} & set(sys.modules)))"
+    code = (
+        "import sys, tinygpt_core.cli as c; c.main(['train', '--help']); "
+        "print(sorted({'wandb', 'tensorboardX'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

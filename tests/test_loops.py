@@ -154,7 +154,7 @@ def test_sharing_out_does_everything_once(count: int, grain: int) -> None:
     def work(start: int, stop: int) -> None:
         done[start:stop] += 1
 
-    threads.share_out(work, count, grain)
+    threads.parallel_for(work, count, grain)
     assert done.tolist() == [1] * count
 
 
@@ -166,19 +166,18 @@ def test_an_error_on_another_thread_arrives_here(monkeypatch: pytest.MonkeyPatch
             raise ZeroDivisionError(f"at {start}")
 
     with pytest.raises(ZeroDivisionError, match="at "):
-        threads.share_out(work, 30)
-    threads.share_out(lambda start, stop: None, 30)  # the threads go on
+        threads.parallel_for(work, 30)
+    threads.parallel_for(lambda start, stop: None, 30)  # the threads go on
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_how_many_threads_there_are_changes_no_bit(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinygpt_accel.numpy_backend import kernels as numpy_kernels
     from tinygpt_core import Tensor, backends, seed
     from tinygpt_core.losses import CrossEntropyLoss
     from tinygpt_core.nn import GPT, GPTConfig
 
-    for name in ("CHAIN", "STEP"):
-        monkeypatch.setattr(numpy_kernels, name, 16)
+    for name in ("CHAIN_GRAIN", "STEP_GRAIN"):
+        monkeypatch.setattr(threads, name, 16)
 
     def gradients(threads_used: int) -> list[Any]:
         monkeypatch.setattr(threads, "_count", threads_used)

@@ -1,6 +1,6 @@
 """A training step in float32 on NumPy allocates no float64 array of more than 4 KB, not even a temporary.
 
-NumPy's allocator is not told what an array is of, so its arrays are made to tell: for the length of a step
+NumPy's allocator does not know what an array is of, so its arrays report it: for the length of a step
 every array is of a subclass whose `__array_finalize__` NumPy calls for each new array, temporaries inside an
 expression included. Arrays that are made from nothing (`numpy.empty`, `zeros`, …) come from a stand-in for
 the namespace. That this can fail is shown by leaks of each kind.
@@ -29,11 +29,11 @@ if reason := backends.why_not("numpy"):
 
 LIMIT = 4096  # bytes
 found: list[str] = []  # where a float64 array above the limit was made
-seen = [0]  # how many arrays the watch has been shown, and so
+seen = [0]  # how many arrays have reported themselves
 lock = threading.Lock()
 
 
-class Watched(np.ndarray):
+class Reporting(np.ndarray):
     """An ndarray that reports itself, and passes the habit on to all that is computed from it."""
 
     def __array_finalize__(self, source: Any) -> None:
@@ -45,21 +45,21 @@ class Watched(np.ndarray):
                     for frame in traceback.extract_stack()[:-1]
                     if "tinygpt" in frame.filename or "test_no" in frame.filename
                 ]
-                found.append(
-                    f"{self.shape} at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}: {frames[-1].line}"
-                )
+                last = frames[-1]
+                file = last.filename.rsplit("/", 1)[-1]
+                found.append(f"{self.shape} at {file}:{last.lineno}: {last.line}")
 
 
-def watched(result: Any) -> Any:
+def reporting(result: Any) -> Any:
     if isinstance(result, tuple):
-        return tuple(map(watched, result))
-    return result.view(Watched) if type(result) is np.ndarray else result
+        return tuple(map(reporting, result))
+    return result.view(Reporting) if type(result) is np.ndarray else result
 
 
 class Namespace:
-    """NumPy, but arrays that its functions make are watched."""
+    """NumPy, but arrays that its functions make report themselves."""
 
-    ndarray = Watched
+    ndarray = Reporting
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(np, name)
@@ -67,13 +67,13 @@ class Namespace:
             return value
 
         def call(*arguments: Any, **options: Any) -> Any:
-            return watched(value(*arguments, **options))
+            return reporting(value(*arguments, **options))
 
         return call
 
 
 @contextmanager
-def watch() -> Iterator[list[str]]:
+def trace_arrays() -> Iterator[list[str]]:
     """Inside it the plug-in's modules see `Namespace` where they imported NumPy."""
     kind: Any = backends.get("numpy")
     modules = [
@@ -113,9 +113,9 @@ def step(dtype: DType = DType.float32) -> None:
     model.apply(lambda parameter: parameter.cast(dtype))
     optimizer = AdamW(model, 1e-3, weight_decay=0.1)
     ids = Tensor([[(7 * i + j) % 65 for j in range(32)] for i in range(4)], DType.int32)
-    with watch():
-        for _, parameter in model.named_parameters():  # what stood there before is watched from here on
-            parameter.buffer.array = watched(parameter.buffer.array)
+    with trace_arrays():
+        for _, parameter in model.named_parameters():  # what stood there before reports from here on
+            parameter.buffer.array = reporting(parameter.buffer.array)
         for _ in range(2):
             optimizer.zero_grad()
             loss = CrossEntropyLoss()(logits=model(ids), labels=ids).mean()
@@ -123,7 +123,8 @@ def step(dtype: DType = DType.float32) -> None:
             clip_gradients(model, 1e-3)
             optimizer.update()
         for _, parameter in model.named_parameters():
-            assert type(parameter.buffer.array) is Watched and type(parameter.grad.buffer.array) is Watched  # type: ignore[union-attr]
+            grad: Any = parameter.grad
+            assert type(parameter.buffer.array) is Reporting and type(grad.buffer.array) is Reporting
             assert parameter.dtype is dtype
 
 
@@ -135,11 +136,11 @@ def numpy_backend() -> Iterator[Any]:
 
 def test_a_step_allocates_no_float64() -> None:
     step()
-    assert seen[0] > 1000, "hardly anything was watched"
+    assert seen[0] > 1000, "hardly anything was reported"
     assert not found, "\n".join(dict.fromkeys(found))
 
 
-# ---------------------------------------------------------------- the watch itself
+# ---------------------------------------------------------------- the tracing itself
 
 
 def test_a_model_in_float64_is_noticed() -> None:
@@ -177,9 +178,9 @@ def test_a_leak_in_a_hook_is_noticed(
     leak: Callable[[Any], Any], numpy_backend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(numpy_backend, "_mul", leak(numpy_backend))
-    with watch(), no_grad():
+    with trace_arrays(), no_grad():
         x = Tensor.ones((64, 64))
-        x.buffer.array = watched(x.buffer.array)
+        x.buffer.array = reporting(x.buffer.array)
         assert (x * x).dtype is DType.float32
     assert found and "test_no_float64.py" in found[0]
 
@@ -204,7 +205,7 @@ def test_a_leak_in_a_kernel_is_noticed(numpy_backend: Any, monkeypatch: pytest.M
 
 
 def test_small_arrays_and_other_dtypes_are_no_matter(numpy_backend: Any) -> None:
-    with watch():
+    with trace_arrays():
         numpy_backend.xp.zeros(512)
         numpy_backend.xp.zeros(100_000, "int64")
         assert seen[0] >= 2 and not found

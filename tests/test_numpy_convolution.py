@@ -64,7 +64,8 @@ def test_blocks_of_planes_change_nothing(monkeypatch, options, swapped):
     with backends.use("numpy"):
         fused = kernels.lookup(kernels.MaxPool2d, backends.get("numpy"))
         threads = pytest.importorskip("tinygpt_accel.numpy_backend.threads")
-        monkeypatch.setattr(pytest.importorskip("tinygpt_accel.numpy_backend.convolution"), "BLOCK", 200)
+        module = pytest.importorskip("tinygpt_accel.numpy_backend.kernels.convolution")
+        monkeypatch.setattr(module, "BLOCK", 200)
         monkeypatch.setattr(threads, "_count", 3)
         generator = Generator(4)
         x = Buffer.normal((5, 6, 9, 8), generator=generator).maximum(0.0)  # zeros: many ties

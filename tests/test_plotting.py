@@ -22,7 +22,6 @@ from tinygpt_core.cli.plotting import (
     Run,
     chart,
     keys,
-    printable,
     read_run,
     smoothed,
     step_ticks,
@@ -31,6 +30,7 @@ from tinygpt_core.cli.plotting import (
     thinned,
     ticks,
 )
+from tinygpt_core.printable import replace_unprintable
 
 ROOT = Path(__file__).resolve().parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
@@ -145,7 +145,8 @@ def test_a_line_that_is_being_written_is_left_out_and_a_repeated_step_counts_as_
     )
     assert read_run(str(log)).losses == [(1, 3.0), (2, 2.0)]
     log.write_text(
-        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n{"step": 3, "loss": 1e300}\n{"step": 4, "loss": 2.0}\n'
+        '{"step": 1, "loss": NaN}\n{"step": 2, "loss": Infinity}\n'
+        '{"step": 3, "loss": 1e300}\n{"step": 4, "loss": 2.0}\n'
     )
     assert read_run(str(log)).losses == [(4, 2.0)]
 
@@ -215,7 +216,7 @@ def test_any_runs_become_xml_whose_points_lie_in_the_drawing(runs: list[Run], lo
     groups = [element for element in root.iter(f"{SVG}g") if element.find(f"{SVG}title") is not None]
     assert len(groups) == len(runs)
     assert [group.find(f"{SVG}title").text.split(": ")[0] for group in groups] == [
-        printable(run.name).split(": ")[0] for run in runs
+        replace_unprintable(run.name).split(": ")[0] for run in runs
     ]
 
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from tinygpt_core import backends
 from tinygpt_core.kernels.precision import LossScaler, autocast, compute_dtype
-from tinygpt_core.training import Trainer, TrainingConfig
-from tinygpt_core.training.step import TrainingStep
+from tinygpt_core.training import Trainer, TrainingConfig, TrainingStep
 
 CONFIG = TrainingConfig(
     steps=3, embedding_dim=8, batch_size=2, eval_every=0, checkpoint_every=0, backend="numpy"
@@ -75,7 +74,7 @@ def test_a_bad_state_is_refused(state: dict[str, Any]) -> None:
 
 
 class Halves(TrainingStep):
-    """A step with a scaled loss on a backend whose numbers have float32's range: what overflows is float32."""
+    """A step with a scaled loss, on a backend whose numbers have float32's range."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -45,8 +45,8 @@ ORIGINALS = {
     RegexPatterns.GPT2: APOSTROPHES + r"| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     RegexPatterns.GPT4: f"(?i:{APOSTROPHES})"
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    RegexPatterns.CL100K: r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
-    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+    RegexPatterns.CL100K: r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
 }
 
 
@@ -104,7 +104,10 @@ def test_bad_patterns(pattern: str) -> None:
 
 
 def test_importing_the_core_builds_no_classes() -> None:
-    code = "import tinygpt_core.tokenizer as t, tinygpt_core.tokenizer.patterns as p; print(p._categories.cache_info().currsize)"
+    code = (
+        "import tinygpt_core.tokenizer as t, tinygpt_core.tokenizer.patterns as p; "
+        "print(p._categories.cache_info().currsize)"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "0\n"

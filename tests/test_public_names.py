@@ -18,10 +18,76 @@ from typing import Any
 import pytest
 from fixtures.list_public_names import bound, members, source, statements, try_import
 
+from tinygpt_core.moved import OldNames
+
 # A line of the list, or a whole module (no colon) -> what to write instead, or why it is gone.
 RENAMED: dict[str, str] = {
+    "tinygpt_accel.convolution:ArrayConv2d.share_out": "ArrayConv2d.parallel_for",
+    "tinygpt_accel.convolution:ArrayMaxPool2d.share_out": "ArrayMaxPool2d.parallel_for",
+    "tinygpt_accel.convolution:ArrayMaxPool2d.spread": "ArrayMaxPool2d.pool_gradient",
+    "tinygpt_accel.cuda_attention:like_heads": "cuda_backend.kernels.batched_attention:empty_like_heads",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.converted": "CudaBuffer.convert",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.held": "CudaBuffer.stored",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.in_kind": "CudaBuffer.in_format",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.late_tables": "CudaBuffer.graph_tables",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.make_room": "CudaBuffer.new_graph_capture",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.moved": "CudaBuffer.random_offset",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.walk": "CudaBuffer.launch_elementwise",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.wrap_held": "CudaBuffer.wrap_stored",
+    "tinygpt_accel.cuda_buffer:KIND_OF": "cuda_backend.buffer:FORMAT_OF",
+    "tinygpt_accel.cuda_buffer:bound": "cuda_backend.buffer:subclass_for_device",
+    "tinygpt_accel.cuda_buffer:kind_of": "cuda_backend.buffer:format_of",
+    "tinygpt_accel.cuda_kernels:adamw_numbers": "cuda_backend.kernels.optimizer_steps:adamw_scalars",
+    "tinygpt_accel.cuda_kernels:compute_kind": "cuda_backend.kernels.common:compute_format",
+    "tinygpt_accel.cuda_kernels:cuda": "gone: kernels are registered in one table",
+    "tinygpt_accel.cuda_kernels:forget_tables": "cuda_backend.kernels.rotary:clear_rotary_cache",
+    "tinygpt_accel.cuda_sources:LOW": "cuda_backend.sources:SIXTEEN_BIT",
+    "tinygpt_accel.cuda_step:Recording.drawn": "Recording.random_blocks",
+    "tinygpt_accel.cuda_step:Recording.fixed": "Recording.assumptions",
+    "tinygpt_accel.cuda_step:Recording.moved": "Recording.random_offset",
+    "tinygpt_accel.cuda_step:Recording.numbers": "Recording.scalars",
+    "tinygpt_accel.cuda_step:Recording.position": "Recording.random_position",
+    "tinygpt_accel.cupy_backend:CupyBuffer.make_room": "CupyBuffer.new_graph_capture",
+    "tinygpt_accel.cupy_backend:Room": "cuda_backend.cupy_buffer:GraphCapture",
+    "tinygpt_accel.cupy_backend:Room.record": "GraphCapture.record",
+    "tinygpt_accel.numpy_convolution:NumpyConv2d.share_out": "NumpyConv2d.parallel_for",
+    "tinygpt_accel.numpy_convolution:NumpyMaxPool2d.share_out": "NumpyMaxPool2d.parallel_for",
+    "tinygpt_accel.numpy_convolution:NumpyMaxPool2d.spread": "NumpyMaxPool2d.pool_gradient",
+    "tinygpt_accel.numpy_kernels:CHAIN": "numpy_backend.threads:CHAIN_GRAIN",
+    "tinygpt_accel.numpy_kernels:STEP": "numpy_backend.threads:STEP_GRAIN",
+    "tinygpt_accel.numpy_kernels:fused": "gone: kernels are registered in one table",
+    "tinygpt_accel.numpy_kernels:wrap": "NumpyBuffer.wrap",
+    "tinygpt_accel.philox:scrambled": "philox:philox4x32_10",
+    "tinygpt_accel.threads:share_out": "numpy_backend.threads:parallel_for",
+    "tinygpt_core.buffer.python:dot": "tinygpt_core.buffer.rows:dot",
+    "tinygpt_core.buffer.python:product": "tinygpt_core.buffer.rows:product",
+    "tinygpt_core.cli_compare:add_commands": "tinygpt_core.cli.compare:add_command, which adds one",
+    "tinygpt_core.cli_convert:add_commands": "add_command of tinygpt_core.cli.convert, and of cli.inspect",
+    "tinygpt_core.comparison:weight_bound": "tinygpt_core.cli.comparison:weight_tolerance",
+    "tinygpt_core.dtype:checked": "tinygpt_core.dtype:check_dtype",
+    "tinygpt_core.explain.recorder:Recorder.held_buffers": "Recorder.recorded_buffers",
+    "tinygpt_core.explain.tape:walk": "tinygpt_core.tape:walk_back, one walk for both",
+    "tinygpt_core.explain.text:merge_steps": "tinygpt_core.tokenizer.bpe:merge_steps",
+    "tinygpt_core.explain:Path": "tinygpt_core.files.atomic:Path, which was only imported there",
+    "tinygpt_core.explain:Tensor": "tinygpt_core.tensor:Tensor, which was only imported there",
+    "tinygpt_core.explain:add_commands": "add_command, as in every module of a subcommand",
+    "tinygpt_core.explain:run_explain": "tinygpt_core.cli.explain:run_explain",
+    "tinygpt_core.files:held": "tinygpt_core.files:lock_directory",
+    "tinygpt_core.kernels.convolution:Pair": "tinygpt_core.kernels.windows:Pair",
+    "tinygpt_core.kernels.convolution:pair": "tinygpt_core.kernels.windows:pair",
+    "tinygpt_core.kernels.python:Rows": "tinygpt_core.buffer.rows:Rows",
+    "tinygpt_core.kernels.python:python_convolution": "tinygpt_core.kernels.python.convolution, a module",
+    "tinygpt_core.loggers:following": "tinygpt_core.training.loggers:open_loggers, which takes no Trainer",
+    "tinygpt_core.misfit:folded": "tinygpt_core.shape_errors:without_pictures",
+    "tinygpt_core.misfit:unlike": "tinygpt_core.shape_errors:wrong_shape",
     "tinygpt_core.nn.attention:TransformerBlock": "tinygpt_core.nn:TransformerBlock, from nn.transformer",
     "tinygpt_core.nn.attention:normalization_layer": "tinygpt_core.nn.normalization:normalization_layer",
+    "tinygpt_core.parameter_statistics:watched": "gone: statistics make no update, the trainer does",
+    "tinygpt_core.plotting:printable": "tinygpt_core.printable:replace_unprintable",
+    "tinygpt_core.printing:tensor_html": "tinygpt_core.buffer.text:array_html",
+    "tinygpt_core.printing:tensor_text": "repr(tensor), by tinygpt_core.buffer.text:array_text",
+    "tinygpt_core.token_folders:TokenFolder.fields": "tinygpt_core.training.data:stream_of_folder",
+    "tinygpt_core.token_folders:find_tokenizer": "tinygpt_core.tokenizer:open_tokenizer",
 }
 
 LINES = (Path(__file__).parent / "public_names.txt").read_text(encoding="utf-8").split()
@@ -44,6 +110,10 @@ def is_there(owner: Any, name: str) -> bool:
 def is_in_source(module: str, name: str) -> bool:
     """`is_there` by sources: the module's, and those of modules that it has the name from."""
     try:
+        spec = importlib.util.find_spec(module)
+        if spec is not None and isinstance(old := spec.loader, OldNames):
+            parts = old.moved[module.removeprefix(f"{old.package}.")]
+            return any(is_in_source(f"{old.package}.{part}", name) for part in parts)
         tree = ast.parse(source(module).read_text(encoding="utf-8"))
     except ModuleNotFoundError:
         return False

@@ -23,6 +23,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = ROOT / "docs" / "contributing.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -72,13 +73,15 @@ SUBSTITUTES = {
         None,
         "minutes of measuring, with PyTorch; tests/test_benchmarks.py runs a short form",
     ),
-    "python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt --picture docs/pictures/shakespeare_cpu.svg": (
+    "python benchmarks/shakespeare_cpu.py --data tinyshakespeare.txt "
+    "--picture docs/pictures/shakespeare_cpu.svg": (
         None,
         "minutes of training, with PyTorch and a text that is fetched",
     ),
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
-    "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs --laws thorough": OUTSIDE,
+    "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs "
+    "--laws thorough": OUTSIDE,
 }
 
 
@@ -123,6 +126,13 @@ def commands(document: Path) -> list[str]:
     return [
         command for line in [*lines, *indented] if (command := re.sub(r"(^|\s\s)\s*#.*", "", line).rstrip())
     ]
+
+
+SUBSTITUTES |= {
+    command: (None, "tests/test_contributing.py runs it in a copy, with the changes of its recipe")
+    for command in commands(CONTRIBUTING)
+    if command not in SUBSTITUTES
+}
 
 
 def what_is_run(command: str) -> tuple[str | None, str]:
@@ -170,11 +180,11 @@ def report() -> tuple[dict[str, int], str]:
     lines += [
         "",
         f"{len(DOCUMENTS)} documents",
-        "{Python blocks} Python blocks, {Python blocks run} of them run, {outputs compared} outputs compared".format_map(
-            counts
-        ),
-        "{commands} commands: {as written} run as written, {in another form} in another form, {elsewhere} not here; without a reason: "
-        "{unexplained}".format_map(counts),
+        f"{counts['Python blocks']} Python blocks, {counts['Python blocks run']} of them run, "
+        f"{counts['outputs compared']} outputs compared",
+        f"{counts['commands']} commands: {counts['as written']} run as written, "
+        f"{counts['in another form']} in another form, {counts['elsewhere']} not here; "
+        f"without a reason: {counts['unexplained']}",
     ]
     return counts, "\n".join(lines)
 
@@ -191,15 +201,16 @@ def test_every_block_is_of_a_kind_that_is_tested(document: Path) -> None:
         r"^(?: {4,}|\t)(?:>>> |from \w+ import |import \w+$|def \w+\()", text_outside(document), re.MULTILINE
     )
     assert not hidden, f"Python without a fence, which nothing runs: {hidden[0]}"
+    tested = {"python", "sh", "toml"} | ({"diff"} if document == CONTRIBUTING else set())
     for block in found:
-        assert block.language in ("python", "sh", "toml"), (
+        assert block.language in tested, (
             f"line {block.line}: nothing tests a block of {block.language or 'no language'!r}"
         )
 
 
 @documents
 def test_python_blocks_print_what_is_shown(document: Path) -> None:
-    """In order. A chapter is one program; the README's blocks stand alone, since each is there to be copied."""
+    """In order. A chapter is one program; the README's blocks stand alone: each is there to be copied."""
     from tinygpt_core import backends
 
     namespace: dict[str, Any] = {"__name__": "document"}
@@ -248,7 +259,7 @@ def test_commands_work_as_written(document: Path, tmp_path: Path) -> None:
 
 
 def test_everything_is_executed_or_says_why() -> None:
-    """100 % of the Python blocks and of the commands; each command that is not run as it stands has a reason."""
+    """100 % of the Python blocks and the commands; each command that is not run as it stands has a reason."""
     counts, text = report()
     print(text)
     assert counts["Python blocks run"] == counts["Python blocks"] > 50

@@ -162,7 +162,8 @@ RAW_HEADERS = {
     "no JSON": b"{nonsense",
     "not UTF-8": b'{"\xff": 1}',
     "space first": b' {"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
-    "a key twice": b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    "a key twice": b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+    b'"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
     "a field twice": b'{"x":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
     "deeply nested": b'{"x":' + b"[" * 100_000,
 }

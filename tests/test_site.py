@@ -253,7 +253,8 @@ def test_a_source_page_has_an_anchor_at_every_definition(tmp_path):
     sources = load("sources")
     file = tmp_path / "example.py"
     file.write_text(
-        'A = 1\n\n\nclass B:\n    """<Text>\n    of two lines."""\n\n    c: int = 2\n\n    @property\n    def d(self):\n        return A\n'
+        'A = 1\n\n\nclass B:\n    """<Text>\n    of two lines."""\n\n    c: int = 2\n\n    @property\n  '
+        "  def d(self):\n        return A\n"
     )
     assert sources.definitions(file) == {"A": 1, "B": 4, "B.c": 8, "B.d": 10}
     page = sources.page(file, "example.py", "")
@@ -266,10 +267,12 @@ def test_a_source_page_has_an_anchor_at_every_definition(tmp_path):
 @installed("griffe", "pygments")
 def test_broken_links_of_a_site_are_found(tmp_path):
     (tmp_path / "a.html").write_text(
-        '<h1 id="top">A</h1><a href="b.html#there">b</a><a href="#top">a</a><a href="https://example.org/">e</a>'
+        '<h1 id="top">A</h1><a href="b.html#there">b</a><a href="#top">a</a><a '
+        'href="https://example.org/">e</a>'
     )
     (tmp_path / "b.html").write_text(
-        '<p id="there"></p><a href="a.html#gone">a</a><a href="c.html">c</a><img src="https://example.org/p.png">'
+        '<p id="there"></p><a href="a.html#gone">a</a><a href="c.html">c</a><img '
+        'src="https://example.org/p.png">'
     )
     assert load("build").faults(tmp_path) == [
         "b.html loads https://example.org/p.png",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tinygpt_core import backends
+from tinygpt_core import backends, random
 from tinygpt_core.dataset import Batch
+from tinygpt_core.generation import generate
 from tinygpt_core.nn import GPT
 from tinygpt_core.training import (
+    BOUNDARY,
     PRESETS,
     CheckpointEvent,
     StepEvent,
@@ -24,6 +27,7 @@ from tinygpt_core.training import (
     prepare_data,
     unigram_entropy,
 )
+from tinygpt_core.training.checkpoint import load_checkpoint
 from tinygpt_core.training.config import SETTINGS, describe_sizes, plural
 from tinygpt_core.training.settings import Range, Setting, SettingError, SettingTypeError
 
@@ -378,6 +382,73 @@ def test_validation_is_the_same_each_time_and_changes_nothing(config: TrainingCo
     assert plain == often
 
 
+def test_two_trainers_in_turns_are_what_each_is_alone(config: TrainingConfig, tmp_path: Path) -> None:
+    """Each has its own random numbers, for its first weights and for dropout."""
+    config = replace(config, dropout=0.3, steps=8, eval_every=3)
+    configs = [config, replace(config, seed=4)]
+    alone = [losses(Trainer.start(each, str(tmp_path / f"alone{each.seed}"))) for each in configs]
+    trainers = [Trainer.start(each, str(tmp_path / f"both{each.seed}")) for each in configs]
+    both: list[list[float]] = [[], []]
+    for pair in zip(*(trainer.run() for trainer in trainers), strict=True):
+        for found, event in zip(both, pair, strict=True):
+            if isinstance(event, StepEvent):
+                found.append(event.loss)
+    assert both == alone and alone[0] != alone[1]
+    for trainer in trainers:
+        kept = load_checkpoint(trainer.directory).state["random"]
+        assert kept == trainer.generator.get_state() and kept["seed"] == trainer.config.seed
+
+
+def test_the_default_generator_stays_the_callers(config: TrainingConfig, tmp_path: Path) -> None:
+    """Neither making a trainer nor training draws from it or seeds it, and what the caller draws from it
+    changes no run.
+    """
+    config = replace(config, dropout=0.3)
+    expected = losses(Trainer.start(config, str(tmp_path / "whole")))
+    random.seed(99)
+    before = random.default_generator().get_state()
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    trainer.validate()
+    found = []
+    for event in trainer.run():
+        assert random.default_generator().get_state() == before
+        if isinstance(event, StepEvent):
+            found.append(event.loss)
+        random.default_generator().uniform()
+        before = random.default_generator().get_state()
+    assert found == expected
+    Trainer.resume(trainer.directory)
+    assert random.default_generator().get_state() == before
+
+
+def test_threads_that_sample_change_nothing_in_a_training(config: TrainingConfig, tmp_path: Path) -> None:
+    """Dropout, the backend and what records belong to the thread that trains."""
+    config = replace(config, dropout=0.3, steps=12, eval_every=4)
+    expected = losses(Trainer.start(config, str(tmp_path / "alone")))
+    model, tokenizer, _ = load_model(str(tmp_path / "alone"))
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    written: list[str] = []
+    is_over = threading.Event()
+
+    def sample() -> None:
+        with backends.use(config.backend):
+            while not is_over.is_set():
+                stop = tokenizer.special_tokens[BOUNDARY]
+                written.append("".join(generate(model, tokenizer, "", tokens=5, stop_id=stop)))
+                random.seed(7)
+
+    threads = [threading.Thread(target=sample) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        found = losses(trainer)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert found == expected and len(written) > 2
+
+
 def test_resume_in_the_same_process(config: TrainingConfig, tmp_path: Path) -> None:
     config = replace(config, dropout=0.3, checkpoint_every=7, eval_every=0)
     whole = losses(Trainer.start(config, str(tmp_path / "whole")))
@@ -421,7 +492,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
     config: TrainingConfig, tmp_path: Path
 ) -> None:
     trainer = Trainer.start(replace(config, checkpoint_every=0), str(tmp_path / "run"))
-    trainer.total_loss = lambda batch: Trainer.total_loss(trainer, batch) * math.inf  # type: ignore[method-assign]
+    finite = trainer.total_loss
+    trainer.total_loss = lambda batch: finite(batch) * math.inf  # type: ignore[method-assign]
     with pytest.raises(ArithmeticError, match="learning_rate"):
         list(trainer.run())
     assert Trainer.resume(str(tmp_path / "run")).step == 0

@@ -42,19 +42,28 @@ class ArrayBuffer(Buffer):
         self = object.__new__(cls)
         if type(result) is not cls.xp.ndarray:
             result = cls.xp.asarray(result)  # a NumPy function of arrays without axes returns a scalar
-        self.array, self.shape, self.dtype, self.version = result, result.shape, dtype, [0]
+        self.array = result
+        self.shape = result.shape
+        self.dtype = dtype
+        self.version = [0]
         return self
 
     def _view(self: A, result: Any) -> A:
+        """Returns an ndarray that shares elements with this Buffer as a view of it."""
         view = object.__new__(type(self))
-        view.array, view.shape, view.dtype, view.version = result, result.shape, self.dtype, self.version
+        view.array = result
+        view.shape = result.shape
+        view.dtype = self.dtype
+        view.version = self.version
         return view
 
     def _storage(self) -> Any:
-        """The ndarray that owns the elements, flat, in the order in which they lie."""
+        """Returns the ndarray that owns the elements, flat, in the order in which they lie."""
         root = base = self.array
-        while base is not None:  # as_strided puts a holder between a view and its array
-            root = base if type(base) is self.xp.ndarray and base.dtype == self.array.dtype else root
+        while base is not None:
+            # as_strided puts an object of its own between a view and its array
+            if type(base) is self.xp.ndarray and base.dtype == self.array.dtype:
+                root = base
             base = getattr(base, "base", None)
         if not root.size:
             return root.reshape(-1)
@@ -65,9 +74,7 @@ class ArrayBuffer(Buffer):
 
     @property
     def data(self) -> Any:
-        """The flat storage, an ndarray, which supports the buffer protocol where it lies in the host's
-        memory.
-        """
+        """The flat storage, an ndarray; it has the buffer protocol where it lies in the host's memory."""
         return self._storage()
 
     @property
@@ -78,21 +85,20 @@ class ArrayBuffer(Buffer):
     @property
     def offset(self) -> int:  # type: ignore[override]
         """Where in `data` the first element lies."""
-        return (
-            (self._address(self.array) - self._address(self._storage())) // self.dtype.itemsize
-            if self.array.size
-            else 0
-        )
+        if not self.array.size:
+            return 0
+        return (self.address_of(self.array) - self.address_of(self._storage())) // self.dtype.itemsize
 
     def is_contiguous(self) -> bool:
         return bool(self.array.flags.c_contiguous)
 
     @staticmethod
-    def _address(array: Any) -> int:
+    def address_of(array: Any) -> int:
+        """Returns where in memory the first element of an ndarray lies."""
         return int(array.__array_interface__["data"][0])
 
     @classmethod
-    def _to_host(cls, result: Any) -> Any:
+    def to_host(cls, result: Any) -> Any:
         """Returns an ndarray of NumPy's with the elements of one of this namespace."""
         return result
 
@@ -105,8 +111,8 @@ class ArrayBuffer(Buffer):
 
     @classmethod
     def _from_foreign(cls: type[A], data: Any) -> A | Any:
-        """A Buffer that shares an array of this namespace, or what exports DLPack or the buffer protocol
-        (copied if it is unaligned).
+        """Returns a Buffer that shares an array of this namespace, or what exports DLPack or the buffer
+        protocol (copied if it is unaligned).
         """
         try:
             if hasattr(data, "__dlpack__") and not isinstance(data, cls.xp.ndarray):
@@ -119,7 +125,7 @@ class ArrayBuffer(Buffer):
         dtype = next((dtype for dtype, theirs in cls.dtypes.items() if theirs == array.dtype), None)
         if dtype is None:
             raise no_dtype_holds(array.dtype)
-        if array.size and any(step % array.itemsize for step in (cls._address(array), *array.strides)):
+        if array.size and any(step % array.itemsize for step in (cls.address_of(array), *array.strides)):
             array = array.copy()
         return cls.wrap(array, dtype)
 
@@ -142,17 +148,16 @@ class ArrayBuffer(Buffer):
 
     @classmethod
     def _frombuffer(cls, host: Any, dtype: DType) -> Any:
+        """Returns elements in the host's memory as an ndarray of NumPy's, whatever this namespace is."""
         import numpy
 
-        return (
-            numpy.frombuffer(host, dtype=cls.dtypes[dtype])
-            if len(host)
-            else numpy.empty(0, cls.dtypes[dtype])
-        )
+        if not len(host):
+            return numpy.empty(0, cls.dtypes[dtype])
+        return numpy.frombuffer(host, dtype=cls.dtypes[dtype])
 
     def _to_array(self) -> array[Any]:
         flat = array(self.dtype.typecode)
-        flat.frombytes(self._to_host(self.array).tobytes())
+        flat.frombytes(self.to_host(self.array).tobytes())
         return flat
 
     @classmethod
@@ -172,18 +177,16 @@ class ArrayBuffer(Buffer):
 
     def _check_fits(self, dtype: DType) -> None:
         """Raises as `DType.convert` and `DType.pack` do where elements do not fit an integer dtype."""
-        if (
-            self.dtype.kind == "b"
-            or not self.array.size
-            or (self.dtype.itemsize < dtype.itemsize and self.dtype.kind == "i")
-        ):
+        is_narrower = self.dtype.kind == "i" and self.dtype.itemsize < dtype.itemsize
+        if self.dtype.kind == "b" or is_narrower or not self.array.size:
             return
         if self.dtype.kind == "f" and not self.xp.isfinite(self.array).all():
             raise ValueError(f"cannot cast NaN or an infinity to {dtype.name}: it is not a finite number")
-        bound = 2.0 ** (8 * dtype.itemsize - 1)
-        if self.dtype.itemsize * (self.dtype.kind == "i") != dtype.itemsize:
-            low, high = self.array.min(), self.array.max()
-            if float(low) < -bound or float(high) >= bound:
+        limit = 2.0 ** (8 * dtype.itemsize - 1)
+        if self.dtype.kind != "i" or self.dtype.itemsize != dtype.itemsize:
+            low = self.array.min()
+            high = self.array.max()
+            if float(low) < -limit or float(high) >= limit:
                 raise OverflowError(f"a value does not fit {dtype.name}: the elements lie in [{low}, {high}]")
 
     def _copy(self: A) -> A:
@@ -291,26 +294,28 @@ class ArrayBuffer(Buffer):
 
     @classmethod
     def _random_uniform(cls: type[A], key: Key, shape: Shape, dtype: DType, low: float, high: float) -> A:
-        double, width = dtype is DType.float64, high - low
-        return cls._drawn(
-            key,
-            shape,
-            dtype,
-            2 if double else 1,
-            lambda part, count: low + width * philox.uniforms(cls.xp, part, count, double),
-        )
+        is_double = dtype is DType.float64
+        width = high - low
+
+        def draw(part: Key, count: int) -> Any:
+            return low + width * philox.uniforms(cls.xp, part, count, is_double)
+
+        return cls._random(key, shape, dtype, 2 if is_double else 1, draw)
 
     @classmethod
     def _random_normal(cls: type[A], key: Key, shape: Shape, dtype: DType, mean: float, std: float) -> A:
-        return cls._drawn(
-            key, shape, dtype, 1, lambda part, count: mean + std * philox.normals(cls.xp, part, count)
-        )
+        def draw(part: Key, count: int) -> Any:
+            return mean + std * philox.normals(cls.xp, part, count)
+
+        return cls._random(key, shape, dtype, 1, draw)
 
     @classmethod
-    def _drawn(
+    def _random(
         cls: type[A], key: Key, shape: Shape, dtype: DType, words: int, draw: Callable[[Key, int], Any]
     ) -> A:
-        """Fills an array chunk by chunk; `words` is how many words of the stream a number takes."""
+        """Returns a Buffer that is drawn chunk by chunk; `words` is how many words of the stream a number
+        takes.
+        """
         flat = cls.xp.empty(math.prod(shape), cls.dtypes[dtype])
         for start in range(0, flat.size, cls.chunk):
             part = flat[start : start + cls.chunk]
@@ -318,22 +323,24 @@ class ArrayBuffer(Buffer):
         return cls.wrap(flat.reshape(shape), dtype)
 
     def _sum_of_squares(self) -> float:
-        flat, step = self.array.reshape(-1), 1 << 16
-        parts = (
-            [flat[start : start + step] for start in range(0, flat.size, step)]
-            if flat.size > step
-            else [flat]
-        )
-        total = sum(float(self.xp.dot(part, part)) for part in parts) if self.dtype.kind == "f" else 0.0
+        if self.dtype.kind == "f":
+            flat = self.array.reshape(-1)
+            step = 1 << 16  # elements of a sum in float32, so that few roundings add up
+            starts = range(0, flat.size, step) if flat.size > step else [0]
+            parts = [flat[start : start + step] for start in starts]
+            total = sum(float(self.xp.dot(part, part)) for part in parts)
+            if 1e-20 < total < math.inf:
+                return total
         # Where squares leave float32's range, in doubles
-        return total if 1e-20 < total < math.inf else super()._sum_of_squares()
+        return super()._sum_of_squares()
 
     def _check_indices(self, size: int) -> None:
         if self.dtype.kind != "i":
             raise TypeError(f"indices have an integer dtype, not {self.dtype.name}")
-        if self.array.size:
-            low, high = int(self.array.min()), int(self.array.max())
-            if low < 0 or high >= size:
-                raise IndexError(
-                    f"index {low if low < 0 else high} is out of range for an axis of size {size}"
-                )
+        if not self.array.size:
+            return
+        low = int(self.array.min())
+        high = int(self.array.max())
+        if low < 0 or high >= size:
+            wrong = low if low < 0 else high
+            raise IndexError(f"index {wrong} is out of range for an axis of size {size}")

@@ -6,9 +6,9 @@ are then the rows of one matrix, the product with the weights lands where the re
 transposed. Results are views of such arrays with the axes in their usual order, and elementwise operations
 keep that layout from one layer to the next.
 
-The classes named `Array…` work in any namespace with NumPy's interface. Those named `Numpy…` cut the work
-into pieces that stay in a core's cache and share them out among threads; how many threads there are changes
-no result.
+The classes named `Array…` work in any namespace with NumPy's interface. NumPy's own, in
+`numpy_backend.kernels.convolution`, cut the work into pieces that stay in a core's cache and share them out
+among threads.
 """
 
 from __future__ import annotations
@@ -17,66 +17,75 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from tinygpt_core.kernels import AvgPool2d, Conv2d, Gradient, MaxPool2d, register
-from tinygpt_core.kernels.convolution import Windows
+from tinygpt_core.kernels.base import Gradient, register
+from tinygpt_core.kernels.convolution import AvgPool2d, Conv2d, MaxPool2d, Windows
 
 from .array_buffer import ArrayBuffer
 
+# Into how many parts, at most, the images of a batch are cut; each has its own sum of the weights' gradient.
 PARTS = 8
-"""Into how many parts, at most, the images of a batch are cut; each has its own sum of the weight's gradient.
-"""
 
 
 def _channels_first(array: Any) -> Any:
-    """Images with their axes of channels and batch exchanged, either way."""
+    """Returns images with their axes of channels and batch exchanged, either way."""
     return array.transpose(1, 0, 2, 3)
 
 
 class _Columns:
-    """The matrix of columns of a few images, made and taken apart in two passes.
+    """The matrix of columns of a few images, made (im2col) and taken apart (col2im) in two passes.
 
-    First come strips, of which each holds the padded images under one column of the kernel; then runs of
-    their rows, which are long. For a kernel of k by k, that is k short-run passes over the images instead of
-    k^2.
+    First come strips: one for each column of the kernel, with what of the padded images lies under it; then
+    runs of their rows, which are long. For a kernel of k by k, that is k short-run passes over the images
+    instead of k^2.
+
+    Args:
+        most: the largest number of images that there is to be room for.
     """
 
     def __init__(self, xp: Any, windows: Windows, groups: int, most: int, dtype: Any) -> None:
-        (height, width), channels, (rows, columns) = windows.kernel, windows.shape[1], windows.out
-        self.shapes = [
-            (channels, width, windows.padded[2], columns),
-            (channels, height, width, rows, columns),
-        ]
-        self.groups, self.positions = groups, rows * columns
-        self.memory = [xp.empty(math.prod(shape) * most, dtype) for shape in self.shapes]
+        channels = windows.shape[1]
+        height, width = windows.kernel
+        rows, columns = windows.out
+        self.strips_shape = (channels, width, windows.padded[2], columns)
+        self.columns_shape = (channels, height, width, rows, columns)
+        self.strips_memory = xp.empty(math.prod(self.strips_shape) * most, dtype)
+        self.columns_memory = xp.empty(math.prod(self.columns_shape) * most, dtype)
+        self.groups = groups
+        self.positions = rows * columns
+        # Where the positions of each row of the kernel lie down the images, and of each column across them
         spans = zip(windows.kernel, windows.dilation, windows.out, windows.stride, strict=True)
         self.down, self.across = (
             [slice(i * d, i * d + (n - 1) * s + 1, s) for i in range(k)] for k, d, n, s in spans
         )
 
-    def hold(self, images: slice) -> None:
+    def set_images(self, images: slice) -> None:
         """Gives `strips`, `columns` and `matrix` (groups, depth of a product, columns) the shape for these
         images.
         """
-        self.images, count = images, images.stop - images.start
+        count = images.stop - images.start
+        self.images = images
         self.span = slice(images.start * self.positions, images.stop * self.positions)
-        self.strips, self.columns = (
-            memory[: math.prod(shape) * count].reshape(*shape[:-2], count, *shape[-2:])
-            for memory, shape in zip(self.memory, self.shapes, strict=True)
-        )
+        self.strips = _shaped(self.strips_memory, self.strips_shape, count)
+        self.columns = _shaped(self.columns_memory, self.columns_shape, count)
         self.matrix = self.columns.reshape(self.groups, -1, count * self.positions)
 
-    def gather(self, padded: Any) -> Any:
-        """Returns the matrix for padded images."""
+    def im2col(self, padded: Any) -> Any:
+        """Returns the matrix of columns of padded images (channels, batch, height, width)."""
         for j, across in enumerate(self.across):
             self.strips[:, j] = padded[:, self.images, :, across]
         for i, down in enumerate(self.down):
             self.columns[:, i] = self.strips[..., down, :]
         return self.matrix
 
-    def scatter(self, total: Any) -> None:
-        """Writes, for these images, what the columns add up to where they were gathered from."""
+    def col2im(self, total: Any) -> None:
+        """Writes, for these images, what the columns add up to where they were taken from."""
         _add_up(self.strips, self.down, -2, [self.columns[:, i] for i in range(len(self.down))])
         _add_up(total[:, self.images], self.across, -1, [self.strips[:, j] for j in range(len(self.across))])
+
+
+def _shaped(memory: Any, shape: tuple[int, ...], count: int) -> Any:
+    """Returns the start of flat memory under a shape with an axis of `count` images before the last two."""
+    return memory[: math.prod(shape) * count].reshape(*shape[:-2], count, *shape[-2:])
 
 
 def _add_up(total: Any, spans: list[slice], axis: int, parts: list[Any]) -> None:
@@ -94,12 +103,12 @@ def _add_up(total: Any, spans: list[slice], axis: int, parts: list[Any]) -> None
 
 
 class ArrayConv2d(Conv2d):
-    """One matrix product for each chunk of images and each direction; see the module."""
+    """Convolution, y = W * x + b: one matrix product for each chunk of images and each direction."""
 
     column_bytes: ClassVar[int] = 1 << 28  # how large the matrix of columns of a chunk may be
 
     @staticmethod
-    def share_out(work: Callable[[int, int], None], count: int) -> None:
+    def parallel_for(work: Callable[[int, int], None], count: int) -> None:
         """Calls `work` on ranges that make up range(count)."""
         work(0, count)
 
@@ -110,24 +119,24 @@ class ArrayConv2d(Conv2d):
         """
         images, channels = windows.shape[:2]
         parts = min(images, PARTS)
-        image = channels * math.prod(windows.kernel) * math.prod(windows.out) * x.dtype.itemsize
-        most = min(max(1, cls.column_bytes // image), -(-images // parts))
+        bytes_per_image = channels * math.prod(windows.kernel) * math.prod(windows.out) * x.dtype.itemsize
+        most = min(max(1, cls.column_bytes // bytes_per_image), -(-images // parts))
 
         def work(start: int, stop: int) -> None:
             columns = _Columns(type(x).xp, windows, groups, most, x.array.dtype)
             for part in range(start, stop):
                 end = images * (part + 1) // parts
                 for first in range(images * part // parts, end, most):
-                    columns.hold(slice(first, min(first + most, end)))
+                    columns.set_images(slice(first, min(first + most, end)))
                     use(part, columns)
 
-        cls.share_out(work, parts)
+        cls.parallel_for(work, parts)
 
     @classmethod
     def forward(
         cls,
         x: Any,
-        weight: Any,
+        weights: Any,
         bias: Any = None,
         *,
         stride: Any = 1,
@@ -135,68 +144,73 @@ class ArrayConv2d(Conv2d):
         dilation: Any = 1,
         groups: int = 1,
     ) -> tuple[Any, Any]:
-        windows = Conv2d.check(x, weight, bias, stride, padding, dilation, groups)
-        if not x.array.size or not weight.array.size:
+        windows = Conv2d.check(x, weights, bias, stride, padding, dilation, groups)
+        if not x.array.size or not weights.array.size:
             y, saved = Conv2d.forward(
-                x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+                x, weights, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
             )
             return y, (*saved, None)
-        xp, out = type(x).xp, weight.shape[0]
+        xp = type(x).xp
+        out = weights.shape[0]
         padded = _channels_first(x.array)
         if windows.padding != (0, 0):
             padded = xp.zeros(_padded_shape(windows), x.array.dtype)
             padded[windows.inside] = _channels_first(x.array)
         y = xp.empty((out, x.shape[0], *windows.out), x.array.dtype)
-        rows, result = weight.array.reshape(groups, out // groups, -1), y.reshape(groups, out // groups, -1)
+        rows = weights.array.reshape(groups, out // groups, -1)
+        result = y.reshape(groups, out // groups, -1)
 
         def product(part: int, columns: _Columns) -> None:
-            xp.matmul(rows, columns.gather(padded), out=result[:, :, columns.span])
+            xp.matmul(rows, columns.im2col(padded), out=result[:, :, columns.span])
             if bias is not None:
                 y[:, columns.images] += bias.array.reshape(out, 1, 1, 1)
 
         cls.each_chunk(x, windows, groups, product)
-        return x.wrap(_channels_first(y), x.dtype), (x, weight, windows, groups, padded)
+        return x.wrap(_channels_first(y), x.dtype), (x, weights, windows, groups, padded)
 
     @classmethod
     def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        x, weight, windows, groups, padded = saved
+        x, weights, windows, groups, padded = saved
         if padded is None:
             return Conv2d.backward(saved[:4], grad)
-        xp, out, dtype = type(x).xp, weight.shape[0], x.array.dtype
+        xp = type(x).xp
+        dtype = x.array.dtype
+        out = weights.shape[0]
+        depth = weights.array[0].size
         g = xp.ascontiguousarray(_channels_first(grad.array))
-        rows, depth = g.reshape(groups, out // groups, -1), weight.array[0].size
+        rows = g.reshape(groups, out // groups, -1)
 
         def of_input() -> Any:
             total = xp.empty(_padded_shape(windows), dtype)
-            turned = weight.array.reshape(groups, out // groups, depth).transpose(0, 2, 1)
+            transposed = weights.array.reshape(groups, out // groups, depth).transpose(0, 2, 1)
 
             def product(part: int, columns: _Columns) -> None:
-                xp.matmul(turned, rows[:, :, columns.span], out=columns.matrix)
-                columns.scatter(total)
+                xp.matmul(transposed, rows[:, :, columns.span], out=columns.matrix)
+                columns.col2im(total)
 
             cls.each_chunk(x, windows, groups, product)
             return x.wrap(_channels_first(total)[windows.inside], x.dtype)
 
-        def of_weight() -> Any:
+        def of_weights() -> Any:
             sums = xp.zeros((min(x.shape[0], PARTS), groups, depth, out // groups), dtype)
 
             # (X g^T)^T, which BLAS does faster than g X^T where there are few outputs
             def product(part: int, columns: _Columns) -> None:
-                sums[part] += xp.matmul(columns.gather(padded), rows[:, :, columns.span].transpose(0, 2, 1))
+                sums[part] += xp.matmul(columns.im2col(padded), rows[:, :, columns.span].transpose(0, 2, 1))
 
             cls.each_chunk(x, windows, groups, product)
-            return weight.wrap(
-                xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1)).reshape(weight.shape), x.dtype
-            )
+            total = xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1))
+            return weights.wrap(total.reshape(weights.shape), x.dtype)
 
         def of_bias() -> Any:  # sums as a product, which BLAS reads through faster
             flat = g.reshape(out, -1)
             return x.wrap(flat @ xp.ones(flat.shape[1], dtype), x.dtype)
 
-        return of_input, of_weight, of_bias
+        return of_input, of_weights, of_bias
 
 
 def _padded_shape(windows: Windows) -> tuple[int, ...]:
+    """Returns the shape of padded images, channels first."""
     return (windows.shape[1], windows.shape[0], *windows.padded[2:])
 
 
@@ -207,78 +221,79 @@ class _Planes:
 
     def __init__(self, x: Any, windows: Windows) -> None:
         self.batch, self.channels = x.shape[:2]
-        self.swapped = abs(x.array.strides[1]) > abs(x.array.strides[0])
-        self.padding = windows.padding != (0, 0)
-        self.shape, self.inside = (self.batch * self.channels, *windows.padded[2:]), windows.inside[1:]
+        self.is_channels_first = abs(x.array.strides[1]) > abs(x.array.strides[0])
+        self.has_padding = windows.padding != (0, 0)
+        self.count = self.batch * self.channels
+        self.shape = (self.count, *windows.padded[2:])
+        self.size = math.prod(windows.padded[2:])
+        self.inside = windows.inside[1:]
         self.offsets = [index[1:] for index in windows.offsets()]
 
-    def of(self, array: Any) -> Any:
-        """(B, C, H, W) as (planes, H, W); a view where it lies as the input of the pooling does."""
-        return (_channels_first(array) if self.swapped else array).reshape(self.shape[0], *array.shape[2:])
+    def from_images(self, array: Any) -> Any:
+        """Returns (B, C, H, W) as (planes, H, W); a view where it lies as the input of the pooling does."""
+        if self.is_channels_first:
+            array = _channels_first(array)
+        return array.reshape(self.count, *array.shape[2:])
 
-    def whole(self, planes: Any) -> Any:
-        """(planes, H, W) as (B, C, H, W)."""
-        if self.swapped:
+    def to_images(self, planes: Any) -> Any:
+        """Returns (planes, H, W) as (B, C, H, W)."""
+        if self.is_channels_first:
             return _channels_first(planes.reshape(self.channels, self.batch, *planes.shape[1:]))
         return planes.reshape(self.batch, self.channels, *planes.shape[1:])
 
     def padded(self, xp: Any, array: Any, fill: float) -> Any:
-        """Images as planes with `fill` around them."""
-        planes = self.of(array)
-        if self.padding:
-            planes, images = xp.full(self.shape, fill, planes.dtype), planes
-            planes[self.inside] = images
-        return planes
+        """Returns images (B, C, H, W) as planes with `fill` around them."""
+        planes = self.from_images(array)
+        if not self.has_padding:
+            return planes
+        result = xp.full(self.shape, fill, planes.dtype)
+        result[self.inside] = planes
+        return result
 
 
 class ArrayMaxPool2d(MaxPool2d):
-    """The running maximum of the shifted views; the gradient goes where a view equals it and none before it
-    did.
+    """Max-pooling, y = the largest x of each window: the running maximum of the shifted views; the gradient
+    goes where a view equals it and none before it did.
     """
 
     @staticmethod
-    def share_out(work: Callable[[int, int], None], count: int, size: int) -> None:
+    def parallel_for(work: Callable[[int, int], None], count: int, size: int) -> None:
         """Calls `work` on ranges that make up range(count), for planes of `size` elements."""
         work(0, count)
 
     @classmethod
     def forward(cls, x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0) -> tuple[Any, Any]:
         windows = MaxPool2d.check("max_pool2d", x, kernel_size, stride, padding)
-        xp, planes = type(x).xp, _Planes(x, windows)
+        xp = type(x).xp
+        planes = _Planes(x, windows)
         padded = planes.padded(xp, x.array, -float("inf"))
         largest = xp.empty((planes.shape[0], *windows.out), x.array.dtype)
 
         def work(start: int, stop: int) -> None:
             cls.pool(xp, padded[start:stop], largest[start:stop], planes.offsets, windows)
 
-        cls.share_out(work, *_count_and_size(planes))
-        return x.wrap(planes.whole(largest), x.dtype), (x, windows, planes, padded, largest)
+        cls.parallel_for(work, planes.count, planes.size)
+        return x.wrap(planes.to_images(largest), x.dtype), (x, windows, planes, padded, largest)
 
     @classmethod
     def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
         x, windows, planes, padded, largest = saved
         xp = type(x).xp
-        g = xp.ascontiguousarray(planes.of(grad.array))
-        apart = windows.stride[0] >= windows.kernel[0] and windows.stride[1] >= windows.kernel[1]
-        tiled = windows.stride == windows.kernel and all(
+        g = xp.ascontiguousarray(planes.from_images(grad.array))
+        is_disjoint = windows.stride[0] >= windows.kernel[0] and windows.stride[1] >= windows.kernel[1]
+        covers_all = windows.stride == windows.kernel and all(
             n * s == p for n, s, p in zip(windows.out, windows.stride, planes.shape[1:], strict=True)
         )
-        total = (xp.empty if tiled else xp.zeros)(planes.shape, g.dtype)
+        total = (xp.empty if covers_all else xp.zeros)(planes.shape, g.dtype)
 
         def work(start: int, stop: int) -> None:
-            cls.spread(
-                xp,
-                padded[start:stop],
-                largest[start:stop],
-                g[start:stop],
-                total[start:stop],
-                planes.offsets,
-                windows,
-                apart,
+            part = slice(start, stop)
+            cls.pool_gradient(
+                xp, padded[part], largest[part], g[part], total[part], planes.offsets, windows, is_disjoint
             )
 
-        cls.share_out(work, *_count_and_size(planes))
-        return (x.wrap(planes.whole(total[planes.inside]), x.dtype),)
+        cls.parallel_for(work, planes.count, planes.size)
+        return (x.wrap(planes.to_images(total[planes.inside]), x.dtype),)
 
     @classmethod
     def pool(cls, xp: Any, x: Any, y: Any, offsets: list[Any], windows: Windows) -> None:
@@ -289,14 +304,16 @@ class ArrayMaxPool2d(MaxPool2d):
             xp.maximum(y, view, out=y)
 
     @classmethod
-    def spread(
-        cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, apart: bool
+    def pool_gradient(
+        cls, xp: Any, x: Any, y: Any, g: Any, total: Any, offsets: list[Any], windows: Windows, disjoint: bool
     ) -> None:
-        """Adds g to `total` where the first largest element of each window of x stands; `apart`: windows
-        share no element, so it is set.
+        """Adds g to `total` where the first largest element of each window of x stands; where the windows are
+        `disjoint`, so that they share no element, it is set there.
         """
         integer = xp.dtype(f"i{g.dtype.itemsize}")
-        bits, has_nan, taken = g.view(integer), bool((y != y).any()), None
+        bits = g.view(integer)
+        has_nan = bool((y != y).any())
+        taken = None  # where the gradient has gone already
         for index in offsets:
             view = x[index]
             hit = view == y
@@ -305,19 +322,15 @@ class ArrayMaxPool2d(MaxPool2d):
             first = hit if taken is None else hit > taken  # hit, and not taken
             taken = hit if taken is None else taken | hit
             # Bits times 0 or 1: a choice without a branch, which takes no harm from infinities.
-            if apart:
+            if disjoint:
                 xp.multiply(bits, first, out=total[index].view(integer))
             else:
                 target = total[index]
                 target += xp.multiply(bits, first).view(g.dtype)
 
 
-def _count_and_size(planes: _Planes) -> tuple[int, int]:
-    return planes.shape[0], planes.shape[1] * planes.shape[2]
-
-
 class ArrayAvgPool2d(AvgPool2d):
-    """The sum of the shifted views."""
+    """Average pooling, y = the mean x of each window: the sum of the shifted views, divided."""
 
     @classmethod
     def forward(cls, x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0) -> tuple[Any, Any]:
@@ -328,17 +341,17 @@ class ArrayAvgPool2d(AvgPool2d):
         for index in planes.offsets[1:]:
             total += padded[index]
         total *= 1.0 / (windows.kernel[0] * windows.kernel[1])
-        return x.wrap(planes.whole(total), x.dtype), (windows, planes)
+        return x.wrap(planes.to_images(total), x.dtype), (windows, planes)
 
     @classmethod
     def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
         windows, planes = saved
-        share = planes.of(grad.array) * (1.0 / (windows.kernel[0] * windows.kernel[1]))
+        share = planes.from_images(grad.array) * (1.0 / (windows.kernel[0] * windows.kernel[1]))
         total = type(grad).xp.zeros(planes.shape, share.dtype)
         for index in planes.offsets:
             target = total[index]
             target += share
-        return (grad.wrap(planes.whole(total[planes.inside]), grad.dtype),)
+        return (grad.wrap(planes.to_images(total[planes.inside]), grad.dtype),)
 
 
 register(Conv2d, ArrayBuffer, ArrayConv2d)

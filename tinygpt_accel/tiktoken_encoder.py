@@ -48,23 +48,25 @@ def tiktoken_encoder(tokenizer: Any) -> Callable[[str], list[int]] | None:
     in_python = partial(tokenizer.encode, allowed_special="none")
 
     def encode(text: str) -> list[int]:
-        is_simple = text.isascii() or not re.search("[\ud800-\udfff]", text)
-        if is_simple and all(
-            found.end() - found.start() < LONGEST_SPACE for found in LONG_SPACE.finditer(text)
-        ):
-            ids: list[int] = encoding.encode_ordinary(text)
-            return ids
-        return in_python(text)
+        has_half_pair = not text.isascii() and re.search("[\ud800-\udfff]", text)
+        longest_space = max((len(found[0]) for found in LONG_SPACE.finditer(text)), default=0)
+        if has_half_pair or longest_space >= LONGEST_SPACE:
+            return in_python(text)
+        ids: list[int] = encoding.encode_ordinary(text)
+        return ids
 
     return encode
 
 
 def _agrees(tokenizer: BPETokenizer) -> bool:
     """Whether merging by bytes is merging by the tokenizer's own list."""
-    ids = {token: idx for idx, token in tokenizer.vocab.items()}
     if not tokenizer.merges:
         return True
-    return len(ids) == len(tokenizer.vocab) and all(
-        merge_lowest([ids[bytes([byte])] for byte in token], tokenizer.merged_id) == [idx]
-        for token, idx in ids.items()
-    )
+    ids = {token: idx for idx, token in tokenizer.vocab.items()}
+    if len(ids) != len(tokenizer.vocab):  # one token has two ids
+        return False
+    for token, idx in ids.items():
+        bytes_of_token = [ids[bytes([byte])] for byte in token]
+        if merge_lowest(bytes_of_token, tokenizer.merged_id) != [idx]:
+            return False
+    return True

@@ -4,12 +4,17 @@ A backend is a subclass of Buffer. `python` is built in; others come from packag
 under the entry-point group `tinygpt.backends`, with a `factory` that imports the rest when the backend is
 asked for and perhaps a `probe` that says beforehand why it cannot run. So neither `import tinygpt_core` nor
 the list of backends ever imports NumPy.
+
+Which backend is in use is a matter of the calling thread: `use` chooses for it alone. A thread that has
+chosen none uses the process's default, $TINYGPT_BACKEND or `python`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
+from functools import cache
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -25,8 +30,14 @@ class BackendUnavailable(RuntimeError):
 
 
 class BackendStatus(NamedTuple):
-    """A line of `available()`: the backend's name, whether it can run, why not (or ""), what it is, and its
-    rank in `fastest()`.
+    """A line of `available()`.
+
+    Attributes:
+        name: of the backend.
+        available: whether it can run here.
+        reason: why it cannot, or "".
+        description: what it is, in one line.
+        preference: its rank in `fastest()`: the largest wins.
     """
 
     name: str
@@ -37,8 +48,9 @@ class BackendStatus(NamedTuple):
 
 
 class _Plugin(NamedTuple):
-    """What is known of a backend. An entry point names a module (or object) with attributes of these names,
-    all but `factory` optional.
+    """What is known of a backend.
+
+    An entry point names a module or an object with attributes of these names, all but `factory` optional.
     """
 
     factory: Callable[[str], BufferClass]
@@ -47,9 +59,9 @@ class _Plugin(NamedTuple):
     preference: int = 0
 
 
+# Name -> a _Plugin, what an entry point has named, or an entry point that nobody has asked for yet
 _plugins: dict[str, Any] = {}
-_loaded: dict[str, BufferClass] = {}
-_active: list[BufferClass] = []
+_loaded: dict[str, BufferClass] = {}  # name, with the part behind ":" -> what the factory returned
 _discovered = False
 
 
@@ -81,8 +93,10 @@ def register(
 
 
 def _plugin(name: str) -> Any:
-    """Returns what is known of a backend, importing the light module that an entry point names; raises
-    BackendUnavailable.
+    """Returns what is known of a backend, importing the light module that an entry point names.
+
+    Raises:
+        BackendUnavailable: that module cannot be imported.
     """
     plugin = _plugins[name]
     if hasattr(plugin, "load"):
@@ -98,11 +112,11 @@ def _discover() -> None:
     """Notes the entry points of installed plug-ins, without importing them."""
     global _discovered
     if not _discovered:
-        _discovered = True
         from importlib.metadata import entry_points  # 20 ms to import, so only when someone asks
 
         for point in entry_points(group=ENTRY_POINT_GROUP):
             _plugins.setdefault(point.name, point)
+        _discovered = True  # last, since another thread that sees it looks for no plug-in
 
 
 def available() -> list[BackendStatus]:
@@ -113,14 +127,15 @@ def available() -> list[BackendStatus]:
         plugin = None
         try:
             plugin = _plugin(name)
-            check = getattr(plugin, "probe", None)
-            reason = str(check()) if check else ""
+            probe = getattr(plugin, "probe", None)
+            reason = str(probe()) if probe else ""
         except BackendUnavailable as problem:
             reason = str(problem)
         except Exception as problem:
             reason = f"its probe failed: {type(problem).__name__}: {problem}"
-        about, preference = getattr(plugin, "description", ""), getattr(plugin, "preference", 0)
-        result.append(BackendStatus(name, not reason, reason, about, preference))
+        description = getattr(plugin, "description", "")
+        preference = getattr(plugin, "preference", 0)
+        result.append(BackendStatus(name, not reason, reason, description, preference))
     return result
 
 
@@ -153,7 +168,8 @@ def get(name: str) -> BufferClass:
         _discover()
     if base not in _plugins:
         raise ValueError(
-            f"unknown backend {name!r}: known are {', '.join(sorted(_plugins))}; others come with `pip install tinygpt-accel`"
+            f"unknown backend {name!r}: known are {', '.join(sorted(_plugins))}; "
+            "others come with `pip install tinygpt-accel`"
         )
     try:
         plugin = _plugin(base)
@@ -161,44 +177,68 @@ def get(name: str) -> BufferClass:
     except ValueError:
         raise
     except Exception as problem:
-        said = (
-            str(problem)
-            if isinstance(problem, BackendUnavailable)
-            else f"its factory failed: {type(problem).__name__}: {problem}"
-        )
-        raise BackendUnavailable(f"backend {name!r} is not available: {said}") from problem
+        if isinstance(problem, BackendUnavailable):
+            reason = str(problem)
+        else:
+            reason = f"its factory failed: {type(problem).__name__}: {problem}"
+        raise BackendUnavailable(f"backend {name!r} is not available: {reason}") from problem
     if not hasattr(backend, "_from_array"):
         raise BackendUnavailable(
             f"backend {name!r} is not available: its factory returned {backend!r}, which is no Buffer class"
         )
-    _loaded[name] = backend
-    return backend
+    return _loaded.setdefault(
+        name, backend
+    )  # another thread may have been faster, and all get the same class
+
+
+# The backends that `use` has chosen in this context and not given back yet, the one in use last
+_chosen: ContextVar[tuple[BufferClass, ...]] = ContextVar("chosen backends", default=())
+
+
+@cache
+def _default() -> BufferClass:
+    """Returns the backend of a thread that has chosen none: $TINYGPT_BACKEND, as at first use, or python."""
+    return get(os.environ.get(ENVIRONMENT_VARIABLE) or "python")
 
 
 def active() -> BufferClass:
-    """Returns the backend on which new Buffers are made: the one last chosen with `use`, else
-    $TINYGPT_BACKEND, else python.
+    """Returns the backend on which new Buffers are made.
+
+    It is the one that this thread has last chosen with `use`, else $TINYGPT_BACKEND, else python.
     """
-    if not _active:
-        _active.append(get(os.environ.get(ENVIRONMENT_VARIABLE) or "python"))
-    return _active[-1]
+    chosen = _chosen.get()
+    return chosen[-1] if chosen else _default()
 
 
 class use:
-    """Chooses the backend on which new Buffers are made: `use("numpy")` from now on, `with use("numpy"):` for
-    a block.
+    """The choice of the backend on which new Buffers are made, for the calling thread only.
+
+    `use("numpy")` chooses it from now on; `with use("numpy"):` chooses it for a block, and then what was in
+    use before is in use again, also where blocks stand inside each other. (To be exact, the choice belongs to
+    the calling context, see Python's `contextvars`: a new thread starts from the default, an asyncio task
+    with what was in use where it was made.)
+
+    Args:
+        name: of the backend, see `get`.
+
+    Raises:
+        ValueError, BackendUnavailable: as `get`; then nothing changes.
     """
 
     def __init__(self, name: str) -> None:
-        previous = active() if _active else None
-        backend = get(name)
-        self._previous = previous
-        _active[:] = [backend]
+        self._backend = get(name)
+        self._before = _chosen.get()
+        self._after = (*self._before[:-1], self._backend)
+        _chosen.set(self._after)
 
     def __enter__(self) -> BufferClass:
-        return _active[-1]
+        chosen = _chosen.get()
+        if chosen is self._after:
+            chosen = self._before  # the object was made by this very `with`: what was before shall come back
+        _chosen.set((*chosen, self._backend))
+        return self._backend
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _active[:] = [] if self._previous is None else [self._previous]
+        _chosen.set(_chosen.get()[:-1])

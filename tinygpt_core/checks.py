@@ -1,4 +1,4 @@
-"""Floor 7: a check for those who write operations."""
+"""Floor 5: a check for those who write operations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from .dtype import DType
 from .random import Generator
-from .tensor import Tensor, no_grad
+from .tape import no_grad
+from .tensor import Tensor
 
 
 def check_gradients(
@@ -16,19 +17,22 @@ def check_gradients(
     rtol: float = 1e-4,
     atol: float = 1e-6,
 ) -> bool:
-    """Compares the gradients of `function(*tensors)` with central differences, (f(x + h) - f(x - h)) / 2h,
-    element by element.
+    """Compares the gradients of `function(*tensors)` with central differences, element by element.
 
-    Computed in float64, whatever the dtype of the tensors, on copies. A result that is not a scalar is
-    weighted by fixed random numbers.
+    These are (f(x + h) - f(x - h)) / 2h, computed in float64, whatever the dtype of the tensors, on copies. A
+    result that is not a scalar is weighted by fixed random numbers.
 
     Args:
         function: takes Tensors and returns one.
         tensors: where to compare; integer ones are passed through.
-        step: h, relative to max(1, |x|). rtol, atol: the difference allowed, atol + rtol |numerical|.
+        step: h, relative to max(1, |x|).
+        rtol, atol: the difference allowed, atol + rtol |numerical|.
 
     Returns:
-        True. Raises AssertionError naming the first element whose gradients differ.
+        True.
+
+    Raises:
+        AssertionError: gradients differ; it names the first element where they do.
     """
     copies = [
         Tensor(t.buffer.cast(DType.float64), requires_grad=True)
@@ -60,7 +64,7 @@ def check_gradients(
             numerical = (above - below) / (2.0 * h)
             if not abs(analytic[i] - numerical) <= atol + rtol * abs(numerical):
                 raise AssertionError(
-                    f"gradient of input {position} (shape {tensor.shape}) at flat element {i}: backward says {analytic[i]:.10g}, "
-                    f"central differences say {numerical:.10g}"
+                    f"gradient of input {position} (shape {tensor.shape}) at flat element {i}: "
+                    f"backward says {analytic[i]:.10g}, central differences say {numerical:.10g}"
                 )
     return True

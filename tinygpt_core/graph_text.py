@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .dtype import DType
+from .shape import Shape
 from .tape import Differentiable, GradientFunction
 
 Node = Differentiable | GradientFunction  # a leaf, or the record of an operation
 
 
 def dag_lines(tensor: Differentiable) -> Iterator[str]:
-    """Yields the graph that made `tensor`: a line with its shape a node, its inputs indented below. What was
-    shown before is only named.
+    """Yields the graph that made `tensor`, a line with its shape a node, its inputs indented below.
+
+    What was shown before is only named.
     """
     seen: set[int] = set()
     stack: list[tuple[str, str, Node]] = [("", "", tensor.grad_fn or tensor)]
@@ -20,10 +23,10 @@ def dag_lines(tensor: Differentiable) -> Iterator[str]:
         if not isinstance(node, GradientFunction):
             yield f"{lead}leaf Tensor of shape {node.shape}, {node.dtype.name}"
             continue
-        again = id(node) in seen
-        repeated = ", shown above" if again else ""
-        yield f"{lead}{node.name} -> shape {node.result[0]} (#{node.number}{repeated})"
-        if again:
+        is_repeated = id(node) in seen
+        note = ", shown above" if is_repeated else ""
+        yield f"{lead}{node.name} -> shape {node.result[0]} (#{node.number}{note})"
+        if is_repeated:
             continue
         seen.add(id(node))
         parents = [parent for parent in node.parents if parent is not None]
@@ -47,25 +50,22 @@ def dot_text(tensor: Differentiable) -> str:
     names = {id(start): "n0"}
     stack: list[Node] = [start]
 
-    def node(name: str, look: str, *texts: str) -> None:
-        lines.append(f"  {name} [{look}, label={_quoted(chr(10).join(texts))}];")
+    def add_node(name: str, look: str, title: str, shape: Shape, dtype: DType) -> None:
+        label = _quoted(f"{title}\n{dtype.name} {shape}")
+        lines.append(f"  {name} [{look}, label={label}];")
 
     while stack:
-        current = stack.pop()
-        name = names[id(current)]
-        if not isinstance(current, GradientFunction):
-            node(
-                name,
-                "shape=ellipse",
-                "leaf" if current.requires_grad else "constant",
-                f"{current.dtype.name} {current.shape}",
-            )
+        node = stack.pop()
+        name = names[id(node)]
+        if not isinstance(node, GradientFunction):
+            title = "leaf" if node.requires_grad else "constant"
+            add_node(name, "shape=ellipse", title, node.shape, node.dtype)
             continue
-        node(name, "shape=box", current.name, f"{current.result[1].name} {current.result[0]}")
-        for place, (parent, given) in enumerate(zip(current.parents, current.inputs, strict=False)):
-            if parent is None and given is not None:
+        add_node(name, "shape=box", node.name, *node.result)
+        for place, (parent, about) in enumerate(zip(node.parents, node.inputs, strict=False)):
+            if parent is None and about is not None:
                 constant = f"{name}_{place}"
-                node(constant, "shape=ellipse, style=dashed", "constant", f"{given[1].name} {given[0]}")
+                add_node(constant, "shape=ellipse, style=dashed", "constant", *about)
                 lines.append(f"  {constant} -> {name};")
             elif parent is not None:
                 if id(parent) not in names:
@@ -76,7 +76,6 @@ def dot_text(tensor: Differentiable) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as a quoted string of Graphviz, whatever it holds: a backslash stays a backslash, a line break
-    breaks the line.
-    """
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    """Returns a text as a quoted string of Graphviz, where a backslash stays one and a line break is one."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

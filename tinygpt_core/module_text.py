@@ -1,4 +1,4 @@
-"""Modules as they are printed: a tree of parts with their settings, shapes and how many numbers they hold.
+"""Floor 6: modules as they are printed: a tree of parts with settings, shapes and how many numbers they have.
 
 `Module.__repr__`, `_repr_html_` (what a notebook shows) and `nn.inspection.summary` use it.
 """
@@ -13,18 +13,24 @@ class PrintableModule(Protocol):
     """What printing needs of a Module, which stands above this file."""
 
     def _extra_repr(self) -> str:
-        """The settings, as they stand in the brackets."""
+        """Returns the settings, as they stand in the brackets."""
 
     def _contents(self) -> Iterable[tuple[str, Any]]:
-        """The Modules and Tensors in it, by name."""
+        """Returns the Modules and Tensors in it, with their names."""
 
     def num_parameters(self) -> int:
-        """Returns how many numbers its parameters hold."""
+        """Returns how many numbers its parameters have."""
 
 
 class Branch(NamedTuple):
-    """A node of a module's tree: what it is called and is, a shape, how many numbers it holds, and what is in
-    it.
+    """A node of a module's tree.
+
+    Attributes:
+        name: of the part, in the module above.
+        label: its class and settings; "" for a parameter.
+        shape: of its output or of the parameter, where it is known.
+        numbers: how many its parameters have.
+        inside: the parts of the part.
     """
 
     name: str
@@ -41,65 +47,74 @@ def module_branch(
     path: str = "",
     seen: set[int] | None = None,
 ) -> Branch:
-    """Returns the tree of a module: its parts with their settings, its parameters with their shapes, equal
-    neighbours folded into one.
+    """Returns the tree of a module: its parts with their settings, its parameters with their shapes.
+
+    Neighbours that are equal are folded into one branch.
 
     Args:
         module: the root.
         outputs: the shapes of the outputs by dotted name of the module, where they are known.
         name, path: of the module, in the one above and from the root.
-        seen: the parameters met so far, since tied ones are met again.
+        seen: the parameters so far, since tied ones come again.
     """
     seen = set() if seen is None else seen
-    settings = module._extra_repr()
     inside: list[Branch] = []
-    for key, leaf in module._contents():
-        full = f"{path}.{key}" if path else key
-        if hasattr(leaf, "_contents"):
-            inside.append(module_branch(leaf, outputs, key, full, seen))
-        else:
-            notes = "" if leaf.requires_grad else ", frozen"
-            notes += ", tied" if id(leaf) in seen else ""
-            seen.add(id(leaf))
-            inside.append(Branch(key, "", f"{leaf.dtype.name} {leaf.shape}{notes}", f"{leaf.numel:,}", []))
+    for key, part in module._contents():
+        if hasattr(part, "_contents"):
+            full_name = f"{path}.{key}" if path else key
+            inside.append(module_branch(part, outputs, key, full_name, seen))
+            continue
+        shape = f"{part.dtype.name} {part.shape}"
+        if not part.requires_grad:
+            shape += ", frozen"
+        if id(part) in seen:
+            shape += ", tied"
+        seen.add(id(part))
+        inside.append(Branch(key, "", shape, f"{part.numel:,}", []))
+    settings = module._extra_repr()
     label = type(module).__name__ + (f"({settings})" if settings else "")
     return Branch(name, label, outputs.get(path, ""), f"{module.num_parameters():,}", _folded(inside))
 
 
 def _folded(branches: list[Branch]) -> list[Branch]:
-    """One branch for each run of equal ones: `blocks.0 … blocks.11: 12 × Block`."""
+    """Returns one branch for each run of equal ones: `blocks.0 … blocks.11: 12 × Block`."""
     runs: list[list[Branch]] = []
     for branch in branches:
-        if runs and branch.label and runs[-1][0][1:] == branch[1:]:
+        is_equal = bool(runs) and runs[-1][0]._replace(name="") == branch._replace(name="")
+        if is_equal and branch.label:  # parameters are never folded
             runs[-1].append(branch)
         else:
             runs.append([branch])
-    return [
-        run[0]
-        if len(run) == 1
-        else Branch(
-            f"{run[0].name} … {run[-1].name}",
-            f"{len(run)} × {run[0].label}",
-            run[0].shape,
-            f"{len(run)} × {run[0].numbers}",
-            run[0].inside,
-        )
-        for run in runs
-    ]
+    return [run[0] if len(run) == 1 else _one_for_all(run) for run in runs]
+
+
+def _one_for_all(run: list[Branch]) -> Branch:
+    """Returns one branch for several that are equal but for their names."""
+    first = run[0]
+    return Branch(
+        name=f"{first.name} … {run[-1].name}",
+        label=f"{len(run)} × {first.label}",
+        shape=first.shape,
+        numbers=f"{len(run)} × {first.numbers}",
+        inside=first.inside,
+    )
 
 
 def _title(branch: Branch) -> str:
+    """Returns what the line of a branch begins with."""
     return f"{branch.name}: {branch.label}" if branch.name and branch.label else branch.name or branch.label
 
 
 def module_text(
     module: PrintableModule, outputs: dict[str, str] | None = None, header: tuple[str, str, str] | None = None
 ) -> str:
-    """Returns the tree of a module, one line a part or parameter, in three columns: what it is, its shape,
-    how many numbers it holds.
+    """Returns the tree of a module, one line a part or parameter.
+
+    The three columns are what it is, its shape, and how many numbers it has.
 
     Args:
-        module: the root; `outputs` as in `module_branch`.
+        module: the root.
+        outputs: as in `module_branch`.
         header: a line above the columns.
     """
     root = module_branch(module, outputs or {})
@@ -108,39 +123,38 @@ def module_text(
 
     def add(branches: list[Branch], indent: str) -> None:
         for place, branch in enumerate(branches):
-            last = place == len(branches) - 1
-            rows.append(
-                (indent + ("└── " if last else "├── ") + _title(branch), branch.shape, branch.numbers)
-            )
-            add(branch.inside, indent + ("    " if last else "│   "))
+            is_last = place == len(branches) - 1
+            title = indent + ("└── " if is_last else "├── ") + _title(branch)
+            rows.append((title, branch.shape, branch.numbers))
+            add(branch.inside, indent + ("    " if is_last else "│   "))
 
     add(root.inside, "")
-    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
-    third = max(len(row[2].removesuffix(" parameters")) for row in rows)
+    unit = " parameters"
+    first = max(len(title) for title, _, _ in rows)
+    second = max(len(shape) for _, shape, _ in rows)
+    third = max(len(numbers.removesuffix(unit)) for _, _, numbers in rows)
     lines = []
-    for label, shape, count in rows:
-        number, _, unit = (
-            count.partition(" parameters") if count.endswith(" parameters") else (count, "", None)
-        )
-        lines.append(
-            f"{label:<{first}}  {shape:<{second}}  {number:>{third}}"
-            + ("" if unit is None else " parameters")
-        )
+    for title, shape, numbers in rows:
+        line = f"{title:<{first}}  {shape:<{second}}  {numbers.removesuffix(unit):>{third}}"
+        lines.append(line + unit if numbers.endswith(unit) else line)
     return "\n".join(lines)
 
 
 def module_html(module: PrintableModule) -> str:
     """Returns the tree of a module as nested lists that fold."""
-
     from html import escape
 
+    def items(branches: list[Branch]) -> str:
+        return f"<ul>{''.join(map(item, branches))}</ul>"
+
     def item(branch: Branch) -> str:
-        text = escape("  ".join(filter(None, (_title(branch), branch.shape, f"[{branch.numbers}]"))))
+        columns = (_title(branch), branch.shape, f"[{branch.numbers}]")
+        text = escape("  ".join(column for column in columns if column))
         if not branch.inside:
             return f"<li>{text}</li>"
-        return f"<li><details><summary>{text}</summary><ul>{''.join(map(item, branch.inside))}</ul></details></li>"
+        return f"<li><details><summary>{text}</summary>{items(branch.inside)}</details></li>"
 
     root = module_branch(module, {})
     title = escape(f"{root.label}, {root.numbers} parameters")
-    inside = f"<ul>{''.join(map(item, root.inside))}</ul>"
-    return f'<details open style="font-family:monospace"><summary>{title}</summary>{inside}</details>'
+    style = "font-family:monospace"
+    return f'<details open style="{style}"><summary>{title}</summary>{items(root.inside)}</details>'

@@ -16,7 +16,7 @@ from typing import Any
 MOVED: dict[str, tuple[str, ...]] = {
     "checkpoint": ("training.checkpoint",),
     "cli_compare": ("cli.compare",),
-    "cli_convert": ("cli.convert",),
+    "cli_convert": ("cli.convert", "cli.inspect"),
     "cli_plot": ("cli.plot",),
     "comparison": ("cli.comparison",),
     "corpora": ("dataset.corpora",),
@@ -40,7 +40,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "printing": ("buffer.text", "graph_text", "module_text"),
     "progress": ("cli.progress",),
     "serialization": ("files.atomic", "files.json_objects", "files.safetensors"),
-    "stepping": ("training.step",),
+    "stepping": ("training.loop", "training.step"),
     "token_folders": ("dataset.token_folders",),
     "toy_data": ("dataset.toy_data",),
     "vocabularies": ("tokenizer.vocabularies",),
@@ -61,12 +61,14 @@ class OldNames:
 
     def install(self) -> None:
         """Makes the old names known to `import`."""
-        sys.meta_path.append(self)  # type: ignore[arg-type]
+        sys.meta_path.append(self)
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Returns how to load an old name of the package; None for any other."""
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == self.package and name in self.moved else None  # type: ignore[arg-type]
+        if package != self.package or name not in self.moved:
+            return None
+        return ModuleSpec(fullname, self)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leaves it to the import system to make the module that `exec_module` fills or replaces."""

@@ -1,11 +1,11 @@
-"""Floor 1: text that moves no cursor. Names, tokens and messages may hold any character; on a terminal some of
-them would erase a line, ring a bell or turn what follows around.
+"""Floor 1: text that moves no cursor.
 
-Three ways to show such a text, by who reads it:
+Names, tokens and messages may hold any character; on a terminal some of them would erase a line, ring a bell
+or turn what follows around. Three ways to show such a text, by what it is:
 
-    escape_unprintable          messages of commands: every odd character as Python would write it, `\\x1b`
-    replace_unprintable         text of a model, titles of plots: one mark for each, so that widths stay
-    replace_control_characters  tokens, as minbpe shows them: only what controls, `\\u001b`; letters of all kinds stay
+    escape_unprintable          messages: what is not printable is written as Python would write it, `\\x1b`
+    replace_unprintable         text of a model, titles of plots: a mark for each character, so widths stay
+    replace_control_characters  tokens, as minbpe shows them: only what controls is written as `\\u001b`
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ REPLACEMENT = "\ufffd"  # the character that Unicode gives for "there was one, w
 
 
 def escape_unprintable(text: str) -> str:
-    """Returns `text` with each character that is not printable written as Python's escape, such as `\\x1b`."""
+    """Returns `text` with each character that is not printable written as Python's escape: `\\x1b`."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

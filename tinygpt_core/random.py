@@ -4,20 +4,29 @@ A counter-based generator is a function, not a machine: word i of a stream is `p
 of i under a key. So a thousand numbers can be drawn in any order or in parallel, a "state" is one integer,
 and two backends that evaluate the same function draw the same numbers.
 
+What is given no generator draws from the default one. There is one for the whole process, and threads that
+share it never get the same numbers twice, but which thread gets which depends on who comes first. A thread
+that shall draw the same numbers each time takes a generator of its own: `with use_generator(Generator(5)):`.
+
 Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011 (Philox4x32-10).
 """
 
 from __future__ import annotations
 
+from _thread import allocate_lock  # `threading.Lock`, whose module takes a millisecond to import
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import accumulate
 from math import frexp, sqrt
 from typing import Any, NamedTuple
 
 _MASK = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1: what the key grows by each round
+_MASK64 = (1 << 64) - 1
+PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+# The golden ratio and sqrt(3) - 1, of which Weyl sequences are made: what the key grows by each round
+PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 class Key(NamedTuple):
@@ -40,9 +49,13 @@ def words(key: Key, count: int) -> list[int]:
     Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011.
     """
     seed, stream, start = key
-    m0, m1, mask = *_MULTIPLIERS, _MASK
-    keys = [((seed + i * _WEYL[0]) & mask, ((seed >> 32) + i * _WEYL[1]) & mask) for i in range(10)]
-    low, high = stream & mask, stream >> 32 & mask
+    m0, m1 = PHILOX_MULTIPLIERS
+    mask = _MASK
+    keys = [
+        ((seed + i * PHILOX_WEYL[0]) & mask, ((seed >> 32) + i * PHILOX_WEYL[1]) & mask) for i in range(10)
+    ]
+    low = stream & mask
+    high = stream >> 32 & mask
     result: list[int] = []
     for block in range(start, start + (count + 3) // 4):
         c0, c1, c2, c3 = block & mask, block >> 32 & mask, low, high
@@ -152,22 +165,23 @@ def _horner(coefficients: Iterable[float], x: float) -> float:
 
 
 def natural_log(x: float) -> float:
-    """Returns ln x for x > 0 by additions, multiplications and divisions alone, which every IEEE machine
-    rounds alike.
+    """Returns ln x for x > 0, the same on every IEEE machine: by additions, multiplications and divisions.
 
     With x = m 2^e, m in [sqrt 1/2, sqrt 2), and s = (m - 1) / (m + 1): ln x = e ln 2 + 2 (s + s^3 / 3 + s^5 /
     5 + …).
     """
     m, e = frexp(x)
     if m < 0.7071067811865476:
-        m, e = m * 2.0, e - 1
+        m *= 2.0
+        e -= 1
     s = (m - 1.0) / (m + 1.0)
     return e * LN2 + s * _horner(LOG_SERIES, s * s)
 
 
 def normal_quantile(p: float) -> float:
-    """Returns z with Phi(z) = p for 0 < p < 1, where Phi is the standard normal distribution function, to
-    about 1e-16 relative.
+    """Returns z with Phi(z) = p for 0 < p < 1, to about 1e-16 relative.
+
+    Phi is the standard normal distribution function.
 
     Source: Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution", 1988 (PPND16).
     """
@@ -176,17 +190,29 @@ def normal_quantile(p: float) -> float:
         r = 0.180625 - q * q
         return q * _horner(CENTRE[0], r) / _horner(CENTRE[1], r)
     r = sqrt(-natural_log(p if q < 0.0 else 1.0 - p))
-    (numerator, denominator), r = (TAIL, r - 1.6) if r <= 5.0 else (FAR_TAIL, r - 5.0)
+    if r <= 5.0:
+        numerator, denominator = TAIL
+        r -= 1.6
+    else:
+        numerator, denominator = FAR_TAIL
+        r -= 5.0
     z = _horner(numerator, r) / _horner(denominator, r)
     return -z if q < 0.0 else z
+
+
+# Held while any generator moves on: three lines, so one lock does for all, and a generator that is copied
+# or pickled has none
+_moving = allocate_lock()
 
 
 class Generator:
     """A place in a stream of random numbers, which moves on as numbers are drawn.
 
+    Threads may share one: no two of them get the same numbers.
+
     Args:
-        seed: any integer; its low 64 bits are the key. stream: another 64 bits, for independent streams from
-            one seed.
+        seed: any integer; its low 64 bits are the key.
+        stream: another 64 bits, for independent streams from one seed.
 
     Attributes:
         position: how many blocks of four words were drawn. This, the seed and the stream are all the state
@@ -202,19 +228,24 @@ class Generator:
         for name, value in (("seed", seed), ("stream", stream)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"a {name} is an int, not {value!r}")
-        self.seed, self.stream, self.position = seed & (1 << 64) - 1, stream & (1 << 64) - 1, 0
+        self.seed = seed & _MASK64
+        self.stream = stream & _MASK64
+        self.position = 0
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.seed}, stream={self.stream}) at block {self.position}"
 
     def reserve(self, count: int) -> Key:
-        """Moves on by `count` words, in whole blocks, and returns where they start; raises ValueError for a
-        negative count.
+        """Moves on by `count` words, in whole blocks, and returns where they start.
+
+        Raises:
+            ValueError: a negative count.
         """
         if count < 0:
             raise ValueError(f"cannot draw {count} random words")
-        key = Key(self.seed, self.stream, self.position)
-        self.position += (count + 3) // 4
+        with _moving:
+            key = Key(self.seed, self.stream, self.position)
+            self.position += (count + 3) // 4
         return key
 
     def uniform(self) -> float:
@@ -222,8 +253,9 @@ class Generator:
         return uniforms64(self.reserve(2), 1)[0]
 
     def integer(self, low: int, high: int) -> int:
-        """Returns an integer uniform in [low, high), without bias: words beyond the last whole multiple of
-        the span are drawn again.
+        """Returns an integer uniform in [low, high), without bias.
+
+        Words beyond the last whole multiple of the span are drawn again.
 
         Raises:
             ValueError: no integer lies there, or more than 2^64.
@@ -273,7 +305,8 @@ class Generator:
 
     def get_state(self) -> dict[str, int]:
         """Returns the state as a dict of integers, for JSON."""
-        return {"seed": self.seed, "stream": self.stream, "position": self.position}
+        with _moving:
+            return {"seed": self.seed, "stream": self.stream, "position": self.position}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to a state of `get_state`; raises ValueError where it is none."""
@@ -286,18 +319,35 @@ class Generator:
             raise ValueError(
                 f"a generator's state has integers seed, stream and position in [0, 2^64), unlike {state!r}"
             )
-        self.seed, self.stream, self.position = values  # type: ignore[assignment]
+        with _moving:
+            self.seed, self.stream, self.position = values  # type: ignore[assignment]
 
 
-_default = Generator(0)
+_process_generator = Generator(0)
+_chosen: ContextVar[Generator | None] = ContextVar("chosen generator", default=None)
 
 
 def default_generator() -> Generator:
-    """Returns the generator that everything draws from unless it is given another."""
-    return _default
+    """Returns the generator that everything draws from unless it is given another.
+
+    It is the one of this thread's innermost `use_generator`, else the process's, which all threads share.
+    """
+    return _chosen.get() or _process_generator
+
+
+@contextmanager
+def use_generator(generator: Generator) -> Iterator[Generator]:
+    """Makes a generator the default one, for a `with` block of the calling thread only; yields it."""
+    before = _chosen.set(generator)
+    try:
+        yield generator
+    finally:
+        _chosen.reset(before)
 
 
 def seed(value: int) -> None:
-    """Starts the process-wide generator anew, at the beginning of the stream of `value`."""
-    fresh = Generator(value)
-    _default.seed, _default.stream, _default.position = fresh.seed, fresh.stream, 0
+    """Starts the default generator anew, at the beginning of the stream of `value`.
+
+    That is the process's generator, or inside `use_generator` the one that was given.
+    """
+    default_generator().set_state(Generator(value).get_state())

@@ -24,12 +24,11 @@ __all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad",
 
 
 class uninitialized(CountedBlock):
-    """`with uninitialized():` new Tensors take no memory, for a model to be loaded into. Also decorates
-    functions.
+    """`with uninitialized():` new Tensors take no memory, for a model to be loaded into.
 
     A Tensor of zeros, ones or random numbers is one number (of random ones: 0, and nothing is drawn) seen
-    through its shape. It cannot be written to: give it another buffer. Holds for the calling thread only: a
-    new thread allocates.
+    through its shape. It cannot be written to: give it another buffer. Also decorates functions. Holds for
+    the calling thread only: a new thread allocates.
     """
 
     open_blocks = ContextVar("open uninitialized blocks", default=0)
@@ -52,12 +51,12 @@ def apply_op(operation_class: type[Operation], *tensors: Tensor | None, **option
     buffers: list[Buffer | None] = []
     needs: list[bool] = []
     for tensor in tensors:
-        if tensor is None:
-            buffers.append(None)
-            needs.append(False)
-        elif isinstance(tensor, Tensor):
+        if isinstance(tensor, Tensor):
             buffers.append(tensor.buffer)
             needs.append(tensor._requires_grad)
+        elif tensor is None:
+            buffers.append(None)
+            needs.append(False)
         else:
             raise TypeError(
                 f"{operation_class.__name__} applies to Tensors, not to a {type(tensor).__name__}: "
@@ -299,9 +298,7 @@ class Tensor:
     def arange(
         start: float, stop: float | None = None, step: float = 1, dtype: DType | None = None
     ) -> Tensor:
-        """Returns, along one axis, start, start + step, … up to but without stop; `arange(stop)` begins at
-        0.
-        """
+        """Returns start, start + step, … along one axis, without stop; `arange(stop)` begins at 0."""
         return Tensor(Buffer.arange(start, stop, step, dtype))
 
     @staticmethod
@@ -658,9 +655,7 @@ class Tensor:
         self.buffer[index] = value
 
     def _in_place(self, operation: type[Operation], other: Any) -> Tensor:
-        """Computes `self op= other`, in the storage where nothing is recorded; else this Tensor becomes the
-        result of the operation.
-        """
+        """Computes `self op= other`, in place where nothing is recorded; else this becomes the result."""
         if self.is_leaf:
             self._check_changeable()
         result = self._apply(operation, other)

@@ -46,12 +46,14 @@ def main(arguments=None):
     for event in trainer.run():
         if isinstance(event, StepEvent) and event.step % 50 == 0:
             print(
-                f"step {event.step}  loss {event.loss:.3f}  {event.tokens / event.seconds:,.0f} tokens a second"
+                f"step {event.step}  loss {event.loss:.3f}  {event.tokens / event.seconds:,.0f} tokens "
+                f"a second"
             )
         if isinstance(event, ValidationEvent):
             loss = event.val_loss
             print(
-                f"step {event.step}  validation loss {loss:.3f} (tokens by frequency: {trainer.data.unigram_entropy:.3f})"
+                f"step {event.step}  validation loss {loss:.3f} (tokens by frequency: "
+                f"{trainer.data.unigram_entropy:.3f})"
             )
 
     print(options.prompt, end="")

@@ -70,7 +70,8 @@ def main(arguments=None):
         with no_grad():
             right = (model(test_inputs).argmax(-1) == test_targets).sum().item()
         print(
-            f"{right} of {len(rows) - split} examples that it has never seen are right ({right / (len(rows) - split):.1%})"
+            f"{right} of {len(rows) - split} examples that it has never seen are right "
+            f"({right / (len(rows) - split):.1%})"
         )
         return right / (len(rows) - split)
 

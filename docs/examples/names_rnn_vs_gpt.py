@@ -96,7 +96,8 @@ def main(arguments=None):
                 (name, model.num_parameters(), validation_loss(model, data.validation_batches), seconds)
             )
     print(
-        f"after {options.steps} steps; a model that knows only how frequent each letter is has {data.unigram_entropy:.3f}\n"
+        f"after {options.steps} steps; a model that knows only how frequent each letter is has "
+        f"{data.unigram_entropy:.3f}\n"
     )
     print("| model | parameters | validation loss (nats a letter) | seconds |\n|---|---|---|---|")
     for name, parameters, loss, seconds in rows:

@@ -41,7 +41,8 @@ def draw(model, points, classes):
         x, y = place % WIDTH * size, place // WIDTH * size
         opacity = max(pair) - 0.4
         parts.append(
-            f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{COLOURS[label]}" opacity="{opacity:.2f}"/>'
+            f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="{COLOURS[label]}" '
+            f'opacity="{opacity:.2f}"/>'
         )
     for (x, y), label in zip(points.to_python(), classes.to_python(), strict=True):
         across, down = (x - LEFT) / (RIGHT - LEFT) * WIDTH * size, (TOP - y) / (TOP - BOTTOM) * HEIGHT * size

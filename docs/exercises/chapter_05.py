@@ -7,9 +7,12 @@ import random
 from collections import Counter
 from itertools import pairwise
 
-from tinygpt_core.tokenizer import BPETokenizer
+from tinygpt_core.tokenizer import BPETokenizer, encode_textbook, get_stats, merge, train_textbook
 
-TEXT = "a tall tale to tell: a little tale, a tale of a total of ten tall tellers, told in a hall as tall as all of the tales are"
+TEXT = (
+    "a tall tale to tell: a little tale, a tale of a total of ten tall tellers, "
+    "told in a hall as tall as all of the tales are"
+)
 
 
 # 5.1 Below 128 the byte is the code point. Else the low bits come last, six to a byte, and the first byte has
@@ -67,54 +70,31 @@ def test_5_2_where_a_character_begins():
 # or in encoding, so both make the same merges in the same order. From the left, "aab" with the merges ab,
 # then aa, gives aa b; by the order, a ab.
 
-
-def merge_pair(pieces, pair):
-    result = []
-    for piece in pieces:
-        if result and (result[-1], piece) == pair:
-            result[-1] += piece
-        else:
-            result.append(piece)
-    return tuple(result)
+WORDS = [word.encode() for word in TEXT.split()]
 
 
-def learn(text, count):
-    """The merges, and for each word the pieces it has at the end."""
-    words, merges = {word: tuple(word) for word in text.split()}, []
-    frequencies = Counter(text.split())
-    for _ in range(count):
-        counts = Counter()
-        for word, pieces in words.items():
-            for pair in pairwise(pieces):
-                counts[pair] += frequencies[word]
-        if not counts:
-            break
-        merges.append(max(counts, key=counts.get))
-        words = {word: merge_pair(pieces, merges[-1]) for word, pieces in words.items()}
-    return merges, words
-
-
-def encode(word, merges):
-    rank, pieces = {pair: i for i, pair in enumerate(merges)}, tuple(word)
-    while learned := [pair for pair in pairwise(pieces) if pair in rank]:
-        pieces = merge_pair(pieces, min(learned, key=rank.get))
-    return pieces
+def when_learning_ended(word, merges):
+    ids = list(word)
+    for pair, idx in merges.items():
+        ids = merge(ids, pair, idx)
+    return ids
 
 
 def encode_from_the_left(word, merges):
-    pieces = tuple(word)
-    while learned := [i for i, pair in enumerate(pairwise(pieces)) if pair in merges]:
+    ids = list(word)
+    while learned := [i for i, pair in enumerate(pairwise(ids)) if pair in merges]:
         i = learned[0]
-        pieces = (*pieces[:i], pieces[i] + pieces[i + 1], *pieces[i + 2 :])
-    return pieces
+        ids[i : i + 2] = [merges[ids[i], ids[i + 1]]]
+    return ids
 
 
 def test_5_3_learning_and_encoding_agree():
     for count in (0, 3, 10, 30):
-        merges, words = learn(TEXT, count)
-        assert all(encode(word, merges) == pieces for word, pieces in words.items())
-    merges = [("a", "b"), ("a", "a")]
-    assert encode("aab", merges) == ("a", "ab") and encode_from_the_left("aab", merges) == ("aa", "b")
+        merges = train_textbook(WORDS, 256 + count)
+        assert all(encode_textbook(word, merges) == when_learning_ended(word, merges) for word in WORDS)
+    a, b = b"ab"
+    merges = {(a, b): 256, (a, a): 257}
+    assert encode_textbook(b"aab", merges) == [a, 256] and encode_from_the_left(b"aab", merges) == [257, b]
 
 
 # 5.4 The fewest tokens of the first i letters are one more than those of the first j, for the best j where
@@ -128,16 +108,23 @@ def fewest(word, vocabulary):
     return best[-1]
 
 
+def vocabulary_of(merges):
+    tokens = {byte: bytes([byte]) for byte in range(256)}
+    for (first, second), idx in merges.items():
+        tokens[idx] = tokens[first] + tokens[second]
+    return set(tokens.values())
+
+
 def test_5_4_fewest_tokens():
-    merges, words = learn(TEXT, 12)
-    vocabulary = {*TEXT, *map("".join, merges)}
-    assert all("".join(fewest(word, vocabulary)) == word for word in words)
-    assert all(len(fewest(word, vocabulary)) <= len(encode(word, merges)) for word in words)
-    merges = [("b", "c"), ("a", "b"), ("c", "d")]
-    assert encode("abcd", merges) == ("a", "bc", "d") and fewest("abcd", {*"abcd", "ab", "bc", "cd"}) == (
-        "ab",
-        "cd",
-    )
+    merges = train_textbook(WORDS, 256 + 12)
+    vocabulary = vocabulary_of(merges)
+    for word in WORDS:
+        assert b"".join(fewest(word, vocabulary)) == word
+        assert len(fewest(word, vocabulary)) <= len(encode_textbook(word, merges))
+    a, b, c, d = b"abcd"
+    merges = {(b, c): 256, (a, b): 257, (c, d): 258}
+    assert encode_textbook(b"abcd", merges) == [a, 256, d]
+    assert fewest(b"abcd", vocabulary_of(merges)) == (b"ab", b"cd")
 
 
 # 5.5 (x, a), (a, b) and (b, y) lose one each, (x, ab) and (ab, y) gain one each. Where the pair stands twice
@@ -149,23 +136,20 @@ def change_of_one_merge(x, a, b, y):
     return Counter({(x, a): -1, (a, b): -1, (b, y): -1, (x, a + b): 1, (a + b, y): 1})
 
 
-def counted(pieces):
-    return Counter(pairwise(pieces))
+def change_of_counts(pieces, a, b):
+    change = Counter(get_stats(merge(pieces, (a, b), a + b)))
+    change.subtract(get_stats(pieces))
+    return {pair: count for pair, count in change.items() if count}
 
 
 def test_5_5_what_one_merge_changes():
     chance = random.Random(5)
     for _ in range(100):
         left, right = ([chance.choice("cdef") for _ in range(chance.randrange(1, 5))] for _ in range(2))
-        before = (*left, "a", "b", *right)
-        change = counted(merge_pair(before, ("a", "b")))
-        change.subtract(counted(before))
         expected = change_of_one_merge(left[-1], "a", "b", right[0])
-        assert {pair: n for pair, n in change.items() if n} == dict(expected)
-    assert merge_pair("aaa", ("a", "a")) == ("aa", "a")
-    change = counted(merge_pair("abab", ("a", "b")))
-    change.subtract(counted("abab"))
-    assert change == {("a", "b"): -2, ("b", "a"): -1, ("ab", "ab"): 1}
+        assert change_of_counts([*left, "a", "b", *right], "a", "b") == dict(expected)
+    assert merge("aaa", ("a", "a"), "aa") == ["aa", "a"]
+    assert change_of_counts("abab", "a", "b") == {("a", "b"): -2, ("b", "a"): -1, ("ab", "ab"): 1}
 
 
 # 5.6 ln V / bytes = ln 256 for equal bits per byte: ln 50,257 / ln 256 = 1.95 bytes.

@@ -54,7 +54,8 @@ def scale(names: dict[str, Any]) -> str:
     sheet = Drawing(
         660,
         310,
-        "Without the square root the largest weight goes to 1 as vectors get longer; with it, it stays where it is",
+        "Without the square root the largest weight goes to 1 as vectors get longer; with it, it stays "
+        "where it is",
     )
     line_chart(
         sheet,
@@ -91,7 +92,8 @@ def rotary(names: dict[str, Any]) -> str:
     sheet = Drawing(
         620,
         300,
-        "The score of a query and a key that are turned by their positions, against their distance: a sum of waves",
+        "The score of a query and a key that are turned by their positions, against their distance: a "
+        "sum of waves",
     )
     ticks = {float(y): str(y) for y in range(int(low // 1), int(-(-high // 1)) + 1)}
     line_chart(

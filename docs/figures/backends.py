@@ -21,7 +21,8 @@ def seam() -> str:
     sheet = Drawing(
         680,
         400,
-        "An addition on its way from Tensors to storage: Tensor, Operation and Buffer are written once, hooks by each backend",
+        "An addition on its way from Tensors to storage: Tensor, Operation and Buffer are written once, "
+        "hooks by each backend",
     )
     box(sheet, 190, 16, 300, ("Tensor", "a + b: records what it did, for the backward"), FILLS[3])
     box(sheet, 190, 92, 300, ("Operation", "Add: forward and backward over Buffers"), FILLS[3])
@@ -48,7 +49,8 @@ def lookup() -> str:
     sheet = Drawing(
         700,
         390,
-        "The tree of Buffer classes; a kernel for a backend is the nearest that is registered on the way up, else the textbook one",
+        "The tree of Buffer classes; a kernel for a backend is the nearest that is registered on the "
+        "way up, else the textbook one",
     )
     places = {
         "Buffer": (290, 20, ("the textbook kernels:", "LayerNorm, Rotary, …")),

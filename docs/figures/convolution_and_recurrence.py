@@ -46,7 +46,8 @@ def window_options() -> str:
     sheet = Drawing(
         720,
         320,
-        "Seven numbers under a window of three weights: with padding, a stride and a dilation, and the places that result",
+        "Seven numbers under a window of three weights: with padding, a stride and a dilation, and the "
+        "places that result",
     )
     for number, (name, padding, stride, dilation) in enumerate(cases):
         left, top = 30 + number % 2 * 350, 40 + number // 2 * 150
@@ -78,7 +79,8 @@ def convolution_gradient() -> str:
     sheet = Drawing(
         640,
         290,
-        "The gradient of each input is a sum over the padded gradient of the result, with the weights turned round",
+        "The gradient of each input is a sum over the padded gradient of the result, with the weights "
+        "turned round",
     )
     cell, left = 56, 150
     padded = ["0", "0", *(f"{value:g}" for value in names["g"]), "0", "0"]
@@ -127,7 +129,8 @@ def learnt_windows() -> str:
     sheet = Drawing(
         640,
         250,
-        "A cross with noise, the four windows of three by three weights that the first layer has learnt, and their answers",
+        "A cross with noise, the four windows of three by three weights that the first layer has "
+        "learnt, and their answers",
     )
     image(sheet, 20, 66, cross.to_python()[0][0], 9, "a cross")
     for number in range(4):
@@ -152,7 +155,8 @@ def gradient_by_distance() -> str:
     sheet = Drawing(
         680,
         380,
-        "The length of the gradient by the distance to the input: it vanishes, explodes, or stays, by network",
+        "The length of the gradient by the distance to the input: it vanishes, explodes, or stays, by "
+        "network",
     )
     line_chart(
         sheet,

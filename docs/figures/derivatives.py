@@ -18,7 +18,8 @@ def tangent() -> str:
     sheet = Drawing(
         640,
         330,
-        "The curve x squared with its tangent at 3, and the same ten times enlarged, where the two nearly agree",
+        "The curve x squared with its tangent at 3, and the same ten times enlarged, where the two "
+        "nearly agree",
     )
     for left, reach, caption in ((60, 3.0, "x² at x = 3"), (370, 0.3, "ten times enlarged")):
         chart = Chart(sheet, (left, 50, 240, 240), (3 - reach, 3 + reach), (9 - 6 * reach, 9 + 6 * reach))
@@ -47,7 +48,8 @@ def differences() -> str:
     sheet = Drawing(
         640,
         360,
-        "The error of measured slopes first falls with the step and then rises again; central differences reach 1e-10",
+        "The error of measured slopes first falls with the step and then rises again; central "
+        "differences reach 1e-10",
     )
     chart = Chart(sheet, (80, 40, 520, 260), (1e-15, 1e-1), (1e-13, 1.0), log_x=True, log_y=True)
     chart.ticks(
@@ -89,7 +91,8 @@ def chain() -> str:
     sheet = Drawing(
         640,
         230,
-        "A chain of square, sine and exponential, with the values that pass forward and the local slopes that are multiplied",
+        "A chain of square, sine and exponential, with the values that pass forward and the local "
+        "slopes that are multiplied",
     )
     x, total = 1.2, 1.0
     steps = [
@@ -123,7 +126,8 @@ def orders() -> str:
     sheet = Drawing(
         640,
         400,
-        "Multiplied from the loss, a chain of Jacobians gives rows; multiplied from the input, it gives matrices",
+        "Multiplied from the loss, a chain of Jacobians gives rows; multiplied from the input, it gives "
+        "matrices",
     )
     scale = 0.22
 

@@ -50,7 +50,8 @@ class Drawing:
     def __init__(self, width: int, height: int, title: str) -> None:
         self.width, self.height = width, height
         self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+            f'height="{height}" role="img" '
             f'font-family="system-ui, sans-serif" font-size="14" fill="{INK}">',
             f"<title>{escape(title)}</title>",
             f'<rect width="{width}" height="{height}" rx="8" fill="{PAPER}"/>',
@@ -83,7 +84,8 @@ class Drawing:
         """One line of text whose baseline goes through (x, y); `anchor` is start, middle or end."""
         weight = ' font-weight="bold"' if bold else ""
         self.parts.append(
-            f'<text x="{number(x)}" y="{number(y)}" fill="{colour}" font-size="{number(size)}" text-anchor="{anchor}"{weight}>'
+            f'<text x="{number(x)}" y="{number(y)}" fill="{colour}" font-size="{number(size)}" '
+            f'text-anchor="{anchor}"{weight}>'
             f"{escape(text)}</text>"
         )
 
@@ -94,7 +96,8 @@ class Drawing:
         path = " ".join(f"{number(x)},{number(y)}" for x, y in points)
         dashes = ' stroke-dasharray="5 4"' if dashed else ""
         self.parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{number(width)}"{dashes}/>'
+            f'<polyline points="{path}" fill="none" stroke="{colour}" '
+            f'stroke-width="{number(width)}"{dashes}/>'
         )
 
     def arrow(
@@ -114,7 +117,8 @@ class Drawing:
     def circle(self, x: float, y: float, radius: float, fill: str = INK, stroke: str = "none") -> None:
         """A disc around (x, y)."""
         self.parts.append(
-            f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" fill="{fill}" stroke="{stroke}"/>'
+            f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" fill="{fill}" '
+            f'stroke="{stroke}"/>'
         )
 
     def row(self, x: float, y: float, texts: Sequence[str], fills: Sequence[str], size: float = 34) -> None:
@@ -129,7 +133,7 @@ class Drawing:
 
 
 class Chart:
-    """A rectangle of a Drawing with axes: maps data to the sheet, on scales that are linear or logarithmic."""
+    """A rectangle of a Drawing with axes: maps data to the sheet, on linear or logarithmic scales."""
 
     def __init__(
         self,

@@ -22,7 +22,8 @@ def training(names: dict[str, Any]) -> str:
     sheet = Drawing(
         760,
         340,
-        "The loss of each training step with its running mean: below the counting model, towards the least possible loss",
+        "The loss of each training step with its running mean: below the counting model, towards the "
+        "least possible loss",
     )
     levels = {
         "knows nothing: ln 8": math.log(8),
@@ -53,7 +54,8 @@ def sampling(names: dict[str, Any]) -> str:
     sheet = Drawing(
         760,
         380,
-        "The probabilities of the letter after C: temperature 0.5, 1 and 2 above; top-k 2 and top-p 0.9 below",
+        "The probabilities of the letter after C: temperature 0.5, 1 and 2 above; top-k 2 and top-p 0.9 "
+        "below",
     )
     for i, temperature in enumerate((0.5, 1.0, 2.0)):
         bars(

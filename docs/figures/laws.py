@@ -41,7 +41,8 @@ def shrinking() -> str:
     sheet.text(
         20,
         166,
-        f"{len(steps) - 1} steps, of which those that change the size are shown; the layout stays “{steps[-1][3]}”",
+        f"{len(steps) - 1} steps, of which those that change the size are shown; the layout stays "
+        f"“{steps[-1][3]}”",
         FAINT,
         12,
         "start",
@@ -63,7 +64,8 @@ def difference_step() -> str:
     sheet = Drawing(
         590,
         380,
-        "The error of the central difference of exp at 1 by the step h, in float64 and in float32, both axes logarithmic",
+        "The error of the central difference of exp at 1 by the step h, in float64 and in float32, both "
+        "axes logarithmic",
     )
     chart = line_chart(
         sheet,
@@ -126,7 +128,8 @@ def sum_error() -> str:
     sheet = Drawing(
         700,
         380,
-        "The relative error of float32 sums of n numbers between 0 and 1 by n, for three ways to add, both axes logarithmic",
+        "The relative error of float32 sums of n numbers between 0 and 1 by n, for three ways to add, "
+        "both axes logarithmic",
     )
     line_chart(
         sheet,

@@ -70,7 +70,8 @@ def runs() -> str:
     sheet = Drawing(
         640,
         260,
-        "The elements of a slice lie in a few runs with equal steps, and each run is one slice of the storage",
+        "The elements of a slice lie in a few runs with equal steps, and each run is one slice of the "
+        "storage",
     )
     b = Buffer.arange(rows * columns).reshape((rows, columns))
     for x, view, caption in (

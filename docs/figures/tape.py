@@ -20,7 +20,8 @@ def paths() -> str:
     sheet = Drawing(
         640,
         270,
-        "After three doublings eight paths lead down to the first value, but there are only four values to visit",
+        "After three doublings eight paths lead down to the first value, but there are only four values "
+        "to visit",
     )
     sheet.text(170, 30, "every path", bold=True)
     sheet.text(480, 30, "every value once, newest first", bold=True)
@@ -58,7 +59,8 @@ def tape() -> str:
     sheet = Drawing(
         640,
         300,
-        "The records of a loss in the order in which they were made, and the gradients that go back through them newest first",
+        "The records of a loss in the order in which they were made, and the gradients that go back "
+        "through them newest first",
     )
     leaves = {"x": Tensor.ones((3, 2), requires_grad=True), "w": Tensor.ones((2, 2), requires_grad=True)}
     leaves["b"] = Tensor.ones((2,), requires_grad=True)
@@ -139,7 +141,8 @@ def memory() -> str:
     sheet = Drawing(
         640,
         330,
-        "What a tape keeps grows with each operation of the forward and shrinks again with each of the backward",
+        "What a tape keeps grows with each operation of the forward and shrinks again with each of the "
+        "backward",
     )
     with backends.use("python"):
         curve, parameters = memory_curve()

@@ -17,7 +17,8 @@ def butterfly() -> str:
     sheet = Drawing(
         640,
         366,
-        "Eight threads exchange their sums with partners 4, 2 and 1 places away; after three steps each has the sum of all",
+        "Eight threads exchange their sums with partners 4, 2 and 1 places away; after three steps each "
+        "has the sum of all",
     )
     values = [3, 1, 4, 1, 5, 9, 2, 6]
     left, step, cell = 130, 60, 34
@@ -48,7 +49,8 @@ def roofline() -> str:
     sheet = Drawing(
         700,
         420,
-        "The roofline of an H200 by its data sheet: operations per second at most, by operations per byte, both axes logarithmic",
+        "The roofline of an H200 by its data sheet: operations per second at most, by operations per "
+        "byte, both axes logarithmic",
     )
     chart = Chart(sheet, (80, 36, 580, 310), (0.05, 2000.0), (1e11, 3e15), log_x=True, log_y=True)
     chart.ticks(
@@ -131,7 +133,8 @@ def float_formats() -> str:
     sheet = Drawing(
         660,
         230,
-        "The bits of float32, TF32, bfloat16 and float16: all have a sign; they differ in the bits of exponent and fraction",
+        "The bits of float32, TF32, bfloat16 and float16: all have a sign; they differ in the bits of "
+        "exponent and fraction",
     )
     cell, left = 15, 120
     rows = (("float32", 8, 23), ("TF32", 8, 10), ("bfloat16", 8, 7), ("float16", 5, 10))
@@ -160,7 +163,8 @@ def launches() -> str:
     sheet = Drawing(
         680,
         420,
-        "Timelines of five kernels: large ones, small ones, with a look at each result, and recorded as one graph",
+        "Timelines of five kernels: large ones, small ones, with a look at each result, and recorded as "
+        "one graph",
     )
     unit, left, launch = 15, 150, 2.0
 

@@ -11,6 +11,8 @@ from typing import Any
 import drawing
 from drawing import BLUE, FAINT, FILLS, ORANGE, Drawing, chapter, line_chart
 
+from tinygpt_core.tokenizer import merge
+
 CELL = 46
 
 
@@ -19,7 +21,8 @@ def utf8() -> str:
     sheet = Drawing(
         760,
         250,
-        "Four characters in UTF-8: leading bits of each byte say how many bytes belong together, the others are the code point",
+        "Four characters in UTF-8: leading bits of each byte say how many bytes belong together, "
+        "the others are the code point",
     )
     bit = 15
     for number, (character, name) in enumerate((("A", "A"), ("é", "é"), ("€", "€"), ("\U0001f600", "emoji"))):
@@ -43,19 +46,23 @@ def utf8() -> str:
 
 def merging(names: dict[str, Any]) -> str:
     """The merges of one word, one line each."""
-    word, merges = "lowest", names["merges"]
-    rank = {pair: i for i, pair in enumerate(merges)}
-    pieces, steps = tuple(word), [("letters", tuple(word))]
-    while learned := [pair for pair in pairwise(pieces) if pair in rank]:
-        pair = min(learned, key=rank.__getitem__)
-        pieces = names["merge_pair"](pieces, pair)
-        steps.append((f"merge {rank[pair] + 1}: {pair[0]} + {pair[1]}", pieces))
+    merges = names["merges"]
+    vocab = {idx: token.decode() for idx, token in names["vocab"].items() if token.isascii()}
+    ids = list(b"lowest")
+    steps = [("letters", [vocab[idx] for idx in ids])]
+    while learned := [pair for pair in pairwise(ids) if pair in merges]:
+        pair = min(learned, key=merges.__getitem__)
+        first, second = pair
+        ids = merge(ids, pair, merges[pair])
+        steps.append(
+            (f"merge {merges[pair] - 255}: {vocab[first]} + {vocab[second]}", [vocab[idx] for idx in ids])
+        )
     sheet = Drawing(
         640,
         30 + 46 * len(steps),
         "The word lowest, merged in the order of learning: e s, es t, l o, lo w; two pieces are left",
     )
-    before: tuple[str, ...] = ()
+    before: list[str] = []
     for number, (what, row) in enumerate(steps):
         y, x = 20 + 46 * number, 260.0
         sheet.text(220, y + 21, what, FAINT if number == 0 else BLUE, anchor="end")
@@ -89,7 +96,8 @@ def vocabulary(names: dict[str, Any]) -> str:
     sheet = Drawing(
         720,
         310,
-        "Tokens of two texts against the number of merges: the one learned from falls on, the other soon stays where it is",
+        "Tokens of two texts against the number of merges: "
+        "the one learned from falls on, the other soon stays where it is",
     )
     line_chart(
         sheet,

@@ -28,7 +28,8 @@ def depth() -> str:
     sheet = Drawing(
         640,
         330,
-        "The size of values through ten layers: weights of one over root n shrink it, twice that let it grow, root 2 keeps it",
+        "The size of values through ten layers: weights of one over root n shrink it, twice that let it "
+        "grow, root 2 keeps it",
     )
     chart = Chart(sheet, (80, 40, 400, 240), (0, 10), (0.01, 100), log_y=True)
     chart.ticks(
@@ -108,7 +109,8 @@ def schedules() -> str:
     sheet = Drawing(
         640,
         300,
-        "Three learning-rate schedules: warm-up followed by a cosine, warm-up followed by a line, and halving in steps",
+        "Three learning-rate schedules: warm-up followed by a cosine, warm-up followed by a line, and "
+        "halving in steps",
     )
     chart = Chart(sheet, (80, 40, 520, 200), (0, 150), (0.0, 0.055))
     chart.ticks([(i, str(i)) for i in range(0, 151, 30)], [(v, f"{v:g}") for v in (0.0, 0.025, 0.05)])
@@ -163,7 +165,8 @@ def moons() -> str:
     sheet = Drawing(
         640,
         230,
-        "A network's belief over the plane before training, on the way and at the end: the border bends between two half moons",
+        "A network's belief over the plane before training, on the way and at the end: the border bends "
+        "between two half moons",
     )
     shades = ("#63b3ed", "#bee3f8", "#feebc8", "#f6ad55")
     columns, rows, width, height = 38, 28, 190, 140

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy
 
-from tinygpt_accel.cuda_backend import step as step  # registers the kernels and the step
-from tinygpt_accel.cuda_backend.buffer import CudaBuffer, kind_of
+from tinygpt_accel.cuda_backend import kernels as kernels  # registers them
+from tinygpt_accel.cuda_backend import step as step  # makes it the Buffer class's
+from tinygpt_accel.cuda_backend.buffer import CudaBuffer, format_of
 from tinygpt_core.dtype import DType
 
 from . import emulation
@@ -35,8 +36,8 @@ class EmulatedBuffer(CudaBuffer):
     rows_piece: ClassVar[int] = 16
 
     @classmethod
-    def launch(cls, name: str, kinds: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
-        emulation.launch(name, emulation.types_of(kinds), grid, block or cls.threads, arguments)
+    def launch(cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
+        emulation.launch(name, emulation.types_of(formats), grid, block or cls.threads, arguments)
 
     @classmethod
     @numpy.errstate(all="ignore")
@@ -60,14 +61,14 @@ class EmulatedBuffer(CudaBuffer):
 
 def widened(x: Any) -> Any:
     """Returns an array's numbers as float32, or float64 where they are that."""
-    if kind_of(x) == "bfloat16":
+    if format_of(x) == "bfloat16":
         return (x.astype(numpy.uint32) << 16).view(numpy.float32)
-    return x if kind_of(x) == "float64" else x.astype(numpy.float32)
+    return x if format_of(x) == "float64" else x.astype(numpy.float32)
 
 
 def narrow(result: Any, out: Any) -> None:
     """Rounds a product to the form of `out`, to the nearest and ties to even."""
-    if kind_of(out) == "bfloat16":
+    if format_of(out) == "bfloat16":
         bits = numpy.ascontiguousarray(result, numpy.float32).view(numpy.uint32)
         rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(numpy.uint16)
         result = numpy.where(numpy.isnan(result), numpy.uint16(0x7FC0), rounded)

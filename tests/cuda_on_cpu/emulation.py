@@ -29,7 +29,7 @@ def why_not() -> str:
 
 @cache
 def library(file: str) -> tuple[ctypes.CDLL, dict[str, int]]:
-    """Returns a source as a shared library, and the number of each kernel in it by its name without spaces."""
+    """Returns a source as a shared library, and the number of each kernel by its name without spaces."""
     names = cuda_sources.names(file)
     exports = "\n".join(f"EXPORT({number}, {name})" for number, name in enumerate(names))
     text = f'#include "{SHIM}"\n{cuda_sources.text(file)}\n{exports}\n'
@@ -72,6 +72,6 @@ def launch(name: str, types: str, grid: tuple[int, ...], block: int, arguments: 
         raise TypeError(f"{name} takes {wanted} arguments, not {len(values)}")
 
 
-def types_of(kinds: str) -> str:
-    """Returns the C++ types of kinds of arrays, as in an instance's name."""
-    return ",".join(cuda_sources.TYPES[kind] for kind in kinds.split(",")) if kinds else ""
+def types_of(formats: str) -> str:
+    """Returns the C++ types of formats, as in an instance's name."""
+    return ",".join(cuda_sources.TYPES[fmt] for fmt in formats.split(",")) if formats else ""

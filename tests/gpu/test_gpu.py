@@ -20,8 +20,7 @@ from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.tensor import no_grad
-from tinygpt_core.training import PRESETS, Trainer
-from tinygpt_core.training.step import TrainingStep, as_tensors, training_step
+from tinygpt_core.training import PRESETS, Trainer, TrainingStep, as_tensors, training_step
 
 REASON = (
     backends.why_not("cupy")
@@ -53,12 +52,12 @@ def test_every_kernel_launches(cupy_backend: Any) -> None:
         for name, all_types in instances.items():
             assert cuda_sources.file_of(name) == file
             for types in all_types or ("",):
-                kinds = [
-                    next(kind for kind, known in cuda_sources.TYPES.items() if known == each)
+                formats = [
+                    next(fmt for fmt, known in cuda_sources.TYPES.items() if known == each)
                     for each in types.split(", ")
                     if each
                 ]
-                assert backend._kernel(name, ",".join(kinds), 0).kernel is not None
+                assert backend._kernel(name, ",".join(formats), 0).kernel is not None
 
 
 def test_foreign_arrays(cupy_backend: Any) -> None:
@@ -88,10 +87,8 @@ def test_rows_add_up(cupy_backend: Any, size: int) -> None:
     second run.
     """
     r = np.random.default_rng(size)
-    ids, values = (
-        np.where(r.random(size) < 0.4, 3, r.integers(0, 300, size=size)).astype(np.int32),
-        r.normal(size=(size, 70)),
-    )
+    ids = np.where(r.random(size) < 0.4, 3, r.integers(0, 300, size=size)).astype(np.int32)
+    values = r.normal(size=(size, 70))
     expected = np.zeros((300, 70))
     np.add.at(expected, ids, values.astype(np.float32))
     found = []
@@ -118,7 +115,8 @@ def test_products(cupy_backend: Any, form: str, rows: int, inputs: int, outputs:
     for weight in (buffer(cupy_backend, w), buffer(cupy_backend, w.T).transpose(0, 1)):
         with autocast(form):
             y, saved = kernel.forward(buffer(cupy_backend, x), weight, buffer(cupy_backend, b))
-        of_x, of_w, of_b = (gradient() for gradient in kernel.backward(saved, buffer(cupy_backend, g)))  # type: ignore[operator, misc]
+        later: Any = kernel.backward(saved, buffer(cupy_backend, g))
+        of_x, of_w, of_b = (gradient() for gradient in later)
         for got, expected in ((y, x @ w + b), (of_x, g @ w.T), (of_w, x.T @ g), (of_b, g.sum(0))):
             found = np.array(got.to_array()).reshape(got.shape)
             assert np.max(np.abs(found - expected)) <= ROUNDING[form] * max(np.max(np.abs(expected)), 1.0) * 2
@@ -130,23 +128,24 @@ def test_flash_attention_is_attention(cupy_backend: Any, form: str, causal: bool
     """cuDNN's, where it is installed, and ours by batched products: results and gradients to the roundings of
     the form.
     """
-    from tinygpt_accel.cuda_backend import attention as cuda_attention
-    from tinygpt_accel.cuda_backend import flash as cuda_flash
+    from tinygpt_accel.cuda_backend.kernels import flash_attention
+    from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched, empty_like_heads
 
     r = np.random.default_rng(1)
     packed = buffer(cupy_backend, r.normal(size=(2, 128, 3, 4, 64)))
-    heads = [packed[:, :, i].permute((0, 2, 1, 3)).in_kind(form) for i in range(3)]
-    grad = buffer(cupy_backend, r.normal(size=(2, 4, 128, 64))).in_kind(form)
-    if cuda_flash.why_not():
-        pytest.skip(cuda_flash.why_not())
-    assert cuda_flash.can(cupy_backend, form, heads[0], heads[1], causal)
+    heads = [packed[:, :, i].permute((0, 2, 1, 3)).in_format(form) for i in range(3)]
+    grad = buffer(cupy_backend, r.normal(size=(2, 4, 128, 64))).in_format(form)
+    if flash_attention.why_not():
+        pytest.skip(flash_attention.why_not())
+    assert flash_attention.can(cupy_backend, form, heads[0], heads[1], causal)
     found = []
-    for implementation in (cuda_flash, cuda_attention.Batched):
+    for implementation in (flash_attention, Batched):
         y, state = implementation.forward(cupy_backend, *heads, causal, 0.125, False)
-        gradients = [cuda_attention.like_heads(cupy_backend, x) for x in heads]
+        gradients = [empty_like_heads(cupy_backend, x) for x in heads]
         implementation.backward(cupy_backend, *heads, y, grad, causal, 0.125, False, state, gradients)
-        found.append([np.array(cupy_backend.wrap_held(x, packed.dtype).to_array()) for x in (y, *gradients)])
-    assert cuda_flash.refused == []
+        buffers = [cupy_backend.wrap_stored(x, packed.dtype) for x in (y, *gradients)]
+        found.append([np.array(each.to_array()) for each in buffers])
+    assert flash_attention.refused == []
     for one, other in zip(*found, strict=True):
         assert np.max(np.abs(one - other)) <= 4 * ROUNDING[form] * np.max(np.abs(other))
 
@@ -247,7 +246,7 @@ def test_a_run_moves_between_backends(tmp_path: Path) -> None:
 
 
 def test_memory_is_reported_and_too_much_is_an_error(cupy_backend: Any) -> None:
-    """The peak grows with what is held; asking for more than there is raises a MemoryError."""
+    """The peak grows with what is allocated; asking for more than there is raises a MemoryError."""
     free, total = cupy_backend.memory()
     assert 0 < free <= total and cupy_backend.peak_memory() >= 0
     with pytest.raises(MemoryError):

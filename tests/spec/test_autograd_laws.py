@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import tracemalloc
 import weakref
 from typing import Any
@@ -209,6 +210,33 @@ def test_no_grad(backend: type[Buffer]) -> None:
     with pytest.raises(KeyError), no_grad():
         raise KeyError
     assert (x * x).requires_grad, "an exception left recording switched off"
+
+
+def test_no_grad_is_for_its_thread_and_nests(backend: type[Buffer]) -> None:
+    """A decorated function may call itself, and what one thread does not record, another one does."""
+
+    @no_grad()
+    def power(x: Tensor, n: int) -> Tensor:
+        return x if n == 0 else power(x, n - 1) * x
+
+    x = leaf(backend, [2.0])
+    assert not power(x, 3).requires_grad and (x * x).requires_grad
+    recorded = []
+
+    def in_a_thread() -> None:
+        y = Tensor(x.buffer, requires_grad=True)
+        (y * y).backward()
+        recorded.append(grad_of(y).tolist())
+        with no_grad():
+            recorded.append((y * y).requires_grad)
+
+    with no_grad():
+        thread = threading.Thread(target=in_a_thread)
+        thread.start()
+        thread.join()
+        assert recorded == [[4.0], False] and not (x * x).requires_grad
+    (x * x).backward()
+    assert grad_of(x).tolist() == [4.0]
 
 
 def test_detach_shares_storage_but_no_history(backend: type[Buffer]) -> None:

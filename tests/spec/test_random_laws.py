@@ -51,7 +51,7 @@ def test_words_are_a_function_of_their_place(
 def test_uniform_bit_for_bit(
     backend: type[Buffer], data: st.DataObject, seed: int, stream: int, skip: int
 ) -> None:
-    """low + (high - low) u in doubles, rounded to the dtype, in C order; u is the reference generator's."""
+    """low + (high - low) u in doubles, rounded to the dtype, in C order, with u from the reference."""
     dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
     shape = data.draw(shapes(max_dims=3))
     low, high = data.draw(st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (-0.3, 0.1)]))
@@ -91,25 +91,6 @@ def test_normal_bit_for_bit(backend: type[Buffer], data: st.DataObject, seed: in
     assert generator.position == (count + 3) // 4
 
 
-@given(seed=seeds, stream=st.integers(0, 5), skip=st.integers(0, 30))
-def test_numbers_at_a_key_are_those_of_a_generator_there(
-    backend: type[Buffer], seed: int, stream: int, skip: int
-) -> None:
-    """`uniform_at` and `normal_at` draw what `uniform` and `normal` draw, and move no generator."""
-    draws = [
-        (backend.uniform, backend.uniform_at, (-1.0, 2.0)),
-        (backend.normal, backend.normal_at, (0.5, 3.0)),
-    ]
-    for draw, draw_at, options in draws:
-        generator, other = Generator(seed, stream), Generator(seed, stream)
-        generator.reserve(skip)
-        other.reserve(skip)
-        before = random.default_generator().position
-        drawn = draw((2, 3), *options, generator=generator)
-        assert read(drawn).tobytes() == read(draw_at(other.reserve(6), (2, 3), *options)).tobytes()
-        assert random.default_generator().position == before
-
-
 @given(word=st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 1000), st.integers(2**32 - 1000, 2**32 - 1)))
 def test_normals_are_the_inverse_of_the_distribution(word: int) -> None:
     """Against the standard library's own quantile function."""
@@ -142,6 +123,20 @@ def test_seed_starts_the_default_generator_anew(backend: type[Buffer]) -> None:
     assert backend.normal((3,)).to_python() == second.to_python()
     assert backend.uniform((3,)).to_python() != first.to_python()
     assert first.to_python() == backend.uniform((3,), generator=Generator(5)).to_python()
+
+
+def test_use_generator_is_what_is_drawn_from(backend: type[Buffer]) -> None:
+    """Inside of it, `seed` starts it anew and the process's default generator stays where it is."""
+    state = random.default_generator().get_state()
+    with random.use_generator(Generator(5)) as own:
+        first, second = backend.uniform((3,)), backend.normal((3,))
+        random.seed(5)
+        assert backend.uniform((3,)).to_python() == first.to_python()
+        assert random.default_generator() is own
+    assert random.default_generator().get_state() == state
+    generator = Generator(5)
+    assert backend.uniform((3,), generator=generator).to_python() == first.to_python()
+    assert backend.normal((3,), generator=generator).to_python() == second.to_python()
 
 
 def test_state_there_and_back() -> None:

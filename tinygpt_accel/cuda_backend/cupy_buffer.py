@@ -18,8 +18,8 @@ from cupy_backends.cuda import libs  # libs.cublas loads the library where it is
 
 from tinygpt_core.dtype import DType
 
-from . import sources as cuda_sources
-from .buffer import CudaBuffer, bound, kind_of
+from . import sources
+from .buffer import CudaBuffer, format_of, subclass_for_device
 
 GRAPH_VARIABLE = "TINYGPT_CUDA_GRAPH"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy's runtime has no name for
@@ -40,29 +40,26 @@ def _module(file: str, device_id: int) -> Any:
     for NVRTC.
     """
     options = ("--std=c++17",)
-    return cupy.RawModule(
-        code=cuda_sources.text(file), options=options, name_expressions=cuda_sources.names(file)
-    )
+    return cupy.RawModule(code=sources.text(file), options=options, name_expressions=sources.names(file))
 
 
 @cache
-def _kernel(name: str, kinds: str, device_id: int) -> Any:
-    types = ", ".join(cuda_sources.TYPES[kind] for kind in kinds.split(",")) if kinds else ""
-    return _module(cuda_sources.file_of(name), device_id).get_function(f"{name}<{types}>" if types else name)
+def _kernel(name: str, formats: str, device_id: int) -> Any:
+    """Returns the instance of a kernel for arrays of formats, separated by commas."""
+    types = ", ".join(sources.TYPES[fmt] for fmt in formats.split(",")) if formats else ""
+    return _module(sources.file_of(name), device_id).get_function(f"{name}<{types}>" if types else name)
 
 
-class Room:
+class GraphCapture:
     """A stream and a pool of memory for a step that is recorded: a graph writes where it did when it was
     recorded, so nobody else may.
     """
 
     def __init__(self) -> None:
-        self.stream, self.pool, self.records = (
-            cupy.cuda.Stream(non_blocking=True),
-            cupy.cuda.MemoryPool(self._from_device),
-            False,
-        )
-        _rooms.add(self)
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.pool = cupy.cuda.MemoryPool(self._from_device)
+        self.is_recording = False
+        _captures.add(self)
 
     def __enter__(self) -> None:
         self.outer = cupy.cuda.get_current_stream()
@@ -87,7 +84,7 @@ class Room:
         try:
             return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
         except runtime.CUDARuntimeError as problem:
-            if self.records and problem.status == OUT_OF_MEMORY:
+            if self.is_recording and problem.status == OUT_OF_MEMORY:
                 raise RuntimeError(f"no memory is left for another {size:,} bytes") from problem
             raise
 
@@ -98,7 +95,7 @@ class Room:
     def record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
         """Returns what `work` launches as a graph, and what it returns. Nothing runs yet."""
         self.stream.begin_capture(runtime.streamCaptureModeRelaxed)
-        self.records = True
+        self.is_recording = True
         try:
             result = work()
         except BaseException:
@@ -106,11 +103,11 @@ class Room:
                 self.stream.end_capture()
             raise
         finally:
-            self.records = False
+            self.is_recording = False
         return self.stream.end_capture(), result
 
 
-_rooms: WeakSet[Room] = WeakSet()
+_captures: WeakSet[GraphCapture] = WeakSet()
 
 
 class CupyBuffer(CudaBuffer):
@@ -126,17 +123,18 @@ class CupyBuffer(CudaBuffer):
     has_cudnn: ClassVar[bool] = True
 
     @staticmethod
-    def _address(array: Any) -> int:
+    def address_of(array: Any) -> int:
         return int(array.data.ptr)
 
     @classmethod
     def _full(cls, shape: Any, value: Any, dtype: DType) -> Any:
         made = super()._full(shape, value, dtype)
         # CuPy fills with zero bytes where value == 0, and so loses the sign of -0.0.
-        return made._neg() if value == 0 and dtype.kind == "f" and copysign(1.0, value) < 0.0 else made
+        is_negative_zero = value == 0 and dtype.kind == "f" and copysign(1.0, value) < 0.0
+        return made.neg() if is_negative_zero else made
 
     @classmethod
-    def _to_host(cls, result: Any) -> Any:
+    def to_host(cls, result: Any) -> Any:
         return cupy.asnumpy(result)
 
     graph_errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)  # CuPy's are subclasses of it
@@ -146,8 +144,8 @@ class CupyBuffer(CudaBuffer):
         return f"${GRAPH_VARIABLE} is 0" if os.environ.get(GRAPH_VARIABLE) == "0" else ""
 
     @classmethod
-    def make_room(cls) -> Any:
-        return Room()
+    def new_graph_capture(cls) -> Any:
+        return GraphCapture()
 
     @classmethod
     def upload(cls, array: Any, host: Any) -> None:
@@ -160,89 +158,92 @@ class CupyBuffer(CudaBuffer):
 
     @classmethod
     def peak_memory(cls) -> int:
-        """Returns the most bytes that the pools have held: they give nothing back to the device by
+        """Returns the most bytes that the pools have taken: they give nothing back to the device by
         themselves.
         """
-        return int(
-            cupy.get_default_memory_pool().total_bytes() + sum(room.pool.total_bytes() for room in _rooms)
-        )
+        of_captures = sum(capture.pool.total_bytes() for capture in _captures)
+        return int(cupy.get_default_memory_pool().total_bytes() + of_captures)
 
     @classmethod
     def stream_address(cls) -> int:
         return int(cupy.cuda.get_current_stream().ptr)
 
     @classmethod
-    def launch(cls, name: str, kinds: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
+    def launch(cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
         values = tuple(_as_argument(argument) for argument in arguments)
-        _kernel(name, kinds, cls.device_id)(grid, (block or cls.threads,), values)
+        _kernel(name, formats, cls.device_id)(grid, (block or cls.threads,), values)
 
     @classmethod
     def product(cls, a: Any, b: Any, out: Any, fast: bool = False) -> None:
-        (m, n), k = out.shape, a.shape[1]
+        m, n = out.shape
+        k = a.shape[1]
         if not (m and n):
             return
         if not k:
             out[...] = 0
             return
-        (a, a_turned, lda), (b, b_turned, ldb) = _as_operand(a), _as_operand(b)
-        scalar = "float64" if kind_of(a) == "float64" else "float32"
+        a, a_transposed, lda = _as_operand(a)
+        b, b_transposed, ldb = _as_operand(b)
+        scalar = "float64" if format_of(a) == "float64" else "float32"
         # cuBLAS counts down columns, so this is out^T = b^T a^T for matrices that lie as they are.
         libs.cublas.gemmEx(
             device.get_cublas_handle(),
-            b_turned,
-            a_turned,
+            b_transposed,
+            a_transposed,
             n,
             m,
             k,
             _ONE[scalar].ctypes.data,
             b.data.ptr,
-            _TYPE[kind_of(b)],
+            _TYPE[format_of(b)],
             ldb,
             a.data.ptr,
-            _TYPE[kind_of(a)],
+            _TYPE[format_of(a)],
             lda,
             _ZERO[scalar].ctypes.data,
             out.data.ptr,
-            _TYPE[kind_of(out)],
+            _TYPE[format_of(out)],
             out.strides[0] // out.itemsize if m > 1 else max(n, 1),
-            _compute(kind_of(a), fast),
+            _compute(format_of(a), fast),
             libs.cublas.CUBLAS_GEMM_DEFAULT,
         )
 
     @classmethod
     def batched_product(cls, a: Any, b: Any, out: Any, fast: bool = False, scale: float = 1.0) -> None:
-        (count, m, n), k = out.shape, a.shape[2]
+        count, m, n = out.shape
+        k = a.shape[2]
         if not out.size:
             return
         if not k:
             out[...] = 0
             return
-        (a, a_turned, lda), (b, b_turned, ldb) = _as_operand(a), _as_operand(b)
-        scalar = "float64" if kind_of(a) == "float64" else "float32"
+        a, a_transposed, lda = _as_operand(a)
+        b, b_transposed, ldb = _as_operand(b)
+        scalar = "float64" if format_of(a) == "float64" else "float32"
         factor = numpy.array(scale, scalar)
         libs.cublas.gemmStridedBatchedEx(
             device.get_cublas_handle(),
-            b_turned,
-            a_turned,
+            b_transposed,
+            a_transposed,
             n,
             m,
             k,
             factor.ctypes.data,
             b.data.ptr,
-            _TYPE[kind_of(b)],
+            _TYPE[format_of(b)],
             ldb,
             b.strides[0] // b.itemsize,
             a.data.ptr,
-            _TYPE[kind_of(a)],
+            _TYPE[format_of(a)],
             lda,
             a.strides[0] // a.itemsize,
             _ZERO[scalar].ctypes.data,
             out.data.ptr,
-            _TYPE[kind_of(out)],
+            _TYPE[format_of(out)],
             out.strides[1] // out.itemsize,
             out.strides[0] // out.itemsize,
             count,
-            _compute(kind_of(a), fast),
+            _compute(format_of(a), fast),
             libs.cublas.CUBLAS_GEMM_DEFAULT,
         )
 
@@ -252,26 +253,29 @@ class CupyBuffer(CudaBuffer):
             counts = total.astype("int32")
             cupyx.scatter_add(counts, indices, values.astype("int32"))
             total[...] = counts != 0
-        elif (
-            total.dtype.itemsize == 8
-        ):  # atomics add unsigned words, which in two's complement is the same sum
+        elif total.dtype.itemsize == 8:
+            # Atomics add unsigned words, which in two's complement is the same sum.
             cupyx.scatter_add(total.view("uint64"), indices, values.view("uint64"))
         else:
             cupyx.scatter_add(total, indices, values)
 
 
 def _as_argument(argument: Any) -> Any:
+    """Returns an argument as a kernel takes it: floats as double, ints as 64 bits, None as a null pointer."""
     if isinstance(argument, float):
         return numpy.float64(argument)
-    return numpy.int64(argument or 0) if argument is None or isinstance(argument, int) else argument
+    if isinstance(argument, int):
+        return numpy.int64(argument)
+    return numpy.int64(0) if argument is None else argument
 
 
 def _as_operand(x: Any) -> tuple[Any, int, int]:
-    """Returns matrices, whether cuBLAS is to turn them, and the distance of their rows or columns; copies
-    what is strided otherwise.
+    """Returns matrices, whether cuBLAS is to transpose them, and the distance of their rows or columns;
+    copies what is strided otherwise.
     """
     rows, columns = x.shape[-2:]
-    down, along = x.strides[-2] // x.itemsize, x.strides[-1] // x.itemsize
+    down = x.strides[-2] // x.itemsize
+    along = x.strides[-1] // x.itemsize
     if (along == 1 or columns == 1) and (down >= columns or rows == 1):
         return x, libs.cublas.CUBLAS_OP_N, max(down if rows > 1 else columns, 1)
     if (down == 1 or rows == 1) and (along >= rows or columns == 1):
@@ -279,14 +283,13 @@ def _as_operand(x: Any) -> tuple[Any, int, int]:
     return cupy.ascontiguousarray(x), libs.cublas.CUBLAS_OP_N, max(columns, 1)
 
 
-def _compute(kind: str, fast: bool) -> int:
-    if kind == "float64":
+def _compute(fmt: str, fast: bool) -> int:
+    """Returns cuBLAS's number for how products of a format are added up."""
+    if fmt == "float64":
         return int(libs.cublas.CUBLAS_COMPUTE_64F)
-    return int(
-        libs.cublas.CUBLAS_COMPUTE_32F_FAST_TF32
-        if fast and kind == "float32"
-        else libs.cublas.CUBLAS_COMPUTE_32F
-    )
+    if fmt == "float32" and fast:
+        return int(libs.cublas.CUBLAS_COMPUTE_32F_FAST_TF32)
+    return int(libs.cublas.CUBLAS_COMPUTE_32F)
 
 
 @cache
@@ -294,4 +297,5 @@ def on_device(number: int) -> type[CupyBuffer]:
     """Returns the Buffer class of a device."""
     if number == 0:
         return CupyBuffer
-    return bound(CupyBuffer, f"cupy:{number}", number, lambda: device.Device(number))  # type: ignore[return-value]
+    kind: Any = subclass_for_device(CupyBuffer, f"cupy:{number}", number, lambda: device.Device(number))
+    return kind

@@ -23,6 +23,7 @@ _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
 def _driver() -> Any:
+    """Returns the driver's library, or None where there is none."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         return ctypes.CDLL(name)
@@ -51,11 +52,18 @@ def probe() -> str:
     installed = _installed()
     driver = _driver()
     if not installed:
-        return 'CuPy is not installed: pip install "tinygpt-core[cuda13]" (or [cuda12], as the driver allows; nvidia-smi says which)'
+        return (
+            'CuPy is not installed: pip install "tinygpt-core[cuda13]" '
+            "(or [cuda12], as the driver allows; nvidia-smi says which)"
+        )
     if len(installed) > 1:
-        return f"{' and '.join(installed)} are installed and overwrite each other: pip uninstall all of them but one"
+        names = " and ".join(installed)
+        return f"{names} are installed and overwrite each other: pip uninstall all of them but one"
     if driver is None:
-        return f"{installed[0]} is installed, but there is no NVIDIA driver (libcuda.so.1): install one, or use --backend numpy"
+        return (
+            f"{installed[0]} is installed, but there is no NVIDIA driver (libcuda.so.1): "
+            "install one, or use --backend numpy"
+        )
     error, count = _count_devices(driver)
     if error == _NO_DEVICE or (not error and not count):
         return "the NVIDIA driver sees no GPU: check nvidia-smi and $CUDA_VISIBLE_DEVICES"
@@ -82,14 +90,15 @@ def factory(device: str) -> Any:
         raise ValueError(f"a device of the cupy backend is a number, as in 'cupy:1', unlike 'cupy:{device}'")
     if reason := probe():
         raise BackendUnavailable(reason)
-    number, (_, count) = int(device or 0), _count_devices(_driver())
+    number = int(device or 0)
+    _, count = _count_devices(_driver())
     if number >= count:
-        raise ValueError(
-            f"there is no cupy:{number}: the driver sees {count} GPU{'s' * (count > 1)}, cupy:0 to cupy:{count - 1}"
-        )
+        gpus = f"{count} GPU{'s' * (count > 1)}"
+        raise ValueError(f"there is no cupy:{number}: the driver sees {gpus}, cupy:0 to cupy:{count - 1}")
     try:
         backend = import_module("tinygpt_accel.cuda_backend.cupy_buffer")
-        import_module("tinygpt_accel.cuda_backend.step")  # and with it the kernels
+        import_module("tinygpt_accel.cuda_backend.kernels")  # registers them
+        import_module("tinygpt_accel.cuda_backend.step")  # and makes it the Buffer class's
         _ = backend.libs.cublas  # an ImportError where its library is missing
     except ImportError as problem:
         raise BackendUnavailable(

@@ -9,11 +9,12 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "cu"
 
-# How an array's elements lie -> their type in the sources. bfloat16 has no dtype in NumPy: its arrays are of
-# uint16.
+# The format of an array's elements -> their C++ type in the sources. bfloat16 has no dtype in NumPy: its
+# arrays are of uint16.
 TYPES = {"float32": "float", "float64": "double", "bfloat16": "bf16", "float16": "fp16"}
-LOW = ("bfloat16", "float16")
-_ALL, _WIDE = tuple(TYPES.values()), ("float", "double")
+SIXTEEN_BIT = ("bfloat16", "float16")
+_ALL = tuple(TYPES.values())
+_WIDE = ("float", "double")
 # What comes in as float32 may go out in 16 bits, and the reverse.
 _PAIRS = ("float, float", "double, double", "float, bf16", "float, fp16")
 _TO_FLOAT = ("bf16, float", "fp16, float")

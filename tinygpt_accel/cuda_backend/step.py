@@ -2,8 +2,8 @@
 is one CUDA graph.
 
 The gradient's norm, the factor that clips it and whether it is finite stay on the device, where AdamW reads
-them. What differs from step to step (ids, learning rate, how far the random stream has moved) lies in arrays
-of which a recorded graph knows the addresses.
+them. What differs from step to step (ids, learning rate, how far the random stream has moved on) lies in
+arrays of which a recorded graph knows the addresses.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import numpy
 from tinygpt_core import random
 from tinygpt_core.optimizers import Adam, Optimizer
 from tinygpt_core.tensor import Tensor, no_grad
-from tinygpt_core.training.step import TrainingStep, as_tensors
+from tinygpt_core.training.loop import TrainingStep
+from tinygpt_core.training.step import as_tensors
 
 from .buffer import CudaBuffer
-from .kernels import adamw, adamw_numbers, forget_tables, gradient_norm
+from .kernels.optimizer_steps import adamw, adamw_scalars, gradient_norm
+from .kernels.rotary import clear_rotary_cache
 
 # Steps of one shape before they are recorded: the pool then holds what a step needs, and every kernel is
 # compiled
 WARM_UP = 2
 
 
-class _Ready(NamedTuple):
+class _BatchOnDevice(NamedTuple):
     """A batch that is on the device."""
 
     tensors: tuple[Tensor, Tensor]
@@ -34,20 +36,29 @@ class _Ready(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A recorded step and the arrays that feed it.
+    """A recorded step and the arrays through which the host speaks to it.
 
-    `fixed` is what the graph took for granted, `position` is where the random stream stood, `drawn` by how
-    much it moves a step.
+    Attributes:
+        graph: what is launched to run the step again.
+        tables: arrays that the graph reads, kept as long as it.
+        ids: the arrays of each batch's inputs and targets, one after the other.
+        scalars: those of `adamw_scalars`, float64.
+        random_offset: how many blocks the random stream has moved on since the recording, int64.
+        loss: the loss that the graph writes.
+        assumptions: what the graph took for granted, see `CudaTrainingStep._assumptions`.
+        random_position: where the random stream stood at the recording.
+        random_blocks: by how many blocks a step moves it on.
     """
 
     graph: Any
+    tables: list[Any]
     ids: list[Any]
-    numbers: Any
-    moved: Any
+    scalars: Any
+    random_offset: Any
     loss: Any
-    fixed: list[Any]
-    position: int
-    drawn: int
+    assumptions: list[Any]
+    random_position: int
+    random_blocks: int
 
 
 class CudaTrainingStep(TrainingStep):
@@ -60,11 +71,12 @@ class CudaTrainingStep(TrainingStep):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         kind: Any = type(self.model.named_parameters()[0][1].buffer)
-        self.kind, self.reason = kind, self._why_no_graph(kind)
-        self.shape: Any = None
-        self.seen = 0
+        self.kind = kind
+        self.reason = self._why_no_graph(kind)
+        self.shape: Any = None  # of the batches of the last step
+        self.steps_of_shape = 0  # made in a row
         self.recording: Recording | None = None
-        self.room: Any = None if self.reason else kind.make_room()
+        self.capture: Any = None if self.reason else kind.new_graph_capture()
 
     def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
@@ -89,23 +101,27 @@ class CudaTrainingStep(TrainingStep):
             return super().__call__(batches)
         shape = [(batch.shape, batch.num_targets) for batch in batches]
         if shape != self.shape:
-            self.shape, self.seen, self.recording = shape, 0, None
-        self.seen += 1
+            self.shape = shape
+            self.steps_of_shape = 0
+            self.recording = None
+        self.steps_of_shape += 1
         try:
             if self.reason:
                 return self._finish(self._launch(batches))
-            with self.room:
+            with self.capture:
                 return self._with_graph(batches)
         except MemoryError as problem:
             raise MemoryError(self._advice(batches, problem)) from problem
 
     # ---------------------------------------------------------------- one step, launched piece by piece
 
-    def _launch(self, batches: Sequence[Any], numbers: Any = None) -> tuple[Any, Any]:
+    def _launch(self, batches: Sequence[Any], scalars: Any = None) -> tuple[Any, Any]:
         """Launches a whole step and returns, on the device, its loss and what `gradient_norm` gives. Waits
         for nothing.
         """
-        kind, optimizer, xp = self.kind, self.optimizer, self.kind.xp
+        kind = self.kind
+        xp = kind.xp
+        optimizer = self.optimizer
         assert isinstance(optimizer, Adam)
         num_targets = sum(batch.num_targets for batch in batches)
         scale = 1.0 if self.scaler is None else self.scaler.scale
@@ -122,39 +138,44 @@ class CudaTrainingStep(TrainingStep):
         grads: list[Any] = [p.grad.buffer for _, p in named if p.grad is not None]
         norm = gradient_norm(kind, [grad.array for grad in grads], self.gradient_clip, 1.0 / scale)
         with no_grad():
-            buffers = [
-                [p.buffer for _, p in named],
-                grads,
-                *(optimizer.slot_buffers(slot, named) for slot in optimizer.slots),
-            ]
-            if numbers is None:
-                numbers = xp.asarray(self._numbers(optimizer.step + 1))
+            parameters = [p.buffer for _, p in named]
+            moments = [optimizer.slot_buffers(slot, named) for slot in optimizer.slots]
             decays = [optimizer.weight_decay if p.ndim >= 2 else 0.0 for _, p in named]
-            adamw(kind, buffers, decays, numbers, norm, skip=self.scaler is not None)
+            if scalars is None:
+                scalars = xp.asarray(self._scalars(optimizer.step + 1))
+            skip = self.scaler is not None
+            adamw(kind, [parameters, grads, *moments], decays, scalars, norm, skip=skip)
         optimizer.step += 1
         return loss, norm
 
-    def _numbers(self, step: int) -> Any:
+    def _scalars(self, step: int) -> Any:
+        """Returns what `adamw` reads at a step, on the host."""
         optimizer: Any = self.optimizer
-        return numpy.array(adamw_numbers(optimizer.learning_rate, optimizer.betas, optimizer.eps, step))
+        return numpy.array(adamw_scalars(optimizer.learning_rate, optimizer.betas, optimizer.eps, step))
 
     def _finish(self, launched: tuple[Any, Any]) -> float:
+        """Waits for a step that was launched, and returns its loss; where the gradient was not finite, it
+        does not count.
+        """
         loss, norm = launched
-        value = float(self.kind._to_host(loss))
+        value = float(self.kind.to_host(loss))
         if self.scaler is not None:
-            finite = bool(self.kind._to_host(norm)[2])
-            self.scaler.update(finite)
-            self.optimizer.step -= not finite
+            is_finite = bool(self.kind.to_host(norm)[2])
+            self.scaler.update(is_finite)
+            if not is_finite:
+                self.optimizer.step -= 1
         return value
 
     # ---------------------------------------------------------------- one step, replayed
 
     def _with_graph(self, batches: Sequence[Any]) -> float:
-        if self.recording is not None and self.recording.fixed != self._fixed():
+        """Makes a step: launched while the shape is new, then recorded, and from then on replayed."""
+        if self.recording is not None and self.recording.assumptions != self._assumptions():
             # Somebody put other arrays in the parameters' place, or set another weight decay
-            self.recording, self.seen = None, 1
+            self.recording = None
+            self.steps_of_shape = 1
         if self.recording is None:
-            if self.seen <= WARM_UP:
+            if self.steps_of_shape <= WARM_UP:
                 return self._finish(self._launch(batches))
             self._record(batches)
         if self.recording is None:
@@ -166,109 +187,120 @@ class CudaTrainingStep(TrainingStep):
         to do.
         """
         kind: Any = self.kind
-        generator, optimizer = random.default_generator(), self.optimizer
-        position, step = generator.position, optimizer.step
-        ready = [self._ready(batch) for batch in batches]
-        numbers, moved = kind.xp.zeros(5, "float64"), kind.xp.zeros(1, "int64")
-        kind.moved, kind.late_tables = moved, []
+        generator = random.default_generator()
+        optimizer = self.optimizer
+        position = generator.position
+        step = optimizer.step
+        on_device = [self._to_device(batch) for batch in batches]
+        scalars = kind.xp.zeros(5, "float64")
+        kind.random_offset = kind.xp.zeros(1, "int64")
+        kind.graph_tables = []
         try:
-            graph, (loss, _) = self.room.record(lambda: self._launch(ready, numbers))
-            for device, host in kind.late_tables:
+            graph, (loss, _) = self.capture.record(lambda: self._launch(on_device, scalars))
+            for device, host in kind.graph_tables:
                 if host is not None:
                     kind.upload(device, host)
-            held: list[Any] = [tensor.buffer for batch in ready for tensor in batch.tensors]
-            ids = [buffer.array for buffer in held]
-            tables = [device for device, _ in kind.late_tables]
-            # The graph reads the tables and its own memory, so they live as long as it does.
+            buffers: list[Any] = [tensor.buffer for batch in on_device for tensor in batch.tensors]
             self.recording = Recording(
-                (graph, tables),
-                ids,
-                numbers,
-                moved,
-                loss,
-                self._fixed(),
-                position,
-                generator.position - position,
+                graph=graph,
+                tables=[device for device, _ in kind.graph_tables],
+                ids=[buffer.array for buffer in buffers],
+                scalars=scalars,
+                random_offset=kind.random_offset,
+                loss=loss,
+                assumptions=self._assumptions(),
+                random_position=position,
+                random_blocks=generator.position - position,
             )
         except BaseException as problem:
-            self._forget_what_never_ran()
+            self._discard_what_never_ran()
             if not isinstance(problem, kind.graph_errors):
                 raise
             self.reason = f"the step cannot be recorded: {problem}"
         finally:
-            kind.moved = kind.late_tables = None
-            generator.position, optimizer.step = position, step
+            kind.random_offset = None
+            kind.graph_tables = None
+            generator.position = position
+            optimizer.step = step
             optimizer.zero_grad()
 
     def _replay(self, recording: Recording, batches: Sequence[Any]) -> float:
-        generator, optimizer = random.default_generator(), self.optimizer
+        """Uploads what differs from step to step, launches the graph, and returns the loss."""
+        generator = random.default_generator()
+        optimizer = self.optimizer
+        kind = self.kind
         for i, batch in enumerate(batches):
             self._check_ids(batch)
-            for j, host in enumerate((batch.inputs, batch.targets)):
-                self.kind.upload(
-                    recording.ids[2 * i + j], numpy.array(host, numpy.int32).reshape(batch.shape)
-                )
+            inputs, targets = recording.ids[2 * i : 2 * i + 2]
+            kind.upload(inputs, numpy.array(batch.inputs, numpy.int32).reshape(batch.shape))
+            kind.upload(targets, numpy.array(batch.targets, numpy.int32).reshape(batch.shape))
         optimizer.step += 1
-        self.kind.upload(recording.numbers, self._numbers(optimizer.step))
-        self.kind.upload(recording.moved, numpy.array([generator.position - recording.position], numpy.int64))
-        recording.graph[0].launch()
-        generator.position += recording.drawn
+        kind.upload(recording.scalars, self._scalars(optimizer.step))
+        offset = generator.position - recording.random_position
+        kind.upload(recording.random_offset, numpy.array([offset], numpy.int64))
+        recording.graph.launch()
+        generator.position += recording.random_blocks
         named = self.model.named_parameters(trainable_only=True)
         for _, parameter in named:  # their 16-bit copies are old now
             parameter.buffer.version[0] += 1
-        return float(self.kind._to_host(recording.loss))
+        return float(kind.to_host(recording.loss))
 
-    def _ready(self, batch: Any) -> _Ready:
+    def _to_device(self, batch: Any) -> _BatchOnDevice:
         """Returns a batch on the device. Ids are checked on the host, here and before every replay, so the
         step need not ask for them.
         """
         self._check_ids(batch)
         tensors = as_tensors(batch)
-        return _Ready(tensors, batch.num_targets)
+        return _BatchOnDevice(tensors, batch.num_targets)
 
     def _check_ids(self, batch: Any) -> None:
+        """Raises IndexError where an id is not in the vocabulary; a target of -1 is one to be ignored."""
         vocab_size = self.model.config.vocab_size  # type: ignore[attr-defined]
         for what, host, least in (("input", batch.inputs, 0), ("target", batch.targets, -1)):
-            low, high = int(numpy.min(host)), int(numpy.max(host))
+            low = int(numpy.min(host))
+            high = int(numpy.max(host))
             if low < least or high >= vocab_size:
                 raise IndexError(
                     f"an {what} id lies in [{low}, {high}], outside of the vocabulary of {vocab_size}"
                 )
 
-    def _fixed(self) -> list[Any]:
-        """Returns what a recorded step took for granted: where its numbers lie, and the settings that are no
+    def _assumptions(self) -> list[Any]:
+        """Returns what a recorded step takes for granted: where its numbers lie, and the settings that are no
         numbers in its arrays.
 
         Of a parameter that does not learn the graph reads the 16-bit copy that was there, so that one's
         version counts, too.
         """
         optimizer: Any = self.optimizer
-        fixed: list[Any] = [self.gradient_clip, optimizer.weight_decay, self.model.training]
+        kind = self.kind
+        found: list[Any] = [self.gradient_clip, optimizer.weight_decay, self.model.training]
         for _, parameter in self.model.named_parameters():
             buffer: Any = parameter.buffer
-            fixed.append((self.kind._address(buffer._held), parameter.requires_grad or buffer.version[0]))
-        moments: list[Any] = [
-            moment.buffer for remembered in optimizer.state.values() for moment in remembered.values()
-        ]
-        return fixed + [self.kind._address(buffer._held) for buffer in moments]
+            found.append((kind.address_of(buffer.stored), parameter.requires_grad or buffer.version[0]))
+        for moments in optimizer.state.values():
+            found += [kind.address_of(moment.buffer.stored) for moment in moments.values()]
+        return found
 
-    def _forget_what_never_ran(self) -> None:
+    def _discard_what_never_ran(self) -> None:
         """Makes old what a recording that failed left in caches: copies in 16 bits and angles, which were
         recorded and never computed.
         """
         for _, parameter in self.model.named_parameters():
             parameter.buffer.version[0] += 1
-        forget_tables()
+        clear_rotary_cache()
 
     # ---------------------------------------------------------------- memory
 
     def _advice(self, batches: Sequence[Any], problem: MemoryError) -> str:
+        """Returns what to say where the device is full: how much there is, and which options take less."""
         free, total = self.kind.memory()
-        (rows, length), count = batches[0].shape, len(batches)
+        rows, length = batches[0].shape
+        count = len(batches)
         return (
             f"the GPU is out of memory: {problem}; {_gigabytes(free)} of its {_gigabytes(total)} are free. "
-            f"A --batch-size of {rows // 2 or 1} with an --accumulation of {2 * count} trains alike in about half the memory "
-            f"(now {rows} and {count}), and a --context-length below {length} takes less, too"
+            f"A --batch-size of {rows // 2 or 1} with an --accumulation of {2 * count} trains alike "
+            f"in about half the memory (now {rows} and {count}), "
+            f"and a --context-length below {length} takes less, too"
         )
 
 

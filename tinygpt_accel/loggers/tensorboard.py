@@ -16,8 +16,8 @@ from tensorboardX import SummaryWriter
 
 
 class TensorBoardLogger:
-    """Writes event files. A resumed run adds a file that takes back the steps which were lost, so the curves
-    have no second branch.
+    """A logger that writes event files. A resumed run adds a file that takes back the steps which were lost,
+    so the curves have no second branch.
     """
 
     def __init__(self, directory: str, settings: Mapping[str, Any], step: int) -> None:

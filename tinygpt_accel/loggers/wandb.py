@@ -16,8 +16,8 @@ import wandb
 
 
 class WandbLogger:
-    """Sends numbers. A resumed run goes on under the same id, which is made of the directory's name and
-    place.
+    """A logger that sends numbers. A resumed run goes on under the same id, which is made of the directory's
+    name and place.
     """
 
     def __init__(self, directory: str, settings: Mapping[str, Any], step: int) -> None:

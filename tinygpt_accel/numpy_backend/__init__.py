@@ -1,5 +1,5 @@
-"""The NumPy backend: `plugin` (found without importing NumPy), `buffer`, `kernels`, `convolution`, and what
-makes them fast: `loops` (`chains` of NumPy calls, or `compiled` by Numba), `threads`, `memory`.
+"""The NumPy backend: `plugin` (found without importing NumPy), `buffer`, the fused `kernels`, and what makes
+them fast: `loops` (`chains` of NumPy calls, or `compiled` by Numba), `threads`, `memory`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ from tinygpt_core.dtype import DType
 
 from ..array_buffer import ArrayBuffer
 
+# A decorator: infinities and NaN are answers that the contract asks for (IEEE 754), so NumPy's warnings about
+# them are noise.
+without_warnings = numpy.errstate(all="ignore")
+
 
 @final
 class NumpyBuffer(ArrayBuffer):
@@ -24,22 +28,20 @@ class NumpyBuffer(ArrayBuffer):
     }
 
     def _where(self, first: NumpyBuffer, second: NumpyBuffer) -> NumpyBuffer:
-        kept, mask = first.array, self.array
+        mask = self.array
+        chosen = first.array
         is_zero = second.array.ndim == 0 and not second.array and not numpy.signbit(second.array)
-        if is_zero and kept.dtype.kind == "f" and kept.shape == mask.shape:
+        if is_zero and chosen.dtype.kind == "f" and chosen.shape == mask.shape:
             # numpy.where has a branch for each element, ten times slower on a mask without a pattern; bits
             # times 0 or 1 have none.
-            bits = kept.view(f"i{kept.dtype.itemsize}") * mask
-            return self.wrap(bits.view(kept.dtype), first.dtype)
+            bits = chosen.view(f"i{chosen.dtype.itemsize}") * mask
+            return self.wrap(bits.view(chosen.dtype), first.dtype)
         return super()._where(first, second)
 
     def _assign(self, value: NumpyBuffer) -> None:
         source = value.array
-        if (
-            self.array.ndim == 1
-            and self.array.strides != source.strides
-            and numpy.may_share_memory(self.array, source)
-        ):
+        has_other_steps = self.array.ndim == 1 and self.array.strides != source.strides
+        if has_other_steps and numpy.may_share_memory(self.array, source):
             # NumPy (2.4) takes overlapping rows of different steps for safe, and reads what it has just
             # written
             source = source.copy()
@@ -49,7 +51,6 @@ class NumpyBuffer(ArrayBuffer):
         numpy.add.at(self.array, indices.array, values.array)
 
 
-# IEEE 754 answers (infinities, NaN) are what the contract asks for, so NumPy's warnings about them are noise.
 _ELEMENTWISE = ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_cast")
-for _name in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate", "_sum_of_squares"):
-    setattr(NumpyBuffer, _name, numpy.errstate(all="ignore")(getattr(NumpyBuffer, _name)))
+for _hook in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate", "_sum_of_squares"):
+    setattr(NumpyBuffer, _hook, without_warnings(getattr(NumpyBuffer, _hook)))

@@ -12,13 +12,14 @@ from typing import Any
 import numpy
 from numpy import add, divide, einsum, exp, maximum, multiply, sqrt, subtract, tanh, vecdot
 
-from ..philox import scrambled
+from ..philox import philox4x32_10
 from .threads import workspace
 
 BLOCK = 1 << 17  # elements: half a megabyte of float32
 
 
 def _blocks(count: int, width: int = 1) -> list[slice]:
+    """Returns `count` rows of `width` elements as ranges of so many rows that a block stays in the cache."""
     step = max(1, BLOCK // max(width, 1))
     return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
@@ -27,43 +28,57 @@ def row_sums(x: Any) -> Any:
     """Returns sums over the last axis: einsum's one pass where rows are short, NumPy's pairwise sums where
     rounding would add up.
     """
-    return einsum("...j->...", x) if x.shape[-1] <= 4096 else add.reduce(x, axis=-1)
+    if x.shape[-1] <= 4096:
+        return einsum("...j->...", x)
+    return add.reduce(x, axis=-1)
 
 
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
-    """y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2. Hendrycks, Gimpel 2016."""
+    """Computes y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2.
+
+    Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
+    """
     for block in _blocks(x.size):
-        a, out, s = x[block], y[block], slope[block]
-        square, h = workspace(0, a.size, a.dtype), workspace(1, a.size, a.dtype)
-        multiply(a, a, out=square)
+        x_block = x[block]
+        y_block = y[block]
+        slope_block = slope[block]
+        square = workspace(0, x_block.size, x_block.dtype)
+        h = workspace(1, x_block.size, x_block.dtype)
+        multiply(x_block, x_block, out=square)
         multiply(square, cubic, out=h)
         add(h, linear, out=h)
-        multiply(h, a, out=h)
+        multiply(h, x_block, out=h)
         tanh(h, out=h)
         add(h, 1.0, out=h)
         multiply(h, 0.5, out=h)
-        multiply(a, h, out=out)
+        multiply(x_block, h, out=y_block)
         multiply(square, 6.0 * cubic, out=square)
         add(square, 2.0 * linear, out=square)
-        multiply(out, h, out=s)
-        subtract(out, s, out=s)
-        multiply(s, square, out=s)  # x h (1 - h) 2 (linear + 3 cubic x^2), as 1 - tanh^2 = 4 h (1 - h)
-        add(s, h, out=s)
+        multiply(y_block, h, out=slope_block)
+        subtract(y_block, slope_block, out=slope_block)
+        # x h (1 - h) 2 (linear + 3 cubic x^2), as 1 - tanh^2 = 4 h (1 - h)
+        multiply(slope_block, square, out=slope_block)
+        add(slope_block, h, out=slope_block)
 
 
 def silu(x: Any, y: Any, slope: Any) -> None:
-    """y = x h and slope = dy/dx, with h = 1 / (1 + e^-x). Elfwing, Uchibe, Doya 2017."""
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2.
+
+    Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017.
+    """
     for block in _blocks(x.size):
-        a, out, s = x[block], y[block], slope[block]
-        h = workspace(0, a.size, a.dtype)
-        multiply(a, 0.5, out=h)
+        x_block = x[block]
+        y_block = y[block]
+        slope_block = slope[block]
+        h = workspace(0, x_block.size, x_block.dtype)
+        multiply(x_block, 0.5, out=h)
         tanh(h, out=h)
         add(h, 1.0, out=h)
         multiply(h, 0.5, out=h)
-        multiply(a, h, out=out)
-        multiply(out, h, out=s)
-        subtract(out, s, out=s)  # x h (1 - h)
-        add(s, h, out=s)
+        multiply(x_block, h, out=y_block)
+        multiply(y_block, h, out=slope_block)
+        subtract(y_block, slope_block, out=slope_block)  # x h (1 - h)
+        add(slope_block, h, out=slope_block)
 
 
 def add_to_rows(y: Any, row: Any) -> None:
@@ -73,13 +88,14 @@ def add_to_rows(y: Any, row: Any) -> None:
 
 
 def normalize(
-    x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: bool
+    x: Any, weights: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: bool
 ) -> None:
-    """normal = (x - mean) scale and y = normal weight + bias for each row, with scale = 1 / sqrt(mean square
-    + eps).
+    """Computes normal = (x - mean) scale and y = normal weights + bias for each row, with scale = 1 /
+    sqrt(mean square + eps). Without `centre` nothing is subtracted.
     """
     for block in _blocks(*x.shape):
-        n, scale = normal[block], scales[block]
+        n = normal[block]
+        scale = scales[block]
         if centre:
             subtract(x[block], (row_sums(x[block]) / x.dtype.type(x.shape[1]))[:, None], out=n)
         else:
@@ -89,59 +105,66 @@ def normalize(
         add(scale, eps, out=scale)
         divide(1.0, sqrt(scale, out=scale), out=scale)
         multiply(n, scale[:, None], out=n)
-        multiply(n, weight, out=y[block])
+        multiply(n, weights, out=y[block])
         add(y[block], bias, out=y[block])
 
 
 def normalize_gradients(
-    grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: bool
+    grad: Any, weights: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: bool
 ) -> None:
-    """result = dL/dx for each row; adds the sums over rows of grad normal, and of grad, to `sums`."""
+    """Computes result = scale (h - mean h - normal mean(h normal)), dL/dx, for each row, with h = grad
+    weights. Adds the sums over rows of grad normal, and of grad, to `sums`.
+    """
+    size = grad.dtype.type(grad.shape[1])
     for block in _blocks(*grad.shape):
-        g, n, h = grad[block], normal[block], result[block]
-        room = workspace(0, g.size, g.dtype).reshape(g.shape)
-        multiply(g, n, out=room)
-        sums[0] += add.reduce(room, axis=0)
+        g = grad[block]
+        n = normal[block]
+        h = result[block]
+        scratch = workspace(0, g.size, g.dtype).reshape(g.shape)
+        multiply(g, n, out=scratch)
+        sums[0] += add.reduce(scratch, axis=0)
         sums[1] += add.reduce(g, axis=0)
-        multiply(g, weight, out=h)
-        multiply(n, (vecdot(h, n) / g.dtype.type(g.shape[1]))[:, None], out=room)
+        multiply(g, weights, out=h)
+        multiply(n, (vecdot(h, n) / size)[:, None], out=scratch)
         if centre:
-            subtract(h, (row_sums(h) / g.dtype.type(g.shape[1]))[:, None], out=h)
-        subtract(h, room, out=h)
+            subtract(h, (row_sums(h) / size)[:, None], out=h)
+        subtract(h, scratch, out=h)
         multiply(h, scales[block, None], out=h)
 
 
 def exponentials(x: Any, out: Any) -> Any:
     """Writes exp(x - max x), over the last axis, to `out`; returns the largest elements."""
-    top = maximum.reduce(x, axis=-1, keepdims=True)
-    exp(subtract(x, top, out=out), out=out)
-    return top
+    largest = maximum.reduce(x, axis=-1, keepdims=True)
+    exp(subtract(x, largest, out=out), out=out)
+    return largest
 
 
 def softmax(x: Any, y: Any, scale: Any, causal: bool) -> None:
-    """y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i) columns, and
-    the rest is 0.
+    """Computes y = softmax(scale x) over the last axis of (N, R, S); causal: row i sees S - (R - 1 - i)
+    columns, and the rest is 0.
     """
     rows, columns = x.shape[1:]
-    hidden = numpy.triu(numpy.full((rows, rows), -numpy.inf, x.dtype), 1) if causal and rows > 1 else None
+    mask = numpy.triu(numpy.full((rows, rows), -numpy.inf, x.dtype), 1) if causal and rows > 1 else None
     for block in _blocks(len(x), rows * columns):
-        p, scores = y[block], workspace(0, y[block].size, y.dtype).reshape(y[block].shape)
+        p = y[block]
+        scores = workspace(0, p.size, p.dtype).reshape(p.shape)
         multiply(x[block], scale, out=scores)
-        if hidden is not None:
-            diagonal = scores[:, :, columns - rows :]
-            add(diagonal, hidden, out=diagonal)
+        if mask is not None:  # the last columns are a square, half of which is hidden
+            square = scores[:, :, columns - rows :]
+            add(square, mask, out=square)
         sums = row_sums(exp(scores, out=p))
         # The largest is subtracted only from rows whose exponentials leave the comfortable range without it,
         # which saves two passes.
         outside = ~((sums > 1e-20) & (sums < 1e30))
         if outside.any():
             exponentials(scores, scores)
-            p[outside], sums[outside] = scores[outside], row_sums(scores)[outside]
+            p[outside] = scores[outside]
+            sums[outside] = row_sums(scores)[outside]
         multiply(p, divide(1.0, sums)[:, :, None], out=p)
 
 
 def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
-    """grad = (grad - mean) y scale, in place, over (N, R, S)."""
+    """Computes grad = (grad - mean) y scale, in place, over (N, R, S)."""
     for block in _blocks(len(grad), grad.shape[1] * grad.shape[2]):
         g = grad[block]
         subtract(g, mean[block, :, None], out=g)
@@ -150,31 +173,31 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 
 def cross_entropy(x: Any, ids: Any, exps: Any, totals: Any, losses: Any) -> None:
-    """For each row: exps = exp(x - max x), totals = their sum, losses = log totals + max x - x[id]; the shift
-    may be left out.
+    """Computes, for each row, exps = exp(x - max x), totals = their sum, losses = log totals + max x - x[id];
+    the shift may be left out.
     """
     for block in _blocks(*x.shape):
-        top = exponentials(x[block], exps[block])
+        largest = exponentials(x[block], exps[block])
         totals[block] = row_sums(exps[block])
-        losses[block] = (
-            numpy.log(totals[block]) + (top - numpy.take_along_axis(x[block], ids[block, None], 1))[:, 0]
-        )
+        of_target = numpy.take_along_axis(x[block], ids[block, None], 1)
+        losses[block] = numpy.log(totals[block]) + (largest - of_target)[:, 0]
 
 
 def scale_rows(x: Any, factors: Any, result: Any) -> None:
-    """result = x times one factor a row."""
+    """Computes result = x times one factor a row."""
     multiply(x, factors[:, None], out=result)
 
 
 def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
-    """mask = whether a word of the stream (Philox4x32-10, from block `start`) is at least the threshold."""
+    """Computes mask = whether a word of the Philox4x32-10 stream from block `start` on is >= `threshold`."""
     for first in range(0, mask.size, BLOCK):
         part = mask[first : first + BLOCK]
-        part[...] = scrambled(numpy, int(start) + first // 4, int(stream), keys, part.size) >= threshold
+        words = philox4x32_10(numpy, int(start) + first // 4, int(stream), keys, part.size)
+        part[...] = words >= threshold
 
 
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """result = x factor where the mask is set, else x times 0, which is NaN where x is."""
+    """Computes result = x factor where the mask is set, else x times 0, which is NaN where x is."""
     multiply(mask, factor, out=result)
     multiply(result, x, out=result)
 
@@ -190,19 +213,24 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 
 def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
-    """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = keep p - rate m / (sqrt v + eps), in place."""
+    """Computes m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = keep p - rate m / (sqrt v + eps), of each
+    element, in place.
+    """
     for block in _blocks(p.size):
-        m_block, v_block, p_block, g_block = m[block], v[block], p[block], g[block]
-        room = workspace(0, p_block.size, p.dtype)
+        p_block = p[block]
+        g_block = g[block]
+        m_block = m[block]
+        v_block = v[block]
+        scratch = workspace(0, p_block.size, p.dtype)
         multiply(m_block, beta1, out=m_block)
-        multiply(g_block, 1.0 - beta1, out=room)
-        add(m_block, room, out=m_block)
+        multiply(g_block, 1.0 - beta1, out=scratch)
+        add(m_block, scratch, out=m_block)
         multiply(v_block, beta2, out=v_block)
-        multiply(g_block, g_block, out=room)
-        multiply(room, 1.0 - beta2, out=room)
-        add(v_block, room, out=v_block)
-        add(sqrt(v_block, out=room), eps, out=room)
-        divide(m_block, room, out=room)
-        multiply(room, rate, out=room)
+        multiply(g_block, g_block, out=scratch)
+        multiply(scratch, 1.0 - beta2, out=scratch)
+        add(v_block, scratch, out=v_block)
+        add(sqrt(v_block, out=scratch), eps, out=scratch)
+        divide(m_block, scratch, out=scratch)
+        multiply(scratch, rate, out=scratch)
         multiply(p_block, keep, out=p_block)
-        subtract(p_block, room, out=p_block)
+        subtract(p_block, scratch, out=p_block)

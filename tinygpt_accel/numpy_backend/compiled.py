@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
 from numba import njit
+from numpy import float32, inf, int32, log, sqrt, uint64
+
+from tinygpt_core.random import PHILOX_MULTIPLIERS
 
 # Sums may be reordered to run in vector registers, products and sums may be one instruction; NaN and
 # infinities keep their meaning.
@@ -22,16 +24,25 @@ _loop = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "
 # loops that call them.
 _exactly = njit(cache=True, error_model="numpy", fastmath={"contract"})
 
-F, N = numpy.float32, numpy.int32
-LOG2_E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
+F = float32
+N = int32
+LOG2_E = F(1.44269504)
+LN2_HIGH = F(0.693359375)
+LN2_LOW = F(-2.12194440e-4)
 # 1.5 * 2^23: adding it to a number below 2^22 rounds that to an integer, in the low bits of the sum
 ROUND = F(12582912.0)
+
+# Of Philox4x32: the halves of a 64-bit number, and the two multipliers
+LOW_32 = uint64(0xFFFFFFFF)
+SHIFT_32 = uint64(32)
+MULTIPLIER_0 = uint64(PHILOX_MULTIPLIERS[0])
+MULTIPLIER_1 = uint64(PHILOX_MULTIPLIERS[1])
 
 
 @_exactly
 def exp(x: Any) -> Any:
-    """e^x, to 1e-7 relative; 0 below -87, infinity above 88.3, NaN for NaN: 2^n e^r with n = round(x / ln 2),
-    e^r by a polynomial.
+    """Returns e^x, to 1e-7 relative; 0 below -87, infinity above 88.3, NaN for NaN: 2^n e^r with
+    n = round(x / ln 2), e^r by a polynomial.
 
     The scheme and the coefficients are those of expf in Moshier's Cephes library.
     """
@@ -54,16 +65,16 @@ def exp(x: Any) -> Any:
 
 @_exactly
 def _difference(a: Any, b: Any) -> Any:
-    """a - b, before anything is added to it."""
+    """Returns a - b, before anything is added to it."""
     return a - b
 
 
 @_loop
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
-    """y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is (1 + tanh(x
-    (linear + cubic x^2))) / 2.
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is
+    (1 + tanh(x (linear + cubic x^2))) / 2.
 
-    Hendrycks, Gimpel 2016.
+    Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
     """
     for i in range(x.size):
         v = x[i]
@@ -76,7 +87,10 @@ def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
 
 @_loop
 def silu(x: Any, y: Any, slope: Any) -> None:
-    """y = x h and slope = dy/dx, with h = 1 / (1 + e^-x). Elfwing, Uchibe, Doya 2017."""
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x).
+
+    Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017.
+    """
     for i in range(x.size):
         h = F(1.0) / (F(1.0) + exp(-x[i]))
         out = x[i] * h
@@ -86,26 +100,31 @@ def silu(x: Any, y: Any, slope: Any) -> None:
 
 @_loop
 def relu(x: Any, y: Any) -> None:
-    """y = max(x, 0) of each element; NaN stays NaN."""
+    """Computes y = max(x, 0) of each element; NaN stays NaN."""
     for i in range(x.size):
         y[i] = F(0.0) if x[i] <= F(0.0) else x[i]  # a NaN stays one
 
 
 @_loop
 def relu_gradient(y: Any, grad: Any, result: Any) -> None:
-    """result = grad where y > 0, else 0."""
+    """Computes result = grad where y > 0, else 0."""
     for i in range(y.size):
         result[i] = grad[i] if y[i] > F(0.0) else F(0.0)
 
 
 @_loop
 def largest_of_four(x: Any, y: Any) -> None:
-    """y (N, H, W) = the largest of each window of two by two of x (N, 2 H, 2 W); NaN is larger than anything."""
+    """Computes y (N, H, W) = the largest of each window of two by two of x (N, 2 H, 2 W), or its NaN."""
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
-            upper, lower, out = x[n, 2 * i], x[n, 2 * i + 1], y[n, i]
+            upper = x[n, 2 * i]
+            lower = x[n, 2 * i + 1]
+            out = y[n, i]
             for j in range(y.shape[2]):
-                a, b, c, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
+                a = upper[2 * j]
+                b = upper[2 * j + 1]
+                c = lower[2 * j]
+                d = lower[2 * j + 1]
                 first = a if (a >= b) | (a != a) else b  # a NaN is the largest
                 second = c if (c >= d) | (c != c) else d
                 out[j] = first if (first >= second) | (first != first) else second
@@ -113,33 +132,37 @@ def largest_of_four(x: Any, y: Any) -> None:
 
 @_loop
 def spread_to_four(x: Any, y: Any, grad: Any, total: Any) -> None:
-    """total (N, 2 H, 2 W) = grad (N, H, W) where in its window of x the largest, y, stands first, else 0."""
+    """Computes total (N, 2 H, 2 W) = grad (N, H, W) where in its window of x the largest, y, stands first;
+    else 0.
+    """
     # Without a branch, so that LLVM computes sixteen windows at a time.
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
-            upper, lower, to_upper, to_lower = (
-                x[n, 2 * i],
-                x[n, 2 * i + 1],
-                total[n, 2 * i],
-                total[n, 2 * i + 1],
-            )
-            largest, g = y[n, i], grad[n, i]
+            upper = x[n, 2 * i]
+            lower = x[n, 2 * i + 1]
+            to_upper = total[n, 2 * i]
+            to_lower = total[n, 2 * i + 1]
+            largest_of_row = y[n, i]
+            grad_of_row = grad[n, i]
             for j in range(y.shape[2]):
-                top, slope = largest[j], g[j]
-                a, b, c = upper[2 * j], upper[2 * j + 1], lower[2 * j]
-                is_a = (a == top) | (a != a)
-                is_b = ((b == top) | (b != b)) & (not is_a)
-                is_c = ((c == top) | (c != c)) & (not (is_a | is_b))
+                largest = largest_of_row[j]
+                g = grad_of_row[j]
+                a = upper[2 * j]
+                b = upper[2 * j + 1]
+                c = lower[2 * j]
+                is_a = (a == largest) | (a != a)
+                is_b = ((b == largest) | (b != b)) & (not is_a)
+                is_c = ((c == largest) | (c != c)) & (not (is_a | is_b))
                 is_d = not (is_a | is_b | is_c)
-                to_upper[2 * j] = slope if is_a else F(0.0)
-                to_upper[2 * j + 1] = slope if is_b else F(0.0)
-                to_lower[2 * j] = slope if is_c else F(0.0)
-                to_lower[2 * j + 1] = slope if is_d else F(0.0)
+                to_upper[2 * j] = g if is_a else F(0.0)
+                to_upper[2 * j + 1] = g if is_b else F(0.0)
+                to_lower[2 * j] = g if is_c else F(0.0)
+                to_lower[2 * j + 1] = g if is_d else F(0.0)
 
 
 @_loop
 def add_to_rows(y: Any, row: Any) -> None:
-    """y += row, for each row of the matrix y."""
+    """Adds a row to every row of the matrix y."""
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             y[i, j] += row[j]
@@ -147,53 +170,55 @@ def add_to_rows(y: Any, row: Any) -> None:
 
 @_loop
 def normalize(
-    x: Any, weight: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any
+    x: Any, weights: Any, bias: Any, y: Any, normal: Any, scales: Any, eps: Any, centre: Any
 ) -> None:
-    """y = normal weight + bias with normal = (x - mean) scale, scale = 1 / sqrt(mean of (x - mean)^2 + eps),
-    for each row of x (R, C).
+    """Computes y = normal weights + bias with normal = (x - mean) scale and scale = 1 / sqrt(mean of
+    (x - mean)^2 + eps), for each row of x (R, C).
 
-    Without `centre` the mean that is subtracted is 0. scales is (R,), normal like x; weight and bias are
+    Without `centre` the mean that is subtracted is 0. scales is (R,), normal like x; weights and bias are
     (C,).
     """
     size = F(x.shape[1])
     for i in range(x.shape[0]):
-        mean, total = F(0.0), F(0.0)
+        mean = F(0.0)
+        total = F(0.0)
         if centre:
             for j in range(x.shape[1]):
                 mean += x[i, j]
             mean /= size
         for j in range(x.shape[1]):
             total += (x[i, j] - mean) * (x[i, j] - mean)
-        scale = F(1.0) / numpy.sqrt(total / size + eps)
+        scale = F(1.0) / sqrt(total / size + eps)
         scales[i] = scale
         for j in range(x.shape[1]):
             normal[i, j] = (x[i, j] - mean) * scale
-            y[i, j] = normal[i, j] * weight[j] + bias[j]
+            y[i, j] = normal[i, j] * weights[j] + bias[j]
 
 
 @_loop
 def normalize_gradients(
-    grad: Any, weight: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any
+    grad: Any, weights: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any
 ) -> None:
-    """result = scale (h - mean h - normal mean(h normal)) with h = grad weight, for each row; without
-    `centre` there is no mean h.
+    """Computes result = scale (h - mean h - normal mean(h normal)) with h = grad weights, for each row;
+    without `centre` there is no mean h.
 
-    sums (2, C) grows by the sums over rows of grad normal, which is the gradient of the weight, and of grad,
+    sums (2, C) grows by the sums over rows of grad normal, which is the gradient of the weights, and of grad,
     which is that of the bias.
     """
     size = F(grad.shape[1])
     for i in range(grad.shape[0]):
-        mean, along = F(0.0), F(0.0)
+        mean = F(0.0)
+        mean_product = F(0.0)
         for j in range(grad.shape[1]):
-            h = grad[i, j] * weight[j]
+            h = grad[i, j] * weights[j]
             mean += h
-            along += h * normal[i, j]
+            mean_product += h * normal[i, j]
             sums[0, j] += grad[i, j] * normal[i, j]
             sums[1, j] += grad[i, j]
         mean = mean / size if centre else F(0.0)
-        along /= size
+        mean_product /= size
         for j in range(grad.shape[1]):
-            result[i, j] = scales[i] * (grad[i, j] * weight[j] - mean - normal[i, j] * along)
+            result[i, j] = scales[i] * (grad[i, j] * weights[j] - mean - normal[i, j] * mean_product)
 
 
 @_row
@@ -201,25 +226,26 @@ def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
     """Writes e^(x scale) of what a row sees to `out`, less the largest where that is needed; returns their
     sum and what was subtracted.
     """
-    total, top = F(0.0), F(0.0)
+    total = F(0.0)
+    shift = F(0.0)
     for j in range(seen):
         out[j] = exp(row[j] * scale)
         total += out[j]
     if not (total > F(1e-20) and total < F(1e30)):
-        top = F(-numpy.inf)
+        shift = F(-inf)
         for j in range(seen):
-            if not row[j] * scale <= top:  # takes a NaN, too
-                top = row[j] * scale
+            if not row[j] * scale <= shift:  # takes a NaN, too
+                shift = row[j] * scale
         total = F(0.0)
         for j in range(seen):
-            out[j] = exp(row[j] * scale - top)  # an infinity less itself is NaN, as it should be
+            out[j] = exp(row[j] * scale - shift)  # an infinity less itself is NaN, as it should be
             total += out[j]
-    return total, top
+    return total, shift
 
 
 @_loop
 def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
-    """y = e^(x scale) / sum of e^(x scale), for each row of x (N, T, S).
+    """Computes y = e^(x scale) / sum of e^(x scale), for each row of x (N, T, S).
 
     Causal: row i sees columns j <= i + S - T, and y is 0 behind them.
     """
@@ -236,8 +262,8 @@ def softmax(x: Any, y: Any, scale: Any, causal: Any) -> None:
 
 @_loop
 def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
-    """grad = (grad - mean) y scale in place, for grad and y (N, T, S) and mean (N, T), the sum of grad y over
-    each row.
+    """Computes grad = (grad - mean) y scale in place, for grad and y (N, T, S) and mean (N, T), the sum of
+    grad y over each row.
     """
     for n in range(grad.shape[0]):
         for i in range(grad.shape[1]):
@@ -247,21 +273,21 @@ def softmax_gradient(grad: Any, y: Any, mean: Any, scale: Any) -> None:
 
 @_loop
 def cross_entropy(x: Any, ids: Any, exponentials: Any, totals: Any, losses: Any) -> None:
-    """losses = ln(total) + top - x[id] for each row of x (R, V), with total = sum of e^(x - top): -ln
-    softmax(x)[id].
+    """Computes losses = ln(total) + shift - x[id] for each row of x (R, V), with total = sum of
+    e^(x - shift): -ln softmax(x)[id].
 
-    exponentials (R, V) are the e^(x - top), totals (R,) their sums; top is 0 unless e^x would be too large or
-    too small.
+    exponentials (R, V) are the e^(x - shift), totals (R,) their sums; shift is 0 unless e^x would be too
+    large or too small.
     """
     for i in range(x.shape[0]):
-        total, top = _softmax_row(x[i], x.shape[1], F(1.0), exponentials[i])
+        total, shift = _softmax_row(x[i], x.shape[1], F(1.0), exponentials[i])
         totals[i] = total
-        losses[i] = numpy.log(total) + _difference(top, x[i, ids[i]])
+        losses[i] = log(total) + _difference(shift, x[i, ids[i]])
 
 
 @_loop
 def scale_rows(x: Any, factors: Any, result: Any) -> None:
-    """result = x times its row's factor, for x (R, C) and factors (R,)."""
+    """Computes result = x times its row's factor, for x (R, C) and factors (R,)."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             result[i, j] = x[i, j] * factors[i]
@@ -269,28 +295,30 @@ def scale_rows(x: Any, factors: Any, result: Any) -> None:
 
 @_loop
 def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> None:
-    """mask[i] = word i >= threshold, of the Philox4x32-10 words of `stream` from block `start` on; keys (2,
-    10) are `philox.round_keys`.
+    """Computes mask[i] = word i >= threshold, of the Philox4x32-10 words of `stream` from block `start` on;
+    keys (2, 10) are `philox.round_keys`.
 
     See `tinygpt_core.random.words`.
     """
-    low32, shift = numpy.uint64(0xFFFFFFFF), numpy.uint64(32)
-    m0, m1 = numpy.uint64(0xD2511F53), numpy.uint64(0xCD9E8D57)
     for block in range((mask.size + 3) // 4):
-        count = start + numpy.uint64(block)
-        c0, c1, c2, c3 = count & low32, count >> shift, stream & low32, stream >> shift
+        counter = start + uint64(block)
+        c0 = counter & LOW_32
+        c1 = counter >> SHIFT_32
+        c2 = stream & LOW_32
+        c3 = stream >> SHIFT_32
         for i in range(10):
-            p0, p1 = m0 * c0, m1 * c2
-            c0, c1, c2, c3 = (
-                (p1 >> shift) ^ c1 ^ keys[0, i],
-                p1 & low32,
-                (p0 >> shift) ^ c3 ^ keys[1, i],
-                p0 & low32,
-            )
+            product0 = MULTIPLIER_0 * c0
+            product1 = MULTIPLIER_1 * c2
+            c0 = (product1 >> SHIFT_32) ^ c1 ^ keys[0, i]
+            c1 = product1 & LOW_32
+            c2 = (product0 >> SHIFT_32) ^ c3 ^ keys[1, i]
+            c3 = product0 & LOW_32
         at = 4 * block
         mask[at] = c0 >= threshold
         if at + 3 < mask.size:
-            mask[at + 1], mask[at + 2], mask[at + 3] = c1 >= threshold, c2 >= threshold, c3 >= threshold
+            mask[at + 1] = c1 >= threshold
+            mask[at + 2] = c2 >= threshold
+            mask[at + 3] = c3 >= threshold
         else:
             if at + 1 < mask.size:
                 mask[at + 1] = c1 >= threshold
@@ -300,14 +328,14 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 @_loop
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """result = x factor where the mask is True, else x 0, so that NaN stays NaN."""
+    """Computes result = x factor where the mask is True, else x 0, so that NaN stays NaN."""
     for i in range(x.size):
         result[i] = x[i] * (factor if mask[i] else F(0.0))  # not merely 0: NaN stays NaN
 
 
 @_loop
 def add_rows(total: Any, indices: Any, values: Any) -> None:
-    """total[indices[i]] += values[i] for each row i of values; rows that are named twice grow twice."""
+    """Adds values[i] to total[indices[i]] for each row i of values; rows that are named twice grow twice."""
     for i in range(indices.size):
         for j in range(values.shape[1]):
             total[indices[i], j] += values[i, j]
@@ -315,14 +343,15 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 @_loop
 def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
-    """m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) + eps), of
-    each element, in place.
+    """Computes m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) +
+    eps), of each element, in place.
 
-    keep is 1 less the decay; rate and eps hold the corrections for the step's number
-    (`numpy_kernels.NumpyAdamWStep`).
+    keep is 1 less the decay; rate and eps contain the corrections for the number of the step
+    (`kernels.optimizer_steps`).
     """
-    new1, new2 = F(1.0) - beta1, F(1.0) - beta2
+    rest1 = F(1.0) - beta1
+    rest2 = F(1.0) - beta2
     for i in range(p.size):
-        m[i] = beta1 * m[i] + new1 * g[i]
-        v[i] = beta2 * v[i] + new2 * g[i] * g[i]
-        p[i] = keep * p[i] - rate * m[i] / (numpy.sqrt(v[i]) + eps)
+        m[i] = beta1 * m[i] + rest1 * g[i]
+        v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
+        p[i] = keep * p[i] - rate * m[i] / (sqrt(v[i]) + eps)

@@ -31,4 +31,6 @@ def compiled_loops() -> ModuleType | None:
 
 def loops_for(dtype: Any) -> Any:
     """Returns the module whose functions take arrays of `dtype`."""
-    return (compiled_loops() if dtype == numpy.float32 else None) or chains
+    if dtype == numpy.float32 and (compiled := compiled_loops()) is not None:
+        return compiled
+    return chains

@@ -12,7 +12,11 @@ import os
 import sys
 
 VARIABLE = "TINYGPT_KEEP_MEMORY"
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
+
+# Parameters of mallopt(3)
+_TRIM_THRESHOLD = -1
+_TOP_PAD = -2
+_MMAP_THRESHOLD = -3
 
 
 def keep_freed_memory() -> bool:
@@ -24,8 +28,9 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl and others have none
     if mallopt is None:
         return False
-    # 32 MB is the most that it accepts as the size from which blocks come from the system one by one.
-    return all(
-        mallopt(*setting)
-        for setting in ((_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
-    )
+    settings = {
+        _MMAP_THRESHOLD: 1 << 25,  # blocks come from the system one by one from 32 MB on, the most it accepts
+        _TRIM_THRESHOLD: (1 << 31) - 1,  # nothing goes back to the system
+        _TOP_PAD: 1 << 26,  # and 64 MB more than needed are asked for
+    }
+    return all(mallopt(parameter, value) for parameter, value in settings.items())

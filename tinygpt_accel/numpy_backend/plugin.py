@@ -9,6 +9,8 @@ from typing import Any
 
 from tinygpt_core.backends import BackendUnavailable
 
+from .memory import keep_freed_memory
+
 description = "NumPy: BLAS products and fused kernels on the CPU"
 preference = 10  # above the reference's 0, so that `tinygpt train` takes it where it can run
 
@@ -30,7 +32,9 @@ def factory(device: str) -> Any:
     # wants: 2^16 cycles will do.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
-        import_module("tinygpt_accel.numpy_backend.convolution")  # registers its kernels, as the other one does
-        return import_module("tinygpt_accel.numpy_backend.kernels").NumpyBuffer
+        backend = import_module("tinygpt_accel.numpy_backend.buffer")
+        import_module("tinygpt_accel.numpy_backend.kernels")  # registers them
     except ImportError as problem:
         raise BackendUnavailable(f"NumPy cannot be imported ({problem}): pip install numpy") from problem
+    keep_freed_memory()
+    return backend.NumpyBuffer

@@ -1,7 +1,7 @@
 """Two threads for long elementwise chains: NumPy releases the interpreter's lock inside each call, BLAS has
 threads of its own.
 
-A chain of NumPy calls over a large array is bound by one core, and each call by memory. So a fused kernel
+A chain of NumPy calls over a large array is limited by one core, and each call by memory. So a fused kernel
 walks over blocks that stay in the cache, and the blocks are shared out among the cores. How many threads
 there are never changes a result: every block is computed as it would be alone.
 """
@@ -17,7 +17,19 @@ from typing import Any
 
 import numpy
 
+try:
+    from threadpoolctl import ThreadpoolController
+
+    _controller = ThreadpoolController()
+except ImportError:  # then small products may wake BLAS's threads, which costs time and nothing else
+    _controller = None
+
 VARIABLE = "TINYGPT_THREADS"
+
+# Elements (of float32) from which a second thread is worth waking: of a chain of many elementwise steps, and
+# of a single step
+CHAIN_GRAIN = 1 << 16
+STEP_GRAIN = 1 << 19
 
 Work = Callable[[int, int], None]
 _queues: list[SimpleQueue[Any]] = []
@@ -31,7 +43,7 @@ def thread_count() -> int:
     return _count
 
 
-def _thread_count() -> int:
+def _read_thread_count() -> int:
     wanted = os.environ.get(VARIABLE, "")
     if wanted and not (wanted.isdecimal() and 1 <= int(wanted) <= 256):
         raise ValueError(f"${VARIABLE} is a number of threads from 1 to 256, not {wanted!r}")
@@ -39,10 +51,10 @@ def _thread_count() -> int:
     return int(wanted) if wanted else min(cores, 8)
 
 
-_count = _thread_count()
+_count = _read_thread_count()
 
 
-def share_out(work: Work, count: int, grain: int = 1) -> None:
+def parallel_for(work: Work, count: int, grain: int = 1) -> None:
     """Calls `work(start, stop)` for ranges that make up range(count), on several threads where each gets at
     least `grain`.
 
@@ -71,6 +83,7 @@ def share_out(work: Work, count: int, grain: int = 1) -> None:
 
 
 def _start_thread() -> SimpleQueue[Any]:
+    """Starts a thread that does what is put into the queue, which is returned."""
     inbox: SimpleQueue[Any] = SimpleQueue()
 
     def loop() -> None:
@@ -83,7 +96,7 @@ def _start_thread() -> SimpleQueue[Any]:
                 done.put(problem)
             else:
                 done.put(None)
-            del work, done  # what the closure holds must not live until the next call
+            del work, done  # the arrays that the closure refers to must not live until the next call
 
     threading.Thread(target=loop, name="tinygpt-accel", daemon=True).start()
     return inbox
@@ -97,10 +110,10 @@ def workspace(slot: int, size: int, dtype: Any) -> Any:
     """Returns a flat array of `size` elements to scribble on, the same memory for a slot on each call of a
     thread.
     """
-    spaces: dict[Any, Any] = _local.__dict__
-    found = spaces.get((slot, dtype))
+    arrays: dict[Any, Any] = _local.__dict__
+    found = arrays.get((slot, dtype))
     if found is None or found.size < size:
-        found = spaces[slot, dtype] = numpy.empty(size, dtype)
+        found = arrays[slot, dtype] = numpy.empty(size, dtype)
     return found[:size]
 
 
@@ -108,12 +121,6 @@ def single_threaded_blas() -> AbstractContextManager[Any]:
     """Returns a context in which BLAS keeps to the calling thread: for many small products on threads of our
     own.
     """
-    return _controller.limit(limits=1, user_api="blas") if _controller and _count > 1 else nullcontext()
-
-
-try:
-    from threadpoolctl import ThreadpoolController
-
-    _controller = ThreadpoolController()
-except ImportError:  # then small products may wake BLAS's threads, which costs time and nothing else
-    _controller = None
+    if _controller is None or _count == 1:
+        return nullcontext()
+    return _controller.limit(limits=1, user_api="blas")

@@ -97,21 +97,20 @@ def array_html(buffer: Array, name: str, *ends: str) -> str:
 
 
 def _corners(buffer: Array) -> Any:
-    """The elements that are shown of a large array, as nested lists."""
+    """Returns the elements that are shown of a large array, as nested lists."""
     if not buffer.ndim:
         return buffer.to_python()
     size = buffer.shape[0]
-    places = range(size) if size <= 2 * EDGE else (*range(EDGE), *range(size - EDGE, size))
+    if buffer.ndim == 1 and size <= 2 * EDGE:
+        return buffer.to_python()
     if buffer.ndim == 1:
-        return (
-            buffer.to_python()
-            if size <= 2 * EDGE
-            else buffer[:EDGE].to_python() + buffer[size - EDGE :].to_python()
-        )
+        return buffer[:EDGE].to_python() + buffer[size - EDGE :].to_python()
+    places = range(size) if size <= 2 * EDGE else (*range(EDGE), *range(size - EDGE, size))
     return [_corners(buffer[place]) for place in places]
 
 
 def _flat(data: Any) -> Iterator[Any]:
+    """Yields the elements of nested lists."""
     if isinstance(data, list):
         for part in data:
             yield from _flat(part)
@@ -120,27 +119,26 @@ def _flat(data: Any) -> Iterator[Any]:
 
 
 def _words(values: list[Any], dtype: DType, ndim: int) -> list[str]:
-    """Each element as text, all of one width."""
+    """Returns each element as text, all of one width."""
     words = _float_words(values, dtype) if dtype.kind == "f" else list(map(str, values))
     width = max(map(len, words), default=0)
-    return [word.rjust(width if dtype.kind != "b" or not ndim else 5) for word in words]
+    if dtype.kind == "b" and ndim:
+        width = len("False")
+    return [word.rjust(width) for word in words]
 
 
 def _float_words(values: list[float], dtype: DType) -> list[str]:
-    """Floats with their points aligned: the fewest digits that tell a number from its neighbours, and no more
-    than eight decimals.
+    """Returns floats as texts whose points are aligned.
+
+    Each has the fewest digits that distinguish it from its neighbours, and no more than eight decimals.
     """
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     least = array(dtype.typecode, [0.0001])[0]
     scientific = bool(sizes) and (
         max(sizes) >= LARGE[dtype.name] or min(sizes) < least or max(sizes) / min(sizes) > 1000
     )
-    parts = [
-        (_scientific if scientific else _positional)(value, _precision(value, dtype))
-        if math.isfinite(value)
-        else None
-        for value in values
-    ]
+    split = _scientific if scientific else _positional
+    parts = [split(value, _precision(value, dtype)) if math.isfinite(value) else None for value in values]
     fraction = max((len(part[1]) for part in parts if part), default=0)
     power = max((len(part[2]) for part in parts if part), default=0)
     words = []
@@ -156,21 +154,22 @@ def _float_words(values: list[float], dtype: DType) -> list[str]:
 
 
 def _precision(value: float, dtype: DType) -> int:
-    """How many digits behind the first it takes to tell a number from the others of its dtype."""
+    """Returns how many digits behind the first distinguish a number from the others of its dtype."""
     return next(
         digits for digits in range(17) if array(dtype.typecode, [float(f"{value:.{digits}e}")])[0] == value
     )
 
 
 def _positional(value: float, precision: int) -> tuple[str, str, str]:
-    """The digits before the point, those behind it, and no exponent."""
+    """Returns the digits before the point, those behind it, and no exponent."""
     exponent = int(f"{value:.{precision}e}".partition("e")[2])
-    front, _, behind = f"{value:.{min(max(precision - exponent, 0), FRACTION)}f}".partition(".")
+    decimals = min(max(precision - exponent, 0), FRACTION)
+    front, _, behind = f"{value:.{decimals}f}".partition(".")
     return front, behind.rstrip("0"), ""
 
 
 def _scientific(value: float, precision: int) -> tuple[str, str, str]:
-    """The digit before the point, those behind it, and the exponent of ten."""
+    """Returns the digit before the point, those behind it, and the exponent of ten."""
     mantissa, _, exponent = f"{value:.{min(precision, FRACTION)}e}".partition("e")
     front, _, behind = mantissa.partition(".")
     return front, behind.rstrip("0"), exponent
@@ -179,17 +178,18 @@ def _scientific(value: float, precision: int) -> tuple[str, str, str]:
 def _brackets(
     data: Any, words: Iterator[str], shape: tuple[int, ...], elide: bool, indent: str, width: int
 ) -> str:
-    """Nested brackets, one row a line; rows that are too long go on in the next line, blocks of rows are set
-    apart by empty lines.
+    """Returns nested brackets, one row a line.
+
+    Rows that are too long go on in the next line; blocks of rows are set apart by empty lines.
     """
     if not shape:
         return next(words)
-    gap = EDGE if elide and shape[0] > 2 * EDGE else -1
     parts = [_brackets(part, words, shape[1:], elide, indent + " ", width - 2) for part in data]
-    if gap >= 0:
-        parts.insert(gap, "...")
+    if elide and shape[0] > 2 * EDGE:
+        parts.insert(EDGE, "...")
     if len(shape) > 1:
-        return "[" + (",\n" + "\n" * (len(shape) - 2) + indent + " ").join(parts) + "]"
+        empty_lines = "\n" * (len(shape) - 2)
+        return "[" + f",\n{empty_lines}{indent} ".join(parts) + "]"
     lines = [""]
     for place, part in enumerate(parts):
         if len(lines[-1]) + 1 + len(part) > width - 1 and lines[-1]:

@@ -3,12 +3,13 @@ against the python backend.
 
 The step is that of `Trainer`: forward, backward, clipping, AdamW, from the weights of one seed on one batch
 of real text. How far a backend may be away is derived, not chosen. Each operation in float32 rounds its
-result by at most u = 2^-24 of it, and first-order error analysis (Higham, "Accuracy and Stability of
-Numerical Algorithms", 2002, chapter 3) adds up what the roundings of a chain do, so n of them change a result
-by at most n u of what was added up. `roundings` counts the longest chain of this step; what was added up is
-taken to be as large as the largest element of the tensor. (The reference sums in doubles, so its own
-roundings are few.) AdamW's first step moves a weight by lr g / (|g| + eps), nearly the sign of g, so how far
-a weight may be away depends on its gradient: see `weight_bound`.
+result by at most u = 2^-24 of it, and first-order error analysis adds up what the roundings of a chain do, so
+n of them change a result by at most n u of what was added up. `roundings` counts the longest chain of this
+step; what was added up is taken to be as large as the largest element of the tensor. (The reference sums in
+doubles, so its own roundings are few.) AdamW's first step moves a weight by lr g / (|g| + eps), nearly the
+sign of g, so how far a weight may be away depends on its gradient: see `weight_tolerance`.
+
+Source: Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 3
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any, NamedTuple
 
-from .. import backends, dataset
+from .. import backends
+from ..dataset.batches import Batch
 from ..module import Module
 from ..optimizers import AdamW
 from ..training.config import TrainingConfig
@@ -41,9 +43,11 @@ MOST_DEVICES = 16  # of a backend that are asked for
 class Difference(NamedTuple):
     """How far one quantity of a backend ("loss", "gradients", "weights") is from the reference's.
 
-    `largest` is the largest difference of two elements, `relative` the same in units of the quantity's
-    largest element, `share` the largest part of its tolerance that an element uses up (beyond 1 the backends
-    disagree), and `where` the tensor in which it does.
+    Attributes:
+        largest: the largest difference of two elements.
+        relative: the same in units of the quantity's largest element.
+        share: the largest part of its tolerance that an element uses up; beyond 1 the backends disagree.
+        where: the tensor in which it does.
     """
 
     quantity: str
@@ -71,7 +75,7 @@ class Measurement(NamedTuple):
 
     @property
     def median(self) -> float:
-        """The median of the seconds of a step."""
+        """The median of the seconds of the timed steps."""
         return median(self.seconds)
 
 
@@ -89,14 +93,17 @@ class Comparison(NamedTuple):
     unavailable: list[tuple[str, str]]
 
 
-class _State(NamedTuple):
+Elements = dict[str, "array[float]"]  # of each tensor, by its name
+
+
+class _Step(NamedTuple):
     """What a step leaves: loss, gradients before clipping and new weights by name, the seconds of the timed
     steps, and who made it.
     """
 
     loss: float
-    gradients: dict[str, array[float]]
-    weights: dict[str, array[float]]
+    gradients: Elements
+    weights: Elements
     seconds: tuple[float, ...]
     model: Module
     optimizer: AdamW
@@ -106,7 +113,7 @@ def compare(
     names: Sequence[str] | None = None,
     preset: str = "identifiers",
     steps: int = 5,
-    tell: Callable[[str], None] = lambda name: None,
+    announce: Callable[[str], None] = lambda name: None,
 ) -> Comparison:
     """Measures one training step on the python backend and on others.
 
@@ -115,7 +122,7 @@ def compare(
         preset: whose sizes and settings the model has; the text is always the corpus `identifiers`, in
             characters.
         steps: how many are timed, fewer where they take longer than `PATIENCE`.
-        tell: is called with a backend's name before it is measured.
+        announce: is called with a backend's name before it is measured.
 
     Returns:
         The measurements; an exception of a backend is its `problem`, and raised only where it is the
@@ -132,35 +139,43 @@ def compare(
         raise ValueError(f"steps must be 1 or more, not {steps}")
     unavailable: list[tuple[str, str]] = []
     if names is None:
-        names, unavailable = _everything()
+        names, unavailable = _all_backends()
     for name in names:
-        backends.get(name)
-    config = replace(PRESETS[preset][1], corpus="identifiers", data_file=None, tokenizer="characters")
+        backends.get(name)  # raises where one that was named cannot run
+    config = replace(PRESETS[preset].config, corpus="identifiers", data_file=None, tokenizer="characters")
     data = prepare_data(config)
     batch = data.training_batches.next_batch()
-    counts = roundings(config, data.tokenizer.vocab_size, batch.shape)
-    tolerances = counts[0] * UNIT, counts[1] * UNIT
+    roundings_of_loss, roundings_of_gradient = roundings(config, data.tokenizer.vocab_size, batch.shape)
+    loss_tolerance = roundings_of_loss * UNIT
+    gradient_tolerance = roundings_of_gradient * UNIT
 
-    tell(REFERENCE)
-    reference = _step(REFERENCE, config, data, batch, steps)
+    announce(REFERENCE)
+    reference = _run_step(REFERENCE, config, data, batch, steps)
     measurements = [Measurement(REFERENCE, reference.loss, (), reference.seconds)]
-    for name in dict.fromkeys(names):
-        if name != REFERENCE:
-            tell(name)
-            try:
-                state = _step(name, config, data, batch, steps)
-                found = _differences(state, reference, config.gradient_clip, *tolerances)
-                measurements.append(Measurement(name, state.loss, found, state.seconds))
-            except Exception as problem:  # whatever a backend raises is what this is to find
-                measurements.append(Measurement(name, problem=f"{type(problem).__name__}: {problem}"))
+    for name in dict.fromkeys(names):  # each once
+        if name == REFERENCE:
+            continue
+        announce(name)
+        try:
+            step = _run_step(name, config, data, batch, steps)
+            found = _differences(step, reference, config.gradient_clip, loss_tolerance, gradient_tolerance)
+            measurements.append(Measurement(name, step.loss, found, step.seconds))
+        except Exception as problem:  # whatever a backend raises is what this is to find
+            measurements.append(Measurement(name, problem=f"{type(problem).__name__}: {problem}"))
     return Comparison(
-        config, reference.model.num_parameters(), batch.shape, *tolerances, measurements, unavailable
+        config,
+        reference.model.num_parameters(),
+        batch.shape,
+        loss_tolerance,
+        gradient_tolerance,
+        measurements,
+        unavailable,
     )
 
 
 def roundings(config: TrainingConfig, vocab_size: int, shape: Sequence[int]) -> tuple[int, int]:
-    """Counts the roundings on the longest way to the loss and to a gradient: two for each term of a sum, its
-    product and its addition.
+    """Returns how many roundings lie on the longest way to the loss and to a gradient: two for each term of a
+    sum, its product and its addition.
 
     With width d, heads of size d/h and T tokens in each of B rows, a block's forward sums over d in its two
     normalizations (mean and variance, so 4 d), d (query, key, value), d/h (scores), T (softmax), T (mixing
@@ -172,15 +187,18 @@ def roundings(config: TrainingConfig, vocab_size: int, shape: Sequence[int]) -> 
     Returns:
         The numbers for the loss and for a gradient.
     """
-    width, size, (rows, length) = config.embedding_dim, config.embedding_dim // config.num_heads, shape
-    forward = config.num_layers * (11 * width + size + 2 * length) + 3 * width + vocab_size + rows * length
-    backward = config.num_layers * (13 * width + size + 2 * length) + 3 * width + vocab_size + rows * length
+    rows, length = shape
+    width = config.embedding_dim
+    head_dim = width // config.num_heads
+    after_the_blocks = 3 * width + vocab_size + rows * length
+    forward = config.num_layers * (11 * width + head_dim + 2 * length) + after_the_blocks
+    backward = config.num_layers * (13 * width + head_dim + 2 * length) + after_the_blocks
     return 2 * forward, 2 * (forward + backward)
 
 
-def weight_bound(gradient: float, error: float, weight: float, optimizer: AdamW) -> float:
-    """The most by which a weight can differ after AdamW's first step, which moves it by lr s(g) with s(g) = g
-    / (|g| + eps).
+def weight_tolerance(gradient: float, error: float, weight: float, optimizer: AdamW) -> float:
+    """Returns the most by which a weight can differ after AdamW's first step, which moves it by lr s(g) with
+    s(g) = g / (|g| + eps).
 
     s grows with g, so a gradient g that is off by e moves it by lr max(s(g + e) - s(g), s(g) - s(g - e)):
     nothing to speak of where g is larger than e, up to 2 lr where it is smaller and its sign is a matter of
@@ -192,17 +210,20 @@ def weight_bound(gradient: float, error: float, weight: float, optimizer: AdamW)
         gradient, error, weight: g as it is after clipping, e, and the weight after the step.
         optimizer: before its first step or after it.
     """
-    rate, eps, (beta1, beta2) = optimizer.learning_rate, optimizer.eps, optimizer.betas
+    rate = optimizer.learning_rate
+    beta1, beta2 = optimizer.betas
 
-    def move(g: float) -> float:
-        return g / (abs(g) + eps)
+    def s(g: float) -> float:
+        return g / (abs(g) + optimizer.eps)
 
-    swing = max(move(gradient + error) - move(gradient), move(gradient) - move(gradient - error))
-    of_rate = 16.0 + 1.0 / (1.0 - beta1) + 0.5 / (1.0 - beta2)
-    return rate * swing + UNIT * (4.0 * (abs(weight) + rate) + of_rate * rate)
+    swing = max(s(gradient + error) - s(gradient), s(gradient) - s(gradient - error))
+    roundings_of_weight = 4.0
+    roundings_of_rate = 16.0 + 1.0 / (1.0 - beta1) + 0.5 / (1.0 - beta2)
+    rounding = UNIT * (roundings_of_weight * (abs(weight) + rate) + roundings_of_rate * rate)
+    return rate * swing + rounding
 
 
-def _everything() -> tuple[list[str], list[tuple[str, str]]]:
+def _all_backends() -> tuple[list[str], list[tuple[str, str]]]:
     """Returns the names of all backends and devices that can run, and the others with the reason."""
     names, unavailable = [], []
     for status in backends.available():
@@ -220,31 +241,31 @@ def _everything() -> tuple[list[str], list[tuple[str, str]]]:
     return names, unavailable
 
 
-def _step(name: str, config: TrainingConfig, data: Any, batch: dataset.Batch, steps: int) -> _State:
-    with backends.use(name):
-        trainer = Trainer(config, "", data)  # which touches no directory before it is saved
+def _run_step(name: str, config: TrainingConfig, data: Any, batch: Batch, steps: int) -> _Step:
+    """Returns what the first step on a backend leaves, and the times of some more."""
+    # It touches no directory before it is saved.
+    trainer = Trainer(replace(config, backend=name), "", data)
+    with trainer.context():
         trainer.model.train()
-        named = trainer.model.named_parameters()
+        parameters = trainer.model.named_parameters()
         # Gradients of a pass of their own: the step clips them, and may keep them on a device.
         (trainer.total_loss(batch) / batch.num_targets).backward()
-        gradients = {key: _elements(tensor.grad) for key, tensor in named}
-        loss = 0.0
-        weights: dict[str, array[float]] = {}
+        gradients = {key: _elements(tensor.grad) for key, tensor in parameters}
+
         seconds: list[float] = []
-        while not seconds or (len(seconds) < WARM_UP + steps and sum(seconds) < PATIENCE):
+
+        def timed_update() -> float:
             started = time.perf_counter()
-            result = trainer.update([batch])
+            loss: float = trainer.update([batch])
             seconds.append(time.perf_counter() - started)
-            if not weights:
-                loss, weights = result, {key: _elements(tensor) for key, tensor in named}
-        return _State(
-            loss,
-            gradients,
-            weights,
-            tuple(seconds[WARM_UP:] or seconds[-1:]),
-            trainer.model,
-            trainer.optimizer,
-        )
+            return loss
+
+        loss = timed_update()
+        weights = {key: _elements(tensor) for key, tensor in parameters}
+        while len(seconds) < WARM_UP + steps and sum(seconds) < PATIENCE:
+            timed_update()
+        timed = seconds[WARM_UP:] or seconds[-1:]
+        return _Step(loss, gradients, weights, tuple(timed), trainer.model, trainer.optimizer)
 
 
 def _elements(tensor: Any) -> array[float]:
@@ -255,53 +276,79 @@ def _elements(tensor: Any) -> array[float]:
 
 
 def _differences(
-    state: _State, reference: _State, gradient_clip: float, loss_tolerance: float, gradient_tolerance: float
+    step: _Step, reference: _Step, gradient_clip: float, loss_tolerance: float, gradient_tolerance: float
 ) -> tuple[Difference, ...]:
+    """Returns how far loss, gradients and weights of a step are from the reference's.
+
+    Args:
+        loss_tolerance, gradient_tolerance: relative to the loss, and to each gradient's largest element.
+    """
     loss = _difference(
         "loss",
-        {"loss": [state.loss]},
+        {"loss": [step.loss]},
         {"loss": [reference.loss]},
         {"loss": [loss_tolerance * abs(reference.loss)]},
     )
 
-    bounds = {
+    errors = {
         name: gradient_tolerance * max(map(abs, gradient)) for name, gradient in reference.gradients.items()
     }
-    allowed: dict[str, Sequence[float]] = {
-        name: [bounds[name]] * len(gradient) for name, gradient in reference.gradients.items()
+    gradient_tolerances = {
+        name: [errors[name]] * len(gradient) for name, gradient in reference.gradients.items()
     }
-    gradients = _difference("gradients", state.gradients, reference.gradients, allowed)
+    gradients = _difference("gradients", step.gradients, reference.gradients, gradient_tolerances)
 
-    # Clipping multiplies by min(1, clip / norm); the norm may be off by the norm of all errors.
+    weight_tolerances = _weight_tolerances(reference, errors, gradient_clip)
+    weights = _difference("weights", step.weights, reference.weights, weight_tolerances)
+    return loss, gradients, weights
+
+
+def _weight_tolerances(
+    reference: _Step, errors: Mapping[str, float], gradient_clip: float
+) -> dict[str, list[float]]:
+    """Returns by how much each weight may differ, given by how much the gradient of each tensor may.
+
+    Clipping multiplies by min(1, clip / norm); the norm may be off by the norm of all errors.
+    """
     norm = math.sqrt(math.fsum(g * g for gradient in reference.gradients.values() for g in gradient))
-    spread = math.sqrt(
-        math.fsum(bounds[name] ** 2 * len(gradient) for name, gradient in reference.gradients.items())
+    norm_of_errors = math.sqrt(
+        math.fsum(errors[name] ** 2 * len(gradient) for name, gradient in reference.gradients.items())
     )
     clip = min(1.0, gradient_clip / norm)
-    allowed = {
-        name: [
-            weight_bound(
-                clip * g, clip * (bounds[name] + abs(g) * spread / norm), weight, reference.optimizer
-            )
-            for g, weight in zip(gradient, reference.weights[name], strict=True)
-        ]
-        for name, gradient in reference.gradients.items()
-    }
-    return loss, gradients, _difference("weights", state.weights, reference.weights, allowed)
+    tolerances: dict[str, list[float]] = {}
+    for name, gradient in reference.gradients.items():
+        tolerances[name] = []
+        for g, weight in zip(gradient, reference.weights[name], strict=True):
+            error = clip * (errors[name] + abs(g) * norm_of_errors / norm)
+            tolerances[name].append(weight_tolerance(clip * g, error, weight, reference.optimizer))
+    return tolerances
 
 
 def _difference(
-    quantity: str, found: dict[str, Any], expected: dict[str, Any], allowed: dict[str, Sequence[float]]
+    quantity: str,
+    found: Mapping[str, Sequence[float]],
+    expected: Mapping[str, Sequence[float]],
+    tolerances: Mapping[str, Sequence[float]],
 ) -> Difference:
-    largest, share, where = 0.0, 0.0, next(iter(expected))
-    for name, tolerances in allowed.items():
-        for ours, theirs, tolerance in zip(found[name], expected[name], tolerances, strict=True):
-            apart = abs(ours - theirs)
-            if not apart < math.inf:  # also where one is NaN
-                apart = math.inf
-            part = apart / tolerance if tolerance else math.inf if apart else 0.0
-            largest = max(largest, apart)
+    """Returns how far the elements of some tensors are from those expected, each with its tolerance."""
+    largest = 0.0
+    share = 0.0
+    where = next(iter(expected))
+    for name in tolerances:
+        for ours, theirs, tolerance in zip(found[name], expected[name], tolerances[name], strict=True):
+            difference = abs(ours - theirs)
+            if not difference < math.inf:  # also where one is NaN
+                difference = math.inf
+            largest = max(largest, difference)
+            part = _part_of_tolerance(difference, tolerance)
             if part > share:
-                share, where = part, name
+                share = part
+                where = name
     scale = max(max(map(abs, elements)) for elements in expected.values())
     return Difference(quantity, largest, largest / scale if scale else largest, share, where)
+
+
+def _part_of_tolerance(difference: float, tolerance: float) -> float:
+    if tolerance:
+        return difference / tolerance
+    return math.inf if difference else 0.0

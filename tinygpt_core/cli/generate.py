@@ -1,4 +1,4 @@
-"""The subcommand `tinygpt generate`."""
+"""The subcommand `tinygpt generate`: texts from a trained model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ..printable import replace_unprintable
 from .messages import UsageError, find_run
 from .options import path
 
@@ -18,9 +19,11 @@ SAMPLE_TOKENS = 200  # the most for a document
 
 def add_command(commands: Any) -> None:
     """Adds `generate` to the subcommands of a parser."""
-    about = "Continue a text with the model of a run, as it is sampled."
     generate = commands.add_parser(
-        "generate", help="sample from a trained model", allow_abbrev=False, description=about
+        "generate",
+        help="sample from a trained model",
+        description="Continue a text with the model of a run, as it is sampled.",
+        allow_abbrev=False,
     )
     generate.set_defaults(command=run_generate)
     option = generate.add_argument
@@ -34,8 +37,13 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help=f"most tokens to sample for each (default: {SAMPLE_TOKENS})",
     )
-    text = f"0: always the most probable token, 1: as trained (default: {SAMPLE_TEMPERATURE})"
-    option("--temperature", type=float, default=SAMPLE_TEMPERATURE, metavar="X", help=text)
+    option(
+        "--temperature",
+        type=float,
+        default=SAMPLE_TEMPERATURE,
+        metavar="X",
+        help=f"0: always the most probable token, 1: as trained (default: {SAMPLE_TEMPERATURE})",
+    )
     option("--top-k", type=int, metavar="N", help="sample among the N most probable tokens (default: all)")
     option(
         "--top-p",
@@ -53,7 +61,7 @@ def add_command(commands: Any) -> None:
 
 
 def run_generate(arguments: argparse.Namespace) -> int:
-    """`tinygpt generate`: texts from a trained model, streamed.
+    """Runs `tinygpt generate`: texts from a trained model, streamed. Returns the exit code.
 
     Raises:
         UsageError: a negative count, a seed out of range, or no such run.
@@ -61,7 +69,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
     """
     from .. import backends, random
     from ..generation import check_sampling
-    from ..training.loop import load_model
+    from ..training.runs import load_model
 
     if arguments.count < 0:
         raise UsageError(f"--count must be 0 or more, not {arguments.count}")
@@ -74,39 +82,62 @@ def run_generate(arguments: argparse.Namespace) -> int:
     is_documents = config["data"]["is_documents"]
     prompt = arguments.prompt or config["data"]["opening"]
     tokenizer.encode(prompt)  # raises where it cannot be, before it is printed
-    sampling = {name: getattr(arguments, name) for name in ("tokens", "temperature", "top_k", "top_p")}
     with backends.use(config["training"]["backend"]):
         for index in range(arguments.count):
-            if index and not is_documents:
+            if index > 0 and not is_documents:
                 print("---")
-            _write_text(arguments.prompt)
-            for piece in _pieces(model, tokenizer, prompt, is_documents, generator, **sampling):
-                _write_text(piece)
+            write_text(arguments.prompt)
+            pieces = sample_pieces(
+                model,
+                tokenizer,
+                prompt,
+                is_documents,
+                generator,
+                tokens=arguments.tokens,
+                temperature=arguments.temperature,
+                top_k=arguments.top_k,
+                top_p=arguments.top_p,
+            )
+            for piece in pieces:
+                write_text(piece)
             print(flush=True)
     return 0
 
 
-def _pieces(
+def sample_pieces(
     model: Any,
     tokenizer: Any,
     prompt: str,
     is_documents: bool,
     generator: Any,
     *,
+    tokens: int,
     temperature: float = SAMPLE_TEMPERATURE,
-    **sampling: Any,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> Iterator[str]:
+    """Returns pieces of a text as they are sampled; where the corpus is of documents, it ends as one does.
+
+    The other arguments are those of `generation.generate`.
+    """
     from ..generation import generate
     from ..training.data import BOUNDARY
 
-    stop_id = tokenizer.special_tokens[BOUNDARY] if is_documents else None
     return generate(
-        model, tokenizer, prompt, temperature=temperature, generator=generator, stop_id=stop_id, **sampling
+        model,
+        tokenizer,
+        prompt,
+        tokens=tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        generator=generator,
+        stop_id=tokenizer.special_tokens[BOUNDARY] if is_documents else None,
     )
 
 
-def _write_text(text: str) -> None:
-    """Print sampled text as it comes; on a terminal without the control characters that could act on it."""
+def write_text(text: str) -> None:
+    """Prints sampled text as it comes; on a terminal without the control characters that could act on it."""
     if sys.stdout.isatty():
-        text = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+        text = replace_unprintable(text, keep="\n\t")
     print(text, end="", flush=True)

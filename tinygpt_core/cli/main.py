@@ -13,11 +13,11 @@ import traceback
 import warnings
 from typing import Any, NoReturn
 
-from .. import __version__, explain
-from . import backends, compare, convert, generate, plot, spec, train
+from .. import __version__
+from . import backends, compare, convert, explain, generate, inspect, plot, spec, train
 from .messages import FAILED, STOPPED, UsageError, complain, describe_error, one_line
 
-COMMANDS: tuple[Any, ...] = (train, generate, convert, explain, plot, compare, backends, spec)
+COMMANDS: tuple[Any, ...] = (train, generate, convert, inspect, explain, plot, compare, backends, spec)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,6 +7,7 @@ import os
 import sys
 
 from ..backends import BackendUnavailable
+from ..printable import escape_unprintable
 from ..shape_errors import without_pictures
 
 FAILED = 1  # exit codes
@@ -33,8 +34,7 @@ class UsageError(ValueError):
 
 def one_line(message: object) -> str:
     """Returns a message as one printable line, whatever it holds."""
-    words = " ".join(without_pictures(str(message)).split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    return escape_unprintable(" ".join(without_pictures(str(message)).split()))
 
 
 def command_name() -> str:

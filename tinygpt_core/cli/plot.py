@@ -9,17 +9,23 @@ import sys
 from typing import Any
 
 from ..files.atomic import atomic_write
-from .plotting import abilities, chart, keys, read_run, svg, table
+from ..training.config import plural
+from .plotting.curves import Run, read_run, table
+from .plotting.svg_chart import svg
+from .plotting.terminal_chart import abilities, chart, keys
 
 
 def add_command(commands: Any) -> None:
     """Adds `plot` to the subcommands of a parser."""
-    about = (
-        "Draw the loss curves of runs: training loss smoothed (and raw, in a file) and the validations as points. A run that is going on "
-        "can be drawn too. With several runs they are compared. Into a pipe goes a plain table of every step."
-    )
     plot = commands.add_parser(
-        "plot", help="draw and compare loss curves", allow_abbrev=False, description=about
+        "plot",
+        help="draw and compare loss curves",
+        description=(
+            "Draw the loss curves of runs: training loss smoothed (and raw, in a file) and the validations "
+            "as points. A run that is going on can be drawn too. With several runs they are compared. Into "
+            "a pipe goes a plain table of every step."
+        ),
+        allow_abbrev=False,
     )
     plot.set_defaults(command=run_plot)
     plot.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a log.jsonl")
@@ -36,7 +42,7 @@ def add_command(commands: Any) -> None:
 
 
 def run_plot(arguments: argparse.Namespace) -> int:
-    """`tinygpt plot`: read the logs, then draw.
+    """Runs `tinygpt plot`: reads the logs, then draws. Returns the exit code.
 
     Raises:
         ValueError: a log is damaged or has no loss in it, or --out has no name for SVG.
@@ -47,13 +53,19 @@ def run_plot(arguments: argparse.Namespace) -> int:
     runs = [read_run(os.path.normpath(path)) for path in arguments.runs]
     if arguments.out is not None:
         written = atomic_write(arguments.out, svg(runs, log_steps=arguments.log_steps).encode())
-        print(f"{arguments.out}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {written.size:,} bytes")
-        return 0
-    if not sys.stdout.isatty():
+        print(f"{arguments.out}: {plural(len(runs), 'run')}, {written.size:,} bytes")
+    elif sys.stdout.isatty():
+        _draw(runs, arguments.log_steps)
+    else:
         sys.stdout.writelines(f"{line}\n" for line in table(runs))
-        return 0
-    columns, lines = shutil.get_terminal_size()
-    can = abilities(sys.stdout)
-    size = max(24, min(columns - 1, 120)), max(6, min(lines - len(runs) - 2, 20))
-    print("\n".join([*chart(runs, *size, **can, log_steps=arguments.log_steps), *keys(runs, **can)]))
     return 0
+
+
+def _draw(runs: list[Run], log_steps: bool) -> None:
+    """Prints a chart as large as the terminal has room for, and which run is which."""
+    terminal = shutil.get_terminal_size()
+    columns = max(24, min(terminal.columns - 1, 120))
+    rows = max(6, min(terminal.lines - len(runs) - 2, 20))
+    can_show = abilities(sys.stdout)
+    lines = chart(runs, columns, rows, **can_show, log_steps=log_steps) + keys(runs, **can_show)
+    print("\n".join(lines))

@@ -15,12 +15,12 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset import corpora
+from ..training import loggers
 from ..training.config import TrainingConfig, describe_sizes, plural
-from ..training.loggers import find_logger, following
 from ..training.loop import Trainer
 from ..training.presets import PRESETS
 from ..training.settings import SettingError
-from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, _pieces, _write_text
+from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
 from .messages import STOPPED, UsageError, command_name, complain, find_run
 from .options import BESIDE_RESUME, CORPUS, OPTIONS, RESUMABLE, SETTINGS, add_setting, help_text, path
 from .progress import Progress
@@ -83,7 +83,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: options that do not work, or no run to resume.
     """
-    loggers = [find_logger(name) for name in arguments.log_to or []]
+    kinds = [loggers.find_logger(name) for name in arguments.log_to or []]
     if arguments.resume is not None:
         trainer = _resume(arguments)
     else:
@@ -92,11 +92,12 @@ def run_train(arguments: argparse.Namespace) -> int:
         _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
+    opened = loggers.open_loggers(kinds, trainer.directory, trainer.config.to_dict(), trainer.step)
     try:
-        with _polite_stop(trainer), following(trainer, loggers) as tell:
+        with _polite_stop(trainer), opened as log:
             for event in trainer.run():
                 progress.show(event)
-                tell(event)
+                log(event)
     except KeyboardInterrupt:
         trainer.stop_requested = True
     finally:
@@ -201,7 +202,7 @@ def _summarize(trainer: Trainer) -> None:
     generator = random.Generator(trainer.config.seed, stream=SAMPLE_STREAM)
 
     def pieces(tokens: int) -> Iterator[str]:
-        return _pieces(
+        return sample_pieces(
             trainer.model, data.tokenizer, data.opening, data.is_documents, generator, tokens=tokens
         )
 
@@ -211,11 +212,11 @@ def _summarize(trainer: Trainer) -> None:
             invented = sum(text not in data.documents for text in texts)
             about = f"at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus"
             print(f"\n{SAMPLES} samples {about}:")
-            _write_text("".join(f"  {text}\n" for text in texts))
+            write_text("".join(f"  {text}\n" for text in texts))
         else:
             print(f"\na sample at temperature {SAMPLE_TEMPERATURE}:")
             for piece in pieces(2 * SAMPLE_TOKENS):
-                _write_text(piece)
+                write_text(piece)
             print()
         val_loss = trainer.validate()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"

@@ -88,7 +88,7 @@ class StreamBatches:
         require_window(self.stream, context_length, "the corpus")
 
     def next_batch(self) -> Batch:
-        """Draws the next batch, of shape (batch_size, context_length)."""
+        """Returns the next batch, of shape (batch_size, context_length); its windows are drawn now."""
         end = len(self.stream) - self.context_length
         starts = [self.generator.integer(0, end) for _ in range(self.batch_size)]
         return _windows(self.stream, starts, self.context_length)

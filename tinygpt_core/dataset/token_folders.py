@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..files.atomic import Path
-from ..random import Generator
-from ..tokenizer.base import Tokenizer, TokenizerError
+from ..tokenizer.base import Tokenizer
 from ..tokenizer.files import open_tokenizer
-from .batches import StreamBatches, evaluation_batches, split_train_validation
+from .batches import split_train_validation
 from .tokens import PIECE, TokenStream
 
 TRAINING = "train.bin"
@@ -37,28 +36,6 @@ class TokenFolder(NamedTuple):
     validation: TokenStream
     tokenizer: Tokenizer
     sha256: str
-
-    def fields(self, config: Any, generator: Generator) -> dict[str, Any]:
-        """Returns what a run of `config` (a TrainingConfig) takes from here: batches, counts and the text
-        that samples begin with.
-        """
-        shape = config.context_length, config.batch_size
-        return {
-            "tokenizer": self.tokenizer,
-            "validation_batches": evaluation_batches(self.validation, *shape, config.eval_batches),
-            "training_batches": StreamBatches(self.training, *shape, generator),
-            "num_tokens": len(self.training) + len(self.validation),
-            "sha256": self.sha256,
-            "opening": self._opening(),
-        }
-
-    def _opening(self) -> str:
-        """Returns what a text that nobody began begins with."""
-        try:
-            self.tokenizer.encode("\n")
-            return "\n"
-        except TokenizerError:  # characters without line breaks
-            return self.tokenizer.decode(self.training[:1])
 
     def counts(self) -> Counter[int]:
         """Returns how often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly

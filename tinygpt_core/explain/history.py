@@ -16,16 +16,18 @@ HISTOGRAMS = 4000  # in one page, at most
 
 
 def read_log(path: str) -> dict[str, Any]:
-    """Returns what a log tells; lines that are no JSON objects, such as one that is being written, are left
-    out.
+    """Returns the curves in a run's log, and what it says of each parameter.
+
+    Lines that are no JSON objects, such as one that is being written, are left out.
 
     Returns:
-        ``log``: lists ``step``, ``loss``, ``learning_rate`` and, where it was kept, ``gradient_norm``, at
-        evenly spaced steps;
-        ``validation``: lists ``step`` and ``loss``; ``snapshots``: for some steps the statistics of each
+        `log`: lists `step`, `loss`, `learning_rate` and, where it was kept, `gradient_norm`, at evenly spaced
+        steps; `validation`: lists `step` and `loss`; `snapshots`: for some steps the statistics of each
         parameter.
     """
-    steps, validations, snapshots = [], [], []
+    steps: list[dict[str, Any]] = []
+    validations: list[dict[str, Any]] = []
+    snapshots: list[dict[str, Any]] = []
     if os.path.isfile(path):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -41,7 +43,8 @@ def read_log(path: str) -> dict[str, Any]:
                         validations.append(entry)
                     if isinstance(parameters, list) and parameters and all(map(_is_statistics, parameters)):
                         snapshots.append({"step": entry["step"], "parameters": parameters})
-    steps, validations = thinned(steps, POINTS), thinned(validations, POINTS)
+    steps = thinned(steps, POINTS)
+    validations = thinned(validations, POINTS)
     log: dict[str, list[Any]] = {
         name: [_number(entry.get(name)) for entry in steps] for name in ("step", "loss", "learning_rate")
     }
@@ -67,9 +70,7 @@ def thinned(entries: list[Any], most: int) -> list[Any]:
 
 
 def _is_statistics(entry: Any) -> bool:
-    """Whether an entry of a log is what `parameter_statistics.statistics` gives: a log is a file like any
-    other.
-    """
+    """Returns whether an entry of a log is one of `training.statistics`: a log is a file like any other."""
     numbers = ("norm", "low", "high", "deviation", "ratio", "gradient")
     return (
         isinstance(entry, dict)

@@ -29,8 +29,9 @@ SCRIPTS = (
 
 
 def render(data: dict[str, Any]) -> str:
-    """Returns the page that shows `data`. Whatever texts the data hold, they stay texts: no '<' of theirs
-    reaches the HTML.
+    """Returns the page that shows `data`.
+
+    Whatever texts the data contain, they stay texts: no '<' of theirs reaches the HTML.
     """
     folder = resources.files(__package__) / "page"
 
@@ -50,22 +51,20 @@ def render(data: dict[str, Any]) -> str:
 
 
 def write(path: Path, data: dict[str, Any]) -> int:
-    """Writes the page, replacing a file that is there only once the new one is whole; returns its size in
-    bytes.
-    """
+    """Writes the page, in the place of a file that may be there; returns its size in bytes."""
     text = render(data).encode("utf-8", errors="backslashreplace")
     atomic_write(path, [text])
     return len(text)
 
 
 def matrix(rows: list[list[float]]) -> dict[str, Any]:
-    """Returns rows of shares from 0 to 1, which may differ in length, in base64: one byte a cell, 255 times
-    the root of the share.
+    """Returns rows of shares from 0 to 1, which may differ in length, in base64.
+
+    A cell is one byte: 255 times the root of the share.
     """
     columns = max(map(len, rows))
-    cells = bytes(
-        cell
-        for row in rows
-        for cell in [*(round(255 * share**0.5) for share in row), *[0] * (columns - len(row))]
-    )
+    cells = bytearray()
+    for row in rows:
+        cells += bytes(round(255 * share**0.5) for share in row)
+        cells += bytes(columns - len(row))
     return {"rows": len(rows), "columns": columns, "cells": base64.b64encode(cells).decode("ascii")}

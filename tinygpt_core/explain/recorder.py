@@ -1,5 +1,6 @@
-"""Writing down what happens while operations run: which, in which module, on what, for how long; then the
-same for the way back.
+"""The record of what happens while operations run: which, in which module, on what, for how long.
+
+On the way back, too:
 
     with Recorder() as recorder:
         loss = model(x).sum()
@@ -7,20 +8,21 @@ same for the way back.
     recorder.operations, recorder.steps
 
 Nothing in the engine knows of this. While a Recorder is open, the `forward` of every Operation class, the
-`__call__` of every Module class and `GradientFunction.apply` are wrapped; afterwards they are what they were,
-so that a run nobody looks at pays nothing.
+`__call__` of every Module class and `GradientFunction.apply` are wrapped, see `instrumentation`; afterwards
+they are what they were, so that a run nobody looks at pays nothing.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
 
 from ..buffer.base import Buffer
+from ..instrumentation import Method, WrappedMethod
 from ..kernels.attention import PackedAttention as PackedKernel
 from ..module import Module
 from ..operations import Attention, CrossEntropy, Operation, PackedAttention, PartialGradient
@@ -37,66 +39,25 @@ class RecordingError(ValueError):
     """What was to be recorded cannot be; the message says why and what would work."""
 
 
-def _every_subclass(base: type) -> list[type]:
-    found: list[Any] = [base]
-    queue: list[Any] = [base]
-    while queue:
-        for kind in queue.pop().__subclasses__():
-            if kind not in found:
-                found.append(kind)
-                queue.append(kind)
-    return found
-
-
-class _Observed:
-    """Wraps a method in all classes derived from `base`, also those made meanwhile, until `restore`."""
-
-    def __init__(self, base: Any, method: str, wrap: Callable[[Any], Any]) -> None:
-        self.base, self.method, self.wrap = base, method, wrap
-        self.originals: list[tuple[type, Any]] = []
-        for kind in _every_subclass(base):
-            self._replace(kind)
-        self.had_hook = "__init_subclass__" in vars(base)
-        if not self.had_hook:
-
-            def hook(kind: Any, **options: Any) -> None:
-                super(base, kind).__init_subclass__(**options)
-                self._replace(kind)
-
-            base.__init_subclass__ = classmethod(cast(Any, hook))
-
-    def _replace(self, kind: type) -> None:
-        original = vars(kind).get(self.method)
-        if callable(original):
-            self.originals.append((kind, original))
-            setattr(kind, self.method, functools.wraps(original)(self.wrap(original)))
-
-    def restore(self) -> None:
-        """Puts the methods back."""
-        for kind, original in self.originals:
-            setattr(kind, self.method, original)
-        if not self.had_hook:
-            del self.base.__init_subclass__
-
-
 class Recorder:
-    """Records operations, module calls and the backward pass while it is open. Only one can be open at a
-    time.
+    """A record of operations, module calls and the backward pass while it is open.
+
+    Only one can be open at a time.
 
     Args:
         sequence: which of a batch's sequences attention, logits and targets are kept of.
 
     Attributes:
         classes: what each Operation class says of itself, see `sources.describe`.
-        calls: the module calls: ``name``, ``kind``, ``parent`` (an index, or -1) and ``parameters``.
-        tensors: every value: ``shape``, ``dtype``, ``name``, ``kind`` ("parameter", "input", "value",
-            "gradient") and its ``values``.
-        operations: ``kind``, ``call``, ``inputs`` and ``output`` (indices of tensors), ``seconds``, ``bytes``
-            of new storage, ``kept``.
+        calls: the module calls: `name`, `kind`, `parent` (an index, or -1) and `parameters`.
+        tensors: every value: `shape`, `dtype`, `name`, `kind` ("parameter", "input", "value", "gradient") and
+            its `values`.
+        operations: `kind`, `call`, `inputs` and `output` (indices of tensors), `seconds`, `bytes` of new
+            storage, `kept`.
         steps: in order, ("forward", operation) and ("backward", operation).
-        attention: for each operation of attention its place, the ``length`` of the sequence, and the
+        attention: for each operation of attention its place, the `length` of the sequence, and the
             probabilities by head.
-        logits, targets: of the last CrossEntropy operation, at the first of its ``num_positions`` positions.
+        logits, targets: of the last CrossEntropy operation, at the first of its `num_positions` positions.
     """
 
     _open: Recorder | None = None
@@ -114,36 +75,32 @@ class Recorder:
         self.num_positions = 0
         self._by_buffer: dict[int, int] = {}
         self._by_operation: dict[int, int] = {}
-        self._held: list[Any] = []  # so that the ids above stay theirs
-        self._stack: list[int] = []
+        self._kept_alive: list[Any] = []  # so that the ids above stay theirs
+        self._open_calls: list[int] = []  # of modules, the innermost last
         self._names: dict[int, str] = {}  # of modules and of parameters' buffers
-        self._busy = False
+        self._is_inside_forward = False
 
     def __enter__(self) -> Recorder:
         if Recorder._open is not None:
             raise RuntimeError("a Recorder is open already: close it before another one records")
         Recorder._open = self
-        self._apply = GradientFunction.apply
-        GradientFunction.apply = self._wrapped_apply()  # type: ignore[method-assign]
-        self._observed = [
-            _Observed(Operation, "forward", self._wrapped_forward),
-            _Observed(Module, "__call__", self._wrapped_call),
-        ]
+        self._wrapped_methods = ExitStack()
+        self._wrapped_methods.enter_context(WrappedMethod(Operation, "forward", self._wrap_forward))
+        self._wrapped_methods.enter_context(WrappedMethod(Module, "__call__", self._wrap_call))
+        self._wrapped_methods.enter_context(WrappedMethod(GradientFunction, "apply", self._wrap_apply))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        GradientFunction.apply = self._apply  # type: ignore[method-assign]
-        for observed in self._observed:
-            observed.restore()
+        self._wrapped_methods.close()
         Recorder._open = None
 
     # ---- what is wrapped
 
-    def _wrapped_forward(self, original: Any) -> Any:
+    def _wrap_forward(self, original: Method) -> Method:
         def forward(operation: Operation, *buffers: Any, **options: Any) -> Any:
-            if self._busy:  # one operation's forward within another's, or our own arithmetic
+            if self._is_inside_forward:  # one operation's forward within another's, or our own arithmetic
                 return original(operation, *buffers, **options)
-            self._busy = True
+            self._is_inside_forward = True
             try:
                 started = time.perf_counter()
                 result = original(operation, *buffers, **options)
@@ -152,26 +109,24 @@ class Recorder:
                     self._record(operation, buffers, options, result, seconds)
                 return result
             finally:
-                self._busy = False
+                self._is_inside_forward = False
 
         return forward
 
-    def _wrapped_call(self, original: Any) -> Any:
+    def _wrap_call(self, original: Method) -> Method:
         def call(module: Module, *inputs: Any, **options: Any) -> Any:
-            # A call handed on to the class above
-            if self._busy or (self._stack and self.calls[self._stack[-1]]["id"] == id(module)):
+            is_handed_on = self._open_calls and self.calls[self._open_calls[-1]]["id"] == id(module)
+            if is_handed_on or self._is_inside_forward:  # by a class to the one it is derived from
                 return original(module, *inputs, **options)
-            self._stack.append(self._new_call(module))
+            self._open_calls.append(self._new_call(module))
             try:
                 return original(module, *inputs, **options)
             finally:
-                self._stack.pop()
+                self._open_calls.pop()
 
         return call
 
-    def _wrapped_apply(self) -> Any:
-        original = self._apply
-
+    def _wrap_apply(self, original: Method) -> Method:
         def apply(record: GradientFunction, grad: Buffer) -> Iterator[Any]:
             number = self._by_operation.get(id(record.operation))
             parts = original(record, grad)
@@ -179,10 +134,8 @@ class Recorder:
                 yield from parts
                 return
             entry = self.operations[number]
-            entry["grad"], entry["grads"] = (
-                self._gradient(grad, entry["output"]),
-                [None] * len(entry["inputs"]),
-            )
+            entry["grad"] = self._gradient(grad, entry["output"])
+            entry["grads"] = [None] * len(entry["inputs"])
             self.steps.append(("backward", number))
             positions = iter([i for i, parent in enumerate(record.parents) if parent is not None])
             seconds = 0.0
@@ -192,15 +145,14 @@ class Recorder:
                 seconds += time.perf_counter() - started
                 if part is None:
                     break
-                values = part[1]
-                while (position := next(positions)) is not None and record.parents[position] is not part[0]:
-                    pass
-                shown = values.values if isinstance(values, PartialGradient) else values
-                entry["grads"][position] = (
-                    entry["grad"]
-                    if shown is grad
-                    else self._gradient(shown, entry["inputs"][position], isinstance(values, PartialGradient))
-                )
+                parent, values = part
+                position = next(i for i in positions if record.parents[i] is parent)
+                is_slice = isinstance(values, PartialGradient)
+                shown = values.values if is_slice else values
+                if shown is grad:
+                    entry["grads"][position] = entry["grad"]
+                else:
+                    entry["grads"][position] = self._gradient(shown, entry["inputs"][position], is_slice)
                 yield part
             entry["backward_seconds"] = seconds
 
@@ -212,11 +164,11 @@ class Recorder:
         if id(module) not in self._names:  # the outermost: from here on its parts are known by their names
             for name, part in module.named_modules():
                 self._names.setdefault(id(part), name)
-                self._held.append(part)
+                self._kept_alive.append(part)
             for name, tensor in module.named_parameters():
                 self._names.setdefault(id(tensor.buffer), name)
-                self._held.append(tensor.buffer)
-        parent = self._stack[-1] if self._stack else -1
+                self._kept_alive.append(tensor.buffer)
+        parent = self._open_calls[-1] if self._open_calls else -1
         self.calls.append(
             {
                 "id": id(module),
@@ -239,8 +191,8 @@ class Recorder:
     ) -> None:
         if len(self.operations) >= MOST_OPERATIONS:
             raise RecordingError(
-                f"more than {MOST_OPERATIONS:,} operations ran before a backward() was done, and one page cannot show them: "
-                "use a smaller model or fewer steps"
+                f"more than {MOST_OPERATIONS:,} operations ran before a backward() was done, and one page "
+                "cannot show them: use a smaller model or fewer steps"
             )
         inputs = [
             None if buffer is None else self.tensor_of(buffer, needs)
@@ -249,7 +201,7 @@ class Recorder:
         is_view = id(result.version) in {id(buffer.version) for buffer in buffers if buffer is not None}
         output = self.add_tensor("value", result.shape, result.dtype, result)
         self._by_buffer[id(result)] = output
-        self._held.append(result)
+        self._kept_alive.append(result)
         number = self.add_operation(
             operation,
             inputs,
@@ -261,17 +213,16 @@ class Recorder:
             options={key: _short(value) for key, value in options.items()},
         )
         if isinstance(operation, Attention):
-            self._attend(number, *buffers[:2], **options)
+            self._record_attention(number, *buffers[:2], **options)
         elif isinstance(operation, PackedAttention):
-            self._attend(number, *PackedKernel.heads(buffers[0], options["num_heads"])[:2])
+            self._record_attention(number, *PackedKernel.heads(buffers[0], options["num_heads"])[:2])
         elif isinstance(operation, CrossEntropy):
             logits, targets = buffers[:2]
             self.num_positions = targets.shape[-1] if targets.ndim else 1
-            self.logits, self.targets = (
-                one_sequence(x, axes, self.sequence) for x, axes in ((logits, 2), (targets, 1))
-            )
+            self.logits = one_sequence(logits, 2, self.sequence)
+            self.targets = one_sequence(targets, 1, self.sequence)
 
-    def _attend(self, number: int, query: Buffer, key: Buffer, **options: Any) -> None:
+    def _record_attention(self, number: int, query: Buffer, key: Buffer, **options: Any) -> None:
         self.attention.append(
             {
                 "operation": number,
@@ -289,11 +240,11 @@ class Recorder:
             self.classes[name] = describe(operation) | {"class": type(operation)}
         number = len(self.operations)
         self._by_operation[id(operation)] = number
-        self._held.append(operation)
+        self._kept_alive.append(operation)
         self.operations.append(
             {
                 "kind": name,
-                "call": self._stack[-1] if self._stack else -1,
+                "call": self._open_calls[-1] if self._open_calls else -1,
                 "inputs": inputs,
                 "output": output,
                 **about,
@@ -303,49 +254,50 @@ class Recorder:
         return number
 
     def tensor_of(self, buffer: Buffer, needs_grad: bool) -> int:
-        """Returns the index of a value, of any shape, that an operation reads: what an earlier one wrote, or
-        something from outside.
+        """Returns the index of a value, of any shape, that an operation reads.
+
+        That is what an earlier operation wrote, or something from outside.
         """
         index = self._by_buffer.get(id(buffer))
         if index is None:
             name = self._names.get(id(buffer), "")
-            index = self.add_tensor(
-                "parameter" if name or needs_grad else "input", buffer.shape, buffer.dtype, buffer, name
-            )
+            kind = "parameter" if name or needs_grad else "input"
+            index = self.add_tensor(kind, buffer.shape, buffer.dtype, buffer, name)
             self._by_buffer[id(buffer)] = index
-            self._held.append(buffer)
+            self._kept_alive.append(buffer)
         return index
 
     def add_tensor(
         self, kind: str, shape: Any, dtype: Any, buffer: Buffer | None = None, name: str = ""
     ) -> int:
-        """Appends a value of the given shape, with what its Buffer holds where that is known; returns its
-        index.
-        """
+        """Appends a value, with its Buffer's elements where they are known; returns its index."""
         self.tensors.append({"kind": kind, "name": name, "shape": list(shape), "dtype": dtype.name})
         if buffer is not None:
             self.tensors[-1]["values"] = summarize(buffer)
         return len(self.tensors) - 1
 
     def _gradient(self, buffer: Buffer, of: int | None, is_part: bool = False) -> int:
+        """Appends the gradient of a value; returns its index."""
         index = self.add_tensor("gradient", buffer.shape, buffer.dtype, buffer)
         self.tensors[index] |= {"of": of, "part": is_part}
         return index
 
     @classmethod
     def current(cls) -> Recorder | None:
-        """The Recorder that is open now, if one is."""
+        """Returns the Recorder that is open now, if one is."""
         return cls._open
 
-    def held_buffers(self) -> list[Buffer]:
-        """The Buffers, of any shapes, that operations read or wrote, in the order of their first use."""
-        return [held for held in self._held if isinstance(held, Buffer)]
+    def recorded_buffers(self) -> list[Buffer]:
+        """Returns the Buffers, of any shapes, that operations read or wrote, in the order of first use."""
+        return [kept for kept in self._kept_alive if isinstance(kept, Buffer)]
 
     # ---- afterwards
 
     def only(self, output: Tensor | None = None) -> Recorder:
-        """Returns a recording of the operations that `output` (of any shape), or else what was differentiated
-        first, depends on.
+        """Returns a recording of only those operations on which `output`, of any shape, depends.
+
+        Args:
+            output: what they lead to; without it, what was differentiated first.
 
         Raises:
             RecordingError: no recorded operation made it.
@@ -357,7 +309,8 @@ class Recorder:
             last = made_by.get(self._by_buffer.get(id(output.buffer), -1))
         if last is None:
             raise RecordingError("no operation that was recorded made this Tensor")
-        needed, queue = {last}, [last]
+        needed = {last}
+        queue = [last]
         while queue:
             for index in self.operations[queue.pop()]["inputs"]:
                 number = made_by.get(index)
@@ -377,25 +330,24 @@ class Recorder:
         return part
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the graph as plain JSON values, with only the tensors and calls that operations refer to."""
-        tensors, calls = _Renumbered(self.tensors), _Renumbered(self.calls)
+        """Returns the graph as plain JSON values, with only those tensors and calls that operations name."""
+        tensors = _Renumbered(self.tensors)
+        calls = _Renumbered(self.calls)
 
         def call_of(index: int) -> int:
             if index < 0:
                 return -1
             if index not in calls.places:
-                parent = call_of(self.calls[index]["parent"])
-                entry = {key: value for key, value in self.calls[index].items() if key != "id"} | {
-                    "parent": parent
-                }
+                entry = {key: value for key, value in self.calls[index].items() if key != "id"}
+                entry["parent"] = call_of(entry["parent"])
                 calls.add(index, entry)
             return calls.places[index]
 
         operations = []
         for operation in self.operations:
-            entry = dict(
-                operation, call=call_of(operation["call"]), output=tensors.place(operation["output"])
-            )
+            entry = dict(operation)
+            entry["call"] = call_of(operation["call"])
+            entry["output"] = tensors.place(operation["output"])
             entry["inputs"] = [tensors.place(index) for index in operation["inputs"]]
             if "kept_values" in operation:
                 entry["kept_values"] = [
@@ -430,7 +382,8 @@ class _Renumbered:
     """Entries of a list that are referred to, numbered in the order of the first reference."""
 
     def __init__(self, source: list[dict[str, Any]]) -> None:
-        self.source, self.places = source, dict[int, int]()
+        self.source = source
+        self.places: dict[int, int] = {}
         self.entries: list[dict[str, Any]] = []
 
     def add(self, index: int, entry: dict[str, Any]) -> None:
@@ -439,7 +392,7 @@ class _Renumbered:
         self.entries.append(entry)
 
     def place(self, index: int | None) -> int | None:
-        """The new number of an old one."""
+        """Returns the new number of an old one."""
         if index is None:
             return None
         if index not in self.places:
@@ -448,22 +401,23 @@ class _Renumbered:
 
 
 def _with_needs(operation: Operation, buffers: tuple[Any, ...]) -> list[tuple[Any, bool]]:
+    """Returns each input with whether its gradient is wanted."""
     needs = [*operation.needs_input_grad, *[False] * len(buffers)]
     return list(zip(buffers, needs, strict=False))
 
 
 def kept_bytes(operation: Operation) -> int:
-    """How many bytes an operation keeps for its backward, each storage once; what it shares with its inputs
-    counts too.
+    """Returns how many bytes an operation keeps for its backward, those of its inputs among them.
+
+    Each storage counts once.
     """
     storages: dict[int, int] = {}
     queue = list(vars(operation).values())
     while queue:
         value = queue.pop()
         if isinstance(value, Buffer):
-            storages[id(value.version)] = max(
-                storages.get(id(value.version), 0), value.numel * value.dtype.itemsize
-            )
+            size = value.numel * value.dtype.itemsize
+            storages[id(value.version)] = max(size, storages.get(id(value.version), 0))
         elif type(value) in (tuple, list):
             queue += value
         elif type(getattr(value, "nbytes", None)) is int:
@@ -472,7 +426,7 @@ def kept_bytes(operation: Operation) -> int:
 
 
 def one_sequence(x: Buffer, axes: int, sequence: int) -> Buffer:
-    """One of a batch: x with only its last `axes` axes, and of the first of those at most MOST_POSITIONS."""
+    """Returns one of a batch: the last `axes` axes of x, at most MOST_POSITIONS of the first of them."""
     while x.ndim > axes:
         x = x[min(sequence, x.shape[0] - 1)]
     return x[:MOST_POSITIONS].copy() if x.ndim else x
@@ -481,17 +435,19 @@ def one_sequence(x: Buffer, axes: int, sequence: int) -> Buffer:
 def attention_maps(
     query: Buffer, key: Buffer, *, sequence: int = 0, causal: bool = True, scale: float | None = None
 ) -> list[list[list[float]]]:
-    """The probabilities of attention, softmax(q k^T scale), of one sequence: one matrix (queries, keys) a
-    head.
+    """Returns the probabilities of attention of one sequence: one matrix (queries, keys) a head.
 
-    The kernel that ran may never have held them all at once, so they are computed here.
+    They are softmax(q k^T scale). The kernel that ran may never have had them all at once, so they are
+    computed here.
     """
-    shown, sequence = min(query.shape[2], MOST_POSITIONS), min(sequence, query.shape[0] - 1)
+    shown = min(query.shape[2], MOST_POSITIONS)
+    sequence = min(sequence, query.shape[0] - 1)
     ahead = key.shape[2] - query.shape[2]
-    q, k = query[sequence : sequence + 1, :, :shown], key[sequence : sequence + 1, :, : shown + ahead]
-    scores = (
-        q.matmul(k.transpose(2, 3)) * (1.0 / math.sqrt(query.shape[3]) if scale is None else scale)
-    ).to_python()[0]
+    q = query[sequence : sequence + 1, :, :shown]
+    k = key[sequence : sequence + 1, :, : shown + ahead]
+    if scale is None:
+        scale = 1.0 / math.sqrt(query.shape[3])
+    scores = (q.matmul(k.transpose(2, 3)) * scale).to_python()[0]
     heads = []
     for head in scores:
         rows = []
@@ -506,5 +462,6 @@ def attention_maps(
 
 
 def _short(value: Any) -> str:
+    """Returns an option of an operation as a text that fits the page."""
     text = getattr(value, "name", None) or repr(value)
     return text if len(text) <= 60 else text[:59] + "…"

@@ -13,11 +13,10 @@ _RULE = re.compile(r"dL/d|dy/d|\bg goes\b|gets its part|; so has|With h =|dv = "
 
 
 def describe(operation: Operation) -> dict[str, Any]:
-    """Returns the docstring of an operation's class, split at the derivative, and the source of its forward
-    and backward.
+    """Returns an operation's formula and derivative, from its docstring, and the source of its methods.
 
     An operation that hands over to a kernel shows the textbook kernel, which says what is computed;
-    ``implementation`` names the class that really ran where the backend has one of its own.
+    `implementation` names the class that really ran where the backend has one of its own.
     """
     kind: Any = type(operation)
     kernel = getattr(kind, "kernel", None)
@@ -36,8 +35,9 @@ def describe(operation: Operation) -> dict[str, Any]:
 
 
 def split_formula(doc: str) -> tuple[str, str]:
-    """Returns a docstring's formula and derivative: cut at a last ';', full stop or empty line before the
-    first mention of a gradient.
+    """Returns a docstring's formula and its derivative.
+
+    It is cut at the last ';', full stop or empty line before the first mention of a gradient.
     """
     found = _RULE.search(doc)
     if found is None:
@@ -50,9 +50,7 @@ def split_formula(doc: str) -> tuple[str, str]:
 
 
 def _source(kind: Any, method: str) -> dict[str, Any] | None:
-    """The lines of a method, where they stand, and None where there is no source (a class typed into a
-    prompt).
-    """
+    """Returns the lines of a method and where they stand; None for a class that was typed into a prompt."""
     function = getattr(kind, method)
     function = getattr(function, "__wrapped__", function)  # what the recorder put in its place
     try:

@@ -1,6 +1,4 @@
-"""What can be explained: a run's next training step, its model on a prompt, a script's first backward pass, a
-Tensor.
-"""
+"""What can be explained: a run's next step, its model on a prompt, a script's first backward(), a Tensor."""
 
 from __future__ import annotations
 
@@ -16,12 +14,15 @@ from ..buffer.base import Buffer
 from ..dataset.batches import Batch
 from ..dtype import DType
 from ..generation import generate_ids
-from ..tensor import Tensor, no_grad
+from ..instrumentation import Method, WrappedMethod
+from ..tape import no_grad
+from ..tensor import Tensor
 from ..tokenizer.base import Tokenizer
 from ..training import checkpoint
 from ..training.config import TrainingConfig, describe_sizes
 from ..training.data import BOUNDARY, prepare_data
-from ..training.loop import LOG, Trainer, load_model
+from ..training.loop import Trainer
+from ..training.runs import LOG, load_model
 from ..training.statistics import SAMPLE, copies, statistics
 from . import history, page, text
 from .recorder import MOST_POSITIONS, Recorder, RecordingError
@@ -33,8 +34,9 @@ SAMPLED = f"Of large parameters {SAMPLE:,} evenly spaced elements are counted."
 
 
 def explain_run(directory: str, prompt: str | None = None, backend: str | None = None) -> dict[str, Any]:
-    """Returns the page's data for a run: its next training step (which is not kept), or its model continuing
-    a prompt.
+    """Returns the page's data for a run: its next training step, or its model continuing a prompt.
+
+    Nothing of the step is kept in the run.
 
     Raises:
         ValueError: no usable checkpoint; or, without a prompt, a corpus that is not there any more.
@@ -54,18 +56,21 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
             f"{directory} was not trained here (its checkpoint lacks {problem}), so there is no next step: "
             "pass --prompt TEXT to see it write"
         ) from None
-    able = getattr(backends.get(config.backend), "compute_dtypes", ("float32",))
-    facts = [] if config.dtype in able else [["computed in", f"float32 (the run: {config.dtype})"]]
-    config = config if config.dtype in able else replace(config, dtype="float32")
+    dtype_facts: list[list[str]] = []
+    if config.dtype not in getattr(backends.get(config.backend), "compute_dtypes", ("float32",)):
+        dtype_facts = [["computed in", f"float32 (the run: {config.dtype})"]]
+        config = replace(config, dtype="float32")
     data = prepare_data(config, saved.tokenizer, sha256)
-    with backends.use(config.backend):
-        trainer = Trainer(config, directory, data)
-        model = trainer.model
-        initial = {"step": 0, "label": "step 0, before training", "parameters": statistics(model)}
-        if saved.state["step"]:
-            trainer._restore(saved)
-        step, whole = trainer.step, data.training_batches.next_batch()
-        batch, before = first_rows(whole), copies(model)
+    trainer = Trainer(config, directory, data)
+    model = trainer.model
+    initial = {"step": 0, "label": "step 0, before training", "parameters": statistics(model)}
+    if saved.state["step"]:
+        trainer.restore(saved)
+    with trainer.context():
+        step = trainer.step
+        whole = data.training_batches.next_batch()
+        batch = first_rows(whole)
+        before = copies(model)
         trainer.optimizer.learning_rate = trainer.schedule(step)
         model.train()
         counted = [
@@ -80,12 +85,12 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
             "parameters": statistics(model, before),
         }
     recorder = recorder.only()
-    history_ = history.read_log(os.path.join(directory, LOG))
+    curves = history.read_log(os.path.join(directory, LOG))
     snapshots = [
         initial,
         *(
             {"label": f"step {entry['step']}", **entry}
-            for entry in history_["snapshots"]
+            for entry in curves["snapshots"]
             if entry["step"] <= step
         ),
         now,
@@ -101,9 +106,12 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         ["gradient norm", "not read back" if norm is None else f"{norm:.3g}"],
         ["learning rate", f"{trainer.schedule(step):.3g}"],
         ["batch", shape],
-        *facts,
+        *dtype_facts,
     ]
-    note = "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is the step on this page. "
+    note = (
+        "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is "
+        "the step on this page. "
+    )
     return assemble(
         recorder,
         f"Training step {step + 1} of {os.path.basename(os.path.realpath(directory))}",
@@ -111,15 +119,15 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         facts=facts,
         tokenizer=saved.tokenizer,
         ids=list(batch.inputs[recorder.sequence * batch.shape[1] :][: batch.shape[1]]),
-        story="One step of learning. The model reads text, says for each token how probable every possible next token is, and is told "
-        f"which one came. Then the chain rule finds for each of its {model.num_parameters():,} parameters which way it must move to be "
-        "surprised less.",
-        training=history_ | {"snapshots": snapshots, "note": note + SAMPLED},
+        story="One step of learning. The model reads text, says for each token how probable every possible "
+        "next token is, and is told which one came. Then the chain rule finds for each of its "
+        f"{model.num_parameters():,} parameters which way it must move to be surprised less.",
+        training=curves | {"snapshots": snapshots, "note": note + SAMPLED},
     )
 
 
 def first_rows(batch: Batch) -> Batch:
-    """The first rows of a batch: as many as make MOST_TOKENS tokens, but one at least."""
+    """Returns the first rows of a batch: as many as make MOST_TOKENS tokens, but one at least."""
     rows, columns = batch.shape
     kept = min(rows, max(1, MOST_TOKENS // columns))
     return Batch(batch.inputs[: kept * columns], batch.targets[: kept * columns], (kept, columns))
@@ -148,7 +156,8 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         with Recorder() as recorder, no_grad():
             logits = model(Tensor(Buffer([whole], DType.int32)))
         recorder = recorder.only(logits)
-        recorder.logits, recorder.targets = logits.buffer[0], Buffer([*whole[1:], -1], DType.int32)
+        recorder.logits = logits.buffer[0]
+        recorder.targets = Buffer([*whole[1:], -1], DType.int32)
     training = history.read_log(os.path.join(directory, LOG))
     shown = {"step": 0, "label": "the weights that were used", "parameters": statistics(model)}
     training["snapshots"] = [
@@ -162,8 +171,9 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         facts=[["tokens read", f"{len(ids)}"], ["written", f"{len(written)}"]],
         tokenizer=tokenizer,
         ids=whole,
-        story="A model writes. It reads what is there, says how probable every possible next token is, and one is drawn; then it reads "
-        "that, too. Shown is one pass over all of the text: what it looked at, and what it expected in each place.",
+        story="A model writes. It reads what is there, says how probable every possible next token is, and "
+        "one is drawn; then it reads that, too. Shown is one pass over all of the text: what it looked at, "
+        "and what it expected in each place.",
         training=training | {"note": SAMPLED},
     )
     result["is_generation"] = True
@@ -173,34 +183,39 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
 
 
 class _Finished(BaseException):
-    """The first backward() of a script is done; not an Exception, so that the script's own handlers let it
-    pass.
+    """The first backward() of a script is done.
+
+    Not an Exception, so that the script's own handlers let it pass.
     """
 
 
 def explain_script(path: str) -> dict[str, Any]:
-    """Runs a script until its first `backward()` is done and returns the page's data for it. The script is
-    run: it can do anything.
+    """Runs a script until its first `backward()` is done and returns the page's data for it.
+
+    The script is really run: it can do anything.
 
     Raises:
         RecordingError: the script ended before any `backward()`, or raised something.
         OSError: there is no such file.
     """
     outcome: list[Tensor] = []
-    original = Tensor.backward
 
-    def backward(tensor: Tensor, incoming_gradient: Any = None, retain_graph: bool = False) -> None:
-        original(tensor, incoming_gradient, retain_graph)
-        outcome.append(tensor)
-        raise _Finished
+    def stop_after(original: Method) -> Method:
+        def backward(tensor: Tensor, *arguments: Any, **options: Any) -> None:
+            original(tensor, *arguments, **options)
+            outcome.append(tensor)
+            raise _Finished
 
-    arguments, folder = sys.argv, os.path.dirname(os.path.abspath(path))
+        return backward
+
+    arguments = sys.argv
+    folder = os.path.dirname(os.path.abspath(path))
     tokenizer = None
     sys.argv = [path]
     sys.path.insert(0, folder)
-    Tensor.backward = backward  # type: ignore[method-assign,assignment]
+    recorder = Recorder()
     try:
-        with Recorder() as recorder:
+        with recorder, WrappedMethod(Tensor, "backward", stop_after):
             runpy.run_path(path, run_name="__main__")
     except _Finished as finished:
         tokenizer = _tokenizer_of(finished.__traceback__)
@@ -211,7 +226,6 @@ def explain_script(path: str) -> dict[str, Any]:
             raise
         raise RecordingError(f"{path} raised {type(problem).__name__}: {problem}") from problem
     finally:
-        Tensor.backward = original  # type: ignore[method-assign]
         sys.argv = arguments
         sys.path.remove(folder)
     if not outcome:
@@ -222,7 +236,7 @@ def explain_script(path: str) -> dict[str, Any]:
 
 
 def _tokenizer_of(trace: TracebackType | None) -> Tokenizer | None:
-    """The tokenizer among the variables of the functions that led to the backward, if there is one."""
+    """Returns the tokenizer among the variables of the functions that led to the backward, if any."""
     found = None
     while trace is not None:
         for value in (*trace.tb_frame.f_globals.values(), *trace.tb_frame.f_locals.values()):
@@ -232,8 +246,9 @@ def _tokenizer_of(trace: TracebackType | None) -> Tokenizer | None:
 
 
 def explain_tensor(tensor: Tensor) -> dict[str, Any]:
-    """Returns the page's data for what made a Tensor of any shape, as an open `Recorder` saw it, else as the
-    Tensor's records tell.
+    """Returns the page's data for what made a Tensor of any shape.
+
+    That is what an open `Recorder` saw of it; where none is open, what the Tensor's own records show.
     """
     recorder = Recorder.current()
     if recorder is None:
@@ -241,7 +256,8 @@ def explain_tensor(tensor: Tensor) -> dict[str, Any]:
     steps = list(recorder.steps)
     if tensor.grad_fn is not None and not any(phase == "backward" for phase, _ in steps):
         differentiate(tensor)
-    part, recorder.steps = recorder.only(tensor), steps
+    part = recorder.only(tensor)
+    recorder.steps = steps  # without the way back, which was walked for this page only
     return explain_recorded(part, tensor, "What was recorded", None)
 
 
@@ -252,7 +268,8 @@ def explain_recorded(
     ids: list[int] = []
     if recorder.targets is not None:
         length = recorder.targets.numel
-        ids = next((row for row in (_ids(buffer, length) for buffer in recorder.held_buffers()) if row), [])
+        rows = (_ids(buffer, length) for buffer in recorder.recorded_buffers())
+        ids = next((row for row in rows if row), [])
     facts = [
         ["result", f"{output.item():.5g}" if output.numel == 1 else str(output.shape)],
         ["backend", output.backend],
@@ -265,14 +282,15 @@ def explain_recorded(
         tokenizer=tokenizer,
         ids=ids,
         training=None,
-        story="Operations made this Tensor, each from what others made, or from parameters and inputs. Going back the same way, the "
-        "chain rule says how much it depends on each of them.",
+        story="Operations made this Tensor, each from what others made, or from parameters and inputs. Going "
+        "back the same way, the chain rule says how much it depends on each of them.",
     )
 
 
 def _ids(buffer: Buffer, length: int) -> list[int]:
-    """The first row of a buffer that looks like the token ids that were read: integers, in rows as long as
-    the targets.
+    """Returns the first row of a buffer that looks like the token ids that were read, or nothing.
+
+    Those are integers, in rows as long as the targets.
     """
     if buffer.dtype.kind != "i" or buffer.ndim not in (1, 2) or buffer.shape[-1] < length:
         return []
@@ -330,13 +348,12 @@ def assemble(
 
 
 def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]:
-    """One layer's attention maps, with its name."""
+    """Returns one layer's attention maps, with its name."""
     operation = recorder.operations[entry["operation"]]
-    name = (
-        recorder.calls[operation["call"]]["name"]
-        if operation["call"] >= 0
-        else f"operation {entry['operation'] + 1}"
-    )
+    if operation["call"] >= 0:
+        name = recorder.calls[operation["call"]]["name"]
+    else:
+        name = f"operation {entry['operation'] + 1}"
     length = entry["length"]
     cut = f"Of {length} positions the first {MOST_POSITIONS} are shown." if length > MOST_POSITIONS else ""
     return {
@@ -349,7 +366,7 @@ def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[
 
 
 def model_line(model: Any) -> str:
-    """A model in one line."""
+    """Returns a model in one line."""
     config = model.config
     sizes = f"{describe_sizes(config)}, context {config.context_length}"
     return f"GPT with {model.num_parameters():,} parameters: {sizes}"

@@ -1,8 +1,7 @@
-"""What can be said of a Tensor whose making nobody watched: the records it carries are the graph, and their
-derivatives can be run.
+"""What can be shown of a Tensor that was made while no Recorder was open.
 
-The records keep shapes, and the values that derivatives need; other values are gone, and times of the forward
-were never taken.
+Its records are the graph, and their derivatives can be run. The records keep shapes, and the values that
+derivatives need; other values are gone, and times of the forward were never taken.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from .values import summarize
 
 
 def recorded_from_tape(tensor: Tensor) -> Recorder:
-    """Returns a recording of the graph behind `tensor`, of any shape: nothing is freed, and no `grad` of a
-    leaf changes.
+    """Returns a recording of the graph behind `tensor`, of any shape.
+
+    Nothing is freed, and no `grad` of a leaf changes.
 
     Raises:
         RecordingError: there are no records, they were freed by a backward(), or there are too many for one
@@ -27,7 +27,8 @@ def recorded_from_tape(tensor: Tensor) -> Recorder:
     """
     if tensor.grad_fn is None:
         raise RecordingError(
-            "explain() needs a Tensor that operations on Tensors with requires_grad=True have made: this one has no history"
+            "explain() needs a Tensor that operations on Tensors with requires_grad=True have made: "
+            "this one has no history"
         )
     records = _records(tensor.grad_fn)
     recorder = Recorder()
@@ -42,8 +43,9 @@ def recorded_from_tape(tensor: Tensor) -> Recorder:
 
 
 def _records(last: GradientFunction) -> list[GradientFunction]:
-    """All records behind `last`, oldest first."""
-    found, queue = {id(last): last}, [last]
+    """Returns all records behind `last`, oldest first."""
+    found = {id(last): last}
+    queue = [last]
     while queue:
         record = queue.pop()
         if record.operation is None:
@@ -56,7 +58,8 @@ def _records(last: GradientFunction) -> list[GradientFunction]:
                 queue.append(parent)
         if len(found) > MOST_OPERATIONS:
             raise RecordingError(
-                f"more than {MOST_OPERATIONS:,} operations made this Tensor, and one page cannot show them: explain a part"
+                f"more than {MOST_OPERATIONS:,} operations made this Tensor, and one page cannot show them: "
+                "explain a part"
             )
     return sorted(found.values(), key=lambda record: record.number)
 
@@ -99,8 +102,9 @@ def _add(recorder: Recorder, record: GradientFunction, places: dict[int, int]) -
 
 
 def differentiate(tensor: Tensor) -> None:
-    """Walks back over the records behind a Tensor of any shape, so that a `Recorder` that is open sees each;
-    frees nothing, and drops the gradients instead of leaving them in Tensors.
+    """Runs the derivatives behind a Tensor of any shape, for a `Recorder` that is open to see.
+
+    Frees nothing, and drops the gradients instead of leaving them in Tensors.
     """
     assert tensor.grad_fn is not None
     ones = type(tensor.buffer).full(tensor.shape, 1.0, tensor.dtype)

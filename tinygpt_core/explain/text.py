@@ -18,7 +18,7 @@ MOST_CHARACTERS = 300  # of a text whose merges are shown
 
 
 def token_text(tokenizer: Tokenizer | None, idx: int) -> str:
-    """A token as text that can be shown; its number where no tokenizer is known or the id is not in it."""
+    """Returns a token as text that can be shown; its number where no tokenizer knows it."""
     if tokenizer is None:
         return str(idx)
     try:
@@ -30,7 +30,7 @@ def token_text(tokenizer: Tokenizer | None, idx: int) -> str:
 
 
 def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of ids, without special tokens; ids that are not in the vocabulary are left out."""
+    """Returns the text of ids, without special tokens; ids that are not in the vocabulary are left out."""
     special = set(tokenizer.special_tokens.values())
     return tokenizer.decode([idx for idx in ids if idx not in special and 0 <= idx < tokenizer.vocab_size])
 
@@ -42,12 +42,14 @@ def predictions(
     targets: Sequence[int],
     ignore_index: int = -1,
 ) -> dict[str, Any]:
-    """Returns, for each position, the ten most probable next tokens, and of the one that came its
-    probability, rank and loss.
+    """Returns, for each position, the most probable next tokens, and how probable the one was that came.
 
     Args:
-        ids: the T tokens that were read. logits: floats (T, V). targets: the T tokens that came next,
-            `ignore_index` where none did.
+        tokenizer: gives tokens their texts, where it is known.
+        ids: the T tokens that were read.
+        logits: floats (T, V).
+        targets: the T tokens that came next, `ignore_index` where none did.
+        ignore_index: see `targets`.
     """
     positions = []
     for row, target in zip(logits.to_python(), targets, strict=True):
@@ -87,12 +89,11 @@ def _share(value: float) -> float | None:
 
 
 def merges(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
-    """Returns how a tokenizer turns `text` into tokens: the pieces it is split into and, in each, the merges
-    in their order.
+    """Returns how a tokenizer turns `text` into tokens, merge by merge.
 
     Returns:
-        ``kind``, ``note``, the ``vocabulary`` where that is characters, and ``chunks`` of ``pieces`` (texts),
-        ``ids`` and ``steps`` (place, id and text of what two neighbours become).
+        `kind`, `note`, the `vocabulary` where that is characters, and `chunks` of `pieces` (texts), `ids` and
+        `steps` (place, id and text of what two neighbours become).
     """
     text = text[:MOST_CHARACTERS]
     if not isinstance(tokenizer, BPETokenizer):

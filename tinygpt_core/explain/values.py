@@ -20,10 +20,10 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
     averages, which would hide how they spread.
 
     Returns:
-        ``min``, ``max``, ``mean`` (None where undefined), ``zeros`` and ``nans`` (shares from 0 to 1),
-        ``matrix`` (rows and columns of the whole), ``grid`` (rows and columns shown), ``scale`` (the largest
-        finite magnitude shown), ``cells`` (base64, one byte each: 127 is 0, 254 the scale, 0 minus the scale,
-        255 not a finite number).
+        `min`, `max`, `mean` (None where undefined), `zeros` and `nans` (shares from 0 to 1), `matrix` (rows
+        and columns of the whole), `grid` (rows and columns shown), `scale` (the largest finite magnitude
+        shown), `cells` (base64, one byte each: 127 is 0, 254 the scale, 0 minus the scale, 255 not a finite
+        number).
     """
     count = buffer.numel
     columns = buffer.shape[-1] if buffer.ndim else 1
@@ -46,10 +46,8 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
         values = {"min": -(-x).max().item(), "max": x.max().item(), "mean": x.sum().item() / count}
         stats |= {name: _rounded(value) for name, value in values.items()}
     matrix = x.reshape((rows, columns))
-    down, across = (
-        spacing(rows, ROWS, buffer.shape[-2] if buffer.ndim > 1 else 1),
-        spacing(columns, COLUMNS, columns),
-    )
+    down = spacing(rows, ROWS, buffer.shape[-2] if buffer.ndim > 1 else 1)
+    across = spacing(columns, COLUMNS, columns)
     picked = matrix[::down, ::across].to_python()
     flat = [value for row in picked for value in row]
     scale = max((abs(value) for value in flat if math.isfinite(value)), default=0.0)
@@ -64,11 +62,10 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
 
 
 def spacing(size: int, most: int, period: int) -> int:
-    """The distance at which at most `most` of `size` lines are picked, without a factor in common with the
-    period in which they repeat.
+    """Returns the distance at which at most `most` of `size` lines are picked.
 
-    Every 17th row of heads of 17 positions would be the first position of each, and say nothing of the
-    others.
+    It has no factor in common with the period in which the lines repeat. Every 17th row of heads of 17
+    positions would be the first position of each, and say nothing of the others.
     """
     distance = max(1, math.ceil(size / most))
     while distance > 1 and math.gcd(distance, period) > 1:
@@ -77,5 +74,5 @@ def spacing(size: int, most: int, period: int) -> int:
 
 
 def _rounded(value: float) -> float | None:
-    """Four significant digits, which is what is shown; None for what JSON cannot say."""
+    """Returns four significant digits, which is what is shown; None for what JSON cannot say."""
     return float(f"{value:.4g}") if math.isfinite(value) else None

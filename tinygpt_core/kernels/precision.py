@@ -7,24 +7,27 @@
 Under autocast a product rounds its operands to 16 bits and adds up in float32; so do the kernels around it,
 where the backend has ones for it. Everything else, parameters and optimizers among it, stays float32, and so
 does every Buffer's dtype. float16 has so small a range that gradients vanish: `LossScaler` keeps them in it.
+
+`autocast` holds for the calling thread only: a new thread computes in float32.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from .. import backends
 
 NAMES = ("float32", "tf32", "bfloat16", "float16")
-_active = ["float32"]
+_compute_dtype = ContextVar("compute dtype", default="float32")
 
 
 def compute_dtype() -> str:
-    """Returns the name that the innermost `autocast` gave; "float32" outside of any."""
-    return _active[-1]
+    """Returns the name that the innermost `autocast` of this thread gave; "float32" outside of any."""
+    return _compute_dtype.get()
 
 
 def check_compute_dtype(name: str) -> None:
@@ -34,33 +37,34 @@ def check_compute_dtype(name: str) -> None:
     able = getattr(backends.active(), "compute_dtypes", NAMES[:1])
     if name not in able:
         raise ValueError(
-            f"the {backends.active().backend} backend computes in {', '.join(able)}, not {name}: the cupy backend can, on a GPU"
+            f"the {backends.active().backend} backend computes in {', '.join(able)}, not {name}: "
+            "the cupy backend can, on a GPU"
         )
 
 
 @contextmanager
-def autocast(name: str) -> Any:
-    """Computes products in "bfloat16" or "float16" with float32 sums, in "tf32" (float32 with a shorter
-    fraction) or in "float32".
+def autocast(name: str) -> Iterator[None]:
+    """Computes products in another dtype, for a `with` block or a decorated function; yields nothing.
 
-    For a `with`; yields nothing.
+    Args:
+        name: "bfloat16" or "float16" (with sums in float32), "tf32" (float32 with a shorter fraction) or
+            "float32".
 
     Raises:
         ValueError: no such name, or the active backend cannot.
     """
     check_compute_dtype(name)
-    _active.append(name)
+    before = _compute_dtype.set(name)
     try:
         yield
     finally:
-        _active.pop()
+        _compute_dtype.reset(before)
 
 
 class LossScaler:
-    """A factor on the loss, so that float16 gradients neither vanish nor overflow: halved by an overflow,
-    doubled after `patience` steps.
+    """A factor on the loss, so that float16 gradients neither vanish nor overflow.
 
-    Micikevicius et al. 2017, https://arxiv.org/abs/1710.03740
+    An overflow halves it; `patience` steps without one double it.
 
     Args:
         scale: to begin with; powers of two, as here, change no digit of a gradient.
@@ -68,6 +72,8 @@ class LossScaler:
 
     Raises:
         ValueError: a scale that is not finite and above 0, or a patience below 1.
+
+    Source: Micikevicius et al. 2017, https://arxiv.org/abs/1710.03740.
     """
 
     def __init__(self, scale: float = 65536.0, patience: int = 2000) -> None:
@@ -75,15 +81,20 @@ class LossScaler:
             raise ValueError(
                 f"a loss scale is finite and above 0 and its patience at least 1, not {scale} and {patience}"
             )
-        self.scale, self.patience, self.good_steps = scale, patience, 0
+        self.scale = scale
+        self.patience = patience
+        self.good_steps = 0
 
     def update(self, finite: bool) -> None:
         """Takes note of whether the gradients of a step were finite."""
-        self.good_steps = self.good_steps + 1 if finite else 0
         if not finite:
             self.scale = max(self.scale / 2.0, 2.0**-24)
-        elif self.good_steps >= self.patience:
-            self.scale, self.good_steps = min(self.scale * 2.0, 2.0**127), 0
+            self.good_steps = 0
+            return
+        self.good_steps += 1
+        if self.good_steps >= self.patience:
+            self.scale = min(self.scale * 2.0, 2.0**127)
+            self.good_steps = 0
 
     def get_state(self) -> dict[str, float]:
         """Returns the state, for JSON."""
@@ -91,7 +102,8 @@ class LossScaler:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to a state of `get_state`; raises ValueError where it is none."""
-        scale, steps = state.get("scale"), state.get("good_steps")
+        scale = state.get("scale")
+        steps = state.get("good_steps")
         if (
             not isinstance(scale, (int, float))
             or not 0.0 < scale < math.inf
@@ -101,4 +113,5 @@ class LossScaler:
             raise ValueError(
                 f"a loss scaler's state has a scale above 0 and good_steps from 0, unlike {state!r}"
             )
-        self.scale, self.good_steps = float(scale), steps
+        self.scale = float(scale)
+        self.good_steps = steps

@@ -1,4 +1,4 @@
-"""Looking into a model while it runs: forward hooks, a record of all calls, and a summary.
+"""Floor 7: looking into a model while it runs: forward hooks, a record of all calls, and a summary.
 
     with inspect(model) as calls:
         model(x)
@@ -6,29 +6,35 @@
         print(call.name, call.output.shape)
 
 Modules are called directly, without a base class in between, and a model that nobody looks into pays nothing:
-a hook gives its module another class, derived from its own, whose `__call__` runs the hooks; with the last
-hook gone the module has its own class again.
+the first hook wraps the module's `__call__`, see `instrumentation`, and with the last hook gone the module
+has its own class again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..instrumentation import Method, is_wrapped, unwrap_object, wrap_object
 from ..module import Module
 from ..module_text import module_text
-from ..tensor import Tensor, no_grad
+from ..tape import no_grad
+from ..tensor import Tensor
 from ..tree import tree_flatten
 
 Hook = Callable[[Module, tuple[Any, ...], Any], Any]
 
 
 class Call(NamedTuple):
-    """One call of a module: its dotted name ("" for the model itself), the module, its positional arguments,
-    and what it returned.
+    """One call of a module.
+
+    Attributes:
+        name: the module's dotted name; "" for the model itself.
+        module: what was called.
+        inputs: the positional arguments.
+        output: what it returned.
     """
 
     name: str
@@ -37,46 +43,46 @@ class Call(NamedTuple):
     output: Any
 
 
-@cache
-def _observed(kind: type[Module]) -> type[Module]:
-    """A class like `kind` whose calls run the hooks of the module."""
+def _run_hooks(original: Method) -> Method:
+    """Returns what is called in place of a module's `__call__`."""
 
-    def call(self: Any, *inputs: Any, **options: Any) -> Any:
-        output = kind.__call__(self, *inputs, **options)
-        for hook in tuple(self._forward_hooks):
-            changed = hook.function(self, inputs, output)
+    def call(module: Any, *inputs: Any, **options: Any) -> Any:
+        output = original(module, *inputs, **options)
+        for hook in tuple(module._forward_hooks):
+            changed = hook.function(module, inputs, output)
             output = output if changed is None else changed
         return output
 
-    names = {"__call__": call, "__doc__": kind.__doc__, "__module__": kind.__module__, "_own_class": kind}
-    return type(kind.__name__, (kind,), names)
+    return call
 
 
 class ForwardHook:
-    """A function that is called after each call of a module, until `remove`; also a context manager that
-    removes it.
+    """A function that is called after each call of a module, until `remove`.
+
+    Also a context manager, which removes it at the end.
 
     Args:
         module: whose calls to observe.
-        function: called as ``function(module, inputs, output)``; what it returns, unless None, takes the
+        function: called as `function(module, inputs, output)`; what it returns, unless None, takes the
             output's place.
     """
 
     def __init__(self, module: Module, function: Hook) -> None:
-        self.module, self.function = module, function
-        if not hasattr(module, "_own_class"):
-            module.__class__ = _observed(type(module))  # type: ignore[arg-type]
+        self.module = module
+        self.function = function
+        if not is_wrapped(module):
+            wrap_object(module, "__call__", _run_hooks)
             vars(module)["_forward_hooks"] = []
         vars(module)["_forward_hooks"].append(self)
 
     def remove(self) -> None:
-        """Stop observing; does nothing a second time."""
+        """Stops observing; does nothing a second time."""
         hooks = vars(self.module).get("_forward_hooks", [])
         if self in hooks:
             hooks.remove(self)
             if not hooks:
                 del vars(self.module)["_forward_hooks"]
-                self.module.__class__ = type(self.module)._own_class  # type: ignore[attr-defined]
+                unwrap_object(self.module)
 
     def __enter__(self) -> ForwardHook:
         return self
@@ -89,8 +95,9 @@ class ForwardHook:
 
 @contextmanager
 def inspect(model: Module) -> Iterator[list[Call]]:
-    """Records every call of the model and of the modules in it, in the order in which they return: parts
-    before the whole.
+    """Records every call of the model and of the modules in it, until the block ends; yields the record.
+
+    Calls stand in the order in which they return: parts before the whole.
     """
     calls: list[Call] = []
 
@@ -110,19 +117,17 @@ def inspect(model: Module) -> Iterator[list[Call]]:
 
 
 def _shape_of(output: Any) -> str:
+    """Returns the shapes of all Tensors in what a module returned."""
     return ", ".join(str(tensor.shape) for _, tensor in tree_flatten(output) if isinstance(tensor, Tensor))
 
 
 def summary(model: Module, *inputs: Any) -> str:
-    """Returns the tree of a model as `print(model)` shows it, with the shapes of the modules' outputs.
+    """Returns the tree that `print(model)` shows, with the shapes of the modules' outputs, then the total.
 
     Args:
         model: any Module.
         inputs: what to call it with (once, in evaluation mode and without gradients) to learn the shapes;
             without them no shapes are shown.
-
-    Returns:
-        The tree that `print(model)` shows, with the shapes of the outputs, then the total.
     """
     shapes: dict[str, str] = {}
     if inputs:
@@ -140,7 +145,6 @@ def summary(model: Module, *inputs: Any) -> str:
     ]
     total = model.num_parameters()
     size = sum(tensor.numel * tensor.dtype.itemsize for _, tensor in model.named_parameters())
-    lines.append(
-        f"{total:,} parameters, {model.num_parameters(trainable_only=True):,} of them trainable, {size:,} bytes"
-    )
+    trainable = model.num_parameters(trainable_only=True)
+    lines.append(f"{total:,} parameters, {trainable:,} of them trainable, {size:,} bytes")
     return "\n".join(lines)

@@ -111,25 +111,26 @@ class WordIndex:
 
     Attributes:
         counts: how often each pair occurs in the text as it is merged so far.
+        words_with: for each pair the numbers of the words that have it, or had it before a merge.
     """
 
     def __init__(self, frequencies: Mapping[str, int]) -> None:
         self.counts: dict[Pair, int] = {}
+        self.words_with: dict[Pair, set[int]] = {}
         self._words = [list(word.encode("utf-8")) for word in frequencies]
         self._frequencies = list(frequencies.values())
-        self._words_with: dict[Pair, set[int]] = {}  # numbers of the words that hold a pair, or held it once
         self._bytes_of = dict.fromkeys(range(256), 1)  # how many bytes a token stands for
         for number, word in enumerate(self._words):
             frequency = self._frequencies[number]
             for pair in pairwise(word):
                 self.counts[pair] = self.counts.get(pair, 0) + frequency
-                self._words_with.setdefault(pair, set()).add(number)
+                self.words_with.setdefault(pair, set()).add(number)
 
     def merge(self, pair: Pair, idx: int) -> Iterable[Pair]:
         """Replaces `pair` by `idx` in every word; returns the pairs that there were not before."""
         counts = self.counts
         words_with_new: dict[Pair, set[int]] = {}
-        for number in self._words_with.pop(pair):
+        for number in self.words_with.pop(pair):
             before = self._words[number]
             after = merge(before, pair, idx)
             if len(after) == len(before):
@@ -142,7 +143,7 @@ class WordIndex:
                 counts[new] = counts.get(new, 0) + frequency
                 if idx in new:
                     words_with_new.setdefault(new, set()).add(number)
-        self._words_with.update(words_with_new)
+        self.words_with.update(words_with_new)
         self._bytes_of[idx] = self._bytes_of[pair[0]] + self._bytes_of[pair[1]]
         return words_with_new
 
@@ -152,7 +153,7 @@ class WordIndex:
         Raises:
             ValueError: it has none.
         """
-        for number in sorted(self._words_with[pair]):
+        for number in sorted(self.words_with[pair]):
             for offset, found in self._pairs(number):
                 if found == pair:
                     return number, offset
@@ -172,7 +173,7 @@ class WordIndex:
 
 
 class PairHeap:
-    """Gives the most frequent pair of a `WordIndex`, and of equally frequent ones the one met first.
+    """The pairs of a `WordIndex`, best first: the most frequent, and of equals the one met first.
 
     An entry is a count, a place and a pair. It may be out of date, but then it is too good, never too bad:
     the count of a pair only falls and its first place only moves back, because all pairs that a merge adds

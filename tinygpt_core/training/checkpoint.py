@@ -1,10 +1,11 @@
-"""Floor 8: a directory that holds all of a training run, whole at every moment.
+"""A directory that holds all of a training run, whole at every moment.
 
     config.json              the settings of the run and of the model, and the format's version
     tokenizer                the trained tokenizer
     model.safetensors        the weights
     optimizer.safetensors    the optimizer's moments
-    state.json               the step, the data order, the random numbers; and the size and SHA-256 of the four files above
+    state.json               the step, the data order, the random numbers; and of each of the four files
+                             above its size and SHA-256
     log.jsonl                one line a step (written by the training loop, not part of a checkpoint)
 
 Several files cannot be replaced at once, so saving has two phases. First all of them are written beside the
@@ -36,13 +37,11 @@ from ..files.safetensors import load_safetensors, safetensors_chunks
 from ..tokenizer.files import load_tokenizer, save_tokenizer
 
 FORMAT_VERSION = 1
-CONFIG, TOKENIZER, MODEL, OPTIMIZER, STATE = (
-    "config.json",
-    "tokenizer",
-    "model.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-)
+CONFIG = "config.json"
+TOKENIZER = "tokenizer"
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
 FILES = (CONFIG, TOKENIZER, MODEL, OPTIMIZER)
 NEXT = ".next"
 ATTEMPTS = 100  # to read while another process saves, a hundredth of a second apart
@@ -71,7 +70,7 @@ def save_checkpoint(
     optimizer_tensors: Mapping[str, Buffer],
     state: Mapping[str, Any],
 ) -> None:
-    """Replaces the checkpoint in `directory` (made if needed) by a new one; at no moment is there neither.
+    """Replaces the checkpoint in `directory` (made if needed) by a new one; one of them is always there.
 
     Tensors are of any shape and stand under their names.
 
@@ -79,24 +78,24 @@ def save_checkpoint(
         CheckpointError: the directory cannot be made or written to.
     """
     directory = os.fspath(directory)
+    config_bytes = json_bytes({"format_version": FORMAT_VERSION, **config})
     try:
         os.makedirs(directory, exist_ok=True)
         _finish(directory)
+        # Everything beside the old files
         written = {
-            CONFIG: write_durably(
-                _next(directory, CONFIG), json_bytes({"format_version": FORMAT_VERSION, **config})
-            ),
+            CONFIG: write_durably(_next(directory, CONFIG), config_bytes),
             MODEL: write_durably(_next(directory, MODEL), safetensors_chunks(model_tensors)),
             OPTIMIZER: write_durably(_next(directory, OPTIMIZER), safetensors_chunks(optimizer_tensors)),
         }
         save_tokenizer(tokenizer, _next(directory, TOKENIZER))
         written[TOKENIZER] = _digest(_next(directory, TOKENIZER))
         sync_directory(directory)
+        # The moment at which the new checkpoint is the checkpoint
         files = {name: {"size": size, "sha256": digest} for name, (size, digest) in written.items()}
-        write_json(
-            os.path.join(directory, STATE),
-            {"format_version": FORMAT_VERSION, "files": files, "state": dict(state)},
-        )
+        whole_state = {"format_version": FORMAT_VERSION, "files": files, "state": dict(state)}
+        write_json(os.path.join(directory, STATE), whole_state)
+        # Everything into its place
         for name in written:
             os.replace(_next(directory, name), os.path.join(directory, name))
         sync_directory(directory)
@@ -114,29 +113,28 @@ def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
             format is newer.
     """
     directory = os.fspath(directory)
+    paths = [os.path.join(directory, STATE)]
+    for name in FILES:
+        paths += [os.path.join(directory, name), _next(directory, name)]
     for _ in range(ATTEMPTS):
-        names = (
-            os.path.join(directory, STATE),
-            *(at(directory, name) for at in (os.path.join, _next) for name in FILES),
-        )
-        before = {path: _stamp(path) for path in names}
+        before = {path: _stamp(path) for path in paths}
+        problem: Exception | None = None
+        used = paths
         try:
             found, used = _load(directory, optimizer)
-            problem = None
         except (OSError, ValueError) as raised:
-            problem, used = raised, list(before)
-        if all(_stamp(path) == before[path] for path in used):
-            break
-        time.sleep(0.01)
-    else:
-        problem = CheckpointError(
-            f"the checkpoint in {directory} changes faster than it can be read: try again later"
-        )
-    if isinstance(problem, CheckpointError):
-        raise problem
-    if problem is not None:
-        raise CheckpointError(f"the checkpoint in {directory} cannot be read: {problem}") from problem
-    return found
+            problem = raised
+        is_unchanged = all(_stamp(path) == before[path] for path in used)
+        if is_unchanged and problem is None:
+            return found
+        if is_unchanged and isinstance(problem, CheckpointError):
+            raise problem
+        if is_unchanged:
+            raise CheckpointError(f"the checkpoint in {directory} cannot be read: {problem}") from problem
+        time.sleep(0.01)  # another process has saved meanwhile
+    raise CheckpointError(
+        f"the checkpoint in {directory} changes faster than it can be read: try again later"
+    )
 
 
 def _load(directory: str, optimizer: bool) -> tuple[Checkpoint, list[str]]:
@@ -149,14 +147,18 @@ def _load(directory: str, optimizer: bool) -> tuple[Checkpoint, list[str]]:
     }
     config = read_json_object(paths[CONFIG])
     _check_version(config, paths[CONFIG])
-    settings = {name: value for name, value in config.items() if name != "format_version"}
-    tensors = load_safetensors(paths[MODEL]), load_safetensors(paths[OPTIMIZER]) if optimizer else {}
-    found = Checkpoint(settings, load_tokenizer(paths[TOKENIZER]), *tensors, state)
+    found = Checkpoint(
+        config={name: value for name, value in config.items() if name != "format_version"},
+        model_tensors=load_safetensors(paths[MODEL]),
+        optimizer_tensors=load_safetensors(paths[OPTIMIZER]) if optimizer else {},
+        tokenizer=load_tokenizer(paths[TOKENIZER]),
+        state=state,
+    )
     return found, [os.path.join(directory, STATE), *paths.values()]
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
-    """What changes when a file is replaced or written to, or None where there is none."""
+    """Returns what changes when a file is replaced or written to; None where there is no file."""
     try:
         about = os.stat(path)
     except OSError:
@@ -165,6 +167,7 @@ def _stamp(path: str) -> tuple[int, ...] | None:
 
 
 def _next(directory: str, name: str) -> str:
+    """Returns where the next version of a file is written."""
     return os.path.join(directory, name + NEXT)
 
 
@@ -185,27 +188,28 @@ def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:
         raise CheckpointError(f"there is no directory {directory}: pass the DIR that `tinygpt train` printed")
     if not os.path.isfile(path):
         raise CheckpointError(
-            f"{directory} holds no checkpoint (no {STATE}): it is not the directory of a run of `tinygpt train`"
+            f"{directory} holds no checkpoint (no {STATE}): "
+            "it is not the directory of a run of `tinygpt train`"
         )
     value = read_json_object(path)
     _check_version(value, path)
-    files, state = value.get("files"), value.get("state")
+    files = value.get("files")
+    state = value.get("state")
     if not isinstance(files, dict) or set(files) != set(FILES) or not isinstance(state, dict):
         raise CheckpointError(f"{path} is not the state of a checkpoint: it lists other files, or none")
     result = {}
     for name, entry in files.items():
-        if (
-            not isinstance(entry, dict)
-            or type(entry.get("size")) is not int
-            or not isinstance(entry.get("sha256"), str)
-        ):
+        size = entry.get("size") if isinstance(entry, dict) else None
+        digest = entry.get("sha256") if isinstance(entry, dict) else None
+        if type(size) is not int or not isinstance(digest, str):
             raise CheckpointError(f"{path} gives no size and SHA-256 for {name}")
-        result[name] = Written(entry["size"], entry["sha256"])
+        result[name] = Written(size, digest)
     return result, state
 
 
 def _digest(path: str) -> Written:
-    digest, size = sha256(), 0
+    digest = sha256()
+    size = 0
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -220,47 +224,48 @@ def _matches(path: str, expected: Written) -> bool:
 
 def _locate(directory: str, name: str, expected: Written) -> str:
     """Returns where the file of the current checkpoint lies: in its place, or still beside it."""
-    path, pending = os.path.join(directory, name), _next(directory, name)
-    for place in (path, pending):
+    path = os.path.join(directory, name)
+    for place in (path, _next(directory, name)):
         if _matches(place, expected):
             return place
     if not os.path.isfile(path):
         raise CheckpointError(f"{path} is missing: the checkpoint in {directory} is not whole")
     size = os.path.getsize(path)
-    what = (
-        f"has {size:,} bytes instead of {expected.size:,}"
-        if size != expected.size
-        else "does not have the SHA-256 it was written with"
-    )
+    if size != expected.size:
+        what = f"has {size:,} bytes instead of {expected.size:,}"
+    else:
+        what = "does not have the SHA-256 it was written with"
     raise CheckpointError(
         f"{path} {what}: it was truncated or changed; restore it from a copy, or train again"
     )
 
 
 def _finish(directory: str) -> None:
-    """Completes the renames of an interrupted save, before new `.next` files may overwrite the ones it needs."""
+    """Completes the renames of an interrupted save: new `.next` files may overwrite those that it needs."""
     pending = any(os.path.exists(_next(directory, name)) for name in FILES)
     if pending and os.path.isfile(os.path.join(directory, STATE)):
-        for name, expected in _read_state(directory)[0].items():
+        files, _ = _read_state(directory)
+        for name, expected in files.items():
             os.replace(_locate(directory, name, expected), os.path.join(directory, name))
 
 
-def _kept_lines(path: Path, step: int) -> Iterator[bytes]:
+def truncate_log(path: Path, step: int) -> None:
+    """Drops the lines of a log that are later than `step` or half-written, atomically.
+
+    A missing log stays missing.
+    """
+    if os.path.exists(path):
+        atomic_write(path, _lines_until(path, step))
+
+
+def _lines_until(path: Path, step: int) -> Iterator[bytes]:
     with open(path, "rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 return
             try:
-                at = parse_json_object(line, "a line").get("step")
+                found = parse_json_object(line, "a line").get("step")
             except SerializationError:
                 return
-            if type(at) is int and at <= step:
+            if type(found) is int and found <= step:
                 yield line
-
-
-def truncate_log(path: Path, step: int) -> None:
-    """Drops the lines of a log that are later than `step` or half-written, atomically; a missing log stays
-    missing.
-    """
-    if os.path.exists(path):
-        atomic_write(path, _kept_lines(path, step))

@@ -1,18 +1,40 @@
-"""From a corpus to batches: the text is read, a tokenizer chosen or trained, the tokens split and cut into
-rows.
+"""From a corpus to batches, in three steps.
+
+1.  The corpus is read: documents, or one long text.
+2.  A tokenizer is chosen, or trained on the text.
+3.  The tokens become `Documents`, each of which is a row of a batch, or a `Stream`, from which rows are cut.
+
+A folder of token ids has the first two steps behind it: it is a `Stream`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .. import dataset, random, tokenizer
-from ..dataset import corpora, token_folders
-from ..tokenizer import encoders
+from ..dataset.batches import (
+    Batch,
+    DocumentBatches,
+    StreamBatches,
+    evaluation_batches,
+    split_train_validation,
+)
+from ..dataset.corpora import Corpus, load_corpus
+from ..dataset.datasets import DocumentStore
+from ..dataset.token_folders import TokenFolder, is_token_folder, open_token_folder
+from ..dataset.tokens import TokenStream
+from ..random import Generator
+from ..tokenizer.base import Tokenizer, TokenizerError
+from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.characters import CharTokenizer
+from ..tokenizer.encoders import ordinary_encoder
+from ..tokenizer.files import open_tokenizer
+from ..tokenizer.patterns import RegexPatterns
 from .config import TrainingConfig
 
 BOUNDARY = "<|endoftext|>"  # stands before and after every document
@@ -26,7 +48,7 @@ class Data(NamedTuple):
     tokenizer: Any
     is_documents: bool
     training_batches: Any
-    validation_batches: list[dataset.Batch]
+    validation_batches: list[Batch]
     num_tokens: int
     unigram_entropy: float
     sha256: str
@@ -34,117 +56,223 @@ class Data(NamedTuple):
     opening: str  # what a text that nobody began begins with; documents begin after a boundary
 
 
-def unigram_entropy(counts: dict[int, int]) -> float:
-    """The loss, in nats a token, of the best model that ignores context: `-sum_i p_i log p_i` with p_i =
-    count_i / total.
-    """
-    total = sum(counts.values())
-    return -math.fsum(count / total * math.log(count / total) for count in counts.values() if count)
-
-
 def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: str | None = None) -> Data:
-    """Read the corpus, turn it into tokens and split it; nothing here depends on anything but the settings
-    and the text.
+    """Returns the data of a run. It depends on nothing but the settings and the corpus.
 
     Args:
         config: the settings.
-        trained_tokenizer: the tokenizer of the run that is resumed; default: one is trained on the corpus.
-        sha256: of the text of the run that is resumed.
+        trained_tokenizer: the tokenizer of the run that is resumed; default: one is chosen or trained.
+        sha256: of the corpus of the run that is resumed.
 
     Raises:
-        ValueError: the corpus is unknown, empty, too short for the context length, or not the text that was
+        ValueError: the corpus is unknown, empty, too short for the context length, or not the one that was
             expected.
         OSError: a file cannot be read.
     """
-    import hashlib
+    tokens: Documents | Stream
+    if config.data_file is not None and is_token_folder(config.data_file):
+        folder = open_token_folder(config.data_file, trained_tokenizer or config.tokenizer)
+        digest = folder.sha256
+        _require_same_corpus(config, sha256, digest)
+        tokenizer = folder.tokenizer
+        tokens = stream_of_folder(folder)
+    else:
+        corpus = load_corpus(config.corpus, config.data_file)
+        digest = corpus_digest(corpus)
+        _require_same_corpus(config, sha256, digest)
+        tokenizer = trained_tokenizer
+        if tokenizer is None:
+            tokenizer = choose_tokenizer(config, corpus)
+        tokens = tokenize(corpus, tokenizer, config.context_length)
+    training_batches, validation_batches = tokens.batches(config)
+    return Data(
+        tokenizer=tokenizer,
+        is_documents=isinstance(tokens, Documents),
+        training_batches=training_batches,
+        validation_batches=validation_batches,
+        num_tokens=tokens.num_tokens,
+        unigram_entropy=unigram_entropy(tokens.counts),
+        sha256=digest,
+        documents=frozenset(tokens.texts),
+        opening=tokens.opening,
+    )
 
-    if token_folders.is_token_folder(config.data_file):
-        return _token_data(config, trained_tokenizer, sha256)
-    corpus = corpora.load_corpus(config.corpus, config.data_file)
-    texts = [corpus.text or ""] if corpus.documents is None else corpus.documents
+
+# ---- the corpus, and a tokenizer for it
+
+
+def corpus_digest(corpus: Corpus) -> str:
+    """Returns the SHA-256 by which a run that is resumed knows its corpus."""
     digest = hashlib.sha256()
-    for text in texts:
+    for text in _texts(corpus):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    _require_same(config, sha256, digest.hexdigest())
-    if trained_tokenizer is None:
-        trained_tokenizer = _train_tokenizer(config, texts, boundaries=corpus.documents is not None)
-    boundary = -1 if corpus.documents is None else trained_tokenizer.special_tokens[BOUNDARY]
+    return digest.hexdigest()
+
+
+def _texts(corpus: Corpus) -> list[str]:
+    return [corpus.text or ""] if corpus.documents is None else corpus.documents
+
+
+def _require_same_corpus(config: TrainingConfig, expected: str | None, found: str) -> None:
+    if expected is not None and expected != found:
+        raise ValueError(
+            f"the corpus {config.corpus!r} is not the text that the run began with "
+            "(another file, or another version of Python?): resume with the same one, or begin a new run"
+        )
+
+
+def choose_tokenizer(config: TrainingConfig, corpus: Corpus) -> Tokenizer:
+    """Returns the tokenizer that the settings ask for, trained on the corpus unless it is one that is there.
+
+    Raises:
+        TokenizerError: there is none where `config.tokenizer` says.
+    """
+    texts = _texts(corpus)
+    has_boundaries = corpus.documents is not None
+    tokenizer: Tokenizer
+    if config.tokenizer == "characters":
+        tokenizer = CharTokenizer.train("".join(texts))
+    elif config.tokenizer == "bpe":
+        tokenizer = BPETokenizer(RegexPatterns.GPT4)
+        tokenizer.train("\n".join(texts), config.vocab_size - has_boundaries)  # one token is the boundary
+    else:
+        tokenizer = open_tokenizer(config.tokenizer)
+    # One long text has no boundary in it: a token for it would only be sampled now and then.
+    if has_boundaries and BOUNDARY not in tokenizer.special_tokens:
+        tokenizer.register_special_tokens({**tokenizer.special_tokens, BOUNDARY: tokenizer.vocab_size})
+    return tokenizer
+
+
+# ---- its tokens, and the batches that are made of them
+
+
+def tokenize(corpus: Corpus, tokenizer: Tokenizer, context_length: int) -> Documents | Stream:
+    """Returns the tokens of a corpus: as a `Stream` where it is one text, or documents too long for a row."""
     counts: Counter[int] = Counter()
-    encode = encoders.ordinary_encoder(trained_tokenizer)
+    encode = ordinary_encoder(tokenizer)
 
     def encoded() -> Iterator[array[int]]:
-        for text in texts:
+        for text in _texts(corpus):
             ids = array("I", encode(text))
             counts.update(ids)
             yield ids
 
-    generator, shape = (
-        random.Generator(config.seed, stream=DATA_STREAM),
-        (config.context_length, config.batch_size),
-    )
-    batches: dataset.DocumentBatches | dataset.StreamBatches
-    is_documents = corpus.documents is not None
-    if is_documents:
-        store = dataset.DocumentStore(encoded(), trained_tokenizer.vocab_size)
-        counts[boundary] = len(store)
-        # Rows begin with their document, so of documents longer than the context only the beginning would
-        # ever be seen.
-        is_documents = sum(counts.values()) <= 2 * config.context_length * len(store)
-    if is_documents:
-        documents, validation = dataset.split_train_validation(store)
-        validating = dataset.evaluation_batches(validation, *shape, config.eval_batches, boundary)
-        batches = dataset.DocumentBatches(documents, *shape, generator, boundary)
-    else:
-        stream = (
-            store.joined(boundary)
-            if corpus.documents
-            else dataset.TokenStream(next(encoded()), trained_tokenizer.vocab_size)
+    if corpus.documents is None:
+        stream = TokenStream(next(encoded()), tokenizer.vocab_size)
+        return Stream.split(stream, counts, _opening(corpus))
+    boundary_id = tokenizer.special_tokens[BOUNDARY]
+    store = DocumentStore(encoded(), tokenizer.vocab_size)
+    counts[boundary_id] = len(store)
+    mean_is_short = sum(counts.values()) <= 2 * context_length * len(store)
+    if mean_is_short:
+        return Documents(store, boundary_id, counts, corpus.documents)
+    # A row begins with its document, so of documents longer than a row only the beginning would be seen.
+    return Stream.split(store.joined(boundary_id), counts, _opening(corpus))
+
+
+def _opening(corpus: Corpus) -> str:
+    """Returns what a text begins with that is to read like one of a corpus."""
+    first = _texts(corpus)[0]
+    return "\n" if "\n" in first else first[0]
+
+
+def stream_of_folder(folder: TokenFolder) -> Stream:
+    """Returns the tokens of a folder of ids, which stay in its files."""
+    try:
+        folder.tokenizer.encode("\n")
+        opening = "\n"
+    except TokenizerError:  # characters without line breaks
+        opening = folder.tokenizer.decode(folder.training[:1])
+    num_tokens = len(folder.training) + len(folder.validation)
+    return Stream(folder.training, folder.validation, folder.counts(), num_tokens, opening)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Short texts, each a row of a batch.
+
+    Attributes:
+        store: their tokens.
+        boundary_id: of the token before and after each.
+        counts: how often each token occurs, the boundary as often as there are documents.
+        texts: what they were before they became tokens.
+        opening: what a text begins with that nobody began: nothing, since a boundary stands there.
+    """
+
+    store: DocumentStore
+    boundary_id: int
+    counts: Counter[int]
+    texts: list[str]
+    opening: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens there are."""
+        return sum(self.counts.values())
+
+    def batches(self, config: TrainingConfig) -> tuple[DocumentBatches, list[Batch]]:
+        """Returns the batches to train on, which draw their order, and the fixed ones to validate on.
+
+        Raises:
+            ValueError: there are fewer than two documents.
+        """
+        training, validation = split_train_validation(self.store)
+        length = config.context_length
+        rows = config.batch_size
+        validation_batches = evaluation_batches(
+            validation, length, rows, config.eval_batches, self.boundary_id
         )
-        training, tail = dataset.split_train_validation(stream)
-        # The shorter part, whose complaint fits both
-        validating = dataset.evaluation_batches(tail, *shape, config.eval_batches)
-        batches = dataset.StreamBatches(training, *shape, generator)
-    return Data(
-        tokenizer=trained_tokenizer,
-        is_documents=is_documents,
-        training_batches=batches,
-        validation_batches=validating,
-        num_tokens=sum(counts.values()),
-        unigram_entropy=unigram_entropy(counts),
-        sha256=digest.hexdigest(),
-        documents=frozenset(texts if is_documents else ()),
-        opening="" if is_documents else "\n" if "\n" in texts[0] else texts[0][0],
-    )
+        generator = Generator(config.seed, stream=DATA_STREAM)
+        return DocumentBatches(training, length, rows, generator, self.boundary_id), validation_batches
 
 
-def _require_same(config: TrainingConfig, expected: str | None, found: str) -> None:
-    if expected not in (None, found):
-        raise ValueError(
-            f"the corpus {config.corpus!r} is not the text that the run began with (another file, or another version of Python?): "
-            "resume with the same one, or begin a new run"
-        )
+@dataclass(frozen=True)
+class Stream:
+    """One long row of tokens, of which a row of a batch is a window.
+
+    Attributes:
+        training, validation: the tokens to learn from, and those to validate on.
+        counts: how often each token occurs; of a very long stream, of a sample of it.
+        num_tokens: how many tokens there are.
+        opening: what a text begins with that nobody began.
+        texts: nothing, as there are no documents.
+    """
+
+    training: TokenStream
+    validation: TokenStream
+    counts: Counter[int]
+    num_tokens: int
+    opening: str
+    texts: tuple[str, ...] = ()
+
+    @classmethod
+    def split(cls, stream: TokenStream, counts: Counter[int], opening: str) -> Stream:
+        """Returns a stream whose tail is for validation.
+
+        Raises:
+            ValueError: it has fewer than two tokens.
+        """
+        training, validation = split_train_validation(stream)
+        return cls(training, validation, counts, sum(counts.values()), opening)
+
+    def batches(self, config: TrainingConfig) -> tuple[StreamBatches, list[Batch]]:
+        """Returns the batches to train on, which draw their places, and the fixed ones to validate on.
+
+        Raises:
+            ValueError: a part is shorter than a row.
+        """
+        length = config.context_length
+        rows = config.batch_size
+        # The shorter part first: what it complains of is true of both.
+        validation_batches = evaluation_batches(self.validation, length, rows, config.eval_batches)
+        generator = Generator(config.seed, stream=DATA_STREAM)
+        return StreamBatches(self.training, length, rows, generator), validation_batches
 
 
-def _token_data(config: TrainingConfig, trained_tokenizer: Any, sha256: str | None) -> Data:
-    """What `prepare_data` does with a folder of token ids: they are one stream, which stays in its files."""
-    folder = token_folders.open_token_folder(config.data_file or "", trained_tokenizer or config.tokenizer)
-    _require_same(config, sha256, folder.sha256)
-    fields = folder.fields(config, random.Generator(config.seed, stream=DATA_STREAM))
-    return Data(
-        is_documents=False, documents=frozenset(), unigram_entropy=unigram_entropy(folder.counts()), **fields
-    )
+def unigram_entropy(counts: dict[int, int]) -> float:
+    """Returns the loss, in nats a token, of the best model that ignores context.
 
-
-def _train_tokenizer(config: TrainingConfig, texts: list[str], boundaries: bool) -> tokenizer.Tokenizer:
-    trained: tokenizer.Tokenizer
-    if config.tokenizer == "characters":
-        trained = tokenizer.CharTokenizer.train("".join(texts))
-    elif config.tokenizer != "bpe":
-        trained = tokenizer.open_tokenizer(config.tokenizer)
-    else:
-        trained = tokenizer.BPETokenizer(tokenizer.RegexPatterns.GPT4)
-        trained.train("\n".join(texts), config.vocab_size - boundaries)
-    # In one long text it never occurs, but would be sampled now and then
-    if boundaries and BOUNDARY not in trained.special_tokens:
-        trained.register_special_tokens({**trained.special_tokens, BOUNDARY: trained.vocab_size})
-    return trained
+    With the shares p_i = count_i / total it is `-sum_i p_i log p_i`.
+    """
+    total = sum(counts.values())
+    return -math.fsum(count / total * math.log(count / total) for count in counts.values() if count)

@@ -1,5 +1,4 @@
-"""Floor 9: whoever else wants to follow a run, such as TensorBoard, told at the moment when the run's own log
-is written.
+"""Loggers: TensorBoard and others, to which a run's numbers go when its own log is written.
 
 A plug-in names a class under the entry-point group `tinygpt.loggers`. It is loaded when its name is asked
 for, never before:
@@ -9,11 +8,11 @@ for, never before:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-from .loop import Event, StepEvent, Trainer, ValidationEvent
+from .events import Event, StepEvent, ValidationEvent
 
 ENTRY_POINT_GROUP = "tinygpt.loggers"
 
@@ -24,7 +23,7 @@ class Logger(Protocol):
     Args:
         directory: of the run, where it may keep files of its own.
         settings: of the run, as plain JSON values.
-        step: after which the run goes on; whatever was told of later ones before is void.
+        step: after which the run goes on; whatever was written of later ones before is void.
     """
 
     def __init__(self, directory: str, settings: Mapping[str, Any], step: int) -> None: ...
@@ -37,23 +36,25 @@ class Logger(Protocol):
 
 
 def scalars(event: Event) -> dict[str, float]:
-    """Returns the numbers of an event by names in the manner of TensorBoard, where a slash groups them;
-    losses in nats a token.
+    """Returns the numbers of an event by name; losses are in nats a token.
+
+    The names are in the manner of TensorBoard, where a slash groups them.
     """
-    if isinstance(event, StepEvent):
-        rate = event.tokens / max(event.seconds, 1e-9)
-        numbers = {
-            "loss/training": event.loss,
-            "learning_rate": event.learning_rate,
-            "tokens_per_second": rate,
-        }
-        numbers |= {"gradient_norm": event.gradient_norm} if event.gradient_norm is not None else {}
-        return numbers | {
-            f"update_to_weight/{e['name']}": e["ratio"]
-            for e in event.parameters or []
-            if e.get("ratio") is not None
-        }
-    return {"loss/validation": event.val_loss} if isinstance(event, ValidationEvent) else {}
+    if isinstance(event, ValidationEvent):
+        return {"loss/validation": event.val_loss}
+    if not isinstance(event, StepEvent):
+        return {}
+    numbers = {
+        "loss/training": event.loss,
+        "learning_rate": event.learning_rate,
+        "tokens_per_second": event.tokens / max(event.seconds, 1e-9),
+    }
+    if event.gradient_norm is not None:
+        numbers["gradient_norm"] = event.gradient_norm
+    for entry in event.parameters or []:
+        if entry.get("ratio") is not None:
+            numbers[f"update_to_weight/{entry['name']}"] = entry["ratio"]
+    return numbers
 
 
 def find_logger(name: str) -> type[Logger]:
@@ -67,11 +68,9 @@ def find_logger(name: str) -> type[Logger]:
 
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in points:
-        known = (
-            f"known are {', '.join(sorted(points))}"
-            if points
-            else 'none is installed: pip install "tinygpt-accel[tensorboard]"'
-        )
+        known = 'none is installed: pip install "tinygpt-accel[tensorboard]"'
+        if points:
+            known = f"known are {', '.join(sorted(points))}"
         raise ValueError(f"there is no logger {name!r}: {known}")
     try:
         found: type[Logger] = points[name].load()
@@ -83,21 +82,29 @@ def find_logger(name: str) -> type[Logger]:
 
 
 @contextmanager
-def following(trainer: Trainer, kinds: list[type[Logger]]) -> Iterator[Callable[[Event], None]]:
+def open_loggers(
+    kinds: Sequence[type[Logger]], directory: str, settings: Mapping[str, Any], step: int
+) -> Iterator[Callable[[Event], None]]:
     """Opens loggers for a run that is about to go on, and closes them at its end.
 
+    Args:
+        kinds: their classes.
+        directory, settings, step: of the run, as a `Logger` takes them.
+
     Returns:
-        A context manager; what it gives is a function that tells all of them of an event.
+        A context manager; what it gives is a function that writes an event to all of them.
     """
     with ExitStack() as stack:
-        opened = []
+        loggers: list[Logger] = []
         for kind in kinds:
-            opened.append(kind(trainer.directory, trainer.config.to_dict(), trainer.step))
-            stack.callback(opened[-1].close)
+            logger = kind(directory, settings, step)
+            stack.callback(logger.close)
+            loggers.append(logger)
 
-        def tell(event: Event) -> None:
-            if numbers := scalars(event):
-                for logger in opened:
+        def log(event: Event) -> None:
+            numbers = scalars(event)
+            if numbers:
+                for logger in loggers:
                     logger.write(numbers, event.step)
 
-        yield tell
+        yield log

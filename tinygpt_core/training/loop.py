@@ -1,9 +1,9 @@
-"""The training loop: from a corpus to a model in a directory.
+"""The training loop: how a model in a directory becomes a better one.
 
-Read it from top to bottom: the settings, the named sets of them, and `Trainer`, whose `run` is the loop. A
-run lives in one directory: `config.json`, `tokenizer`, `model.safetensors`, `optimizer.safetensors`,
-`state.json` (the newest checkpoint) and `log.jsonl`. Everything that the next step depends on is in the
-checkpoint, so a run that was killed and resumed gives the same losses, bit for bit, as one that was not.
+Read it from top to bottom: `TrainingStep` is one update of a model, and `Trainer.run` makes them, one after
+the other. A run lives in one directory, see `checkpoint` and `runs`. Everything that the next step depends on
+is in the checkpoint, so a run that was killed and resumed gives the same losses, bit for bit, as one that was
+not.
 """
 
 from __future__ import annotations
@@ -12,118 +12,186 @@ import json
 import math
 import os
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from .. import backends, dataset, random, schedules
+from .. import backends, random, schedules
+from ..dataset.batches import Batch
 from ..files.atomic import lock_directory
-from ..kernels.precision import autocast
+from ..kernels.precision import LossScaler, autocast, check_compute_dtype
 from ..losses import CrossEntropyLoss
-from ..nn.gpt import GPT, GPTConfig
-from ..optimizers import AdamW
-from ..tensor import Tensor, no_grad, uninitialized
-from . import checkpoint
+from ..module import Module
+from ..nn.gpt import GPT
+from ..optimizers import AdamW, Optimizer, clip_gradients
+from ..tensor import Tensor, no_grad
+from . import statistics
+from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, truncate_log
 from .config import TrainingConfig
-from .data import BOUNDARY, Data, prepare_data
+from .data import Data, prepare_data
+from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
+from .runs import LOG, refuse_used_directory, saved_settings, usable_backend
 from .settings import SettingError
-from .statistics import watched
-from .step import as_tensors, training_step
-
-LOG = "log.jsonl"
+from .step import as_tensors, step_class
 
 
-class StepEvent(NamedTuple):
-    """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took.
+class TrainingStep:
+    """One update of a model: the gradient of some batches' mean loss, clipped, then the optimizer.
 
-    Where they are known, also the gradient's norm before it was clipped and, now and then, what the update
-    did to each parameter (see `parameter_statistics.statistics`).
+    Args:
+        model, optimizer: what to train.
+        total_loss: gives the sum of the losses of all targets of a batch that count, under the `autocast` of
+            `dtype`.
+        gradient_clip: the largest norm of the gradient.
+        dtype: the name for `autocast`; with "float16" the loss is scaled and a step whose gradients overflow
+            changes nothing.
+
+    Attributes:
+        scaler: the `LossScaler`, or None where none is needed.
+        gradient_norm: the norm of the last step's gradient before it was clipped, or None where that number
+            stays on a device.
+
+    Raises:
+        ValueError: a dtype that `autocast` does not know, or the active backend cannot.
     """
 
-    step: int
-    loss: float
-    learning_rate: float
-    tokens: int
-    seconds: float
-    gradient_norm: float | None = None
-    parameters: list[dict[str, Any]] | None = None
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        total_loss: Callable[[Any], Tensor],
+        gradient_clip: float,
+        dtype: str = "float32",
+    ) -> None:
+        check_compute_dtype(dtype)
+        self.model = model
+        self.optimizer = optimizer
+        self.total_loss = total_loss
+        self.gradient_clip = gradient_clip
+        self.dtype = dtype
+        self.scaler = LossScaler() if dtype == "float16" else None
+        self.gradient_norm: float | None = None
+
+    def __call__(self, batches: Sequence[Batch]) -> float:
+        """Makes the update and returns the mean loss a target before it.
+
+        A backend may do this in its own way, see `step`.
+        """
+        num_targets = sum(batch.num_targets for batch in batches)
+        self.optimizer.zero_grad()
+        loss = 0.0
+        for batch in batches:
+            # Divided by the targets of all batches, so that they count like one large batch, padded or not.
+            part = self.total_loss(batch) / num_targets
+            self._scaled(part).backward()
+            loss += part.item()
+        self._unscale_gradients()
+        norm = clip_gradients(self.model, self.gradient_clip)
+        if self._fits(norm):
+            self.optimizer.update()
+        self.gradient_norm = norm if math.isfinite(norm) else None  # JSON has no infinity
+        return loss
+
+    # ---- float16: its gradients are computed from a loss that is scaled up, so that they do not vanish
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        return loss if self.scaler is None else loss * self.scaler.scale
+
+    def _unscale_gradients(self) -> None:
+        if self.scaler is None:
+            return
+        factor = 1.0 / self.scaler.scale
+        unique = {id(tensor): tensor for _, tensor in self.model.named_parameters()}  # tied weights once
+        for tensor in unique.values():
+            if tensor.grad is not None:
+                tensor.grad = Tensor(tensor.grad.buffer * factor)
+
+    def _fits(self, norm: float) -> bool:
+        """Whether the update is to be made: always, but with a scaled loss only if nothing has overflowed."""
+        if self.scaler is None:
+            return True
+        is_finite = math.isfinite(norm)
+        self.scaler.update(is_finite)
+        return is_finite
 
 
-class ValidationEvent(NamedTuple):
-    """The mean loss over the fixed validation batches after `step` updates."""
-
-    step: int
-    val_loss: float
-
-
-class CheckpointEvent(NamedTuple):
-    """The state after `step` updates is safe on disk."""
-
-    step: int
-    directory: str
-
-
-Event = StepEvent | ValidationEvent | CheckpointEvent
+def training_step(*arguments: Any) -> TrainingStep:
+    """Returns the active backend's TrainingStep, which takes the same arguments."""
+    return step_class(TrainingStep)(*arguments)
 
 
 class Trainer:
     """A model, its optimizer, its data, and the directory they are kept in.
 
     Make one with `Trainer.start` (a new run) or `Trainer.resume` (an old one), then iterate over `run()`.
+
+    Attributes:
+        config: the settings.
+        directory: of the run.
+        data: the batches, and the tokenizer that made them.
+        model, optimizer: what is trained, and by what.
+        generator: where the first weights and the dropout come from; nobody else draws from it.
+        schedule: gives the learning rate by the number of updates made before.
+        update: makes one update of the model when called with batches, see `TrainingStep`.
+        step: how many updates were made.
+        saved_step: how many were when the newest checkpoint was written.
+        stop_requested: may be set at any time; `run` then ends after the step that is going on.
     """
 
     def __init__(
-        self, config: TrainingConfig, directory: str, data: Data, state: checkpoint.Checkpoint | None = None
+        self, config: TrainingConfig, directory: str, data: Data, state: Checkpoint | None = None
     ) -> None:
-        self.config, self.directory, self.data = config, directory, data
-        self.step = self.saved_step = 0
+        self.config = config
+        self.directory = directory
+        self.data = data
+        self.step = 0
+        self.saved_step = 0
         self.stop_requested = False
         self.criterion = CrossEntropyLoss()
-        random.seed(config.seed)
-        self.model = GPT(config.model_config(data.tokenizer.vocab_size))
-        with no_grad():
-            for _, parameter in self.model.named_parameters():
-                if parameter.ndim >= 2:
-                    parameter.assign(parameter * (config.initial_std / 0.02))
-        self.optimizer = AdamW(
-            self.model,
-            config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-        )
-        warmup, minimum = min(config.warmup_steps, config.steps - 1), config.minimum_learning_rate
-        self.schedule = schedules.cosine_with_warmup(
-            config.learning_rate, total_steps=config.steps, warmup_steps=warmup, minimum=minimum
-        )
-        self.update = training_step(
-            self.model,
-            self.optimizer,
-            lambda batch: self.total_loss(batch),
-            config.gradient_clip,
-            config.dtype,
-        )
+        self.generator = random.Generator(config.seed)
+        with self.context():
+            self.model = _initial_model(config, data.tokenizer.vocab_size)
+            self.optimizer = AdamW(
+                self.model,
+                config.learning_rate,
+                betas=(config.beta1, config.beta2),
+                weight_decay=config.weight_decay,
+            )
+            self.schedule = schedules.cosine_with_warmup(
+                config.learning_rate,
+                total_steps=config.steps,
+                warmup_steps=min(config.warmup_steps, config.steps - 1),
+                minimum=config.minimum_learning_rate,
+            )
+            self.update = training_step(
+                self.model,
+                self.optimizer,
+                lambda batch: self.total_loss(batch),  # looked up at each call, since one may replace it
+                config.gradient_clip,
+                config.dtype,
+            )
         if state is not None:
-            self._restore(state)
+            self.restore(state)
 
     @classmethod
     def start(cls, config: TrainingConfig, directory: str) -> Trainer:
-        """Return a new run in a directory that is new or empty, with its first checkpoint (step 0) kept.
+        """Returns a new run in a directory that is new or empty, with its first checkpoint (step 0) kept.
 
         Raises:
             ValueError: the settings do not fit the corpus, or the directory already holds something.
             OSError: the directory cannot be written.
         """
         refuse_used_directory(directory)
-        with backends.use(config.backend):
-            trainer = cls(config, directory, prepare_data(config))
-            os.makedirs(directory, exist_ok=True)
-            trainer.save()
+        backends.get(config.backend)  # before the corpus is read, which may take minutes
+        trainer = cls(config, directory, prepare_data(config))
+        os.makedirs(directory, exist_ok=True)
+        trainer.save()
         return trainer
 
     @classmethod
     def resume(cls, directory: str, **changes: Any) -> Trainer:
-        """Return the run in `directory` as its newest checkpoint left it.
+        """Returns the run in `directory` as its newest checkpoint left it.
 
         Args:
             directory: of an earlier run.
@@ -135,30 +203,29 @@ class Trainer:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
             SettingError: a change that does not work.
         """
-        saved = checkpoint.load_checkpoint(directory)
+        saved = load_checkpoint(directory)
         try:
-            config = _settings_of(saved, directory)
-            config = replace(
-                config, **{"backend": changes.get("backend") or _usable(config.backend), **changes}
-            )
-            if config.steps < saved.state["step"]:
+            config = saved_settings(saved, directory)
+            if not changes.get("backend"):
+                changes["backend"] = usable_backend(config.backend)
+            config = replace(config, **changes)
+            steps_made = saved.state["step"]
+            if config.steps < steps_made:
                 raise SettingError(
-                    "steps",
-                    f" cannot be {config.steps}: the run in {directory} has {saved.state['step']} behind it",
+                    "steps", f" cannot be {config.steps}: the run in {directory} has {steps_made} behind it"
                 )
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
-            with backends.use(config.backend):
-                trainer = cls(config, directory, data, saved)
+            trainer = cls(config, directory, data, saved)
         except (KeyError, TypeError) as problem:
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
             ) from problem
         with lock_directory(directory):
-            checkpoint.truncate_log(os.path.join(directory, LOG), trainer.step)
+            truncate_log(os.path.join(directory, LOG), trainer.step)
         return trainer
 
     def run(self) -> Iterator[Event]:
-        """Train until `config.steps` updates are done or `stop_requested` is set, yielding what happens.
+        """Trains until `config.steps` updates are made or `stop_requested` is set, yielding what happens.
 
         Each event is in the log (and the log flushed) before it is yielded. The last event is a checkpoint.
 
@@ -166,15 +233,13 @@ class Trainer:
             BlockingIOError: another process trains in the same directory.
         """
         config = self.config
-        with (
-            lock_directory(self.directory),
-            open(os.path.join(self.directory, LOG), "a", encoding="utf-8") as log,
-        ):
+        path = os.path.join(self.directory, LOG)
+        with lock_directory(self.directory), open(path, "a", encoding="utf-8") as log:
             while self.step < config.steps and not self.stop_requested:
-                event = self._on_backend(self.train_step)
-                yield self._logged(log, event)
-                if config.eval_every and (self.step == config.steps or self.step % config.eval_every == 0):
-                    yield self._logged(log, ValidationEvent(self.step, self._on_backend(self.validate)))
+                yield _logged(log, self.train_step())
+                is_last = self.step == config.steps
+                if config.eval_every and (is_last or self.step % config.eval_every == 0):
+                    yield _logged(log, ValidationEvent(self.step, self.validate()))
                 if config.checkpoint_every and self.step % config.checkpoint_every == 0:
                     self.save()
                     yield CheckpointEvent(self.step, self.directory)
@@ -183,49 +248,71 @@ class Trainer:
                 yield CheckpointEvent(self.step, self.directory)
 
     def train_step(self) -> StepEvent:
-        """One update: the gradient of the mean loss over all target tokens of `accumulation` batches,
-        clipped, then AdamW.
+        """Makes one update, of the mean loss over all target tokens of `accumulation` batches.
+
+        Returns:
+            What happened.
 
         Raises:
             ArithmeticError: the loss is not finite.
         """
         started = time.perf_counter()
-        self.model.train()
-        batches = [self.data.training_batches.next_batch() for _ in range(self.config.accumulation)]
-        num_targets = sum(batch.num_targets for batch in batches)
-        self.optimizer.learning_rate = self.schedule(self.step)
-        loss, told = watched(self.update, batches, self.step + 1, self.config.steps)
-        self.step += 1
+        config = self.config
+        batches = [self.data.training_batches.next_batch() for _ in range(config.accumulation)]
+        keeps_statistics = statistics.are_due(self.step + 1, config.steps)
+        with self.context():
+            before = statistics.copies(self.model) if keeps_statistics else None
+            self.model.train()
+            self.optimizer.learning_rate = self.schedule(self.step)
+            loss = self.update(batches)
+            self.step += 1
+            parameters = statistics.statistics(self.model, before) if keeps_statistics else None
         if not math.isfinite(loss):
             raise ArithmeticError(
-                f"the loss became {loss} at step {self.step}: try a learning_rate below {self.config.learning_rate}"
+                f"the loss became {loss} at step {self.step}: "
+                f"try a learning_rate below {config.learning_rate}"
             )
         return StepEvent(
-            self.step, loss, self.optimizer.learning_rate, num_targets, time.perf_counter() - started, **told
+            step=self.step,
+            loss=loss,
+            learning_rate=self.optimizer.learning_rate,
+            tokens=sum(batch.num_targets for batch in batches),
+            seconds=time.perf_counter() - started,
+            gradient_norm=self.update.gradient_norm,
+            parameters=parameters,
         )
 
-    def total_loss(self, batch: dataset.Batch) -> Tensor:
-        """The sum of the cross-entropies, a scalar in nats, of all targets (B, T) that are not padding."""
+    def total_loss(self, batch: Batch) -> Tensor:
+        """Returns the sum of the cross-entropies, a scalar in nats, of all targets (B, T) but the padding."""
         inputs, targets = as_tensors(batch)
         with autocast(self.config.dtype):
             return self.criterion(logits=self.model(inputs), labels=targets).sum()
 
     def validate(self) -> float:
-        """The mean loss a target token over the validation batches, which are the same each time."""
+        """Returns the mean loss a target token over the validation batches, which are the same each time."""
         self.model.eval()
-        total, num_targets = 0.0, 0
-        with no_grad():
+        total = 0.0
+        num_targets = 0
+        with self.context(), no_grad():
             for batch in self.data.validation_batches:
                 total += self.total_loss(batch).item()
                 num_targets += batch.num_targets
         return total / num_targets
 
     def save(self) -> None:
-        """Write a checkpoint: weights, optimizer and everything random, so that `resume` continues bit for
-        bit.
+        """Writes a checkpoint: the weights, the optimizer and everything random.
+
+        With it, `resume` continues bit for bit.
         """
         data = self.data
-        checkpoint.save_checkpoint(
+        state = {
+            "step": self.step,
+            "data_order": data.training_batches.get_state(),
+            "random": self.generator.get_state(),
+        }
+        if self.update.scaler is not None:
+            state["loss_scale"] = self.update.scaler.get_state()
+        save_checkpoint(
             self.directory,
             config={
                 "training": self.config.to_dict(),
@@ -235,100 +322,46 @@ class Trainer:
             tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
             optimizer_tensors=self.optimizer.state_dict(),
-            state={
-                "step": self.step,
-                "data_order": data.training_batches.get_state(),
-                "random": random.default_generator().get_state(),
-                **({"loss_scale": self.update.scaler.get_state()} if self.update.scaler else {}),
-            },
+            state=state,
         )
         self.saved_step = self.step
 
-    def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        self.step = self.saved_step = saved.state["step"]
-        self.model.load_weights(list(saved.model_tensors.items()))
-        self.optimizer.load_state(list(saved.optimizer_tensors.items()))
+    def restore(self, saved: Checkpoint) -> None:
+        """Goes to where a checkpoint of this run was written."""
+        self.step = saved.state["step"]
+        self.saved_step = self.step
+        with self.context():
+            self.model.load_weights(list(saved.model_tensors.items()))
+            self.optimizer.load_state(list(saved.optimizer_tensors.items()))
         self.data.training_batches.set_state(saved.state["data_order"])
-        random.default_generator().set_state(saved.state["random"])
-        if self.update.scaler and "loss_scale" in saved.state:
+        self.generator.set_state(saved.state["random"])
+        if self.update.scaler is not None and "loss_scale" in saved.state:
             self.update.scaler.set_state(saved.state["loss_scale"])
 
-    def _on_backend(self, work: Any) -> Any:
-        with backends.use(self.config.backend):  # not around `yield`: the caller's backend stays the caller's
-            return work()
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Returns a context manager: inside it, everything uses the run's backend and its random numbers.
 
-    @staticmethod
-    def _logged(log: Any, event: Any) -> Any:
-        log.write(
-            json.dumps({name: value for name, value in event._asdict().items() if value is not None}) + "\n"
-        )
-        log.flush()
-        return event
+        No method of the trainer leaves it open for its caller, whose own stay what they were: two trainers,
+        or one and a thread that samples, do not disturb each other.
+        """
+        with backends.use(self.config.backend), random.use_generator(self.generator):
+            yield
 
 
-def _settings_of(saved: checkpoint.Checkpoint, directory: str) -> TrainingConfig:
-    """Returns the settings in a checkpoint.
-
-    Raises:
-        CheckpointError: one does not work: it is the file that is wrong, and not what the caller passed.
-    """
-    try:
-        return TrainingConfig.from_dict(saved.config["training"])
-    except ValueError as problem:
-        raise checkpoint.CheckpointError(
-            f"the settings of the run in {directory} do not work: {problem}"
-        ) from None
+def _initial_model(config: TrainingConfig, vocab_size: int) -> GPT:
+    """Returns a model whose matrices have the standard deviation that the settings ask for."""
+    model = GPT(config.model_config(vocab_size))
+    with no_grad():
+        for _, parameter in model.named_parameters():
+            if parameter.ndim >= 2:
+                parameter.assign(parameter * (config.initial_std / 0.02))  # which GPT-2's, and ours, have
+    return model
 
 
-def refuse_used_directory(directory: str) -> None:
-    """Raise ValueError if `directory` holds anything, so that no run overwrites another."""
-    if os.path.lexists(directory) and not os.path.isdir(directory):
-        raise ValueError(f"{directory} is not a directory")
-    if os.path.isdir(directory) and os.listdir(directory):
-        raise ValueError(
-            f"{directory} is not empty and nothing is overwritten: choose another directory, or resume the run in it"
-        )
-
-
-def _usable(name: str) -> str:
-    """`name` where that backend can run here, else "python", with a warning: a run can be continued on any
-    backend.
-    """
-    if problem := backends.why_not(name):
-        warnings.warn(f"{problem}; going on with the python backend", stacklevel=3)
-        return "python"
-    return name
-
-
-def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, dict[str, Any]]:
-    """Read what a run has learned so far.
-
-    Args:
-        directory: of a run.
-        backend: where the model shall live; default: the backend it was trained on, or python (and a warning)
-            where that cannot run.
-
-    Returns:
-        The model, its tokenizer, and the run's config (`training`, with the backend where the model lives,
-        `model` and `data`).
-
-    Raises:
-        CheckpointError: there is no checkpoint, or it is damaged.
-    """
-    saved = checkpoint.load_checkpoint(directory, optimizer=False)
-    try:
-        settings = saved.config["training"]
-        data, specials = saved.config["data"], saved.tokenizer.special_tokens
-        if type(data["opening"]) is not str or data["is_documents"] not in (False, BOUNDARY in specials):
-            raise KeyError("what tells how its texts begin and end")
-        settings["backend"] = backend or _usable(str(settings["backend"]))
-        with backends.use(settings["backend"]):
-            with uninitialized():  # numbers that are about to be replaced need not be drawn
-                model = GPT(GPTConfig.from_dict(saved.config["model"]))
-            model.apply(lambda tensor: Tensor(tensor.buffer.copy()))
-            model.load_weights(list(saved.model_tensors.items()))
-    except (KeyError, TypeError) as problem:
-        raise checkpoint.CheckpointError(
-            f"the checkpoint in {directory} lacks what a model needs: {problem}"
-        ) from problem
-    return model, saved.tokenizer, saved.config
+def _logged(log: Any, event: Any) -> Any:
+    """Returns an event that is now in the log."""
+    values = {name: value for name, value in event._asdict().items() if value is not None}
+    log.write(json.dumps(values) + "\n")
+    log.flush()
+    return event

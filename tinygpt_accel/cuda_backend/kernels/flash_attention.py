@@ -1,8 +1,10 @@
 """Flash attention by cuDNN, through `nvidia-cudnn-frontend`, on arrays where they lie: no scores, no copies.
 
-Dao et al., "FlashAttention", 2022. One plan is built for each shape, layout and scale, and kept; where cuDNN
-builds none, `NoPlan` says why, and `cuda_attention` goes on without it. The backward is the deterministic
-one, so that a resumed run repeats bit for bit.
+One plan is built for each shape, layout and scale, and kept; where cuDNN builds none, `NoPlan` says why, and
+`attention` goes on without it. The backward is the deterministic one, so that a resumed run repeats bit for
+bit.
+
+Source: Dao et al., "FlashAttention", 2022.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from .buffer import CudaBuffer, kind_of
-from .sources import LOW
+from ..buffer import CudaBuffer, format_of
+from ..sources import SIXTEEN_BIT
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape and strides in elements
 ALIGNED = 16  # bytes: where rows begin
@@ -38,35 +40,32 @@ def why_not() -> str:
     return ""
 
 
-def can(kind: type[CudaBuffer], form: str, q: Any, k: Any, causal: bool) -> bool:
+def can(kind: type[CudaBuffer], fmt: str, q: Any, k: Any, causal: bool) -> bool:
     """Whether it takes these arrays (B, H, T, D): 16 bits, a head size it knows, and, where causal, as many
     queries as keys.
     """
     size = q.shape[3]
-    if (
-        form not in LOW
-        or not kind.has_cudnn
-        or size % 8
-        or size > 128
-        or (causal and q.shape[2] != k.shape[2])
-    ):
+    if fmt not in SIXTEEN_BIT or not kind.has_cudnn or size % 8 or size > 128:
+        return False
+    if causal and q.shape[2] != k.shape[2]:
         return False
     return not why_not() and all(_has_aligned_rows(kind, x) for x in (q, k))
 
 
 def _has_aligned_rows(kind: type[CudaBuffer], x: Any) -> bool:
-    starts = (
-        kind._address(x),
-        *(step for step, count in zip(x.strides[:3], x.shape[:3], strict=True) if count > 1),
-    )
-    return bool(x.strides[3] == x.itemsize) and not any(start % ALIGNED for start in starts)
+    """Whether the rows of heads are dense, and each begins at a multiple of 16 bytes."""
+    steps = [step for step, count in zip(x.strides[:3], x.shape[:3], strict=True) if count > 1]
+    is_aligned = not any(start % ALIGNED for start in (kind.address_of(x), *steps))
+    return is_aligned and bool(x.strides[3] == x.itemsize)
 
 
 def _with_aligned_rows(kind: type[CudaBuffer], x: Any) -> Any:
+    """Returns an array whose rows are aligned: itself or a copy."""
     return x if _has_aligned_rows(kind, x) else kind.xp.ascontiguousarray(x)
 
 
 def _layout(x: Any) -> Layout:
+    """Returns the shape and strides of an array (B, H, T, D)."""
     return tuple(x.shape), tuple(step // x.itemsize for step in x.strides)
 
 
@@ -78,12 +77,16 @@ def _handle(device: int) -> Any:
 
 
 class _Plan:
-    """A graph of one operation, built, with its tensors in the order in which `run` takes their arrays."""
+    """A graph of one operation, built, with its tensors in the order in which `run` takes their arrays.
 
-    def __init__(self, form: str, device: int, inputs: dict[str, tuple[Layout, bool]]) -> None:
+    Args:
+        inputs: the layout of each by its name, and whether it is float32.
+    """
+
+    def __init__(self, fmt: str, device: int, inputs: dict[str, tuple[Layout, bool]]) -> None:
         import cudnn
 
-        low = cudnn.data_type.BFLOAT16 if form == "bfloat16" else cudnn.data_type.HALF
+        low = cudnn.data_type.BFLOAT16 if fmt == "bfloat16" else cudnn.data_type.HALF
         wide = cudnn.data_type.FLOAT
         self.handle = _handle(device)
         self.graph = cudnn.pygraph(
@@ -120,12 +123,14 @@ class _Plan:
 
         cudnn.set_stream(handle=self.handle, stream=kind.stream_address())
         workspace = kind.xp.empty(max(self.workspace_size, 1), "uint8")
-        addresses = {tensor: kind._address(array) for tensor, array in zip(self.tensors, arrays, strict=True)}
-        self.graph.execute(addresses, kind._address(workspace), handle=self.handle)
+        addresses = {
+            tensor: kind.address_of(array) for tensor, array in zip(self.tensors, arrays, strict=True)
+        }
+        self.graph.execute(addresses, kind.address_of(workspace), handle=self.handle)
 
 
 def _forward_plan(
-    form: str,
+    fmt: str,
     device: int,
     q: Layout,
     k: Layout,
@@ -135,15 +140,15 @@ def _forward_plan(
     causal: bool,
     scale: float,
 ) -> _Plan:
-    plan = _Plan(form, device, {"q": (q, False), "k": (k, False), "v": (v, False)})
-    result, kept = plan.graph.sdpa(
+    plan = _Plan(fmt, device, {"q": (q, False), "k": (k, False), "v": (v, False)})
+    result, sums = plan.graph.sdpa(
         name="sdpa", **plan.inputs, generate_stats=True, attn_scale=scale, use_causal_mask=causal
     )
-    return plan.finish([(result, y, False), (kept, stats, True)])
+    return plan.finish([(result, y, False), (sums, stats, True)])
 
 
 def _backward_plan(
-    form: str,
+    fmt: str,
     device: int,
     layouts: tuple[Layout, ...],
     results: tuple[Layout, ...],
@@ -152,9 +157,8 @@ def _backward_plan(
     deterministic: bool = True,
 ) -> _Plan:
     names = ("q", "k", "v", "o", "dO", "stats")
-    plan = _Plan(
-        form, device, {name: (layout, name == "stats") for name, layout in zip(names, layouts, strict=True)}
-    )
+    inputs = {name: (layout, name == "stats") for name, layout in zip(names, layouts, strict=True)}
+    plan = _Plan(fmt, device, inputs)
     gradients = plan.graph.sdpa_backward(
         name="sdpa_backward",
         **plan.inputs,
@@ -177,6 +181,7 @@ def _built(make: Any, *described: Any) -> _Plan | str:
 
 
 def _plan(make: Any, *described: Any) -> _Plan:
+    """Returns the plan that `make` builds; raises NoPlan, with the reason, where it builds none."""
     built = _built(make, *described)
     if isinstance(built, str):
         raise NoPlan(built)
@@ -193,8 +198,9 @@ def forward(
     batch, heads, length, size = q.shape
     y = kind.xp.empty((batch, length, heads, size), q.dtype).transpose(0, 2, 1, 3)
     stats = kind.xp.empty((batch, heads, length, 1), "float32")
-    plan = _plan(_forward_plan, kind_of(q), kind.device_id, *map(_layout, (q, k, v, y, stats)), causal, scale)
-    plan.run(kind, [q, k, v, y, stats])
+    arrays = [q, k, v, y, stats]
+    plan = _plan(_forward_plan, format_of(q), kind.device_id, *map(_layout, arrays), causal, scale)
+    plan.run(kind, arrays)
     return y, stats
 
 
@@ -218,7 +224,7 @@ def backward(
     arrays = [q, k, v, y, g, state]
     plan = _plan(
         _backward_plan,
-        kind_of(q),
+        format_of(q),
         kind.device_id,
         tuple(map(_layout, arrays)),
         tuple(map(_layout, out)),

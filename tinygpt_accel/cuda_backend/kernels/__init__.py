@@ -1,0 +1,43 @@
+"""The kernels of a GPT's step on a CUDA device, divided by subject: products by cuBLAS, what lies between
+them by the sources in `cu`. Importing this package registers them.
+
+Under autocast (`tinygpt_core.kernels.precision`) a product rounds its operands to 16 bits, adds up in float32
+and leaves 16 bits; the kernels around it read and write that format, see `buffer`. `saved` holds operands as
+Buffers, so that the engine notices when they change.
+"""
+
+from __future__ import annotations
+
+from tinygpt_core.kernels.activations import GELU, SiLU
+from tinygpt_core.kernels.attention import Attention, PackedAttention
+from tinygpt_core.kernels.base import register
+from tinygpt_core.kernels.dense import Embedding, Linear
+from tinygpt_core.kernels.dropout import Dropout
+from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
+from tinygpt_core.kernels.optimizer_steps import AdamWStep
+from tinygpt_core.kernels.rotary import Rotary
+from tinygpt_core.kernels.softmax import CrossEntropy, Softmax
+
+from ..buffer import CudaBuffer
+from .activations import CudaGELU, CudaSiLU
+from .attention import CudaAttention, CudaPackedAttention
+from .dense import CudaEmbedding, CudaLinear
+from .dropout import CudaDropout
+from .normalization import CudaLayerNorm, CudaRMSNorm
+from .optimizer_steps import CudaAdamWStep
+from .rotary import CudaRotary
+from .softmax import CudaCrossEntropy, CudaSoftmax
+
+register(Linear, CudaBuffer, CudaLinear)
+register(Embedding, CudaBuffer, CudaEmbedding)
+register(GELU, CudaBuffer, CudaGELU)
+register(SiLU, CudaBuffer, CudaSiLU)
+register(LayerNorm, CudaBuffer, CudaLayerNorm)
+register(RMSNorm, CudaBuffer, CudaRMSNorm)
+register(Softmax, CudaBuffer, CudaSoftmax)
+register(CrossEntropy, CudaBuffer, CudaCrossEntropy)
+register(Dropout, CudaBuffer, CudaDropout)
+register(Attention, CudaBuffer, CudaAttention)
+register(PackedAttention, CudaBuffer, CudaPackedAttention)
+register(Rotary, CudaBuffer, CudaRotary)
+register(AdamWStep, CudaBuffer, CudaAdamWStep)

@@ -1,0 +1,63 @@
+"""What several kernels share: arrays as matrices and rows, the format that autocast asks for, sums down
+columns.
+
+As in `buffer`, `kind` is the Buffer class, which stands for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tinygpt_core.dtype import DType
+from tinygpt_core.kernels.precision import compute_dtype
+
+from ..buffer import CudaBuffer, format_of, matrix_layout
+from ..sources import SIXTEEN_BIT
+
+ROWS = 1 << 16  # the most blocks of a launch with a block for each row
+ROW_CHUNK = 256  # rows whose sums are added up by one block
+
+
+def compute_format(dtype: DType) -> str:
+    """Returns the format in which products of a dtype are computed: what autocast says of float32, else the
+    dtype itself.
+    """
+    chosen = compute_dtype()
+    return chosen if dtype is DType.float32 and chosen in SIXTEEN_BIT else dtype.name
+
+
+def as_matrix(array: Any, columns: int) -> Any:
+    """Returns an array as a matrix with so many columns: a view where the layout allows."""
+    return array.reshape(-1, columns) if columns else array.reshape(math.prod(array.shape[:-1]), 0)
+
+
+def as_row(kind: type[CudaBuffer], buffer: Any) -> Any:
+    """Returns the elements of a parameter one after the other; None where there is no parameter."""
+    return None if buffer is None else kind.xp.ascontiguousarray(buffer.array).reshape(-1)
+
+
+def with_dense_rows(kind: type[CudaBuffer], x: Any) -> Any:
+    """Returns a matrix whose rows are dense, perhaps with gaps between them: itself or a copy."""
+    is_dense_along = x.shape[1] < 2 or x.strides[1] == x.itemsize
+    is_apart_down = len(x) < 2 or x.strides[0] >= x.shape[1] * x.itemsize
+    return x if is_dense_along and is_apart_down else kind.xp.ascontiguousarray(x)
+
+
+def column_sums(kind: type[CudaBuffer], x: Any) -> Any:
+    """Returns the sums down the columns of a matrix whose rows are dense, in float32 (float64), in an order
+    that is always the same: those of chunks of rows, then those of these sums, until one is left.
+    """
+    rows, columns, stride = matrix_layout(x)
+    wide = "float64" if format_of(x) == "float64" else "float32"
+    while True:
+        chunks = max(-(-rows // ROW_CHUNK), 1)
+        partial = kind.xp.empty((chunks, columns), wide)
+        if columns:
+            grid = (-(-columns // 32), chunks)
+            kind.launch("column_sums", format_of(x), grid, x, partial, rows, columns, stride, ROW_CHUNK)
+        if chunks == 1:
+            return partial.reshape(columns)
+        x = partial
+        rows = chunks
+        stride = columns

@@ -1,0 +1,29 @@
+"""Weights from elsewhere: GPT-2 and Llama checkpoints as Hugging Face keeps them, TinyGPT's JSON, and runs of
+our own.
+
+A format is a table: for every module of ours the module or modules of theirs, and whether their matrices lie
+transposed. Query, key and value are one matrix here; where they are three there, they stand side by side in
+ours. Everything else follows from the table: loading, saving, and what to say of a file that does not fit.
+
+    gpt2     config.json, model.safetensors  of transformers' GPT2LMHeadModel; matrices (in, out), as ours
+    llama    config.json, model.safetensors  of transformers' LlamaForCausalLM; matrices (out, in);
+                                             heads rotated by halves, as ours
+    tinygpt  gpt_model.json, config.json     of TinyGPT's save_weights, whose files do not give num_heads;
+                                             config.json is our addition
+    native   what `tinygpt train` writes     see training/checkpoint
+
+Files are hostile: names, shapes and dtypes are compared with what the config asks for before a tensor is read
+or memory is taken. Weights in safetensors files are memory-mapped where they lie as the backend wants them:
+copy-on-write, so training on changes no file.
+
+Reading order: `base` (what a table is), `gpt2`, `llama` and `tinygpt` (one each), `families` (all of them),
+`sources` (what a directory holds), `tensors` (what is in its files), `loading`, `saving`.
+"""
+
+from ..tokenizer.files import GPT2_TOKENIZER, TINYGPT_TOKENIZER, find_tokenizer
+from .base import FormatError
+from .families import FORMATS
+from .loading import load_pretrained
+from .saving import refuse_existing, save_pretrained
+from .sources import CONFIG, INDEX, MODEL, TINYGPT_MODEL, Source, find_source
+from .tensors import Tensors

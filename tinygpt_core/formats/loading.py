@@ -1,0 +1,186 @@
+"""A model made of a checkpoint, after the config and the tensors were found to fit each other."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from .. import backends, shape_errors
+from ..buffer.base import Buffer
+from ..files.atomic import Path
+from ..module import read_tensors
+from ..nn.gpt import GPT, GPTConfig
+from ..tensor import Tensor, uninitialized
+from ..training.runs import load_model
+from .base import Family, FormatError, Piece, listed, pieces_of, shortened
+from .families import FAMILIES
+from .sources import CONFIG, Source, find_source
+from .tensors import FLOATING, Tensors
+from .tinygpt import infer_config
+
+Shape = tuple[int, ...]
+
+
+class _Checkpoint(NamedTuple):
+    """What is known of a checkpoint before a tensor is read."""
+
+    config_values: Mapping[str, Any]
+    config_path: str  # for messages
+    weights_path: str  # for messages
+    shapes: dict[str, Shape]
+    read: Callable[[str], Buffer]
+
+
+def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
+    """Returns the GPT that a checkpoint describes, with its weights, on the active backend, out of training
+    mode.
+
+    Its logits are those of the library that wrote it. Halves (F16, BF16) become float32. Float32 weights in
+    safetensors files are memory-mapped where the backend can use them in place; the file must then stay as it
+    is while the model lives.
+
+    Args:
+        path: as for `find_source`.
+        num_heads: attention heads, which TinyGPT's own files do not tell.
+
+    Raises:
+        FormatError: the config describes no GPT of ours, or the tensors do not fit it: names that are missing
+            or unknown, or the tensor, the shape it has and the shape it should have.
+    """
+    source = find_source(path)
+    if source.format == "native":
+        model = load_model(source.directory, backends.active().backend)[0]
+    else:
+        family = FAMILIES[source.format]
+        if source.format == "tinygpt":
+            checkpoint = _open_tinygpt(source, num_heads)
+        else:
+            checkpoint = _open_safetensors(source, family)
+        model = _build_model(checkpoint, source.format, num_heads)
+        _fill(model, family, checkpoint)
+    model.eval()
+    return model
+
+
+def _open_tinygpt(source: Source, num_heads: int | None) -> _Checkpoint:
+    path = source.weights[0]
+    tensors: Mapping[str, Any] = read_tensors(path)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    values = source.config or infer_config(shapes, path, num_heads)
+
+    def read(name: str) -> Buffer:
+        return Tensor(tensors[name]).buffer
+
+    return _Checkpoint(values, path, path, shapes, read)
+
+
+def _open_safetensors(source: Source, family: Family) -> _Checkpoint:
+    tensors = Tensors(source.weights)
+    for name, entry in tensors.entries.items():
+        is_weight = not family.ignored.fullmatch(family.full_name(name))
+        if is_weight and entry.dtype_name not in FLOATING:
+            raise FormatError(
+                f"tensor {shortened(name)} has dtype {entry.dtype_name}; weights are {', '.join(FLOATING)}"
+            )
+    shapes = {name: entry.shape for name, entry in tensors.entries.items()}
+    config_path = os.path.join(source.directory, CONFIG)
+    return _Checkpoint(source.config, config_path, ", ".join(source.weights), shapes, tensors.read)
+
+
+def _build_model(checkpoint: _Checkpoint, format: str, num_heads: int | None) -> GPT:
+    """Returns a model of the sizes that the config asks for, without memory for its parameters."""
+    try:
+        config = FAMILIES[format].read_config(checkpoint.config_values)
+        if num_heads not in (None, config.num_heads):
+            raise ValueError(f"num_heads is {config.num_heads}, not {num_heads}")
+        _check_sizes(config, checkpoint.shapes.values())
+        with uninitialized():
+            return GPT(config)
+    except KeyError as problem:
+        raise FormatError(
+            f"{checkpoint.config_path} lacks {problem}, which a {format} checkpoint has"
+        ) from None
+    except (TypeError, ValueError, OverflowError, MemoryError) as problem:
+        raise FormatError(f"{checkpoint.config_path}: {str(problem)[:400]}") from None
+
+
+def _check_sizes(config: GPTConfig, shapes: Collection[Shape]) -> None:
+    """Raises ValueError where a model of the config's sizes cannot possibly lie in tensors of these shapes,
+    before it is built.
+    """
+    if config.num_layers > len(shapes):
+        raise ValueError(f"{config.num_layers:,} layers do not fit a file of {len(shapes):,} tensors")
+    elements = sum(map(math.prod, shapes))
+    sizes = {
+        "vocab_size": config.vocab_size,
+        "embedding_dim": config.embedding_dim,
+        "hidden_dim": config.mlp_dim,
+    }
+    if config.positions == "learned":
+        sizes["context_length"] = config.context_length
+    for name, size in sizes.items():
+        if size > elements:
+            raise ValueError(f"{name} {size:,} does not fit a file of {elements:,} elements")
+
+
+def _fill(model: GPT, family: Family, checkpoint: _Checkpoint) -> None:
+    """Gives the parameters of a model that was built without memory their buffers; checks every name and
+    shape first.
+    """
+    parameters: list[tuple[Tensor, list[Piece]]] = [
+        (tensor, pieces_of(family, model.config, name, tensor.shape))
+        for name, tensor in model.named_parameters()
+    ]
+    expected = {piece.name: piece.shape for _, pieces in parameters for piece in pieces}
+    names = _names_in_files(family, checkpoint)
+    _check_names(model.config, family, expected, names, checkpoint.weights_path)
+    for full_name, shape in expected.items():
+        _check_shape(names[full_name], checkpoint.shapes[names[full_name]], shape, checkpoint.weights_path)
+    for tensor, pieces in parameters:
+        parts = [piece.to_ours(checkpoint.read(names[piece.name])).as_dtype(tensor.dtype) for piece in pieces]
+        if len(parts) == 1:
+            tensor.buffer = parts[0]
+        else:
+            tensor.buffer = type(parts[0]).concatenate(parts, axis=tensor.ndim - 1)
+
+
+def _names_in_files(family: Family, checkpoint: _Checkpoint) -> dict[str, str]:
+    """Returns what each tensor is called in the files, by its name with the prefix."""
+    names = {family.full_name(name): name for name in checkpoint.shapes}
+    twice = [name for name in checkpoint.shapes if names[family.full_name(name)] != name]
+    if twice:
+        raise FormatError(
+            f"{checkpoint.weights_path}: these tensors stand twice, "
+            f"with {family.prefix!r} before the name and without: {listed(twice)}"
+        )
+    return names
+
+
+def _check_names(
+    config: GPTConfig, family: Family, expected: Mapping[str, Shape], names: Mapping[str, str], where: str
+) -> None:
+    """Raises FormatError unless the files have the tensors that are expected, and besides them only such as
+    are no weights.
+    """
+    if missing := expected.keys() - names.keys():
+        raise FormatError(
+            f"{where}: {len(missing):,} of {len(expected):,} tensors that the config asks for are missing: "
+            f"{listed(missing)}"
+        )
+    unknown = [names[name] for name in names.keys() - expected.keys() if not family.ignored.fullmatch(name)]
+    if config.tied_head:
+        unknown = [name for name in unknown if name != "lm_head.weight"]  # the embeddings again
+    if unknown:
+        raise FormatError(
+            f"{where}: {len(unknown):,} tensors have no place in the model of the config: {listed(unknown)}"
+        )
+
+
+def _check_shape(name: str, actual: Shape, expected: Shape, where: str) -> None:
+    if actual != expected:
+        said = f"{where}: tensor {name!r} has shape {actual}, but the config asks for {expected}"
+        raise FormatError(
+            shape_errors.wrong_shape("", "tensor", actual, expected=expected, of="config", title=said)
+        )

@@ -1,0 +1,128 @@
+"""A model written as another library keeps it, or as a run of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from .. import backends
+from ..buffer.base import Buffer
+from ..files.atomic import Path
+from ..files.json_objects import write_json
+from ..files.safetensors import save_safetensors
+from ..nn.gpt import GPT
+from ..tokenizer.base import Tokenizer
+from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.files import save_tokenizer
+from ..tokenizer.patterns import TokenizerError
+from ..training import checkpoint
+from ..training.data import BOUNDARY
+from . import tinygpt
+from .base import FormatError, pieces_of
+from .families import FAMILIES, FORMATS
+from .sources import CONFIG, MODEL, TINYGPT_MODEL
+
+
+def save_pretrained(
+    model: GPT,
+    path: Path,
+    format: str = "gpt2",
+    tokenizer: Tokenizer | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a model to a directory, for the library whose format it is (or for `tinygpt generate`).
+
+    Args:
+        path: the directory, new or empty.
+        format: "gpt2", "llama", "tinygpt" or "native".
+        tokenizer: is written beside the weights; "native" needs one.
+        data: for "native", what a run keeps of its corpus (`is_documents` and `opening`); deduced from the
+            tokenizer by default.
+
+    Raises:
+        FormatError: the format cannot hold the model (the message names each field that differs), or the
+            directory is in use.
+        OSError: it cannot be written.
+    """
+    path = os.fspath(path)
+    if format not in FORMATS:
+        raise FormatError(f"there is no format {format!r}: expected one of {', '.join(FORMATS)}")
+    refuse_existing(path)
+    if format == "native":
+        _save_native(model, path, tokenizer, data)
+        return
+    family = FAMILIES[format]
+    if obstacles := family.obstacles(model.config):
+        raise FormatError(f"the {format} format cannot hold this model: {'; '.join(obstacles)}")
+    tensors: dict[str, Buffer] = {}
+    for name, tensor in model.named_parameters():
+        for piece in pieces_of(family, model.config, name, tensor.shape):
+            tensors[piece.name] = piece.to_theirs(tensor.buffer)
+    os.makedirs(path, exist_ok=True)
+    if format == "tinygpt":
+        tinygpt.save_weights(model, tensors, os.path.join(path, TINYGPT_MODEL))
+    else:
+        save_safetensors(os.path.join(path, MODEL), tensors, {"format": "pt"})
+    write_json(os.path.join(path, CONFIG), family.write_config(model.config))
+    if tokenizer is not None:
+        _save_tokenizer(tokenizer, os.path.join(path, checkpoint.TOKENIZER), format)
+
+
+def refuse_existing(path: str) -> None:
+    """Raises FormatError where `path` is anything but a new or empty directory."""
+    if not os.path.lexists(path):
+        return
+    is_empty_directory = os.path.isdir(path) and not os.listdir(path)
+    if not is_empty_directory:
+        raise FormatError(f"{path} already exists and nothing is overwritten: choose another directory")
+
+
+def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str) -> None:
+    """Writes a tokenizer beside the weights: for TinyGPT in its own form, if that can hold the vocabulary."""
+    if format == "tinygpt" and isinstance(tokenizer, BPETokenizer):
+        with suppress(TokenizerError):
+            tokenizer.save(path)
+            return
+    save_tokenizer(tokenizer, path)
+
+
+# ---------------------------------------------------------------- runs of our own
+
+
+def _save_native(model: GPT, path: str, tokenizer: Tokenizer | None, data: Mapping[str, Any] | None) -> None:
+    """Writes a run that has made no step yet."""
+    if tokenizer is None:
+        raise FormatError(
+            "a native run needs a tokenizer: the checkpoint has none that can be read beside it"
+        )
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise FormatError(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, "
+            f"but the model knows {model.config.vocab_size:,}"
+        )
+    if data is None:
+        is_documents = BOUNDARY in tokenizer.special_tokens
+        data = {"is_documents": is_documents, "opening": "" if is_documents else _opening(tokenizer)}
+    checkpoint.save_checkpoint(
+        path,
+        config={
+            "training": {"backend": backends.active().backend},
+            "model": model.config.to_dict(),
+            "data": dict(data),
+        },
+        tokenizer=tokenizer,
+        model_tensors={name: tensor.buffer for name, tensor in model.named_parameters()},
+        optimizer_tensors={},
+        state={"step": 0},
+    )
+
+
+def _opening(tokenizer: Tokenizer) -> str:
+    """Returns a text from which generating can start where nothing is said: the first that can be encoded."""
+    for text in ("\n", " ", *getattr(tokenizer, "characters", "")):
+        with suppress(ValueError):
+            if tokenizer.encode(text):
+                return text
+    return ""

@@ -1,0 +1,93 @@
+"""What a file or directory holds: which format, and which files its weights are in."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from ..files.atomic import Path
+from ..files.json_objects import read_json_object
+from ..training import checkpoint
+from .base import FormatError, shortened
+from .families import FAMILIES
+
+CONFIG = "config.json"
+MODEL = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TINYGPT_MODEL = "gpt_model.json"
+
+
+class Source(NamedTuple):
+    """A checkpoint that was found: its format, its directory, the files of its weights, and its config.json
+    (empty where it has none).
+    """
+
+    format: str
+    directory: str
+    weights: list[str]
+    config: dict[str, Any]
+
+
+def find_source(path: Path) -> Source:
+    """Returns what a file or directory holds, from names and config.json alone.
+
+    Args:
+        path: a directory with config.json and model.safetensors (or its index), a run of `tinygpt train`, a
+            `.safetensors` file with config.json beside it, or a `.json` file of TinyGPT's weights.
+
+    Raises:
+        FormatError: it holds no checkpoint of a known format. OSError: it cannot be read.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise FormatError(f"there is no file or directory {path}")
+    is_directory = os.path.isdir(path)
+    directory = path if is_directory else os.path.dirname(path) or "."
+
+    def inside(name: str) -> str:
+        return os.path.join(directory, name)
+
+    config = read_json_object(inside(CONFIG)) if os.path.isfile(inside(CONFIG)) else {}
+    if path.endswith(".json") and not is_directory:
+        # A config.json beside it may be of anything else.
+        return Source("tinygpt", directory, [path], config if config.get("model_type") == "tinygpt" else {})
+    if not is_directory and not path.endswith(".safetensors"):
+        raise FormatError(f"{path} is neither a directory nor a .safetensors or .json file")
+    if os.path.isfile(inside(checkpoint.STATE)):
+        return Source("native", directory, [inside(checkpoint.MODEL)], config)
+    if not config:
+        raise FormatError(f"{directory} has no {CONFIG}, which tells how the weights are to be read")
+    found = config.get("model_type")
+    if not isinstance(found, str) or found not in FAMILIES:
+        raise FormatError(
+            f"{inside(CONFIG)}: model_type is {shortened(found)}; "
+            f"those that can be read are {', '.join(FAMILIES)}"
+        )
+    if found == "tinygpt":
+        return Source(found, directory, [inside(TINYGPT_MODEL)], config)
+    if is_directory and os.path.isfile(inside(INDEX)) and not os.path.isfile(inside(MODEL)):
+        return Source(found, directory, [inside(name) for name in _shards(inside(INDEX))], config)
+    weights = inside(MODEL) if is_directory else path
+    if not os.path.isfile(weights):
+        raise FormatError(f"{directory} has neither {MODEL} nor {INDEX}: other files of weights are not read")
+    return Source(found, directory, [weights], config)
+
+
+def _shards(index: str) -> list[str]:
+    """Returns the names of the files that an index lists; raises FormatError unless they are plain names."""
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{index} has no weight_map of tensors and files")
+    for name in weight_map.values():
+        if not _is_plain_name(name):
+            raise FormatError(
+                f"{index} names the file {shortened(name)}: a shard is a .safetensors file beside the index"
+            )
+    return sorted(set(weight_map.values()))
+
+
+def _is_plain_name(name: Any) -> bool:
+    """Whether it names a .safetensors file in the same directory, on any system."""
+    if not isinstance(name, str) or not name.endswith(".safetensors"):
+        return False
+    return os.path.basename(name) == name and "\\" not in name

@@ -1,0 +1,38 @@
+"""What happens while a model trains: the events that `Trainer.run` yields, one after the other."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class StepEvent(NamedTuple):
+    """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took.
+
+    Where they are known, also the gradient's norm before it was clipped and, now and then, what the update
+    did to each parameter (see `statistics.statistics`).
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    tokens: int
+    seconds: float
+    gradient_norm: float | None = None
+    parameters: list[dict[str, Any]] | None = None
+
+
+class ValidationEvent(NamedTuple):
+    """The mean loss over the fixed validation batches after `step` updates."""
+
+    step: int
+    val_loss: float
+
+
+class CheckpointEvent(NamedTuple):
+    """The state after `step` updates is safe on disk."""
+
+    step: int
+    directory: str
+
+
+Event = StepEvent | ValidationEvent | CheckpointEvent
