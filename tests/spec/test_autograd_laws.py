@@ -371,8 +371,8 @@ def test_leaves_refuse_recorded_changes(backend: type[Buffer]) -> None:
 
 
 def test_indices_that_change_are_noticed(backend: type[Buffer]) -> None:
-    weight, indices = leaf(backend, [[1.0], [2.0]]), Tensor([0, 1])
-    y = weight.take(indices)
+    weights, indices = leaf(backend, [[1.0], [2.0]]), Tensor([0, 1])
+    y = weights.take(indices)
     indices.buffer[0] = 1
     with pytest.raises(RuntimeError, match="in place"):
         y.backward()
