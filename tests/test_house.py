@@ -299,6 +299,7 @@ def test_no_line_is_longer_than_the_formatter_makes_it() -> None:
     found = [
         Line(path, number, f"{len(line)} columns")
         for path in _python_files()
+        if path.name != "test_seed_documents.py"  # which holds TinyGPT's examples to the letter
         for number, line in enumerate(text_of(path).splitlines(), 1)
         if len(line) > 110
     ]
