@@ -6,9 +6,9 @@ beside PyTorch.
 Writes a file of random float32 weights of GPT-2's shapes to a temporary directory, then loads it in fresh
 processes, by turns:
 
-    tinygpt              load_pretrained(directory): reads the config, builds the model, gives it the mapped weights
-    torch, copied        load_state_dict(safetensors.torch.load_file(file)), into a model that is there already
-    torch, assigned      the same with assign=True, into a model without storage: its shortest way
+    tinygpt            load_pretrained(directory): config, model, and the mapped weights
+    torch, copied      load_state_dict(safetensors.torch.load_file(file)), into a model that is there already
+    torch, assigned    the same with assign=True, into a model without storage: its shortest way
 
 Reports the time to load, and to load and add up all weights (mapped pages cost nothing until they are read),
 the ratios of medians, and the memory after that: the highest resident size, file pages included, less the

@@ -243,7 +243,7 @@ def matmul(
     for label, shape in zip(labels, (first, second), strict=True):
         if len(shape) < least:
             return wrong_shape(name, label, shape, expected=("...", *("rows", "columns")[-least:]))
-    # The columns: batch axes, then n (of the first alone), k (the inner axis of both), m (of the second alone)
+    # The columns: batch axes, n (of the first alone), k (the inner axis of both), m (of the second alone)
     batches = max(len(first), len(second), 2) - 2
     inner = batches + 1
     n = first[-2] if len(first) > 1 else ""

@@ -425,10 +425,10 @@ class WrongLinear(kernels.Linear):
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> Any:
-        x, weight, _ = kernels.Linear.backward(saved, grad)
+        x, weights, _ = kernels.Linear.backward(saved, grad)
         return (
             x,
-            weight,
+            weights,
             lambda: (
                 grad.reshape((-1, grad.shape[-1]))[0]
                 if grad.numel
@@ -441,9 +441,11 @@ class WrongLayerNorm(kernels.LayerNorm):
     """eps is added to the deviation instead of the variance."""
 
     @staticmethod
-    def forward(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> Any:
-        _, saved = kernels.LayerNorm.forward(x, weight, bias, eps=eps, num_axes=num_axes)
-        result, _ = kernels.LayerNorm.forward(x, weight, bias, eps=eps * eps, num_axes=num_axes)
+    def forward(
+        x: Any, weights: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
+    ) -> Any:
+        _, saved = kernels.LayerNorm.forward(x, weights, bias, eps=eps, num_axes=num_axes)
+        result, _ = kernels.LayerNorm.forward(x, weights, bias, eps=eps * eps, num_axes=num_axes)
         return result, saved
 
 
@@ -546,8 +548,8 @@ class WrongConvolution(kernels.Conv2d):
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> Any:
-        x, weight, windows, groups = saved
-        return kernels.Conv2d.backward((x, weight, windows._replace(dilation=(1, 1)), groups), grad)
+        x, weights, windows, groups = saved
+        return kernels.Conv2d.backward((x, weights, windows._replace(dilation=(1, 1)), groups), grad)
 
 
 class WrongAdamW(kernels.AdamWStep):

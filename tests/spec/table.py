@@ -265,9 +265,9 @@ def _norm_cases(bias: bool) -> Callable[[], st.SearchStrategy[Case]]:
         if draw(st.integers(0, 5)) == 0:
             shape = (0, *shape)
         tail = shape[len(shape) - count :]
-        weight = Slot(tail, smooth=(0.2, 2.0)) if draw(st.booleans()) else None
+        weights = Slot(tail, smooth=(0.2, 2.0)) if draw(st.booleans()) else None
         options = {"num_axes": count, "eps": draw(st.sampled_from([1e-5, 1e-3, 0.1]))}
-        slots = (Slot(shape), weight, Slot(tail) if weight and draw(st.booleans()) else None)
+        slots = (Slot(shape), weights, Slot(tail) if weights and draw(st.booleans()) else None)
         return Case(slots if bias else slots[:2], options)
 
     return draw_case
@@ -372,10 +372,10 @@ def convolution_cases(draw: st.DrawFn) -> Case:
     )
     vertical, horizontal = (_kernel_over(draw, size, dilations=(1, 1, 2)) for size in (height, width))
     _, stride, padding, dilation = _pairs(draw, vertical, horizontal)
-    weight = Slot((outside, inside // groups, vertical[0], horizontal[0]), smooth=(-1.5, 1.0))
+    weights = Slot((outside, inside // groups, vertical[0], horizontal[0]), smooth=(-1.5, 1.0))
     bias = Slot((outside,)) if draw(st.booleans()) else None
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return Case((Slot((images, inside, height, width)), weight, bias), options)
+    return Case((Slot((images, inside, height, width)), weights, bias), options)
 
 
 @composite
@@ -442,8 +442,8 @@ def _scatter_magnitude(x: Any, indices: Any, values: Any) -> Any:
     return _scatter(np.abs(x), indices, np.abs(values))
 
 
-def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    return np.einsum("...i,io->...o", x, weight) + (0.0 if bias is None else bias)
+def _linear(x: Any, weights: Any, bias: Any = None) -> Any:
+    return np.einsum("...i,io->...o", x, weights) + (0.0 if bias is None else bias)
 
 
 def _softmax(x: Any, axis: int = -1) -> Any:
@@ -465,26 +465,26 @@ def _cross_entropy(logits: Any, targets: Any, ignore_index: int | None = None) -
     return losses
 
 
-def _layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, num_axes: int = 1) -> Any:
+def _layer_norm(x: Any, weights: Any = None, bias: Any = None, eps: float = 1e-5, num_axes: int = 1) -> Any:
     axes = tuple(range(-num_axes, 0))
     y = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
-    return (y if weight is None else y * weight) + (0.0 if bias is None else bias)
+    return (y if weights is None else y * weights) + (0.0 if bias is None else bias)
 
 
-def _rms_norm(x: Any, weight: Any = None, eps: float = 1e-5, num_axes: int = 1) -> Any:
+def _rms_norm(x: Any, weights: Any = None, eps: float = 1e-5, num_axes: int = 1) -> Any:
     y = x / np.sqrt(np.mean(x**2, tuple(range(-num_axes, 0)), keepdims=True) + eps)
-    return y if weight is None else y * weight
+    return y if weights is None else y * weights
 
 
 def _norm_magnitude(
-    x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, num_axes: int = 1
+    x: Any, weights: Any = None, bias: Any = None, eps: float = 1e-5, num_axes: int = 1
 ) -> Any:
     # Rounding the mean moves x - mean by a unit of the largest |x|, which the division by a small deviation
     # magnifies.
     axes = tuple(range(-num_axes, 0))
     largest = np.abs(x).max(axes, keepdims=True) if x.size else 0.0
     amplified = 3 * largest / np.sqrt(x.var(axes, keepdims=True) + eps)
-    return (amplified + 0 * x) * (1.0 if weight is None else np.abs(weight)) + (
+    return (amplified + 0 * x) * (1.0 if weights is None else np.abs(weights)) + (
         0.0 if bias is None else np.abs(bias)
     )
 
@@ -547,7 +547,7 @@ def _both(option: Any) -> tuple[int, int]:
 
 def _conv2d(
     x: Any,
-    weight: Any,
+    weights: Any,
     bias: Any = None,
     stride: Any = 1,
     padding: Any = 0,
@@ -558,7 +558,7 @@ def _conv2d(
     the image counts nothing.
     """
     (sh, sw), (ph, pw), (dh, dw) = _both(stride), _both(padding), _both(dilation)
-    (images, _, height, width), (outside, depth, kh, kw) = x.shape, weight.shape
+    (images, _, height, width), (outside, depth, kh, kw) = x.shape, weights.shape
     result = np.zeros(
         (
             images,
@@ -570,7 +570,7 @@ def _conv2d(
     for o, p, q, i, j in np.ndindex(*result.shape[1:], kh, kw):
         row, column, first = p * sh + i * dh - ph, q * sw + j * dw - pw, o // (outside // groups) * depth
         if 0 <= row < height and 0 <= column < width:
-            result[:, o, p, q] += x[:, first : first + depth, row, column] @ weight[o, :, i, j]
+            result[:, o, p, q] += x[:, first : first + depth, row, column] @ weights[o, :, i, j]
     return result if bias is None else result + bias[:, None, None]
 
 
@@ -1370,7 +1370,7 @@ ROWS += [
     ),
     kernel_row(
         kernels.Embedding,
-        lambda weight, indices: weight[indices],
+        lambda weights, indices: weights[indices],
         embedding_cases,
         errors=(
             Wrong(

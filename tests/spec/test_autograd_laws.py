@@ -371,8 +371,8 @@ def test_leaves_refuse_recorded_changes(backend: type[Buffer]) -> None:
 
 
 def test_indices_that_change_are_noticed(backend: type[Buffer]) -> None:
-    weight, indices = leaf(backend, [[1.0], [2.0]]), Tensor([0, 1])
-    y = weight.take(indices)
+    weights, indices = leaf(backend, [[1.0], [2.0]]), Tensor([0, 1])
+    y = weights.take(indices)
     indices.buffer[0] = 1
     with pytest.raises(RuntimeError, match="in place"):
         y.backward()
@@ -430,7 +430,7 @@ def test_a_graph_dies_without_the_garbage_collector(backend: type[Buffer]) -> No
             z = (y[0] * y[1]).tanh().sum() + apply_op(
                 operations.Dropout, x, probability=0.5, key=Key(0, 0, 0)
             ).gelu().sum()
-            watched = [weakref.ref(y), weakref.ref(z), weakref.ref(z.grad_fn), weakref.ref(y.buffer)]  # type: ignore[type-var]
+            watched = [weakref.ref(y), weakref.ref(z), weakref.ref(z.grad_fn), weakref.ref(y.buffer)]
             if run_backward:
                 z.backward()
             del y, z

@@ -24,7 +24,7 @@ from .templates import buffers_of, draw_dtypes, draw_operands
 def test_every_row_gives_the_same_bits_twice(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
     case = data.draw(row.cases())
     made = draw_operands(data.draw, backend, row, case, draw_dtypes(data.draw, backend, row, case))
-    first, second = (read(row.on_buffers(*buffers_of(made), **case.options)) for _ in range(2))  # type: ignore[misc]
+    first, second = (read(row.on_buffers(*buffers_of(made), **case.options)) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
@@ -32,7 +32,7 @@ def _train(backend: type[Buffer]) -> list[bytes]:
     """A few steps of a small network with everything in it that could be done in another order."""
     generator = Generator(1)
     table = Tensor(backend.normal((7, 8), generator=generator), requires_grad=True)
-    weight, gain = (
+    weights, gain = (
         Tensor(backend.normal((8, 7), generator=generator), requires_grad=True),
         Tensor(backend.ones((8,)), requires_grad=True),
     )
@@ -44,11 +44,11 @@ def _train(backend: type[Buffer]) -> list[bytes]:
         x = apply_op(operations.LayerNorm, x, gain, None)
         heads = x.reshape((2, 4, 2, 4)).transpose(1, 2)
         x = x + apply_op(operations.Attention, heads, heads, heads).transpose(1, 2).reshape((2, 4, 8))
-        logits = apply_op(operations.Linear, x.gelu(), weight, None)
+        logits = apply_op(operations.Linear, x.gelu(), weights, None)
         loss = apply_op(operations.CrossEntropy, logits, ids).mean()
         loss.backward()
         result.append(read(loss.buffer).tobytes())
-        parameters: list[Any] = [table, weight, gain]
+        parameters: list[Any] = [table, weights, gain]
         for parameter in parameters:
             parameter.buffer.assign(parameter.buffer - parameter.grad.buffer * 0.1)
             parameter.zero_grad()

@@ -149,7 +149,7 @@ def test_a_model_in_float32_has_no_float64_anywhere(backend: type[Buffer]) -> No
     def parameter(*shape: int) -> Tensor:
         return Tensor(backend.normal(shape, generator=generator), requires_grad=True)
 
-    table, weight, gain, bias = parameter(5, 8), parameter(8, 5), parameter(8), parameter(8)
+    table, weights, gain, bias = parameter(5, 8), parameter(8, 5), parameter(8), parameter(8)
     ids = Tensor(backend([[0, 3, 3, 4]]))
     x = apply_op(operations.Embedding, table, ids)
     x = apply_op(operations.Dropout, x, probability=0.2, key=generator.reserve(32))
@@ -158,14 +158,14 @@ def test_a_model_in_float32_has_no_float64_anywhere(backend: type[Buffer]) -> No
     heads = apply_op(operations.Rotary, x.reshape((1, 4, 2, 4)).transpose(1, 2))
     x = x + apply_op(operations.Attention, heads, heads, heads).transpose(1, 2).reshape((1, 4, 8))
     x = x.gelu() + x.silu() + x.relu() + x.softmax() + x.log_softmax() + x.tanh() * x.sigmoid()
-    loss = apply_op(operations.CrossEntropy, apply_op(operations.Linear, x, weight, None), ids).mean()
+    loss = apply_op(operations.CrossEntropy, apply_op(operations.Linear, x, weights, None), ids).mean()
     for record in records(loss):
         assert record.result[1] is DType.float32, record
         for name, buffer, _ in record.kept:
             assert buffer.dtype is not DType.float64, f"{record.name} keeps {name} in float64"
     assert len(records(loss)) > 20
     loss.backward()
-    for tensor in (table, weight, gain, bias):
+    for tensor in (table, weights, gain, bias):
         assert (
             tensor.grad is not None
             and tensor.grad.dtype is DType.float32

@@ -243,7 +243,7 @@ def test_check_gradients_rejects_a_slope_of_2_001(backend: type[Buffer]) -> None
 
 
 def test_every_kernel_has_an_operation_that_says_where_it_is_computed() -> None:
-    """Of its name, beside its formula in `operations`; all but the steps of optimizers, which have no backward."""
+    """Of its name, beside its formula; all but the steps of optimizers, which have no backward."""
     for name, kernel in vars(kernels).items():
         if isinstance(kernel, type) and "backward" in vars(kernel) and kernel is not kernels.Kernel:
             operation = getattr(operations, name)

@@ -9,12 +9,13 @@ Buffers, so that the engine notices when they change.
 from __future__ import annotations
 
 from tinygpt_core.kernels.activations import GELU, SiLU
-from tinygpt_core.kernels.attention import Attention, PackedAttention, Rotary
+from tinygpt_core.kernels.attention import Attention, PackedAttention
 from tinygpt_core.kernels.base import register
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.dropout import Dropout
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
 from tinygpt_core.kernels.optimizer_steps import AdamWStep
+from tinygpt_core.kernels.rotary import Rotary
 from tinygpt_core.kernels.softmax import CrossEntropy, Softmax
 
 from ..buffer import CudaBuffer

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from tinygpt_core.dtype import DType
-from tinygpt_core.kernels.attention import Rotary
 from tinygpt_core.kernels.base import Gradient
+from tinygpt_core.kernels.rotary import Rotary
 
 from ..buffer import format_of
 

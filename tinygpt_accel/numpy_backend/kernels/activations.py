@@ -8,6 +8,7 @@ import numpy
 
 from tinygpt_core.kernels.activations import GELU, GELU_CUBIC, SQRT_2_OVER_PI, Relu, SiLU
 from tinygpt_core.kernels.base import Gradient
+from tinygpt_core.shape import inverse_permutation
 
 from .. import threads
 from ..buffer import NumpyBuffer, without_warnings
@@ -86,7 +87,7 @@ class NumpyRelu(Relu):
             loops.relu(flat_x[start:stop], flat_y[start:stop])
 
         threads.parallel_for(work, flat_x.size, threads.STEP_GRAIN)
-        result = NumpyBuffer.wrap(y_array.transpose(numpy.argsort(axes)), x.dtype)
+        result = NumpyBuffer.wrap(y_array.transpose(inverse_permutation(axes)), x.dtype)
         return result, (result,)
 
     @staticmethod
@@ -105,7 +106,7 @@ class NumpyRelu(Relu):
             loops.relu_gradient(flat_y[start:stop], flat_grad[start:stop], flat_result[start:stop])
 
         threads.parallel_for(work, flat_y.size, threads.STEP_GRAIN)
-        return (NumpyBuffer.wrap(result.transpose(numpy.argsort(axes)), grad.dtype),)
+        return (NumpyBuffer.wrap(result.transpose(inverse_permutation(axes)), grad.dtype),)
 
 
 def _in_memory_order(x: Any) -> tuple[list[int], Any]:
