@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinygpt_core.kernels.base import Gradient, register
-from tinygpt_core.kernels.convolution import AvgPool2d, Conv2d, MaxPool2d, Windows
+from tinygpt_core.kernels.convolution import AvgPool2d, Conv2d, MaxPool2d
+from tinygpt_core.kernels.windows import Windows
 
 from .array_buffer import ArrayBuffer
 

@@ -40,9 +40,6 @@ def normalized_shape(
     return x.shape[axes]
 
 
-_normalized = normalized_shape  # its name until the backends of tinygpt_accel take the public one
-
-
 class LayerNorm(Kernel):
     """y = n w + b with n = (x - mean x) / sqrt(var x + eps), over the last `num_axes` axes; w and b may be
     None.

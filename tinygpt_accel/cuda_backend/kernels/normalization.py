@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tinygpt_core.kernels.base import Gradient
-from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm, _normalized
+from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm, normalized_shape
 from tinygpt_core.shape import Shape
 
 from ..buffer import ARRAY_DTYPE, CudaBuffer, format_of
@@ -24,7 +24,7 @@ class CudaLayerNorm(LayerNorm):
     def forward(
         x: Any, weights: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
     ) -> tuple[Any, Any]:
-        shape = _normalized(x, weights, bias, num_axes, "layer_norm")
+        shape = normalized_shape(x, weights, bias, num_axes, "layer_norm")
         return _normalize(x, weights, bias, shape, eps, centre=1)
 
     @staticmethod
@@ -40,7 +40,7 @@ class CudaRMSNorm(RMSNorm):
 
     @staticmethod
     def forward(x: Any, weights: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
-        shape = _normalized(x, weights, None, num_axes, "rms_norm")
+        shape = normalized_shape(x, weights, None, num_axes, "rms_norm")
         return _normalize(x, weights, None, shape, eps, centre=0)
 
     @staticmethod

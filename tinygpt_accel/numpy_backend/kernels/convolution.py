@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy
 
-from tinygpt_core.kernels.convolution import Windows
+from tinygpt_core.kernels.windows import Windows
 
 from ...convolution import ArrayConv2d, ArrayMaxPool2d
 from .. import threads

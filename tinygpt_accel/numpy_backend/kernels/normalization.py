@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from tinygpt_core.kernels.base import Gradient
-from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm, _normalized
+from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm, normalized_shape
 from tinygpt_core.shape import Shape
 
 from .. import threads
@@ -34,7 +34,7 @@ class NumpyLayerNorm(LayerNorm):
     def forward(
         x: Any, weights: Any = None, bias: Any = None, *, eps: float = 1e-5, num_axes: int = 1
     ) -> tuple[Any, Any]:
-        shape = _normalized(x, weights, bias, num_axes, "layer_norm")
+        shape = normalized_shape(x, weights, bias, num_axes, "layer_norm")
         return _normalize(x, weights, bias, shape, eps, centre=True)
 
     @staticmethod
@@ -54,7 +54,7 @@ class NumpyRMSNorm(RMSNorm):
     @staticmethod
     @without_warnings
     def forward(x: Any, weights: Any = None, *, eps: float = 1e-5, num_axes: int = 1) -> tuple[Any, Any]:
-        shape = _normalized(x, weights, None, num_axes, "rms_norm")
+        shape = normalized_shape(x, weights, None, num_axes, "rms_norm")
         return _normalize(x, weights, None, shape, eps, centre=False)
 
     @staticmethod
