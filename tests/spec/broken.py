@@ -198,7 +198,7 @@ class AssignToBroadcast(MinimalBuffer):
 
     def assign(self, other: Any) -> MinimalBuffer:
         other = other if isinstance(other, Buffer) else type(self)(other)
-        self._assign(other._as(self.dtype)._expand(self.shape))
+        self._assign(other.as_dtype(self.dtype)._expand(self.shape))
         self.version[0] += 1
         return self
 
