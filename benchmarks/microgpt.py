@@ -125,7 +125,7 @@ class ScalarModel:
 
     @staticmethod
     def linear(x: Sequence[Value], weight: list[list[Value]]) -> list[Value]:
-        return [sum(a * row[j] for a, row in zip(x, weight, strict=True)) for j in range(len(weight[0]))]  # type: ignore[misc]
+        return [sum(a * row[j] for a, row in zip(x, weight, strict=True)) for j in range(len(weight[0]))]
 
     @staticmethod
     def norm(x: Sequence[Value]) -> list[Value]:
@@ -156,7 +156,7 @@ class ScalarModel:
                 ]
                 probabilities = self.softmax(scores)  # type: ignore[arg-type]
                 for j in range(part.start, part.stop):
-                    attended.append(sum(p * value[j] for p, value in zip(probabilities, values, strict=True)))  # type: ignore[arg-type]
+                    attended.append(sum(p * value[j] for p, value in zip(probabilities, values, strict=True)))
             x = [a + b for a, b in zip(self.linear(attended, w["out"]), x, strict=True)]
             hidden = [a.relu() for a in self.linear(self.norm(x), w["expand"])]
             x = [a + b for a, b in zip(self.linear(hidden, w["contract"]), x, strict=True)]

@@ -488,8 +488,8 @@ def test_train_takes_the_fastest_and_a_run_keeps_its_backend(accel: Path) -> Non
     )
     done = tinygpt("generate", "run", "--seed", "1", "--tokens", "5", **bare)  # type: ignore[arg-type]
     assert done.returncode == 0 and done.stdout and re.fullmatch(note, done.stderr), done.stderr
-    assert_refused(tinygpt("generate", "run", "--backend", "numpy", **bare), "numpy")  # type: ignore[arg-type]
-    assert_refused(tinygpt("train", "--resume", "run", "--steps", "5", "--backend", "numpy", **bare), "numpy")  # type: ignore[arg-type]
+    assert_refused(tinygpt("generate", "run", "--backend", "numpy", **bare), "numpy")
+    assert_refused(tinygpt("train", "--resume", "run", "--steps", "5", "--backend", "numpy", **bare), "numpy")
     done = tinygpt("train", "--resume", "run", "--steps", "5", **bare)  # type: ignore[arg-type]
     assert (
         done.returncode == 0 and "\nbackend    python\n" in done.stdout and re.fullmatch(note, done.stderr)

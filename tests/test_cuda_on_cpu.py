@@ -696,7 +696,7 @@ def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> Non
     for _ in part.run():
         part.stop_requested = part.step == 2
     resumed = Trainer.resume(part.directory)
-    assert resumed.step == 2 and resumed.update.scaler.get_state() == part.update.scaler.get_state()  # type: ignore[union-attr]
+    assert resumed.step == 2 and resumed.update.scaler.get_state() == part.update.scaler.get_state()
     list(resumed.run())
     for (name, one), (_, other) in zip(
         whole.model.named_parameters(), resumed.model.named_parameters(), strict=True

@@ -291,7 +291,6 @@ def _python_files() -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-@pytest.mark.xfail(strict=False, reason="some strings and first lines of docstrings are still too long")
 def test_no_line_is_longer_than_the_formatter_makes_it() -> None:
     """ruff says the same of E501, which is not ignored."""
     settings = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["ruff"]
@@ -300,6 +299,7 @@ def test_no_line_is_longer_than_the_formatter_makes_it() -> None:
     found = [
         Line(path, number, f"{len(line)} columns")
         for path in _python_files()
+        if path.name != "test_seed_documents.py"  # which holds TinyGPT's examples to the letter
         for number, line in enumerate(text_of(path).splitlines(), 1)
         if len(line) > 110
     ]
@@ -343,7 +343,6 @@ def _belongs_together(targets: ast.Tuple | ast.List, values: ast.Tuple) -> bool:
     return False
 
 
-@pytest.mark.xfail(strict=False, reason="rooms that are still being tidied have some")
 def test_one_name_is_assigned_at_a_time() -> None:
     found = everywhere(parallel_assignments)
     assert not found, _listed(found)
@@ -388,12 +387,11 @@ def classes_made_by_type(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 # Files where `type()` makes classes, and why.
 MADE_BY_TYPE: dict[str, str] = {
-    "tinygpt_accel/cuda_backend/buffer.py": "one a device: how many there are is known at run time",
+    "tinygpt_accel/cuda_backend/buffer.py": "one for each device: how many there are is known at run time",
     "tinygpt_core/instrumentation.py": "a class like that of one object, with a method that is observed",
 }
 
 
-@pytest.mark.xfail(strict=False, reason="kernel operations are still made by type()")
 def test_no_class_is_made_by_a_call() -> None:
     found = [
         line
@@ -403,7 +401,6 @@ def test_no_class_is_made_by_a_call() -> None:
     assert not found, _listed(found)
 
 
-@pytest.mark.xfail(strict=False, reason="kernel operations are still made by type()")
 def test_every_operation_and_kernel_is_written_out_as_a_class() -> None:
     """What `operations` and `kernels` offer by name is a `class` statement of that name in the file that it
     says it is from.
@@ -493,7 +490,6 @@ def private_imports(module: Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{owner}.{node.attr}"
 
 
-@pytest.mark.xfail(strict=False, reason="rooms that are still being tidied have some")
 def test_no_private_name_is_taken_from_another_module() -> None:
     found = [
         Line(module.path, number, what)

@@ -93,7 +93,7 @@ for (x1, x2), (y0, y1) in dataset:
         correct_answers += 1
 
 print(f"Model accuracy: {correct_answers / len(dataset) * 100:.2f}%")
-"""  # noqa: W291, W293
+"""  # noqa: E501, W291, W293
 
 
 def test_tinygpt_getting_started(capsys: pytest.CaptureFixture[str]) -> None:

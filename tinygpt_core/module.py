@@ -45,7 +45,7 @@ def _is_leaf_module(module: Module, key: str, value: Any) -> bool:
 
 
 def _public_attributes(module: Module) -> list[tuple[str, Any]]:
-    """The attributes in which parameters and submodules are looked for, in the order of their assignment."""
+    """Returns the attributes in which parameters and submodules are looked for, in order of assignment."""
     return [item for item in vars(module).items() if not item[0].startswith("_")]
 
 

@@ -430,7 +430,7 @@ def test_a_graph_dies_without_the_garbage_collector(backend: type[Buffer]) -> No
             z = (y[0] * y[1]).tanh().sum() + apply_op(
                 operations.Dropout, x, probability=0.5, key=Key(0, 0, 0)
             ).gelu().sum()
-            watched = [weakref.ref(y), weakref.ref(z), weakref.ref(z.grad_fn), weakref.ref(y.buffer)]  # type: ignore[type-var]
+            watched = [weakref.ref(y), weakref.ref(z), weakref.ref(z.grad_fn), weakref.ref(y.buffer)]
             if run_backward:
                 z.backward()
             del y, z

@@ -88,7 +88,7 @@ def test_backward_can_run_again(backend: type[Buffer], row: Row, data: st.DataOb
     kernel = kernels.lookup(row.kernel, backend)  # type: ignore[type-var]
     result, saved = kernel.forward(*buffers_of(made), **case.options)  # type: ignore[union-attr]
     grad = make(backend, data.draw(arrays("float32", result.shape, -2, 2)))
-    first, second = gradients_of(kernel, saved, grad), gradients_of(kernel, saved, grad)  # type: ignore[arg-type]
+    first, second = gradients_of(kernel, saved, grad), gradients_of(kernel, saved, grad)
     for one, other in zip(first, second, strict=True):
         assert (one is None) == (other is None)
         if one is not None:

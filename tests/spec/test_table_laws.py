@@ -59,7 +59,7 @@ def test_views_and_copies_give_the_same(backend: type[Buffer], row: Row, data: s
     made = draw_operands(data.draw, backend, row, case, dtypes, special=False)
     views = buffers_of(made)
     copies = [None if buffer is None else buffer.copy() for buffer in views]
-    first, second = row.on_buffers(*views, **case.options), row.on_buffers(*copies, **case.options)  # type: ignore[misc]
+    first, second = row.on_buffers(*views, **case.options), row.on_buffers(*copies, **case.options)
     assert (first.shape, first.dtype) == (second.shape, second.dtype)
     _, magnitude = truth(row, arrays_of(made), case.options)
     assert_close(read(first), read(second), first.dtype.name, magnitude, row.name)
@@ -81,7 +81,7 @@ def test_one_buffer_as_two_operands(backend: type[Buffer], row: Row, data: st.Da
     if row.name == "pow":
         assume(bool(np.all(read(shared[0]) >= 0)))
     copies = [None if buffer is None else buffer.copy() for buffer in shared]
-    first, second = row.on_buffers(*shared, **case.options), row.on_buffers(*copies, **case.options)  # type: ignore[misc]
+    first, second = row.on_buffers(*shared, **case.options), row.on_buffers(*copies, **case.options)
     arrays = [None if buffer is None else read(buffer) for buffer in copies]
     _, magnitude = truth(row, arrays, case.options)
     assert_close(read(first), read(second), first.dtype.name, magnitude, row.name)

@@ -13,7 +13,7 @@ from .options import path
 
 def add_command(commands: Any) -> None:
     """Adds `convert` to the subcommands of a parser."""
-    convert = commands.add_parser(
+    parser = commands.add_parser(
         "convert",
         help="convert weights between formats",
         description=(
@@ -24,18 +24,18 @@ def add_command(commands: Any) -> None:
         ),
         allow_abbrev=False,
     )
-    convert.set_defaults(command=run_convert)
-    convert.add_argument("source", type=path, metavar="SOURCE", help="the checkpoint to read")
-    convert.add_argument(
+    parser.set_defaults(command=run_convert)
+    parser.add_argument("source", type=path, metavar="SOURCE", help="the checkpoint to read")
+    parser.add_argument(
         "destination", type=path, metavar="DESTINATION", help="the directory to write, new or empty"
     )
-    convert.add_argument(
+    parser.add_argument(
         "--to",
         default="native",
         metavar="FORMAT",
         help="native (for `tinygpt generate`), gpt2, llama or tinygpt (default: native)",
     )
-    convert.add_argument(
+    parser.add_argument(
         "--heads",
         type=int,
         metavar="N",

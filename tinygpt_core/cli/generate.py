@@ -8,7 +8,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from .. import backends, random
+from ..generation import check_sampling, generate
 from ..printable import replace_unprintable
+from ..training.data import BOUNDARY
+from ..training.runs import load_model
 from .messages import UsageError, find_run
 from .options import path
 
@@ -19,14 +23,14 @@ SAMPLE_TOKENS = 200  # the most for a document
 
 def add_command(commands: Any) -> None:
     """Adds `generate` to the subcommands of a parser."""
-    generate = commands.add_parser(
+    parser = commands.add_parser(
         "generate",
         help="sample from a trained model",
         description="Continue a text with the model of a run, as it is sampled.",
         allow_abbrev=False,
     )
-    generate.set_defaults(command=run_generate)
-    option = generate.add_argument
+    parser.set_defaults(command=run_generate)
+    option = parser.add_argument
     option("directory", type=path, metavar="DIR", help="directory of a run, such as runs/latest")
     option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
     option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
@@ -67,10 +71,6 @@ def run_generate(arguments: argparse.Namespace) -> int:
         UsageError: a negative count, a seed out of range, or no such run.
         ValueError: sampling settings out of range.
     """
-    from .. import backends, random
-    from ..generation import check_sampling
-    from ..training.runs import load_model
-
     if arguments.count < 0:
         raise UsageError(f"--count must be 0 or more, not {arguments.count}")
     check_sampling(arguments.tokens, arguments.temperature, arguments.top_k, arguments.top_p)
@@ -120,9 +120,6 @@ def sample_pieces(
 
     The other arguments are those of `generation.generate`.
     """
-    from ..generation import generate
-    from ..training.data import BOUNDARY
-
     return generate(
         model,
         tokenizer,

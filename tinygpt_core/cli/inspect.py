@@ -31,7 +31,7 @@ class _Listing(NamedTuple):
 
 def add_command(commands: Any) -> None:
     """Adds `inspect` to the subcommands of a parser."""
-    inspect = commands.add_parser(
+    parser = commands.add_parser(
         "inspect",
         help="list what is in a file of weights",
         description=(
@@ -41,9 +41,9 @@ def add_command(commands: Any) -> None:
         ),
         allow_abbrev=False,
     )
-    inspect.set_defaults(command=run_inspect)
-    inspect.add_argument("path", type=path, metavar="FILE|DIR", help="what to look into")
-    inspect.add_argument(
+    parser.set_defaults(command=run_inspect)
+    parser.add_argument("path", type=path, metavar="FILE|DIR", help="what to look into")
+    parser.add_argument(
         "--json", action="store_true", help="one JSON object instead of a table (default: a table)"
     )
 

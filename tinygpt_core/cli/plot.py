@@ -17,7 +17,7 @@ from .plotting.terminal_chart import abilities, chart, keys
 
 def add_command(commands: Any) -> None:
     """Adds `plot` to the subcommands of a parser."""
-    plot = commands.add_parser(
+    parser = commands.add_parser(
         "plot",
         help="draw and compare loss curves",
         description=(
@@ -27,14 +27,14 @@ def add_command(commands: Any) -> None:
         ),
         allow_abbrev=False,
     )
-    plot.set_defaults(command=run_plot)
-    plot.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a log.jsonl")
-    plot.add_argument(
+    parser.set_defaults(command=run_plot)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, or a log.jsonl")
+    parser.add_argument(
         "--out",
         metavar="FILE.svg",
         help="write an SVG drawing; an old one is replaced (default: draw in the terminal)",
     )
-    plot.add_argument(
+    parser.add_argument(
         "--log-steps",
         action="store_true",
         help="a logarithmic axis of steps, which shows the beginning (default: linear)",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 Path = str | os.PathLike[str]
@@ -28,8 +27,10 @@ def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     Returns:
         The file's size and SHA-256.
     """
+    import hashlib  # 3 ms to import, which `import tinygpt_core` shall not take
+
     pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
-    digest = sha256()
+    digest = hashlib.sha256()
     size = 0
     with open(path, "wb") as file:
         for piece in pieces:

@@ -40,8 +40,8 @@ positions before them), H the heads, D the size of one, C = H D:
       |  out                 one linear map, C -> C
     y                        (B, T, C)
 
-Where there are fewer heads of keys and values than of queries (grouped queries), say K, the row has H + 2 K
-parts instead of 3 H, and each key and value serves H / K queries.
+Where there are fewer heads of keys and values than of queries (grouped queries), say G, the row has H + 2 G
+parts instead of 3 H, and each key and value serves H / G queries.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ class CausalSelfAttention(Module):
     positions j <= i.
 
     Query, key and value come from one packed linear map (C -> 3 C, in this order, each split into heads).
-    With fewer heads of keys and values, K, the map has C + 2 K D columns, and query head h uses key and value
-    head h // (H / K).
+    With fewer heads of keys and values, G, the map has C + 2 G D columns, and query head h uses key and value
+    head h // (H / G).
 
     Args:
         embedding_dim: C.
         max_seq_length: the longest T that is accepted.
         num_heads: H; divides C.
-        num_key_value_heads: K; divides H. None means H.
+        num_key_value_heads: G; divides H. None means H.
         bias: whether the two linear maps have biases.
         rotary: whether queries and keys are rotated by their positions (`RotaryEncoding` with rotary_base).
         std, output_std: as `std` of `FullyConnectedLayer`, for the packed map and for `out`.
@@ -182,8 +182,8 @@ class CausalSelfAttention(Module):
             )
 
     def _split_heads(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the queries (B, H, T, D) and the keys and values (B, K, T, D) that lie side by side in
-        packed (B, T, (H + 2 K) D).
+        """Returns the queries (B, H, T, D) and the keys and values (B, G, T, D) that lie side by side in
+        packed (B, T, (H + 2 G) D).
         """
         batch_size, length, _ = packed.shape
         keys_start = self.num_heads
@@ -196,7 +196,7 @@ class CausalSelfAttention(Module):
         return query, key, value
 
     def _repeat_heads(self, x: Tensor) -> Tensor:
-        """Returns keys or values (B, K, S, D) as (B, H, S, D): a copy of its head for each query."""
+        """Returns keys or values (B, G, S, D) as (B, H, S, D): a copy of its head for each query."""
         batch_size, shared_heads, length, head_dim = x.shape
         group_size = self.num_heads // shared_heads
         repeated = x.reshape((batch_size, shared_heads, 1, length, head_dim)).expand(

@@ -154,7 +154,7 @@ class GPTConfig:
         return 4 * self.embedding_dim
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, ready for JSON."""
+        """Returns the fields by name, ready for JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
