@@ -255,17 +255,32 @@ class Tanh(Operation):
 
 
 class Sigmoid(Operation):
-    """y = 1 / (1 + e^-x) of each element.
+    """y = 1 / (1 + e^-x) of each element; dL/dx = g y (1 - y).
 
-    It is computed as (1 + tanh(x / 2)) / 2, which cannot overflow. dL/dx = g y (1 - y).
+    1 - y is computed as 1 / (1 + e^x), which keeps its digits where y rounds to 1.
     """
 
     def forward(self, x: Buffer) -> Buffer:
-        self.y = (x * 0.5).tanh() * 0.5 + 0.5
+        self.x = x
+        self.y = activations.logistic(x)
         return self.y
 
     def backward(self, grad: Buffer) -> Any:
-        return grad * self.y * (1.0 - self.y)
+        return grad * self.y * activations.logistic(-self.x)
+
+
+class LogSigmoid(Operation):
+    """y = -log(1 + e^-x) of each element, the logarithm of the sigmoid; dL/dx = g / (1 + e^x).
+
+    It is computed as min(x, 0) - log(1 + e^-|x|): nothing overflows, and nothing cancels.
+    """
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.x = x
+        return -((-x).maximum(0.0) + activations.log_of_one_plus((-x.maximum(-x)).exp()))
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad * activations.logistic(-self.x)
 
 
 class Sin(Operation):

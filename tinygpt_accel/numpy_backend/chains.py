@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-from numpy import add, divide, einsum, exp, maximum, multiply, sqrt, subtract, tanh, vecdot
+from numpy import add, divide, einsum, exp, maximum, multiply, negative, sqrt, subtract, vecdot
 
 from ..philox import philox4x32_10
 from .threads import workspace
@@ -33,8 +33,16 @@ def row_sums(x: Any) -> Any:
     return add.reduce(x, axis=-1)
 
 
+def _logistic_of_negative(x: Any) -> None:
+    """Computes x = 1 / (1 + e^x) in place: the digits of a tiny result stay, unlike those of (1 + tanh) / 2."""
+    exp(x, out=x)
+    add(x, 1.0, out=x)
+    divide(1.0, x, out=x)
+
+
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
-    """Computes y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2.
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is
+    (1 + tanh(x (linear + cubic x^2))) / 2.
 
     Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
     """
@@ -48,21 +56,20 @@ def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
         multiply(square, cubic, out=h)
         add(h, linear, out=h)
         multiply(h, x_block, out=h)
-        tanh(h, out=h)
-        add(h, 1.0, out=h)
-        multiply(h, 0.5, out=h)
+        multiply(h, -2.0, out=h)
+        _logistic_of_negative(h)
         multiply(x_block, h, out=y_block)
         multiply(square, 6.0 * cubic, out=square)
         add(square, 2.0 * linear, out=square)
         multiply(y_block, h, out=slope_block)
         subtract(y_block, slope_block, out=slope_block)
-        # x h (1 - h) 2 (linear + 3 cubic x^2), as 1 - tanh^2 = 4 h (1 - h)
+        # x h (1 - h) 2 (linear + 3 cubic x^2)
         multiply(slope_block, square, out=slope_block)
         add(slope_block, h, out=slope_block)
 
 
 def silu(x: Any, y: Any, slope: Any) -> None:
-    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2.
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x).
 
     Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017.
     """
@@ -71,10 +78,7 @@ def silu(x: Any, y: Any, slope: Any) -> None:
         y_block = y[block]
         slope_block = slope[block]
         h = workspace(0, x_block.size, x_block.dtype)
-        multiply(x_block, 0.5, out=h)
-        tanh(h, out=h)
-        add(h, 1.0, out=h)
-        multiply(h, 0.5, out=h)
+        _logistic_of_negative(negative(x_block, out=h))
         multiply(x_block, h, out=y_block)
         multiply(y_block, h, out=slope_block)
         subtract(y_block, slope_block, out=slope_block)  # x h (1 - h)
