@@ -202,8 +202,8 @@ class HuberLoss(ElementwiseLoss):
 class BinaryCrossEntropy(Operation):
     """y = log(1 + e^-|x|) + t max(-x, 0) + (1 - t) max(x, 0), for logits x and targets t of one shape.
 
-    dL/dx = g (σ(x) - t) = g ((1 - t) σ(x) - t σ(-x)), dL/dt = -g x. y is -t log σ(x) - (1 - t) log(1 - σ(x)) as
-    a sum of terms that are not negative, so nothing overflows and nothing cancels.
+    dL/dx = g (σ(x) - t) = g ((1 - t) σ(x) - t σ(-x)), dL/dt = -g x. y is -t log σ(x) - (1 - t) log(1 - σ(x))
+    as a sum of terms that are not negative, so nothing overflows and nothing cancels.
     """
 
     def forward(self, logits: Buffer, targets: Buffer) -> Buffer:

@@ -148,11 +148,11 @@ class Pow(Operation):
         a, b = self.a, self.b
 
         def of_base() -> Buffer:
-            return grad * Buffer.where(b == 0, 0.0, b * a ** (b - 1.0))
+            return Buffer.where(b == 0, 0.0, grad * (b * a ** (b - 1.0)))
 
         def of_exponent() -> Buffer:
             vanishes = (a == 0) * (b >= 0)
-            return grad * Buffer.where(vanishes, 0.0, self.y * Buffer.where(vanishes, 1.0, a).log())
+            return Buffer.where(vanishes, 0.0, grad * (self.y * Buffer.where(vanishes, 1.0, a).log()))
 
         return of_base, of_exponent
 
@@ -166,7 +166,8 @@ class Maximum(Operation):
 
     def backward(self, grad: Buffer) -> Any:
         def share(one: Buffer, other: Buffer) -> Buffer:
-            return grad * ((one > other).cast(grad.dtype) + (one == other).cast(grad.dtype) * 0.5)
+            # A choice, not a product: an infinite gradient times 0 would be NaN
+            return Buffer.where(one > other, grad, Buffer.where(one == other, grad * 0.5, 0.0))
 
         return lambda: share(self.a, self.b), lambda: share(self.b, self.a)
 
@@ -335,8 +336,9 @@ class Max(Operation):
         return self.y
 
     def backward(self, grad: Buffer) -> Any:
-        largest = (self.x == self.y).cast(grad.dtype)
-        return largest * (grad / largest.sum(self.axes))
+        is_largest = self.x == self.y
+        # A choice, not a product: an infinite gradient times 0 would be NaN
+        return Buffer.where(is_largest, grad / is_largest.sum(self.axes).cast(grad.dtype), 0.0)
 
 
 # ---------------------------------------------------------------- layout

@@ -62,7 +62,7 @@ class Relu(Kernel):
 class GELU(Kernel):
     """y = x Phi(x) of each element, with Phi the distribution function of the standard normal distribution.
 
-    approximate="none": Phi(x) = (1 + erf(x / sqrt 2)) / 2 = erfc(-x / sqrt 2) / 2 and dy/dx = Phi(x) + x phi(x).
+    approximate="none": Phi(x) = (1 + erf(x / sqrt 2)) / 2 = erfc(-x / sqrt 2) / 2, dy/dx = Phi(x) + x phi(x).
     approximate="tanh" (GPT-2's): Phi(x) = (1 + tanh(u)) / 2 = s(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3)
     and s the logistic function, and dy/dx = s + 2 x s (1 - s) sqrt(2 / pi) (1 + 3 * 0.044715 x^2).
     Source: Hendrycks, Gimpel, "Gaussian Error Linear Units", 2016.

@@ -16,8 +16,7 @@ from ...buffer.python import PythonBuffer
 from ..activations import GELU, GELU_CUBIC, SQRT_2_OVER_PI
 from ..base import Gradient
 
-
-# Below this tanh is computed again from its tail: in doubles 1 + t has twelve digits left, and float32 keeps seven
+# From here down the tail is computed anew: above, 1 + t has twelve digits in doubles, and float32 keeps seven
 TAIL = -0.9999
 
 
