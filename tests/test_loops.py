@@ -143,7 +143,7 @@ def test_masks(seed: int, stream: int, block: int, size: int, probability: float
 @settings(deadline=None, max_examples=20)
 def test_adamw(seed: int, size: int) -> None:
     p, g, m, v = (numbers(seed + i, size) for i in range(4))
-    both("adamw", p, g, m, np.abs(v), F(0.9), F(0.99), F(1e-3), F(1e-8), F(0.999))
+    both("adamw", p, g, m, np.abs(v), F(0.9), F(0.99), F(0.1), F(0.01), F(1e-3), F(1e-8), F(0.999))
 
 
 @given(st.integers(0, 1000), st.integers(0, 300))

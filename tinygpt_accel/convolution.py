@@ -203,9 +203,8 @@ class ArrayConv2d(Conv2d):
             total = xp.ascontiguousarray(sums.sum(0).transpose(0, 2, 1))
             return weights.wrap(total.reshape(weights.shape), x.dtype)
 
-        def of_bias() -> Any:  # sums as a product, which BLAS reads through faster
-            flat = g.reshape(out, -1)
-            return x.wrap(flat @ xp.ones(flat.shape[1], dtype), x.dtype)
+        def of_bias() -> Any:  # along rows, which are added pairwise
+            return x.wrap(g.reshape(out, -1).sum(1), x.dtype)
 
         return of_input, of_weights, of_bias
 
@@ -274,10 +273,15 @@ class ArrayMaxPool2d(MaxPool2d):
             cls.pool(xp, padded[start:stop], largest[start:stop], planes.offsets, windows)
 
         cls.parallel_for(work, planes.count, planes.size)
+        if planes.has_padding and bool((largest == -float("inf")).any()):
+            # In such a window the padding equals the maximum, too: the textbook form tells them apart
+            return MaxPool2d.forward(x, kernel_size=kernel_size, stride=stride, padding=padding)
         return x.wrap(planes.to_images(largest), x.dtype), (x, windows, planes, padded, largest)
 
     @classmethod
     def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        if len(saved) == 2:  # by the textbook forward
+            return MaxPool2d.backward(saved, grad)
         x, windows, planes, padded, largest = saved
         xp = type(x).xp
         g = xp.ascontiguousarray(planes.from_images(grad.array))

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import operations, shape_errors
 from .buffer.base import Buffer
+from .kernels.activations import log_of_one_plus, logistic
 from .module import Module
 from .operations import Operation
 from .tensor import Tensor, apply_op
@@ -201,38 +202,26 @@ class HuberLoss(ElementwiseLoss):
 class BinaryCrossEntropy(Operation):
     """y = log(1 + e^-|x|) + t max(-x, 0) + (1 - t) max(x, 0), for logits x and targets t of one shape.
 
-    dL/dx = g (σ(x) - t), dL/dt = -g x. y is -t log σ(x) - (1 - t) log(1 - σ(x)) as a sum of terms that are
-    not negative, so nothing overflows and nothing cancels.
+    dL/dx = g (σ(x) - t) = g ((1 - t) σ(x) - t σ(-x)), dL/dt = -g x. y is -t log σ(x) - (1 - t) log(1 - σ(x))
+    as a sum of terms that are not negative, so nothing overflows and nothing cancels.
     """
 
     def forward(self, logits: Buffer, targets: Buffer) -> Buffer:
         self.logits = logits
         self.targets = targets
-        logarithm = _log_of_one_plus((-logits.maximum(-logits)).exp())
+        logarithm = log_of_one_plus((-logits.maximum(-logits)).exp())
         return logarithm + targets * (-logits).maximum(0.0) + (1.0 - targets) * logits.maximum(0.0)
 
     def backward(self, grad: Buffer) -> Any:
         def of_logits() -> Buffer:
-            sigmoid = (self.logits * 0.5).tanh() * 0.5 + 0.5
-            return grad * (sigmoid - self.targets)
+            yes = logistic(self.logits)
+            no = logistic(-self.logits)
+            return grad * ((1.0 - self.targets) * yes - self.targets * no)
 
         def of_targets() -> Buffer:
             return -grad * self.logits
 
         return of_logits, of_targets
-
-
-def _log_of_one_plus(s: Buffer) -> Buffer:
-    """Returns log(1 + s) of each element without losing a small s to the 1.
-
-    Where 1 + s is rounded, log(1 + s) and (1 + s) - 1 are those of a slightly different s, which their
-    quotient does not show.
-
-    Source: Kahan's log1p; Goldberg, "What Every Computer Scientist Should Know About Floating-Point
-    Arithmetic", 1991, theorem 4
-    """
-    one_plus_s = s + 1.0
-    return Buffer.where(one_plus_s == 1.0, s, one_plus_s.log() * s / (one_plus_s - 1.0))
 
 
 class BinaryCrossEntropyLoss(ElementwiseLoss):

@@ -148,11 +148,11 @@ class Pow(Operation):
         a, b = self.a, self.b
 
         def of_base() -> Buffer:
-            return grad * Buffer.where(b == 0, 0.0, b * a ** (b - 1.0))
+            return Buffer.where(b == 0, 0.0, grad * (b * a ** (b - 1.0)))
 
         def of_exponent() -> Buffer:
             vanishes = (a == 0) * (b >= 0)
-            return grad * Buffer.where(vanishes, 0.0, self.y * Buffer.where(vanishes, 1.0, a).log())
+            return Buffer.where(vanishes, 0.0, grad * (self.y * Buffer.where(vanishes, 1.0, a).log()))
 
         return of_base, of_exponent
 
@@ -166,7 +166,8 @@ class Maximum(Operation):
 
     def backward(self, grad: Buffer) -> Any:
         def share(one: Buffer, other: Buffer) -> Buffer:
-            return grad * ((one > other).cast(grad.dtype) + (one == other).cast(grad.dtype) * 0.5)
+            # A choice, not a product: an infinite gradient times 0 would be NaN
+            return Buffer.where(one > other, grad, Buffer.where(one == other, grad * 0.5, 0.0))
 
         return lambda: share(self.a, self.b), lambda: share(self.b, self.a)
 
@@ -255,17 +256,32 @@ class Tanh(Operation):
 
 
 class Sigmoid(Operation):
-    """y = 1 / (1 + e^-x) of each element.
+    """y = 1 / (1 + e^-x) of each element; dL/dx = g y (1 - y).
 
-    It is computed as (1 + tanh(x / 2)) / 2, which cannot overflow. dL/dx = g y (1 - y).
+    1 - y is computed as 1 / (1 + e^x), which keeps its digits where y rounds to 1.
     """
 
     def forward(self, x: Buffer) -> Buffer:
-        self.y = (x * 0.5).tanh() * 0.5 + 0.5
+        self.x = x
+        self.y = activations.logistic(x)
         return self.y
 
     def backward(self, grad: Buffer) -> Any:
-        return grad * self.y * (1.0 - self.y)
+        return grad * self.y * activations.logistic(-self.x)
+
+
+class LogSigmoid(Operation):
+    """y = -log(1 + e^-x) of each element, the logarithm of the sigmoid; dL/dx = g / (1 + e^x).
+
+    It is computed as min(x, 0) - log(1 + e^-|x|): nothing overflows, and nothing cancels.
+    """
+
+    def forward(self, x: Buffer) -> Buffer:
+        self.x = x
+        return -((-x).maximum(0.0) + activations.log_of_one_plus((-x.maximum(-x)).exp()))
+
+    def backward(self, grad: Buffer) -> Any:
+        return grad * activations.logistic(-self.x)
 
 
 class Sin(Operation):
@@ -320,8 +336,9 @@ class Max(Operation):
         return self.y
 
     def backward(self, grad: Buffer) -> Any:
-        largest = (self.x == self.y).cast(grad.dtype)
-        return largest * (grad / largest.sum(self.axes))
+        is_largest = self.x == self.y
+        # A choice, not a product: an infinite gradient times 0 would be NaN
+        return Buffer.where(is_largest, grad / is_largest.sum(self.axes).cast(grad.dtype), 0.0)
 
 
 # ---------------------------------------------------------------- layout

@@ -464,6 +464,10 @@ class Tensor:
         """Returns the logistic function 1 / (1 + exp(-x)) of each element."""
         return apply_op(operations.Sigmoid, self)
 
+    def log_sigmoid(self) -> Tensor:
+        """Returns log(1 / (1 + exp(-x))) of each element, without the underflow of sigmoid().log()."""
+        return apply_op(operations.LogSigmoid, self)
+
     def sin(self) -> Tensor:
         """Returns the sine of each element, in radians."""
         return apply_op(operations.Sin, self)

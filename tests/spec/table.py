@@ -703,8 +703,17 @@ ROWS: list[Row] = [
     unary("sin", np.sin, special=False),
     unary("cos", np.cos, special=False),
     unary("erf", _erf, operation=False),
+    unary("erfc", np.vectorize(math.erfc, otypes=[np.float64]), operation=False),
     Row("relu", (), lambda x: np.where(x > 0, x, 0.0), one(), None, lambda x: x.relu()),
     Row("sigmoid", ("Sigmoid",), lambda x: 1 / (1 + np.exp(-x)), one(), None, lambda x: x.sigmoid()),
+    Row(
+        "log_sigmoid",
+        ("LogSigmoid",),
+        lambda x: -np.logaddexp(0.0, -x),
+        one(),
+        None,
+        lambda x: x.log_sigmoid(),
+    ),
     # ------------------------------------------------------------ two operands
     Row(
         "add",

@@ -264,6 +264,7 @@ NEEDS_ITS_INPUT = {
     "pow": lambda x: x**3.0,
     "log": lambda x: x.log(),
     "sin": lambda x: x.sin(),
+    "log_sigmoid": lambda x: x.log_sigmoid(),
     "maximum": lambda x: x.maximum(1.5),
     "max": lambda x: x.max(),
     "matmul": lambda x: x @ x,

@@ -188,7 +188,7 @@ def test_max_pooling_gives_the_gradient_to_the_first_of_equals(backend: type[Buf
 
     def gradient(x: list[Any], **options: Any) -> Any:
         result, saved = kernel.forward(backend([[x]]), **options)
-        return read(result)[0, 0].tolist(), read(gradients_of(kernel, saved, result * 0.0 + 1.0)[0])[
+        return read(result)[0, 0].tolist(), read(gradients_of(kernel, saved, backend.ones(result.shape))[0])[
             0, 0
         ].tolist()
 
@@ -199,6 +199,14 @@ def test_max_pooling_gives_the_gradient_to_the_first_of_equals(backend: type[Buf
         [[1.0, 0.0, 2.0, 0.0]],
     )
     assert gradient([[-4.0, -5.0]], kernel_size=3, padding=1, stride=1) == ([[-4.0, -4.0]], [[2.0, 0.0]])
+    lowest = -math.inf
+    assert gradient([[lowest, 1.0], [1.0, 1.0]], kernel_size=2, padding=1) == (
+        [[lowest, 1.0], [1.0, 1.0]],
+        [[1.0, 1.0], [1.0, 1.0]],
+    )
+    largest, shares = gradient([[lowest] * 3] * 3, kernel_size=3, padding=1, stride=1)
+    assert largest == [[lowest] * 3] * 3
+    assert shares == [[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 0.0]], "the first real element gets it"
     result, saved = kernel.forward(backend([[[[7.0, math.nan, math.nan, math.inf]]]]), kernel_size=(1, 4))
     assert math.isnan(result.item())
     assert read(gradients_of(kernel, saved, backend([[[[1.0]]]]))[0])[0, 0].tolist() == [[0.0, 1.0, 0.0, 0.0]]
@@ -247,6 +255,32 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
             for one, other in zip(got, wanted, strict=True):
                 assert_close(read(one), other, dtype, 2.0)
         assert all(x.version[0] > version for x, version in zip(ours, versions, strict=True))
+
+
+def test_adamw_with_a_beta_near_one(backend: type[Buffer]) -> None:
+    """50 steps at beta2 = 0.9999 in float32 are those in float64: 1 - beta2 keeps all its digits."""
+    draw = np.random.default_rng(0)
+    grads = draw.normal(size=(50, 64)).astype(np.float32)
+    start = draw.normal(size=64).astype(np.float32)
+    options: dict[str, Any] = {
+        "learning_rate": 1e-2,
+        "betas": (0.99, 0.9999),
+        "eps": 1e-8,
+        "weight_decays": [0.01],
+    }
+    p, m, v = start.astype(np.float64), np.zeros(64), np.zeros(64)
+    for step, grad in enumerate(grads, 1):
+        g = grad.astype(np.float64)
+        m = 0.99 * m + (1 - 0.99) * g
+        v = 0.9999 * v + (1 - 0.9999) * g * g
+        p = p * (1 - 1e-4) - 1e-2 * (m / (1 - 0.99**step)) / (np.sqrt(v / (1 - 0.9999**step)) + 1e-8)
+    for kernel in {kernels.AdamWStep, kernels.lookup(kernels.AdamWStep, backend)}:
+        ours = [[make(backend, x)] for x in (start, start * 0, start * 0)]
+        for step, grad in enumerate(grads, 1):
+            kernel.forward(ours[0], [make(backend, grad)], *ours[1:], step=step, **options)
+        for (found,), wanted in zip(ours, (p, m, v), strict=True):
+            error = np.max(np.abs(read(found) - wanted)) / np.max(np.abs(wanted))
+            assert error < 2e-6, f"{kernel.__name__}: {error:.1e} from float64"
 
 
 @given(data=st.data())

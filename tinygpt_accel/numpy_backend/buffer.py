@@ -7,8 +7,10 @@ from typing import Any, ClassVar, final
 import numpy
 
 from tinygpt_core.dtype import DType
+from tinygpt_core.shape import Shape
 
 from ..array_buffer import ArrayBuffer
+from .sums import sum_over
 
 # A decorator: infinities and NaN are answers that the contract asks for (IEEE 754), so NumPy's warnings about
 # them are noise.
@@ -47,8 +49,18 @@ class NumpyBuffer(ArrayBuffer):
             source = source.copy()
         self.array[...] = source
 
+    def _sum(self, axes: Shape) -> NumpyBuffer:
+        return self.wrap(sum_over(self.array, axes), self.dtype)
+
     def _scatter_add(self, indices: NumpyBuffer, values: NumpyBuffer) -> None:
-        numpy.add.at(self.array, indices.array, values.array)
+        if self.dtype.kind != "f":
+            numpy.add.at(self.array, indices.array, values.array)
+            return
+        # What falls on one row is added up in doubles first, and rounded once.
+        rows, places = numpy.unique(indices.array, return_inverse=True)
+        sums = numpy.zeros((rows.size, *self.shape[1:]))
+        numpy.add.at(sums, places.reshape(indices.shape), values.array)
+        self.array[rows] += sums.astype(self.array.dtype)
 
 
 _ELEMENTWISE = ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_cast")

@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-from numpy import add, divide, einsum, exp, maximum, multiply, sqrt, subtract, tanh, vecdot
+from numpy import add, divide, einsum, exp, maximum, multiply, negative, sqrt, subtract, vecdot
 
 from ..philox import philox4x32_10
+from .sums import BLOCK as ROWS
+from .sums import column_sums
 from .threads import workspace
 
 BLOCK = 1 << 17  # elements: half a megabyte of float32
@@ -33,8 +35,16 @@ def row_sums(x: Any) -> Any:
     return add.reduce(x, axis=-1)
 
 
+def _logistic_of_negative(x: Any) -> None:
+    """Computes x = 1 / (1 + e^x) in place, with all digits of a tiny result."""
+    exp(x, out=x)
+    add(x, 1.0, out=x)
+    divide(1.0, x, out=x)
+
+
 def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
-    """Computes y = x h and slope = dy/dx, with h = (1 + tanh(x (linear + cubic x^2))) / 2.
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^(-2 x (linear + cubic x^2))), which is
+    (1 + tanh(x (linear + cubic x^2))) / 2.
 
     Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
     """
@@ -48,21 +58,20 @@ def gelu(x: Any, y: Any, slope: Any, linear: Any, cubic: Any) -> None:
         multiply(square, cubic, out=h)
         add(h, linear, out=h)
         multiply(h, x_block, out=h)
-        tanh(h, out=h)
-        add(h, 1.0, out=h)
-        multiply(h, 0.5, out=h)
+        multiply(h, -2.0, out=h)
+        _logistic_of_negative(h)
         multiply(x_block, h, out=y_block)
         multiply(square, 6.0 * cubic, out=square)
         add(square, 2.0 * linear, out=square)
         multiply(y_block, h, out=slope_block)
         subtract(y_block, slope_block, out=slope_block)
-        # x h (1 - h) 2 (linear + 3 cubic x^2), as 1 - tanh^2 = 4 h (1 - h)
+        # x h (1 - h) 2 (linear + 3 cubic x^2)
         multiply(slope_block, square, out=slope_block)
         add(slope_block, h, out=slope_block)
 
 
 def silu(x: Any, y: Any, slope: Any) -> None:
-    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2.
+    """Computes y = x h and slope = dy/dx, with h = 1 / (1 + e^-x).
 
     Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units", 2017.
     """
@@ -71,10 +80,7 @@ def silu(x: Any, y: Any, slope: Any) -> None:
         y_block = y[block]
         slope_block = slope[block]
         h = workspace(0, x_block.size, x_block.dtype)
-        multiply(x_block, 0.5, out=h)
-        tanh(h, out=h)
-        add(h, 1.0, out=h)
-        multiply(h, 0.5, out=h)
+        _logistic_of_negative(negative(x_block, out=h))
         multiply(x_block, h, out=y_block)
         multiply(y_block, h, out=slope_block)
         subtract(y_block, slope_block, out=slope_block)  # x h (1 - h)
@@ -113,7 +119,7 @@ def normalize_gradients(
     grad: Any, weights: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: bool
 ) -> None:
     """Computes result = scale (h - mean h - normal mean(h normal)), dL/dx, for each row, with h = grad
-    weights. Adds the sums over rows of grad normal, and of grad, to `sums`.
+    weights. Adds the sums over rows of grad normal, and of grad, to `sums`, in doubles.
     """
     size = grad.dtype.type(grad.shape[1])
     for block in _blocks(*grad.shape):
@@ -122,8 +128,8 @@ def normalize_gradients(
         h = result[block]
         scratch = workspace(0, g.size, g.dtype).reshape(g.shape)
         multiply(g, n, out=scratch)
-        sums[0] += add.reduce(scratch, axis=0)
-        sums[1] += add.reduce(g, axis=0)
+        sums[0] += column_sums(scratch)
+        sums[1] += column_sums(g)
         multiply(g, weights, out=h)
         multiply(n, (vecdot(h, n) / size)[:, None], out=scratch)
         if centre:
@@ -203,18 +209,48 @@ def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
 
 
 def add_rows(total: Any, indices: Any, values: Any) -> None:
-    """Adds values[i] to total[indices[i]] for every i: runs of equal indices, sorted, are summed at once."""
+    """Adds values[i] to total[indices[i]] for every i: equal indices, sorted, are summed at once."""
     if not indices.size or not values.size:
         return
     order = numpy.argsort(indices, kind="stable")
     ordered = indices[order]
-    starts = numpy.flatnonzero(numpy.concatenate(([True], ordered[1:] != ordered[:-1])))
-    total[ordered[starts]] += add.reduceat(values[order], starts, axis=0)
+    is_start = numpy.concatenate(([True], ordered[1:] != ordered[:-1]))
+    starts = numpy.flatnonzero(is_start)
+    is_start[::ROWS] = True  # a few rows each are summed in their own dtype, and those sums in doubles
+    partial = add.reduceat(values[order], numpy.flatnonzero(is_start), axis=0)
+    firsts = numpy.cumsum(is_start)[starts] - 1
+    total[ordered[starts]] += add.reduceat(partial, firsts, axis=0, dtype=numpy.float64)
 
 
-def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
-    """Computes m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = keep p - rate m / (sqrt v + eps), of each
-    element, in place.
+def _move_towards(mean: Any, new: Any, beta: Any, share: Any) -> None:
+    """Computes mean = beta mean + share new in place, where share is 1 - beta; new is overwritten.
+
+    mean + share (new - mean) is the same, and does not need a beta that float32 can tell from 1.
+    """
+    if share <= 0.5:
+        subtract(new, mean, out=new)
+        multiply(new, share, out=new)
+    else:
+        multiply(new, share, out=new)
+        multiply(mean, beta, out=mean)
+    add(mean, new, out=mean)
+
+
+def adamw(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    beta1: Any,
+    beta2: Any,
+    share1: Any,
+    share2: Any,
+    rate: Any,
+    eps: Any,
+    keep: Any,
+) -> None:
+    """Computes m = beta1 m + share1 g, v = beta2 v + share2 g^2, p = keep p - rate m / (sqrt v + eps), of
+    each element, in place; a share is 1 - beta.
     """
     for block in _blocks(p.size):
         p_block = p[block]
@@ -222,13 +258,10 @@ def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps
         m_block = m[block]
         v_block = v[block]
         scratch = workspace(0, p_block.size, p.dtype)
-        multiply(m_block, beta1, out=m_block)
-        multiply(g_block, 1.0 - beta1, out=scratch)
-        add(m_block, scratch, out=m_block)
-        multiply(v_block, beta2, out=v_block)
+        scratch[...] = g_block
+        _move_towards(m_block, scratch, beta1, share1)
         multiply(g_block, g_block, out=scratch)
-        multiply(scratch, 1.0 - beta2, out=scratch)
-        add(v_block, scratch, out=v_block)
+        _move_towards(v_block, scratch, beta2, share2)
         add(sqrt(v_block, out=scratch), eps, out=scratch)
         divide(m_block, scratch, out=scratch)
         multiply(scratch, rate, out=scratch)

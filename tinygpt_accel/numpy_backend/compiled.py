@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba import njit
-from numpy import float32, inf, int32, log, sqrt, uint64
+from numpy import float32, inf, int32, log, sqrt, uint64, zeros
 
 from tinygpt_core.random import PHILOX_MULTIPLIERS
 
@@ -31,6 +31,8 @@ LN2_HIGH = F(0.693359375)
 LN2_LOW = F(-2.12194440e-4)
 # 1.5 * 2^23: adding it to a number below 2^22 rounds that to an integer, in the low bits of the sum
 ROUND = F(12582912.0)
+
+ROWS = 64  # that are added up in float32; what they come to is added in doubles
 
 # Of Philox4x32: the halves of a 64-bit number, and the two multipliers
 LOW_32 = uint64(0xFFFFFFFF)
@@ -202,23 +204,29 @@ def normalize_gradients(
     """Computes result = scale (h - mean h - normal mean(h normal)) with h = grad weights, for each row;
     without `centre` there is no mean h.
 
-    sums (2, C) grows by the sums over rows of grad normal, which is the gradient of the weights, and of grad,
-    which is that of the bias.
+    sums (2, C), in doubles, grows by the sums over rows of grad normal, which is the gradient of the weights,
+    and of grad, which is that of the bias.
     """
     size = F(grad.shape[1])
-    for i in range(grad.shape[0]):
-        mean = F(0.0)
-        mean_product = F(0.0)
+    partial = zeros((2, grad.shape[1]), F)
+    for first in range(0, grad.shape[0], ROWS):
+        partial[:] = F(0.0)
+        for i in range(first, min(first + ROWS, grad.shape[0])):
+            mean = F(0.0)
+            mean_product = F(0.0)
+            for j in range(grad.shape[1]):
+                h = grad[i, j] * weights[j]
+                mean += h
+                mean_product += h * normal[i, j]
+                partial[0, j] += grad[i, j] * normal[i, j]
+                partial[1, j] += grad[i, j]
+            mean = mean / size if centre else F(0.0)
+            mean_product /= size
+            for j in range(grad.shape[1]):
+                result[i, j] = scales[i] * (grad[i, j] * weights[j] - mean - normal[i, j] * mean_product)
         for j in range(grad.shape[1]):
-            h = grad[i, j] * weights[j]
-            mean += h
-            mean_product += h * normal[i, j]
-            sums[0, j] += grad[i, j] * normal[i, j]
-            sums[1, j] += grad[i, j]
-        mean = mean / size if centre else F(0.0)
-        mean_product /= size
-        for j in range(grad.shape[1]):
-            result[i, j] = scales[i] * (grad[i, j] * weights[j] - mean - normal[i, j] * mean_product)
+            sums[0, j] += partial[0, j]
+            sums[1, j] += partial[1, j]
 
 
 @_row
@@ -342,16 +350,31 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
 
 
 @_loop
-def adamw(p: Any, g: Any, m: Any, v: Any, beta1: Any, beta2: Any, rate: Any, eps: Any, keep: Any) -> None:
-    """Computes m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p = keep p - rate m / (sqrt(v) +
-    eps), of each element, in place.
+def adamw(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    beta1: Any,
+    beta2: Any,
+    share1: Any,
+    share2: Any,
+    rate: Any,
+    eps: Any,
+    keep: Any,
+) -> None:
+    """Computes m = beta1 m + share1 g, v = beta2 v + share2 g^2, p = keep p - rate m / (sqrt(v) + eps), of
+    each element, in place.
 
+    A share is 1 - beta. Where it is small, m + share1 (g - m) is the same, and does not need a beta that
+    float32 can tell from 1; where it is large, g - beta1 (g - m) is.
     keep is 1 less the decay; rate and eps contain the corrections for the number of the step
     (`kernels.optimizer_steps`).
     """
-    rest1 = F(1.0) - beta1
-    rest2 = F(1.0) - beta2
     for i in range(p.size):
-        m[i] = beta1 * m[i] + rest1 * g[i]
-        v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
+        square = g[i] * g[i]
+        step1 = _difference(g[i], m[i])
+        step2 = _difference(square, v[i])
+        m[i] = m[i] + share1 * step1 if share1 <= F(0.5) else g[i] - beta1 * step1
+        v[i] = v[i] + share2 * step2 if share2 <= F(0.5) else square - beta2 * step2
         p[i] = keep * p[i] - rate * m[i] / (sqrt(v[i]) + eps)

@@ -14,7 +14,7 @@ Hooks a backend MUST provide:
     by index        _take _scatter_add
 
 Hooks it MAY override, because a default stands here:
-    _erf _check_indices _check_writable _random_uniform _random_normal _sum_of_squares _accumulate
+    _erf _erfc _check_indices _check_writable _random_uniform _random_normal _sum_of_squares _accumulate
     _from_memory _from_foreign
 
 Nobody but Buffer calls a hook. What kernels, operations and optimizers need beyond arithmetic has public
@@ -617,6 +617,10 @@ class Buffer:
         """Returns the error function of each element, 2 / sqrt(pi) integral of exp(-t^2) from 0 to x."""
         return self.as_floating()._erf()
 
+    def erfc(self: B) -> B:
+        """Returns 1 less the error function of each element, with all digits where that is tiny."""
+        return self.as_floating()._erfc()
+
     def float(self: B) -> B:
         """Returns a copy of the same shape as float32."""
         return self.cast(DType.float32)
@@ -893,6 +897,11 @@ class Buffer:
     def _erf(self: B) -> B:
         return self._from_array(
             self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype
+        )
+
+    def _erfc(self: B) -> B:
+        return self._from_array(
+            self.dtype.pack(list(map(math.erfc, self._to_array()))), self.shape, self.dtype
         )
 
     def _accumulate(self: B, value: B) -> None:

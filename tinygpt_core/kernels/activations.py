@@ -6,6 +6,9 @@
 
 with Phi(x) the probability that a standard normal number is below x, and s(x) = 1 / (1 + exp(-x)). Those that
 need no kernel (tanh, sigmoid) are operations of their own. Notation as in `base`.
+
+In the tails, Phi(x) and s(x) are tiny numbers, and as tiny numbers they are computed. A sum such as
+(1 + tanh(x / 2)) / 2 means the same, but rounds what is left of 1 - 0.99999997, and is 0 from -17 on.
 """
 
 from __future__ import annotations
@@ -18,6 +21,28 @@ from .base import Gradient, Kernel, require_float
 
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 GELU_CUBIC = 0.044715
+
+
+def logistic(x: Buffer) -> Buffer:
+    """Returns 1 / (1 + exp(-x)) of each element, of the shape of x, to a few units in the last place in both
+    tails.
+
+    Where exp(-x) is infinite, the quotient is the right 0. 1 minus it is `logistic(-x)`.
+    """
+    return 1.0 / ((-x).exp() + 1.0)
+
+
+def log_of_one_plus(s: Buffer) -> Buffer:
+    """Returns log(1 + s) of each element, of the shape of s, without losing a small s to the 1.
+
+    Where 1 + s is rounded, log(1 + s) and (1 + s) - 1 are those of a slightly different s, which their
+    quotient does not show.
+
+    Source: Kahan's log1p; Goldberg, "What Every Computer Scientist Should Know About Floating-Point
+    Arithmetic", 1991, theorem 4
+    """
+    one_plus_s = s + 1.0
+    return Buffer.where(one_plus_s == 1.0, s, one_plus_s.log() * s / (one_plus_s - 1.0))
 
 
 class Relu(Kernel):
@@ -37,9 +62,9 @@ class Relu(Kernel):
 class GELU(Kernel):
     """y = x Phi(x) of each element, with Phi the distribution function of the standard normal distribution.
 
-    approximate="none": Phi(x) = (1 + erf(x / sqrt 2)) / 2 and dy/dx = Phi(x) + x phi(x).
-    approximate="tanh" (GPT-2's): Phi(x) = (1 + t) / 2 with t = tanh(sqrt(2 / pi) (x + 0.044715 x^3)), and
-    dy/dx = (1 + t) / 2 + x (1 - t^2) / 2 sqrt(2 / pi) (1 + 3 * 0.044715 x^2).
+    approximate="none": Phi(x) = (1 + erf(x / sqrt 2)) / 2 = erfc(-x / sqrt 2) / 2, dy/dx = Phi(x) + x phi(x).
+    approximate="tanh" (GPT-2's): Phi(x) = (1 + tanh(u)) / 2 = s(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3)
+    and s the logistic function, and dy/dx = s + 2 x s (1 - s) sqrt(2 / pi) (1 + 3 * 0.044715 x^2).
     Source: Hendrycks, Gimpel, "Gaussian Error Linear Units", 2016.
 
     Raises:
@@ -58,19 +83,19 @@ class GELU(Kernel):
     def forward(x: Buffer, *, approximate: str = "tanh") -> tuple[Buffer, Any]:
         GELU.check(x, approximate)
         if approximate == "tanh":
-            t = ((x + x * x * x * GELU_CUBIC) * SQRT_2_OVER_PI).tanh()
+            share = logistic((x + x * x * x * GELU_CUBIC) * (2.0 * SQRT_2_OVER_PI))
         else:
-            t = (x * math.sqrt(0.5)).erf()
-        return x * (t + 1.0) * 0.5, (x, t, approximate)
+            share = (x * -math.sqrt(0.5)).erfc() * 0.5
+        return x * share, (x, share, approximate)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        x, t, approximate = saved
+        x, share, approximate = saved
         if approximate == "tanh":
-            slope = (1.0 - t * t) * (x * x * (3.0 * GELU_CUBIC) + 1.0) * (0.5 * SQRT_2_OVER_PI)
+            slope = share * (1.0 - share) * (x * x * (3.0 * GELU_CUBIC) + 1.0) * (2.0 * SQRT_2_OVER_PI)
         else:
             slope = (x * x * -0.5).exp() * (1.0 / math.sqrt(2.0 * math.pi))
-        return (grad * ((t + 1.0) * 0.5 + x * slope),)
+        return (grad * (share + x * slope),)
 
 
 class SiLU(Kernel):
@@ -85,7 +110,7 @@ class SiLU(Kernel):
     @staticmethod
     def forward(x: Buffer) -> tuple[Buffer, Any]:
         require_float("silu", x=x)
-        s = (x * 0.5).tanh() * 0.5 + 0.5  # the logistic function without an overflow
+        s = logistic(x)
         return x * s, (x, s)
 
     @staticmethod

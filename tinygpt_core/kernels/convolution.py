@@ -121,7 +121,7 @@ class MaxPool2d(Kernel):
     stood, the first of equals.
 
     NaN is larger than anything. Padding is -infinity, and at most half the kernel, so that every window has
-    an element of x. The stride is the kernel's size unless given.
+    an element of x; it never gets a gradient. The stride is the kernel's size unless given.
 
     Raises:
         TypeError: x is not floating, or an option is neither an int nor a pair.
@@ -146,7 +146,14 @@ class MaxPool2d(Kernel):
         shape = (*x.shape[:2], *windows.out)
         if not x.numel:
             return type(x).zeros(shape, x.dtype), (type(x).zeros(shape, DType.int64), windows)
-        return stacked.max((2,)).reshape(shape), (stacked.argmax(2).reshape(shape), windows)
+        largest = stacked.max((2,))
+        if windows.padding == (0, 0):
+            return largest.reshape(shape), (stacked.argmax(2).reshape(shape), windows)
+        # Of a window of only -infinity, the padding is no element that a gradient could go to.
+        is_largest = (stacked == largest).maximum(stacked != stacked)
+        is_element = windows.gather(type(x).ones(x.shape, DType.int32)) != 0
+        first = (is_largest * is_element).cast(DType.int32).argmax(2)
+        return largest.reshape(shape), (first.reshape(shape), windows)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:

@@ -16,6 +16,17 @@ from ..buffer.base import Buffer
 from .base import Kernel
 
 
+def moving_mean(mean: Buffer, new: Buffer, beta: float) -> Buffer:
+    """Returns beta mean + (1 - beta) new, of the shape of both.
+
+    As mean + (1 - beta) (new - mean): the coefficient is small, and a beta near 1 is never rounded to a dtype
+    in which 1 less it has other digits.
+    """
+    if beta < 0.5:
+        return mean * beta + new * (1.0 - beta)
+    return mean + (new - mean) * (1.0 - beta)
+
+
 class AdamWStep(Kernel):
     """One step of Adam with decoupled weight decay, in place.
 
@@ -43,8 +54,8 @@ class AdamWStep(Kernel):
         correction = 1.0 / math.sqrt(1.0 - beta2**step)
         lists = zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True)
         for p, g, m, v, decay in lists:
-            m.assign(m * beta1 + g * (1.0 - beta1))
-            v.assign(v * beta2 + g * g * (1.0 - beta2))
+            m.assign(moving_mean(m, g, beta1))
+            v.assign(moving_mean(v, g * g, beta2))
             p.assign(p * (1.0 - learning_rate * decay) - m * rate / (v.sqrt() * correction + eps))
         return None, None
 

@@ -121,17 +121,19 @@ class CrossEntropy(Kernel):
         positions = kind.arange(0, count, dtype=DType.int64) * classes + ids.reshape((count,))
         losses = -log_probabilities.reshape((count * classes,)).take(positions)
         if ignore_index is None:
-            keep = kind.full((count,), 1, x.dtype)
+            keep = kind.full((count,), True, DType.bool)
         else:
-            keep = (targets != ignore_index).reshape((count,)).cast(x.dtype)
-            losses = Buffer.where(keep != 0, losses, 0.0)
+            keep = (targets != ignore_index).reshape((count,))
+            losses = Buffer.where(keep, losses, 0.0)
         return losses.reshape(targets.shape), (log_probabilities, positions, keep, logits.shape)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
         log_probabilities, positions, keep, shape = saved
         count, classes = log_probabilities.shape
-        g = grad.reshape((count,)) * keep
-        result = (log_probabilities.exp() * g.reshape((count, 1))).reshape((count * classes,))
+        # A choice, not a product: an infinite gradient, or probability, times 0 would be NaN
+        g = Buffer.where(keep, grad.reshape((count,)), 0.0)
+        of_rows = log_probabilities.exp() * g.reshape((count, 1))
+        result = Buffer.where(keep.reshape((count, 1)), of_rows, 0.0).reshape((count * classes,))
         result.scatter_add(positions, -g)
         return result.reshape(shape), None

@@ -60,10 +60,9 @@ __device__ inline float logarithm(float x) { return logf(x); }
 __device__ inline double logarithm(double x) { return log(x); }
 __device__ inline float root(float x) { return sqrtf(x); }
 __device__ inline double root(double x) { return sqrt(x); }
-__device__ inline float hyperbolic(float x) { return tanhf(x); }
-__device__ inline double hyperbolic(double x) { return tanh(x); }
-__device__ inline float error_function(float x) { return erff(x); }
-__device__ inline double error_function(double x) { return erf(x); }
+// 1 less the error function, with all digits where that is tiny.
+__device__ inline float complementary_error(float x) { return erfcf(x); }
+__device__ inline double complementary_error(double x) { return erfc(x); }
 
 template <typename T> __device__ inline T infinity() { return (T)__uint_as_float(0x7f800000u); }
 template <typename T> __device__ inline T larger(T a, T b) { return b > a || b != b ? b : a; }

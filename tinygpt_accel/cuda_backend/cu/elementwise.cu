@@ -60,19 +60,22 @@ template <typename T> __global__ void add_bias(T* x, const Wide<T>* bias, int64 
 
 template <typename W> struct Slope { W value, slope; };
 
+// 1 / (1 + e^-x), which keeps the digits of a tiny result; where e^-x is infinite it is the right 0.
+template <typename W> __device__ inline W logistic(W x) { return (W)1 / ((W)1 + exponential(-x)); }
+
 // GELU with its derivative, in the tanh form or the exact one; see tinygpt_core.kernels.GELU.
 template <typename W> __device__ inline Slope<W> gelu_of(W x, bool exact) {
     if (exact) {
-        W share = (W)0.5 * ((W)1 + error_function(x * (W)0.70710678118654752440));
+        W share = (W)0.5 * complementary_error(x * (W)-0.70710678118654752440);
         return {x * share, share + x * exponential((W)-0.5 * x * x) * (W)0.39894228040143267794};
     }
     const W factor = (W)0.79788456080286535588, cubic = (W)0.044715;
-    W t = hyperbolic(factor * (x + cubic * x * x * x));
-    return {(W)0.5 * x * ((W)1 + t), (W)0.5 * ((W)1 + t) + (W)0.5 * x * ((W)1 - t * t) * factor * ((W)1 + (W)3 * cubic * x * x)};
+    W s = logistic((W)2 * factor * (x + cubic * x * x * x));  // (1 + tanh(half of it)) / 2
+    return {x * s, s + (W)2 * x * s * ((W)1 - s) * factor * ((W)1 + (W)3 * cubic * x * x)};
 }
 
 template <typename W> __device__ inline Slope<W> silu_of(W x) {
-    W s = (W)0.5 * hyperbolic((W)0.5 * x) + (W)0.5;
+    W s = logistic(x);
     return {x * s, s * ((W)1 + x * ((W)1 - s))};
 }
 

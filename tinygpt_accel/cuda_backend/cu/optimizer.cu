@@ -33,6 +33,11 @@ __global__ void finish_norm(const double* partial, int64 count, double limit, do
     }
 }
 
+// beta mean + (1 - beta) next, where 1 - beta in the type of the elements has digits of its own: mean + (1 - beta) (next - mean).
+template <typename T> __device__ inline T moving_mean(T mean, T next, double beta) {
+    return beta < 0.5 ? (T)beta * mean + (T)(1.0 - beta) * next : mean + (T)(1.0 - beta) * (next - mean);
+}
+
 // m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p = (1 - lr decay) p - rate m / (sqrt v + small).
 // numbers = (b1, b2, rate, small, lr), with Adam's corrections for the early steps moved into rate and small. `clip` (or null) is what
 // `finish_norm` found: gradients are multiplied by its factor, and nothing is changed where skip_infinite says so and they are not finite.
@@ -42,13 +47,14 @@ __global__ void adamw(const int64* table, const int64* chunks, int64 chunk, cons
     int64 start = chunks[2 * blockIdx.x + 1], stop = start + chunk < entry[4] ? start + chunk : entry[4];
     T *p = (T*)entry[0], *m = (T*)entry[2], *v = (T*)entry[3];
     const T* grad = (const T*)entry[1];
-    const T b1 = (T)numbers[0], b2 = (T)numbers[1], rate = (T)numbers[2], small = (T)numbers[3];
+    const double b1 = numbers[0], b2 = numbers[1];
+    const T rate = (T)numbers[2], small = (T)numbers[3];
     const T keep = (T)(1.0 - numbers[4] * *(const double*)(entry + 5)), factor = clip ? (T)clip[1] : (T)1;
     if (skip_infinite && clip && clip[2] == 0.0) return;
     #pragma unroll 4
     for (int64 i = start + threadIdx.x; i < stop; i += blockDim.x) {
         T g = grad[i] * factor;
-        T first = b1 * m[i] + ((T)1 - b1) * g, second = b2 * v[i] + ((T)1 - b2) * g * g;
+        T first = moving_mean(m[i], g, b1), second = moving_mean(v[i], g * g, b2);
         m[i] = first, v[i] = second;
         p[i] = keep * p[i] - rate * first / (root(second) + small);
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy
@@ -13,6 +12,7 @@ from tinygpt_core.kernels.dense import Embedding, Linear
 from .. import threads
 from ..buffer import NumpyBuffer, without_warnings
 from ..loops import loops_for
+from ..sums import column_sums, sums_by_index
 from .layout import as_flat, as_matrix
 
 
@@ -55,8 +55,7 @@ class NumpyLinear(Linear):
             return NumpyBuffer.wrap(rows.T @ g, x.dtype)
 
         def of_bias() -> Any:
-            # Sums down the columns as a product, which BLAS does on every core
-            return NumpyBuffer.wrap(numpy.ones(len(g), g.dtype) @ g, x.dtype)
+            return NumpyBuffer.wrap(column_sums(g).astype(g.dtype, copy=False), x.dtype)
 
         return of_input, of_weights, of_bias
 
@@ -75,9 +74,9 @@ class NumpyEmbedding(Embedding):
         indices, shape, dtype = saved
 
         def of_weights() -> Any:
-            total: Any = numpy.zeros((shape[0], math.prod(shape[1:])), grad.array.dtype)
+            ids = as_flat(indices.array)
             rows = numpy.ascontiguousarray(grad.array).reshape(indices.numel, -1)
-            loops_for(total.dtype).add_rows(total, as_flat(indices.array), rows)
+            total = sums_by_index(ids, rows, shape[0], loops_for(rows.dtype).add_rows)
             return NumpyBuffer.wrap(total.reshape(shape), dtype)
 
         return of_weights, None

@@ -95,7 +95,7 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Any, Any, Any]:
     rows_per_block = max(64, ROW_BLOCK // max(size, 1))
     blocks = -(-len(g) // rows_per_block)
     result = numpy.empty_like(g)
-    sums = numpy.zeros((blocks, 2, size), g.dtype)
+    sums = numpy.zeros((blocks, 2, size))  # in doubles, as there may be many rows
 
     def work(start: int, stop: int) -> None:
         for block in range(start, stop):
@@ -104,7 +104,7 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Any, Any, Any]:
             loop(g[rows], w, normal[rows], scales[rows], result[rows], sums[block], centre)
 
     threads.parallel_for(work, blocks, threads.CHAIN_GRAIN // (rows_per_block * max(size, 1)) + 1)
-    of_weights, of_bias = numpy.add.reduce(sums, axis=0).reshape(2, *shape)
+    of_weights, of_bias = numpy.add.reduce(sums, axis=0).astype(g.dtype, copy=False).reshape(2, *shape)
     return (
         NumpyBuffer.wrap(result.reshape(grad.shape), grad.dtype),
         NumpyBuffer.wrap(of_weights, grad.dtype),

@@ -42,13 +42,15 @@ class NumpyAdamWStep(AdamWStep):
         root = math.sqrt(1.0 - betas[1] ** step)
         rate = learning_rate * root / (1.0 - betas[0] ** step)
         epsilon = eps * root
+        # What a new gradient counts, 1 - beta, is rounded once: in float32, 1 - 0.9999 keeps four digits.
+        shares = (1.0 - betas[0], 1.0 - betas[1])
         constants: dict[Any, tuple[Any, ...]] = {}  # by dtype and weight decay
         jobs: list[Any] = []  # the arguments of a call of `adamw`, for each block
         copies: list[tuple[Any, Any]] = []
         for p, g, m, v, decay in zip(parameters, grads, first, second, weight_decays, strict=True):
             dtype = p.array.dtype
             if (dtype, decay) not in constants:
-                numbers = (*betas, rate, epsilon, 1.0 - learning_rate * decay)
+                numbers = (*betas, *shares, rate, epsilon, 1.0 - learning_rate * decay)
                 constants[dtype, decay] = tuple(map(dtype.type, numbers))
             flat_p = _flat_to_write(p, copies)
             flat_m = _flat_to_write(m, copies)
