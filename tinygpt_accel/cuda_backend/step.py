@@ -1,5 +1,5 @@
-"""A training step on a CUDA device that asks the device for nothing but the loss, and from the third time on
-is one CUDA graph.
+"""A training step on a CUDA device that asks the device for nothing but the loss and whether the gradient was
+finite, once it has done everything, and from the third time on is one CUDA graph.
 
 The gradient's norm, the factor that clips it and whether it is finite stay on the device, where AdamW reads
 them. What differs from step to step (ids, learning rate, how far the random stream has moved on) lies in
@@ -45,6 +45,7 @@ class Recording(NamedTuple):
         scalars: those of `adamw_scalars`, float64.
         random_offset: how many blocks the random stream has moved on since the recording, int64.
         loss: the loss that the graph writes.
+        norm: what `gradient_norm` gives, which the graph writes.
         assumptions: what the graph took for granted, see `CudaTrainingStep._assumptions`.
         random_position: where the random stream stood at the recording.
         random_blocks: by how many blocks a step moves it on.
@@ -56,6 +57,7 @@ class Recording(NamedTuple):
     scalars: Any
     random_offset: Any
     loss: Any
+    norm: Any
     assumptions: list[Any]
     random_position: int
     random_blocks: int
@@ -86,7 +88,7 @@ class CudaTrainingStep(TrainingStep):
         return str(kind.why_no_graph())
 
     def __call__(self, batches: Sequence[Any]) -> float:
-        """Makes the update and returns the loss, the only number that comes back.
+        """Makes the update and returns the loss.
 
         Raises:
             MemoryError: the device is full; the message says what would need less.
@@ -143,8 +145,7 @@ class CudaTrainingStep(TrainingStep):
             decays = [optimizer.weight_decay if p.ndim >= 2 else 0.0 for _, p in named]
             if scalars is None:
                 scalars = xp.asarray(self._scalars(optimizer.step + 1))
-            skip = self.scaler is not None
-            adamw(kind, [parameters, grads, *moments], decays, scalars, norm, skip=skip)
+            adamw(kind, [parameters, grads, *moments], decays, scalars, norm, skip=True)
         optimizer.step += 1
         return loss, norm
 
@@ -159,11 +160,12 @@ class CudaTrainingStep(TrainingStep):
         """
         loss, norm = launched
         value = float(self.kind.to_host(loss))
+        is_finite = bool(self.kind.to_host(norm)[2])
         if self.scaler is not None:
-            is_finite = bool(self.kind.to_host(norm)[2])
             self.scaler.update(is_finite)
-            if not is_finite:
-                self.optimizer.step -= 1
+        if not is_finite:
+            self.optimizer.step -= 1
+        self.is_skipped = not is_finite
         return value
 
     # ---------------------------------------------------------------- one step, replayed
@@ -196,7 +198,7 @@ class CudaTrainingStep(TrainingStep):
         kind.random_offset = kind.xp.zeros(1, "int64")
         kind.graph_tables = []
         try:
-            graph, (loss, _) = self.capture.record(lambda: self._launch(on_device, scalars))
+            graph, (loss, norm) = self.capture.record(lambda: self._launch(on_device, scalars))
             for device, host in kind.graph_tables:
                 if host is not None:
                     kind.upload(device, host)
@@ -208,6 +210,7 @@ class CudaTrainingStep(TrainingStep):
                 scalars=scalars,
                 random_offset=kind.random_offset,
                 loss=loss,
+                norm=norm,
                 assumptions=self._assumptions(),
                 random_position=position,
                 random_blocks=generator.position - position,
@@ -243,7 +246,7 @@ class CudaTrainingStep(TrainingStep):
         named = self.model.named_parameters(trainable_only=True)
         for _, parameter in named:  # their 16-bit copies are old now
             parameter.buffer.version[0] += 1
-        return float(kind.to_host(recording.loss))
+        return self._finish((recording.loss, recording.norm))
 
     def _to_device(self, batch: Any) -> _BatchOnDevice:
         """Returns a batch on the device. Ids are checked on the host, here and before every replay, so the

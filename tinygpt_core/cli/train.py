@@ -19,6 +19,7 @@ from ..training import loggers
 from ..training.config import TrainingConfig, describe_sizes, plural
 from ..training.loop import Trainer
 from ..training.presets import PRESETS
+from ..training.runs import DirectoryExistsError
 from ..training.settings import SettingError
 from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
 from .messages import STOPPED, UsageError, command_name, complain, find_run
@@ -88,7 +89,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         trainer = _resume(arguments)
     else:
         settings = settings_from(arguments)
-        trainer = Trainer.start(settings, arguments.out or new_directory(settings))
+        trainer = Trainer.start(settings, arguments.out) if arguments.out else _start_in_runs(settings)
         _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
@@ -231,6 +232,13 @@ def _summarize(trainer: Trainer) -> None:
     print(f"a look inside, as a page: {command_name()} explain {where}")
 
 
+def _start_in_runs(config: TrainingConfig) -> Trainer:
+    """Returns a new run in a directory of its own, also where others begin in the same second."""
+    while True:
+        with suppress(DirectoryExistsError):  # another process was faster
+            return Trainer.start(config, new_directory(config), must_be_new=True)
+
+
 def new_directory(config: TrainingConfig) -> str:
     """Returns a name for a new run that no run has yet: runs/CORPUS-DATE-TIME."""
     base = os.path.join(RUNS, f"{config.corpus}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -250,7 +258,7 @@ def _point_latest_at(directory: str) -> None:
     latest = os.path.join(RUNS, LATEST)
     if os.path.isdir(latest) and not os.path.islink(latest):
         return  # someone's own directory
-    temporary = f"{latest}.{os.getpid()}"
+    temporary = f"{latest}.{os.urandom(8).hex()}"
     with suppress(OSError, NotImplementedError):  # a convenience, which a system without symbolic links lacks
         os.symlink(os.path.basename(directory), temporary)
         os.replace(temporary, latest)

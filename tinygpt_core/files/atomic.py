@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -21,24 +22,45 @@ def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     """Writes a file and waits until it is on the disk. Not atomic: `atomic_write` is.
 
     Args:
-        path: overwritten if it exists.
+        path: overwritten if it exists; never written through a symbolic link.
         chunks: bytes, or an iterable of bytes-like pieces, which are written and forgotten one by one.
 
     Returns:
         The file's size and SHA-256.
     """
+    with open(path, "wb", opener=_without_links) as file:
+        return _write_pieces(file, chunks, os.fspath(path))
+
+
+def _write_pieces(file: Any, chunks: bytes | Iterable[Any], path: str, *, durably: bool = True) -> Written:
+    """Writes to an open file, which errors call `path`; returns its size and SHA-256."""
     import hashlib  # 3 ms to import, which `import tinygpt_core` shall not take
 
     pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
     digest = hashlib.sha256()
     size = 0
-    with open(path, "wb") as file:
+    try:
         for piece in pieces:
             digest.update(piece)
             size += file.write(piece)
         file.flush()
-        os.fsync(file.fileno())
+        if durably:
+            os.fsync(file.fileno())
+    except OSError as problem:
+        if problem.errno is not None and problem.filename is None:
+            problem.filename = path  # of a full disk the system does not say which file did not fit
+        raise
     return Written(size, digest.hexdigest())
+
+
+def _without_links(path: str, flags: int) -> int:
+    """Opens a file for `open`, but not what a symbolic link leads to."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _as_a_new_file(path: str, flags: int) -> int:
+    """Opens a file for `open` that must not be there yet."""
+    return os.open(path, flags | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync_directory(path: Path) -> None:
@@ -52,15 +74,19 @@ def sync_directory(path: Path) -> None:
     os.close(descriptor)
 
 
-def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
+def atomic_write(path: Path, chunks: bytes | Iterable[Any], *, replace_anything: bool = False) -> Written:
     """Writes a file so that at any moment either the old one is there or the new one, whole.
 
-    It is written under a temporary name beside its place, flushed to the disk, and renamed. A failure leaves
-    the old file alone.
+    It is written under a temporary name beside its place, one that nobody can foresee, flushed to the disk,
+    and renamed. A failure leaves the old file alone. A symbolic link stays: the file that it leads to is
+    replaced. A pipe or a device stays as well: nothing can be renamed over it without destroying it, so the
+    bytes are written into it.
 
     Args:
         path: overwritten if it exists.
         chunks: as in `write_durably`.
+        replace_anything: whether a link, a pipe or a device is itself replaced, as it must be where others
+            may have put it there, such as in the directory of a run.
 
     Returns:
         The file's size and SHA-256.
@@ -69,10 +95,16 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
         OSError: it cannot be written.
     """
     path = os.fspath(path)
+    if os.path.islink(path) and not replace_anything:
+        path = os.path.realpath(path)
+    if _is_pipe_or_device(path) and not replace_anything:
+        with open(path, "wb") as file:
+            return _write_pieces(file, chunks, path, durably=False)
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    temporary = os.path.join(folder, f".{name}.{os.urandom(8).hex()}.tmp")
     try:
-        written = write_durably(temporary, chunks)
+        with open(temporary, "wb", opener=_as_a_new_file) as file:
+            written = _write_pieces(file, chunks, path)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -80,6 +112,26 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any]) -> Written:
         raise
     sync_directory(folder or ".")
     return written
+
+
+def _is_pipe_or_device(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def remove_temporary_files(directory: Path, names: Iterable[str]) -> None:
+    """Removes what writers that were killed have left of the files with these names.
+
+    Only for who knows that nobody is writing there, as within `lock_directory`.
+    """
+    starts = tuple(f".{name}." for name in names)
+    for found in os.listdir(directory):
+        if found.startswith(starts) and found.endswith(".tmp"):
+            with suppress(OSError):
+                os.unlink(os.path.join(directory, found))
 
 
 @contextmanager

@@ -14,17 +14,24 @@ class SerializationError(ValueError):
     """A file that is not what it should be; the message names the file and what is wrong with it."""
 
 
-def write_json(path: Path, value: Any) -> Written:
-    """Writes a value as readable JSON, atomically; returns the file's size and SHA-256.
+def write_json(path: Path, value: Any, *, replace_anything: bool = False) -> Written:
+    """Writes a value as readable JSON, as `atomic_write` does; returns the file's size and SHA-256.
 
     Floats keep every bit; infinities and NaN are allowed.
     """
-    return atomic_write(path, json_bytes(value))
+    return atomic_write(path, json_bytes(value), replace_anything=replace_anything)
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns a value as readable JSON in UTF-8."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    """Returns a value as readable JSON in UTF-8.
+
+    A file name whose bytes are no UTF-8 has surrogates in it, which UTF-8 cannot hold: then everything that
+    is not ASCII is escaped, and reading gives the same strings.
+    """
+    try:
+        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def parse_json_object(text: bytes | str, what: str) -> dict[str, Any]:

@@ -5,27 +5,29 @@
     model.safetensors        the weights
     optimizer.safetensors    the optimizer's moments
     state.json               the step, the data order, the random numbers; and of each of the four files
-                             above its size and SHA-256
+                             above its size and SHA-256, and the SHA-256 of the state itself
     log.jsonl                one line a step (written by the training loop, not part of a checkpoint)
 
 Several files cannot be replaced at once, so saving has two phases. First all of them are written beside the
 old ones as `NAME.next` and flushed to the disk. Then state.json is replaced: that one rename is the moment at
 which the new checkpoint is the checkpoint. Last, the `.next` files are renamed into place. A process that
 dies before the rename leaves the old checkpoint; one that dies after it leaves the new one, and whoever saves
-there next finishes the renames. The digests in state.json tell which file is which. Whoever reads changes
-nothing, and may read while another process saves: if a file was replaced meanwhile, it reads again.
+or resumes there next finishes the renames. The digests in state.json tell which file is which. Whoever reads
+changes nothing, and may read while another process saves: if a file was replaced meanwhile, it reads again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ..buffer.base import Buffer
-from ..files.atomic import Path, Written, atomic_write, sync_directory, write_durably
+from ..files.atomic import Path, Written, atomic_write, remove_temporary_files, sync_directory, write_durably
 from ..files.json_objects import (
     SerializationError,
     json_bytes,
@@ -81,7 +83,7 @@ def save_checkpoint(
     config_bytes = json_bytes({"format_version": FORMAT_VERSION, **config})
     try:
         os.makedirs(directory, exist_ok=True)
-        _finish(directory)
+        finish_renames(directory)
         # Everything beside the old files
         written = {
             CONFIG: write_durably(_next(directory, CONFIG), config_bytes),
@@ -93,8 +95,13 @@ def save_checkpoint(
         sync_directory(directory)
         # The moment at which the new checkpoint is the checkpoint
         files = {name: {"size": size, "sha256": digest} for name, (size, digest) in written.items()}
-        whole_state = {"format_version": FORMAT_VERSION, "files": files, "state": dict(state)}
-        write_json(os.path.join(directory, STATE), whole_state)
+        whole_state = {
+            "format_version": FORMAT_VERSION,
+            "files": files,
+            "state": dict(state),
+            "state_sha256": _state_digest(state),
+        }
+        write_json(os.path.join(directory, STATE), whole_state, replace_anything=True)
         # Everything into its place
         for name in written:
             os.replace(_next(directory, name), os.path.join(directory, name))
@@ -204,7 +211,19 @@ def _read_state(directory: str) -> tuple[dict[str, Written], dict[str, Any]]:
         if type(size) is not int or not isinstance(digest, str):
             raise CheckpointError(f"{path} gives no size and SHA-256 for {name}")
         result[name] = Written(size, digest)
+    # Runs of earlier versions lack it
+    if "state_sha256" in value and value["state_sha256"] != _state_digest(state):
+        raise CheckpointError(
+            f"the state in {path} does not have the SHA-256 it was written with: "
+            "it was changed; restore it from a copy, or train again"
+        )
     return result, state
+
+
+def _state_digest(state: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a run's state, whatever the order and the spaces it stands in."""
+    text = json.dumps(state, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()
 
 
 def _digest(path: str) -> Written:
@@ -240,22 +259,55 @@ def _locate(directory: str, name: str, expected: Written) -> str:
     )
 
 
-def _finish(directory: str) -> None:
-    """Completes the renames of an interrupted save: new `.next` files may overwrite those that it needs."""
+def finish_renames(directory: str) -> None:
+    """Completes the renames of an interrupted save: new `.next` files may overwrite those that it needs.
+
+    Raises:
+        CheckpointError: a file of the checkpoint is missing or damaged.
+    """
     pending = any(os.path.exists(_next(directory, name)) for name in FILES)
     if pending and os.path.isfile(os.path.join(directory, STATE)):
         files, _ = _read_state(directory)
         for name, expected in files.items():
-            os.replace(_locate(directory, name, expected), os.path.join(directory, name))
+            place = _locate(directory, name, expected)
+            if place != os.path.join(directory, name):
+                os.replace(place, os.path.join(directory, name))
+
+
+def tidy(directory: str) -> None:
+    """Makes the files in a directory those of its checkpoint, whenever the last save there was interrupted.
+
+    Only for who has locked the directory.
+
+    Raises:
+        CheckpointError: a file of the checkpoint is missing or damaged.
+    """
+    finish_renames(directory)
+    remove_unfinished(directory)
+
+
+def remove_unfinished(directory: str) -> None:
+    """Removes what an interrupted save has left: `.next` and temporary files. Never the checkpoint itself."""
+    for name in FILES:
+        with suppress(OSError):
+            os.unlink(_next(directory, name))
+    remove_temporary_files(directory, [name for file in (*FILES, STATE) for name in (file, file + NEXT)])
+
+
+def fingerprint(directory: str) -> tuple[int, ...] | None:
+    """Returns what changes whenever another checkpoint is saved in a directory; None where there is none."""
+    return _stamp(os.path.join(directory, STATE))
 
 
 def truncate_log(path: Path, step: int) -> None:
     """Drops the lines of a log that are later than `step` or half-written, atomically.
 
-    A missing log stays missing.
+    A missing log stays missing. What an earlier call has left that was killed is removed.
     """
+    folder, name = os.path.split(os.path.abspath(path))
+    remove_temporary_files(folder, [name])
     if os.path.exists(path):
-        atomic_write(path, _lines_until(path, step))
+        atomic_write(path, _lines_until(path, step), replace_anything=True)
 
 
 def _lines_until(path: Path, step: int) -> Iterator[bytes]:

@@ -9,7 +9,8 @@ class StepEvent(NamedTuple):
     """One update: its mean loss a target token (nats), how many target tokens it saw and how long it took.
 
     Where they are known, also the gradient's norm before it was clipped and, now and then, what the update
-    did to each parameter (see `statistics.statistics`).
+    did to each parameter (see `statistics.statistics`). `skipped` is True where the gradient was not finite:
+    then nothing was changed.
     """
 
     step: int
@@ -19,6 +20,7 @@ class StepEvent(NamedTuple):
     seconds: float
     gradient_norm: float | None = None
     parameters: list[dict[str, Any]] | None = None
+    skipped: bool | None = None
 
 
 class ValidationEvent(NamedTuple):

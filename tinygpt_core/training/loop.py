@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,13 +28,26 @@ from ..nn.gpt import GPT
 from ..optimizers import AdamW, Optimizer, clip_gradients
 from ..tensor import Tensor, no_grad
 from . import statistics
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint, truncate_log
+from .checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    tidy,
+    truncate_log,
+)
 from .config import TrainingConfig
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
-from .runs import LOG, refuse_used_directory, saved_settings, usable_backend
+from .runs import LOG, beginning, saved_settings, settings_of_a_beginning, usable_backend
 from .settings import SettingError
 from .step import as_tensors, step_class
+
+# Steps in a row whose gradient is not finite, after which a run has diverged. A loss scale, which begins at
+# 2**16, may have to be halved many times before float16 gradients fit.
+MOST_SKIPPED = 10
+MOST_SKIPPED_WITH_A_SCALE = 50
 
 
 class TrainingStep:
@@ -44,13 +58,14 @@ class TrainingStep:
         total_loss: gives the sum of the losses of all targets of a batch that count, under the `autocast` of
             `dtype`.
         gradient_clip: the largest norm of the gradient.
-        dtype: the name for `autocast`; with "float16" the loss is scaled and a step whose gradients overflow
-            changes nothing.
+        dtype: the name for `autocast`; with "float16" the loss is scaled, by less after an overflow.
 
     Attributes:
         scaler: the `LossScaler`, or None where none is needed.
-        gradient_norm: the norm of the last step's gradient before it was clipped, or None where that number
-            stays on a device.
+        gradient_norm: the norm of the last step's gradient before it was clipped, or None where it was not
+            finite or that number stays on a device.
+        is_skipped: whether the last step's gradient was not finite. Such a step changes nothing: neither the
+            weights nor the optimizer, whose step does not count it.
 
     Raises:
         ValueError: a dtype that `autocast` does not know, or the active backend cannot.
@@ -72,6 +87,7 @@ class TrainingStep:
         self.dtype = dtype
         self.scaler = LossScaler() if dtype == "float16" else None
         self.gradient_norm: float | None = None
+        self.is_skipped = False
 
     def __call__(self, batches: Sequence[Batch]) -> float:
         """Makes the update and returns the mean loss a target before it.
@@ -88,9 +104,12 @@ class TrainingStep:
             loss += part.item()
         self._unscale_gradients()
         norm = clip_gradients(self.model, self.gradient_clip)
-        if self._fits(norm):
+        self.is_skipped = not math.isfinite(norm)
+        if self.scaler is not None:
+            self.scaler.update(not self.is_skipped)
+        if not self.is_skipped:
             self.optimizer.update()
-        self.gradient_norm = norm if math.isfinite(norm) else None  # JSON has no infinity
+        self.gradient_norm = None if self.is_skipped else norm  # JSON has no infinity
         return loss
 
     # ---- float16: its gradients are computed from a loss that is scaled up, so that they do not vanish
@@ -106,14 +125,6 @@ class TrainingStep:
         for tensor in unique.values():
             if tensor.grad is not None:
                 tensor.grad = Tensor(tensor.grad.buffer * factor)
-
-    def _fits(self, norm: float) -> bool:
-        """Whether the update is to be made: always, but with a scaled loss only if nothing has overflowed."""
-        if self.scaler is None:
-            return True
-        is_finite = math.isfinite(norm)
-        self.scaler.update(is_finite)
-        return is_finite
 
 
 def training_step(*arguments: Any) -> TrainingStep:
@@ -134,7 +145,8 @@ class Trainer:
         generator: where the first weights and the dropout come from; nobody else draws from it.
         schedule: gives the learning rate by the number of updates made before.
         update: makes one update of the model when called with batches, see `TrainingStep`.
-        step: how many updates were made.
+        step: how many updates were made, or would have been.
+        skipped_steps: how many of them changed nothing, since their gradient was not finite.
         saved_step: how many were when the newest checkpoint was written.
         stop_requested: may be set at any time; `run` then ends after the step that is going on.
     """
@@ -146,7 +158,10 @@ class Trainer:
         self.directory = directory
         self.data = data
         self.step = 0
+        self.skipped_steps = 0
+        self.skipped_in_a_row = 0
         self.saved_step = 0
+        self.fingerprint: tuple[int, ...] | None = None  # of the checkpoint that this run wrote or read last
         self.stop_requested = False
         self.criterion = CrossEntropyLoss()
         self.generator = random.Generator(config.seed)
@@ -175,18 +190,22 @@ class Trainer:
             self.restore(state)
 
     @classmethod
-    def start(cls, config: TrainingConfig, directory: str) -> Trainer:
+    def start(cls, config: TrainingConfig, directory: str, *, must_be_new: bool = False) -> Trainer:
         """Returns a new run in a directory that is new or empty, with its first checkpoint (step 0) kept.
+
+        The directory is made and locked before anything else is done: of several processes that want one
+        directory, one gets it and the others are told.
 
         Raises:
             ValueError: the settings do not fit the corpus, or the directory already holds something.
+            DirectoryExistsError: the directory exists, and `must_be_new` is set.
+            BlockingIOError: another process is beginning a run there.
             OSError: the directory cannot be written.
         """
-        refuse_used_directory(directory)
         backends.get(config.backend)  # before the corpus is read, which may take minutes
-        trainer = cls(config, directory, prepare_data(config))
-        os.makedirs(directory, exist_ok=True)
-        trainer.save()
+        with beginning(directory, config, must_be_new=must_be_new):
+            trainer = cls(config, directory, prepare_data(config))
+            trainer.save()
         return trainer
 
     @classmethod
@@ -203,26 +222,42 @@ class Trainer:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
             SettingError: a change that does not work.
         """
+        config = settings_of_a_beginning(directory)
+        if config is not None:
+            warnings.warn(
+                f"the run in {directory} ended before its first checkpoint: it begins again, from step 0",
+                stacklevel=2,
+            )
+            changes["backend"] = changes.get("backend") or usable_backend(config.backend)
+            return cls.start(replace(config, **changes), directory)
+        load_checkpoint(directory, optimizer=False)  # complains of a directory that is none, and has no lock
+        with lock_directory(directory):
+            trainer = cls._resumed(directory, changes)
+            tidy(directory)
+            truncate_log(os.path.join(directory, LOG), trainer.step)
+            trainer.fingerprint = fingerprint(directory)
+        return trainer
+
+    @classmethod
+    def _resumed(cls, directory: str, changes: dict[str, Any]) -> Trainer:
         saved = load_checkpoint(directory)
         try:
             config = saved_settings(saved, directory)
+            steps_made = saved.state["step"]
+            _check_step(steps_made, config, directory)
             if not changes.get("backend"):
                 changes["backend"] = usable_backend(config.backend)
             config = replace(config, **changes)
-            steps_made = saved.state["step"]
             if config.steps < steps_made:
                 raise SettingError(
                     "steps", f" cannot be {config.steps}: the run in {directory} has {steps_made} behind it"
                 )
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
-            trainer = cls(config, directory, data, saved)
+            return cls(config, directory, data, saved)
         except (KeyError, TypeError) as problem:
             raise CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
             ) from problem
-        with lock_directory(directory):
-            truncate_log(os.path.join(directory, LOG), trainer.step)
-        return trainer
 
     def run(self) -> Iterator[Event]:
         """Trains until `config.steps` updates are made or `stop_requested` is set, yielding what happens.
@@ -231,10 +266,17 @@ class Trainer:
 
         Raises:
             BlockingIOError: another process trains in the same directory.
+            CheckpointError: another process has trained there since this run was begun or resumed.
+            ArithmeticError: see `train_step`.
         """
         config = self.config
         path = os.path.join(self.directory, LOG)
         with lock_directory(self.directory), open(path, "a", encoding="utf-8") as log:
+            if fingerprint(self.directory) != self.fingerprint:
+                raise CheckpointError(
+                    f"another process has trained in {self.directory} meanwhile: "
+                    "resume the run to go on from where that one ended"
+                )
             while self.step < config.steps and not self.stop_requested:
                 yield _logged(log, self.train_step())
                 is_last = self.step == config.steps
@@ -254,7 +296,7 @@ class Trainer:
             What happened.
 
         Raises:
-            ArithmeticError: the loss is not finite.
+            ArithmeticError: the loss is not finite, or the gradient was not for many steps in a row.
         """
         started = time.perf_counter()
         config = self.config
@@ -272,6 +314,7 @@ class Trainer:
                 f"the loss became {loss} at step {self.step}: "
                 f"try a learning_rate below {config.learning_rate}"
             )
+        self._count_skipped()
         return StepEvent(
             step=self.step,
             loss=loss,
@@ -280,7 +323,22 @@ class Trainer:
             seconds=time.perf_counter() - started,
             gradient_norm=self.update.gradient_norm,
             parameters=parameters,
+            skipped=True if self.update.is_skipped else None,
         )
+
+    def _count_skipped(self) -> None:
+        """Counts a step that changed nothing; raises ArithmeticError after too many of them in a row."""
+        if not self.update.is_skipped:
+            self.skipped_in_a_row = 0
+            return
+        self.skipped_steps += 1
+        self.skipped_in_a_row += 1
+        most = MOST_SKIPPED if self.update.scaler is None else MOST_SKIPPED_WITH_A_SCALE
+        if self.skipped_in_a_row >= most:
+            raise ArithmeticError(
+                f"the gradient was not finite for {most} steps in a row, up to step {self.step}: "
+                f"try a learning_rate below {self.config.learning_rate}, or another seed"
+            )
 
     def total_loss(self, batch: Batch) -> Tensor:
         """Returns the sum of the cross-entropies, a scalar in nats, of all targets (B, T) but the padding."""
@@ -303,10 +361,17 @@ class Trainer:
         """Writes a checkpoint: the weights, the optimizer and everything random.
 
         With it, `resume` continues bit for bit.
+
+        Raises:
+            ArithmeticError: a weight is not finite; the checkpoint of before stays.
+            CheckpointError: the directory cannot be written.
         """
+        self._require_finite_weights()
         data = self.data
         state = {
             "step": self.step,
+            "skipped_steps": self.skipped_steps,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "data_order": data.training_batches.get_state(),
             "random": self.generator.get_state(),
         }
@@ -325,18 +390,57 @@ class Trainer:
             state=state,
         )
         self.saved_step = self.step
+        self.fingerprint = fingerprint(self.directory)
+
+    def _require_finite_weights(self) -> None:
+        """Raises ArithmeticError where a weight is not finite: such a model cannot be trained any further."""
+        for name, tensor in self.model.named_parameters():
+            if not math.isfinite(tensor.buffer.sum_of_squares()):
+                raise ArithmeticError(
+                    f"{name} is not finite at step {self.step}, which is not kept; "
+                    f"the checkpoint of step {self.saved_step} is: resume from it, "
+                    f"or try a learning_rate below {self.config.learning_rate}"
+                )
 
     def restore(self, saved: Checkpoint) -> None:
-        """Goes to where a checkpoint of this run was written."""
+        """Goes to where a checkpoint of this run was written.
+
+        Raises:
+            ValueError: a part of it is not what a run keeps, or does not belong to the others.
+        """
         self.step = saved.state["step"]
         self.saved_step = self.step
+        for name in ("skipped_steps", "skipped_in_a_row"):
+            count = saved.state.get(name, 0)  # runs of earlier versions lack them
+            if type(count) is not int or not 0 <= count <= self.step:
+                raise CheckpointError(
+                    f"the checkpoint in {self.directory} is damaged: "
+                    f"its {name} must be an integer from 0 to {self.step}, not {count!r}"
+                )
+            setattr(self, name, count)
         with self.context():
             self.model.load_weights(list(saved.model_tensors.items()))
             self.optimizer.load_state(list(saved.optimizer_tensors.items()))
+        self._require_step_of_the_optimizer("skipped_steps" in saved.state)
         self.data.training_batches.set_state(saved.state["data_order"])
         self.generator.set_state(saved.state["random"])
         if self.update.scaler is not None and "loss_scale" in saved.state:
             self.update.scaler.set_state(saved.state["loss_scale"])
+
+    def _require_step_of_the_optimizer(self, is_exact: bool) -> None:
+        """Raises CheckpointError where the optimizer has made another number of updates than the run.
+
+        Args:
+            is_exact: whether it is known how many steps were skipped; earlier versions did not keep that of
+                runs in float16.
+        """
+        expected = self.step - self.skipped_steps
+        found = self.optimizer.step
+        if found != expected and (is_exact or self.update.scaler is None or found > expected):
+            raise CheckpointError(
+                f"the checkpoint in {self.directory} is damaged: its optimizer has made {found} updates, "
+                f"which does not go with its step, {self.step}"
+            )
 
     @contextmanager
     def context(self) -> Iterator[None]:
@@ -357,6 +461,19 @@ def _initial_model(config: TrainingConfig, vocab_size: int) -> GPT:
             if parameter.ndim >= 2:
                 parameter.assign(parameter * (config.initial_std / 0.02))  # which GPT-2's, and ours, have
     return model
+
+
+def _check_step(step: Any, config: TrainingConfig, directory: str) -> None:
+    """Checks that the step in a checkpoint can be one of a run with these settings.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    if type(step) is not int or not 0 <= step <= config.steps:
+        raise CheckpointError(
+            f"the checkpoint in {directory} is damaged: "
+            f"its step must be an integer from 0 to {config.steps}, not {step!r}"
+        )
 
 
 def _logged(log: Any, event: Any) -> Any:

@@ -2,33 +2,129 @@
 
 config.json, tokenizer, model.safetensors, optimizer.safetensors, state.json    see `checkpoint`
 log.jsonl                                                                       one line an event
+beginning.json                                    the settings, only until the first checkpoint is there
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .. import backends
+from ..files.atomic import lock_directory, remove_temporary_files
+from ..files.json_objects import read_json_object, write_json
 from ..nn.gpt import GPT, GPTConfig
 from ..tensor import Tensor, uninitialized
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from .checkpoint import FILES, NEXT, STATE, Checkpoint, CheckpointError, load_checkpoint, remove_unfinished
 from .config import TrainingConfig
 from .data import BOUNDARY
 
 LOG = "log.jsonl"
+BEGINNING = "beginning.json"
+
+
+class DirectoryExistsError(ValueError):
+    """A run was to make its directory, and something is already there."""
 
 
 def refuse_used_directory(directory: str) -> None:
-    """Raises ValueError if `directory` holds anything, so that no run overwrites another."""
+    """Raises ValueError if `directory` holds anything, so that no run overwrites another.
+
+    What a run has left that ended before its first checkpoint does not count: nothing is lost with it.
+    """
     if os.path.lexists(directory) and not os.path.isdir(directory):
         raise ValueError(f"{directory} is not a directory")
-    if os.path.isdir(directory) and os.listdir(directory):
+    if os.path.isdir(directory) and not all(map(_is_of_a_beginning, os.listdir(directory))):
         raise ValueError(
             f"{directory} is not empty and nothing is overwritten: "
             "choose another directory, or resume the run in it"
         )
+
+
+def _is_of_a_beginning(name: str) -> bool:
+    """Whether a run may have a file of this name before its first checkpoint."""
+    beside = {file + NEXT for file in FILES}
+    temporary = tuple(f".{file}." for file in (STATE, BEGINNING, *beside))
+    return name == BEGINNING or name in beside or (name.startswith(temporary) and name.endswith(".tmp"))
+
+
+@contextmanager
+def beginning(directory: str, config: TrainingConfig, *, must_be_new: bool = False) -> Iterator[None]:
+    """Makes and locks the directory of a new run, for a `with` in which its first checkpoint is written.
+
+    No two processes can be in it with one directory. Until there is a checkpoint the settings are kept
+    there, so that a run that is killed before it can be begun again. Where the `with` fails, everything is
+    as it was before.
+
+    Args:
+        directory: new or empty, or that of a run that ended before its first checkpoint.
+        config: the settings of the run.
+        must_be_new: whether a directory that is empty is refused, too.
+
+    Raises:
+        DirectoryExistsError: there is something of that name, and it must be new.
+        ValueError: the directory is in use.
+        BlockingIOError: another process has locked it.
+        OSError: it cannot be made.
+    """
+    refuse_used_directory(directory)
+    parent = os.path.dirname(os.path.abspath(directory))
+    made = _make_parents(parent)
+    try:
+        os.mkdir(directory)
+        made.append(directory)
+    except FileExistsError:
+        if must_be_new:
+            raise DirectoryExistsError(f"{directory} already exists") from None
+    with lock_directory(directory):
+        refuse_used_directory(directory)  # another process may have been here before the lock
+        try:
+            write_json(os.path.join(directory, BEGINNING), config.to_dict(), replace_anything=True)
+            remove_unfinished(directory)
+            yield
+        finally:
+            # With a checkpoint it is not needed any more, and without one the run has failed.
+            with suppress(OSError):
+                os.unlink(os.path.join(directory, BEGINNING))
+                remove_temporary_files(directory, [BEGINNING])
+            if not os.path.exists(os.path.join(directory, STATE)):
+                with suppress(OSError):
+                    remove_unfinished(directory)
+                for folder in reversed(made):
+                    with suppress(OSError):
+                        os.rmdir(folder)
+
+
+def _make_parents(folder: str) -> list[str]:
+    """Makes a folder and those above it; returns those that were not there, the uppermost first."""
+    missing = []
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    made = []
+    for each in reversed(missing):
+        with suppress(FileExistsError):  # another process was faster
+            os.mkdir(each)
+            made.append(each)
+    return made
+
+
+def settings_of_a_beginning(directory: str) -> TrainingConfig | None:
+    """Returns the settings of a run that ended before its first checkpoint; None where there is no such run.
+
+    Raises:
+        CheckpointError: they do not work.
+    """
+    path = os.path.join(directory, BEGINNING)
+    if os.path.exists(os.path.join(directory, STATE)) or not os.path.isfile(path):
+        return None
+    try:
+        return TrainingConfig.from_dict(read_json_object(path))
+    except ValueError as problem:
+        raise CheckpointError(f"the settings in {path} do not work: {problem}") from None
 
 
 def saved_settings(saved: Checkpoint, directory: str) -> TrainingConfig:

@@ -1,0 +1,279 @@
+"""What becomes of runs when several begin at once, when one dies, and when somebody else writes in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinygpt_core import Tensor, backends
+from tinygpt_core.training import PRESETS, Trainer, TrainingConfig, checkpoint
+from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
+from tinygpt_core.training.events import StepEvent
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = "the cat sat on the mat. " * 100
+SMALL = ["--preset", "debug", "--context-length", "16", "--data", "text.txt", "--backend", "python"]
+
+
+def begin(*arguments: object, cwd: Path, code: str = "") -> subprocess.Popen[str]:
+    """A process of the command line; `code` is run in it before."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TINYGPT_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    call = "import sys; from tinygpt_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", f"{code}\n{call}", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit code and what was said of errors."""
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.fixture
+def config(place: Path) -> TrainingConfig:
+    return replace(
+        PRESETS["debug"].config, corpus="text", data_file=str(place / "text.txt"), context_length=8, steps=6
+    )
+
+
+# ---- begun together
+
+# Whoever has chosen a directory waits for the others to have chosen theirs
+TOGETHER = """
+import os, time
+from tinygpt_core.training import loop
+prepare = loop.prepare_data
+def slowly(*arguments):
+    time.sleep(1.5)
+    return prepare(*arguments)
+loop.prepare_data = slowly
+from tinygpt_core.cli import train
+train.time.strftime = lambda form: "now"
+"""
+
+
+def test_three_seeds_that_begin_at_once_are_three_runs(place: Path) -> None:
+    processes = [
+        begin("train", *SMALL, "--seed", seed, "--quiet", cwd=place, code=TOGETHER) for seed in (1, 2, 3)
+    ]
+    assert [finish(process) for process in processes] == [(0, "")] * 3
+    runs = [path for path in (place / "runs").iterdir() if path.name != "latest"]
+    seeds = [load_checkpoint(run).config["training"]["seed"] for run in runs]
+    assert sorted(seeds) == [1, 2, 3]
+    for run in runs:
+        assert (run / "log.jsonl").read_text().count('"loss"') == 20
+    assert (place / "runs" / "latest" / "state.json").exists()
+
+
+def test_one_directory_is_given_to_one_of_two(place: Path) -> None:
+    processes = [
+        begin("train", *SMALL, "--seed", seed, "--out", "run", "--quiet", cwd=place, code=TOGETHER)
+        for seed in (1, 2)
+    ]
+    results = sorted(finish(process) for process in processes)
+    assert results[0] == (0, "")
+    code, said = results[1]
+    assert code == 1 and "going on in another process" in said and said.count("\n") == 1
+    assert (place / "run" / "log.jsonl").read_text().count('"loss"') == 20
+
+
+def test_whoever_was_overtaken_is_told(config: TrainingConfig, tmp_path: Path) -> None:
+    """Two have read one checkpoint, and the first has gone on."""
+    directory = str(tmp_path / "run")
+    Trainer.start(config, directory)
+    first = Trainer.resume(directory)
+    second = Trainer.resume(directory)
+    list(first.run())
+    log = (tmp_path / "run" / "log.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="another process has trained"):
+        list(second.run())
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
+
+
+# ---- that die
+
+
+def dies(call: str, name: str, time: int = 1) -> str:
+    """Code after which a process dies at a call of a function of `os` with a path of that name."""
+    return f"""
+import os
+real, left = os.{call}, [{time}]
+def dying(path, *others):
+    left[0] -= os.path.basename(os.fspath(path)).startswith({name!r})
+    if left[0] == 0:
+        os._exit(9)
+    return real(path, *others)
+os.{call} = dying
+"""
+
+
+def test_death_between_the_renames_of_the_last_checkpoint(place: Path) -> None:
+    code = dies("replace", "config.json.next", time=3)
+    assert finish(begin("train", *SMALL, "--out", "run", "--quiet", cwd=place, code=code))[0] == 9
+    run = place / "run"
+    assert (run / "model.safetensors.next").exists()
+    for name in (".state.json.0123.tmp", ".log.jsonl.0123.tmp"):
+        (run / name).write_text("half")
+    expected = (run / "model.safetensors.next").read_bytes()
+    assert finish(begin("train", "--resume", "run", "--quiet", cwd=place)) == (0, "")
+    assert (run / "model.safetensors").read_bytes() == expected
+    assert sorted(os.listdir(run)) == sorted([*checkpoint.FILES, "log.jsonl", "state.json"])
+
+
+def test_killed_before_the_first_checkpoint_it_begins_again_with_its_settings(place: Path) -> None:
+    code = dies("replace", ".state.json")
+    settings = [*SMALL, "--seed", 5, "--steps", 7, "--quiet"]
+    assert finish(begin("train", *settings, "--out", "killed", cwd=place, code=code))[0] == 9
+    assert "state.json" not in os.listdir(place / "killed")
+    code, said = finish(begin("train", "--resume", "killed", "--quiet", cwd=place))
+    assert code == 0 and "ended before its first checkpoint: it begins again" in said
+    assert finish(begin("train", *settings, "--out", "whole", cwd=place)) == (0, "")
+    for name in ("config.json", "model.safetensors"):
+        assert (place / "killed" / name).read_bytes() == (place / "whole" / name).read_bytes()
+    assert sorted(os.listdir(place / "killed")) == sorted(os.listdir(place / "whole"))
+
+
+def test_a_directory_of_a_run_without_a_checkpoint_can_be_used_again(place: Path) -> None:
+    code = dies("replace", ".state.json")
+    assert finish(begin("train", *SMALL, "--out", "run", "--quiet", cwd=place, code=code))[0] == 9
+    assert finish(begin("train", *SMALL, "--out", "run", "--quiet", cwd=place)) == (0, "")
+    assert sorted(os.listdir(place / "run")) == sorted([*checkpoint.FILES, "log.jsonl", "state.json"])
+
+
+def test_a_first_checkpoint_that_fails_leaves_nothing(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match=r"beginning\.json"):
+            Trainer.start(config, str(tmp_path / "made" / "run"))
+        assert not (tmp_path / "made").exists()
+        (tmp_path / "empty").mkdir()
+        patch.undo()
+        patch.setattr(checkpoint, "write_durably", failing(OSError(28, "No space left on device")))
+        with pytest.raises(CheckpointError, match="No space left"):
+            Trainer.start(config, str(tmp_path / "empty"))
+        assert os.listdir(tmp_path / "empty") == []
+    assert Trainer.start(config, str(tmp_path / "empty")).step == 0
+
+
+def failing(problem: Exception) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        raise problem
+
+    return call
+
+
+# ---- that somebody has changed
+
+
+def change_state(run: Path, change: Callable[[dict[str, Any]], None], *, mend: bool) -> None:
+    """Changes the run's own state in state.json, and mends its digest, or leaves it out as runs of before."""
+    whole = json.loads((run / "state.json").read_text())
+    change(whole["state"])
+    if mend:
+        text = json.dumps(whole["state"], sort_keys=True, separators=(",", ":"))
+        whole["state_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    else:
+        whole.pop("state_sha256")
+    (run / "state.json").write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize("mend", [True, False], ids=["mended digest", "no digest"])
+@pytest.mark.parametrize("step", [-5, 3.5, True, 5, 7, 2**70, "6", None])
+def test_a_step_that_cannot_be_is_refused(
+    config: TrainingConfig, tmp_path: Path, step: object, mend: bool
+) -> None:
+    run = tmp_path / "run"
+    list(Trainer.start(config, str(run)).run())
+    change_state(run, lambda state: state.update(step=step), mend=mend)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(CheckpointError, match="step"):
+        Trainer.resume(str(run), steps=9)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_state_that_was_changed_is_noticed(config: TrainingConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    Trainer.start(config, str(run))
+    text = (run / "state.json").read_text()
+    (run / "state.json").write_text(text.replace('"position": 0', '"position": 8', 1))
+    with pytest.raises(CheckpointError, match=r"state.json does not have the SHA-256"):
+        load_checkpoint(run)
+
+
+# ---- gradients and weights that are not finite
+
+
+def poison(trainer: Trainer, *steps: int) -> None:
+    """Makes the loss finite and one gradient infinite at these steps."""
+    loss = trainer.total_loss
+
+    def poisoned(batch: Any) -> Any:
+        value = loss(batch)
+        if trainer.step + 1 in steps:
+            weights = trainer.model.named_parameters()[0][1]
+            weights.grad = Tensor(type(weights.buffer).full(weights.shape, math.inf, weights.dtype))
+        return value
+
+    trainer.total_loss = poisoned  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("chosen", ["python", "numpy"])
+def test_a_step_with_an_infinite_gradient_changes_nothing(
+    config: TrainingConfig, tmp_path: Path, chosen: str
+) -> None:
+    if backends.why_not(chosen):
+        pytest.skip(backends.why_not(chosen) or "")
+    trainer = Trainer.start(replace(config, backend=chosen, checkpoint_every=1), str(tmp_path / "run"))
+    poison(trainer, 3)
+    bits = []
+    for event in trainer.run():
+        if isinstance(event, StepEvent):
+            weights = [tensor.buffer.to_array() for _, tensor in trainer.model.named_parameters()]
+            moments = [buffer.to_array() for buffer in trainer.optimizer.state_dict().values()]
+            bits.append((weights, moments, trainer.optimizer.step))
+            assert event.skipped is (True if event.step == 3 else None)
+    assert bits[1] == bits[2] and bits[2] != bits[3]
+    assert [step for _, _, step in bits] == [1, 2, 2, 3, 4, 5]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line.get("skipped")] == [3]
+    resumed = Trainer.resume(str(tmp_path / "run"))
+    assert (resumed.step, resumed.skipped_steps, resumed.optimizer.step) == (6, 1, 5)
+
+
+def test_many_such_steps_in_a_row_end_the_run(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(replace(config, steps=40), str(tmp_path / "run"))
+    poison(trainer, *range(5, 8), *range(9, 40))
+    with pytest.raises(ArithmeticError, match=r"10 steps in a row, up to step 18: try a learning_rate"):
+        list(trainer.run())
+    assert trainer.skipped_steps == 13
+
+
+def test_a_finite_checkpoint_is_not_replaced_by_another(config: TrainingConfig, tmp_path: Path) -> None:
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    name, weights = trainer.model.named_parameters()[-1]
+    weights.buffer = type(weights.buffer).full(weights.shape, math.nan, weights.dtype)
+    trainer.step = 4
+    with pytest.raises(ArithmeticError, match=f"{name} is not finite at step 4.*checkpoint of step 0"):
+        trainer.save()
+    assert Trainer.resume(str(tmp_path / "run")).step == 0
