@@ -362,7 +362,11 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def from_gpt2(
-        cls, vocab_file: Path, merges_file: Path, special_tokens: Iterable[str] = ("<|endoftext|>",)
+        cls,
+        vocab_file: Path,
+        merges_file: Path,
+        special_tokens: Iterable[str] = ("<|endoftext|>",),
+        pattern: str = RegexPatterns.GPT2,
     ) -> BPETokenizer:
         """Returns GPT-2's tokenizer, with the very ids of its authors' files `vocab.json` and `merges.txt`
         (or others of that kind).
@@ -370,13 +374,14 @@ class BPETokenizer(Tokenizer):
         Args:
             special_tokens: entries of the vocabulary that are no merges; those that it does not have are left
                 out.
+            pattern: the split pattern, where the files are of another tokenizer than GPT-2's.
 
         Raises:
             TokenizerError: a file is damaged, or the two do not belong together; the message names the file
                 and the token or line.
         """
         tokens, merges, specials = read_gpt2(vocab_file, merges_file, special_tokens)
-        return cls._of_tokens(RegexPatterns.GPT2, tokens, merges, specials)
+        return cls._of_tokens(pattern, tokens, merges, specials)
 
     @classmethod
     def from_tiktoken(
