@@ -921,3 +921,19 @@ def test_a_head_that_is_the_embeddings_in_another_width_is_tied(gpt2: Path, rng:
     write_safetensors(gpt2 / "model.safetensors", tensors)
     with pytest.warns(RuntimeWarning, match="holds other weights"):
         assert not load_pretrained(gpt2).config.tied_head
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"a": 1, "a": 2}', "\xff"])
+def test_damaged_files_are_format_errors(text: str, gpt2: Path, tmp_path: Path) -> None:
+    """`FormatError` is what the docstrings promise, whatever it is that is wrong."""
+    config = (gpt2 / "config.json").read_bytes()
+    (gpt2 / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FormatError):
+        load_pretrained(gpt2)
+    (gpt2 / "config.json").write_bytes(config)
+    (gpt2 / "model.safetensors").write_bytes(text.encode("latin-1") * 9)
+    with pytest.raises(FormatError):
+        load_pretrained(gpt2)
+    (tmp_path / "gpt_model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FormatError):
+        load_pretrained(tmp_path / "gpt_model.json", num_heads=1)

@@ -16,7 +16,7 @@ from ..module import read_tensors
 from ..nn.gpt import GPT, GPTConfig
 from ..tensor import Tensor, uninitialized
 from ..training.runs import load_model
-from .base import Family, FormatError, Piece, listed, pieces_of, shortened
+from .base import Family, FormatError, Piece, as_format_error, listed, pieces_of, shortened
 from .families import FAMILIES
 from .sources import CONFIG, Source, find_source
 from .tensors import FLOATING, Tensors
@@ -50,21 +50,30 @@ def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
         num_heads: attention heads, which TinyGPT's own files do not tell.
 
     Raises:
-        FormatError: the config describes no GPT of ours, or the tensors do not fit it: names that are missing
-            or unknown, or the tensor, the shape it has and the shape it should have.
+        FormatError: a file is damaged, the config describes no GPT of ours, or the tensors do not fit it:
+            names that are missing or unknown, or the tensor, the shape it has and the shape it should have.
+        CheckpointError: it is a run of our own, and damaged.
+        OSError: a file cannot be read.
     """
     source = find_source(path)
     if source.format == "native":
         model = load_model(source.directory, backends.active().backend)[0]
     else:
-        family = FAMILIES[source.format]
-        if source.format == "tinygpt":
-            checkpoint = _open_tinygpt(source, num_heads)
-        else:
-            checkpoint = _open_safetensors(source, family)
-        model = _build_model(checkpoint, source.format, num_heads)
-        _fill(model, family, checkpoint)
+        with as_format_error():
+            model = _load_foreign(source, num_heads)
     model.eval()
+    return model
+
+
+def _load_foreign(source: Source, num_heads: int | None) -> GPT:
+    """Returns the model of a checkpoint of another library."""
+    family = FAMILIES[source.format]
+    if source.format == "tinygpt":
+        checkpoint = _open_tinygpt(source, num_heads)
+    else:
+        checkpoint = _open_safetensors(source, family)
+    model = _build_model(checkpoint, source.format, num_heads)
+    _fill(model, family, checkpoint)
     return model
 
 
@@ -134,7 +143,7 @@ def _with_own_head(config: GPTConfig, family: Family, checkpoint: _Checkpoint) -
         f"{checkpoint.weights_path}: the config ties the head to the token embeddings, but tensor {head!r} "
         "holds other weights than these: they are kept, and the model is not tied",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return replace(config, tied_head=False)
 

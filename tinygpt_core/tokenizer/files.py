@@ -43,7 +43,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         return _parse(read_text_file(path))
     except (ValueError, RecursionError) as problem:
-        raise TokenizerError(f"{os.fspath(path)} is not a tokenizer file: {problem}") from None
+        raise TokenizerError(f"{os.fspath(path)} is not a tokenizer file: {problem!s:.400}") from None
 
 
 def _parse(text: str) -> Tokenizer:
@@ -110,7 +110,8 @@ def _open_gpt2(folder: str, vocab: str, merges: str) -> BPETokenizer:
 def _is_tinygpt_model(path: str) -> bool:
     """Whether a `.model` file is TinyGPT's or minbpe's. (Llama's has this name, too, and another format.)"""
     with open(path, "rb") as file:
-        return file.read(10).startswith((b"tinygpt v", b"minbpe v"))
+        start = file.read(10)
+    return start.startswith((b"tinygpt v", b"minbpe v", b"'", b'"'))
 
 
 def open_tokenizer(path: Path) -> Tokenizer:

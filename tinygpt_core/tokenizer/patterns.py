@@ -17,9 +17,10 @@ import unicodedata
 from functools import cache, lru_cache
 from itertools import groupby
 
-from .base import TokenizerError
+from .base import TokenizerError, has_surrogates
 
 MAXIMUM_PATTERN = 10_000
+VERBOSE = "(?x)"  # before a pattern in which white space and comments are for people
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
@@ -29,7 +30,8 @@ class RegexPatterns:
 
     GPT2 is GPT-2's. GPT4 is the one of GPT-4 as first published, which minbpe has too. CL100K is the one that
     tiktoken gives GPT-4 now: the same, but white space at the end of a text stays in one piece, line breaks
-    or not.
+    or not. TINYGPT is the one that TinyGPT calls GPT4, without its comments: it takes digits for letters, and
+    contractions only where no letter stands before them.
     """
 
     GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -41,6 +43,7 @@ class RegexPatterns:
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
         r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
     )
+    TINYGPT = r"(?i:[sdmt]|ll|ve|re)|[^\r\n\w\d]?+\w+|[^\s\w\d]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 
 
 @cache
@@ -134,6 +137,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """
     if not isinstance(pattern, str) or len(pattern) > MAXIMUM_PATTERN:
         raise TokenizerError(f"a pattern is a string of at most {MAXIMUM_PATTERN:,} characters")
+    if has_surrogates(pattern):
+        raise TokenizerError("a pattern with half a surrogate pair matches nothing that is read")
     try:
         return re.compile(spell_out(pattern))
     except (re.error, RecursionError, OverflowError) as problem:
