@@ -133,7 +133,7 @@ def _total(pattern: str, path: str) -> str:
         _refuse(path, f"the pattern {_quoted(pattern)} matches nothing at all")
     if all(part in pattern for part in (r"\p{L}+", r"\p{N}", r"[^\s\p{L}\p{N}]+", r"|\s+")):
         return pattern  # letters, numbers, white space and all else: nothing lies between
-    return rf"{pattern}|(?:(?!{pattern})(?:.|\n))+"
+    return rf"{pattern}|(?:(?!{pattern})(?s:.))+"
 
 
 def _added_tokens(values: dict[str, Any], path: str) -> dict[str, int]:
