@@ -258,3 +258,13 @@ def test_help_names_every_default(command: str, capsys: pytest.CaptureFixture[st
     assert main([command, "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert {"convert": "(default: native)", "inspect": "(default: a table)"}[command] in printed
+
+
+def test_inspect_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a\x1b[2Jb.safetensors"
+    header = {"x\x07": {"dtype": "F\x1b[1m", "shape": [1], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    assert main(["inspect", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable() and "a\\x1b[2Jb.safetensors" in printed

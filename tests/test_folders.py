@@ -259,3 +259,62 @@ def test_ids_of_gpt2_need_only_its_own_files(tmp_path: Path) -> None:
         ValueError, match=rf"token id 50257 at position {len(ids)} does not fit vocab_size 50257"
     ):
         prepare_data(config)
+
+
+# ---- how wide an id is
+
+
+def write_wide(path: Path, typecode: str, ids: list[int]) -> None:
+    path.write_bytes(array(typecode, ids).tobytes())
+
+
+def test_wide_ids_are_read_as_stated_and_refused_where_nothing_is_stated(tmp_path: Path) -> None:
+    tokenizer = CharTokenizer.train(TEXT)
+    config = token_folder(tmp_path / "ids", tokenizer, validation=False)
+    ids = tokenizer.encode(TEXT)
+    expected = list(token_folders.open_token_folder(tmp_path / "ids", tokenizer).training)
+    for typecode in "IQ":  # of 4 and of 8 bytes
+        write_wide(tmp_path / "ids" / "train.bin", typecode, ids)
+        with pytest.raises(ValueError, match=r"train\.bin: every second id is 0.*read as uint16.*meta\.json"):
+            prepare_data(config)
+    for typecode, dtype in (("B", "uint8"), ("H", "uint16"), ("I", "uint32")):
+        write_wide(tmp_path / "ids" / "train.bin", typecode, ids)
+        (tmp_path / "ids" / "meta.json").write_text(f'{{"dtype": "{dtype}"}}')
+        assert list(token_folders.open_token_folder(tmp_path / "ids", tokenizer).training) == expected
+        assert prepare_data(config).ids_dtype == dtype
+
+
+def test_a_vocabulary_that_uint16_cannot_number_is_read_as_uint32(tmp_path: Path) -> None:
+    tokenizer = CharTokenizer(map(chr, range(0x10000, 0x10000 + 70_000)))
+    ids = list(range(65_000, 70_000))
+    write_wide(tmp_path / "train.bin", "I", ids)
+    folder = token_folders.open_token_folder(tmp_path, tokenizer)
+    assert [*folder.training, *folder.validation] == ids and folder.dtype == "uint32"
+    (tmp_path / "meta.json").write_text('{"dtype": "uint16"}')
+    with pytest.raises(ValueError, match=r"uint16 cannot number a vocabulary of 70,000 tokens"):
+        token_folders.open_token_folder(tmp_path, tokenizer)
+    (tmp_path / "meta.json").unlink()
+    write_wide(tmp_path / "train.bin", "H", [7, 65_000, 9, 65_001])
+    with pytest.raises(ValueError, match=r"does not fit vocab_size 70000; nothing states the dtype"):
+        token_folders.open_token_folder(tmp_path, tokenizer)
+    write_wide(tmp_path / "train.bin", "Q", ids)
+    with pytest.raises(ValueError, match="every second id is 0"):
+        token_folders.open_token_folder(tmp_path, tokenizer)
+
+
+def test_ids_that_may_be_0_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    tokenizer = CharTokenizer("abc")
+    for ids in ([0] * 8, [1, 0, 1, 0, 1, 0, 1], [1, 0, 2, 0, 1, 1]):
+        write_wide(tmp_path / "train.bin", "H", ids)
+        assert len(token_folders.open_token_folder(tmp_path, tokenizer).training)
+
+
+def test_a_damaged_meta_json_and_a_lone_val_bin(tmp_path: Path) -> None:
+    write_wide(tmp_path / "train.bin", "H", [0, 1, 2])
+    for text in ('{"dtype": "int64"}', '{"dtype": 4}', "[]", "{", '{"dtype": ["uint16"]}'):
+        (tmp_path / "meta.json").write_text(text)
+        with pytest.raises(ValueError, match=r"meta\.json"):
+            token_folders.open_token_folder(tmp_path, CharTokenizer("abc"))
+    (tmp_path / "train.bin").rename(tmp_path / "val.bin")
+    with pytest.raises(ValueError, match=r"val\.bin, but no train\.bin"):
+        token_folders.is_token_folder(tmp_path)

@@ -889,3 +889,51 @@ def test_tokenizers_that_lie_beside_weights(tmp_path: Path) -> None:
     assert found is not None and found.encode("the thesis") == bpe.encode("the thesis")
     save_tokenizer(CharTokenizer("ab"), tmp_path / "tokenizer")
     assert isinstance(find_tokenizer(tmp_path), CharTokenizer)
+
+
+@pytest.mark.parametrize("flag", [{}, {"tie_word_embeddings": True}])
+def test_a_head_of_its_own_is_kept_whatever_the_config_says(
+    on: str, flag: dict[str, Any], tmp_path: Path, rng: Any
+) -> None:
+    config = {name: value for name, value in GPT2.items() if name != "tie_word_embeddings"} | flag
+    tensors = gpt2_tensors(rng, config, tied=False)
+    with pytest.warns(RuntimeWarning, match=r"'lm_head\.weight' holds other weights"):
+        model = load_pretrained(write_checkpoint(tmp_path / "gpt2", config, tensors))
+    assert not model.config.tied_head
+    assert worst(model, gpt2_logits(tensors, config, np.array(IDS))) < TOLERANCE
+    config = LLAMA | flag
+    tensors = llama_tensors(rng, config | {"tie_word_embeddings": False})
+    if flag:  # without it, Llama's head is not tied
+        with pytest.warns(RuntimeWarning, match="holds other weights"):
+            model = load_pretrained(write_checkpoint(tmp_path / "llama", config, tensors))
+        assert worst(model, llama_logits(tensors, config, np.array(IDS))) < TOLERANCE
+
+
+def test_a_head_that_is_the_embeddings_in_another_width_is_tied(gpt2: Path, rng: Any) -> None:
+    header = read_safetensors_header(gpt2 / "model.safetensors")
+    assert "lm_head.weight" not in header.entries
+    tensors = gpt2_tensors(rng, GPT2)
+    tensors["wte.weight"] = tensors["wte.weight"].astype(np.float16)
+    tensors["lm_head.weight"] = tensors["wte.weight"].astype(np.float32)
+    write_safetensors(gpt2 / "model.safetensors", tensors)
+    assert load_pretrained(gpt2).config.tied_head
+    tensors["lm_head.weight"][3, 1] += 0.5
+    write_safetensors(gpt2 / "model.safetensors", tensors)
+    with pytest.warns(RuntimeWarning, match="holds other weights"):
+        assert not load_pretrained(gpt2).config.tied_head
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"a": 1, "a": 2}', "\xff"])
+def test_damaged_files_are_format_errors(text: str, gpt2: Path, tmp_path: Path) -> None:
+    """`FormatError` is what the docstrings promise, whatever it is that is wrong."""
+    config = (gpt2 / "config.json").read_bytes()
+    (gpt2 / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FormatError):
+        load_pretrained(gpt2)
+    (gpt2 / "config.json").write_bytes(config)
+    (gpt2 / "model.safetensors").write_bytes(text.encode("latin-1") * 9)
+    with pytest.raises(FormatError):
+        load_pretrained(gpt2)
+    (tmp_path / "gpt_model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FormatError):
+        load_pretrained(tmp_path / "gpt_model.json", num_heads=1)

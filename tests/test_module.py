@@ -1,6 +1,8 @@
 """Laws of Module: its trees, freezing, modes, and its weights in files."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -281,3 +283,19 @@ def test_weights_in_json_stand_there_once_and_have_an_end(tmp_path):
     with pytest.raises(ValueError, match=r"endless\.json"):
         linear.load_weights(tmp_path / "endless.json")
     assert linear.weights.to_python() == before
+
+
+@pytest.mark.parametrize(
+    ("data", "grad"),
+    [
+        ("[1.0, 2]", False),
+        ("[True, 1.0]", False),
+        ("[" + "9" * 30 + "]", False),
+        ("[1, 2]", True),
+        ("[[1.0], 2.0]", True),
+    ],
+)
+def test_json_weights_that_are_none_are_value_errors(data: str, grad: bool, tmp_path: Path) -> None:
+    (tmp_path / "w.json").write_text(json.dumps({"weights": f"Tensor(data={data}, requires_grad={grad})"}))
+    with pytest.raises(ValueError, match=r"w\.json is no JSON object of names and tensors"):
+        FullyConnectedLayer(1, 1).load_weights(tmp_path / "w.json")

@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
+import tracemalloc
 import unicodedata
 
 import pytest
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 
 from tinygpt_core.tokenizer import BPETokenizer
 from tinygpt_core.tokenizer.patterns import (
+    OWN_PATTERNS,
     RegexPatterns,
     TokenizerError,
     compile_pattern,
+    require_bounded,
     spell_out,
     unicode_class,
 )
@@ -112,3 +116,68 @@ def test_importing_the_core_builds_no_classes() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "0\n"
     )
+
+
+# ---- hostile patterns
+
+ENDLESS = [
+    r"(?:a+)+b",
+    r"(a*)*b",
+    r"(?:a|a)*b",
+    r"(?:\w|aa)+?b",
+    r"(?!a*a*a*a*b)a",
+    r"(?:a?a?)+b",
+    r"(?:a{1,20}){1,30}b",
+    r"(?:(?:a+)?){2,}b",
+    r"a*a*a*a*a*b",
+    r"a?" * 40 + "a" * 40,
+    r"(?=(?:a+)+b)a",
+    r"(?>(?:a+)+b)",
+    r"(?:(?:a+)+b)++",
+]
+
+
+@pytest.mark.parametrize("pattern", ENDLESS)
+def test_patterns_that_may_take_for_ever_are_refused(pattern: str) -> None:
+    with pytest.raises(TokenizerError, match=r"repeats without end|too many ways"):
+        BPETokenizer(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\p{L}" * 1_600,
+        r"(?i:\p{L})" * 900,
+        "(?i:[\\x00-\\uffff])" * 600,
+        "[\\x00-\\U0010ffff]" * 500,
+        "(" * 3_000 + ")" * 3_000,
+        "(?:" * 2_000 + "a" + ")+" * 2_000,
+    ],
+)
+def test_patterns_that_take_long_to_compile_are_refused(pattern: str) -> None:
+    unicode_class("L")  # the tables of Unicode are made once
+    start = time.perf_counter()
+    tracemalloc.start()
+    with pytest.raises(TokenizerError):
+        BPETokenizer(pattern)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert time.perf_counter() - start < 3.0 and peak < 60_000_000
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?:ab|cd)?\w+|(?:a+b)?c|(?:a{3})+|[ab]+(?:x|y)",
+        r"(?:(?!ab+)(?s:.))+|(?:a+)++b|(?>a+|b)+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ],
+)
+def test_patterns_in_use_are_not(pattern: str) -> None:
+    list(BPETokenizer(pattern).chunks("a b c" * 10))
+
+
+@pytest.mark.parametrize("pattern", sorted(OWN_PATTERNS))
+def test_own_patterns_would_pass(pattern: str) -> None:
+    require_bounded(spell_out(pattern))

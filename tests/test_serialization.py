@@ -9,6 +9,7 @@ import json
 import math
 import os
 import struct
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,9 @@ BAD_HEADERS: dict[str, tuple[Any, bytes]] = {
     "a negative size": ({"x": {**F4, "shape": [-1]}}, bytes(4)),
     "a size that is true": ({"x": {**F4, "shape": [True]}}, bytes(4)),
     "no shape": ({"x": {"dtype": "F32", "data_offsets": [0, 4]}}, bytes(4)),
-    "a field too many": ({"x": {**F4, "extra": 1}}, bytes(4)),
     "an unknown dtype": ({"x": {**F4, "dtype": "Q7"}}, bytes(4)),
+    "a dtype of endless text": ({"x": {**F4, "dtype": "F" * 1000}}, bytes(4)),
+    "half a byte": ({"x": {"dtype": "F4", "shape": [3], "data_offsets": [0, 2]}}, bytes(2)),
     "a dtype that is no text": ({"x": {**F4, "dtype": ["F32"]}}, bytes(4)),
     "metadata that is no text": ({"__metadata__": {"a": 1}, "x": F4}, bytes(4)),
     "metadata in a list": ({"__metadata__": [], "x": F4}, bytes(4)),
@@ -260,3 +262,55 @@ def test_reading_a_small_file_takes_little_memory(read: Any, tmp_path: Path) -> 
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1_000_000
+
+
+def test_a_repeated_key_is_found_in_linear_time(tmp_path: Path) -> None:
+    names = [f"a{number}" for number in range(60_000)]
+    text = "{" + ",".join(f'"{name}":0' for name in [*names, names[-1]]) + "}"
+    (tmp_path / "x.json").write_text(text)
+    start = time.perf_counter()
+    with pytest.raises(SerializationError, match="the key 'a59999' stands twice"):
+        read_json_object(tmp_path / "x.json")
+    assert time.perf_counter() - start < 5.0  # one hundred times what it takes; n² would be minutes
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "size"),
+    [
+        ("F8_E8M0", [3], 3),
+        ("F8_E4M3FNUZ", [3], 3),
+        ("C64", [2], 16),
+        ("F4", [2, 3], 3),
+        ("F6_E2M3", [4], 3),
+        ("Q7", [9], 1),
+    ],
+)
+def test_only_who_touches_a_tensor_of_another_dtype_gets_an_error(
+    dtype: str, shape: list[int], size: int, tmp_path: Path
+) -> None:
+    other = {"dtype": dtype, "shape": shape, "data_offsets": [4, 4 + size]}
+    path = make(tmp_path / "t", {"x": {**F4, "extra": [1]}, "y": other}, bytes(4 + size))
+    assert read_safetensors_header(path).entries["y"].shape == tuple(shape)
+    assert load_safetensors(path, ["x"])["x"].to_python() == [0.0]
+    for names in (None, ["y"]):
+        with pytest.raises(SerializationError, match=f"'y' has dtype {dtype}; dtypes read are"):
+            load_safetensors(path, names)
+
+
+def test_null_is_no_metadata(tmp_path: Path) -> None:
+    path = make(tmp_path / "t", {"__metadata__": None, "x": F4}, bytes(4))
+    assert read_safetensors_header(path).metadata == {} and load_safetensors(path)["x"].to_python() == [0.0]
+
+
+def test_messages_about_a_file_stay_short(tmp_path: Path) -> None:
+    name = "n" * 1_000_000
+    for header in (
+        {name: 3},
+        {name: {**F4, "dtype": "Q7"}},
+        {name: {**F4, "shape": [1] * 65}},
+        {name: {**F4, "dtype": name}},
+        {name: {**F4, "data_offsets": [2, 6]}},
+    ):
+        with pytest.raises(SerializationError) as caught:
+            load_safetensors(make(tmp_path / "t", header, bytes(4)))
+        assert len(str(caught.value)) < 600

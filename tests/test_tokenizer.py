@@ -309,3 +309,143 @@ def test_visualising_prints_the_tokens(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.replace("|", "").strip() == "the cat"
     trained("abab", 257).train("abab", 257, verbose=True)
     assert "(97, 98) -> 256" in capsys.readouterr().out
+
+
+# ---- half a surrogate pair
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("\ud83d\ude00!", "😀!"),
+        ("\ud83d a", "\ufffd a"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("é\udce9", "é\ufffd"),
+    ],
+)
+def test_halves_of_surrogate_pairs_are_joined_or_replaced(text: str, meant: str, tmp_path: Path) -> None:
+    tokenizer = BPETokenizer()
+    tokenizer.train((text + " ") * 3, 262)
+    other = BPETokenizer()
+    other.train((meant + " ") * 3, 262)
+    assert tokenizer.merges == other.merges
+    assert tokenizer.encode(text) == other.encode(meant) and list(tokenizer.chunks(text)) == [
+        *other.chunks(meant)
+    ]
+    assert [idx for chunk in other.chunks(meant) for idx in other.byte_ids(chunk)] == list(meant.encode())
+    characters = CharTokenizer.train(text)
+    assert characters.characters == CharTokenizer(meant).characters
+    for trained_tokenizer in (tokenizer, characters):
+        assert trained_tokenizer.decode(trained_tokenizer.encode(text)) == meant
+        save_tokenizer(trained_tokenizer, tmp_path / "t")
+        assert load_tokenizer(tmp_path / "t").encode(text) == trained_tokenizer.encode(text)
+
+
+def test_special_tokens_patterns_and_characters_have_no_half_pairs() -> None:
+    tokenizer = BPETokenizer()
+    with pytest.raises(TokenizerError, match="half a surrogate pair"):
+        tokenizer.register_special_tokens({"<\ud800>": 300})
+    with pytest.raises(TokenizerError, match="half a surrogate pair"):
+        BPETokenizer("\ud800|.")
+    with pytest.raises(TokenizerError, match="half a surrogate pair"):
+        CharTokenizer("ab\ud800")
+    tokenizer.register_special_tokens({"<😀>": 300})
+    assert tokenizer.encode("a<\ud83d\ude00>", "all") == [97, 300]
+
+
+# ---- .model files
+
+
+@few
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1))
+def test_special_tokens_survive_a_model_file(text: str) -> None:
+    import tempfile
+
+    tokenizer = trained(size=260)
+    tokenizer.register_special_tokens({text: 700, "<a b>": 701, "<\x85\u2028\r>": 702})
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(folder + "/t")
+        again = BPETokenizer()
+        again.load(folder + "/t.model")
+    assert again.special_tokens == tokenizer.special_tokens and again.merges == tokenizer.merges
+
+
+def test_a_model_file_with_the_line_ends_of_windows(tmp_path: Path) -> None:
+    tokenizer = trained(size=260)
+    tokenizer.register_special_tokens({"<end>": 700})
+    tokenizer.save(str(tmp_path / "t"))
+    path = tmp_path / "t.model"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    again = BPETokenizer()
+    again.load(path)
+    assert again.pattern == tokenizer.pattern and again.special_tokens == {"<end>": 700}
+
+
+def test_a_model_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = trained(size=260)
+    tokenizer.save(str(tmp_path / "t"))
+    old = (tmp_path / "t.model").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        trained(size=270).save(str(tmp_path / "t"))
+    assert (tmp_path / "t.model").read_bytes() == old and len(list(tmp_path.iterdir())) == 2
+
+
+VERBOSE_PATTERN = "\n  (?i:ll|ve)|   # contractions\n  [^\\w]?\\w+|  # it's a word\n  \\s+\n"
+
+
+def test_a_model_file_of_tinygpt_loads_and_is_saved_again(tmp_path: Path) -> None:
+    text = f"{VERBOSE_PATTERN!r}\n1\n[PAD] 258\n104 101\n256 121\n"
+    (tmp_path / "tokenizer.model").write_text(text)
+    tokenizer = find_tokenizer(tmp_path)
+    assert isinstance(tokenizer, BPETokenizer)
+    assert list(tokenizer.chunks("hey they've ")) == ["hey", " they", "'ve", " "]
+    assert tokenizer.encode("hey[PAD]", "all") == [257, 258]
+    tokenizer.save(str(tmp_path / "again"))
+    assert (tmp_path / "again.model").read_text() == text
+    save_tokenizer(tokenizer, tmp_path / "t")
+    assert load_tokenizer(tmp_path / "t").encode("hey they") == tokenizer.encode("hey they")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["'abc", "'a'b'", "'\\q'", "'\\ud800'", "'\\U00110000'", "'a' 'b'", "'" + "a" * 200_000 + "'", "'('"],
+)
+def test_a_first_line_that_is_no_string_is_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / "t.model").write_text(f"{line}\n0\n")
+    with pytest.raises(TokenizerError, match="not a tokenizer's model file"):
+        BPETokenizer().load(tmp_path / "t.model")
+
+
+def test_tinygpts_own_pattern_and_its_merges() -> None:
+    tokenizer = BPETokenizer(RegexPatterns.TINYGPT)
+    tokenizer.train("123412561278", 257)
+    assert tokenizer.encode("12123") == [256, 256, 51]
+    assert list(tokenizer.chunks("12 -1  I'm We've\r2He!")) == [
+        "12",
+        " ",
+        "-1",
+        " ",
+        " I",
+        "'m",
+        " We",
+        "'ve",
+        "\r",
+        "2He",
+        "!",
+    ]
+
+
+def test_a_merge_that_makes_no_token_is_refused(tmp_path: Path) -> None:
+    tokens = [chr(byte) for byte in range(255, -1, -1)]
+    value = {"format": "tinygpt tokenizer", "version": 2, "kind": "bpe", "special_tokens": {}, "pattern": "."}
+    for merges in ([[0, 1]], [[0, 0], [1, 1]]):
+        (tmp_path / "t").write_text(json.dumps(value | {"tokens": tokens, "merges": merges}))
+        with pytest.raises(TokenizerError, match="makes none"):
+            load_tokenizer(tmp_path / "t")

@@ -316,11 +316,9 @@ class Module:
         loaded = named_tensors(file_or_pairs)
         parameters = dict(tree_flatten(self.parameters()))
         if strict and (unknown := loaded.keys() - parameters.keys()):
-            raise ValueError(
-                f"weights for parameters that the model does not have: {', '.join(sorted(unknown))}"
-            )
+            raise ValueError(f"weights for parameters that the model does not have: {_some(unknown)}")
         if strict and (missing := parameters.keys() - loaded.keys()):
-            raise ValueError(f"no weights for these parameters of the model: {', '.join(sorted(missing))}")
+            raise ValueError(f"no weights for these parameters of the model: {_some(missing)}")
         names = [name for name in parameters if name in loaded]
         for name in names:
             expected, actual = parameters[name].shape, loaded[name].shape
@@ -415,6 +413,12 @@ def matching(value: Tensor | Buffer, like: Tensor) -> Tensor:
     return Tensor(buffer, like.dtype)
 
 
+def _some(names: Iterable[str]) -> str:
+    """Returns names for a message, in order and as far as it is readable: a file may have millions."""
+    text = ", ".join(sorted(names))
+    return text if len(text) <= 2_000 else f"{text[:2_000]}…"
+
+
 def named_tensors(source: Any) -> dict[str, Tensor | Buffer]:
     """Returns the tensors, of any shape, in a file, a mapping or pairs.
 
@@ -426,7 +430,7 @@ def named_tensors(source: Any) -> dict[str, Tensor | Buffer]:
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, (Tensor, Buffer)):
             raise ValueError(
-                f"expected pairs of name and Tensor, but got {name!r} with a {type(value).__name__}"
+                f"expected pairs of name and Tensor, but got {name!r:.80} with a {type(value).__name__}"
             )
     return tensors
 
@@ -468,4 +472,6 @@ def read_tensors(file: WeightFile) -> dict[str, Tensor | Buffer]:
         texts = read_json_object(file, MAXIMUM_JSON)
         return {name: Tensor.deserialize_tensor(text) for name, text in texts.items()}
     except ValueError as error:
-        raise ValueError(f"{os.fspath(file)} is no JSON object of names and tensors: {error}") from error
+        raise ValueError(
+            f"{os.fspath(file)} is no JSON object of names and tensors: {error!s:.400}"
+        ) from error

@@ -798,7 +798,10 @@ class Tensor:
             raise ValueError(
                 f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}"
             ) from None
-        return Tensor(data, requires_grad=found["grad"] == "True")
+        try:
+            return Tensor(data, requires_grad=found["grad"] == "True")
+        except (TypeError, ValueError, OverflowError, RuntimeError) as problem:
+            raise ValueError(f"the data of a serialized tensor make none: {problem!s:.400}") from None
 
 
 _SERIALIZED = re.compile(

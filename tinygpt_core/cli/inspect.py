@@ -98,12 +98,14 @@ def _entry_of_text(name: str, text: Any, path: str) -> Entry:
     found = _SERIALIZED_TENSOR.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise SerializationError(
-            f"{path}: {name!r} is not a tensor in TinyGPT's form, Tensor(data=…, requires_grad=…)"
+            f"{path}: {name!r:.80} is not a tensor in TinyGPT's form, Tensor(data=…, requires_grad=…)"
         )
     data = found[1]
     depth = len(data) - len(data.lstrip("["))
     if depth > MAXIMUM_AXES:
-        raise SerializationError(f"{path}: {name!r} has {depth:,} axes; tensors have at most {MAXIMUM_AXES}")
+        raise SerializationError(
+            f"{path}: {name!r:.80} has {depth:,} axes; tensors have at most {MAXIMUM_AXES}"
+        )
     shape = _shape_of_text(data, depth)
     dtype = _dtype_of_text(data)
     return Entry(dtype, shape, 0, prod(shape) * (1 if dtype == "BOOL" else 4))
@@ -171,11 +173,11 @@ def _as_json(listing: _Listing) -> dict[str, Any]:
 
 
 def _print(listing: _Listing) -> None:
-    print(f"{listing.path} ({listing.kind}, {os.path.getsize(listing.path):,} bytes)")
+    print(f"{escape_unprintable(listing.path)} ({listing.kind}, {os.path.getsize(listing.path):,} bytes)")
     rows = [
         (
             escape_unprintable(name),  # names come from files, and must not move the cursor
-            listing.entries[name].dtype_name,
+            escape_unprintable(listing.entries[name].dtype_name),
             " x ".join(map(str, listing.entries[name].shape)) or "scalar",
             f"{listing.entries[name].stop - listing.entries[name].start:,}",
         )

@@ -68,6 +68,8 @@ class Progress:
         data = self.trainer.data
         config = self.trainer.config
         tokens = f"{data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds"
+        if data.ids_dtype is not None:
+            tokens += f", read as {data.ids_dtype}"
         parameters = f"{self.trainer.model.num_parameters():,} parameters"
         self._say(f"corpus     {config.corpus}: {tokens}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")

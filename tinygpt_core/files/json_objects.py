@@ -47,9 +47,11 @@ def parse_json_object(text: bytes | str, what: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            repeated = next(name for name in names if names.count(name) > 1)
-            raise SerializationError(f"{what}: the key {repeated!r} stands twice")
+            seen: set[str] = set()
+            for name, _ in pairs:
+                if name in seen:
+                    raise SerializationError(f"{what}: the key {name!r:.80} stands twice")
+                seen.add(name)
         return found
 
     try:
@@ -57,7 +59,7 @@ def parse_json_object(text: bytes | str, what: str) -> dict[str, Any]:
     except SerializationError:
         raise
     except (ValueError, RecursionError) as problem:
-        raise SerializationError(f"{what} is not valid JSON: {problem}") from None
+        raise SerializationError(f"{what} is not valid JSON: {problem!s:.200}") from None
     if not isinstance(value, dict):
         raise SerializationError(f"{what} is a JSON {type(value).__name__}, not an object")
     return value

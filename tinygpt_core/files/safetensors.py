@@ -35,12 +35,16 @@ _NAMES = {
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _HALF = ("F16", "BF16")  # read as float32, which holds every value of either
-_ITEM_SIZES = {
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2"), 1),
-}  # bytes of an element, of every dtype of the format
+_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2"), 8),
+    **dict.fromkeys(("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}  # of an element, of every dtype of the format in 2026; of one that came later, nothing is known
+MAXIMUM_NAME = 80  # characters of a dtype's name
 
 
 class Entry(NamedTuple):
@@ -88,7 +92,9 @@ def safetensors_chunks(
     for name in order:
         tensor = tensors[name]
         if not isinstance(name, str) or name == "__metadata__":
-            raise SerializationError(f"a tensor's name is a string other than '__metadata__', not {name!r}")
+            raise SerializationError(
+                f"a tensor's name is a string other than '__metadata__', not {name!r:.80}"
+            )
         stop = position + tensor.numel * tensor.dtype.itemsize
         header[name] = {
             "dtype": _NAMES[tensor.dtype],
@@ -126,6 +132,9 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Returns a file's header, checked against every rule of the format and the file's size; reads nothing
     else.
 
+    As the official reader does, it takes further fields of an entry, and `null` for no metadata. A dtype that
+    is not known here is an error for who reads that tensor, not for the file.
+
     Raises:
         SerializationError: naming the file, the tensor and the rule that is broken.
         OSError: the file cannot be read.
@@ -150,7 +159,9 @@ def _read_header(file: Any, path: str) -> SafetensorsHeader:
     if text[:1] != b"{":
         raise SerializationError(f"{path}: a safetensors header begins with '{{', not {text[:1]!r}")
     header = parse_json_object(text, f"the header of {path}")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    if metadata is None:  # as the official reader takes it
+        metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise SerializationError(f"{path}: __metadata__ maps strings to strings")
     entries = {name: _entry(name, fields, path) for name, fields in header.items()}
@@ -165,7 +176,7 @@ def _require_no_holes(entries: Mapping[str, Entry], end: int, path: str) -> None
         if entry.start != position:
             kind = "overlaps what lies before it" if entry.start < position else "leaves a hole before it"
             raise SerializationError(
-                f"{path}: tensor {name!r} begins at byte {entry.start}, not {position}: it {kind}"
+                f"{path}: tensor {name!r:.80} begins at byte {entry.start}, not {position}: it {kind}"
             )
         position = entry.stop
     if position != end:
@@ -181,24 +192,25 @@ def _is_size(value: Any) -> bool:
 
 def _entry(name: str, fields: Any, path: str) -> Entry:
     """Returns one checked entry of a header."""
-    what = f"{path}: tensor {name!r}"
-    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
-        raise SerializationError(f"{what} has the fields dtype, shape and data_offsets, and no others")
+    what = f"{path}: tensor {name!r:.80}"
+    if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= set(fields):
+        raise SerializationError(f"{what} lacks one of the fields dtype, shape and data_offsets")
     dtype_name = fields["dtype"]
     shape = fields["shape"]
     offsets = fields["data_offsets"]
-    if not isinstance(dtype_name, str) or dtype_name not in _ITEM_SIZES:
-        raise SerializationError(f"{what} has an unknown dtype {dtype_name!r}")
+    if not isinstance(dtype_name, str) or not 0 < len(dtype_name) <= MAXIMUM_NAME:
+        raise SerializationError(f"{what}: a dtype is a name, not {dtype_name!r:.80}")
     if not isinstance(shape, list) or len(shape) > 64 or not all(map(_is_size, shape)):
         raise SerializationError(f"{what}: a shape is a list of sizes, not {str(shape)[:80]}")
     are_sizes = isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_size, offsets))
     if not are_sizes or offsets[0] > offsets[1]:
         raise SerializationError(f"{what}: data_offsets are a begin and an end, not {str(offsets)[:80]}")
     start, stop = offsets
-    needed = prod(shape) * _ITEM_SIZES[dtype_name]
-    if needed != stop - start:
+    bits = _BITS.get(dtype_name)
+    if bits is not None and prod(shape) * bits != 8 * (stop - start):
         raise SerializationError(
-            f"{what} of shape {shape} and dtype {dtype_name} needs {needed:,} bytes, not {stop - start:,}"
+            f"{what} of shape {str(shape)[:80]} and dtype {dtype_name} has {stop - start:,} bytes, "
+            f"which is not {bits} bits an element"
         )
     return Entry(dtype_name, tuple(shape), start, stop)
 
@@ -223,7 +235,7 @@ def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
             if entry.dtype_name not in _DTYPES and entry.dtype_name not in _HALF:
                 known = ", ".join((*_DTYPES, *_HALF))
                 raise SerializationError(
-                    f"{path}: tensor {name!r} has dtype {entry.dtype_name}; dtypes read are {known}"
+                    f"{path}: tensor {name!r:.80} has dtype {entry.dtype_name}; dtypes read are {known}"
                 )
         return {
             name: _read_tensor(file, name, entry, header.data_start, path) for name, entry in chosen.items()
@@ -240,9 +252,9 @@ def _read_tensor(file: Any, name: str, entry: Entry, data_start: int, path: str)
     try:
         flat.fromfile(file, prod(entry.shape))
     except EOFError:
-        raise SerializationError(f"{path}: the file ends within tensor {name!r}") from None
+        raise SerializationError(f"{path}: the file ends within tensor {name!r:.80}") from None
     if dtype is DType.bool and flat.tobytes().translate(None, b"\0\1"):
-        raise SerializationError(f"{path}: tensor {name!r} is BOOL but has bytes other than 0 and 1")
+        raise SerializationError(f"{path}: tensor {name!r:.80} is BOOL but has bytes other than 0 and 1")
     if sys.byteorder == "big":
         flat.byteswap()
     return Buffer.from_array(flat, entry.shape, dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ..buffer.base import Buffer
@@ -22,6 +23,22 @@ class FormatError(SerializationError):
     """A checkpoint that cannot be read, or a model that a format cannot hold; the message says which part and
     what would work.
     """
+
+
+@contextmanager
+def as_format_error() -> Iterator[None]:
+    """Makes a FormatError of every ValueError in a `with`: what is wrong with a file is wrong with the
+    checkpoint. Yields nothing.
+
+    Raises:
+        FormatError: with the message of the other error.
+    """
+    try:
+        yield
+    except FormatError:
+        raise
+    except ValueError as problem:
+        raise FormatError(f"{problem!s:.800}") from problem
 
 
 class Family(NamedTuple):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .. import backends, shape_errors
@@ -14,7 +16,7 @@ from ..module import read_tensors
 from ..nn.gpt import GPT, GPTConfig
 from ..tensor import Tensor, uninitialized
 from ..training.runs import load_model
-from .base import Family, FormatError, Piece, listed, pieces_of, shortened
+from .base import Family, FormatError, Piece, as_format_error, listed, pieces_of, shortened
 from .families import FAMILIES
 from .sources import CONFIG, Source, find_source
 from .tensors import FLOATING, Tensors
@@ -31,36 +33,47 @@ class _Checkpoint(NamedTuple):
     weights_path: str  # for messages
     shapes: dict[str, Shape]
     read: Callable[[str], Buffer]
+    are_equal: Callable[[str, str], bool]  # whether two tensors hold the same numbers
 
 
 def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
     """Returns the GPT that a checkpoint describes, with its weights, on the active backend, out of training
     mode.
 
-    Its logits are those of the library that wrote it. Halves (F16, BF16) become float32. Float32 weights in
-    safetensors files are memory-mapped where the backend can use them in place; the file must then stay as it
-    is while the model lives.
+    Its logits are those of the library that wrote it. Where the config ties the head to the embeddings, but
+    the files hold another head, that one is kept, with a RuntimeWarning. Halves (F16, BF16) become float32.
+    Float32 weights in safetensors files are memory-mapped where the backend can use them in place; the file
+    must then stay as it is while the model lives.
 
     Args:
         path: as for `find_source`.
         num_heads: attention heads, which TinyGPT's own files do not tell.
 
     Raises:
-        FormatError: the config describes no GPT of ours, or the tensors do not fit it: names that are missing
-            or unknown, or the tensor, the shape it has and the shape it should have.
+        FormatError: a file is damaged, the config describes no GPT of ours, or the tensors do not fit it:
+            names that are missing or unknown, or the tensor, the shape it has and the shape it should have.
+        CheckpointError: it is a run of our own, and damaged.
+        OSError: a file cannot be read.
     """
     source = find_source(path)
     if source.format == "native":
         model = load_model(source.directory, backends.active().backend)[0]
     else:
-        family = FAMILIES[source.format]
-        if source.format == "tinygpt":
-            checkpoint = _open_tinygpt(source, num_heads)
-        else:
-            checkpoint = _open_safetensors(source, family)
-        model = _build_model(checkpoint, source.format, num_heads)
-        _fill(model, family, checkpoint)
+        with as_format_error():
+            model = _load_foreign(source, num_heads)
     model.eval()
+    return model
+
+
+def _load_foreign(source: Source, num_heads: int | None) -> GPT:
+    """Returns the model of a checkpoint of another library."""
+    family = FAMILIES[source.format]
+    if source.format == "tinygpt":
+        checkpoint = _open_tinygpt(source, num_heads)
+    else:
+        checkpoint = _open_safetensors(source, family)
+    model = _build_model(checkpoint, source.format, num_heads)
+    _fill(model, family, checkpoint)
     return model
 
 
@@ -73,7 +86,10 @@ def _open_tinygpt(source: Source, num_heads: int | None) -> _Checkpoint:
     def read(name: str) -> Buffer:
         return Tensor(tensors[name]).buffer
 
-    return _Checkpoint(values, path, path, shapes, read)
+    def are_equal(first: str, second: str) -> bool:
+        return read(first).to_array() == read(second).to_array()
+
+    return _Checkpoint(values, path, path, shapes, read, are_equal)
 
 
 def _open_safetensors(source: Source, family: Family) -> _Checkpoint:
@@ -86,7 +102,8 @@ def _open_safetensors(source: Source, family: Family) -> _Checkpoint:
             )
     shapes = {name: entry.shape for name, entry in tensors.entries.items()}
     config_path = os.path.join(source.directory, CONFIG)
-    return _Checkpoint(source.config, config_path, ", ".join(source.weights), shapes, tensors.read)
+    where = ", ".join(source.weights)
+    return _Checkpoint(source.config, config_path, where, shapes, tensors.read, tensors.are_equal)
 
 
 def _build_model(checkpoint: _Checkpoint, format: str, num_heads: int | None) -> GPT:
@@ -96,14 +113,39 @@ def _build_model(checkpoint: _Checkpoint, format: str, num_heads: int | None) ->
         if num_heads not in (None, config.num_heads):
             raise ValueError(f"num_heads is {config.num_heads}, not {num_heads}")
         _check_sizes(config, checkpoint.shapes.values())
+        config = _with_own_head(config, FAMILIES[format], checkpoint)
         with uninitialized():
             return GPT(config)
+    except FormatError:
+        raise
     except KeyError as problem:
         raise FormatError(
             f"{checkpoint.config_path} lacks {problem}, which a {format} checkpoint has"
         ) from None
     except (TypeError, ValueError, OverflowError, MemoryError) as problem:
         raise FormatError(f"{checkpoint.config_path}: {str(problem)[:400]}") from None
+
+
+def _with_own_head(config: GPTConfig, family: Family, checkpoint: _Checkpoint) -> GPTConfig:
+    """Returns the config, untied where it says that the head is the embeddings, but the files hold another
+    head: what was trained is in the files.
+    """
+    if not config.tied_head:
+        return config
+    names = _names_in_files(family, checkpoint)
+    embeddings, head = (
+        names.get(f"{family.modules[module][0]}.{family.leaves[leaf]}")
+        for module, leaf in (("embedding_layer", "embeddings"), ("head", "weights"))
+    )
+    if embeddings is None or head is None or checkpoint.are_equal(embeddings, head):
+        return config
+    warnings.warn(
+        f"{checkpoint.weights_path}: the config ties the head to the token embeddings, but tensor {head!r} "
+        "holds other weights than these: they are kept, and the model is not tied",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+    return replace(config, tied_head=False)
 
 
 def _check_sizes(config: GPTConfig, shapes: Collection[Shape]) -> None:
@@ -171,7 +213,8 @@ def _check_names(
         )
     unknown = [names[name] for name in names.keys() - expected.keys() if not family.ignored.fullmatch(name)]
     if config.tied_head:
-        unknown = [name for name in unknown if name != "lm_head.weight"]  # the embeddings again
+        # The embeddings again: `_with_own_head` has compared them
+        unknown = [name for name in unknown if name != "lm_head.weight"]
     if unknown:
         raise FormatError(
             f"{where}: {len(unknown):,} tensors have no place in the model of the config: {listed(unknown)}"

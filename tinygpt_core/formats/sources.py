@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..files.atomic import Path
 from ..files.json_objects import read_json_object
 from ..training import checkpoint
-from .base import FormatError, shortened
+from .base import FormatError, as_format_error, shortened
 from .families import FAMILIES
 
 CONFIG = "config.json"
@@ -36,8 +36,14 @@ def find_source(path: Path) -> Source:
             `.safetensors` file with config.json beside it, or a `.json` file of TinyGPT's weights.
 
     Raises:
-        FormatError: it holds no checkpoint of a known format. OSError: it cannot be read.
+        FormatError: it holds no checkpoint of a known format, or its config.json is damaged.
+        OSError: it cannot be read.
     """
+    with as_format_error():
+        return _find_source(path)
+
+
+def _find_source(path: Path) -> Source:
     path = os.fspath(path)
     if not os.path.exists(path):
         raise FormatError(f"there is no file or directory {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .. import backends
 from ..buffer.base import Buffer
@@ -16,6 +16,7 @@ MAPPABLE = {"F32": DType.float32, "F64": DType.float64}
 """What a backend may use as it lies in a file, by its name there."""
 FLOATING = (*MAPPABLE, "F16", "BF16")
 """What weights may be."""
+PIECE = 1 << 20  # bytes that are compared at once
 
 
 class Tensors:
@@ -65,6 +66,26 @@ class Tensors:
             return load_safetensors(path, [name])[name]
         memory = self._map(path)[start : data_start + entry.stop]
         return backends.active().from_memory(memory, entry.shape, dtype)
+
+    def are_equal(self, first: str, second: str) -> bool:
+        """Whether two tensors have one shape and hold the same numbers.
+
+        Raises:
+            SerializationError: a file has changed since its header was read.
+        """
+        if self.entries[first].shape != self.entries[second].shape:
+            return False
+        if self.entries[first].dtype_name != self.entries[second].dtype_name:
+            return self.read(first).to_array() == self.read(second).to_array()
+        return all(a == b for a, b in zip(self._pieces(first), self._pieces(second), strict=True))
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        """Yields the bytes of a tensor, `PIECE` at a time."""
+        entry = self.entries[name]
+        with open(self._files[name], "rb") as file:
+            file.seek(self.headers[self._files[name]].data_start + entry.start)
+            for start in range(entry.start, entry.stop, PIECE):
+                yield file.read(min(PIECE, entry.stop - start))
 
     def _map(self, path: str) -> memoryview:
         """Returns the bytes of a file, mapped; what is written there stays in this process."""

@@ -4,8 +4,9 @@ A `CharTokenizer` gives every character a number. A `BPETokenizer` starts from t
 neighbours to merge.
 
 Reading order: `base` (what all of them offer), `characters`, `bpe` (byte-pair encoding, the textbook first),
-`patterns` (how a text is split before), `vocabularies` (the files of other projects), `files` (one file for
-any tokenizer, and where to look for one), `encoders` (faster ones, from plug-ins).
+`patterns` (how a text is split before), `vocabularies` (the files of other projects) and `pipelines` (what
+lies beside them), `files` (one file for any tokenizer, and where to look for one), `encoders` (faster ones,
+from plug-ins).
 """
 
 from ..printable import replace_control_characters

@@ -26,6 +26,24 @@ def render_token(token: bytes) -> str:
     return replace_control_characters(token.decode("utf-8", errors="replace"))
 
 
+def joined_surrogates(text: str) -> str:
+    """Returns a text that has bytes in UTF-8: halves of surrogate pairs that stand side by side become the
+    character that they mean, and a lone half becomes U+FFFD, as tiktoken does.
+
+    Such halves come from JSON that was cut, and from command lines that are no UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether a text has half a surrogate pair in it, so that it has no bytes in UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class Tokenizer:
     """What every tokenizer offers: `encode`, `decode`, `vocab_size`, special tokens, and calling it on texts
     to get Tensors.
@@ -80,18 +98,24 @@ class Tokenizer:
         """Sets the special tokens, {text: id}; their ids are not those of ordinary tokens.
 
         Raises:
-            TokenizerError: an empty text, or an id that is taken or negative.
+            TokenizerError: an empty text, one with half a surrogate pair, or an id that is taken or negative.
         """
         taken = self._ordinary_ids()
-        ids = list(special_tokens.values())
+        used: set[int] = set()
         for text, idx in special_tokens.items():
             if not isinstance(text, str) or not text:
                 raise TokenizerError(f"a special token is a string that is not empty, not {text!r:.80}")
-            if type(idx) is not int or not 0 <= idx < 1 << 31 or idx in taken or ids.count(idx) > 1:
+            if has_surrogates(text):
+                raise TokenizerError(
+                    f"special token {text!r:.80} has half a surrogate pair, which is no character: "
+                    "no text that is read has it"
+                )
+            if type(idx) is not int or not 0 <= idx < 1 << 31 or idx in taken or idx in used:
                 raise TokenizerError(
                     f"special token {text!r:.80} needs an id of its own, "
                     f"such as {max(taken) + 1}, not {idx!r:.80}"
                 )
+            used.add(idx)
         self.special_tokens = dict(special_tokens)
 
     def encode(
@@ -100,7 +124,7 @@ class Tokenizer:
         """Returns the ids of `text`.
 
         Args:
-            text: any string.
+            text: any string; half a surrogate pair is read as U+FFFD.
             allowed_special: which special tokens to recognise in it: "all", "none" (they are ordinary text),
                 "none_raise" (their presence is an error) or a set of them.
             visualise: also prints the text with its tokens set apart by |.
@@ -112,6 +136,7 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise TypeError(f"encode takes a string, not a {type(text).__name__}")
+        text = joined_surrogates(text)
         special = self._recognised(text, allowed_special)
         if not special:
             ids = self._encode_ordinary(text)

@@ -21,15 +21,24 @@ from __future__ import annotations
 
 import heapq
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from ..files.atomic import Path
+from ..files.atomic import Path, atomic_write
 from ..printable import replace_control_characters
-from .base import MAXIMUM_FILE, Pair, Tokenizer, TokenizerError, read_text_file, render_token
-from .patterns import RegexPatterns, compile_pattern
+from .base import (
+    MAXIMUM_FILE,
+    Pair,
+    Tokenizer,
+    TokenizerError,
+    joined_surrogates,
+    read_text_file,
+    render_token,
+)
+from .patterns import MAXIMUM_PATTERN, VERBOSE, RegexPatterns, compile_pattern
 from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
 
 # ---------------------------------------------------------------- the textbook
@@ -362,7 +371,11 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def from_gpt2(
-        cls, vocab_file: Path, merges_file: Path, special_tokens: Iterable[str] = ("<|endoftext|>",)
+        cls,
+        vocab_file: Path,
+        merges_file: Path,
+        special_tokens: Iterable[str] = ("<|endoftext|>",),
+        pattern: str = RegexPatterns.GPT2,
     ) -> BPETokenizer:
         """Returns GPT-2's tokenizer, with the very ids of its authors' files `vocab.json` and `merges.txt`
         (or others of that kind).
@@ -370,13 +383,14 @@ class BPETokenizer(Tokenizer):
         Args:
             special_tokens: entries of the vocabulary that are no merges; those that it does not have are left
                 out.
+            pattern: the split pattern, where the files are of another tokenizer than GPT-2's.
 
         Raises:
             TokenizerError: a file is damaged, or the two do not belong together; the message names the file
                 and the token or line.
         """
         tokens, merges, specials = read_gpt2(vocab_file, merges_file, special_tokens)
-        return cls._of_tokens(RegexPatterns.GPT2, tokens, merges, specials)
+        return cls._of_tokens(pattern, tokens, merges, specials)
 
     @classmethod
     def from_tiktoken(
@@ -469,11 +483,11 @@ class BPETokenizer(Tokenizer):
     def chunks(self, text: str) -> Iterator[str]:
         """Yields the pieces into which the pattern splits a text; no token goes from one into the next."""
         # group(), not findall: a pattern of the user's may have groups of its own
-        return (found.group() for found in self._split.finditer(text))
+        return (found.group() for found in self._split.finditer(joined_surrogates(text)))
 
     def byte_ids(self, chunk: str) -> list[int]:
         """Returns the id of each byte of a piece of text: what is there before any merge."""
-        return [self._byte_ids[byte] for byte in _utf8(chunk)]
+        return [self._byte_ids[byte] for byte in joined_surrogates(chunk).encode("utf-8")]
 
     def _ordinary_ids(self) -> Mapping[int, bytes]:
         return self.vocab
@@ -493,7 +507,7 @@ class BPETokenizer(Tokenizer):
 
     def _encode_chunk(self, chunk: str) -> list[int]:
         if self._token_ids is not None:
-            whole = self._token_ids.get(_utf8(chunk))
+            whole = self._token_ids.get(chunk.encode("utf-8"))
             if whole is not None:
                 return [whole]
         return merge_lowest(self.byte_ids(chunk), self.merged_id)
@@ -516,27 +530,32 @@ class BPETokenizer(Tokenizer):
     # ---------------------------------------------------------------- TinyGPT's files
 
     def save(self, prefix: str) -> None:
-        """Writes `prefix.model`, from which `load` reads, and `prefix.vocab`, for people.
+        """Writes `prefix.model`, from which `load` reads, and `prefix.vocab`, for people; an old file stays
+        until the new one is whole.
+
+        The format is minbpe's. A pattern with line breaks is written as TinyGPT writes its own: as a Python
+        string, for a verbose pattern, which it must be then (it begins with `(?x)`).
 
         Raises:
             TokenizerError: a vocabulary, pattern or special token that the format cannot hold.
+            OSError: a file cannot be written.
         """
         if self._byte_ids != range(256):
             raise TokenizerError(
                 "a .model file numbers the bytes from 0 to 255, unlike this vocabulary: use save_tokenizer()"
             )
-        if "\n" in self.pattern or any("\n" in text for text in self.special_tokens):
+        is_verbose = self.pattern.startswith(VERBOSE)
+        if ("\n" in self.pattern and not is_verbose) or any("\n" in text for text in self.special_tokens):
             raise TokenizerError(
                 "a pattern or special token with a line break needs save_tokenizer(): "
                 "a .model file has one a line"
             )
-        lines = ["tinygpt v1", self.pattern, str(len(self.special_tokens))]
+        lines = [repr(self.pattern.removeprefix(VERBOSE))] if is_verbose else ["tinygpt v1", self.pattern]
+        lines.append(str(len(self.special_tokens)))
         lines += [f"{text} {idx}" for text, idx in self.special_tokens.items()]
         lines += [f"{a} {b}" for a, b in self.merges]
-        with open(prefix + ".model", "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-        with open(prefix + ".vocab", "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in self._vocabulary_lines())
+        atomic_write(prefix + ".model", ("\n".join(lines) + "\n").encode("utf-8"))
+        atomic_write(prefix + ".vocab", (f"{line}\n".encode() for line in self._vocabulary_lines()))
 
     def _vocabulary_lines(self) -> Iterator[str]:
         """Yields a line for each token: the two that it is made of, the token, and its id."""
@@ -551,36 +570,50 @@ class BPETokenizer(Tokenizer):
             yield f"[{replace_control_characters(text)}] {idx}"
 
     def load(self, model_file: Path) -> None:
-        """Reads a `.model` file of this tokenizer or of minbpe.
+        """Reads a `.model` file of this tokenizer, of minbpe or of TinyGPT.
 
         Raises:
             TokenizerError: it is none; then nothing has changed.
             OSError: it cannot be read.
         """
-        lines = read_text_file(model_file).splitlines()
+        text = read_text_file(model_file)
+        first_line = text.partition("\n")[0]
+        if first_line.endswith("\r"):  # written where lines end with two characters
+            text = text.replace("\r\n", "\n")
+        lines = text.removesuffix("\n").split("\n")  # not splitlines: a special token may hold U+2028
         try:
             loaded = BPETokenizer._of_lines(lines)
         except (IndexError, ValueError) as problem:
             raise TokenizerError(
-                f"{os.fspath(model_file)} is not a tokenizer's model file: {problem}"
+                f"{os.fspath(model_file)} is not a tokenizer's model file: {problem!s:.400}"
             ) from None
         self.__dict__.update(loaded.__dict__)
 
     @staticmethod
     def _of_lines(lines: list[str]) -> BPETokenizer:
         """Returns the tokenizer of a `.model` file; raises IndexError or ValueError where it is none."""
-        if lines[0] not in ("tinygpt v1", "minbpe v1"):
-            raise TokenizerError(f"the first line is 'tinygpt v1' or 'minbpe v1', not {lines[0][:40]!r}")
-        pattern = lines[1]
-        count = int(lines[2])
-        if not 0 <= count <= len(lines) - 3:
+        if lines[0].startswith(("'", '"')):
+            pattern = VERBOSE + _string_literal(lines[0])
+            rest = lines[1:]
+        elif lines[0] in ("tinygpt v1", "minbpe v1"):
+            pattern = lines[1]
+            rest = lines[2:]
+        else:
+            raise TokenizerError(
+                "the first line is 'tinygpt v1', 'minbpe v1' or TinyGPT's pattern as a Python string, "
+                f"not {lines[0][:40]!r}"
+            )
+        count = int(rest[0])
+        if not 0 <= count < len(rest):
             raise TokenizerError(f"{count} special tokens do not fit {len(lines)} lines")
         specials: dict[str, int] = {}
-        for line in lines[3 : 3 + count]:
+        for line in rest[1 : 1 + count]:
             text, _, idx = line.rpartition(" ")
+            if text in specials:
+                raise TokenizerError(f"the special token {text!r:.80} stands there twice")
             specials[text] = int(idx)
         merges: list[Pair] = []
-        for line in lines[3 + count :]:
+        for line in rest[1 + count :]:
             first, second = line.split()
             merges.append((int(first), int(second)))
         tokenizer = BPETokenizer(pattern)
@@ -611,6 +644,27 @@ class BPETokenizer(Tokenizer):
         return tokenizer
 
 
-def _utf8(chunk: str) -> bytes:
-    """Returns the bytes of a piece of text, of half surrogate pairs too."""
-    return chunk.encode("utf-8", errors="surrogatepass")
+def _string_literal(line: str) -> str:
+    """Returns the string that a line in the notation of Python's `repr` stands for.
+
+    Raises:
+        TokenizerError: it is none.
+    """
+
+    def unescape(found: re.Match[str]) -> str:
+        escape = found[0][1:]
+        if escape[0] in _ESCAPES:
+            return _ESCAPES[escape[0]]
+        code = int(escape[1:], 16)
+        if code > sys.maxunicode or 0xD800 <= code <= 0xDFFF:
+            raise TokenizerError(f"the first line has {found[0]!r}, which is no character")
+        return chr(code)
+
+    if len(line) > 10 * MAXIMUM_PATTERN or not _STRING_LITERAL.fullmatch(line):
+        raise TokenizerError(f"the first line is no pattern as a Python string: {line[:40]!r}")
+    return _ESCAPE.sub(unescape, line[1:-1])
+
+
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
+_ESCAPE = re.compile(r"""\\(?:[nrt'"\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})""")
+_STRING_LITERAL = re.compile(rf"""'(?:[^'\\]|{_ESCAPE.pattern})*+'|"(?:[^"\\]|{_ESCAPE.pattern})*+\"""")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..printable import replace_control_characters
-from .base import Tokenizer, TokenizerError
+from .base import Tokenizer, TokenizerError, joined_surrogates
 
 
 class CharTokenizer(Tokenizer):
@@ -19,7 +19,7 @@ class CharTokenizer(Tokenizer):
         characters: those that can be encoded; the place of each is its id.
 
     Raises:
-        TokenizerError: no characters, or one that is not a string of length 1.
+        TokenizerError: no characters, or one that is not a string of length 1, or is half a surrogate pair.
     """
 
     kind = "characters"
@@ -29,14 +29,16 @@ class CharTokenizer(Tokenizer):
         self.characters: list[str] = sorted(set(characters))
         if any(not isinstance(c, str) or len(c) != 1 for c in self.characters):
             raise TokenizerError("characters are strings of length 1")
+        if any("\ud800" <= character <= "\udfff" for character in self.characters):
+            raise TokenizerError("half a surrogate pair is no character: `train` reads it as U+FFFD")
         if not self.characters:
             raise TokenizerError("a CharTokenizer needs at least one character: the text is empty")
         self._ids = {character: idx for idx, character in enumerate(self.characters)}
 
     @classmethod
     def train(cls, text: str) -> CharTokenizer:
-        """Returns a tokenizer for the characters of `text`."""
-        return cls(text)
+        """Returns a tokenizer for the characters of `text`; half a surrogate pair is read as U+FFFD."""
+        return cls(joined_surrogates(text))
 
     @property
     def vocab_size(self) -> int:
@@ -70,7 +72,7 @@ class CharTokenizer(Tokenizer):
                 result.append(special[idx])
             else:
                 raise TokenizerError(f"id {idx} is not in the vocabulary of {self.vocab_size} tokens")
-        return "".join(result).encode("utf-8", errors="surrogatepass")
+        return "".join(result).encode("utf-8")
 
     def _to_json(self) -> dict[str, Any]:
         return {"characters": "".join(self.characters)}

@@ -10,6 +10,7 @@ from ..files.atomic import Path, write_durably
 from .base import Tokenizer, TokenizerError, read_text_file
 from .bpe import BPETokenizer
 from .characters import CharTokenizer
+from .pipelines import read_pipeline
 
 FORMAT = "tinygpt tokenizer"
 FORMAT_VERSION = 2  # of a file that lists its tokens; one that lists merges alone is of version 1
@@ -42,7 +43,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         return _parse(read_text_file(path))
     except (ValueError, RecursionError) as problem:
-        raise TokenizerError(f"{os.fspath(path)} is not a tokenizer file: {problem}") from None
+        raise TokenizerError(f"{os.fspath(path)} is not a tokenizer file: {problem!s:.400}") from None
 
 
 def _parse(text: str) -> Tokenizer:
@@ -71,7 +72,8 @@ def find_tokenizer(path: Path) -> Tokenizer | None:
     """Returns the tokenizer in a file of `save_tokenizer` or in a folder, or None where there is none.
 
     In a folder it is `tokenizer` (such a file), GPT-2's `vocab.json` and `merges.txt`, or TinyGPT's
-    `tokenizer.model`; the first of them that is there.
+    `tokenizer.model`; the first of them that is there. What lies beside `vocab.json` is heeded, see
+    `read_pipeline`.
 
     Raises:
         TokenizerError: there is one, but it is damaged.
@@ -84,7 +86,7 @@ def find_tokenizer(path: Path) -> Tokenizer | None:
         return load_tokenizer(own)
     vocab, merges = (os.path.join(path, name) for name in GPT2_TOKENIZER)
     if os.path.isfile(vocab) and os.path.isfile(merges):
-        return BPETokenizer.from_gpt2(vocab, merges)
+        return _open_gpt2(os.fspath(path), vocab, merges)
     model = os.path.join(path, TINYGPT_TOKENIZER)
     if os.path.isfile(model) and _is_tinygpt_model(model):
         tokenizer = BPETokenizer()
@@ -93,10 +95,23 @@ def find_tokenizer(path: Path) -> Tokenizer | None:
     return None
 
 
+def _open_gpt2(folder: str, vocab: str, merges: str) -> BPETokenizer:
+    """Returns the tokenizer of GPT-2's pair of files, split as the folder says."""
+    pipeline = read_pipeline(folder)
+    specials = ("<|endoftext|>", *pipeline.added_tokens)
+    tokenizer = BPETokenizer.from_gpt2(vocab, merges, specials, pipeline.pattern)
+    for text, idx in tokenizer.special_tokens.items():
+        if pipeline.added_tokens.get(text, idx) != idx:
+            raise TokenizerError(f"{vocab}: {text!r:.80} has the id {idx}, but another in tokenizer.json")
+    tokenizer.register_special_tokens({**tokenizer.special_tokens, **pipeline.added_tokens})
+    return tokenizer
+
+
 def _is_tinygpt_model(path: str) -> bool:
     """Whether a `.model` file is TinyGPT's or minbpe's. (Llama's has this name, too, and another format.)"""
     with open(path, "rb") as file:
-        return file.read(10).startswith((b"tinygpt v", b"minbpe v"))
+        start = file.read(10)
+    return start.startswith((b"tinygpt v", b"minbpe v", b"'", b'"'))
 
 
 def open_tokenizer(path: Path) -> Tokenizer:

@@ -16,10 +16,20 @@ import sys
 import unicodedata
 from functools import cache, lru_cache
 from itertools import groupby
+from re import _parser as re_parser  # type: ignore[attr-defined]
+from typing import Any, NamedTuple
 
-from .base import TokenizerError
+from .base import TokenizerError, has_surrogates
 
 MAXIMUM_PATTERN = 10_000
+MAXIMUM_SPELLED_OUT = 400_000  # characters, with all classes; half a second to compile
+MAXIMUM_CLASSES = (
+    4_000_000  # characters in the bracket expressions of a pattern together; a second to compile
+)
+MANY = 16  # a repetition that may be longer counts as one without end
+MAXIMUM_REPETITIONS = 3  # without end, one after the other, that a match may go through
+MAXIMUM_CHOICES = 10_000  # ways in which a match may go through what is not repeated without end
+VERBOSE = "(?x)"  # before a pattern in which white space and comments are for people
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
@@ -29,7 +39,8 @@ class RegexPatterns:
 
     GPT2 is GPT-2's. GPT4 is the one of GPT-4 as first published, which minbpe has too. CL100K is the one that
     tiktoken gives GPT-4 now: the same, but white space at the end of a text stays in one piece, line breaks
-    or not.
+    or not. TINYGPT is the one that TinyGPT calls GPT4, without its comments: it takes digits for letters, and
+    contractions only where no letter stands before them.
     """
 
     GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -41,6 +52,7 @@ class RegexPatterns:
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
         r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
     )
+    TINYGPT = r"(?i:[sdmt]|ll|ve|re)|[^\r\n\w\d]?+\w+|[^\s\w\d]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 
 
 @cache
@@ -124,17 +136,141 @@ def spell_out(pattern: str) -> str:
     return re.sub(r"\\p\{\w+\}|\\.|\[\^?\]?|\]", replace, pattern, flags=re.DOTALL)
 
 
+OWN_PATTERNS = frozenset(
+    {RegexPatterns.GPT2, RegexPatterns.GPT4, RegexPatterns.CL100K, RegexPatterns.TINYGPT}
+)
+
+
+class Backtracking(NamedTuple):
+    """How a match may go through a part of a pattern.
+
+    Attributes:
+        repetitions: without end, one after the other: a text of n characters is gone through in n to the
+            power of these.
+        choices: ways through all else.
+    """
+
+    repetitions: int
+    choices: int
+
+
+NO_BACKTRACKING = Backtracking(0, 1)
+
+
+def require_bounded(pattern: str) -> None:
+    """Checks that a pattern, whose classes are spelled out, takes little time to compile and cannot take
+    exponential time to match.
+
+    `re` tries one way through a pattern after the other. Where a repetition without end stands in another one
+    (`(?:a+)+`), or a choice does (`(?:a|a)*`), the number of ways may double with each character.
+
+    Raises:
+        TokenizerError: it may; the message says why.
+        re.error: it is no pattern.
+    """
+    if len(pattern) > MAXIMUM_SPELLED_OUT:
+        raise TokenizerError(
+            f"the pattern has {len(pattern):,} characters when its classes are spelled out; "
+            f"at most {MAXIMUM_SPELLED_OUT:,} are compiled"
+        )
+    parsed = re_parser.parse(pattern)
+    if _characters_in_classes(parsed) > MAXIMUM_CLASSES:
+        raise TokenizerError(
+            f"the classes of the pattern have more than {MAXIMUM_CLASSES:,} characters together"
+        )
+    _require_few_ways(parsed)
+
+
+def _require_few_ways(part: Any) -> None:
+    """Raises TokenizerError where a match may go through a part of a parsed pattern in too many ways."""
+    found = _backtracking(part)
+    if found.repetitions > MAXIMUM_REPETITIONS or found.choices > MAXIMUM_CHOICES:
+        raise TokenizerError(
+            f"the pattern can match in too many ways: at most {MAXIMUM_REPETITIONS} repetitions without end "
+            f"stand one after the other; possessive ones (`++`) do not count"
+        )
+
+
+def _backtracking(part: Any) -> Backtracking:
+    """Returns how a match may go through a part of a parsed pattern."""
+    repetitions = 0
+    choices = 1
+    for operation, argument in part:
+        found = _backtracking_of(str(operation), argument)
+        repetitions += found.repetitions
+        choices = min(choices * found.choices, MAXIMUM_CHOICES + 1)
+    return Backtracking(repetitions, choices)
+
+
+def _backtracking_of(operation: str, argument: Any) -> Backtracking:
+    """Returns how a match may go through one item of a parsed pattern."""
+    if operation in ("BRANCH", "GROUPREF_EXISTS"):
+        parts = argument[1] if operation == "BRANCH" else argument[1:]
+        branches = [_backtracking(branch) for branch in parts if branch is not None]
+        repetitions = max(branch.repetitions for branch in branches)
+        return Backtracking(repetitions, max(2, sum(branch.choices for branch in branches)))
+    if operation == "SUBPATTERN":
+        return _backtracking(argument[3])
+    # What these have matched is not gone through again
+    if operation in ("ASSERT", "ASSERT_NOT"):
+        _require_few_ways(argument[1])
+    if operation == "ATOMIC_GROUP":
+        _require_few_ways(argument)
+    if operation == "POSSESSIVE_REPEAT":
+        _require_few_ways(argument[2])
+    if operation in ("MAX_REPEAT", "MIN_REPEAT"):
+        least, most, body = argument
+        return _backtracking_of_repetition(int(least), int(most), _backtracking(body))
+    return NO_BACKTRACKING
+
+
+def _backtracking_of_repetition(least: int, most: int, body: Backtracking) -> Backtracking:
+    """Returns how a match may go through a repetition, given how it may go through what is repeated."""
+    if most > MANY and body != NO_BACKTRACKING:
+        raise TokenizerError(
+            "the pattern repeats without end what can itself match in several ways, such as (?:a+)+ or "
+            "(?:a|b)*: the time to match may double with each character; write [ab]*, or a possessive "
+            "repetition (`++`)"
+        )
+    if most > MANY:
+        return NO_BACKTRACKING if least == most else Backtracking(1, 1)
+    ways = (most - least + 1) * body.choices ** max(most, 1)
+    return Backtracking(body.repetitions * most, min(ways, MAXIMUM_CHOICES + 1))
+
+
+def _characters_in_classes(part: Any) -> int:
+    """Returns how many characters the bracket expressions in a parsed pattern have together, of those up to
+    U+FFFF, which are compiled into tables.
+    """
+    total = 0
+    parts = [part]
+    while parts:
+        item = parts.pop()
+        if isinstance(item, tuple) and len(item) == 2 and str(item[0]) == "RANGE":
+            first, last = item[1]
+            total += max(0, min(last, 0xFFFF) - first + 1)
+        elif isinstance(item, (tuple, list, re_parser.SubPattern)):
+            parts += list(item)
+    return total
+
+
 @lru_cache(maxsize=64)
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Returns a split pattern, compiled; one that uses `\\p{..}` is read as the authors of GPT-2's pattern
     would, see `spell_out`.
 
     Raises:
-        TokenizerError: no valid pattern, or an unreasonably long one.
+        TokenizerError: no valid pattern, an unreasonably long one, or one that may take for ever, see
+            `require_bounded`.
     """
     if not isinstance(pattern, str) or len(pattern) > MAXIMUM_PATTERN:
         raise TokenizerError(f"a pattern is a string of at most {MAXIMUM_PATTERN:,} characters")
+    if has_surrogates(pattern):
+        raise TokenizerError("a pattern with half a surrogate pair matches nothing that is read")
     try:
-        return re.compile(spell_out(pattern))
+        spelled_out = spell_out(pattern)
+        if pattern not in OWN_PATTERNS:
+            require_bounded(spelled_out)
+        return re.compile(spelled_out)
     except (re.error, RecursionError, OverflowError) as problem:
-        raise TokenizerError(f"not a valid pattern: {problem}") from None
+        raise TokenizerError(f"not a valid pattern: {problem!s:.400}") from None

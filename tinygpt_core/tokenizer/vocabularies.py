@@ -54,18 +54,19 @@ def read_gpt2(
         except KeyError as problem:
             _refuse(
                 name,
-                f"token {text!r} (id {idx}) has the character {problem.args[0]!r}, which stands for no byte",
+                f"token {text!r:.80} (id {idx}) has the character {problem.args[0]!r}, "
+                f"which stands for no byte",
             )
     for character in characters:
         if character not in ids:
-            _refuse(name, f"there is no token {character!r} for the byte {characters[character]}")
+            _refuse(name, f"there is no token {character!r:.80} for the byte {characters[character]}")
     merges = _read_merges(merges_file, ids)
     made = {ids[a + b] for a, b in merges}
     for text, idx in ids.items():
         if len(text) > 1 and idx not in made:
             _refuse(
                 name,
-                f"no line of {os.fspath(merges_file)} makes token {text!r} (id {idx}): "
+                f"no line of {os.fspath(merges_file)} makes token {text!r:.80} (id {idx}): "
                 f"is that file cut short, or the token special?",
             )
     return tokens, [(ids[a], ids[b]) for a, b in merges], specials
@@ -79,7 +80,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for text, _ in pairs:
             if text in seen:
-                _refuse(name, f"the token {text!r} stands there twice")
+                _refuse(name, f"the token {text!r:.80} stands there twice")
             seen.add(text)
         return dict(pairs)
 
@@ -99,16 +100,18 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     for text, idx in ids.items():
         if type(idx) is not int or not text:
             _refuse(
-                name, f"token {text!r} has {idx!r} for an id: a token is not empty and its id is an integer"
+                name,
+                f"token {text!r:.80} has {idx!r:.80} for an id: "
+                f"a token is not empty and its id is an integer",
             )
         if not 0 <= idx < len(ids):
             _refuse(
                 name,
-                f"token {text!r} has the id {idx}, but {len(ids)} tokens "
+                f"token {text!r:.80} has the id {idx}, but {len(ids)} tokens "
                 f"have the ids 0 to {len(ids) - 1}, without holes",
             )
         if texts[idx] is not None:
-            _refuse(name, f"the tokens {texts[idx]!r} and {text!r} have the same id {idx}")
+            _refuse(name, f"the tokens {texts[idx]!r:.80} and {text!r:.80} have the same id {idx}")
         texts[idx] = text
     return ids
 
@@ -129,11 +132,11 @@ def _read_merges(path: Path, ids: dict[str, int]) -> list[tuple[str, str]]:
             if text not in ids:
                 _refuse(place, f"the vocabulary has no token {text[:80]!r}")
         if (a, b) in merges:
-            _refuse(place, f"{a!r} and {b!r} were merged before")
+            _refuse(place, f"{a!r:.80} and {b!r:.80} were merged before")
         if ids[a + b] < highest:
             _refuse(
                 place,
-                f"{a + b!r} has the id {ids[a + b]}, below one of an earlier line: "
+                f"{a + b!r:.80} has the id {ids[a + b]}, below one of an earlier line: "
                 f"ids must be in the order of the merges",
             )
         highest = ids[a + b]
@@ -225,7 +228,7 @@ def parse_fields(fields: dict[str, Any]) -> tuple[Vocabulary | None, list[Pair] 
     for a, b in pairs or ():
         parts = [tokens[idx] or "" if 0 <= idx < len(tokens) else "" for idx in (a, b)]
         made = ids.get("".join(parts), -1)
-        if not all(parts) or made < highest:
+        if not all(parts) or made < max(highest, 0):
             raise TokenizerError(
                 f"the merge of {a} and {b} is not of two tokens, makes none, "
                 f"or one with a lower id than the merge before"

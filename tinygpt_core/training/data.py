@@ -54,6 +54,7 @@ class Data(NamedTuple):
     sha256: str
     documents: frozenset[str]  # to tell an invented one from one that was learned by heart
     opening: str  # what a text that nobody began begins with; documents begin after a boundary
+    ids_dtype: str | None = None  # how the ids of a token folder were read; None for a corpus of text
 
 
 def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: str | None = None) -> Data:
@@ -70,12 +71,14 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         OSError: a file cannot be read.
     """
     tokens: Documents | Stream
+    ids_dtype = None
     if config.data_file is not None and is_token_folder(config.data_file):
         folder = open_token_folder(config.data_file, trained_tokenizer or config.tokenizer)
         digest = folder.sha256
         _require_same_corpus(config, sha256, digest)
         tokenizer = folder.tokenizer
         tokens = stream_of_folder(folder)
+        ids_dtype = folder.dtype
     else:
         corpus = load_corpus(config.corpus, config.data_file)
         digest = corpus_digest(corpus)
@@ -95,6 +98,7 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         sha256=digest,
         documents=frozenset(tokens.texts),
         opening=tokens.opening,
+        ids_dtype=ids_dtype,
     )
 
 
