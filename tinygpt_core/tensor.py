@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from . import graph_text, operations, shape_errors
+from .backends import get as get_backend
 from .buffer.base import Buffer
 from .buffer.text import array_html, array_text
 from .dtype import DType
@@ -614,9 +615,14 @@ class Tensor:
         return apply_op(operations.Cast, self, dtype=dtype)
 
     def to(self, backend: str) -> Tensor:
-        """Returns this Tensor's elements on another backend, as a leaf; itself if it is there already."""
-        buffer = self.buffer.to(backend)
-        return self if buffer is self.buffer else Tensor(buffer, requires_grad=self.requires_grad)
+        """Returns the same elements on another backend, and itself if they are there already.
+
+        The move is recorded: gradients go back to this Tensor, on its own backend. `Module.to` moves a
+        model's parameters and leaves them leaves.
+        """
+        if type(self.buffer) is get_backend(backend):
+            return self
+        return apply_op(operations.To, self, backend=backend)
 
     # ---------------------------------------------------------------- in place
 
