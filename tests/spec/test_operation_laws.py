@@ -173,7 +173,7 @@ def _verdicts_of_changes(kind: type[Buffer], row: Row, case: Case, given: list[A
                 tensor.requires_grad = True
         result = row.on_tensors(*tensors, **case.options)  # type: ignore[misc]
         if changed == len(tensors):
-            result.detach().assign(read(result.buffer * 0.5 + 3.0).tolist())
+            result.detach().assign(result.detach() * 0.5 + 3.0)
         elif changed is not None:
             target = tensors[changed].detach()
             values = _other_values(case.slots[changed], read(target.buffer))  # type: ignore[arg-type]
