@@ -5,6 +5,7 @@ assignment, dtypes.
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from array import array
 from typing import Any
@@ -844,3 +845,23 @@ def test_a_part_of_a_broadcast_view_cannot_be_written(backend: type[Buffer], dat
     else:
         part.assign(9.0)
     assert np.array_equal(read(base), before)
+
+
+@given(data=st.data())
+def test_pickled_buffers_come_back(backend: type[Buffer], data: st.DataObject) -> None:
+    """On their backend, by its name, with every bit; a view becomes contiguous and has a storage of its own."""
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    made = data.draw(operands(backend, data.draw(shapes(max_dims=3)), dtype, special=True))
+    protocol = data.draw(st.integers(0, pickle.HIGHEST_PROTOCOL))
+    again = pickle.loads(pickle.dumps(made.buffer, protocol))
+    assert type(again) is backend and again.dtype is made.buffer.dtype and again.shape == made.buffer.shape
+    assert again.to_array().tobytes() == made.buffer.to_array().tobytes() and again.is_contiguous()
+    again.assign(made.buffer)
+
+
+def test_copies_share_and_deep_copies_do_not(backend: type[Buffer]) -> None:
+    buffer = backend([1.0, 2.0])
+    shallow, deep = copy.copy(buffer), copy.deepcopy(buffer)
+    buffer[0] = 5.0
+    assert shallow.to_python() == [5.0, 2.0] and shallow.version is buffer.version
+    assert deep.to_python() == [1.0, 2.0]

@@ -381,8 +381,15 @@ class Buffer:
         kind = backends.get(backend)
         return self if type(self) is kind else kind._from_array(self._to_array(), self.shape, self.dtype)
 
+    def __copy__(self: B) -> B:
+        return self[...]
+
     def __deepcopy__(self: B, memo: Any) -> B:
         return self._copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how pickle makes this Buffer again: its elements in C order, on the backend of its name."""
+        return _restored, (self.backend, self._to_array(), self.shape, self.dtype)
 
     def copy(self: B) -> B:
         """Returns a contiguous copy of the same shape with a storage of its own."""
@@ -996,6 +1003,16 @@ class Buffer:
     # (indices): the slices along axis 0; (indices, values): adds `values` to them, in place. Indices are
     # valid
     _take = _scatter_add = _missing
+
+
+def _restored(backend: str, flat: array[Any], shape: Shape, dtype: DType) -> Buffer:
+    """Returns the Buffer of `shape` that was pickled.
+
+    Raises:
+        ValueError, BackendUnavailable: its backend is not there; see `backends.get`.
+    """
+    restored: Buffer = backends.get(backend).from_array(flat, shape, dtype)
+    return restored
 
 
 def no_dtype_holds(elements: Any) -> TypeError:
