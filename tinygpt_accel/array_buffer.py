@@ -206,8 +206,7 @@ class ArrayBuffer(Buffer):
         if shape == self.shape:
             return self
         strides = expand_strides(self.shape, self.array.strides, shape)
-        # Not broadcast_to, whose result is read-only: a part of this view that stands in one place may be
-        # written to.
+        # Not broadcast_to, whose result is read-only, also where no element is repeated
         return self._view(self.xp.lib.stride_tricks.as_strided(self.array, shape, strides))
 
     def _slice(self: A, index: Index) -> A:

@@ -45,7 +45,14 @@ class Operation:
     Args:
         needs_input_grad: for each input, whether its gradient is wanted. Returning functions from `backward`
             makes it unnecessary to look at this.
+
+    Attributes:
+        needs_unchanged: whether backward refuses to run after any input or the result was changed in place,
+            whatever it keeps. Without it, only the Buffers count that stand in attributes of the operation,
+            directly or in tuples, lists and dicts.
     """
+
+    needs_unchanged: ClassVar[bool] = False
 
     def __init__(self, needs_input_grad: Sequence[bool] = ()) -> None:
         self.needs_input_grad = needs_input_grad
@@ -433,6 +440,17 @@ class Cast(Operation):
         return grad.cast(self.dtype)
 
 
+class To(Operation):
+    """y = x on another backend, element by element; dL/dx = g on the backend of x."""
+
+    def forward(self, x: Buffer, backend: str) -> Buffer:
+        self.origin = type(x)
+        return x.to(backend)
+
+    def backward(self, grad: Buffer) -> Any:
+        return lambda: self.origin.from_array(grad.to_array(), grad.shape, grad.dtype)
+
+
 class Take(Operation):
     """y = the slices of x along `axis` that integer indices name; dL/dx adds g up at each index.
 
@@ -471,8 +489,13 @@ class KernelOperation(Operation):
     y, saved = kernel.forward(inputs), and the gradients are kernel.backward(saved, g). Each class below gives
     its formula and derivative in short; the class of the same name in `kernels` has the computation, and says
     all about shapes, options and errors.
+
+    What a kernel keeps is its own affair, and differs from backend to backend: an input, a copy of it, or the
+    result. So that the same programs are right on all of them, none of its inputs and not its result may be
+    changed in place before its backward.
     """
 
+    needs_unchanged = True
     kernel: ClassVar[type[Kernel]]
 
     def forward(self, *buffers: Any, **options: Any) -> Buffer:

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import heapq
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar
+from functools import wraps
 from itertools import count
 from types import TracebackType
 from typing import Any, ClassVar, Protocol
@@ -33,14 +34,59 @@ from .shape import Shape
 # ---------------------------------------------------------------- whether operations are recorded
 
 
+# Flags of a function's code, as in the standard library's `inspect`, which takes long to import
+_CO_GENERATOR = 0x20
+_CO_COROUTINE = 0x80
+_CO_ASYNC_GENERATOR = 0x200
+
+
 class CountedBlock(ContextDecorator):
     """A `with` block, or a decorated function, during which something is switched off.
 
     A context variable counts the blocks that are open, so blocks may stand inside each other, a decorated
     function may call itself, and each thread has a count of its own that begins at 0.
+
+    A decorated generator is inside while it runs, and outside while it waits at a `yield`. (A `with` block
+    that holds a `yield` stays open for whoever takes the values.)
     """
 
     open_blocks: ClassVar[ContextVar[int]]
+
+    def __call__(self, function: Any) -> Any:
+        """Returns the function with this block around each of its calls.
+
+        Raises:
+            TypeError: a coroutine function, which runs when it is awaited and not when it is called.
+        """
+        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        if flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR):
+            name = type(self).__name__
+            raise TypeError(f"{name} does not decorate coroutines: write `with {name}():` inside of it")
+        if not flags & _CO_GENERATOR:
+            return super().__call__(function)
+
+        @wraps(function)
+        def generator(*arguments: Any, **options: Any) -> Generator[Any, Any, Any]:
+            with self:
+                inner = function(*arguments, **options)
+            step, value = inner.send, None
+            try:
+                while True:
+                    with self:
+                        result = step(value)
+                    try:
+                        step, value = inner.send, (yield result)
+                    except GeneratorExit:
+                        raise
+                    except BaseException as problem:
+                        step, value = inner.throw, problem
+            except StopIteration as end:
+                return end.value
+            finally:
+                with self:
+                    inner.close()
+
+        return generator
 
     def __enter__(self) -> None:
         self.open_blocks.set(self.open_blocks.get() + 1)
@@ -73,6 +119,8 @@ def is_recording() -> bool:
 
 class Differentiable(Protocol):
     """What the tape needs of a Tensor."""
+
+    buffer: Buffer
 
     @property
     def shape(self) -> Shape:
@@ -109,12 +157,25 @@ class GradientFunction:
         inputs: the shape and dtype of each input; None for an optional one that was not given.
         result: the shape and dtype of the result.
         kept: the name, the Buffer and the Buffer's version then, of all that the operation kept.
+        unchanged: of an operation with `needs_unchanged`, for each input (and, numbered after them, the
+            result) its position, its list `version` and the version then. No Buffer: that would keep all
+            inputs in memory.
         number: records made later have larger numbers.
         output: a weak reference (so that no cycle arises) to the result, where `retain_grad` asked for its
             gradient.
     """
 
-    __slots__ = ("__weakref__", "inputs", "kept", "number", "operation", "output", "parents", "result")
+    __slots__ = (
+        "__weakref__",
+        "inputs",
+        "kept",
+        "number",
+        "operation",
+        "output",
+        "parents",
+        "result",
+        "unchanged",
+    )
 
     _numbers = count()
 
@@ -136,6 +197,13 @@ class GradientFunction:
         self.result = (result.shape, result.dtype)
         self.number = next(self._numbers)
         self.kept = [(name, buffer, buffer.version[0]) for name, buffer in kept_buffers(operation)]
+        self.unchanged: list[tuple[int, list[int], int]] = []
+        if operation.needs_unchanged:
+            for position, tensor in enumerate(tensors):
+                if tensor is not None:
+                    version = tensor.buffer.version
+                    self.unchanged.append((position, version, version[0]))
+            self.unchanged.append((len(tensors), result.version, result.version[0]))
         self.output: weakref.ref[Any] | None = None
 
     @property
@@ -153,6 +221,7 @@ class GradientFunction:
         self.operation = None
         self.parents = ()
         self.kept = []
+        self.unchanged = []
 
     def apply(
         self, grad: Buffer
@@ -169,13 +238,16 @@ class GradientFunction:
                 "this graph was freed by an earlier backward(): call that one with retain_graph=True "
                 "to go through it again"
             )
-        for name, buffer, version in self.kept:
-            if buffer.version[0] != version:
-                raise RuntimeError(
-                    f"{self.name} needs what it kept as {name!r} (shape {buffer.shape}) for its backward, "
-                    "but that was changed in place after the forward: use an operation that makes a new "
-                    "Tensor instead, or change it after backward()"
+        for position, version, before in self.unchanged:
+            if version[0] != before:
+                is_input = position < len(self.inputs)
+                shape = self.inputs[position][0] if is_input else self.result[0]  # type: ignore[index]
+                raise _changed_in_place(
+                    f"{self.name} needs its {f'input {position}' if is_input else 'result'}", shape
                 )
+        for name, buffer, before in self.kept:
+            if buffer.version[0] != before:
+                raise _changed_in_place(f"{self.name} needs what it kept as {name!r}", buffer.shape)
         gradients = operation.backward(grad)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
@@ -220,18 +292,37 @@ class GradientFunction:
         return sum_to(gradient, shape)
 
 
+def _changed_in_place(what: str, shape: Shape) -> RuntimeError:
+    """Returns the error that something a backward needs, of this shape, is not what it was."""
+    return RuntimeError(
+        f"{what} (shape {shape}) for its backward, but that was changed in place after the forward: "
+        "use an operation that makes a new Tensor instead, or change it after backward()"
+    )
+
+
 def kept_buffers(operation: Operation) -> list[tuple[str, Buffer]]:
     """Returns every Buffer that an operation keeps on itself, of any shape, with the attribute's name.
 
-    These are what its backward reads; they stand in attributes, directly or in a tuple.
+    These are what its backward reads; they stand in attributes, directly or in tuples, lists and dicts.
     """
     found: list[tuple[str, Buffer]] = []
     for name, value in vars(operation).items():
         if isinstance(value, Buffer):
             found.append((name, value))
-        elif type(value) is tuple:
-            found += [(name, item) for item in value if isinstance(item, Buffer)]
+        elif name != "needs_input_grad" and isinstance(value, (tuple, list, dict)):
+            _collect_buffers(name, value, found)
     return found
+
+
+def _collect_buffers(
+    name: str, container: tuple[Any, ...] | list[Any] | dict[Any, Any], found: list[tuple[str, Buffer]]
+) -> None:
+    """Adds the Buffers in a container, at any depth, to those found."""
+    for item in container.values() if isinstance(container, dict) else container:
+        if isinstance(item, Buffer):
+            found.append((name, item))
+        elif isinstance(item, (tuple, list, dict)):
+            _collect_buffers(name, item, found)
 
 
 # ---------------------------------------------------------------- the walk

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from . import graph_text, operations, shape_errors
+from .backends import get as get_backend
 from .buffer.base import Buffer
 from .buffer.text import array_html, array_text
 from .dtype import DType
@@ -82,6 +83,16 @@ def _wrap(buffer: Buffer) -> Tensor:
     tensor.grad = None
     tensor.grad_fn = None
     tensor._requires_grad = False
+    return tensor
+
+
+def _restored(kind: type[Tensor], buffer: Buffer, requires_grad: bool, grad: Tensor | None) -> Tensor:
+    """Returns the leaf, in the Buffer's shape, that was pickled or copied."""
+    tensor = object.__new__(kind)
+    tensor.buffer = buffer
+    tensor.grad = grad
+    tensor.grad_fn = None
+    tensor._requires_grad = requires_grad
     return tensor
 
 
@@ -178,6 +189,27 @@ class Tensor:
         copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
         copy.grad = None if self.grad is None else Tensor(self.grad.buffer.copy())
         return copy
+
+    def __copy__(self) -> Tensor:
+        copy = _restored(type(self), self.buffer, self._requires_grad, self.grad)
+        copy.grad_fn = self.grad_fn
+        if hasattr(self, "__dict__"):
+            copy.__dict__.update(self.__dict__)
+        return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how pickle makes this Tensor again: elements, dtype, backend, `requires_grad` and `grad`.
+
+        Raises:
+            RuntimeError: this is the result of a recorded operation.
+        """
+        if self.grad_fn is not None:
+            raise RuntimeError(
+                "only leaves can be pickled: the result of a recorded operation is part of its graph, which "
+                "stays in this process; detach() it"
+            )
+        state = getattr(self, "__dict__", None)  # of a subclass
+        return _restored, (type(self), self.buffer, self._requires_grad, self.grad), state or None
 
     def __len__(self) -> int:
         return len(self.buffer)
@@ -618,9 +650,14 @@ class Tensor:
         return apply_op(operations.Cast, self, dtype=dtype)
 
     def to(self, backend: str) -> Tensor:
-        """Returns this Tensor's elements on another backend, as a leaf; itself if it is there already."""
-        buffer = self.buffer.to(backend)
-        return self if buffer is self.buffer else Tensor(buffer, requires_grad=self.requires_grad)
+        """Returns the same elements on another backend, and itself if they are there already.
+
+        The move is recorded: gradients go back to this Tensor, on its own backend. `Module.to` moves a
+        model's parameters and leaves them leaves.
+        """
+        if type(self.buffer) is get_backend(backend):
+            return self
+        return apply_op(operations.To, self, backend=backend)
 
     # ---------------------------------------------------------------- in place
 

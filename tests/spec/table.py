@@ -24,6 +24,7 @@ from tinygpt_core.dtype import DType
 from tinygpt_core.random import Generator, Key, uniforms32
 from tinygpt_core.tensor import Tensor, apply_op
 
+from . import minimal
 from .strategies import DTYPES, FLOATS, INTEGERS, NUMBERS, axes_of, basic_indices, broadcastable, shapes
 
 Shape = tuple[int, ...]
@@ -96,6 +97,14 @@ class Row:
 
     def __repr__(self) -> str:
         return f"<row {self.name}>"
+
+
+def _elsewhere(x: Buffer | Tensor) -> str:
+    """Returns the name of a backend that x is not on."""
+    if x.backend != "python":
+        return "python"
+    minimal.register()
+    return "minimal"
 
 
 # ---------------------------------------------------------------- cases
@@ -1066,6 +1075,17 @@ ROWS: list[Row] = [
         result=always("float64"),
         errors=(),
     ),
+    Row(
+        "to",
+        ("to", "To"),
+        lambda x: x,
+        one(),
+        lambda x: x.to(_elsewhere(x)).to(x.backend),
+        lambda x: x.to(_elsewhere(x)).to(x.backend),
+        dtypes=DTYPES,
+        special=True,
+        errors=(Wrong("no such backend", lambda b: zeros(b, (2,)).to("nowhere"), ValueError, ("nowhere",)),),
+    ),
     # ------------------------------------------------------------ by index
     Row(
         "take",
@@ -1585,8 +1605,8 @@ ROWS += [
 
 # What has laws of its own instead of a row: name -> the module with them.
 _OF_BUFFERS = """
-from_array to_array to_python item full zeros ones arange float copy to assign is_contiguous ndim numel data
-dtype shape stride offset version backend __new__ __deepcopy__ __setitem__ __len__ __iter__ __repr__
+from_array to_array to_python item full zeros ones arange float copy assign is_contiguous ndim numel data
+dtype shape stride offset version backend __new__ __copy__ __deepcopy__ __reduce__ __setitem__ __len__ __iter__ __repr__
 __float__ __int__ __bool__ __hash__ __array_interface__ __dlpack__ __dlpack_device__ from_foreign
 check_backend check_writable as_dtype as_floating scalar add_in_place accumulate sum_of_squares from_memory
 """

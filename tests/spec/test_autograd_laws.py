@@ -20,6 +20,7 @@ from tinygpt_core.operations import Operation
 from tinygpt_core.random import Key
 from tinygpt_core.tensor import Tensor, apply_op, no_grad
 
+from . import minimal
 from .strategies import arrays, basic_indices, broadcastable, make, read, shapes
 from .tolerances import assert_close
 
@@ -35,6 +36,34 @@ def grad_of(tensor: Tensor) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- graphs
+
+
+@pytest.mark.parametrize("other", ["python", "minimal"])
+def test_gradients_go_from_one_backend_to_another(backend: type[Buffer], other: str) -> None:
+    """A graph may cross backends: each part's gradients are on its own, and each leaf's on the leaf's."""
+    minimal.register()
+    home = backend.backend
+    for first, second in ((home, other), (other, home)):
+        x = Tensor(Buffer([1.0, 2.0]).to(first), requires_grad=True)
+        weights = Tensor(Buffer([3.0, -1.0]).to(second), requires_grad=True)
+        there = (x * 2.0).to(second)
+        back = (there * there * weights).to(first)
+        (back + x).backward()
+        assert there.requires_grad and there.backend == second and back.backend == first
+        assert x.grad is not None and x.grad.backend == first and x.grad.to_python() == [25.0, -15.0]
+        assert weights.grad is not None and weights.grad.backend == second
+        assert weights.grad.to_python() == [4.0, 16.0]
+
+
+def test_a_move_is_recorded_as_everything_is(backend: type[Buffer]) -> None:
+    minimal.register()
+    x = Tensor([1.0], requires_grad=True)
+    other = "minimal" if backend.backend == "python" else "python"
+    assert x.to(backend.backend) is x
+    assert not x.to(other).is_leaf
+    with no_grad():
+        assert x.to(other).is_leaf and not x.to(other).requires_grad
+    assert not x.detach().to(other).requires_grad
 
 
 @given(data=st.data())
@@ -283,27 +312,11 @@ NEEDS_ITS_OUTPUT = {
 }
 
 
-# A kernel may keep what it needs in a form of its own, which a change does not reach: then the gradient must
-# be the right one.
-MAY_KEEP_COPIES = {"gelu", "silu", "linear", "attention", "softmax"}
-
-
-def _backward_after(change: Any, y: Tensor, x: Tensor, right: np.ndarray, name: str) -> None:
+def _backward_after(change: Any, y: Tensor, x: Tensor) -> None:
     change()
-    try:
+    with pytest.raises(RuntimeError, match="in place"):
         y.backward()
-    except RuntimeError as problem:
-        assert "in place" in str(problem)
-        assert x.grad is None
-    else:
-        assert name in MAY_KEEP_COPIES, "a change of what backward needs went unnoticed"
-        assert_close(grad_of(x), right, "float64", 10.0)
-
-
-def _right_gradient(backend: type[Buffer], function: Any) -> np.ndarray:
-    x = leaf(backend, [[1.0, 2.0], [3.0, 4.0]])
-    function(x).backward()
-    return grad_of(x)
+    assert x.grad is None
 
 
 @pytest.mark.parametrize("name", NEEDS_ITS_INPUT)
@@ -311,20 +324,18 @@ def test_a_changed_operand_is_noticed(backend: type[Buffer], name: str) -> None:
     """What a pending backward needs was changed in place: a RuntimeError, not a wrong gradient. Through any
     view of it, too.
     """
-    right = _right_gradient(backend, NEEDS_ITS_INPUT[name])
     x = leaf(backend, [[1.0, 2.0], [3.0, 4.0]])
     middle = x * 1.0
     y = NEEDS_ITS_INPUT[name](middle)
     view = middle.detach()[0]
-    _backward_after(lambda: view.assign(9.0), y, x, right, name)
+    _backward_after(lambda: view.assign(9.0), y, x)
 
 
 @pytest.mark.parametrize("name", NEEDS_ITS_OUTPUT)
 def test_a_changed_result_is_noticed(backend: type[Buffer], name: str) -> None:
-    right = _right_gradient(backend, NEEDS_ITS_OUTPUT[name])
     x = leaf(backend, [[1.0, 2.0], [3.0, 4.0]])
     y = NEEDS_ITS_OUTPUT[name](x)
-    _backward_after(lambda: y.detach().assign(0.0), y, x, right, name)
+    _backward_after(lambda: y.detach().assign(0.0), y, x)
 
 
 def test_a_change_that_nobody_needs_is_fine(backend: type[Buffer]) -> None:

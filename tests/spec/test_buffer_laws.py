@@ -5,6 +5,7 @@ assignment, dtypes.
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from array import array
 from typing import Any
@@ -384,12 +385,13 @@ def test_broadcast_views_see_writes_and_refuse_them(backend: type[Buffer], data:
         lambda: wide.assign(0.0),
         lambda: wide.__setitem__((0, 0), 0.0),
         lambda: wide.permute((2, 1, 0)).assign(1),
+        lambda: wide.__setitem__((0, slice(None), 0), 7.0),  # each stands once in the part, often in the whole
     ]
     for write in attempts:
         with pytest.raises(ValueError, match="broadcast"):
             write()
     assert same(read(wide), before)
-    wide[0, :, 0] = 7.0  # a part in which each element stands once
+    buffer.expand((1, 2, 1))[0, :, 0] = 7.0  # no element is repeated
     assert buffer.to_python() == [[7.0], [7.0]]
 
 
@@ -815,3 +817,51 @@ def test_memory_becomes_a_buffer(backend: type[Buffer], data: st.DataObject) -> 
     for wrong in (memory + b"\0", memory[:-1] if memory else b"\0"):
         with pytest.raises(ValueError, match=rf"{len(memory)} bytes, not {len(wrong)}"):
             backend.from_memory(memoryview(wrong), values.shape, DType.from_name(dtype))
+
+
+@given(data=st.data())
+def test_a_part_of_a_broadcast_view_cannot_be_written(backend: type[Buffer], data: st.DataObject) -> None:
+    """Where elements are repeated, neither the view nor any view of it takes a write, and nothing changes."""
+    shape = data.draw(shapes(min_dims=1, max_dims=3, min_side=1))
+    base = make(backend, data.draw(arrays("float32", shape)))
+    before = read(base)
+    whole = base.expand((*data.draw(st.sampled_from([(2,), (1, 3), (2, 1)])), *shape))
+    part = whole[data.draw(basic_indices(whole.shape))]
+    if data.draw(st.booleans()):
+        part = part.permute(tuple(data.draw(st.permutations(range(part.ndim)))))
+    if data.draw(st.booleans()):
+        part = part.reshape((-1,))  # may be a copy, which is the part's own
+    writes = [
+        lambda: part.assign(9.0),
+        lambda: part.add_in_place(backend.ones(part.shape)),
+        lambda: part.__setitem__((..., slice(0, 1)) if part.ndim else ..., 9.0),
+    ]
+    if part.version is base.version and part.numel:
+        for write in writes:
+            with pytest.raises(ValueError, match="broadcast view"):
+                write()
+        if "host_memory" not in getattr(backend, "lacks", {}):
+            assert not np.asarray(part).flags.writeable
+    else:
+        part.assign(9.0)
+    assert np.array_equal(read(base), before)
+
+
+@given(data=st.data())
+def test_pickled_buffers_come_back(backend: type[Buffer], data: st.DataObject) -> None:
+    """On their backend, by its name, with every bit; a view becomes contiguous and has a storage of its own."""
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    made = data.draw(operands(backend, data.draw(shapes(max_dims=3)), dtype, special=True))
+    protocol = data.draw(st.integers(0, pickle.HIGHEST_PROTOCOL))
+    again = pickle.loads(pickle.dumps(made.buffer, protocol))
+    assert type(again) is backend and again.dtype is made.buffer.dtype and again.shape == made.buffer.shape
+    assert again.to_array().tobytes() == made.buffer.to_array().tobytes() and again.is_contiguous()
+    again.assign(made.buffer)
+
+
+def test_copies_share_and_deep_copies_do_not(backend: type[Buffer]) -> None:
+    buffer = backend([1.0, 2.0])
+    shallow, deep = copy.copy(buffer), copy.deepcopy(buffer)
+    buffer[0] = 5.0
+    assert shallow.to_python() == [5.0, 2.0] and shallow.version is buffer.version
+    assert deep.to_python() == [1.0, 2.0]

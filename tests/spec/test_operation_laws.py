@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt_core import kernels, operations
+from tinygpt_core import backends, kernels, operations
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
@@ -18,7 +19,7 @@ from tinygpt_core.random import Generator
 from tinygpt_core.tensor import Tensor
 
 from .strategies import arrays, layouts, make, operands, read
-from .table import ROWS, Case, Row
+from .table import ROWS, Case, Row, Slot
 from .templates import draw_smooth, truth
 from .tolerances import STEP, assert_close, assert_gradient_close
 
@@ -146,6 +147,91 @@ def test_only_wanted_gradients_arrive(backend: type[Buffer], row: Row, data: st.
     assert [i for i, grad in enumerate(alone) if grad is not None] == [wanted]
     assert (alone[wanted].shape, alone[wanted].dtype) == (buffers[wanted].shape, DType.float32)
     assert_close(read(alone[wanted].buffer), read(together[wanted].buffer), "float32", 1.0, row.name)
+
+
+def _other_values(slot: Slot, values: np.ndarray) -> np.ndarray:
+    """Returns values that an operand may have as well, all different from these where possible."""
+    if values.dtype.name == "bool":
+        return ~values
+    if slot.dtype:  # integers: indices, which stay in their range
+        low, high = math.ceil(slot.low), math.floor(max(slot.low, slot.high))
+        return (values - low + 1) % (high - low + 1) + low
+    return values * 0.5 + 0.25 * (slot.smooth[0] + slot.smooth[1])
+
+
+def _verdicts_of_changes(kind: type[Buffer], row: Row, case: Case, given: list[Any]) -> list[str]:
+    """Returns what backward says after a change of each operand and of the result: the name of the error,
+    or "" where it gave exactly the gradients of the values before.
+    """
+
+    def gradients(changed: int | None) -> list[Any]:
+        tensors = [
+            None if item is None else Tensor(item[0].view(make(kind, item[1]))) for item in given
+        ]
+        for tensor, slot in zip(tensors, case.slots, strict=True):
+            if tensor is not None and slot is not None and not slot.dtype:
+                tensor.requires_grad = True
+        result = row.on_tensors(*tensors, **case.options)  # type: ignore[misc]
+        if changed == len(tensors):
+            result.detach().assign(result.detach() * 0.5 + 3.0)
+        elif changed is not None:
+            target = tensors[changed].detach()
+            values = _other_values(case.slots[changed], read(target.buffer))  # type: ignore[arg-type]
+            target.assign(Tensor(make(kind, values)))
+        try:
+            result.backward()
+        except RuntimeError as problem:
+            assert "changed in place" in str(problem)
+            assert all(tensor is None or tensor.grad is None for tensor in tensors)
+            raise
+        return [None if t is None or t.grad is None else read(t.grad.buffer) for t in tensors]
+
+    with backends.use(kind.backend):
+        right = gradients(None)
+        verdicts = []
+        for position in range(len(given) + 1):
+            if position < len(given) and given[position] is None:
+                continue
+            try:
+                found = gradients(position)
+            except (RuntimeError, ValueError) as problem:
+                if isinstance(problem, ValueError):
+                    assert position == len(given) and "broadcast view" in str(problem)
+                verdicts.append(type(problem).__name__)
+                continue
+            for one, other in zip(found, right, strict=True):
+                assert (one is None and other is None) or np.array_equal(one, other, equal_nan=True), (
+                    f"{row.name} {dict(case.options)}: operand {position} was changed in place after the "
+                    "forward, and the gradient is silently another one"
+                )
+            verdicts.append("")
+        return verdicts
+
+
+@pytest.mark.parametrize("row", WITH_GRADIENT)
+@given(data=st.data())
+def test_a_change_in_place_is_refused_or_harmless(
+    backend: type[Buffer], row: Row, data: st.DataObject
+) -> None:
+    """After a change of any operand or of the result, backward raises or gives exactly the gradients of the
+    values before; which of the two it does is the same on every backend.
+    """
+    case = data.draw(row.cases())
+    given: list[Any] = []
+    for slot in case.slots:
+        if slot is None:
+            given.append(None)
+            continue
+        layout = data.draw(layouts(slot.shape, expand=False))
+        if slot.dtype:
+            base = data.draw(arrays(slot.dtype, layout.base, slot.low, max(slot.low, slot.high)))
+        else:
+            base = np.full(layout.base, slot.smooth[1], "float64")
+            layout.view(base)[...] = draw_smooth(data.draw, slot)
+        given.append((layout, base))
+    found = _verdicts_of_changes(backend, row, case, given)
+    if backend.backend != "python":
+        assert found == _verdicts_of_changes(backends.get("python"), row, case, given)
 
 
 @pytest.mark.parametrize("dtype", [DType.int32, DType.int64, DType.bool], ids=str)

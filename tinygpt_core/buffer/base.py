@@ -143,7 +143,7 @@ class Buffer:
     """
 
     __array_ufunc__ = None  # ndarray + Buffer is a TypeError: NumPy would otherwise answer, with an ndarray
-    __slots__ = ("__weakref__", "data", "dtype", "offset", "shape", "stride", "version")
+    __slots__ = ("__weakref__", "_is_part_of_broadcast", "data", "dtype", "offset", "shape", "stride", "version")
 
     backend: ClassVar[str] = ""
 
@@ -381,8 +381,15 @@ class Buffer:
         kind = backends.get(backend)
         return self if type(self) is kind else kind._from_array(self._to_array(), self.shape, self.dtype)
 
+    def __copy__(self: B) -> B:
+        return self[...]
+
     def __deepcopy__(self: B, memo: Any) -> B:
         return self._copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how pickle makes this Buffer again: its elements in C order, on the backend of its name."""
+        return _restored, (self.backend, self._to_array(), self.shape, self.dtype)
 
     def copy(self: B) -> B:
         """Returns a contiguous copy of the same shape with a storage of its own."""
@@ -407,38 +414,54 @@ class Buffer:
 
         It is a view where strides allow, else a copy.
         """
-        return self._reshape(reshaped(self.shape, shape))
+        return self._part(self._reshape(reshaped(self.shape, shape)))
 
     def permute(self: B, axes: Sequence[int]) -> B:
         """Returns a view whose axis i is this Buffer's axis axes[i]."""
-        return self._permute(permutation(axes, self.ndim))
+        return self._part(self._permute(permutation(axes, self.ndim)))
 
     def transpose(self: B, axis1: int, axis2: int) -> B:
         """Returns a view with two axes exchanged."""
-        return self._permute(exchanged(axis1, axis2, self.ndim))
+        return self._part(self._permute(exchanged(axis1, axis2, self.ndim)))
 
     def expand(self: B, shape: Any) -> B:
-        """Returns a view broadcast to `shape`, which cannot be assigned to.
+        """Returns a view broadcast to `shape`; where that repeats elements, nothing can be written to it, nor
+        to any part of it.
 
         Raises:
             TypeError: a shape that is none.
             ValueError: one that this does not broadcast to.
         """
-        return self._expand(check_shape(shape))
+        view = self._part(self._expand(check_shape(shape)))
+        if view._is_broadcast():
+            view._is_part_of_broadcast = True
+        return view
 
     def __getitem__(self: B, index: Any) -> B:
         """Returns a view of what `index` selects.
 
         Ints choose and drop an axis, slices with any step keep it, `...` stands for the axes not named.
         """
-        return self._slice(normalize_index(index, self.shape))
+        return self._part(self._slice(normalize_index(index, self.shape)))
+
+    def _part(self: B, view: B) -> B:
+        """Returns what was made of this Buffer, marked where it is a view and this one part of a broadcast
+        view.
+
+        Its elements stand in other places as well, although that cannot be seen from its strides any more.
+        """
+        if hasattr(self, "_is_part_of_broadcast") and view.version is self.version:
+            view._is_part_of_broadcast = True
+        return view
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """Writes a Buffer, scalar or nested lists, broadcast and cast, into what `index` selects."""
         self[index].assign(value)
 
     def _is_broadcast(self) -> bool:
-        """Whether one element stands in several places."""
+        """Whether one element stands in several places, here or in the view of which this is a part."""
+        if hasattr(self, "_is_part_of_broadcast"):
+            return 0 not in self.shape
         stride = self.stride
         if 0 not in stride or 0 in self.shape:
             return False
@@ -450,8 +473,8 @@ class Buffer:
         Every view of the storage sees it.
 
         Raises:
-            ValueError: this Buffer is a broadcast view (one element stands in many places), or shapes do not
-                broadcast.
+            ValueError: this Buffer is a broadcast view or a part of one (one element stands in many places),
+                or shapes do not broadcast.
             TypeError: a Buffer on another backend.
         """
         self._check_writable()
@@ -880,8 +903,12 @@ class Buffer:
 
     def _check_writable(self) -> None:
         if self._is_broadcast():
+            if 0 in self.stride:
+                what = f"a broadcast view of shape {self.shape}"
+            else:
+                what = f"a part, of shape {self.shape}, of a broadcast view"
             raise ValueError(
-                f"cannot write to a broadcast view of shape {self.shape}: "
+                f"cannot write to {what}: "
                 "many positions share an element; copy() it first"
             )
 
@@ -985,6 +1012,16 @@ class Buffer:
     # (indices): the slices along axis 0; (indices, values): adds `values` to them, in place. Indices are
     # valid
     _take = _scatter_add = _missing
+
+
+def _restored(backend: str, flat: array[Any], shape: Shape, dtype: DType) -> Buffer:
+    """Returns the Buffer of `shape` that was pickled.
+
+    Raises:
+        ValueError, BackendUnavailable: its backend is not there; see `backends.get`.
+    """
+    restored: Buffer = backends.get(backend).from_array(flat, shape, dtype)
+    return restored
 
 
 def no_dtype_holds(elements: Any) -> TypeError:
