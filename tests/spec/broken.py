@@ -216,6 +216,23 @@ class VersionStays(MinimalBuffer):
         return self
 
 
+@broken(buffer_law("test_add_in_place_is_a_sum_that_is_assigned"))
+class AccumulateOverwrites(MinimalBuffer):
+    """What is added in place takes the place of what was there."""
+
+    def _accumulate(self, value: Any) -> None:
+        self._assign(value)
+
+
+@broken(buffer_law("test_memory_becomes_a_buffer"))
+class MemoryBackwards(MinimalBuffer):
+    """Elements in memory are read from the end."""
+
+    @classmethod
+    def _from_memory(cls, memory: memoryview, shape: Any, dtype: DType) -> MinimalBuffer:
+        return cls._of(reversed(memory.cast(dtype.typecode).tolist()), shape, dtype)
+
+
 @broken(buffer_law("test_copies_and_moves"))
 class CopyShares(MinimalBuffer):
     """A copy of what is contiguous already is no copy."""
