@@ -127,7 +127,7 @@ class DType:
             raise OverflowError(f"a value does not fit {self.name}: {problem}") from None
 
     def pack_wrapped(self, values: Sequence[Any]) -> array[Any]:
-        """Returns `values` as `pack` does, but integers outside the type's range wrap around (two's complement)."""
+        """Returns `values` as `pack` does, but integers outside the range wrap around (two's complement)."""
         try:
             return self.pack(values)
         except OverflowError:

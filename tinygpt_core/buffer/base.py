@@ -120,8 +120,8 @@ class Buffer:
 
     Arithmetic follows NumPy: operands broadcast, dtypes promote (`dtype.promote`), comparisons give `bool`.
     Integers wrap around as in two's complement where a result (of +, -, *, **, `sum`, `matmul` and
-    `scatter_add`) leaves their range. What is converted (`cast`, a Python number, nested lists, `arange`) must
-    fit, or raises OverflowError.
+    `scatter_add`) leaves their range. What is converted (`cast`, a Python number, nested lists, `arange`)
+    must fit, or raises OverflowError.
     Basic slicing, `permute`, `expand` and, where strides allow, `reshape` return views that share storage.
     Reductions keep their axes, with size 1.
 
