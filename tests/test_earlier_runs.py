@@ -7,6 +7,9 @@ What is computed after that is compared
 *   exactly, where the arithmetic is that of the machine that made the runs: the python backend, Python 3.11.
     Later versions' `sum` compensates for roundings, and a BLAS adds in an order of its own;
 *   elsewhere within TOLERANCE.
+
+What is expected of llama's last parameters was written anew when SiLU got its digits in the tails: its
+formula is another one, and so are its last bits. The losses of that run are still the old ones, to the bit.
 """
 
 from __future__ import annotations

@@ -182,11 +182,11 @@ class ArrayBuffer(Buffer):
             return
         if self.dtype.kind == "f" and not self.xp.isfinite(self.array).all():
             raise ValueError(f"cannot cast NaN or an infinity to {dtype.name}: it is not a finite number")
-        limit = 2.0 ** (8 * dtype.itemsize - 1)
+        limit = 1 << (8 * dtype.itemsize - 1)
         if self.dtype.kind != "i" or self.dtype.itemsize != dtype.itemsize:
             low = self.array.min()
             high = self.array.max()
-            if float(low) < -limit or float(high) >= limit:
+            if int(low) < -limit or int(high) >= limit:  # what is cut off cannot be too much
                 raise OverflowError(f"a value does not fit {dtype.name}: the elements lie in [{low}, {high}]")
 
     def _copy(self: A) -> A:

@@ -126,6 +126,20 @@ class DType:
         except error as problem:
             raise OverflowError(f"a value does not fit {self.name}: {problem}") from None
 
+    def pack_wrapped(self, values: Sequence[Any]) -> array[Any]:
+        """Returns `values` as `pack` does, but integers outside the range wrap around (two's complement)."""
+        try:
+            return self.pack(values)
+        except OverflowError:
+            if self.kind != "i":
+                raise
+            return self.pack(list(map(self.wrap, values)))
+
+    def wrap(self, value: int) -> int:
+        """Returns the integer of this type that equals `value` modulo 2 to the number of its bits."""
+        half = 1 << (8 * self.itemsize - 1)
+        return (value + half) % (2 * half) - half
+
     def pack_rows(self, rows: Iterable[Sequence[float]]) -> array[Any]:
         """Returns rows of floats that are equally long in one array, without making one list of them."""
         rows = list(rows)

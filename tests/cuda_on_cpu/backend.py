@@ -15,6 +15,8 @@ import numpy
 from tinygpt_accel.cuda_backend import kernels as kernels  # registers them
 from tinygpt_accel.cuda_backend import step as step  # makes it the Buffer class's
 from tinygpt_accel.cuda_backend.buffer import CudaBuffer, format_of
+from tinygpt_accel.numpy_backend.buffer import NumpyBuffer
+from tinygpt_accel.numpy_backend.sums import sum_over
 from tinygpt_core.dtype import DType
 
 from . import emulation
@@ -53,6 +55,13 @@ class EmulatedBuffer(CudaBuffer):
     @classmethod
     def upload(cls, array: Any, host: Any) -> None:
         array[...] = host
+
+    def _sum(self, axes: Any) -> Any:
+        return self.wrap(sum_over(self.array, axes), self.dtype)  # CuPy adds up in a tree, NumPy does not
+
+    def _maximum(self, other: Any) -> Any:
+        ordered: Any = NumpyBuffer._maximum  # of 0 and -0 a GPU takes 0, NumPy either
+        return ordered(self, other)
 
     @classmethod
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:

@@ -48,8 +48,10 @@ class MinimalBuffer(Buffer):
     @classmethod
     def _of(cls, values: Iterable[Any], shape: Shape, dtype: DType) -> MinimalBuffer:
         """A new Buffer of the given elements in C order. `array` rounds to float32; a number too large for it
-        becomes an infinity.
+        becomes an infinity, an integer wraps around.
         """
+        if dtype.kind == "i":
+            values = map(dtype.wrap, values)
         return cls._from_array(array(dtype.typecode, values), shape, dtype)
 
     def _view(self, shape: Shape, stride: Shape, offset: int) -> MinimalBuffer:
@@ -94,7 +96,8 @@ class MinimalBuffer(Buffer):
         return cls._of([dtype.convert(start + i * step) for i in range(count)], (count,), dtype)
 
     def _cast(self, dtype: DType) -> MinimalBuffer:
-        return self._of(map(dtype.convert, self._values()), self.shape, dtype)
+        flat = dtype.pack(list(map(dtype.convert, self._values())))  # raises where one does not fit
+        return self._from_array(flat, self.shape, dtype)
 
     def _copy(self) -> MinimalBuffer:
         return self._of(self._values(), self.shape, self.dtype)
@@ -179,7 +182,10 @@ class MinimalBuffer(Buffer):
         return self._zip(other, _divide)
 
     def _pow(self, other: Any) -> MinimalBuffer:
-        return self._zip(other, _power if self.dtype.is_floating else operator.pow)
+        if self.dtype.is_floating:
+            return self._zip(other, _power)
+        # Powers wrap around, so that none need be computed that is larger
+        return self._zip(other, lambda base, exponent: pow(base, exponent, 1 << 8 * self.dtype.itemsize))
 
     def _maximum(self, other: Any) -> MinimalBuffer:
         return self._zip(other, _larger)
@@ -242,7 +248,8 @@ class MinimalBuffer(Buffer):
         rest = tuple(slice(0, size, 1) for size in self.shape[1:])
         for index, row in zip(indices._values(), values._rows(self.ndim - 1), strict=True):
             for position, element in zip(self._slice((index, *rest))._positions(), row, strict=True):
-                self.data[position] += element
+                total = self.data[position] + element
+                self.data[position] = self.dtype.wrap(total) if self.dtype.kind == "i" else total
 
 
 def _defined(function: Callable[[float], float], x: float) -> float:
@@ -278,7 +285,9 @@ def _power(x: float, y: float) -> float:
 
 
 def _larger(x: Any, y: Any) -> Any:
-    return x if x >= y or x != x else y
+    if x == y:
+        return x + y if x == 0 else x  # 0 is larger than -0
+    return x if x > y or x != x else y
 
 
 def _largest(row: list[Any]) -> Any:

@@ -49,6 +49,16 @@ class NumpyBuffer(ArrayBuffer):
             source = source.copy()
         self.array[...] = source
 
+    def _maximum(self, other: NumpyBuffer) -> NumpyBuffer:
+        result = numpy.asarray(numpy.maximum(self.array, other.array))
+        if self.dtype.kind == "f":  # of 0 and -0 NumPy takes either
+            if other.array.ndim == 0 and not other.array and not numpy.signbit(other.array):
+                numpy.add(result, 0.0, out=result)  # a zero is 0 here
+            elif (zeros := result == 0).any():
+                are_both = zeros & (self.array == other.array)
+                result = numpy.where(are_both, self.array + other.array, result)
+        return self.wrap(result, self.dtype)
+
     def _sum(self, axes: Shape) -> NumpyBuffer:
         return self.wrap(sum_over(self.array, axes), self.dtype)
 
@@ -63,6 +73,19 @@ class NumpyBuffer(ArrayBuffer):
         self.array[rows] += sums.astype(self.array.dtype)
 
 
-_ELEMENTWISE = ("_exp", "_log", "_sqrt", "_sin", "_cos", "_add", "_sub", "_mul", "_div", "_pow", "_cast")
+_ELEMENTWISE = (
+    "_exp",
+    "_log",
+    "_sqrt",
+    "_sin",
+    "_cos",
+    "_add",
+    "_sub",
+    "_mul",
+    "_div",
+    "_pow",
+    "_maximum",
+    "_cast",
+)
 for _hook in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate", "_sum_of_squares"):
     setattr(NumpyBuffer, _hook, without_warnings(getattr(NumpyBuffer, _hook)))

@@ -222,18 +222,18 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
     total[ordered[starts]] += add.reduceat(partial, firsts, axis=0, dtype=numpy.float64)
 
 
-def _move_towards(mean: Any, new: Any, beta: Any, share: Any) -> None:
-    """Computes mean = beta mean + share new in place, where share is 1 - beta; new is overwritten.
+def _move_towards(mean: Any, new: Any, beta: Any, share: Any, scratch: Any) -> None:
+    """Computes mean = beta mean + share new in place, where share is 1 - beta.
 
     mean + share (new - mean) is the same, and does not need a beta that float32 can tell from 1.
     """
     if share <= 0.5:
-        subtract(new, mean, out=new)
-        multiply(new, share, out=new)
+        subtract(new, mean, out=scratch)
+        multiply(scratch, share, out=scratch)
     else:
-        multiply(new, share, out=new)
+        multiply(new, share, out=scratch)
         multiply(mean, beta, out=mean)
-    add(mean, new, out=mean)
+    add(mean, scratch, out=mean)
 
 
 def adamw(
@@ -258,10 +258,9 @@ def adamw(
         m_block = m[block]
         v_block = v[block]
         scratch = workspace(0, p_block.size, p.dtype)
-        scratch[...] = g_block
-        _move_towards(m_block, scratch, beta1, share1)
+        _move_towards(m_block, g_block, beta1, share1, scratch)
         multiply(g_block, g_block, out=scratch)
-        _move_towards(v_block, scratch, beta2, share2)
+        _move_towards(v_block, scratch, beta2, share2, scratch)
         add(sqrt(v_block, out=scratch), eps, out=scratch)
         divide(m_block, scratch, out=scratch)
         multiply(scratch, rate, out=scratch)

@@ -119,6 +119,9 @@ class Buffer:
     `int32` and `float32`. `numpy.asarray(buffer)` shares the storage, too.
 
     Arithmetic follows NumPy: operands broadcast, dtypes promote (`dtype.promote`), comparisons give `bool`.
+    Integers wrap around as in two's complement where a result (of +, -, *, **, `sum`, `matmul` and
+    `scatter_add`) leaves their range. What is converted (`cast`, a Python number, nested lists, `arange`)
+    must fit, or raises OverflowError.
     Basic slicing, `permute`, `expand` and, where strides allow, `reshape` return views that share storage.
     Reductions keep their axes, with size 1.
 
@@ -307,13 +310,17 @@ class Buffer:
         Raises:
             ValueError: step is 0.
             TypeError: `dtype` is none.
+            OverflowError: an end of the range does not fit an integer dtype.
         """
         if stop is None:
             start, stop = 0, start
         if step == 0:
             raise ValueError("the step of a range is not zero")
         dtype = DType.deduce_dtype(start + stop + step) if dtype is None else check_dtype(dtype)
-        return cls._backend()._arange(start, step, max(0, math.ceil((stop - start) / step)), dtype)
+        count = max(0, math.ceil((stop - start) / step))
+        if dtype.kind == "i" and count:
+            dtype.pack((dtype.convert(start), dtype.convert(start + (count - 1) * step)))  # OverflowError
+        return cls._backend()._arange(start, step, count, dtype)
 
     @classmethod
     def uniform(
@@ -412,7 +419,9 @@ class Buffer:
     def reshape(self: B, shape: Any) -> B:
         """Returns the same elements under another shape, in which one axis may be -1.
 
-        It is a view where strides allow, else a copy.
+        It is a view where strides allow, else a copy. Where strides allow is the backend's affair for what an
+        operation has made: NumPy lays out the result of an operation on a transposed Buffer as its operand
+        lies. `copy()` is contiguous, and `copy().reshape(shape)` shares nothing with this Buffer.
         """
         return self._part(self._reshape(reshaped(self.shape, shape)))
 
@@ -572,7 +581,7 @@ class Buffer:
         return self._pow(other)
 
     def maximum(self: B, other: Any) -> B:
-        """Returns the larger of two elements, broadcast; NaN where either is NaN.
+        """Returns the larger of two elements, broadcast; NaN where either is NaN. 0 is larger than -0.
 
         Raises:
             TypeError: the operands are on two backends.
@@ -699,6 +708,8 @@ class Buffer:
         axes = normalize_axes(axes, self.ndim)
         if self.numel == 0 and numel(reduced_shape(self.shape, axes)):
             raise ValueError(f"max over the empty axes {axes} of shape {self.shape} has no value")
+        if self.numel == 0:
+            return self._full(reduced_shape(self.shape, axes), self.dtype.cast(0), self.dtype)  # no elements
         return self._max(axes)
 
     def argmax(self: B, axis: int) -> B:
@@ -1001,7 +1012,7 @@ class Buffer:
     # (): of a float dtype, except _neg
     _neg = _exp = _log = _sqrt = _tanh = _sin = _cos = _missing
     # (other): of the same dtype, with a shape that broadcasts; _div of a float dtype; on bool, _add and
-    # _maximum mean or, _mul means and
+    # _maximum mean or, _mul means and; on integers, these and the sums and products below wrap around
     _add = _sub = _mul = _div = _pow = _maximum = _equal = _less = _missing
     # (first, second): on a bool Buffer, two of one dtype; all three broadcast
     _where = _missing

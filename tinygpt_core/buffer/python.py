@@ -119,8 +119,8 @@ class PythonBuffer(Buffer):
 
     @classmethod
     def of(cls, values: Sequence[Any], shape: Shape, dtype: DType) -> PythonBuffer:
-        """Returns flat Python numbers, rounded to `dtype`, as a new Buffer."""
-        return cls._make(dtype.pack(values), shape, contiguous_strides(shape), 0, dtype, [0])
+        """Returns flat Python numbers, rounded (integers: wrapped around) to `dtype`, as a new Buffer."""
+        return cls._make(dtype.pack_wrapped(values), shape, contiguous_strides(shape), 0, dtype, [0])
 
     @classmethod
     def of_rows(cls, rows: Iterable[Row], shape: Shape, dtype: DType) -> PythonBuffer:
@@ -167,9 +167,9 @@ class PythonBuffer(Buffer):
 
     def _cast(self, dtype: DType) -> PythonBuffer:
         values = self.values()
-        if dtype.kind == "f" or self.dtype.kind == "b" or (dtype.kind == "i" and self.dtype.kind == "i"):
-            return self.of(values, self.shape, dtype)
-        return self.of(list(map(dtype.convert, values)), self.shape, dtype)
+        if not (dtype.kind == "f" or self.dtype.kind == "b" or dtype.kind == self.dtype.kind == "i"):
+            values = list(map(dtype.convert, values))
+        return self._from_array(dtype.pack(values), self.shape, dtype)  # which refuses what does not fit
 
     def _copy(self) -> PythonBuffer:
         return self._from_array(self._to_array(), self.shape, self.dtype)
@@ -281,7 +281,8 @@ class PythonBuffer(Buffer):
 
     def _pow(self, other: PythonBuffer) -> PythonBuffer:
         if self.dtype.kind == "i":
-            return self._binary(other, operator.pow)
+            modulus = 1 << (8 * self.dtype.itemsize)  # powers wrap around, so none need be larger
+            return self._binary(other, lambda base, exponent: pow(base, exponent, modulus))
         if other.shape == () and other.data[other.offset] == 2:
             return self._mul(self)
         try:
@@ -292,7 +293,8 @@ class PythonBuffer(Buffer):
     def _maximum(self, other: PythonBuffer) -> PythonBuffer:
         shape = broadcast_shapes(self.shape, other.shape)
         pairs = zip(self._broadcast(shape), other._broadcast(shape), strict=False)
-        larger = [a if a >= b or a != a else b for a, b in pairs]  # a != a: NaN wins
+        # a != a: NaN wins. Of zeros, 0 is larger than -0, and only the sum of two -0 is -0
+        larger = [a if a > b or a != a else b or (a + b if a == b else b) for a, b in pairs]
         return self.of(larger, shape, self.dtype)
 
     def _equal(self, other: PythonBuffer) -> PythonBuffer:

@@ -95,7 +95,7 @@ __global__ void join_rows(W* total, const W* partial, const int64* ids, const in
     if (column >= columns || end >= size) return;
     const int64 id = ids[sorted[end]], last = (starts[id + 1] - 1) / piece;
     if (starts[id] < begin || starts[id] >= end) return;
-    W sum = partial[(2 * blockIdx.x + 1) * columns + column];
+    double sum = partial[(2 * blockIdx.x + 1) * columns + column];  // in doubles, as there may be many pieces
     for (int64 other = blockIdx.x + 1; other <= last; other++) sum += partial[2 * other * columns + column];
-    total[id * columns + column] += sum;
+    total[id * columns + column] += (W)sum;
 }
