@@ -19,6 +19,7 @@ from tinygpt_core import Tensor, backends
 from tinygpt_core.training import PRESETS, Trainer, TrainingConfig, checkpoint
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
 from tinygpt_core.training.events import StepEvent
+from tinygpt_core.training.loop import learning_rate_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "the cat sat on the mat. " * 100
@@ -277,3 +278,45 @@ def test_a_finite_checkpoint_is_not_replaced_by_another(config: TrainingConfig, 
     with pytest.raises(ArithmeticError, match=f"{name} is not finite at step 4.*checkpoint of step 0"):
         trainer.save()
     assert Trainer.resume(str(tmp_path / "run")).step == 0
+
+
+# ---- more steps
+
+
+def rates(trainer: Trainer) -> list[float]:
+    return [event.learning_rate for event in trainer.run() if isinstance(event, StepEvent)]
+
+
+def test_more_steps_stretch_the_cosine_and_say_so(config: TrainingConfig, tmp_path: Path) -> None:
+    directory = str(tmp_path / "run")
+    first = rates(Trainer.start(config, directory))
+    assert first == [learning_rate_schedule(config)(step) for step in range(6)]
+    with pytest.warns(UserWarning, match=r"9 steps in place of 6 stretch.*--decay-steps 6"):
+        trainer = Trainer.resume(directory, steps=9)
+    stretched = learning_rate_schedule(replace(config, steps=9))
+    assert rates(trainer) == [stretched(step) for step in range(6, 9)]
+
+
+def test_the_end_of_the_cosine_can_be_kept_and_is_remembered(
+    config: TrainingConfig, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A run that is stopped and resumed goes on with the rates that were chosen."""
+    directory = str(tmp_path / "run")
+    list(Trainer.start(config, directory).run())
+    trainer = Trainer.resume(directory, steps=10, decay_steps=6)
+    found = []
+    for event in trainer.run():
+        if isinstance(event, StepEvent):
+            found.append(event.learning_rate)
+            trainer.stop_requested = event.step == 8
+    again = Trainer.resume(directory)
+    assert again.config.decay_steps == 6
+    assert found + rates(again) == [config.minimum_learning_rate] * 4
+    assert not [str(each.message) for each in recwarn if "stretch" in str(each.message)]
+
+
+def test_settings_of_before_have_no_end_of_the_cosine() -> None:
+    """Nor have those of now where it is the last step: earlier versions can read them."""
+    values = TrainingConfig().to_dict()
+    assert "decay_steps" not in values and TrainingConfig.from_dict(values) == TrainingConfig()
+    assert TrainingConfig.from_dict(TrainingConfig(decay_steps=7).to_dict()).decay_steps == 7

@@ -173,12 +173,7 @@ class Trainer:
                 betas=(config.beta1, config.beta2),
                 weight_decay=config.weight_decay,
             )
-            self.schedule = schedules.cosine_with_warmup(
-                config.learning_rate,
-                total_steps=config.steps,
-                warmup_steps=min(config.warmup_steps, config.steps - 1),
-                minimum=config.minimum_learning_rate,
-            )
+            self.schedule = learning_rate_schedule(config)
             self.update = training_step(
                 self.model,
                 self.optimizer,
@@ -214,9 +209,11 @@ class Trainer:
 
         Args:
             directory: of an earlier run.
-            changes: settings that may differ without changing what was computed: steps, eval_every,
-                checkpoint_every; and the backend, which changes roundings. Without it the run keeps its own,
-                or goes on with python (and a warning) where that cannot run.
+            changes: settings that may differ without changing what was computed: steps, decay_steps,
+                eval_every, checkpoint_every; and the backend, which changes roundings. Without it the run
+                keeps its own, or goes on with python (and a warning) where that cannot run. Another number
+                of steps stretches the cosine of the learning rate, and a warning says so, unless decay_steps
+                says where it ends. What is chosen is kept with the next checkpoint.
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
@@ -247,13 +244,17 @@ class Trainer:
             _check_step(steps_made, config, directory)
             if not changes.get("backend"):
                 changes["backend"] = usable_backend(config.backend)
+            before = config
             config = replace(config, **changes)
             if config.steps < steps_made:
                 raise SettingError(
                     "steps", f" cannot be {config.steps}: the run in {directory} has {steps_made} behind it"
                 )
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
-            return cls(config, directory, data, saved)
+            trainer = cls(config, directory, data, saved)
+            if "decay_steps" not in changes:
+                _warn_of_another_schedule(before, config, steps_made)
+            return trainer
         except (KeyError, TypeError) as problem:
             raise CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
@@ -451,6 +452,30 @@ class Trainer:
         """
         with backends.use(self.config.backend), random.use_generator(self.generator):
             yield
+
+
+def learning_rate_schedule(config: TrainingConfig) -> schedules.Schedule:
+    """Returns the learning rate by the number of updates made before, as the settings ask for it."""
+    end = config.decay_steps or config.steps
+    return schedules.cosine_with_warmup(
+        config.learning_rate,
+        total_steps=end,
+        warmup_steps=min(config.warmup_steps, end - 1),
+        minimum=config.minimum_learning_rate,
+    )
+
+
+def _warn_of_another_schedule(before: TrainingConfig, after: TrainingConfig, step: int) -> None:
+    """Says that a run goes on with another learning rate than it would have, and how to prevent that."""
+    old = learning_rate_schedule(before)(step)
+    new = learning_rate_schedule(after)(step)
+    if step < after.steps and old != new:
+        warnings.warn(
+            f"{after.steps} steps in place of {before.steps} stretch the cosine of the learning rate: "
+            f"it goes on at {new:.3g}, and not at {old:.3g}; "
+            f"to keep its end where it was, resume with --decay-steps {before.steps}",
+            stacklevel=5,
+        )
 
 
 def _initial_model(config: TrainingConfig, vocab_size: int) -> GPT:
