@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import signal
@@ -380,7 +381,7 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
         value = setting.allowed[-1]
     elif isinstance(setting.allowed, Range):
         value = 2 * setting.default + (setting.default == 0) / 2
-        value = int(value) if setting.type == "int" else value
+        value = math.ceil(value) if setting.type == "int" else value
     config = cli.settings_from(parsed(setting.option, str(value)))
     assert value != setting.default or setting.name == "backend"
     assert getattr(config, setting.name) == value

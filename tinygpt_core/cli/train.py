@@ -89,7 +89,10 @@ def run_train(arguments: argparse.Namespace) -> int:
         trainer = _resume(arguments)
     else:
         settings = settings_from(arguments)
-        trainer = Trainer.start(settings, arguments.out) if arguments.out else _start_in_runs(settings)
+        try:
+            trainer = Trainer.start(settings, arguments.out) if arguments.out else _start_in_runs(settings)
+        except SettingError as problem:
+            raise UsageError(problem.worded(OPTIONS)) from None
         _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
