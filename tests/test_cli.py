@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import signal
@@ -135,7 +136,7 @@ def test_the_log_has_one_object_a_step_and_one_a_validation(place: Path) -> None
 def test_a_pipe_gets_plain_lines(place: Path) -> None:
     printed = (place / "printed.txt").read_text()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", printed)
-    assert re.search(r"^step +6/6  loss \d\.\d+  [\d,]+ tokens/s", printed, re.MULTILINE)
+    assert re.search(r"^step +6/6  mean loss \d\.\d+  [\d,]+ tokens/s", printed, re.MULTILINE)
     assert re.search(r"^step +6/6  validation loss \d", printed, re.MULTILINE)
 
 
@@ -206,7 +207,11 @@ def test_resume_refuses_other_settings(place: Path, arguments: list[str], words:
     assert snapshot(place / "runs" / "tiny") == before
 
 
-def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(place: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_keeps_the_step_and_says_how_to_go_on(place: Path, tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name)
+    place = tmp_path
+    (place / "words.txt").write_text(WORDS)
     arguments = [
         "train",
         "names",
@@ -229,15 +234,18 @@ def test_ctrl_c_keeps_the_step_and_says_how_to_go_on(place: Path) -> None:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         # Pytest in the background ignores it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(
+            number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        ),
     )
     log = place / "runs" / "stopped" / "log.jsonl"
     wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= 4)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + number, errors
+    what = "Ctrl-C" if name == "SIGINT" else name
     step = json.loads((place / "runs" / "stopped" / "state.json").read_text())["state"]["step"]
-    assert errors.startswith(f"tinygpt: error: stopped by Ctrl-C at step {step},") and errors.count("\n") == 1
+    assert errors.startswith(f"tinygpt: error: stopped by {what} at step {step},") and errors.count("\n") == 1
     assert "train --resume runs/stopped" in errors
     assert log.read_bytes().count(b"\n") == step
 
@@ -322,7 +330,7 @@ def test_backends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["backends"], ["spec"]])
 def test_help(tmp_path: Path, command: list[str]) -> None:
     result = tinygpt(*command, "--help", cwd=tmp_path)
-    assert result.returncode == 0 and result.stdout.startswith("usage: tinygpt")
+    assert result.returncode == 0 and result.stdout.startswith("usage: python3 -m tinygpt_core")
     options = re.findall(r"^  (--[a-z-]+)[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
     texts = re.findall(r"^  --[a-z-]+[^\n]*(?:\n {15,}[^\n]*)*", result.stdout, re.MULTILINE)
     without = [
@@ -331,6 +339,13 @@ def test_help(tmp_path: Path, command: list[str]) -> None:
         if "default" not in text and o not in ("--resume", "--version")
     ]
     assert not without, f"no default is stated for {without}"
+
+
+def test_no_command_is_help(tmp_path: Path) -> None:
+    """With another exit code, since nothing was done."""
+    result = tinygpt(cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, "")
+    assert result.stdout == tinygpt("--help", cwd=tmp_path).stdout
 
 
 def test_spec_without_pytest_says_what_to_install(tmp_path: Path) -> None:
@@ -366,7 +381,7 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
         value = setting.allowed[-1]
     elif isinstance(setting.allowed, Range):
         value = 2 * setting.default + (setting.default == 0) / 2
-        value = int(value) if setting.type == "int" else value
+        value = math.ceil(value) if setting.type == "int" else value
     config = cli.settings_from(parsed(setting.option, str(value)))
     assert value != setting.default or setting.name == "backend"
     assert getattr(config, setting.name) == value
@@ -405,7 +420,14 @@ def test_an_error_about_two_settings_speaks_of_two_options(monkeypatch: pytest.M
 
 
 def test_what_may_stand_beside_resume_is_said_by_the_settings() -> None:
-    assert set(cli.RESUMABLE) == {"steps", "eval_every", "checkpoint_every", "backend", "dtype"}
+    assert set(cli.RESUMABLE) == {
+        "steps",
+        "decay_steps",
+        "eval_every",
+        "checkpoint_every",
+        "backend",
+        "dtype",
+    }
     for name in cli.RESUMABLE:
         assert f"--{name.replace('_', '-')}" in cli.BESIDE_RESUME
 
@@ -423,12 +445,14 @@ def test_an_option_beside_resume_is_said_as_it_was_typed(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["COMMAND"]),
         (["fly"], ["fly"]),
         (["train", "nonsense"], ["nonsense", "identifiers"]),
         (["train", "--preset", "nonsense"], ["nonsense", "identifiers"]),
         (["train", "--backend", "nonsense"], ["nonsense", "python"]),
         (["train", "--nonsense"], ["--nonsense"]),
+        (["train", "--layer", "3"], ["--layer; did you mean --layers?"]),
+        (["train", "--contxt-length=3"], ["did you mean --context-length?"]),
+        (["generate", "runs/tiny", "--token", "1"], ["did you mean --tokens?", "generate --help"]),
         (["train", "--steps", "0"], ["--steps", "0"]),
         (["train", "--warmup-steps", "-1"], ["error: --warmup-steps must be 0 or more, not -1"]),
         (["train", "--steps", "ten"], ["--steps", "ten"]),

@@ -435,13 +435,13 @@ class ReplayedCapture:
         self.random_offset = self.kind.random_offset
         tables = self.kind.graph_tables
         self.kind.graph_tables = FilledAtOnce()
-        self.loss, rest = work()
+        self.loss, self.norm = work()
         tables += self.kind.graph_tables
         self.kind.graph_tables = tables
         for buffer, array in zip(live, before, strict=True):  # recording runs nothing
             buffer.array[...] = array
             buffer.version[0] += 1
-        return self, (self.loss, rest)
+        return self, (self.loss, self.norm)
 
     def launch(self) -> None:
         generator = random.default_generator()
@@ -452,7 +452,7 @@ class ReplayedCapture:
         self.kind.random_offset = self.random_offset
         self.launches += 1
         try:
-            self.loss[...] = self.work()[0]
+            self.loss[...], self.norm[...] = self.work()
         finally:
             self.kind.random_offset = None
             generator.position = position
@@ -480,6 +480,27 @@ def test_replayed_steps_are_steps(kind: Any, form: str) -> None:
         assert run.optimizer.step == 10 and run.step.recording is None
         weights[replayed] = run.weights()
     assert losses[True] == losses[False] and np.array_equal(weights[True], weights[False])
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_gradient_that_is_not_finite_changes_nothing(kind: Any, replayed: bool) -> None:
+    """Launched piece by piece and replayed: the step is skipped, does not count, and the next one does."""
+    run = Run(config=replace(CONFIG, dropout=0.0))
+    if replayed:
+        run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
+    run.losses(4)
+    weights = run.weights()
+    optimizer = {name: buffer.to_python() for name, buffer in run.optimizer.state_dict().items()}
+    poisoned = run.model.named_parameters()[-1][1].buffer
+    kept = poisoned.array.copy()
+    poisoned.array[...] = np.inf
+    run.losses(1)
+    poisoned.array[...] = kept
+    assert run.step.is_skipped and np.array_equal(run.weights(), weights)
+    assert {name: buffer.to_python() for name, buffer in run.optimizer.state_dict().items()} == optimizer
+    run.losses(1)
+    assert not run.step.is_skipped and run.optimizer.step == 5 and np.isfinite(run.weights()).all()
+    assert not replayed or run.step.capture.launches == 4
 
 
 def test_what_cannot_be_recorded_is_launched(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:

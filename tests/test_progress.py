@@ -88,7 +88,8 @@ def test_a_terminal_shows_the_curve_and_one_line_in_place(place: Path) -> None:
     assert len(axis) == 1 and sum("│" in line for line in lines) == axis[0] - 4 == progress.ROWS - 2
     assert re.fullmatch(r" +1 +step 60", lines[axis[0] + 1])
     assert re.fullmatch(
-        r"step +60/60  loss \d\.\d+  [\d,]+ tokens/s  0:00 left  validation loss \d\.\d+", lines[axis[0] + 2]
+        r"step +60/60  mean loss \d\.\d+  [\d,]+ tokens/s  0:00 left  validation loss \d\.\d+",
+        lines[axis[0] + 2],
     )
     assert sum(line.count("●") for line in lines) in (1, 2, 3), "validations are marked"
     assert any("\u2800" <= c <= "\u28ff" for line in lines for c in line)
@@ -123,7 +124,7 @@ def test_where_there_is_no_room_a_line_is_enough(place: Path, columns: int, rows
         rows=rows,
     )
     assert "└".encode() not in written
-    assert re.search(rb"\rstep +30/30  loss \d\.", written) and b"\x1b[K" in written
+    assert re.search(rb"\rstep +30/30  mean loss \d\.", written) and b"\x1b[K" in written
     assert all(len(line) < columns for line in screen(written, columns) if line.startswith("step"))
 
 
@@ -131,7 +132,9 @@ def test_a_dumb_terminal_gets_plain_lines(place: Path) -> None:
     written = on_terminal(
         place, "names", "--data", "words.txt", "--out", "run", "--steps", "30", *TINY, term="dumb"
     )
-    assert b"\x1b" not in written and re.search(rb"\nstep +30/30  loss \d\.\d+  [\d,]+ tokens/s", written)
+    assert b"\x1b" not in written and re.search(
+        rb"\nstep +30/30  mean loss \d\.\d+  [\d,]+ tokens/s", written
+    )
 
 
 def test_quiet_draws_nothing(place: Path) -> None:
@@ -210,3 +213,21 @@ def test_the_last_validation_is_in_the_picture_that_stays(monkeypatch: pytest.Mo
     shown.end()
     assert before == 0 and stream.getvalue().count("●") == 1 and stream.getvalue().endswith("\n")
     assert "validation loss 2.0000" in stream.getvalue().rsplit("\x1b[J", 1)[1]
+
+
+def test_the_smoothed_loss_begins_at_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean of the losses so far, in which later ones count more; not one that lags behind from 0 or from
+    the first.
+    """
+    losses = [4.0, 3.0, 2.0, 2.0]
+    events = [step(1 + i, loss) for i, loss in enumerate(losses)]
+    _, stream = shown_by(monkeypatch, events, lambda number: (120, 30), total=4)
+    shares = [0.95 ** (3 - i) for i in range(4)]
+    expected = sum(share * loss for share, loss in zip(shares, losses, strict=True)) / sum(shares)
+    assert f"mean loss {expected:.4f}" in stream.getvalue()
+
+
+def test_skipped_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [step(1), step(2)._replace(skipped=True)]
+    _, stream = shown_by(monkeypatch, events, lambda number: (120, 30), total=2)
+    assert "1 step skipped: gradient not finite" in stream.getvalue()

@@ -6,8 +6,12 @@ import hashlib
 import json
 import math
 import os
+import shutil
+import stat
 import subprocess
 import sys
+import tracemalloc
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +20,18 @@ from typing import Any
 import pytest
 
 from tinygpt_core import Tensor, backends
-from tinygpt_core.training import PRESETS, Trainer, TrainingConfig, checkpoint
+from tinygpt_core.cli.plotting.curves import read_run
+from tinygpt_core.dataset import TokenStream
+from tinygpt_core.explain.history import read_log
+from tinygpt_core.files.atomic import atomic_write, write_durably
+from tinygpt_core.files.json_objects import read_json_object
+from tinygpt_core.files.safetensors import read_safetensors_header
+from tinygpt_core.training import PRESETS, Trainer, TrainingConfig, checkpoint, load_model
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
 from tinygpt_core.training.events import StepEvent
+from tinygpt_core.training.loop import learning_rate_schedule
+from tinygpt_core.training.memory import least_memory
+from tinygpt_core.training.settings import SettingError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "the cat sat on the mat. " * 100
@@ -277,3 +290,271 @@ def test_a_finite_checkpoint_is_not_replaced_by_another(config: TrainingConfig, 
     with pytest.raises(ArithmeticError, match=f"{name} is not finite at step 4.*checkpoint of step 0"):
         trainer.save()
     assert Trainer.resume(str(tmp_path / "run")).step == 0
+
+
+# ---- more steps
+
+
+def rates(trainer: Trainer) -> list[float]:
+    return [event.learning_rate for event in trainer.run() if isinstance(event, StepEvent)]
+
+
+def test_more_steps_stretch_the_cosine_and_say_so(config: TrainingConfig, tmp_path: Path) -> None:
+    directory = str(tmp_path / "run")
+    first = rates(Trainer.start(config, directory))
+    assert first == [learning_rate_schedule(config)(step) for step in range(6)]
+    with pytest.warns(UserWarning, match=r"9 steps in place of 6 stretch.*--decay-steps 6"):
+        trainer = Trainer.resume(directory, steps=9)
+    stretched = learning_rate_schedule(replace(config, steps=9))
+    assert rates(trainer) == [stretched(step) for step in range(6, 9)]
+
+
+def test_the_end_of_the_cosine_can_be_kept_and_is_remembered(
+    config: TrainingConfig, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A run that is stopped and resumed goes on with the rates that were chosen."""
+    directory = str(tmp_path / "run")
+    list(Trainer.start(config, directory).run())
+    trainer = Trainer.resume(directory, steps=10, decay_steps=6)
+    found = []
+    for event in trainer.run():
+        if isinstance(event, StepEvent):
+            found.append(event.learning_rate)
+            trainer.stop_requested = event.step == 8
+    again = Trainer.resume(directory)
+    assert again.config.decay_steps == 6
+    assert found + rates(again) == [config.minimum_learning_rate] * 4
+    assert not [str(each.message) for each in recwarn if "stretch" in str(each.message)]
+
+
+def test_settings_of_before_have_no_end_of_the_cosine() -> None:
+    """Nor have those of now where it is the last step: earlier versions can read them."""
+    values = TrainingConfig().to_dict()
+    assert "decay_steps" not in values and TrainingConfig.from_dict(values) == TrainingConfig()
+    assert TrainingConfig.from_dict(TrainingConfig(decay_steps=7).to_dict()).decay_steps == 7
+
+
+# ---- files that somebody cuts, removes or puts in the place of others
+
+
+def test_ids_that_are_cut_are_an_error(tmp_path: Path) -> None:
+    """And do not end the process, as they would if they were mapped into memory."""
+    path = tmp_path / "train.bin"
+    path.write_bytes(array("H", range(50_000)).tobytes())
+    stream = TokenStream.open(path, "H", 50_000)
+    part = stream.view(40_000, 50_000)
+    assert stream[49_999] == 49_999 and list(part[1:3]) == [40_001, 40_002] and len(part) == 10_000
+    os.truncate(path, 4096)
+    assert stream[2047] == 2047
+    for read in (lambda: stream[2048], lambda: part.int32(0, 5), lambda: stream[2000:2100]):
+        with pytest.raises(ValueError, match=r"train\.bin was cut while it was in use"):
+            read()
+
+
+def test_a_log_that_is_removed_is_told_and_begun_again(config: TrainingConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    events = Trainer.start(config, str(run)).run()
+    next(events)
+    (run / "log.jsonl").unlink()
+    with pytest.warns(UserWarning, match=r"log\.jsonl was removed or replaced"):
+        next(events)
+    list(events)
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["step"] == 2
+
+
+def test_a_directory_that_is_removed_ends_the_run_and_loses_no_step(
+    config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    events = Trainer.start(config, str(run)).run()
+    next(events)
+    shutil.rmtree(run)
+    with pytest.raises(CheckpointError, match=r"was removed while the run went on.*step 2 was written"):
+        next(events)
+    assert Trainer.resume(str(run)).step == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+@pytest.mark.parametrize("name", ["log.jsonl", "config.json", "state.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_in_a_run_is_refused(
+    config: TrainingConfig, tmp_path: Path, name: str, kind: str
+) -> None:
+    run = tmp_path / "run"
+    list(Trainer.start(config, str(run)).run())
+    (run / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(run / name)
+    else:
+        (run / name).symlink_to("/dev/zero")
+    with pytest.raises(
+        ValueError, match=name.replace(".", r"\.") if name != "state.json" else "no checkpoint"
+    ):
+        list(Trainer.resume(str(run), steps=9, decay_steps=6).run())
+    if name == "log.jsonl":
+        with pytest.raises(ValueError, match="is a pipe or a device"):
+            read_run(str(run))
+    elif name == "model.safetensors":
+        with pytest.raises(ValueError, match="is a pipe or a device"):
+            read_safetensors_header(run / name)
+    else:
+        with pytest.raises(ValueError, match="is a pipe or a device"):
+            read_json_object(run / name)
+
+
+def test_integers_beyond_floats_in_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 1' + "0" * 400 + "}\n")
+    assert read_log(str(log))["log"]["loss"] == [2.5]
+
+
+# ---- what atomic_write replaces
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    atomic_write(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+    atomic_write(tmp_path / "link", b"newer", replace_anything=True)
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_pipe_and_a_device_are_written_into(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert atomic_write(tmp_path / "pipe", b"drawing").size == 7
+    assert os.read(reader, 99) == b"drawing" and stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    os.close(reader)
+    (tmp_path / "null").symlink_to("/dev/null")
+    atomic_write(tmp_path / "null", b"drawing")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and os.listdir(tmp_path) != []
+
+
+def test_temporary_names_cannot_be_foreseen_and_follow_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = set()
+    real = os.replace
+
+    def replace(old: str, new: str) -> None:
+        names.add(os.path.basename(old))
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    atomic_write(tmp_path / "t", b"1")
+    atomic_write(tmp_path / "t", b"2")
+    assert len(names) == 2
+    monkeypatch.setattr(os, "urandom", bytes)  # zeros, as an attacker might guess
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / f".t.{'00' * 8}.tmp").symlink_to("victim")
+    with pytest.raises(FileExistsError):
+        atomic_write(tmp_path / "t", b"3")
+    (tmp_path / "next").symlink_to("victim")
+    with pytest.raises(OSError, match="next"):
+        write_durably(tmp_path / "next", b"3")
+    assert (tmp_path / "victim").read_text() == "kept" and (tmp_path / "t").read_text() == "2"
+
+
+# ---- names
+
+
+def test_a_corpus_whose_name_is_no_utf_8(config: TrainingConfig, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
+    Path(path).write_text(TEXT)
+    run = str(tmp_path / "run")
+    list(Trainer.start(replace(config, data_file=path), run).run())
+    assert Trainer.resume(run).config.data_file == path
+
+
+def test_a_prompt_is_utf_8_whatever_the_locale(place: Path) -> None:
+    (place / "text.txt").write_text("caf\u00e9 " * 300, encoding="utf-8")
+    assert finish(begin("train", *SMALL, "--out", "run", "--quiet", cwd=place))[0] == 0
+    call = [sys.executable, "-m", "tinygpt_core", "generate", "run", "--tokens", "0", "--prompt"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    plain = environment | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    prompt = "caf\u00e9".encode()
+    for each in (environment, plain):
+        done = subprocess.run([*call, prompt], cwd=place, env=each, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() in (prompt, b"caf\\xe9")
+    done = subprocess.run([*call, b"caf\xe9"], cwd=place, env=environment, capture_output=True)
+    assert done.returncode == 2 and b"--prompt" in done.stderr and b"UTF-8" in done.stderr
+
+
+# ---- sizes that nobody has
+
+
+def forge_model(run: Path, **model: object) -> None:
+    """Puts other sizes into a run's config.json, with a digest that fits."""
+    config = json.loads((run / "config.json").read_text())
+    config["model"] |= model
+    (run / "config.json").write_text(json.dumps(config))
+    whole = json.loads((run / "state.json").read_text())
+    data = (run / "config.json").read_bytes()
+    whole["files"]["config.json"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (run / "state.json").write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_layers": 2**22},
+        {"embedding_dim": 2**14, "vocab_size": 2**17},
+        {"embedding_dim": 2**70},
+        {"context_length": 2**40},
+        {"num_layers": 2},
+        {"hidden_dim": 33},
+        {"rotary_base": 10**400},
+    ],
+)
+def test_a_config_is_compared_with_the_weights_before_anything_is_made(
+    config: TrainingConfig, tmp_path: Path, sizes: dict[str, object]
+) -> None:
+    run = tmp_path / "run"
+    Trainer.start(config, str(run))
+    forge_model(run, **sizes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"run|rotary_base"):
+            load_model(str(run))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"batch_size": 999_999_999},
+        {"num_layers": 10_000_000},
+        {"embedding_dim": 2**24},
+        {"context_length": 2**24, "batch_size": 100_000, "embedding_dim": 64},
+    ],
+)
+def test_sizes_beyond_the_memory_are_refused_with_an_estimate(
+    config: TrainingConfig, tmp_path: Path, sizes: dict[str, Any]
+) -> None:
+    with pytest.raises(SettingError, match=r"takes at least [\d,]+ GiB of memory, and there are"):
+        Trainer.start(replace(config, **sizes), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("gpt2-124m", "code-49m")])
+def test_the_estimate_refuses_no_preset(name: str) -> None:
+    config = PRESETS[name].config
+    assert least_memory(config, config.vocab_size) < 2 * 2**30
+
+
+def test_the_estimate_is_below_what_a_run_takes(config: TrainingConfig, tmp_path: Path) -> None:
+    """Of memory that Python counts, so on the python backend."""
+    config = replace(config, batch_size=16, context_length=32, embedding_dim=32, num_layers=2)
+    tracemalloc.start()
+    try:
+        trainer = Trainer.start(config, str(tmp_path / "run"))
+        trainer.train_step()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 1_000_000 < least_memory(config, trainer.data.tokenizer.vocab_size) < peak

@@ -345,7 +345,7 @@ def test_the_events_are_the_log(config: TrainingConfig, tmp_path: Path) -> None:
     for event in trainer.run():
         lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
         if isinstance(event, (StepEvent, ValidationEvent)):
-            seen.append(event._asdict())
+            seen.append({key: value for key, value in event._asdict().items() if value is not None})
         assert [json.loads(line) for line in lines] == seen
     assert [e["step"] for e in seen if "val_loss" in e] == [10, 20]
 

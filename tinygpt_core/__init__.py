@@ -5,6 +5,14 @@ Read it bottom-up: `dtype` and `shape`, `random`, `buffer` and `kernels`, `opera
 underneath and nothing else.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  before anything is imported that older versions cannot read
+    _MESSAGE = "tinygpt needs Python 3.11 or newer, but this is {}.{}.{}".format(*sys.version_info[:3])
+    if sys.argv[:1] == ["-m"]:  # python -m tinygpt_core
+        sys.exit("tinygpt: error: " + _MESSAGE)
+    raise ImportError(_MESSAGE)
+
 from . import backends, moved
 from .buffer.base import Buffer
 from .checks import check_gradients

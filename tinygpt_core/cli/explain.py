@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..explain.writing import explain
+from .options import text
 
 
 def add_command(commands: Any) -> None:
@@ -26,6 +27,7 @@ def add_command(commands: Any) -> None:
     )
     option(
         "--prompt",
+        type=text,
         metavar="TEXT",
         help="show the model continuing TEXT (default: the run's next training step)",
     )

@@ -14,7 +14,7 @@ from ..printable import replace_unprintable
 from ..training.data import BOUNDARY
 from ..training.runs import load_model
 from .messages import UsageError, find_run
-from .options import path
+from .options import path, text
 
 SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.7
@@ -32,7 +32,7 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(command=run_generate)
     option = parser.add_argument
     option("directory", type=path, metavar="DIR", help="directory of a run, such as runs/latest")
-    option("--prompt", default="", metavar="TEXT", help="the text to continue (default: none)")
+    option("--prompt", type=text, default="", metavar="TEXT", help="the text to continue (default: none)")
     option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
     option(
         "--tokens",
@@ -133,8 +133,8 @@ def sample_pieces(
     )
 
 
-def write_text(text: str) -> None:
+def write_text(piece: str) -> None:
     """Prints sampled text as it comes; on a terminal without the control characters that could act on it."""
     if sys.stdout.isatty():
-        text = replace_unprintable(text, keep="\n\t")
-    print(text, end="", flush=True)
+        piece = replace_unprintable(piece, keep="\n\t")
+    print(piece, end="", flush=True)

@@ -1,13 +1,16 @@
 """The command `tinygpt` (also `python3 -m tinygpt_core`), of which each subcommand is a module of its own.
 
-Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C. An
-error is one line on the standard error stream; set TINYGPT_DEBUG=1 to see the traceback too.
+Exit codes: 0 done, 1 something failed (a full disk, say), 2 the input was wrong, 130 stopped by Ctrl-C (and
+143 by SIGTERM, 129 by SIGHUP). An error is one line on the standard error stream; set TINYGPT_DEBUG=1 to see
+the traceback too. Without a command there is help, with the exit code 2, since nothing was asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -15,7 +18,19 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from . import backends, compare, convert, explain, generate, inspect, plot, spec, train
-from .messages import FAILED, STOPPED, UsageError, complain, describe_error, one_line
+from .messages import (
+    FAILED,
+    WRONG_INPUT,
+    Stopped,
+    UsageError,
+    command_name,
+    complain,
+    describe_error,
+    one_line,
+    raise_stopped,
+    stop_signals,
+    stopped_by,
+)
 
 COMMANDS: tuple[Any, ...] = (train, generate, convert, inspect, explain, plot, compare, backends, spec)
 
@@ -23,6 +38,24 @@ COMMANDS: tuple[Any, ...] = (train, generate, convert, inspect, explain, plot, c
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser = getattr(arguments, "parser", self)
+            hints = [hint for option in unknown for hint in _similar_options(parser, option)]
+            hint = f"; did you mean {' or '.join(hints)}?" if hints else ""
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return arguments
+
+
+def _similar_options(parser: argparse.ArgumentParser, option: str) -> list[str]:
+    """Returns the options of a parser that somebody may have meant who typed this one."""
+    if not option.startswith("--"):
+        return []
+    known = [name for action in parser._actions for name in action.option_strings]
+    name = option.partition("=")[0]
+    return [each for each in known if each.startswith(name)] or difflib.get_close_matches(name, known, 1, 0.7)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     that runs it.
     """
     parser = _Parser(
-        prog="tinygpt",
+        prog=command_name(),
         description="Train a GPT from scratch and sample from it, in pure Python.",
         allow_abbrev=False,
     )
@@ -40,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMANDS:
         module.add_command(commands)
+    for subparser in commands.choices.values():
+        subparser.set_defaults(parser=subparser)
     return parser
 
 
@@ -52,14 +87,21 @@ def main(argv: list[str] | None = None) -> int:
     _prepare_streams()
     warnings.formatwarning = _note
     try:
-        arguments = build_parser().parse_args(argv)
-        code: int = arguments.command(arguments)
+        parser = build_parser()
+        if not (sys.argv[1:] if argv is None else argv):
+            parser.print_help()
+            return WRONG_INPUT
+        arguments = parser.parse_args(argv)
+        with stop_signals(raise_stopped):
+            code: int = arguments.command(arguments)
         sys.stdout.flush()
         return code
     except SystemExit as finished:  # argparse, after --help and --version
         return int(finished.code or 0)
+    except Stopped as stop:
+        return complain(*stopped_by(stop.number))
     except KeyboardInterrupt:
-        return complain("stopped by Ctrl-C", STOPPED)
+        return complain(*stopped_by(signal.SIGINT))
     except BrokenPipeError:
         # The reader of a pipe has left: say nothing, also not when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

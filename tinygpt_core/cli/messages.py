@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from ..backends import BackendUnavailable
 from ..printable import escape_unprintable
@@ -12,7 +17,6 @@ from ..shape_errors import without_pictures
 
 FAILED = 1  # exit codes
 WRONG_INPUT = 2
-STOPPED = 130  # by Ctrl-C, as shells have it
 # What the system says of a path that was given wrongly. Whatever else it says is a failure: a full disk, say.
 WRONG_PATH = {
     errno.ENOENT,
@@ -26,6 +30,53 @@ WRONG_PATH = {
     errno.ELOOP,
     errno.EINVAL,
 }
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end, where it is taken as Ctrl-C is.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+# Those that ask a process to end, by what a person calls them; Windows lacks the last
+STOP_SIGNALS = {
+    getattr(signal, name): name if name != "SIGINT" else "Ctrl-C"
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+}
+
+
+@contextmanager
+def stop_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Takes SIGINT, SIGTERM and SIGHUP to a handler inside a `with`; those that are ignored (as nohup has it)
+    stay so.
+    """
+    previous = {}
+    if threading.current_thread() is threading.main_thread():  # another cannot set handlers
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def raise_stopped(number: int, frame: object) -> None:
+    """Handles a signal by ending what is going on; for `stop_signals`."""
+    raise Stopped(number)
+
+
+def stopped_by(number: int) -> tuple[str, int]:
+    """Returns what to say of a process that a signal has ended, and the exit code, as shells have it."""
+    return f"stopped by {STOP_SIGNALS[number]}", 128 + number
 
 
 class UsageError(ValueError):
@@ -57,7 +108,8 @@ def find_run(path: str) -> str:
 
 def complain(message: str, code: int) -> int:
     """Prints an error in one line and returns the exit code."""
-    print("tinygpt: error:", one_line(message), file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal may be gone
+        print("tinygpt: error:", one_line(message), file=sys.stderr, flush=True)
     return code
 
 
@@ -69,6 +121,9 @@ def describe_error(problem: Exception) -> tuple[str, int]:
         return message, WRONG_INPUT if problem.errno in WRONG_PATH else FAILED
     if isinstance(problem, BackendUnavailable):
         return str(problem), WRONG_INPUT
+    if isinstance(problem, UnicodeEncodeError):
+        name = problem.object[:100].encode("unicode_escape").decode()
+        return f"{name} cannot be written in {problem.encoding}: set PYTHONUTF8=1", WRONG_INPUT
     if isinstance(problem, ValueError):
         cause = problem.__cause__
         if isinstance(cause, OSError) and describe_error(cause)[1] == FAILED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from ..training import config
@@ -26,6 +27,18 @@ def path(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("a path is not empty")
     return text
+
+
+def text(argument: str) -> str:
+    """Returns an argument that is a text: its bytes read as UTF-8, whatever the locale.
+
+    Raises:
+        argparse.ArgumentTypeError: they are no UTF-8.
+    """
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise argparse.ArgumentTypeError(f"a text is UTF-8, unlike {argument!r}") from None
 
 
 def help_text(setting: Setting) -> str:

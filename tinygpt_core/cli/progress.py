@@ -1,4 +1,10 @@
-"""What a person sees of a run that goes on: a loss curve and a line on a terminal, plain lines in a pipe."""
+"""What a person sees of a run that goes on: a loss curve and a line on a terminal, plain lines in a pipe.
+
+The loss of one batch jumps about, so the line has their mean: the exponential moving average of the
+losses since the run began or was resumed, which the last twenty make two thirds of,
+
+    m_t = 0.95 m_(t-1) + 0.05 loss_t,    mean loss = m_t / (1 - 0.95^t)
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from ..training.config import describe_sizes
+from ..training.config import describe_sizes, plural
 from ..training.events import Event, StepEvent, ValidationEvent
 from ..training.loop import Trainer
 from .plotting.curves import Point, Run, read_run
@@ -22,6 +28,7 @@ ROWS = 14  # of the curve, at most
 PLAIN_LINES = 20  # of a run, in a pipe
 MOST_POINTS = 4096  # of a curve; then neighbours are joined
 SHARE = 0.01  # of the time that drawing may take
+KEPT = 0.95  # of a running mean when a loss is added
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -46,7 +53,9 @@ class Progress:
         # What the steps so far came to
         self.tokens = 0
         self.seconds = 0.0
-        self.loss = float("nan")
+        self.loss = 0.0  # the running mean, of which the first losses still lack a share of KEPT ** count
+        self.count = 0
+        self.skipped = 0
         # What the curve shows: a point stands for `joined` steps, those of the next one are in `part`.
         self.run = Run("", [], [])
         self.joined = 1
@@ -113,8 +122,10 @@ class Progress:
     def _show_step(self, event: StepEvent) -> None:
         self.tokens += event.tokens
         self.seconds += event.seconds
+        self.skipped += bool(event.skipped)
         # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
-        self.loss = event.loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * event.loss
+        self.count += 1
+        self.loss = KEPT * self.loss + (1.0 - KEPT) * event.loss
         self._add_point(event.step, event.loss)
         now = time.monotonic()
         if not self._is_time_to_show(event.step, now - self.shown_at):
@@ -122,7 +133,11 @@ class Progress:
         self.shown_at = now
         left = duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
         speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
-        self.line = f"step {event.step:>6}/{self.total}  loss {self.loss:z.4f}  {speed}  {left} left"
+        # Divided as in Adam, since it began at 0: otherwise it would be far below the losses at first
+        mean = self.loss / (1.0 - KEPT**self.count)
+        self.line = f"step {event.step:>6}/{self.total}  mean loss {mean:z.4f}  {speed}  {left} left"
+        if self.skipped:
+            self.line += f"  {plural(self.skipped, 'step')} skipped: gradient not finite"
         if self.is_live:
             self._draw()
         else:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..training.presets import PRESETS
 from ..training.runs import DirectoryExistsError
 from ..training.settings import SettingError
 from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
-from .messages import STOPPED, UsageError, command_name, complain, find_run
+from .messages import Stopped, UsageError, command_name, complain, find_run, stop_signals, stopped_by
 from .options import BESIDE_RESUME, CORPUS, OPTIONS, RESUMABLE, SETTINGS, add_setting, help_text, path
 from .progress import Progress
 
@@ -89,22 +89,34 @@ def run_train(arguments: argparse.Namespace) -> int:
         trainer = _resume(arguments)
     else:
         settings = settings_from(arguments)
-        trainer = Trainer.start(settings, arguments.out) if arguments.out else _start_in_runs(settings)
+        try:
+            trainer = Trainer.start(settings, arguments.out) if arguments.out else _start_in_runs(settings)
+        except SettingError as problem:
+            raise UsageError(problem.worded(OPTIONS)) from None
         _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
     opened = loggers.open_loggers(kinds, trainer.directory, trainer.config.to_dict(), trainer.step)
+    number = signal.SIGINT  # of the signal that has stopped it
+    signals: list[signal.Signals] = []
     try:
-        with _polite_stop(trainer), opened as log:
+        with _polite_stop(trainer) as signals, opened as log:
             for event in trainer.run():
-                progress.show(event)
+                if not signals:  # the terminal may be gone
+                    progress.show(event)
                 log(event)
+    except Stopped as stop:
+        trainer.stop_requested = True
+        number = signal.Signals(stop.number)
     except KeyboardInterrupt:
         trainer.stop_requested = True
     finally:
-        progress.end()
+        with suppress(OSError) if trainer.stop_requested else nullcontext():
+            progress.end()
+    if signals:
+        number = signals[0]
     if trainer.step < trainer.config.steps:
-        return _complain_that_it_stopped(trainer)
+        return _complain_that_it_stopped(trainer, number)
     _summarize(trainer)
     return 0
 
@@ -174,27 +186,30 @@ def _resume(arguments: argparse.Namespace) -> Trainer:
         raise UsageError(problem.worded(OPTIONS)) from None
 
 
-def _complain_that_it_stopped(trainer: Trainer) -> int:
-    """Says that a run was stopped and how to go on; returns the exit code."""
+def _complain_that_it_stopped(trainer: Trainer, number: int) -> int:
+    """Says that a run was stopped by a signal and how to go on; returns the exit code."""
     is_kept = trainer.saved_step == trainer.step
     kept = "is kept" if is_kept else f"is lost after step {trainer.saved_step}"
     advice = f"continue with: {command_name()} train --resume {shlex.quote(trainer.directory)}"
-    return complain(f"stopped by Ctrl-C at step {trainer.step}, which {kept}; {advice}", STOPPED)
+    stopped, code = stopped_by(number)
+    return complain(f"{stopped} at step {trainer.step}, which {kept}; {advice}", code)
 
 
 @contextmanager
-def _polite_stop(trainer: Trainer) -> Iterator[None]:
-    """Inside it the first Ctrl-C lets the running step end and be saved; the second one stops at once."""
+def _polite_stop(trainer: Trainer) -> Iterator[list[signal.Signals]]:
+    """Inside it the first Ctrl-C (or SIGTERM, or SIGHUP) lets the running step end and be saved; the second
+    one stops at once. Yields a list, to which the signals are added as they come.
+    """
+    came: list[signal.Signals] = []
 
     def stop(number: int, frame: object) -> None:
+        came.append(signal.Signals(number))
         trainer.stop_requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if len(came) > 1:
+            raise Stopped(number)
 
-    previous = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    with stop_signals(stop):
+        yield came
 
 
 def _summarize(trainer: Trainer) -> None:

@@ -10,9 +10,9 @@ folders do: uint16 (nanoGPT), and uint32 for a vocabulary that uint16 cannot num
 are read as uint16 become twice or four times as many, every second of them 0: a file that looks like that is
 refused, unless meta.json says what it is.
 
-The files are mapped into memory: only the windows that batches are made of are ever read, except for two
-passes at the start, a piece at a time: one that checks every id against the vocabulary, and one for the
-SHA-256 by which a resumed run knows its data.
+The ids stay in the files: only the windows that batches are made of are ever read, except for two passes at
+the start, a piece at a time: one that checks every id against the vocabulary, and one for the SHA-256
+by which a resumed run knows its data.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SAMPLE = 64 * 65_536  # ids whose frequencies stand for those of a longer stream
 
 
 class TokenFolder(NamedTuple):
-    """A folder of token ids: its parts, mapped into memory, the tokenizer that made them, the SHA-256 of its
-    files, and how their ids are written.
+    """A folder of token ids: its parts, which stay in their files, the tokenizer that made them, the SHA-256 of
+    the files, and how their ids are written.
     """
 
     training: TokenStream
@@ -78,7 +78,7 @@ def is_token_folder(path: Path | None) -> bool:
 
 
 def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
-    """Returns the ids of a folder, mapped into memory, and checks them against the vocabulary.
+    """Returns the ids of a folder, which stay in its files, and checks them against the vocabulary.
 
     Args:
         tokenizer: the one that made the ids, or where it is kept; "characters" and "bpe" (to be trained,

@@ -13,10 +13,80 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..files.atomic import Path, atomic_write
+from ..files.reading import open_file
 
 # Typecode -> the largest vocabulary that it holds (batches are int32, hence 2**31)
 VOCABULARY_LIMITS = {"B": 2**8, "H": 2**16, "I": 2**31}
 PIECE = 1 << 20  # ids looked at together
+
+
+class FileIds(Sequence[int]):
+    """Ids in a file, of which only what is asked for is read, each time anew.
+
+    They could be mapped into memory instead; but where a mapped file is cut the system ends the process
+    without a word, and here there is an error that says so.
+
+    Args:
+        file: open for reading bytes, little-endian.
+        format: the `array` typecode of the ids.
+        start, stop: which of the file's ids these are.
+    """
+
+    def __init__(self, file: Any, format: str, start: int, stop: int) -> None:
+        self.file = file
+        self.format = format
+        self.itemsize = array(format).itemsize
+        self.start = start
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def part(self, start: int, stop: int) -> FileIds:
+        """Returns `self[start:stop]` without reading anything."""
+        first, last, _ = slice(start, stop).indices(len(self))
+        return FileIds(self.file, self.format, self.start + first, self.start + max(first, last))
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if not isinstance(index, slice):
+            place = range(len(self))[index]
+            return self._read(place, place + 1)[0]
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            return memoryview(array(self.format, [self[place] for place in range(start, stop, step)]))
+        return self._read(start, max(start, stop))
+
+    def __iter__(self) -> Iterator[int]:
+        for start in range(0, len(self), PIECE):
+            yield from self[start : start + PIECE]
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        """Returns ids as they stand in the file now.
+
+        Raises:
+            ValueError: the file has become shorter.
+        """
+        size = (stop - start) * self.itemsize
+        offset = (self.start + start) * self.itemsize
+        data = b""
+        while len(data) < size:  # the system gives at most 2 GiB at once
+            piece = self._read_bytes(offset + len(data), size - len(data))
+            if not piece:
+                break
+            data = data + piece if data else piece
+        if len(data) < size:
+            raise ValueError(f"{self.file.name} was cut while it was in use: {size - len(data):,} bytes lack")
+        if sys.byteorder == "big":
+            ids = array(self.format, data)
+            ids.byteswap()
+            return memoryview(ids)
+        return memoryview(data).cast(self.format)  # type: ignore[call-overload]
+
+    def _read_bytes(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self.file.fileno(), size, offset)
+        self.file.seek(offset)  # on Windows
+        return bytes(self.file.read(size))
 
 
 class TokenStream(Sequence[int]):
@@ -34,7 +104,7 @@ class TokenStream(Sequence[int]):
     def __init__(self, tokens: Iterable[int], vocab_size: int | None = None) -> None:
         is_compact = isinstance(tokens, array) and tokens.typecode in VOCABULARY_LIMITS
         data = tokens if isinstance(tokens, array) and is_compact else unsigned_ids(tokens)
-        self._data = memoryview(data)
+        self._data: memoryview | FileIds = memoryview(data)
         self.vocab_size = self._checked(max(data, default=0) + 1 if vocab_size is None else vocab_size)
         typecode = next(code for code, limit in VOCABULARY_LIMITS.items() if self.vocab_size <= limit)
         if typecode != data.typecode:
@@ -42,8 +112,8 @@ class TokenStream(Sequence[int]):
 
     @classmethod
     def open(cls, path: Path, typecode: str = "H", vocab_size: int | None = None) -> TokenStream:
-        """Returns the ids of a file of little-endian integers, mapped into memory: only what is read is
-        loaded, whatever its size.
+        """Returns the ids of a file of little-endian integers, which stays open: only what is asked for is
+        read, whatever its size.
 
         Args:
             path: a file that `write` made (or any raw file of uint8, uint16 or uint32).
@@ -56,25 +126,17 @@ class TokenStream(Sequence[int]):
                 `vocab_size`.
             OSError: it cannot be read.
         """
-        import mmap
-
         if typecode not in VOCABULARY_LIMITS:
             raise ValueError(f"typecode must be 'B', 'H' or 'I' (1, 2 or 4 bytes a token), not {typecode!r}")
         itemsize = array(typecode).itemsize
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not size or size % itemsize:
-                raise ValueError(
-                    f"{os.fspath(path)} has {size} bytes: not a whole number of {itemsize}-byte tokens"
-                )
-            data: Any
-            if sys.byteorder == "little":
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                data = memoryview(mapped).cast(typecode)  # type: ignore[call-overload]
-            else:  # mapped bytes would be in the wrong order
-                data = array(typecode, file.read())
-                data.byteswap()
-        stream = cls._of(memoryview(data), VOCABULARY_LIMITS[typecode])
+        file = open_file(path)
+        size = os.fstat(file.fileno()).st_size
+        if not size or size % itemsize:
+            file.close()
+            raise ValueError(
+                f"{os.fspath(path)} has {size} bytes: not a whole number of {itemsize}-byte tokens"
+            )
+        stream = cls._of(FileIds(file, typecode, 0, size // itemsize), VOCABULARY_LIMITS[typecode])
         if vocab_size is not None:
             stream.vocab_size = stream._checked(vocab_size, f"{os.fspath(path)}: ")
         return stream
@@ -87,8 +149,8 @@ class TokenStream(Sequence[int]):
         atomic_write(path, data.tobytes())
 
     @classmethod
-    def _of(cls, view: memoryview, vocab_size: int) -> TokenStream:
-        """Returns a stream over ids that lie in memory already, and are not checked."""
+    def _of(cls, view: memoryview | FileIds, vocab_size: int) -> TokenStream:
+        """Returns a stream over ids that are there already, and are not checked."""
         stream = cls.__new__(cls)
         stream._data = view
         stream.vocab_size = vocab_size
@@ -113,6 +175,8 @@ class TokenStream(Sequence[int]):
 
     def view(self, start: int, stop: int) -> TokenStream:
         """Returns `self[start:stop]` as a stream that shares the storage."""
+        if isinstance(self._data, FileIds):
+            return self._of(self._data.part(start, stop), self.vocab_size)
         return self._of(self._data[start:stop], self.vocab_size)
 
     def __len__(self) -> int:
@@ -173,7 +237,7 @@ def unsigned_ids(tokens: Iterable[int]) -> array[int]:
         raise ValueError(f"token ids must be from 0 to 2**31 - 1: {error}") from None
 
 
-def first_outside(ids: memoryview, vocab_size: int) -> int | None:
+def first_outside(ids: memoryview | FileIds, vocab_size: int) -> int | None:
     """Returns the place of the first id that is not below `vocab_size`, or None; takes some megabytes of
     memory whatever the length.
 

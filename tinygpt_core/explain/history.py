@@ -11,7 +11,9 @@ from typing import Any
 
 from ..training.statistics import BINS
 
+LARGEST_INTEGER = 2**1023  # all up to it can be floats
 POINTS = 600  # of a curve
+LONGEST_LOG = 1 << 30  # bytes; of a longer one nothing is shown
 HISTOGRAMS = 4000  # in one page, at most
 
 
@@ -28,7 +30,7 @@ def read_log(path: str) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     validations: list[dict[str, Any]] = []
     snapshots: list[dict[str, Any]] = []
-    if os.path.isfile(path):
+    if os.path.isfile(path) and os.path.getsize(path) <= LONGEST_LOG:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
@@ -85,7 +87,10 @@ def _is_statistics(entry: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value of JSON is a number that a float can be: an integer there may have any length."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST_INTEGER
 
 
 def _number(value: Any) -> float | None:

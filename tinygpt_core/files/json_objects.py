@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from .atomic import Path, Written, atomic_write
-from .reading import FileTooLargeError, read_limited
+from .reading import FileTooLargeError, NotAFileError, read_limited
 
 
 class SerializationError(ValueError):
@@ -74,6 +74,6 @@ def read_json_object(path: Path, maximum_bytes: int = 50_000_000) -> dict[str, A
     """
     try:
         text = read_limited(path, maximum_bytes)
-    except FileTooLargeError as problem:
+    except (FileTooLargeError, NotAFileError) as problem:
         raise SerializationError(str(problem)) from None
     return parse_json_object(text, os.fspath(path))

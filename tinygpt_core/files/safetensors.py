@@ -24,6 +24,7 @@ from ..buffer.base import Buffer
 from ..dtype import DType
 from .atomic import Path, Written, atomic_write
 from .json_objects import SerializationError, parse_json_object
+from .reading import open_file
 
 MAXIMUM_HEADER = 100_000_000
 _NAMES = {
@@ -137,11 +138,12 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
 
     Raises:
         SerializationError: naming the file, the tensor and the rule that is broken.
+        NotAFileError: it is a pipe or a device.
         OSError: the file cannot be read.
 
     Source: https://github.com/huggingface/safetensors (the format's README).
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return _read_header(file, os.fspath(path))
 
 
@@ -228,7 +230,7 @@ def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
         KeyError: no tensor has one of the names.
     """
     path = os.fspath(path)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         header = _read_header(file, path)
         chosen = header.entries if names is None else {name: header.entries[name] for name in names}
         for name, entry in chosen.items():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from ..buffer.base import Buffer
 from ..files.atomic import Path
 from ..module import read_tensors
 from ..nn.gpt import GPT, GPTConfig
+from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
 from ..training.runs import load_model
 from .base import Family, FormatError, Piece, as_format_error, listed, pieces_of, shortened
@@ -112,7 +112,7 @@ def _build_model(checkpoint: _Checkpoint, format: str, num_heads: int | None) ->
         config = FAMILIES[format].read_config(checkpoint.config_values)
         if num_heads not in (None, config.num_heads):
             raise ValueError(f"num_heads is {config.num_heads}, not {num_heads}")
-        _check_sizes(config, checkpoint.shapes.values())
+        require_room(config, checkpoint.shapes.values())
         config = _with_own_head(config, FAMILIES[format], checkpoint)
         with uninitialized():
             return GPT(config)
@@ -146,25 +146,6 @@ def _with_own_head(config: GPTConfig, family: Family, checkpoint: _Checkpoint) -
         stacklevel=5,
     )
     return replace(config, tied_head=False)
-
-
-def _check_sizes(config: GPTConfig, shapes: Collection[Shape]) -> None:
-    """Raises ValueError where a model of the config's sizes cannot possibly lie in tensors of these shapes,
-    before it is built.
-    """
-    if config.num_layers > len(shapes):
-        raise ValueError(f"{config.num_layers:,} layers do not fit a file of {len(shapes):,} tensors")
-    elements = sum(map(math.prod, shapes))
-    sizes = {
-        "vocab_size": config.vocab_size,
-        "embedding_dim": config.embedding_dim,
-        "hidden_dim": config.mlp_dim,
-    }
-    if config.positions == "learned":
-        sizes["context_length"] = config.context_length
-    for name, size in sizes.items():
-        if size > elements:
-            raise ValueError(f"{name} {size:,} does not fit a file of {elements:,} elements")
 
 
 def _fill(model: GPT, family: Family, checkpoint: _Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -115,7 +116,7 @@ class GPTConfig:
             raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout}")
         if not 0.0 < self.eps < 1.0:
             raise ValueError(f"eps must lie in (0, 1), but got {self.eps}")
-        if not 1.0 <= self.rotary_base < math.inf:
+        if not 1.0 <= self.rotary_base <= sys.float_info.max:  # an integer may be beyond every float
             raise ValueError(f"rotary_base must be a finite number of at least 1, but got {self.rotary_base}")
 
     def _check_combinations(self) -> None:

@@ -35,6 +35,7 @@ from ..files.json_objects import (
     read_json_object,
     write_json,
 )
+from ..files.reading import open_file
 from ..files.safetensors import load_safetensors, safetensors_chunks
 from ..tokenizer.files import load_tokenizer, save_tokenizer
 
@@ -46,6 +47,7 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 FILES = (CONFIG, TOKENIZER, MODEL, OPTIMIZER)
 NEXT = ".next"
+LONGEST_LINE = 1 << 24  # bytes of a line of a log; what is longer is none
 ATTEMPTS = 100  # to read while another process saves, a hundredth of a second apart
 
 
@@ -229,7 +231,7 @@ def _state_digest(state: Mapping[str, Any]) -> str:
 def _digest(path: str) -> Written:
     digest = sha256()
     size = 0
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
             size += len(chunk)
@@ -311,8 +313,8 @@ def truncate_log(path: Path, step: int) -> None:
 
 
 def _lines_until(path: Path, step: int) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        for line in file:
+    with open_file(path) as file:
+        while line := file.readline(LONGEST_LINE):
             if not line.endswith(b"\n"):
                 return
             try:

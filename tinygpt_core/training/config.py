@@ -95,6 +95,12 @@ class TrainingConfig:
     learning_rate: float = setting(0.015, "highest learning rate, reached after the warm-up", POSITIVE)
     minimum_learning_rate: float = setting(0.0007, "learning rate at the end of the cosine", NOT_NEGATIVE)
     warmup_steps: int = setting(20, "steps over which the learning rate rises from 0", STEPS)
+    decay_steps: int = setting(
+        0,
+        "step at which the cosine ends",
+        Range(0, 2**31, "0 or more (0: the last step, so with more steps the cosine is stretched)"),
+        is_resumable=True,
+    )
     weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
     beta1: float = setting(0.9, "AdamW's β1", FRACTION, option="")
     beta2: float = setting(0.99, "AdamW's β2", FRACTION, option="")
@@ -147,8 +153,15 @@ class TrainingConfig:
         return GPTConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in shared})
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the settings as plain JSON values."""
-        return asdict(self)
+        """Returns the settings as plain JSON values.
+
+        `decay_steps` is among them only where it is set: it is younger than the others, and earlier versions
+        can go on reading.
+        """
+        values = asdict(self)
+        if not self.decay_steps:
+            del values["decay_steps"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:

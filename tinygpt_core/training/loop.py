@@ -21,6 +21,7 @@ from typing import Any
 from .. import backends, random, schedules
 from ..dataset.batches import Batch
 from ..files.atomic import lock_directory
+from ..files.reading import NotAFileError
 from ..kernels.precision import LossScaler, autocast, check_compute_dtype
 from ..losses import CrossEntropyLoss
 from ..module import Module
@@ -40,7 +41,8 @@ from .checkpoint import (
 from .config import TrainingConfig
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
-from .runs import LOG, beginning, saved_settings, settings_of_a_beginning, usable_backend
+from .memory import require_memory
+from .runs import LOG, beginning, empty_model, saved_settings, settings_of_a_beginning, usable_backend
 from .settings import SettingError
 from .step import as_tensors, step_class
 
@@ -173,12 +175,7 @@ class Trainer:
                 betas=(config.beta1, config.beta2),
                 weight_decay=config.weight_decay,
             )
-            self.schedule = schedules.cosine_with_warmup(
-                config.learning_rate,
-                total_steps=config.steps,
-                warmup_steps=min(config.warmup_steps, config.steps - 1),
-                minimum=config.minimum_learning_rate,
-            )
+            self.schedule = learning_rate_schedule(config)
             self.update = training_step(
                 self.model,
                 self.optimizer,
@@ -197,14 +194,18 @@ class Trainer:
         directory, one gets it and the others are told.
 
         Raises:
-            ValueError: the settings do not fit the corpus, or the directory already holds something.
+            ValueError: the settings do not fit the corpus or the memory, or the directory already holds
+                something.
             DirectoryExistsError: the directory exists, and `must_be_new` is set.
             BlockingIOError: another process is beginning a run there.
             OSError: the directory cannot be written.
         """
         backends.get(config.backend)  # before the corpus is read, which may take minutes
+        require_memory(config)
         with beginning(directory, config, must_be_new=must_be_new):
-            trainer = cls(config, directory, prepare_data(config))
+            data = prepare_data(config)
+            require_memory(config, data.tokenizer.vocab_size)
+            trainer = cls(config, directory, data)
             trainer.save()
         return trainer
 
@@ -214,9 +215,11 @@ class Trainer:
 
         Args:
             directory: of an earlier run.
-            changes: settings that may differ without changing what was computed: steps, eval_every,
-                checkpoint_every; and the backend, which changes roundings. Without it the run keeps its own,
-                or goes on with python (and a warning) where that cannot run.
+            changes: settings that may differ without changing what was computed: steps, decay_steps,
+                eval_every, checkpoint_every; and the backend, which changes roundings. Without it the run
+                keeps its own, or goes on with python (and a warning) where that cannot run. Another number
+                of steps stretches the cosine of the learning rate, and a warning says so, unless decay_steps
+                says where it ends. What is chosen is kept with the next checkpoint.
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
@@ -247,13 +250,19 @@ class Trainer:
             _check_step(steps_made, config, directory)
             if not changes.get("backend"):
                 changes["backend"] = usable_backend(config.backend)
+            before = config
             config = replace(config, **changes)
             if config.steps < steps_made:
                 raise SettingError(
                     "steps", f" cannot be {config.steps}: the run in {directory} has {steps_made} behind it"
                 )
+            empty_model(config.model_config(saved.tokenizer.vocab_size), saved, directory)
+            require_memory(config, saved.tokenizer.vocab_size)
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
-            return cls(config, directory, data, saved)
+            trainer = cls(config, directory, data, saved)
+            if "decay_steps" not in changes:
+                _warn_of_another_schedule(before, config, steps_made)
+            return trainer
         except (KeyError, TypeError) as problem:
             raise CheckpointError(
                 f"the checkpoint in {directory} lacks what a run keeps: {problem}"
@@ -271,23 +280,40 @@ class Trainer:
         """
         config = self.config
         path = os.path.join(self.directory, LOG)
-        with lock_directory(self.directory), open(path, "a", encoding="utf-8") as log:
+        with lock_directory(self.directory), _Log(path) as log:
             if fingerprint(self.directory) != self.fingerprint:
                 raise CheckpointError(
                     f"another process has trained in {self.directory} meanwhile: "
                     "resume the run to go on from where that one ended"
                 )
             while self.step < config.steps and not self.stop_requested:
-                yield _logged(log, self.train_step())
+                yield self._logged(log, self.train_step())
                 is_last = self.step == config.steps
                 if config.eval_every and (is_last or self.step % config.eval_every == 0):
-                    yield _logged(log, ValidationEvent(self.step, self.validate()))
+                    yield self._logged(log, ValidationEvent(self.step, self.validate()))
                 if config.checkpoint_every and self.step % config.checkpoint_every == 0:
                     self.save()
                     yield CheckpointEvent(self.step, self.directory)
             if self.saved_step != self.step:
                 self.save()
                 yield CheckpointEvent(self.step, self.directory)
+
+    def _logged(self, log: _Log, event: Any) -> Any:
+        """Returns an event that is now in the log.
+
+        Raises:
+            CheckpointError: the directory of the run was removed; a checkpoint is in a new one of its name.
+        """
+        values = {name: value for name, value in event._asdict().items() if value is not None}
+        try:
+            log.write(json.dumps(values))
+        except FileNotFoundError:
+            self.save()
+            raise CheckpointError(
+                f"{self.directory} was removed while the run went on, and its log with it; "
+                f"step {self.step} was written to a new one: resume from it"
+            ) from None
+        return event
 
     def train_step(self) -> StepEvent:
         """Makes one update, of the mean loss over all target tokens of `accumulation` batches.
@@ -453,6 +479,30 @@ class Trainer:
             yield
 
 
+def learning_rate_schedule(config: TrainingConfig) -> schedules.Schedule:
+    """Returns the learning rate by the number of updates made before, as the settings ask for it."""
+    end = config.decay_steps or config.steps
+    return schedules.cosine_with_warmup(
+        config.learning_rate,
+        total_steps=end,
+        warmup_steps=min(config.warmup_steps, end - 1),
+        minimum=config.minimum_learning_rate,
+    )
+
+
+def _warn_of_another_schedule(before: TrainingConfig, after: TrainingConfig, step: int) -> None:
+    """Says that a run goes on with another learning rate than it would have, and how to prevent that."""
+    old = learning_rate_schedule(before)(step)
+    new = learning_rate_schedule(after)(step)
+    if step < after.steps and old != new:
+        warnings.warn(
+            f"{after.steps} steps in place of {before.steps} stretch the cosine of the learning rate: "
+            f"it goes on at {new:.3g}, and not at {old:.3g}; "
+            f"to keep its end where it was, resume with --decay-steps {before.steps}",
+            stacklevel=5,
+        )
+
+
 def _initial_model(config: TrainingConfig, vocab_size: int) -> GPT:
     """Returns a model whose matrices have the standard deviation that the settings ask for."""
     model = GPT(config.model_config(vocab_size))
@@ -476,9 +526,45 @@ def _check_step(step: Any, config: TrainingConfig, directory: str) -> None:
         )
 
 
-def _logged(log: Any, event: Any) -> Any:
-    """Returns an event that is now in the log."""
-    values = {name: value for name, value in event._asdict().items() if value is not None}
-    log.write(json.dumps(values) + "\n")
-    log.flush()
-    return event
+class _Log:
+    """A file of lines that is appended to; it notices when somebody takes it away.
+
+    Raises:
+        NotAFileError: a pipe or a device has its name.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise NotAFileError(f"{path} is a pipe, a device or a directory, not a file")
+        self.path = path
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.file.close()
+
+    def write(self, line: str) -> None:
+        """Adds a line, which is then in the file.
+
+        Where the file is not there any more, or another one is, a warning says so, and the line goes to the
+        one that is there now.
+        """
+        if self.is_gone():
+            self.file.close()
+            self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+            warnings.warn(
+                f"{self.path} was removed or replaced while the run went on: what stood there is lost",
+                stacklevel=3,
+            )
+        self.file.write(line + "\n")
+        self.file.flush()
+
+    def is_gone(self) -> bool:
+        """Whether its path does not lead to it any more."""
+        try:
+            return not os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno()))
+        except FileNotFoundError:
+            return True

@@ -17,6 +17,7 @@ from .. import backends
 from ..files.atomic import lock_directory, remove_temporary_files
 from ..files.json_objects import read_json_object, write_json
 from ..nn.gpt import GPT, GPTConfig
+from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
 from .checkpoint import FILES, NEXT, STATE, Checkpoint, CheckpointError, load_checkpoint, remove_unfinished
 from .config import TrainingConfig
@@ -151,6 +152,33 @@ def usable_backend(name: str) -> str:
     return "python"
 
 
+def empty_model(config: GPTConfig, saved: Checkpoint, directory: str) -> GPT:
+    """Returns a model for the weights of a checkpoint, without memory for its own.
+
+    The config is only a file like the others: it is compared with the weights before it is believed.
+
+    Raises:
+        CheckpointError: the weights are not of a model with this config.
+    """
+    shapes = {name: buffer.shape for name, buffer in saved.model_tensors.items()}
+    try:
+        require_room(config, shapes.values())
+        with uninitialized():  # numbers that are about to be replaced need not be drawn
+            model = GPT(config)
+    except (ValueError, OverflowError, MemoryError) as problem:
+        raise CheckpointError(
+            f"the config of the run in {directory} does not go with its weights: {str(problem)[:400]}"
+        ) from None
+    expected = {name: tensor.shape for name, tensor in model.named_parameters()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
+            raise CheckpointError(
+                f"the config of the run in {directory} does not go with its weights: "
+                f"{name} would be {expected.get(name, 'missing')}, and is {shapes.get(name, 'missing')}"
+            )
+    return model
+
+
 def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, dict[str, Any]]:
     """Returns what a run has learned so far.
 
@@ -178,12 +206,12 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
             raise KeyError("what tells how its texts begin and end")
         settings["backend"] = backend or usable_backend(str(settings["backend"]))
         with backends.use(settings["backend"]):
-            with uninitialized():  # numbers that are about to be replaced need not be drawn
-                model = GPT(GPTConfig.from_dict(saved.config["model"]))
+            model_config = GPTConfig.from_dict(saved.config["model"])
+            model = empty_model(model_config, saved, directory)
             model.apply(lambda tensor: Tensor(tensor.buffer.copy()))
             model.load_weights(list(saved.model_tensors.items()))
-    except (KeyError, TypeError) as problem:
+    except (KeyError, TypeError, OverflowError, MemoryError) as problem:
         raise CheckpointError(
-            f"the checkpoint in {directory} lacks what a model needs: {problem}"
+            f"the checkpoint in {directory} lacks what a model needs: {str(problem)[:400]}"
         ) from problem
     return model, saved.tokenizer, saved.config

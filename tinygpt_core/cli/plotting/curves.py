@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from ...files.reading import open_file
 from ...printable import replace_unprintable
 
 LONGEST_LINE = 1 << 24  # bytes of a line of a log
+LONGEST_LOG = 1 << 30  # bytes of a log
 LARGEST_LOSS = 1e30  # beyond it a run has diverged, and its axis would show nothing else
 BINS = 800  # a drawn curve has no more columns
 Point = tuple[float, float]
@@ -55,7 +57,9 @@ def read_run(path: str) -> Run:
     name = os.path.basename(os.path.realpath(directory))
     losses: dict[float, float] = {}
     validations: dict[float, float] = {}
-    with open(file_name, "rb") as file:
+    with open_file(file_name) as file:
+        if os.fstat(file.fileno()).st_size > LONGEST_LOG:
+            raise ValueError(f"{file_name} has more than {LONGEST_LOG:,} bytes; at most that many are read")
         number = 0
         while line := file.readline(LONGEST_LINE):
             number += 1
