@@ -402,11 +402,12 @@ class Buffer:
 
     # ---------------------------------------------------------------- how it is seen
 
-    def reshape(self: B, shape: Any) -> B:
+    def reshape(self: B, shape: Any = None, *, new_shape: Any = None) -> B:
         """Returns the same elements under another shape, in which one axis may be -1.
 
         It is a view where strides allow, else a copy.
         """
+        shape = shape if new_shape is None else new_shape  # TinyGPT's name
         return self._reshape(reshaped(self.shape, shape))
 
     def permute(self: B, axes: Sequence[int]) -> B:
@@ -417,13 +418,14 @@ class Buffer:
         """Returns a view with two axes exchanged."""
         return self._permute(exchanged(axis1, axis2, self.ndim))
 
-    def expand(self: B, shape: Any) -> B:
+    def expand(self: B, shape: Any = None, *, new_shape: Any = None) -> B:
         """Returns a view broadcast to `shape`, which cannot be assigned to.
 
         Raises:
             TypeError: a shape that is none.
             ValueError: one that this does not broadcast to.
         """
+        shape = shape if new_shape is None else new_shape  # TinyGPT's name
         return self._expand(check_shape(shape))
 
     def __getitem__(self: B, index: Any) -> B:

@@ -428,27 +428,40 @@ class BPETokenizer(Tokenizer):
 
     # ---------------------------------------------------------------- learning
 
-    def train(self, text: str, vocab_size: int, verbose: bool = False) -> None:
-        """Learns merges from `text` until there are `vocab_size` tokens, or no pair is left; forgets earlier
+    def train(
+        self,
+        text_corpus: str | None = None,
+        vocab_size: int | None = None,
+        verbose: bool = False,
+        *,
+        text: str | None = None,
+    ) -> None:
+        """Learns merges from a text until there are `vocab_size` tokens, or no pair is left; forgets earlier
         ones.
 
         They are those of `train_textbook`: the most frequent pair first, and of equally frequent ones the one
         that the text has first.
 
         Args:
-            text: what to learn from.
+            text_corpus: what to learn from.
             vocab_size: at least 256.
             verbose: print each merge.
+            text: another name for `text_corpus`.
 
         Raises:
             TokenizerError: vocab_size is below 256.
+            TypeError: no text, or two.
         """
+        if (text_corpus is None) == (text is None):
+            raise TypeError("train takes one text: text_corpus, or text, which is another name for it")
+        corpus = text if text_corpus is None else text_corpus
+        assert corpus is not None
         if type(vocab_size) is not int or vocab_size < 256:
             raise TokenizerError(
                 f"vocab_size counts the 256 bytes, so it is at least 256, not {vocab_size!r}"
             )
         frequencies: dict[str, int] = {}
-        for chunk in self.chunks(text):
+        for chunk in self.chunks(corpus):
             frequencies[chunk] = frequencies.get(chunk, 0) + 1
         merges: list[Pair] = []
         for pair, count in learn_merges(frequencies, vocab_size):
