@@ -8,11 +8,45 @@ from typing import NamedTuple
 
 KINDS = ("byte", "bit", "cut", "drop", "repeat", "swap", "insert", "number", "word", "splice")
 WORDS = (
-    b"null", b"true", b"-1", b"0", b"1e999", b"NaN", b"-Infinity", b"[]", b"{}", b'""', b'"\\ud800"', b"\xff",
-    b"\0", b"\r", b"\n", b"\xe2\x80\xa8", b"\\", b'"', b"'", b"[" * 2000, b"{" * 50, b"9" * 5000, b"1.5", b"(?:a+)+",
-    b"\\p{L}", b"(", b"__metadata__", b"..", b"/", b"\x1b[2J", b"4294967296", b"9223372036854775808", b" ",
-    b'{"a": 1, "a": 2}', b"[[1.0], 2]", b"True", b"F4", b"1" + b"0" * 400,
-)  # fmt: skip
+    b"null",
+    b"true",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"NaN",
+    b"-Infinity",
+    b"[]",
+    b"{}",
+    b'""',
+    b'"\\ud800"',
+    b"\xff",
+    b"\0",
+    b"\r",
+    b"\n",
+    b"\xe2\x80\xa8",
+    b"\\",
+    b'"',
+    b"'",
+    b"[" * 2000,
+    b"{" * 50,
+    b"9" * 5000,
+    b"1.5",
+    b"(?:a+)+",
+    b"\\p{L}",
+    b"(",
+    b"__metadata__",
+    b"..",
+    b"/",
+    b"\x1b[2J",
+    b"4294967296",
+    b"9223372036854775808",
+    b" ",
+    b'{"a": 1, "a": 2}',
+    b"[[1.0], 2]",
+    b"True",
+    b"F4",
+    b"1" + b"0" * 400,
+)
 NUMBERS = (0, 1, -1, 2, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30)
 LARGEST = 200_000  # bytes that a damaged file may grow to
 
@@ -63,8 +97,5 @@ def _step(data: bytes, mutation: Mutation) -> bytes:
     found = re.search(pattern, tail)
     if found is None:
         return data
-    if kind == "number":
-        new = str(NUMBERS[value % len(NUMBERS)]).encode()
-    else:
-        new = WORDS[value % len(WORDS)]
+    new = str(NUMBERS[value % len(NUMBERS)]).encode() if kind == "number" else WORDS[value % len(WORDS)]
     return head + tail[: found.start()] + new + tail[found.end() :]
