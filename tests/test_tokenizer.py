@@ -470,3 +470,16 @@ def test_names_of_arguments_as_in_tinygpt(capsys: pytest.CaptureFixture[str]) ->
     ids = tokenizers[0]("ab" * 3)
     assert ids.reshape(new_shape=(3,)).shape == ids.buffer.reshape(new_shape=(3,)).shape == (3,)
     assert ids.expand(new_shape=(2, 3)).shape == ids.buffer.expand(new_shape=(2, 3)).shape == (2, 3)
+
+
+def test_merges_that_double_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    lines = ["97 97", *(f"{idx} {idx}" for idx in range(256, 300))]
+    (tmp_path / "t.model").write_text("\n".join(["minbpe v1", ".", "0", *lines]) + "\n")
+    tracemalloc.start()
+    with pytest.raises(TokenizerError, match="bytes in all"):
+        BPETokenizer().load(tmp_path / "t.model")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000

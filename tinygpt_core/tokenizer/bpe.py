@@ -29,15 +29,7 @@ from typing import Any
 
 from ..files.atomic import Path, atomic_write
 from ..printable import replace_control_characters
-from .base import (
-    MAXIMUM_FILE,
-    Pair,
-    Tokenizer,
-    TokenizerError,
-    joined_surrogates,
-    read_text_file,
-    render_token,
-)
+from .base import Pair, Tokenizer, TokenizerError, joined_surrogates, read_text_file, render_token
 from .patterns import MAXIMUM_PATTERN, VERBOSE, RegexPatterns, compile_pattern
 from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
 
@@ -313,6 +305,7 @@ def _merge_with_heap(ids: list[int], merged_id: Callable[[Pair], int | None]) ->
 # ---------------------------------------------------------------- the tokenizer
 
 CACHE_SIZE = 200_000  # chunks whose ids are remembered
+MAXIMUM_TOKENS = 32_000_000  # bytes of all tokens together; GPT-4's have less than a million
 
 
 class BPETokenizer(Tokenizer):
@@ -362,8 +355,8 @@ class BPETokenizer(Tokenizer):
             first, second = pair
             total += len(self.vocab[first]) + len(self.vocab[second])
             # Merges of merges double: sixty lines of a hostile file could ask for 2^60 bytes
-            if total > MAXIMUM_FILE:
-                raise TokenizerError(f"the tokens have more than {MAXIMUM_FILE:,} bytes in all")
+            if total > MAXIMUM_TOKENS:
+                raise TokenizerError(f"the tokens have more than {MAXIMUM_TOKENS:,} bytes in all")
             self.merges[pair] = idx
             self.vocab[idx] = self.vocab[first] + self.vocab[second]
 
