@@ -35,8 +35,11 @@ class Fuzzed:
         self.valid = {name: (folder / name).read_bytes() for name in target.damaged}
         self._read()  # what is not damaged is read without an error
 
-    def check(self, file: int, mutations: list[Mutation]) -> None:
+    def check(self, file: int, mutations: list[Mutation], measure_memory: bool = True) -> None:
         """Reads the folder with its file number `file` damaged.
+
+        Args:
+            measure_memory: whether memory is measured, which makes Python several times as slow.
 
         Raises:
             AssertionError: an error that is not documented, or too much time or memory.
@@ -45,7 +48,8 @@ class Fuzzed:
         data = mutated(self.valid[name], mutations)
         path = self.folder / name
         path.write_bytes(data)
-        tracemalloc.start()
+        if measure_memory:
+            tracemalloc.start()
         start = time.thread_time()
         try:
             self._read()
@@ -59,7 +63,7 @@ class Fuzzed:
             raise AssertionError(f"{name}: {type(problem).__name__}: {problem!s:.500}") from problem
         finally:
             seconds = time.thread_time() - start
-            peak = tracemalloc.get_traced_memory()[1]
+            peak = tracemalloc.get_traced_memory()[1]  # 0 where it is not measured
             tracemalloc.stop()
             path.write_bytes(self.valid[name])
         self.count += 1

@@ -14,6 +14,7 @@ from .harness import Fuzzed
 from .mutations import KINDS, Mutation, mutated, random_mutation
 from .targets import TARGETS
 
+MEASURED_EVERY = 16  # inputs of the long fuzzing
 mutations = st.lists(
     st.builds(
         Mutation, st.sampled_from(KINDS), st.floats(0.0, 1.0, exclude_max=True), st.integers(0, 2**32 - 1)
@@ -55,7 +56,7 @@ def test_many_damaged_files(name: str, tmp_path: Path, pytestconfig: pytest.Conf
         file = rng.randrange(10)
         steps = [random_mutation(rng) for _ in range(1 + rng.getrandbits(2))]
         try:
-            fuzzed.check(file, steps)
+            fuzzed.check(file, steps, measure_memory=fuzzed.count % MEASURED_EVERY == 0)
         except AssertionError as problem:
             raise AssertionError(
                 f"{problem}\nafter {fuzzed.count:,} inputs, file {file}: {steps}"
