@@ -5,6 +5,8 @@ Here, and not in tests/spec, because pytest reads options from the topmost conft
 (`testpaths`).
 """
 
+import pytest
+
 from tinygpt_core import backends
 
 pytest_plugins = ["spec.plugin"]
@@ -17,3 +19,11 @@ def _cuda_on_cpu(device: str) -> type:
 
 
 backends.register("cuda-on-cpu", _cuda_on_cpu, None, "the CUDA kernels compiled for the CPU, for tests", -1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tinygpt")
+    group.addoption(
+        "--fuzz-seconds", type=float, default=0.0, help="how long tests/fuzz looks for failures (default: 0)"
+    )
+    group.addoption("--fuzz-seed", type=int, default=0, help="where the long fuzzing begins (default: 0)")

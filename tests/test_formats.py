@@ -937,3 +937,41 @@ def test_damaged_files_are_format_errors(text: str, gpt2: Path, tmp_path: Path) 
     (tmp_path / "gpt_model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(FormatError):
         load_pretrained(tmp_path / "gpt_model.json", num_heads=1)
+
+
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_load_weights_takes_tinygpts_file(on: str, heads: int, tmp_path: Path, rng: Any) -> None:
+    tensors = tinygpt_tensors(rng, 11, 8, 2, 12)
+    write_tinygpt(tmp_path / "gpt_model.json", tensors)
+    model = GPT(max_seq_length=8, vocab_size=11, num_layers=2, num_heads=heads, embedding_dim=12)
+    with pytest.warns(RuntimeWarning, match="ReLU after each MLP"):
+        model.load_weights(tmp_path / "gpt_model.json")
+    model.eval()
+    assert model.config.final_activation
+    assert worst(model, tinygpt_logits(tensors, heads, 2, np.array(IDS))) < TOLERANCE
+    model.save_weights(tmp_path / "again.json")  # as a script that goes on another day does
+    again = GPT(max_seq_length=8, vocab_size=11, num_layers=2, num_heads=heads, embedding_dim=12)
+    with pytest.warns(RuntimeWarning, match="ReLU after each MLP"):
+        again.load_weights(tmp_path / "again.json")
+    for other in (again, load_pretrained(tmp_path / "again.json", num_heads=heads)):
+        other.eval()
+        assert worst(other, tinygpt_logits(tensors, heads, 2, np.array(IDS))) < TOLERANCE
+
+
+def test_load_weights_refuses_tinygpts_file_where_the_model_is_another(tmp_path: Path, rng: Any) -> None:
+    tensors = tinygpt_tensors(rng, 11, 8, 2, 12)
+    path = write_tinygpt(tmp_path / "gpt_model.json", tensors)
+    config = GPTConfig(vocab_size=11, context_length=8, num_layers=2, num_heads=3, embedding_dim=12)
+    model = GPT(config)
+    before = model.head.weights.to_python() if not config.tied_head else None
+    with pytest.raises(ValueError, match="built otherwise"):
+        model.load_weights(path)
+    assert before is None or model.head.weights.to_python() == before
+    wrong = {name: value for name, value in tensors.items() if "key" not in name}
+    model = GPT(max_seq_length=8, vocab_size=11, num_layers=2, num_heads=3, embedding_dim=12)
+    with pytest.raises(ValueError, match="no weights for these"):
+        model.load_weights(write_tinygpt(tmp_path / "wrong.json", wrong))
+    assert not model.config.final_activation
+    model = GPT(max_seq_length=8, vocab_size=11, num_layers=1, num_heads=3, embedding_dim=12)
+    with pytest.raises(ValueError, match="does not have"):
+        model.load_weights(path)

@@ -285,20 +285,22 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_calling_gives_tensors() -> None:
     tokenizer = CharTokenizer("abc")
     tokenizer.register_special_tokens({"<pad>": 3})
-    assert tokenizer("abc").to_python() == [0, 1, 2]
+    assert tokenizer("abc").to_python() == [[0, 1, 2]]
     assert tokenizer(["ab", "bc"]).to_python() == [[0, 1], [1, 2]]
     ids, mask = tokenizer(
         ["a", "abc"], padding_type="longest", padding_token="<pad>", return_attention_mask=True
     )
     assert ids.to_python() == [[0, 3, 3], [0, 1, 2]] and mask.to_python() == [[1, 0, 0], [1, 1, 1]]
     assert tokenizer(["a"], "max_length", "<pad>", max_length=2).to_python() == [[0, 3]]
-    assert tokenizer("abc", max_length=2, truncation=True).to_python() == [0, 1]
+    assert tokenizer("abc", max_length=2, truncation=True).to_python() == [[0, 1]]
+    assert tokenizer(text="ab<pad>", max_length=-1).to_python() == [[0, 1, 3]]
+    assert tokenizer("aaa").shape == (1, 3)
     for wrong in (
-        {"texts": ["a", "ab"]},
-        {"texts": ["a"], "padding_type": "longest"},
-        {"texts": ["a"], "padding_type": "left"},
-        {"texts": ["a"], "padding_type": "max_length"},
-        {"texts": "abc", "max_length": 2},
+        {"text": ["a", "ab"]},
+        {"text": ["a"], "padding_type": "longest"},
+        {"text": ["a"], "padding_type": "left"},
+        {"text": ["a"], "padding_type": "max_length"},
+        {"text": "abc", "max_length": 2},
     ):
         with pytest.raises(ValueError):
             tokenizer(**wrong)
@@ -449,3 +451,35 @@ def test_a_merge_that_makes_no_token_is_refused(tmp_path: Path) -> None:
         (tmp_path / "t").write_text(json.dumps(value | {"tokens": tokens, "merges": merges}))
         with pytest.raises(TokenizerError, match="makes none"):
             load_tokenizer(tmp_path / "t")
+
+
+def test_names_of_arguments_as_in_tinygpt(capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizers = [BPETokenizer() for _ in range(3)]
+    tokenizers[0].train("abab", 257)
+    tokenizers[1].train(text_corpus="abab", vocab_size=257)
+    tokenizers[2].train(text="abab", vocab_size=257)
+    assert len({tuple(tokenizer.merges) for tokenizer in tokenizers}) == 1
+    with pytest.raises(TypeError, match="one text"):
+        tokenizers[0].train(vocab_size=257)
+    with pytest.raises(TypeError, match="one text"):
+        tokenizers[0].train("a", 257, text="b")
+    assert tokenizers[0](text="ab").to_python() == tokenizers[0](texts="ab").to_python() == [[256]]
+    tokenizers[0]._visualise_tokens([256, 97])
+    tokenizers[0].visualise_tokens([256, 97])
+    assert capsys.readouterr().out == "ab|a\nab|a\n"
+    ids = tokenizers[0]("ab" * 3)
+    assert ids.reshape(new_shape=(3,)).shape == ids.buffer.reshape(new_shape=(3,)).shape == (3,)
+    assert ids.expand(new_shape=(2, 3)).shape == ids.buffer.expand(new_shape=(2, 3)).shape == (2, 3)
+
+
+def test_merges_that_double_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    lines = ["97 97", *(f"{idx} {idx}" for idx in range(256, 300))]
+    (tmp_path / "t.model").write_text("\n".join(["minbpe v1", ".", "0", *lines]) + "\n")
+    tracemalloc.start()
+    with pytest.raises(TokenizerError, match="bytes in all"):
+        BPETokenizer().load(tmp_path / "t.model")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000

@@ -619,12 +619,14 @@ class Tensor:
 
     # ---------------------------------------------------------------- layout
 
-    def reshape(self, shape: Any) -> Tensor:
+    def reshape(self, shape: Any = None, *, new_shape: Any = None) -> Tensor:
         """Returns the same elements under another shape; one axis may be -1."""
+        shape = shape if new_shape is None else new_shape  # TinyGPT's name
         return apply_op(operations.Reshape, self, shape=shape)
 
-    def expand(self, shape: Any) -> Tensor:
+    def expand(self, shape: Any = None, *, new_shape: Any = None) -> Tensor:
         """Returns a view broadcast to `shape`."""
+        shape = shape if new_shape is None else new_shape  # TinyGPT's name
         return apply_op(operations.Expand, self, shape=shape)
 
     def permute(self, axes: Sequence[int]) -> Tensor:

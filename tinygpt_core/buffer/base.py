@@ -416,13 +416,14 @@ class Buffer:
 
     # ---------------------------------------------------------------- how it is seen
 
-    def reshape(self: B, shape: Any) -> B:
+    def reshape(self: B, shape: Any = None, *, new_shape: Any = None) -> B:
         """Returns the same elements under another shape, in which one axis may be -1.
 
         It is a view where strides allow, else a copy. Where strides allow is the backend's affair for what an
         operation has made: NumPy lays out the result of an operation on a transposed Buffer as its operand
         lies. `copy()` is contiguous, and `copy().reshape(shape)` shares nothing with this Buffer.
         """
+        shape = shape if new_shape is None else new_shape  # TinyGPT's name
         return self._part(self._reshape(reshaped(self.shape, shape)))
 
     def permute(self: B, axes: Sequence[int]) -> B:
@@ -433,7 +434,7 @@ class Buffer:
         """Returns a view with two axes exchanged."""
         return self._part(self._permute(exchanged(axis1, axis2, self.ndim)))
 
-    def expand(self: B, shape: Any) -> B:
+    def expand(self: B, shape: Any = None, *, new_shape: Any = None) -> B:
         """Returns a view broadcast to `shape`; where that repeats elements, nothing can be written to it, nor
         to any part of it.
 
@@ -441,6 +442,7 @@ class Buffer:
             TypeError: a shape that is none.
             ValueError: one that this does not broadcast to.
         """
+        shape = shape if new_shape is None else new_shape  # TinyGPT's name
         view = self._part(self._expand(check_shape(shape)))
         if view._is_broadcast():
             view._is_part_of_broadcast = True

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from .. import generation, operations, random, shape_errors
-from ..module import Module
+from ..buffer.base import Buffer
+from ..module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
@@ -18,6 +21,7 @@ from .cache import KeyValueCache
 from .dropout import Dropout
 from .embedding import Embedding
 from .linear import FullyConnectedLayer
+from .mlp import MLP
 from .normalization import NORMALIZATIONS, normalization_layer
 from .transformer import TransformerBlock
 
@@ -252,6 +256,107 @@ class GPT(Module):
         )
         if not config.tied_head:
             self.head = FullyConnectedLayer(config.embedding_dim, config.vocab_size, bias=False, std=std)
+
+    def load_weights(self, file_or_pairs: Weights, strict: bool = True) -> None:
+        """Copies values into the parameters, in place, as `Module.load_weights` does; weights of TinyGPT's
+        GPT, too.
+
+        These have query, key and value in one matrix each, divide attention scores by the square root of
+        embedding_dim, and go through a ReLU after each MLP. So that they give TinyGPT's logits here, the
+        query weights are scaled, and this model gets that ReLU (`config.final_activation`); it says so in a
+        RuntimeWarning.
+
+        Raises:
+            ValueError: names are missing or unknown (strict), a shape differs, or the model is built
+                otherwise than TinyGPT's. The model is then unchanged.
+        """
+        tensors = named_tensors(file_or_pairs)
+        if not any(name.endswith(".attn.query.weights") for name in tensors):
+            super().load_weights(list(tensors.items()), strict)
+            return
+        super().load_weights(list(self._from_tinygpt(tensors).items()), strict)
+        if not self.config.final_activation:
+            warnings.warn(
+                "the weights are of TinyGPT's GPT, which has a ReLU after each MLP: this model has it now, "
+                "and its config says final_activation=True",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.config = replace(self.config, final_activation=True)
+            for block in self.transformer_blocks:
+                if isinstance(block.mlp, MLP):
+                    block.mlp.final_activation = True
+
+    def save_weights(self, file: WeightFile) -> None:
+        """Writes all parameters to a file, as `Module.save_weights` does; to `.json` under TinyGPT's names
+        and in its meaning where this model is TinyGPT's, ReLU after each MLP and all.
+
+        Args:
+            file: ends in `.safetensors` or `.json`.
+        """
+        is_json = os.fspath(file).endswith(".json")
+        if not (is_json and self.config.final_activation and self._is_like_tinygpt()):
+            super().save_weights(file)
+            return
+        theirs: dict[str, Tensor | Buffer] = {}
+        width = self.config.embedding_dim
+        for name, tensor in self.named_parameters():
+            prefix, is_joint, _ = name.partition("query_key_value.weights")
+            if not is_joint:
+                theirs[name] = tensor
+                continue
+            scales = {"query": math.sqrt(self.config.num_heads), "key": 1.0, "value": 1.0}
+            for number, (part, scale) in enumerate(scales.items()):
+                columns = tensor.buffer[:, number * width : (number + 1) * width] * scale
+                theirs[f"{prefix}{part}.weights"] = Tensor(columns, requires_grad=tensor.requires_grad)
+        write_tensors(file, theirs)
+
+    def _is_like_tinygpt(self) -> bool:
+        """Whether the model is built as TinyGPT's, apart from the ReLU after each MLP."""
+        config = self.config
+        expected = _tinygpt_config(
+            config.vocab_size,
+            config.context_length,
+            config.num_layers,
+            config.num_heads,
+            config.embedding_dim,
+        )
+        # What makes no difference is not compared
+        same = replace(config, final_activation=False, dropout=0.0, num_key_value_heads=None, hidden_dim=None)
+        return (
+            same == replace(expected, dropout=0.0)
+            and config.key_value_heads == config.num_heads
+            and config.mlp_dim == expected.mlp_dim
+        )
+
+    def _from_tinygpt(self, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Returns weights of TinyGPT's GPT under our names; leaves the masks of its attention out."""
+        config = self.config
+        if not self._is_like_tinygpt():
+            raise ValueError(
+                "the weights are of TinyGPT's GPT, but this model is built otherwise: make it from the five "
+                "sizes, GPT(max_seq_length=…, vocab_size=…, num_layers=…, num_heads=…, embedding_dim=…)"
+            )
+        ours: dict[str, Tensor] = {}
+        for name, value in tensors.items():
+            block, _, part = name.rpartition(".attn.")
+            if part in ("casual_mask", "casual_value", "key.weights", "value.weights"):
+                continue
+            if part != "query.weights":
+                ours[name] = matching(value, self.embedding_layer.embeddings)
+                continue
+            like = self.embedding_layer.embeddings
+            names = [f"{block}.attn.{each}.weights" for each in ("query", "key", "value")]
+            if missing := [each for each in names if each not in tensors]:
+                raise ValueError(f"no weights for these parameters of the model: {', '.join(missing)}")
+            query, key, values = (matching(tensors[each], like).buffer for each in names)
+            parts = [query * (1.0 / math.sqrt(config.num_heads)), key, values]
+            if any(each.ndim != 2 for each in parts):
+                raise ValueError(f"{name} and those of key and value are matrices, not {query.shape}")
+            if len({each.shape[0] for each in parts}) > 1:
+                raise ValueError(f"{name} and those of key and value have different numbers of rows")
+            ours[f"{block}.attn.query_key_value.weights"] = Tensor(type(query).concatenate(parts, axis=1))
+        return ours
 
     @property
     def max_seq_length(self) -> int:

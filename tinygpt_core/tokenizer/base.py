@@ -149,7 +149,7 @@ class Tokenizer:
                 else:
                     ids += self._encode_ordinary(part)
         if visualise:
-            print("|".join(render_token(self.decode_bytes([idx])) for idx in ids))
+            self.visualise_tokens(ids)
         return ids
 
     def _recognised(self, text: str, allowed_special: str | set[str]) -> dict[str, int]:
@@ -180,35 +180,51 @@ class Tokenizer:
 
     def __call__(
         self,
-        texts: str | Sequence[str],
+        text: str | Sequence[str] | None = None,
         padding_type: str = "none",
         padding_token: str | None = None,
         max_length: int | None = None,
         truncation: bool = False,
         return_attention_mask: bool = False,
-        allowed_special: str | set[str] = "none_raise",
+        allowed_special: str | set[str] = "all",
+        visualise: bool = False,
+        *,
+        texts: str | Sequence[str] | None = None,
     ) -> Any:
-        """Encodes one text or several into int32 Tensors.
+        """Encodes one text or several into an int32 Tensor.
 
         Args:
-            texts: a text gives a Tensor (length,); a list gives one Tensor (texts, length).
+            text: one or a list of them.
             padding_type: "none", "max_length" (to `max_length`) or "longest" (to the longest of the texts).
             padding_token: the special token to pad with.
-            max_length: the longest allowed.
+            max_length: the longest allowed; None or -1 for no limit.
             truncation: cut longer texts instead of raising.
             return_attention_mask: also return an int32 Tensor with 1 for tokens and 0 for padding.
-            allowed_special: as in `encode`.
+            allowed_special: as in `encode`; here, special tokens in the texts are recognised by default.
+            visualise: also prints the texts with their tokens set apart.
+            texts: another name for `text`.
+
+        Shape:
+            (texts, length); one text gives (1, length).
 
         Raises:
             TokenizerError: texts of different lengths without padding, no padding token, or a text too long.
             ValueError: another padding_type, or no max_length where one is needed.
+            TypeError: no text.
         """
+        text = texts if text is None else text
+        if text is None:
+            raise TypeError("a tokenizer is called with a text, or a list of them")
         if padding_type not in ("none", "max_length", "longest"):
             raise ValueError(f"padding_type is 'none', 'max_length' or 'longest', not {padding_type!r}")
+        if max_length == -1:
+            max_length = None
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length is 1 or more, or -1 for no limit, not {max_length}")
         if padding_type == "max_length" and max_length is None:
             raise ValueError("padding_type='max_length' needs a max_length")
-        is_single = isinstance(texts, str)
-        rows = [self.encode(text, allowed_special) for text in ([texts] if isinstance(texts, str) else texts)]
+        all_texts = [text] if isinstance(text, str) else text
+        rows = [self.encode(each, allowed_special, visualise) for each in all_texts]
         if max_length is not None:
             rows = _cut(rows, max_length, truncation)
         lengths = [len(row) for row in rows]
@@ -228,11 +244,19 @@ class Tokenizer:
             longest = max(lengths, default=0)
             width = max_length if padding_type == "max_length" and max_length is not None else longest
             rows = [row + [padding_id] * (width - len(row)) for row in rows]
-        ids = Tensor(rows[0] if is_single else rows, dtype=DType.int32)
+        ids = Tensor(rows, dtype=DType.int32)
         if not return_attention_mask:
             return ids
         masks = [[1] * length + [0] * (len(row) - length) for length, row in zip(lengths, rows, strict=True)]
-        return ids, Tensor(masks[0] if is_single else masks, dtype=DType.int32)
+        return ids, Tensor(masks, dtype=DType.int32)
+
+    def visualise_tokens(self, ids: Iterable[int]) -> None:
+        """Prints the text of ids with its tokens set apart by |."""
+        print("|".join(render_token(self.decode_bytes([idx])) for idx in ids))
+
+    def _visualise_tokens(self, ids: Iterable[int]) -> None:
+        """Prints as `visualise_tokens` does, under TinyGPT's name."""
+        self.visualise_tokens(ids)
 
 
 def _cut(rows: list[list[int]], max_length: int, truncation: bool) -> list[list[int]]:

@@ -29,15 +29,7 @@ from typing import Any
 
 from ..files.atomic import Path, atomic_write
 from ..printable import replace_control_characters
-from .base import (
-    MAXIMUM_FILE,
-    Pair,
-    Tokenizer,
-    TokenizerError,
-    joined_surrogates,
-    read_text_file,
-    render_token,
-)
+from .base import Pair, Tokenizer, TokenizerError, joined_surrogates, read_text_file, render_token
 from .patterns import MAXIMUM_PATTERN, VERBOSE, RegexPatterns, compile_pattern
 from .vocabularies import Vocabulary, parse_fields, read_gpt2, read_ranks
 
@@ -313,6 +305,7 @@ def _merge_with_heap(ids: list[int], merged_id: Callable[[Pair], int | None]) ->
 # ---------------------------------------------------------------- the tokenizer
 
 CACHE_SIZE = 200_000  # chunks whose ids are remembered
+MAXIMUM_TOKENS = 32_000_000  # bytes of all tokens together; GPT-4's have less than a million
 
 
 class BPETokenizer(Tokenizer):
@@ -362,8 +355,8 @@ class BPETokenizer(Tokenizer):
             first, second = pair
             total += len(self.vocab[first]) + len(self.vocab[second])
             # Merges of merges double: sixty lines of a hostile file could ask for 2^60 bytes
-            if total > MAXIMUM_FILE:
-                raise TokenizerError(f"the tokens have more than {MAXIMUM_FILE:,} bytes in all")
+            if total > MAXIMUM_TOKENS:
+                raise TokenizerError(f"the tokens have more than {MAXIMUM_TOKENS:,} bytes in all")
             self.merges[pair] = idx
             self.vocab[idx] = self.vocab[first] + self.vocab[second]
 
@@ -428,27 +421,40 @@ class BPETokenizer(Tokenizer):
 
     # ---------------------------------------------------------------- learning
 
-    def train(self, text: str, vocab_size: int, verbose: bool = False) -> None:
-        """Learns merges from `text` until there are `vocab_size` tokens, or no pair is left; forgets earlier
+    def train(
+        self,
+        text_corpus: str | None = None,
+        vocab_size: int | None = None,
+        verbose: bool = False,
+        *,
+        text: str | None = None,
+    ) -> None:
+        """Learns merges from a text until there are `vocab_size` tokens, or no pair is left; forgets earlier
         ones.
 
         They are those of `train_textbook`: the most frequent pair first, and of equally frequent ones the one
         that the text has first.
 
         Args:
-            text: what to learn from.
+            text_corpus: what to learn from.
             vocab_size: at least 256.
             verbose: print each merge.
+            text: another name for `text_corpus`.
 
         Raises:
             TokenizerError: vocab_size is below 256.
+            TypeError: no text, or two.
         """
+        if (text_corpus is None) == (text is None):
+            raise TypeError("train takes one text: text_corpus, or text, which is another name for it")
+        corpus = text if text_corpus is None else text_corpus
+        assert corpus is not None
         if type(vocab_size) is not int or vocab_size < 256:
             raise TokenizerError(
                 f"vocab_size counts the 256 bytes, so it is at least 256, not {vocab_size!r}"
             )
         frequencies: dict[str, int] = {}
-        for chunk in self.chunks(text):
+        for chunk in self.chunks(corpus):
             frequencies[chunk] = frequencies.get(chunk, 0) + 1
         merges: list[Pair] = []
         for pair, count in learn_merges(frequencies, vocab_size):

@@ -1,0 +1,297 @@
+"""The readers, each with small valid files and the errors that it documents."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import shutil
+import struct
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinygpt_core import Buffer, Tensor
+from tinygpt_core.cli.main import main
+from tinygpt_core.cli.plotting.curves import read_run
+from tinygpt_core.dataset.corpora import CorpusError
+from tinygpt_core.dataset.images import read_idx
+from tinygpt_core.dataset.token_folders import open_token_folder
+from tinygpt_core.explain.history import read_log
+from tinygpt_core.files.json_objects import SerializationError, read_json_object
+from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
+from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
+from tinygpt_core.module import read_tensors, write_tensors
+from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.tokenizer import (
+    BPETokenizer,
+    CharTokenizer,
+    RegexPatterns,
+    TokenizerError,
+    find_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+)
+from tinygpt_core.tokenizer.base import Tokenizer
+from tinygpt_core.tokenizer.vocabularies import byte_characters
+from tinygpt_core.training.checkpoint import CheckpointError
+from tinygpt_core.training.runs import load_model
+
+RUN = Path(__file__).parents[1] / "fixtures" / "runs" / "bpe" / "run"
+TEXT = "the theme of the thesis: 1234 😀 it's\n\n  "
+
+
+class Target(NamedTuple):
+    """A reader.
+
+    Attributes:
+        write: writes its valid files into an empty folder.
+        damaged: which of them are damaged, one at a time.
+        read: reads what is in the folder, and uses it a little.
+        errors: what it may raise, besides OSError.
+    """
+
+    write: Callable[[Path], None]
+    damaged: tuple[str, ...]
+    read: Callable[[Path], Any]
+    errors: tuple[type[Exception], ...]
+
+
+def tokenizer() -> BPETokenizer:
+    """Returns a small tokenizer with a special token."""
+    made = BPETokenizer(RegexPatterns.GPT2)
+    made.train(TEXT * 3, 270)
+    made.register_special_tokens({"<|endoftext|>": 270, "[PAD]": 271})
+    return made
+
+
+def use(found: Tokenizer | None) -> None:
+    """Encodes and decodes with a tokenizer that was read."""
+    if found is not None:
+        with contextlib.suppress(TokenizerError):  # characters that it does not have
+            found.decode(found.encode(TEXT + "a" * 300 + " " * 300, "all")[:100])
+        with contextlib.suppress(TokenizerError):
+            found.decode([0, 255, 270, 2**31])
+
+
+def write_safetensors(folder: Path) -> None:
+    tensors = {"a": Buffer([[1.0, 2.0], [3.0, 4.0]]), "b": Buffer([True, False]), "c.d": Buffer([1, 2, 3])}
+    save_safetensors(folder / "x.safetensors", tensors, {"step": "7"})
+
+
+def write_json_weights(folder: Path) -> None:
+    tensors = {
+        "a.weights": Tensor([[1.5, -2.0]], requires_grad=True),
+        "b": Tensor([1, 2]),
+        "c": Tensor([True]),
+    }
+    write_tensors(folder / "w.json", tensors)
+
+
+def write_json(folder: Path) -> None:
+    (folder / "x.json").write_text(json.dumps({"a": [1, 2.5, None, {"b": "c"}], "d": "é😀"}))
+
+
+def write_bpe(folder: Path) -> None:
+    save_tokenizer(tokenizer(), folder / "tokenizer")
+
+
+def write_characters(folder: Path) -> None:
+    made = CharTokenizer(TEXT)
+    made.register_special_tokens({"<end>": made.vocab_size})
+    save_tokenizer(made, folder / "tokenizer")
+
+
+def write_model(folder: Path) -> None:
+    tokenizer().save(str(folder / "t"))
+
+
+def write_verbose_model(folder: Path) -> None:
+    pattern = "\n (?i:ll|ve)|  # contractions\n [^\\w]?\\w+|\n \\s+\n"
+    (folder / "t.model").write_text(f"{pattern!r}\n1\n[PAD] 258\n104 101\n256 121\n")
+
+
+def read_model(folder: Path) -> None:
+    found = BPETokenizer()
+    found.load(folder / "t.model")
+    use(found)
+
+
+def write_gpt2(folder: Path) -> None:
+    made = tokenizer()
+    letters = {byte: character for character, byte in byte_characters().items()}
+    tokens = {idx: "".join(letters[byte] for byte in token) for idx, token in made.vocab.items()}
+    ids = {text: idx for idx, text in tokens.items()} | {"<|endoftext|>": 270}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    lines = [f"{tokens[a]} {tokens[b]}" for a, b in made.merges]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    split = {"type": "Split", "pattern": {"Regex": r"\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"}}
+    last = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    value = {
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [{**split, "behavior": "Isolated", "invert": False}, last],
+        },
+        "model": {"type": "BPE", "dropout": None},
+        "added_tokens": [{"id": 271, "content": "[PAD]", "special": True}],
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(value))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+
+
+def write_ranks(folder: Path) -> None:
+    lines = [f"{base64.b64encode(token).decode()} {idx}" for idx, token in tokenizer().vocab.items()]
+    (folder / "x.tiktoken").write_text("\n".join(lines) + "\n")
+
+
+def read_rank_file(folder: Path) -> None:
+    use(BPETokenizer.from_tiktoken(folder / "x.tiktoken", RegexPatterns.CL100K, {"<end>": 270}))
+
+
+def write_idx(folder: Path) -> None:
+    import gzip
+
+    data = struct.pack(">HBBIII", 0, 8, 3, 2, 3, 4) + bytes(range(24))
+    (folder / "x.idx").write_bytes(data)
+    (folder / "x.idx.gz").write_bytes(gzip.compress(data))
+
+
+def read_both_idx(folder: Path) -> None:
+    with contextlib.suppress(CorpusError):
+        read_idx(folder / "x.idx")
+    read_idx(folder / "x.idx.gz")
+
+
+def write_token_folder(folder: Path) -> None:
+    write_characters(folder)
+    ids = CharTokenizer(TEXT).encode(TEXT * 3)
+    (folder / "train.bin").write_bytes(array("H", ids).tobytes())
+    (folder / "val.bin").write_bytes(array("H", ids[:30]).tobytes())
+    (folder / "meta.json").write_text('{"dtype": "uint16"}')
+
+
+def read_token_folder(folder: Path) -> None:
+    found = open_token_folder(folder, "characters")
+    list(found.training)
+    list(found.validation)
+    found.counts()
+
+
+def write_log(folder: Path) -> None:
+    lines = (RUN / "log.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "log.jsonl").write_bytes(b"".join(lines[:3]))
+
+
+def read_logs(folder: Path) -> None:
+    read_log(str(folder / "log.jsonl"))
+    read_run(str(folder / "log.jsonl"))
+
+
+def write_run(folder: Path) -> None:
+    for file in RUN.iterdir():
+        shutil.copyfile(file, folder / file.name)
+
+
+def read_checkpoint(folder: Path) -> None:
+    load_model(str(folder), "python")
+
+
+def write_pretrained(format: str) -> Callable[[Path], None]:
+    """Returns a function that writes a checkpoint of another library."""
+    sizes = {"vocab_size": 11, "context_length": 8, "num_layers": 1, "num_heads": 2, "embedding_dim": 4}
+
+    def write(folder: Path) -> None:
+        changes: dict[str, dict[str, Any]] = {
+            "gpt2": {},
+            "llama": {
+                "normalization": "rms_norm",
+                "positions": "rotary",
+                "activation": "swiglu",
+                "bias": False,
+            },
+            "tinygpt": {
+                "activation": "relu",
+                "final_activation": True,
+                "attention_bias": False,
+                "tied_head": False,
+            },
+        }
+        model = GPT(GPTConfig(**sizes, **changes[format]))
+        save_pretrained(model, folder / "x", format)
+        for file in (folder / "x").iterdir():
+            shutil.move(file, folder / file.name)
+        (folder / "x").rmdir()
+
+    return write
+
+
+def inspect(folder: Path) -> None:
+    """Lists whatever lies in the folder as a person would; an exit code is all that may come of it."""
+    for file in sorted(folder.iterdir()):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            code = main(["inspect", str(file)])
+        if code not in (0, 1, 2) or "Traceback" in printed.getvalue() or "\x1b" in printed.getvalue():
+            raise AssertionError(f"inspect ended with {code}: {printed.getvalue()[-2000:]}")
+
+
+TARGETS = {
+    "safetensors": Target(
+        write_safetensors,
+        ("x.safetensors",),
+        lambda folder: load_safetensors(folder / "x.safetensors"),
+        (SerializationError,),
+    ),
+    "JSON object": Target(
+        write_json, ("x.json",), lambda folder: read_json_object(folder / "x.json"), (SerializationError,)
+    ),
+    "JSON weights": Target(
+        write_json_weights, ("w.json",), lambda folder: read_tensors(folder / "w.json"), (ValueError,)
+    ),
+    "inspect safetensors": Target(write_safetensors, ("x.safetensors",), inspect, ()),
+    "inspect JSON": Target(write_json_weights, ("w.json",), inspect, ()),
+    "tokenizer": Target(
+        write_bpe, ("tokenizer",), lambda folder: use(load_tokenizer(folder / "tokenizer")), (TokenizerError,)
+    ),
+    "characters": Target(
+        write_characters,
+        ("tokenizer",),
+        lambda folder: use(load_tokenizer(folder / "tokenizer")),
+        (TokenizerError,),
+    ),
+    ".model": Target(write_model, ("t.model",), read_model, (TokenizerError,)),
+    "TinyGPT's .model": Target(write_verbose_model, ("t.model",), read_model, (TokenizerError,)),
+    "vocab and merges": Target(
+        write_gpt2,
+        ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
+        lambda folder: use(find_tokenizer(folder)),
+        (TokenizerError,),
+    ),
+    "ranks": Target(write_ranks, ("x.tiktoken",), read_rank_file, (TokenizerError,)),
+    "IDX": Target(write_idx, ("x.idx", "x.idx.gz"), read_both_idx, (CorpusError,)),
+    "token folder": Target(
+        write_token_folder,
+        ("train.bin", "val.bin", "tokenizer", "meta.json"),
+        read_token_folder,
+        (ValueError,),
+    ),
+    "log": Target(write_log, ("log.jsonl",), read_logs, (ValueError,)),
+    "checkpoint": Target(
+        write_run,
+        ("config.json", "state.json", "tokenizer", "model.safetensors", "optimizer.safetensors"),
+        read_checkpoint,
+        (CheckpointError,),
+    ),
+    "gpt2": Target(
+        write_pretrained("gpt2"), ("config.json", "model.safetensors"), load_pretrained, (FormatError,)
+    ),
+    "llama": Target(
+        write_pretrained("llama"), ("config.json", "model.safetensors"), load_pretrained, (FormatError,)
+    ),
+    "tinygpt": Target(
+        write_pretrained("tinygpt"), ("config.json", "gpt_model.json"), load_pretrained, (FormatError,)
+    ),
+}
