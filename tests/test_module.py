@@ -281,3 +281,25 @@ def test_weights_in_json_stand_there_once_and_have_an_end(tmp_path):
     with pytest.raises(ValueError, match=r"endless\.json"):
         linear.load_weights(tmp_path / "endless.json")
     assert linear.weights.to_python() == before
+
+
+def test_named_parameters_of_a_tied_module_can_be_loaded():
+    """A tied Tensor has several names; any of them will do, and what is missing altogether is still named."""
+
+    class Tied(Module):
+        def __init__(self):
+            super().__init__()
+            self.a = Tensor([1.0, 2.0], requires_grad=True)
+            self.b = self.a
+            self.c = [self.a, Tensor([0.0])]
+
+    source = Tied()
+    source.a.assign([5.0, 6.0])
+    for name in ("a", "b", "c.0"):
+        target = Tied()
+        target.load_weights([(name, source.a), ("c.1", Tensor([7.0]))])
+        assert target.a.to_python() == [5.0, 6.0] and target.c[1].to_python() == [7.0]
+        assert target.b is target.a
+    target.load_weights(source.named_parameters())
+    with pytest.raises(ValueError, match=r"no weights for these parameters of the model: c\.1$"):
+        target.load_weights([("b", source.a)])

@@ -385,7 +385,9 @@ def test_broadcast_views_see_writes_and_refuse_them(backend: type[Buffer], data:
         lambda: wide.assign(0.0),
         lambda: wide.__setitem__((0, 0), 0.0),
         lambda: wide.permute((2, 1, 0)).assign(1),
-        lambda: wide.__setitem__((0, slice(None), 0), 7.0),  # each stands once in the part, often in the whole
+        lambda: wide.__setitem__(
+            (0, slice(None), 0), 7.0
+        ),  # each stands once in the part, often in the whole
     ]
     for write in attempts:
         with pytest.raises(ValueError, match="broadcast"):

@@ -31,7 +31,7 @@ from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from .. import backends, random, shape_errors
-from ..dtype import DType, check_dtype, promote, promote_scalar
+from ..dtype import DType, as_number, check_dtype, promote, promote_scalar
 from ..random import Generator
 from ..shape import (
     Shape,
@@ -143,7 +143,16 @@ class Buffer:
     """
 
     __array_ufunc__ = None  # ndarray + Buffer is a TypeError: NumPy would otherwise answer, with an ndarray
-    __slots__ = ("__weakref__", "_is_part_of_broadcast", "data", "dtype", "offset", "shape", "stride", "version")
+    __slots__ = (
+        "__weakref__",
+        "_is_part_of_broadcast",
+        "data",
+        "dtype",
+        "offset",
+        "shape",
+        "stride",
+        "version",
+    )
 
     backend: ClassVar[str] = ""
 
@@ -518,10 +527,11 @@ class Buffer:
                 dtype = promote(self.dtype, other.dtype)
                 return self.as_dtype(dtype), other.as_dtype(dtype)  # type: ignore[return-value]
             return self, other  # type: ignore[return-value]
-        if isinstance(other, (bool, int, float)):
-            scalar = self.scalar(other)
-            return self.as_dtype(scalar.dtype), scalar
-        return None
+        number = as_number(other)
+        if number is None:
+            return None
+        scalar = self.scalar(number)
+        return self.as_dtype(scalar.dtype), scalar
 
     def _arithmetic(
         self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = ""
@@ -903,10 +913,7 @@ class Buffer:
                 what = f"a broadcast view of shape {self.shape}"
             else:
                 what = f"a part, of shape {self.shape}, of a broadcast view"
-            raise ValueError(
-                f"cannot write to {what}: "
-                "many positions share an element; copy() it first"
-            )
+            raise ValueError(f"cannot write to {what}: many positions share an element; copy() it first")
 
     def _check_indices(self, size: int) -> None:
         """Raises as `check_indices` says. A backend far from the host may check in another way."""
