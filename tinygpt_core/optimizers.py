@@ -14,8 +14,8 @@ from typing import Any
 from . import kernels, shape_errors
 from .buffer.base import Buffer
 from .dtype import DType
-from .shape_errors import ShapeError
 from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
+from .shape_errors import ShapeError
 from .tensor import Tensor, no_grad
 
 Named = list[tuple[str, Tensor]]
@@ -111,8 +111,8 @@ class Optimizer:
             if remembered[slot].shape != buffer.shape:
                 raise ShapeError(
                     f"{type(self).__name__}: the parameter {name!r} has shape {buffer.shape} now, but its "
-                    f"{slot} is of shape {remembered[slot].shape}, from when it had that shape: forget it with "
-                    f"`del optimizer.state[{name!r}]`, or make a new optimizer"
+                    f"{slot} is of shape {remembered[slot].shape}, from when it had that shape: forget it "
+                    f"with `del optimizer.state[{name!r}]`, or make a new optimizer"
                 )
             buffers.append(remembered[slot].buffer)
         return buffers

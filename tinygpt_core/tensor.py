@@ -166,8 +166,8 @@ class Tensor:
         """
         if self._grad is None and self.grad_fn is not None and self.grad_fn.output is None:
             warnings.warn(
-                "the grad of a result that is no leaf stays None: call retain_grad() on it before backward(), "
-                "or look at the grad of the leaf",
+                "the grad of a result that is no leaf stays None: call retain_grad() on it before "
+                "backward(), or look at the grad of the leaf",
                 stacklevel=2,
             )
         return self._grad
