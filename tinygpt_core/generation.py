@@ -16,6 +16,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from . import random
+from .dtype import DType
 from .tensor import Tensor
 
 if TYPE_CHECKING:
@@ -143,11 +144,15 @@ def continue_ids(
             fewer they are, the fewer are run again.
         stop_id: ends the sequence and is not yielded.
         like: integers of any shape, on whose backend and in whose dtype the model gets its ids; default:
-            int32 on the active backend.
+            int32 on the backend of the model's parameters, whichever is in use.
     """
     context_length = model.config.context_length
     history = list(prompt_ids)
     pending = history[-context_length:]  # the positions the cache has not seen
+    if like is None:
+        backend, dtype = type(model.named_parameters()[0][1].buffer), DType.int32
+    else:
+        backend, dtype = type(like), like.dtype
     cache = model.new_cache(batch_size=1)
     was_training = model.training
     model.eval()
@@ -156,7 +161,7 @@ def continue_ids(
             if cache.length + len(pending) > context_length:
                 cache.reset()
                 pending = history[-keep:]
-            ids = Tensor([pending]) if like is None else Tensor(type(like)([pending], like.dtype))
+            ids = Tensor(backend([pending], dtype))
             logits = model(ids, cache=cache)
             drawn = draw(logits.buffer[0, -1].to_python())
             if drawn == stop_id:

@@ -162,6 +162,7 @@ class Buffer:
     stride: Shape
     offset: int
     version: list[int]
+    _is_part_of_broadcast: bool  # there only where it holds
 
     def __new__(cls: type[B], data: Any = None, dtype: DType | None = None) -> B:
         kind: Any = backends.active() if cls is Buffer else cls
