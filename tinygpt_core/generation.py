@@ -16,13 +16,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from . import random
+from .buffer.base import Buffer
 from .dtype import DType
+from .module import Module
 from .tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from .buffer.base import Buffer
 
 
 def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -150,7 +150,7 @@ def continue_ids(
     history = list(prompt_ids)
     pending = history[-context_length:]  # the positions the cache has not seen
     if like is None:
-        backend, dtype = type(model.named_parameters()[0][1].buffer), DType.int32
+        backend, dtype = _backend_of(model), DType.int32
     else:
         backend, dtype = type(like), like.dtype
     cache = model.new_cache(batch_size=1)
@@ -171,6 +171,12 @@ def continue_ids(
             pending = [drawn]
     finally:
         model.train(was_training)
+
+
+def _backend_of(model: Any) -> type[Buffer]:
+    """Returns the Buffer class of a model's parameters; of what has none, the one in use."""
+    parameters = model.named_parameters() if isinstance(model, Module) else []
+    return type(parameters[0][1].buffer) if parameters else Buffer
 
 
 def generate_ids(

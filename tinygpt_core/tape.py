@@ -310,13 +310,19 @@ def _changed_in_place(what: str, shape: Shape) -> RuntimeError:
 def kept_buffers(operation: Operation) -> list[tuple[str, Buffer]]:
     """Returns every Buffer that an operation keeps on itself, of any shape, with the attribute's name.
 
-    These are what its backward reads; they stand in attributes, directly or in tuples, lists and dicts.
+    These are what its backward reads. They stand in attributes, directly or in a tuple. Where it is on them
+    alone that the check for changes in place relies, they are looked for in all tuples, lists and dicts: what
+    a kernel has saved may be long lists of numbers.
     """
     found: list[tuple[str, Buffer]] = []
     for name, value in vars(operation).items():
         if isinstance(value, Buffer):
             found.append((name, value))
-        elif name != "needs_input_grad" and isinstance(value, (tuple, list, dict)):
+        elif operation.needs_unchanged and type(value) is tuple:
+            found += [(name, item) for item in value if isinstance(item, Buffer)]
+        elif operation.needs_unchanged or name == "needs_input_grad":
+            continue
+        elif isinstance(value, (tuple, list, dict)):
             _collect_buffers(name, value, found)
     return found
 

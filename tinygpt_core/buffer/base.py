@@ -133,8 +133,9 @@ class Buffer:
         data: the flat storage; supports Python's buffer protocol, so `memoryview(buffer.data)` reads it
             without a copy.
         dtype, shape, stride, offset: how the storage is seen, strides and offset in elements.
-        version: a list with one number that all views of a storage share and every write increases, except
-            what another library writes into a storage that it shares: nobody can see that.
+        version: a list that all views of a storage share. Its first number increases with every write, except
+            what another library writes into a storage that it shares: nobody can see that. It has a second
+            one since a view was made that repeats elements.
         backend: the name of the backend (of the class).
 
     Raises:
@@ -445,6 +446,8 @@ class Buffer:
         view = self._part(self._expand(check_shape(shape)))
         if view._is_broadcast():
             view._is_part_of_broadcast = True
+            if len(view.version) == 1:
+                view.version.append(1)
         return view
 
     def __getitem__(self: B, index: Any) -> B:
@@ -460,7 +463,8 @@ class Buffer:
 
         Its elements stand in other places as well, although that cannot be seen from its strides any more.
         """
-        if hasattr(self, "_is_part_of_broadcast") and view.version is self.version:
+        version = self.version
+        if len(version) > 1 and view.version is version and hasattr(self, "_is_part_of_broadcast"):
             view._is_part_of_broadcast = True
         return view
 
@@ -470,7 +474,7 @@ class Buffer:
 
     def _is_broadcast(self) -> bool:
         """Whether one element stands in several places, here or in the view of which this is a part."""
-        if hasattr(self, "_is_part_of_broadcast"):
+        if len(self.version) > 1 and hasattr(self, "_is_part_of_broadcast"):
             return 0 not in self.shape
         stride = self.stride
         if 0 not in stride or 0 in self.shape:
