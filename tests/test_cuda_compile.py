@@ -32,7 +32,7 @@ def test_every_kernel_of_every_source_is_listed() -> None:
 def test_nvrtc_compiles(file: str, architecture: str) -> None:
     """To machine code, with no driver and no device, without a warning."""
     cupy = pytest.importorskip(
-        "cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError
+        "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
     )
     nvrtc = cupy.cuda.nvrtc
     try:
@@ -56,7 +56,7 @@ def test_nvrtc_compiles(file: str, architecture: str) -> None:
 def test_the_backend_can_be_imported_without_a_gpu() -> None:
     """Its module, its class and that of a second device; and asking for it says why it cannot run."""
     pytest.importorskip(
-        "cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError
+        "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
     )
     from tinygpt_accel.cuda_backend import cupy_buffer as cupy_backend
     from tinygpt_accel.cuda_backend import step as cuda_step
@@ -88,7 +88,7 @@ def test_every_name_of_cupys_exists() -> None:
     here.
     """
     cupy = pytest.importorskip(
-        "cupy", reason='needs CuPy: pip install "tinygpt-accel[cuda-compile]"', exc_type=ImportError
+        "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
     )
     import cupyx
     from cupy.cuda import device, runtime

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt_core import random
+from tinygpt_core import backends, random
 from tinygpt_core.generation import continue_ids, generate, generate_ids, most_probable, sample_index
 from tinygpt_core.nn.gpt import GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
@@ -196,3 +196,18 @@ def test_a_document_begins_after_the_boundary_and_ends_at_it() -> None:
     script = [*tokenizer.encode("cab"), boundary, *tokenizer.encode("aaa")]
     model = Scripted(script, tokenizer.vocab_size)
     assert "".join(generate(model, tokenizer, "", tokens=7, temperature=0, stop_id=boundary)) == "cab"
+
+
+@pytest.mark.parametrize("place", ["python", "numpy"])
+def test_a_model_is_sampled_on_its_own_backend(place):
+    """Whichever backend is in use: in another thread, for example, that is the default one."""
+    if reason := backends.why_not(place):
+        pytest.skip(f"needs the {place} backend: {reason}")
+    config = GPTConfig(vocab_size=9, context_length=4, num_layers=1, num_heads=1, embedding_dim=4)
+    with backends.use(place):
+        model = GPT(config)
+        expected = list(generate_ids(model, [1, 2], tokens=6, temperature=0.0))
+    for other in ("python", "numpy"):
+        if not backends.why_not(other):
+            with backends.use(other):
+                assert list(generate_ids(model, [1, 2], tokens=6, temperature=0.0)) == expected

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import warnings
 from array import array
 from typing import Any
 
@@ -431,3 +432,41 @@ def test_special_values_pass_bit_for_bit(name: str, values: Any) -> None:
             math.isnan(a) == math.isnan(b)
             for a, b in zip(Buffer(values).to_array(), values.flat, strict=True)
         )
+
+
+@both
+def test_numpy_scalars_count_as_python_numbers(name: str) -> None:
+    """On either side, in arithmetic, comparisons, `where` and assignment: what the Python number gives."""
+    scalars = [np.float32(2), np.float64(2), np.float16(2), np.int64(2), np.int32(2), np.bool_(True)]
+    calls = [
+        lambda x, s: x + s,
+        lambda x, s: s * x,
+        lambda x, s: s - x,
+        lambda x, s: x / s,
+        lambda x, s: s**x,
+        lambda x, s: x > s,
+        lambda x, s: s == x,
+        lambda x, s: x.maximum(s),
+        lambda x, s: type(x).where(x == 2.0, s, x),
+    ]
+    with backends.use(name):
+        for scalar in (*scalars, np.array(2.0), np.array(2)):
+            for call in calls:
+                for x in (Tensor([1.0, 2.0]), Buffer([1.0, 2.0])):
+                    ours, expected = call(x, scalar), call(x, scalar.item())
+                    assert ours.to_python() == expected.to_python() and ours.dtype is expected.dtype
+        x = Tensor([1.0, 2.0], requires_grad=True)
+        (np.float32(3) * x).backward()
+        assert x.grad is not None and x.grad.to_python() == [3.0, 3.0]
+        for wrong in (np.complex64(1), np.datetime64("2020-01-01"), np.array([1.0])):
+            with pytest.raises(TypeError):
+                x + wrong
+
+
+@both
+def test_a_number_that_is_too_large_is_an_infinity_without_a_warning(name: str) -> None:
+    with backends.use(name), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (Tensor([1.0]) + 1e300).to_python() == [math.inf]
+        assert (Tensor([1.0]) * -1e300).to_python() == [-math.inf]
+        assert (Tensor([1.0]) + 3.4028235e38).to_python() == [3.4028234663852886e38]

@@ -64,7 +64,7 @@ def is_float32(values: list[tuple[int, float]]) -> list[tuple[int, object]]:
 def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(
     words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("tensorboardX", reason='needs pip install "tinygpt-accel[tensorboard]"')
+    pytest.importorskip("tensorboardX", reason='needs pip install . "./tinygpt_accel[tensorboard]"')
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from tinygpt_core.training import Trainer
 
@@ -118,7 +118,7 @@ def log_records(data: bytes) -> Iterator[bytes]:
 
 
 def test_wandb_gets_the_log(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason='needs pip install "tinygpt-accel[wandb]"')
+    pytest.importorskip("wandb", reason='needs pip install . "./tinygpt_accel[wandb]"')
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -149,7 +149,8 @@ def test_a_logger_whose_library_is_missing_says_what_to_install(monkeypatch: pyt
     point = EntryPoint("ours", "no_such_library_for_a_logger", loggers.ENTRY_POINT_GROUP)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
     with pytest.raises(
-        RuntimeError, match=r'ours needs no_such_library_for_a_logger: pip install "tinygpt-accel\[ours\]"'
+        RuntimeError,
+        match=r'ours needs no_such_library_for_a_logger: pip install \. "\./tinygpt_accel\[ours\]" in',
     ):
         loggers.find_logger("ours")
 

@@ -299,3 +299,25 @@ def test_json_weights_that_are_none_are_value_errors(data: str, grad: bool, tmp_
     (tmp_path / "w.json").write_text(json.dumps({"weights": f"Tensor(data={data}, requires_grad={grad})"}))
     with pytest.raises(ValueError, match=r"w\.json is no JSON object of names and tensors"):
         FullyConnectedLayer(1, 1).load_weights(tmp_path / "w.json")
+
+
+def test_named_parameters_of_a_tied_module_can_be_loaded():
+    """A tied Tensor has several names; any of them will do, and what is missing altogether is still named."""
+
+    class Tied(Module):
+        def __init__(self):
+            super().__init__()
+            self.a = Tensor([1.0, 2.0], requires_grad=True)
+            self.b = self.a
+            self.c = [self.a, Tensor([0.0])]
+
+    source = Tied()
+    source.a.assign([5.0, 6.0])
+    for name in ("a", "b", "c.0"):
+        target = Tied()
+        target.load_weights([(name, source.a), ("c.1", Tensor([7.0]))])
+        assert target.a.to_python() == [5.0, 6.0] and target.c[1].to_python() == [7.0]
+        assert target.b is target.a
+    target.load_weights(source.named_parameters())
+    with pytest.raises(ValueError, match=r"no weights for these parameters of the model: c\.1$"):
+        target.load_weights([("b", source.a)])

@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import random
+from tinygpt_core import backends, random
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 from tinygpt_core.module import Module
-from tinygpt_core.nn import GPT, MLP, FullyConnectedLayer, GPTConfig
+from tinygpt_core.nn import GPT, MLP, FullyConnectedLayer, GPTConfig, Linear
 from tinygpt_core.optimizers import SGD, Adam, AdamW, Optimizer, OptimizerState, clip_gradients
 from tinygpt_core.tensor import Tensor, no_grad
+
+BACKENDS = ["python"] if backends.why_not("numpy") else ["python", "numpy"]
 
 
 class Toy(Module):
@@ -347,3 +349,24 @@ def test_gradients_that_are_broadcast_views():
     assert flat(module) == [p - 0.5 for p in before]
     with no_grad():
         assert module.matrix.requires_grad
+
+
+@pytest.mark.parametrize("make", [lambda m: AdamW(m, 0.1), lambda m: SGD(m, 0.1, momentum=0.9)])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_parameter_of_another_shape_than_before(make, name):
+    """It is named, with both shapes, and nothing changes; what the message advises works."""
+    with backends.use(name):
+        layer = Linear(2, 1)
+        optimizer = make(layer)
+        layer(Tensor([[1.0, 2.0]])).sum().backward()
+        optimizer.update()
+        layer.weights = Tensor([[1.0], [2.0], [3.0]], requires_grad=True)
+        layer(Tensor([[1.0, 2.0, 3.0]])).sum().backward()
+        bias = layer.bias.to_python()
+        with pytest.raises(ValueError, match=r"'weights' has shape \(3, 1\) now.* \(2, 1\)"):
+            optimizer.update()
+        assert optimizer.step == 1 and layer.weights.to_python() == [[1.0], [2.0], [3.0]]
+        assert layer.bias.to_python() == bias
+        del optimizer.state["weights"]
+        optimizer.update()
+        assert optimizer.step == 2 and optimizer.state_dict()

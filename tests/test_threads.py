@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -385,3 +388,127 @@ def test_two_threads_sample_while_one_trains(own: str, threads_change_often: Non
     for _ in range(2):
         assert in_threads(*works) == alone
     assert is_recording() and random.default_generator().get_state() == state
+
+
+# ---------------------------------------------------------------- what decorates generators
+
+
+@pytest.mark.parametrize("own", BACKENDS)
+def test_a_decorated_generator_is_inside_while_it_runs(own: str) -> None:
+    """And outside while it waits; it takes what is sent and thrown into it, and returns what it returns."""
+    with backends.use(own):
+        x = Tensor([1.0], requires_grad=True)
+
+        @no_grad()
+        def rows(count: int) -> Iterator[Any]:
+            """Yields results."""
+            got = None
+            for _ in range(count):
+                try:
+                    got = yield (x * 2.0).requires_grad, got  # type: ignore[misc]
+                except ValueError:
+                    got = "caught"
+            return "end"
+
+        running: Any = rows(4)
+        assert next(running) == (False, None) and is_recording()
+        assert running.send(5) == (False, 5) and is_recording()
+        assert running.throw(ValueError()) == (False, "caught") and is_recording()
+        assert list(running) == [(False, None)] and is_recording()
+        running = rows(1)
+        next(running)
+        with pytest.raises(StopIteration) as end:
+            next(running)
+        assert end.value.value == "end" and rows.__doc__ == "Yields results."
+        closed: Any = rows(2)
+        next(closed)
+        closed.close()
+        assert is_recording()
+
+
+def test_coroutines_are_not_decorated() -> None:
+    async def sampled() -> None:
+        pass
+
+    with pytest.raises(TypeError, match=r"with no_grad\(\):"):
+        no_grad()(sampled)
+
+
+# ---------------------------------------------------------------- what BLAS is told
+
+
+def test_blas_gets_its_threads_back_when_the_last_has_left() -> None:
+    """Two threads that overlap do not put back each other's limit of one thread."""
+    threads_of_plugin = pytest.importorskip(
+        "tinygpt_accel.numpy_backend.threads", reason="the plug-in is not installed"
+    )
+    pytest.importorskip("threadpoolctl", reason="BLAS's threads are counted with threadpoolctl")
+    if threads_of_plugin.thread_count() == 1:
+        pytest.skip("there is one core, so that BLAS's threads are left alone")
+
+    def limits() -> list[int]:
+        found = threads_of_plugin._controller.select(user_api="blas").info()
+        return [library["num_threads"] for library in found]
+
+    before = limits()
+    first, second = threads_of_plugin.single_threaded_blas(), threads_of_plugin.single_threaded_blas()
+    first.__enter__()
+    second.__enter__()
+    assert set(limits()) <= {1}
+    first.__exit__(None, None, None)
+    assert set(limits()) <= {1}
+    second.__exit__(None, None, None)
+    assert limits() == before
+
+
+def test_on_a_python_without_the_global_lock(tmp_path: Any) -> None:
+    """Two threads that train and one that samples, truly at once, get what each gets alone."""
+    found = [shutil.which(f"python3.{minor}t") for minor in (13, 14, 15)]
+    interpreter = next((path for path in found if path), None)
+    if interpreter is None:
+        pytest.skip("there is no free-threaded CPython here (python3.13t or later)")
+    script = tmp_path / "stress.py"
+    script.write_text(FREE_THREADED, encoding="utf-8")
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [interpreter, "-S", str(script)],
+        cwd=root,
+        env={"PYTHONPATH": str(root), "PYTHON_GIL": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0 and done.stdout == "alike\n", done.stderr
+
+
+FREE_THREADED = """
+from concurrent.futures import ThreadPoolExecutor
+
+from tinygpt_core import Tensor, no_grad
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.optimizers import AdamW
+from tinygpt_core.random import Generator, use_generator
+
+config = GPTConfig(vocab_size=11, context_length=8, num_layers=1, num_heads=2, embedding_dim=8, dropout=0.2)
+
+
+def trained(number):
+    with use_generator(Generator(number)):
+        model = GPT(config)
+        optimizer = AdamW(model, learning_rate=0.01)
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = CrossEntropyLoss(reduction="mean")(model(Tensor([[1, 2, 3]])), Tensor([[2, 3, 4]]))
+            loss.backward()
+            optimizer.update()
+        with no_grad():
+            return loss.item(), model(Tensor([[1, 2]])).to_python()
+
+
+alone = [trained(number) for number in range(4)]
+with ThreadPoolExecutor(4) as threads:
+    for _ in range(3):
+        assert list(threads.map(trained, range(4))) == alone
+print("alike")
+"""

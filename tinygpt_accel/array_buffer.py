@@ -163,6 +163,8 @@ class ArrayBuffer(Buffer):
     @classmethod
     def _full(cls: type[A], shape: Shape, value: Scalar, dtype: DType) -> A:
         if not shape:  # what a Python number becomes in arithmetic
+            if dtype is DType.float32 and not -3e38 < value < 3e38:
+                value = array("f", [value])[0]  # an infinity, without NumPy's warning
             return cls.wrap(cls.xp.array(value, cls.dtypes[dtype]), dtype)
         return cls.wrap(cls.xp.full(shape, value, cls.dtypes[dtype]), dtype)
 

@@ -169,7 +169,7 @@ def get(name: str) -> BufferClass:
     if base not in _plugins:
         raise ValueError(
             f"unknown backend {name!r}: known are {', '.join(sorted(_plugins))}; "
-            "others come with `pip install tinygpt-accel`"
+            "others come with `pip install . ./tinygpt_accel` in the project's folder"
         )
     try:
         plugin = _plugin(base)

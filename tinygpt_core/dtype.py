@@ -162,6 +162,21 @@ DType.float64 = DType("float64", "d", "f", 4)
 DType.all = (DType.bool, DType.int32, DType.int64, DType.float32, DType.float64)
 
 
+def as_number(value: Any) -> Any:
+    """Returns a Python number, or a scalar or 0-d array of NumPy's as one; None for what is neither.
+
+    So NumPy's scalars are weak, as Python's numbers are: float32 times `numpy.float64(2)` stays float32.
+    """
+    if isinstance(value, (bool, int, float)):
+        return value
+    try:
+        is_scalar = memoryview(value).ndim == 0
+    except (TypeError, ValueError, BufferError):  # ValueError: a type that the protocol has no format for
+        return None
+    number = value.item() if is_scalar and hasattr(value, "item") else None
+    return number if isinstance(number, (bool, int, float)) else None
+
+
 def check_dtype(dtype: Any) -> DType:
     """Returns `dtype`; raises TypeError for what is none, such as "float32" or another library's type."""
     if not isinstance(dtype, DType):

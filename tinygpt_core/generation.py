@@ -16,12 +16,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from . import random
+from .buffer.base import Buffer
+from .dtype import DType
+from .module import Module
 from .tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from .buffer.base import Buffer
 
 
 def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -143,11 +144,15 @@ def continue_ids(
             fewer they are, the fewer are run again.
         stop_id: ends the sequence and is not yielded.
         like: integers of any shape, on whose backend and in whose dtype the model gets its ids; default:
-            int32 on the active backend.
+            int32 on the backend of the model's parameters, whichever is in use.
     """
     context_length = model.config.context_length
     history = list(prompt_ids)
     pending = history[-context_length:]  # the positions the cache has not seen
+    if like is None:
+        backend, dtype = _backend_of(model), DType.int32
+    else:
+        backend, dtype = type(like), like.dtype
     cache = model.new_cache(batch_size=1)
     was_training = model.training
     model.eval()
@@ -156,7 +161,7 @@ def continue_ids(
             if cache.length + len(pending) > context_length:
                 cache.reset()
                 pending = history[-keep:]
-            ids = Tensor([pending]) if like is None else Tensor(type(like)([pending], like.dtype))
+            ids = Tensor(backend([pending], dtype))
             logits = model(ids, cache=cache)
             drawn = draw(logits.buffer[0, -1].to_python())
             if drawn == stop_id:
@@ -166,6 +171,12 @@ def continue_ids(
             pending = [drawn]
     finally:
         model.train(was_training)
+
+
+def _backend_of(model: Any) -> type[Buffer]:
+    """Returns the Buffer class of a model's parameters; of what has none, the one in use."""
+    parameters = model.named_parameters() if isinstance(model, Module) else []
+    return type(parameters[0][1].buffer) if parameters else Buffer
 
 
 def generate_ids(

@@ -315,6 +315,11 @@ class Module:
         """
         loaded = named_tensors(file_or_pairs)
         parameters = dict(tree_flatten(self.parameters()))
+        for name, parameter in parameters.items():  # a tied one is loaded by any of its names
+            if name not in loaded:
+                same = [other for other in loaded if parameters.get(other) is parameter]
+                if same:
+                    loaded[name] = loaded[same[0]]
         if strict and (unknown := loaded.keys() - parameters.keys()):
             raise ValueError(f"weights for parameters that the model does not have: {_some(unknown)}")
         if strict and (missing := parameters.keys() - loaded.keys()):

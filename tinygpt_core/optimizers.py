@@ -17,6 +17,7 @@ from .dtype import DType
 from .kernels.base import lookup
 from .kernels.optimizer_steps import AdamWStep, SGDStep
 from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
+from .shape_errors import ShapeError
 from .tensor import Tensor, no_grad
 
 Named = list[tuple[str, Tensor]]
@@ -69,7 +70,11 @@ class Optimizer:
         self.step += 1
         with no_grad():
             if type(self).apply_single is Optimizer.apply_single:
-                self._update_all(named)
+                try:
+                    self._update_all(named)
+                except ShapeError:  # before anything was changed
+                    self.step -= 1
+                    raise
                 return
             for name, parameter in named:
                 parameter.assign(self.apply_single(parameter, self.state[name]))
@@ -92,6 +97,9 @@ class Optimizer:
         """Returns what is remembered in a slot for each of the parameters, in their shapes; zeros at first.
 
         Where the model has moved to another backend, what was remembered moves there, too.
+
+        Raises:
+            ShapeError: a parameter has another shape than what is remembered of it.
         """
         buffers = []
         for name, parameter in named:
@@ -102,6 +110,12 @@ class Optimizer:
                 remembered[slot] = Tensor(kind.zeros(buffer.shape, buffer.dtype))
             elif type(remembered[slot].buffer) is not kind or remembered[slot].dtype is not buffer.dtype:
                 remembered[slot] = matching(remembered[slot], parameter)
+            if remembered[slot].shape != buffer.shape:
+                raise ShapeError(
+                    f"{type(self).__name__}: the parameter {name!r} has shape {buffer.shape} now, but its "
+                    f"{slot} is of shape {remembered[slot].shape}, from when it had that shape: forget it "
+                    f"with `del optimizer.state[{name!r}]`, or make a new optimizer"
+                )
             buffers.append(remembered[slot].buffer)
         return buffers
 

@@ -157,9 +157,8 @@ class GradientFunction:
         inputs: the shape and dtype of each input; None for an optional one that was not given.
         result: the shape and dtype of the result.
         kept: the name, the Buffer and the Buffer's version then, of all that the operation kept.
-        unchanged: of an operation with `needs_unchanged`, for each input (and, numbered after them, the
-            result) its position, its list `version` and the version then. No Buffer: that would keep all
-            inputs in memory.
+        unchanged: of an operation with `needs_unchanged`, for each input that was given and then for the
+            result the list `version` and the version then. No Buffer: that would keep all inputs in memory.
         number: records made later have larger numbers.
         output: a weak reference (so that no cycle arises) to the result, where `retain_grad` asked for its
             gradient.
@@ -184,6 +183,8 @@ class GradientFunction:
     ) -> None:
         parents: list[Differentiable | GradientFunction | None] = []
         inputs: list[tuple[Shape, DType] | None] = []
+        unchanged: list[tuple[list[int], int]] = []
+        needs_unchanged = operation.needs_unchanged
         for tensor in tensors:
             if tensor is None:
                 parents.append(None)
@@ -191,19 +192,18 @@ class GradientFunction:
             else:
                 parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
                 inputs.append((tensor.shape, tensor.dtype))
+                if needs_unchanged:
+                    version = tensor.buffer.version
+                    unchanged.append((version, version[0]))
+        if needs_unchanged:
+            unchanged.append((result.version, result.version[0]))
         self.operation: Operation | None = operation
         self.parents = tuple(parents)
         self.inputs = tuple(inputs)
         self.result = (result.shape, result.dtype)
         self.number = next(self._numbers)
         self.kept = [(name, buffer, buffer.version[0]) for name, buffer in kept_buffers(operation)]
-        self.unchanged: list[tuple[int, list[int], int]] = []
-        if operation.needs_unchanged:
-            for position, tensor in enumerate(tensors):
-                if tensor is not None:
-                    version = tensor.buffer.version
-                    self.unchanged.append((position, version, version[0]))
-            self.unchanged.append((len(tensors), result.version, result.version[0]))
+        self.unchanged = unchanged
         self.output: weakref.ref[Any] | None = None
 
     @property
@@ -238,13 +238,9 @@ class GradientFunction:
                 "this graph was freed by an earlier backward(): call that one with retain_graph=True "
                 "to go through it again"
             )
-        for position, version, before in self.unchanged:
+        for version, before in self.unchanged:
             if version[0] != before:
-                is_input = position < len(self.inputs)
-                shape = self.inputs[position][0] if is_input else self.result[0]  # type: ignore[index]
-                raise _changed_in_place(
-                    f"{self.name} needs its {f'input {position}' if is_input else 'result'}", shape
-                )
+                self._refuse_change(version)
         for name, buffer, before in self.kept:
             if buffer.version[0] != before:
                 raise _changed_in_place(f"{self.name} needs what it kept as {name!r}", buffer.shape)
@@ -271,6 +267,17 @@ class GradientFunction:
             if gradient.shape != shape:
                 gradient = self._sum_back(gradient, shape, position)
             yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
+
+    def _refuse_change(self, version: list[int]) -> None:
+        """Raises the error that the input, or else the result, with this `version` was changed in place."""
+        given = [position for position, known in enumerate(self.inputs) if known is not None]
+        place = next(i for i, (other, _) in enumerate(self.unchanged) if other is version)
+        if place < len(given):
+            name, known = f"input {given[place]}", self.inputs[given[place]]
+        else:
+            name, known = "result", self.result
+        shape = known[0] if known is not None else ()
+        raise _changed_in_place(f"{self.name} needs its {name}", shape)
 
     def _check_count(self, count: int) -> None:
         """Allows fewer gradients than inputs only where the other inputs need none."""
@@ -303,13 +310,19 @@ def _changed_in_place(what: str, shape: Shape) -> RuntimeError:
 def kept_buffers(operation: Operation) -> list[tuple[str, Buffer]]:
     """Returns every Buffer that an operation keeps on itself, of any shape, with the attribute's name.
 
-    These are what its backward reads; they stand in attributes, directly or in tuples, lists and dicts.
+    These are what its backward reads. They stand in attributes, directly or in a tuple. Where it is on them
+    alone that the check for changes in place relies, they are looked for in all tuples, lists and dicts: what
+    a kernel has saved may be long lists of numbers.
     """
     found: list[tuple[str, Buffer]] = []
     for name, value in vars(operation).items():
         if isinstance(value, Buffer):
             found.append((name, value))
-        elif name != "needs_input_grad" and isinstance(value, (tuple, list, dict)):
+        elif operation.needs_unchanged and type(value) is tuple:
+            found += [(name, item) for item in value if isinstance(item, Buffer)]
+        elif operation.needs_unchanged or name == "needs_input_grad":
+            continue
+        elif isinstance(value, (tuple, list, dict)):
             _collect_buffers(name, value, found)
     return found
 

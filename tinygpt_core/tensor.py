@@ -7,6 +7,7 @@ a record is and how `backward` walks over them is in `tape`; which operations th
 from __future__ import annotations
 
 import re
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -16,7 +17,7 @@ from . import graph_text, operations, shape_errors
 from .backends import get as get_backend
 from .buffer.base import Buffer
 from .buffer.text import array_html, array_text
-from .dtype import DType
+from .dtype import DType, as_number
 from .operations import Operation
 from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
 from .tape import CountedBlock, GradientFunction, is_recording, no_grad, walk_back
@@ -80,7 +81,7 @@ def _wrap(buffer: Buffer) -> Tensor:
     """Returns a Tensor around a Buffer, without the checks of the constructor."""
     tensor: Tensor = object.__new__(Tensor)
     tensor.buffer = buffer
-    tensor.grad = None
+    tensor._grad = None
     tensor.grad_fn = None
     tensor._requires_grad = False
     return tensor
@@ -90,7 +91,7 @@ def _restored(kind: type[Tensor], buffer: Buffer, requires_grad: bool, grad: Ten
     """Returns the leaf, in the Buffer's shape, that was pickled or copied."""
     tensor = object.__new__(kind)
     tensor.buffer = buffer
-    tensor.grad = grad
+    tensor._grad = grad
     tensor.grad_fn = None
     tensor._requires_grad = requires_grad
     return tensor
@@ -107,7 +108,6 @@ class Tensor:
 
     Attributes:
         buffer: the Buffer with the elements.
-        grad: the gradient, a Tensor, or None before any backward. Passes add up until `zero_grad`.
         grad_fn: the record of the operation that made this Tensor; None for a leaf.
 
     Raises:
@@ -115,7 +115,7 @@ class Tensor:
     """
 
     __array_ufunc__ = None  # ndarray + Tensor is a TypeError: NumPy would otherwise answer, without gradients
-    __slots__ = ("__weakref__", "_requires_grad", "buffer", "grad", "grad_fn")
+    __slots__ = ("__weakref__", "_grad", "_requires_grad", "buffer", "grad_fn")
 
     def __init__(self, data: Any, dtype: DType | None = None, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
@@ -124,7 +124,7 @@ class Tensor:
             self.buffer: Buffer = data if dtype is None or dtype is data.dtype else data.cast(dtype)
         else:
             self.buffer = Buffer(data, dtype)
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
         self.grad_fn: GradientFunction | None = None
         self._requires_grad = False
         if requires_grad:
@@ -158,6 +158,25 @@ class Tensor:
         return self.buffer.backend
 
     @property
+    def grad(self) -> Tensor | None:
+        """The gradient, of this Tensor's shape, or None before any backward. Passes add up until `zero_grad`.
+
+        Backward leaves it in leaves only, and where `retain_grad` asked for it before; else there is a
+        warning.
+        """
+        if self._grad is None and self.grad_fn is not None and self.grad_fn.output is None:
+            warnings.warn(
+                "the grad of a result that is no leaf stays None: call retain_grad() on it before "
+                "backward(), or look at the grad of the leaf",
+                stacklevel=2,
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        self._grad = value
+
+    @property
     def is_leaf(self) -> bool:
         """Whether no recorded operation made this Tensor."""
         return self.grad_fn is None
@@ -187,11 +206,11 @@ class Tensor:
                 "detach() it"
             )
         copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
-        copy.grad = None if self.grad is None else Tensor(self.grad.buffer.copy())
+        copy._grad = None if self._grad is None else Tensor(self._grad.buffer.copy())
         return copy
 
     def __copy__(self) -> Tensor:
-        copy = _restored(type(self), self.buffer, self._requires_grad, self.grad)
+        copy = _restored(type(self), self.buffer, self._requires_grad, self._grad)
         copy.grad_fn = self.grad_fn
         if hasattr(self, "__dict__"):
             copy.__dict__.update(self.__dict__)
@@ -209,7 +228,7 @@ class Tensor:
                 "stays in this process; detach() it"
             )
         state = getattr(self, "__dict__", None)  # of a subclass
-        return _restored, (type(self), self.buffer, self._requires_grad, self.grad), state or None
+        return _restored, (type(self), self.buffer, self._requires_grad, self._grad), state or None
 
     def __len__(self) -> int:
         return len(self.buffer)
@@ -378,7 +397,7 @@ class Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
         sides = [
-            side if isinstance(side, Tensor) else Tensor(side) if like is None else like._scalar(side)
+            side if isinstance(side, Tensor) else Tensor(side) if like is None else like._side(side)
             for side in (first, second)
         ]
         return apply_op(operations.Where, condition, *sides)
@@ -397,11 +416,19 @@ class Tensor:
         """Returns a Python number as a Tensor on the same backend, in the dtype to which the two promote."""
         return _wrap(self.buffer.scalar(value))
 
+    def _side(self, value: Any) -> Tensor:
+        """Returns what `where` is given beside this Tensor: a number, or an error."""
+        number = as_number(value)
+        if number is None:
+            raise TypeError(f"where chooses between Tensors or numbers, not a {type(value).__name__}")
+        return self._scalar(number)
+
     def _apply(self, operation: type[Operation], other: Any, swap: bool = False) -> Tensor:
         if not isinstance(other, Tensor):
-            if not isinstance(other, (bool, int, float)):
+            number = as_number(other)
+            if number is None:
                 return NotImplemented
-            other = self._scalar(other)
+            other = self._scalar(number)
         return apply_op(operation, other, self) if swap else apply_op(operation, self, other)
 
     def __add__(self, other: Any) -> Tensor:
@@ -746,7 +773,7 @@ class Tensor:
 
     def zero_grad(self) -> None:
         """Forgets the gradient."""
-        self.grad = None
+        self._grad = None
 
     def retain_grad(self) -> None:
         """Asks backward to leave the gradient in `grad` although this is no leaf.
@@ -757,11 +784,18 @@ class Tensor:
         if not self.requires_grad:
             raise RuntimeError("a Tensor that requires no gradients has none to retain")
         if self.grad_fn is not None:
+            if self.grad_fn.operation is None:
+                warnings.warn(
+                    "retain_grad() after backward(): the graph is freed, and no gradient will come; call it "
+                    "before",
+                    stacklevel=2,
+                )
             self.grad_fn.output = weakref.ref(self)
 
     def accumulate_gradient(self, gradient: Buffer) -> None:
         """Adds a gradient of this Tensor's shape to `grad`; the first one is kept itself, not copied."""
-        self.grad = _wrap(gradient if self.grad is None else self.grad.buffer + gradient)
+        earlier = self._grad
+        self._grad = _wrap(gradient if earlier is None else earlier.buffer + gradient)
 
     def backward(self, incoming_gradient: Any = None, retain_graph: bool = False) -> None:
         """Adds dL/dx to `x.grad` for every leaf x that requires it.

@@ -1606,9 +1606,10 @@ ROWS += [
 # What has laws of its own instead of a row: name -> the module with them.
 _OF_BUFFERS = """
 from_array to_array to_python item full zeros ones arange float copy assign is_contiguous ndim numel data
-dtype shape stride offset version backend __new__ __copy__ __deepcopy__ __reduce__ __setitem__ __len__ __iter__ __repr__
-__float__ __int__ __bool__ __hash__ __array_interface__ __dlpack__ __dlpack_device__ from_foreign
-check_backend check_writable as_dtype as_floating scalar add_in_place accumulate sum_of_squares from_memory
+dtype shape stride offset version backend __new__ __copy__ __deepcopy__ __reduce__ __setitem__ __len__
+__iter__ __repr__ __float__ __int__ __bool__ __hash__ __array_interface__ __dlpack__ __dlpack_device__
+from_foreign check_backend check_writable as_dtype as_floating scalar add_in_place accumulate sum_of_squares
+from_memory
 """
 OWN_LAWS: dict[str, str] = {
     **dict.fromkeys(_OF_BUFFERS.split(), "test_buffer_laws"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import tracemalloc
+import warnings
 import weakref
 from typing import Any
 
@@ -522,3 +523,20 @@ def test_a_float32_graph_has_float32_gradients(backend: type[Buffer], data: st.D
         assert y.dtype is DType.float32
         y.backward()
         assert grad_of(x).dtype == np.float32
+
+
+def test_a_gradient_that_will_not_come_is_said(backend: type[Buffer]) -> None:
+    """As in PyTorch: `grad` of an intermediate, unless `retain_grad` was called; and that after backward."""
+    x = leaf(backend, [1.0, 2.0])
+    y = x * 2.0
+    z = y * 3.0
+    z.retain_grad()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert x.grad is None and z.grad is None
+        z.backward()
+        assert grad_of(x).tolist() == [6.0, 6.0] and grad_of(z).tolist() == [1.0, 1.0]
+    with pytest.warns(UserWarning, match=r"retain_grad\(\) on it before backward"):
+        assert y.grad is None
+    with pytest.warns(UserWarning, match=r"retain_grad\(\) after backward"):
+        y.retain_grad()

@@ -385,7 +385,9 @@ def test_broadcast_views_see_writes_and_refuse_them(backend: type[Buffer], data:
         lambda: wide.assign(0.0),
         lambda: wide.__setitem__((0, 0), 0.0),
         lambda: wide.permute((2, 1, 0)).assign(1),
-        lambda: wide.__setitem__((0, slice(None), 0), 7.0),  # each stands once in the part, often in the whole
+        lambda: wide.__setitem__(
+            (0, slice(None), 0), 7.0
+        ),  # each stands once in the part, often in the whole
     ]
     for write in attempts:
         with pytest.raises(ValueError, match="broadcast"):
@@ -849,7 +851,7 @@ def test_a_part_of_a_broadcast_view_cannot_be_written(backend: type[Buffer], dat
 
 @given(data=st.data())
 def test_pickled_buffers_come_back(backend: type[Buffer], data: st.DataObject) -> None:
-    """On their backend, by its name, with every bit; a view becomes contiguous and has a storage of its own."""
+    """On their backend, by its name, with every bit; a view becomes contiguous, with its own storage."""
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     made = data.draw(operands(backend, data.draw(shapes(max_dims=3)), dtype, special=True))
     protocol = data.draw(st.integers(0, pickle.HIGHEST_PROTOCOL))

@@ -165,9 +165,7 @@ def _verdicts_of_changes(kind: type[Buffer], row: Row, case: Case, given: list[A
     """
 
     def gradients(changed: int | None) -> list[Any]:
-        tensors = [
-            None if item is None else Tensor(item[0].view(make(kind, item[1]))) for item in given
-        ]
+        tensors = [None if item is None else Tensor(item[0].view(make(kind, item[1]))) for item in given]
         for tensor, slot in zip(tensors, case.slots, strict=True):
             if tensor is not None and slot is not None and not slot.dtype:
                 tensor.requires_grad = True

@@ -53,7 +53,7 @@ def probe() -> str:
     driver = _driver()
     if not installed:
         return (
-            'CuPy is not installed: pip install "tinygpt-core[cuda13]" '
+            'CuPy is not installed: pip install . "./tinygpt_accel[cuda13]" in the project\'s folder '
             "(or [cuda12], as the driver allows; nvidia-smi says which)"
         )
     if len(installed) > 1:

@@ -117,10 +117,46 @@ def workspace(slot: int, size: int, dtype: Any) -> Any:
     return found[:size]
 
 
+class _SingleThreadedBlas:
+    """The context that `single_threaded_blas` returns: one for the whole process, since BLAS has one setting.
+
+    So threads that are inside at once must not each put back what they found: the second would find what the
+    first had set, and BLAS would keep to one thread for ever. The first sets it, and the last puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0 and _controller is not None:
+                self._limit = _controller.limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+    def forget(self) -> None:
+        """Starts anew in a forked child, where the threads that were inside do not exist."""
+        if self._inside:
+            self._limit.restore_original_limits()
+        self.__init__()  # type: ignore[misc]
+
+
+_single_threaded_blas = _SingleThreadedBlas()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_single_threaded_blas.forget)
+
+
 def single_threaded_blas() -> AbstractContextManager[Any]:
     """Returns a context in which BLAS keeps to the calling thread: for many small products on threads of our
-    own.
+    own. It holds for the whole process, until the last thread has left it.
     """
     if _controller is None or _count == 1:
         return nullcontext()
-    return _controller.limit(limits=1, user_api="blas")
+    return _single_threaded_blas

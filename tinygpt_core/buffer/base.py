@@ -31,7 +31,7 @@ from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 from .. import backends, random, shape_errors
-from ..dtype import DType, check_dtype, promote, promote_scalar
+from ..dtype import DType, as_number, check_dtype, promote, promote_scalar
 from ..random import Generator
 from ..shape import (
     Shape,
@@ -136,8 +136,9 @@ class Buffer:
         data: the flat storage; supports Python's buffer protocol, so `memoryview(buffer.data)` reads it
             without a copy.
         dtype, shape, stride, offset: how the storage is seen, strides and offset in elements.
-        version: a list with one number that all views of a storage share and every write increases, except
-            what another library writes into a storage that it shares: nobody can see that.
+        version: a list that all views of a storage share. Its first number increases with every write, except
+            what another library writes into a storage that it shares: nobody can see that. It has a second
+            one since a view was made that repeats elements.
         backend: the name of the backend (of the class).
 
     Raises:
@@ -146,7 +147,16 @@ class Buffer:
     """
 
     __array_ufunc__ = None  # ndarray + Buffer is a TypeError: NumPy would otherwise answer, with an ndarray
-    __slots__ = ("__weakref__", "_is_part_of_broadcast", "data", "dtype", "offset", "shape", "stride", "version")
+    __slots__ = (
+        "__weakref__",
+        "_is_part_of_broadcast",
+        "data",
+        "dtype",
+        "offset",
+        "shape",
+        "stride",
+        "version",
+    )
 
     backend: ClassVar[str] = ""
 
@@ -156,6 +166,7 @@ class Buffer:
     stride: Shape
     offset: int
     version: list[int]
+    _is_part_of_broadcast: bool  # there only where it holds
 
     def __new__(cls: type[B], data: Any = None, dtype: DType | None = None) -> B:
         kind: Any = backends.active() if cls is Buffer else cls
@@ -446,6 +457,8 @@ class Buffer:
         view = self._part(self._expand(check_shape(shape)))
         if view._is_broadcast():
             view._is_part_of_broadcast = True
+            if len(view.version) == 1:
+                view.version.append(1)
         return view
 
     def __getitem__(self: B, index: Any) -> B:
@@ -461,7 +474,8 @@ class Buffer:
 
         Its elements stand in other places as well, although that cannot be seen from its strides any more.
         """
-        if hasattr(self, "_is_part_of_broadcast") and view.version is self.version:
+        version = self.version
+        if len(version) > 1 and view.version is version and hasattr(self, "_is_part_of_broadcast"):
             view._is_part_of_broadcast = True
         return view
 
@@ -471,7 +485,7 @@ class Buffer:
 
     def _is_broadcast(self) -> bool:
         """Whether one element stands in several places, here or in the view of which this is a part."""
-        if hasattr(self, "_is_part_of_broadcast"):
+        if len(self.version) > 1 and hasattr(self, "_is_part_of_broadcast"):
             return 0 not in self.shape
         stride = self.stride
         if 0 not in stride or 0 in self.shape:
@@ -529,10 +543,11 @@ class Buffer:
                 dtype = promote(self.dtype, other.dtype)
                 return self.as_dtype(dtype), other.as_dtype(dtype)  # type: ignore[return-value]
             return self, other  # type: ignore[return-value]
-        if isinstance(other, (bool, int, float)):
-            scalar = self.scalar(other)
-            return self.as_dtype(scalar.dtype), scalar
-        return None
+        number = as_number(other)
+        if number is None:
+            return None
+        scalar = self.scalar(number)
+        return self.as_dtype(scalar.dtype), scalar
 
     def _arithmetic(
         self: B, other: Any, hook: Callable[[B, B], B], name: str, swap: bool = False, least: str = ""
@@ -920,10 +935,7 @@ class Buffer:
                 what = f"a broadcast view of shape {self.shape}"
             else:
                 what = f"a part, of shape {self.shape}, of a broadcast view"
-            raise ValueError(
-                f"cannot write to {what}: "
-                "many positions share an element; copy() it first"
-            )
+            raise ValueError(f"cannot write to {what}: many positions share an element; copy() it first")
 
     def _check_indices(self, size: int) -> None:
         """Raises as `check_indices` says. A backend far from the host may check in another way."""

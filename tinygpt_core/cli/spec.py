@@ -32,7 +32,7 @@ def run_spec(arguments: argparse.Namespace) -> int:
         import tinygpt_spec  # noqa: F401
     except ImportError as problem:
         raise RuntimeError(
-            f'the specification needs {problem.name}: pip install "tinygpt-core[spec]"'
+            f'the specification needs {problem.name}: pip install ".[spec]" in the project\'s folder'
         ) from None
     chosen = ["--pyargs", "tinygpt_spec", "--backend", arguments.backend, *arguments.pytest_arguments]
     return int(pytest.main(["-p", "tinygpt_spec.plugin", *chosen]))

@@ -26,6 +26,9 @@ class Kernel:
     wants to find again. `backward(saved, grad) -> gradients`: one for each input, in order; a Buffer, a
     function without arguments that computes it (called only where it is needed), or None for an input without
     one.
+
+    `saved` may share elements with the inputs and the result: whatever it keeps, the tape refuses a backward
+    after one of them was changed in place.
     """
 
     __slots__ = ()

@@ -68,7 +68,7 @@ def find_logger(name: str) -> type[Logger]:
 
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in points:
-        known = 'none is installed: pip install "tinygpt-accel[tensorboard]"'
+        known = 'none is installed: pip install . "./tinygpt_accel[tensorboard]" in the project\'s folder'
         if points:
             known = f"known are {', '.join(sorted(points))}"
         raise ValueError(f"there is no logger {name!r}: {known}")
@@ -76,7 +76,8 @@ def find_logger(name: str) -> type[Logger]:
         found: type[Logger] = points[name].load()
     except ImportError as problem:
         raise RuntimeError(
-            f'the logger {name} needs {problem.name}: pip install "tinygpt-accel[{name}]"'
+            f'the logger {name} needs {problem.name}: pip install . "./tinygpt_accel[{name}]" '
+            "in the project's folder"
         ) from problem
     return found
 

@@ -30,7 +30,10 @@ class NoPlan(Exception):
 def why_not() -> str:
     """Returns why cuDNN's flash attention cannot be used here, or ""."""
     if find_spec("cudnn") is None:
-        return 'nvidia-cudnn-frontend is not installed: pip install "tinygpt-accel[flash]"'
+        return (
+            'nvidia-cudnn-frontend is not installed: pip install . "./tinygpt_accel[flash]" '
+            "in the project's folder"
+        )
     try:
         import cudnn
 
