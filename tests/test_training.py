@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tinygpt_core.training import (
     StepEvent,
     Trainer,
     TrainingConfig,
+    TrainingStep,
     ValidationEvent,
     load_model,
     prepare_data,
@@ -380,6 +383,36 @@ def test_validation_is_the_same_each_time_and_changes_nothing(config: TrainingCo
     plain = losses(Trainer.start(replace(config, eval_every=0), str(tmp_path / "a")))
     often = losses(Trainer.start(replace(config, eval_every=1), str(tmp_path / "b")))
     assert plain == often
+
+
+def test_an_update_stands_in_one_place_in_this_order() -> None:
+    """As in nanoGPT's script, on one screen."""
+    source = inspect.getsource(TrainingStep.__call__)
+    lines = ["zero_grad()", "total_loss(", "backward()", "clip_gradients(", "optimizer.update()"]
+    places = [source.index(line) for line in lines]
+    assert places == sorted(places) and source.count("\n") < 30
+    rooms = Path(inspect.getfile(TrainingStep)).parent.glob("*.py")
+    assert [room.name for room in rooms if "optimizer.update()" in room.read_text("utf-8")] == ["loop.py"]
+
+
+def test_a_backend_may_make_an_update_in_its_own_way(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the hook that `training.step` describes: an attribute of its Buffer class."""
+    config = replace(config, backend="python", steps=4, accumulation=2, eval_every=0)
+    plain = Trainer.start(config, str(tmp_path / "plain"))
+    expected = losses(plain)
+    calls = []
+
+    class Own(TrainingStep):
+        def __call__(self, batches: Sequence[Batch]) -> float:
+            calls.append(len(batches))
+            return super().__call__(batches)
+
+    monkeypatch.setattr(backends.get("python"), "training_step", Own, raising=False)
+    replaced = Trainer.start(config, str(tmp_path / "replaced"))
+    assert type(plain.update) is TrainingStep and type(replaced.update) is Own
+    assert losses(replaced) == expected and calls == [2, 2, 2, 2]
 
 
 def test_two_trainers_in_turns_are_what_each_is_alone(config: TrainingConfig, tmp_path: Path) -> None:

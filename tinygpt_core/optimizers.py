@@ -11,9 +11,11 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import kernels, shape_errors
+from . import shape_errors
 from .buffer.base import Buffer
 from .dtype import DType
+from .kernels.base import lookup
+from .kernels.optimizer_steps import AdamWStep, SGDStep
 from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from .shape_errors import ShapeError
 from .tensor import Tensor, no_grad
@@ -262,7 +264,7 @@ class SGD(Optimizer):
 
     def _update_all(self, named: Named) -> None:
         parameters = [parameter.buffer for _, parameter in named]
-        kernels.lookup(kernels.SGDStep, type(parameters[0])).forward(
+        lookup(SGDStep, type(parameters[0])).forward(
             parameters,
             [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
             self.slot_buffers("velocity", named) if self.slots else None,
@@ -311,7 +313,7 @@ class Adam(Optimizer):
 
     def _update_all(self, named: Named) -> None:
         parameters = [parameter.buffer for _, parameter in named]
-        kernels.lookup(kernels.AdamWStep, type(parameters[0])).forward(
+        lookup(AdamWStep, type(parameters[0])).forward(
             parameters,
             [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
             self.slot_buffers("first_moment", named),

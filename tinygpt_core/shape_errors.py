@@ -1,5 +1,6 @@
-"""Floor 1: what an error says about shapes that do not fit: the operation and the shapes, then these aligned
-on their axes, with carets.
+"""Floor 1: what an error says about shapes that do not fit.
+
+It names the operation and the shapes, and draws these aligned on their axes, with carets:
 
     add: shapes (32, 64, 128) and (32, 128) do not broadcast
         left   32  64  128

@@ -198,7 +198,7 @@ class AssignToBroadcast(MinimalBuffer):
 
     def assign(self, other: Any) -> MinimalBuffer:
         other = other if isinstance(other, Buffer) else type(self)(other)
-        self._assign(other._as(self.dtype)._expand(self.shape))
+        self._assign(other.as_dtype(self.dtype)._expand(self.shape))
         self.version[0] += 1
         return self
 
@@ -214,6 +214,23 @@ class VersionStays(MinimalBuffer):
         super().assign(other)
         self.version[0] -= 1
         return self
+
+
+@broken(buffer_law("test_add_in_place_is_a_sum_that_is_assigned"))
+class AccumulateOverwrites(MinimalBuffer):
+    """What is added in place takes the place of what was there."""
+
+    def _accumulate(self, value: Any) -> None:
+        self._assign(value)
+
+
+@broken(buffer_law("test_memory_becomes_a_buffer"))
+class MemoryBackwards(MinimalBuffer):
+    """Elements in memory are read from the end."""
+
+    @classmethod
+    def _from_memory(cls, memory: memoryview, shape: Any, dtype: DType) -> MinimalBuffer:
+        return cls._of(reversed(memory.cast(dtype.typecode).tolist()), shape, dtype)
 
 
 @broken(buffer_law("test_copies_and_moves"))

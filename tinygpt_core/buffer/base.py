@@ -301,13 +301,13 @@ class Buffer:
 
     @classmethod
     def zeros(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
-        """Returns a Buffer of `shape` that holds zeros."""
-        return cls.full(shape, 0, dtype)
+        """Returns a Buffer of `shape` that holds zeros; raises TypeError or ValueError for no shape."""
+        return cls._backend()._full(check_shape(shape), check_dtype(dtype).convert(0), dtype)
 
     @classmethod
     def ones(cls: type[B], shape: Any, dtype: DType = DType.float32) -> B:
-        """Returns a Buffer of `shape` that holds ones."""
-        return cls.full(shape, 1, dtype)
+        """Returns a Buffer of `shape` that holds ones; raises TypeError or ValueError for no shape."""
+        return cls._backend()._full(check_shape(shape), check_dtype(dtype).convert(1), dtype)
 
     @classmethod
     def arange(
