@@ -425,10 +425,11 @@ class Tensor:
 
     def _apply(self, operation: type[Operation], other: Any, swap: bool = False) -> Tensor:
         if not isinstance(other, Tensor):
-            number = as_number(other)
-            if number is None:
-                return NotImplemented
-            other = self._scalar(number)
+            if not isinstance(other, (bool, int, float)):
+                other = as_number(other)
+                if other is None:
+                    return NotImplemented
+            other = self._scalar(other)
         return apply_op(operation, other, self) if swap else apply_op(operation, self, other)
 
     def __add__(self, other: Any) -> Tensor:

@@ -435,15 +435,18 @@ class Buffer:
         lies. `copy()` is contiguous, and `copy().reshape(shape)` shares nothing with this Buffer.
         """
         shape = shape if new_shape is None else new_shape  # TinyGPT's name
-        return self._part(self._reshape(reshaped(self.shape, shape)))
+        view = self._reshape(reshaped(self.shape, shape))
+        return view if len(self.version) == 1 else self._part(view)
 
     def permute(self: B, axes: Sequence[int]) -> B:
         """Returns a view whose axis i is this Buffer's axis axes[i]."""
-        return self._part(self._permute(permutation(axes, self.ndim)))
+        view = self._permute(permutation(axes, self.ndim))
+        return view if len(self.version) == 1 else self._part(view)
 
     def transpose(self: B, axis1: int, axis2: int) -> B:
         """Returns a view with two axes exchanged."""
-        return self._part(self._permute(exchanged(axis1, axis2, self.ndim)))
+        view = self._permute(exchanged(axis1, axis2, self.ndim))
+        return view if len(self.version) == 1 else self._part(view)
 
     def expand(self: B, shape: Any = None, *, new_shape: Any = None) -> B:
         """Returns a view broadcast to `shape`; where that repeats elements, nothing can be written to it, nor
@@ -454,7 +457,9 @@ class Buffer:
             ValueError: one that this does not broadcast to.
         """
         shape = shape if new_shape is None else new_shape  # TinyGPT's name
-        view = self._part(self._expand(check_shape(shape)))
+        view = self._expand(check_shape(shape))
+        if len(self.version) > 1:
+            view = self._part(view)
         if view._is_broadcast():
             view._is_part_of_broadcast = True
             if len(view.version) == 1:
@@ -466,7 +471,8 @@ class Buffer:
 
         Ints choose and drop an axis, slices with any step keep it, `...` stands for the axes not named.
         """
-        return self._part(self._slice(normalize_index(index, self.shape)))
+        view = self._slice(normalize_index(index, self.shape))
+        return view if len(self.version) == 1 else self._part(view)
 
     def _part(self: B, view: B) -> B:
         """Returns what was made of this Buffer, marked where it is a view and this one part of a broadcast
@@ -474,8 +480,7 @@ class Buffer:
 
         Its elements stand in other places as well, although that cannot be seen from its strides any more.
         """
-        version = self.version
-        if len(version) > 1 and view.version is version and hasattr(self, "_is_part_of_broadcast"):
+        if view.version is self.version and hasattr(self, "_is_part_of_broadcast"):
             view._is_part_of_broadcast = True
         return view
 
@@ -543,10 +548,11 @@ class Buffer:
                 dtype = promote(self.dtype, other.dtype)
                 return self.as_dtype(dtype), other.as_dtype(dtype)  # type: ignore[return-value]
             return self, other  # type: ignore[return-value]
-        number = as_number(other)
-        if number is None:
-            return None
-        scalar = self.scalar(number)
+        if not isinstance(other, (bool, int, float)):
+            other = as_number(other)
+            if other is None:
+                return None
+        scalar = self.scalar(other)
         return self.as_dtype(scalar.dtype), scalar
 
     def _arithmetic(

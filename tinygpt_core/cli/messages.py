@@ -54,8 +54,9 @@ STOP_SIGNALS = {
 
 @contextmanager
 def stop_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Takes SIGINT, SIGTERM and SIGHUP to a handler inside a `with`; those that are ignored (as nohup has it)
-    stay so.
+    """Takes SIGINT, SIGTERM and SIGHUP to a handler inside a `with`; yields nothing.
+
+    Those that are ignored, as nohup has it, stay so.
     """
     previous = {}
     if threading.current_thread() is threading.main_thread():  # another cannot set handlers
@@ -70,7 +71,7 @@ def stop_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 def raise_stopped(number: int, frame: object) -> None:
-    """Handles a signal by ending what is going on; for `stop_signals`."""
+    """Handles a signal by raising Stopped, which ends what is going on; for `stop_signals`."""
     raise Stopped(number)
 
 

@@ -38,8 +38,8 @@ SAMPLE = 64 * 65_536  # ids whose frequencies stand for those of a longer stream
 
 
 class TokenFolder(NamedTuple):
-    """A folder of token ids: its parts, which stay in their files, the tokenizer that made them, the SHA-256 of
-    the files, and how their ids are written.
+    """A folder of token ids: its parts, which stay in their files, the tokenizer that made them, the
+    SHA-256 of the files, and how their ids are written.
     """
 
     training: TokenStream
