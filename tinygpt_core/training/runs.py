@@ -56,9 +56,9 @@ def _is_of_a_beginning(name: str) -> bool:
 def beginning(directory: str, config: TrainingConfig, *, must_be_new: bool = False) -> Iterator[None]:
     """Makes and locks the directory of a new run, for a `with` in which its first checkpoint is written.
 
-    It yields nothing. No two processes can be in it with one directory. Until there is a checkpoint the settings are kept
-    there, so that a run that is killed before it can be begun again. Where the `with` fails, everything is
-    as it was before.
+    It yields nothing. No two processes can be in it with one directory. Until there is a checkpoint the
+    settings are kept there, so that a run that is killed before it can be begun again. Where the `with`
+    fails, everything is as it was before.
 
     Args:
         directory: new or empty, or that of a run that ended before its first checkpoint.
