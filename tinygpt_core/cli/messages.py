@@ -55,7 +55,7 @@ STOP_SIGNALS = {
 @contextmanager
 def stop_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Takes SIGINT, SIGTERM and SIGHUP to a handler inside a `with`; those that are ignored (as nohup has it)
-    stay so.
+    stay so. Yields nothing.
     """
     previous = {}
     if threading.current_thread() is threading.main_thread():  # another cannot set handlers
@@ -70,7 +70,11 @@ def stop_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 def raise_stopped(number: int, frame: object) -> None:
-    """Handles a signal by ending what is going on; for `stop_signals`."""
+    """Handles a signal by ending what is going on; for `stop_signals`.
+
+    Raises:
+        Stopped: always.
+    """
     raise Stopped(number)
 
 

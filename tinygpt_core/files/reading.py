@@ -19,7 +19,7 @@ class NotAFileError(ValueError):
 
 
 def open_file(path: Path) -> Any:
-    """Opens a regular file to read its bytes, or what a link leads to.
+    """Returns a regular file, or what a link leads to, open for reading bytes.
 
     A pipe would make its reader wait, and a device may have no end: neither is opened.
 

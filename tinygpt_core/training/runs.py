@@ -58,7 +58,7 @@ def beginning(directory: str, config: TrainingConfig, *, must_be_new: bool = Fal
 
     No two processes can be in it with one directory. Until there is a checkpoint the settings are kept
     there, so that a run that is killed before it can be begun again. Where the `with` fails, everything is
-    as it was before.
+    as it was before. Yields nothing.
 
     Args:
         directory: new or empty, or that of a run that ended before its first checkpoint.
