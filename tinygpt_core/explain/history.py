@@ -5,7 +5,6 @@ parameter now and then.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from typing import Any
