@@ -5,8 +5,8 @@ parameter now and then.
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from typing import Any
 
 from ..training.statistics import BINS
@@ -87,10 +87,16 @@ def _is_statistics(entry: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+<<<<<<< HEAD
     """Whether a value of JSON is a number that a float can be: an integer there may have any length."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST_INTEGER
+=======
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # unlike math.isfinite, for integers of any size
+>>>>>>> readers
 
 
 def _number(value: Any) -> float | None:
