@@ -11,7 +11,6 @@ from typing import Any
 
 from ..training.statistics import BINS
 
-LARGEST_INTEGER = 2**1023  # all up to it can be floats
 POINTS = 600  # of a curve
 LONGEST_LOG = 1 << 30  # bytes; of a longer one nothing is shown
 HISTOGRAMS = 4000  # in one page, at most
@@ -87,16 +86,10 @@ def _is_statistics(entry: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-<<<<<<< HEAD
     """Whether a value of JSON is a number that a float can be: an integer there may have any length."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST_INTEGER
-=======
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
     return abs(value) <= sys.float_info.max  # unlike math.isfinite, for integers of any size
->>>>>>> readers
 
 
 def _number(value: Any) -> float | None:
