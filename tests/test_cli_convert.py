@@ -74,7 +74,7 @@ def test_a_checkpoint_becomes_a_run_that_generates_with_nothing_installed(gpt2: 
     resumed = tinygpt("train", "--resume", "run")
     assert (
         resumed.returncode == 2
-        and "lacks what a run keeps" in resumed.stderr
+        and "not go with its weights" in resumed.stderr
         and resumed.stderr.count("\n") == 1
     )
 

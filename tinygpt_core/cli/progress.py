@@ -114,10 +114,10 @@ class Progress:
                 self._add_point(step, loss)
 
     def _show_validation(self, event: ValidationEvent) -> None:
-        self.validation = f"  validation loss {event.val_loss:z.4f}"
+        self.validation = f"  validation {event.val_loss:z.4f}"
         self.run.validations.append((event.step, event.val_loss))
         if not self.is_live:
-            self._say(f"step {event.step:>6}/{self.total}{self.validation}")
+            self._say(f"step {event.step:>6}/{self.total}  validation loss {event.val_loss:z.4f}")
 
     def _show_step(self, event: StepEvent) -> None:
         self.tokens += event.tokens
@@ -135,7 +135,9 @@ class Progress:
         speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
         # Divided as in Adam, since it began at 0: otherwise it would be far below the losses at first
         mean = self.loss / (1.0 - KEPT**self.count)
-        self.line = f"step {event.step:>6}/{self.total}  mean loss {mean:z.4f}  {speed}  {left} left"
+        # On a terminal nothing is padded: four digits of steps and a validation just fit into 80 columns.
+        step = f"{event.step}" if self.is_live else f"{event.step:>6}"
+        self.line = f"step {step}/{self.total}  mean loss {mean:z.4f}  {speed}  {left} left"
         if self.skipped:
             self.line += f"  {plural(self.skipped, 'step')} skipped: gradient not finite"
         if self.is_live:
