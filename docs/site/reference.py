@@ -204,6 +204,11 @@ class Reference:
         maker = thing.all_members.get("__init__")
         if maker is not None and not maker.is_alias and maker.is_function:
             parameters = maker.signature(return_type=False).removeprefix("__init__")
+            # The default of a setting is the first argument of `setting(…)`; the rest describes it.
+            for parameter in maker.parameters:
+                described = re.match(r"setting\(\s*([^,()]+),", str(parameter.default or ""))
+                if described:
+                    parameters = parameters.replace(str(parameter.default), described[1])
             parameters = re.sub(r"^\(self(?:, )?", "(", parameters)
         kind = (
             "py:exception"
