@@ -14,7 +14,6 @@ from typing import Any
 
 from . import shape_errors
 from .buffer.base import Buffer
-from .module_text import module_html, module_text
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
 
@@ -351,9 +350,13 @@ class Module:
         """Returns a tree of submodules with their settings, the shapes of their parameters and how many
         numbers these have.
         """
+        from .module_text import module_text  # here, so that `import tinygpt_core` is quick
+
         return module_text(self)
 
     def _repr_html_(self) -> str:
+        from .module_text import module_html
+
         return module_html(self)
 
 
