@@ -221,6 +221,7 @@ class Module:
                 result = map_fn(tensor)
                 if isinstance(result, Tensor) and result is not tensor:
                     result.requires_grad = tensor.requires_grad and result.dtype.is_floating
+                    result.sparse_grad = tensor.sparse_grad
                 results[id(tensor)] = result
             return results[id(tensor)]
 

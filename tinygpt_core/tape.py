@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Protocol
 from .buffer.base import Buffer
 from .dtype import DType
 from .kernels.base import sum_to
-from .operations import Operation, PartialGradient
+from .operations import Operation, PartialGradient, SparseGradient
 from .shape import Shape
 
 # ---------------------------------------------------------------- whether operations are recorded
@@ -139,10 +139,14 @@ class Differentiable(Protocol):
         """The record of the operation that made it; None for a leaf."""
 
     @property
-    def grad(self) -> object | None:
+    def sparse_grad(self) -> bool:
+        """Whether it keeps a gradient of single rows as such."""
+
+    @property
+    def compact_grad(self) -> object | None:
         """The gradient that earlier walks have left in it; None where there is none."""
 
-    def accumulate_gradient(self, gradient: Buffer) -> None:
+    def accumulate_gradient(self, gradient: Buffer | SparseGradient) -> None:
         """Adds a gradient, of its own shape, to `grad`."""
 
 
@@ -343,7 +347,7 @@ def _collect_buffers(
 
 def walk_back(
     last: GradientFunction, gradient: Buffer, retain_graph: bool = False
-) -> Iterator[tuple[Differentiable, Buffer]]:
+) -> Iterator[tuple[Differentiable, Buffer | SparseGradient]]:
     """Yields every Tensor that shall keep a gradient, with that gradient, of its shape.
 
     These are the leaves, once for each use, and what `retain_grad` was called on.
@@ -421,12 +425,16 @@ class PendingGradients:
             self._totals[record] = total + part
             self._own.add(record)
 
-    def to_keep(self, leaf: Differentiable, part: Buffer | PartialGradient) -> Buffer:
+    def to_keep(
+        self, leaf: Differentiable, part: Buffer | PartialGradient
+    ) -> Buffer | SparseGradient:
         """Returns a part of a leaf's gradient, of the leaf's shape, as the leaf can keep it."""
+        if isinstance(part, SparseGradient) and leaf.sparse_grad:
+            return part
         if isinstance(part, PartialGradient):
             return part.add_to(None)
         storage = id(part.version)
         is_shared = storage in self._storages
         self._storages.add(storage)
         # What is added to an earlier gradient is not kept itself
-        return part.copy() if is_shared and leaf.grad is None else part
+        return part.copy() if is_shared and leaf.compact_grad is None else part

@@ -41,6 +41,22 @@ def text(argument: str) -> str:
         raise argparse.ArgumentTypeError(f"a text is UTF-8, unlike {argument!r}") from None
 
 
+def sizes(argument: str) -> tuple[int, ...]:
+    """Returns an argument that is several integers, "4096,8192"; "none" means none of them.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    if argument == "none":
+        return ()
+    try:
+        return tuple(int(part) for part in argument.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"numbers with commas between them, such as 4096,8192, or none: not {argument!r}"
+        ) from None
+
+
 def help_text(setting: Setting) -> str:
     """Returns what `--help` says of a setting: what it is, what it may be, and its default."""
     text = setting.help
@@ -48,13 +64,16 @@ def help_text(setting: Setting) -> str:
         text += f"; {setting.allowed.text}"
     elif setting.allowed is not None:
         text += f": {', '.join(setting.allowed)}"
-    default = setting.default_help or f"the preset's; {config.SETTINGS['preset'].default}: {setting.default}"
+    value = setting.default
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value)) or "none"
+    default = setting.default_help or f"the preset's; {config.SETTINGS['preset'].default}: {value}"
     return f"{text} (default: {default})"
 
 
 def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
     """Adds the option of a setting to a parser, which leaves it None where it is not given."""
-    types: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": path}
+    types: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": path, "tuple[int, ...]": sizes}
     parser.add_argument(
         setting.option,
         dest=setting.name,

@@ -19,6 +19,8 @@ FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "a finite number, 0 or more")
 POSITIVE = Range(math.ulp(0.0), 1e6, "a finite number above 0")  # ulp(0) is the least number above 0
 
+YOUNGER = ("decay_steps", "ngram_tables")  # settings that the first runs did not have
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -85,6 +87,12 @@ class TrainingConfig:
     tied_head: bool = setting(False, "whether the head's weights are the token embeddings", option="")
     # GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16.
     initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
+    ngram_tables: tuple[int, ...] = setting(
+        (),
+        "rows of tables of hashed 2-grams, 3-grams, ..., or none",
+        SIZE,
+        metavar="N,N,...",
+    )
     dropout: float = setting(0.0, "probability of dropping an activation", FRACTION)
 
     # ---- updates
@@ -119,6 +127,8 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.ngram_tables, list):  # JSON has lists
+            object.__setattr__(self, "ngram_tables", tuple(self.ngram_tables))
         check_settings(self)
         if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
             raise SettingError(
@@ -155,12 +165,15 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values.
 
-        `decay_steps` is among them only where it is set: it is younger than the others, and earlier versions
-        can go on reading.
+        `decay_steps` and the others of YOUNGER are among them only where they are set: they are younger than
+        the others, and earlier versions can go on reading.
         """
         values = asdict(self)
-        if not self.decay_steps:
-            del values["decay_steps"]
+        for name in YOUNGER:
+            if not values[name]:
+                del values[name]
+        if self.ngram_tables:
+            values["ngram_tables"] = list(self.ngram_tables)
         return values
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..buffer.base import Buffer
 from ..module import Module
+from ..operations import SparseGradient
 
 BINS = 36  # of a histogram
 SAMPLE = 2048  # elements of a parameter, at most and evenly spaced, in its histogram
@@ -45,7 +46,8 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
             old_norm = _norm(before[name])
             change = _norm(tensor.buffer - before[name])
             entry["ratio"] = _rounded(change / old_norm) if old_norm else None
-            entry["gradient"] = None if tensor.grad is None else _rounded(_norm(tensor.grad.buffer))
+            gradient = tensor.compact_grad
+            entry["gradient"] = None if gradient is None else _rounded(_norm(gradient))
         entries.append(entry)
     return entries
 
@@ -78,7 +80,7 @@ def _sample(buffer: Buffer) -> list[float]:
     return values
 
 
-def _norm(buffer: Buffer) -> float:
+def _norm(buffer: Buffer | SparseGradient) -> float:
     return math.sqrt(buffer.sum_of_squares())
 
 

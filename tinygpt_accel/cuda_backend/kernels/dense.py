@@ -72,8 +72,11 @@ class CudaLinear(Linear):
 class CudaEmbedding(Embedding):
     """The embedding, y = W[indices].
 
-    The gradient adds up rows in an order that is always the same.
+    The gradient adds up rows in an order that is always the same. It is always the whole one: which rows were
+    looked up only the device knows.
     """
+
+    backward_by_rows = None  # type: ignore[assignment]
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:

@@ -17,14 +17,14 @@ from ..base import register
 from ..convolution import Conv2d, MaxPool2d
 from ..dense import Linear
 from ..normalization import LayerNorm, RMSNorm
-from ..optimizer_steps import AdamWStep
+from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
 from ..softmax import CrossEntropy
 from .activations import PythonGELU
 from .attention import PythonAttention
 from .convolution import PythonConv2d, PythonMaxPool2d
 from .dense import PythonLinear
 from .normalization import PythonLayerNorm, PythonRMSNorm
-from .optimizer_steps import PythonAdamWStep
+from .optimizer_steps import PythonAdamWStep, PythonNonzeroRows, PythonPutRows
 from .softmax import PythonCrossEntropy
 
 
@@ -50,3 +50,5 @@ register(Attention, PythonBuffer, PythonAttention)
 register(Conv2d, PythonBuffer, PythonConv2d)
 register(MaxPool2d, PythonBuffer, PythonMaxPool2d)
 register(AdamWStep, PythonBuffer, PythonAdamWStep)
+register(NonzeroRows, PythonBuffer, PythonNonzeroRows)
+register(PutRows, PythonBuffer, PythonPutRows)
