@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
@@ -234,9 +234,14 @@ def _summarize(trainer: Trainer) -> None:
             for piece in pieces(2 * SAMPLE_TOKENS):
                 write_text(piece)
             print()
-        val_loss = trainer.validate()
+        last = trainer.validated
+        val_loss = last.val_loss if last and last.step == trainer.step else trainer.validate()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
     print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")
+    print("\nthe ladder, in nats a token on that validation text:")
+    for name, nats in ladder_lines(trainer.ladder(), val_loss):
+        print(f"  {name:<22} {nats:6.3f}")
+    print()
     peak_memory = getattr(backends.get(trainer.config.backend), "peak_memory", None)
     if peak_memory is not None:
         print(f"peak memory on the device {peak_memory() / 2**30:.2f} GiB")
@@ -245,6 +250,14 @@ def _summarize(trainer: Trainer) -> None:
     more = f"{command_name()} generate {where} --count {count}"
     print(f"the model is kept in {trainer.directory}; more of it: {more}")
     print(f"a look inside, as a page: {command_name()} explain {where}")
+
+
+def ladder_lines(rungs: Mapping[str, float], val_loss: float) -> list[tuple[str, float]]:
+    """Returns what predicts a text, in words, with its nats a token, and the model where it belongs."""
+    words = {"uniform": "guessing evenly", "unigram": "counting tokens"}
+    lines = [(words.get(name, f"counting {name}"), nats) for name, nats in rungs.items()]
+    lines.append(("this model", val_loss))
+    return sorted(lines, key=lambda line: -line[1])
 
 
 def _start_in_runs(config: TrainingConfig) -> Trainer:

@@ -14,6 +14,7 @@ from ..training.statistics import BINS
 POINTS = 600  # of a curve
 LONGEST_LOG = 1 << 30  # bytes; of a longer one nothing is shown
 HISTOGRAMS = 4000  # in one page, at most
+MOST_RUNGS = 20  # of a ladder
 
 
 def read_log(path: str) -> dict[str, Any]:
@@ -23,7 +24,8 @@ def read_log(path: str) -> dict[str, Any]:
 
     Returns:
         `log`: lists `step`, `loss`, `learning_rate` and, where it was kept, `gradient_norm`, at evenly spaced
-        steps; `validation`: lists `step` and `loss`; `snapshots`: for some steps the statistics of each
+        steps; `validation`: lists `step` and `loss`; `ladder`: what counting needs on the same text, by its name
+        (see `training.ladder`), empty until a run has ended; `snapshots`: for some steps the statistics of each
         parameter.
     """
     steps: list[dict[str, Any]] = []
@@ -51,6 +53,7 @@ def read_log(path: str) -> dict[str, Any]:
     }
     if any(_is_number(entry.get("gradient_norm")) for entry in steps):
         log["gradient_norm"] = [_number(entry.get("gradient_norm")) for entry in steps]
+    rungs = next((entry["ladder"] for entry in reversed(validations) if _is_ladder(entry.get("ladder"))), {})
     validation = {
         "step": [entry["step"] for entry in validations],
         "loss": [_number(entry["val_loss"]) for entry in validations],
@@ -59,6 +62,7 @@ def read_log(path: str) -> dict[str, Any]:
     return {
         "log": log,
         "validation": validation,
+        "ladder": {name: _number(nats) for name, nats in rungs.items()},
         "snapshots": thinned(snapshots, max(2, HISTOGRAMS // largest)),
     }
 
@@ -83,6 +87,11 @@ def _is_statistics(entry: Any) -> bool:
         and len(entry["counts"]) == BINS
         and all(map(_is_number, entry["counts"]))
     )
+
+
+def _is_ladder(value: Any) -> bool:
+    """Returns whether an entry of a log is a ladder: a few names with numbers."""
+    return isinstance(value, dict) and 0 < len(value) <= MOST_RUNGS and all(map(_is_number, value.values()))
 
 
 def _is_number(value: Any) -> bool:

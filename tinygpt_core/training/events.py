@@ -24,10 +24,14 @@ class StepEvent(NamedTuple):
 
 
 class ValidationEvent(NamedTuple):
-    """The mean loss over the fixed validation batches after `step` updates."""
+    """The mean loss over the fixed validation batches after `step` updates.
+
+    At the end of a run also the `ladder`: what others need on the same batches (see `ladder`).
+    """
 
     step: int
     val_loss: float
+    ladder: dict[str, float] | None = None
 
 
 class CheckpointEvent(NamedTuple):

@@ -163,6 +163,8 @@ class Trainer:
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
         self.saved_step = 0
+        self.validated: ValidationEvent | None = None  # what `run` has found last
+        self.rungs: dict[str, float] | None = None  # of the ladder, once it was asked for
         self.fingerprint: tuple[int, ...] | None = None  # of the checkpoint that this run wrote or read last
         self.stop_requested = False
         self.criterion = CrossEntropyLoss()
@@ -290,7 +292,9 @@ class Trainer:
                 yield self._logged(log, self.train_step())
                 is_last = self.step == config.steps
                 if config.eval_every and (is_last or self.step % config.eval_every == 0):
-                    yield self._logged(log, ValidationEvent(self.step, self.validate()))
+                    rungs = self.ladder() if is_last else None
+                    self.validated = ValidationEvent(self.step, self.validate(), rungs)
+                    yield self._logged(log, self.validated)
                 if config.checkpoint_every and self.step % config.checkpoint_every == 0:
                     self.save()
                     yield CheckpointEvent(self.step, self.directory)
@@ -382,6 +386,16 @@ class Trainer:
                 total += self.total_loss(batch).item()
                 num_targets += batch.num_targets
         return total / num_targets
+
+    def ladder(self) -> dict[str, float]:
+        """Returns what guessing and counting need on the validation batches, in nats a token, by their names
+        (see `ladder.ladder`).
+        """
+        from .ladder import ladder  # here, because only the end of a run needs it
+
+        if self.rungs is None:
+            self.rungs = ladder(self.data)
+        return self.rungs
 
     def save(self) -> None:
         """Writes a checkpoint: the weights, the optimizer and everything random.

@@ -44,9 +44,13 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
         entry = {"name": name, "norm": _rounded(_norm(tensor.buffer)), **histogram(_sample(tensor.buffer))}
         if before is not None:
             old_norm = _norm(before[name])
-            change = _norm(tensor.buffer - before[name])
-            entry["ratio"] = _rounded(change / old_norm) if old_norm else None
             gradient = tensor.compact_grad
+            if isinstance(gradient, SparseGradient):  # the other rows are what they were
+                rows = gradient.rows
+                change = _norm(tensor.buffer.take(rows) - before[name].take(rows))
+            else:
+                change = _norm(tensor.buffer - before[name])
+            entry["ratio"] = _rounded(change / old_norm) if old_norm else None
             entry["gradient"] = None if gradient is None else _rounded(_norm(gradient))
         entries.append(entry)
     return entries

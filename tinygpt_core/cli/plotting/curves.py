@@ -24,16 +24,20 @@ from ...printable import replace_unprintable
 LONGEST_LINE = 1 << 24  # bytes of a line of a log
 LONGEST_LOG = 1 << 30  # bytes of a log
 LARGEST_LOSS = 1e30  # beyond it a run has diverged, and its axis would show nothing else
+MOST_RUNGS = 20  # of a ladder
 BINS = 800  # a drawn curve has no more columns
 Point = tuple[float, float]
 
 
 class Run(NamedTuple):
-    """What a log says: training losses and validation losses, as pairs of step and loss."""
+    """What a log says: training losses and validation losses, as pairs of step and loss, and at the end of a
+    run what others need on the same validation text, by their names (see `training.ladder`).
+    """
 
     name: str
     losses: list[Point]
     validations: list[Point]
+    ladder: dict[str, float] = {}  # noqa: RUF012 - nobody writes into it
 
 
 def read_run(path: str) -> Run:
@@ -57,6 +61,7 @@ def read_run(path: str) -> Run:
     name = os.path.basename(os.path.realpath(directory))
     losses: dict[float, float] = {}
     validations: dict[float, float] = {}
+    ladder: dict[str, float] = {}
     with open_file(file_name) as file:
         if os.fstat(file.fileno()).st_size > LONGEST_LOG:
             raise ValueError(f"{file_name} has more than {LONGEST_LOG:,} bytes; at most that many are read")
@@ -64,7 +69,7 @@ def read_run(path: str) -> Run:
         while line := file.readline(LONGEST_LINE):
             number += 1
             try:
-                is_validation, (step, loss) = _parse_line(line)
+                is_validation, (step, loss), rungs = _parse_line(line)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
                 is_being_written = not line.endswith(b"\n") and not file.read(1)
                 if is_being_written:
@@ -74,14 +79,15 @@ def read_run(path: str) -> Run:
                 ) from None
             if abs(loss) <= LARGEST_LOSS:  # false of a NaN, too
                 (validations if is_validation else losses)[step] = float(loss)
+            ladder = rungs or ladder
     if not losses and not validations:
         raise ValueError(f"{file_name} has no loss in it yet")
-    return Run(name or "run", sorted(losses.items()), sorted(validations.items()))
+    return Run(name or "run", sorted(losses.items()), sorted(validations.items()), ladder)
 
 
-def _parse_line(line: bytes) -> tuple[bool, Point]:
-    """Returns whether a line of a log is of a validation, and its step and loss; raises one of many errors
-    where it is no such line.
+def _parse_line(line: bytes) -> tuple[bool, Point, dict[str, float]]:
+    """Returns whether a line of a log is of a validation, its step and loss, and the ladder where it has one;
+    raises one of many errors where it is no such line.
     """
     record = json.loads(line)
     step = record["step"]
@@ -91,7 +97,15 @@ def _parse_line(line: bytes) -> tuple[bool, Point]:
         raise ValueError("no step")
     if type(loss) not in (int, float):
         raise ValueError("no loss")
-    return is_validation, (step, loss)
+    return is_validation, (step, loss), _ladder_of(record.get("ladder"))
+
+
+def _ladder_of(value: object) -> dict[str, float]:
+    """Returns the rungs that can be drawn of what a log has as its ladder."""
+    if not isinstance(value, dict) or len(value) > MOST_RUNGS:
+        return {}
+    numbers = {name: nats for name, nats in value.items() if type(nats) in (int, float)}
+    return {name: float(nats) for name, nats in numbers.items() if 0 <= nats <= LARGEST_LOSS}
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
@@ -138,6 +152,16 @@ def thinned(
 
 def _loss(point: Point) -> float:
     return point[1]
+
+
+def rungs_of(runs: Sequence[Run]) -> dict[str, float]:
+    """Returns the rungs to draw beside the curves: those of the first run, where no other run has another
+    ladder (then they were validated on other texts).
+    """
+    ladders = [run.ladder for run in runs if run.ladder]
+    if not ladders or any(other != ladders[0] for other in ladders):
+        return {}
+    return ladders[0]
 
 
 def legend_text(run: Run) -> str:
