@@ -1,8 +1,8 @@
 """Language models that count: what followed the last n tokens before, follows them again.
 
-They are what a neural language model has to be compared with. Nothing is learned by descent: a table holds how
-often each token followed each context, and how much to trust a long context is said by a text that was held
-out while counting.
+They are what a neural language model has to be compared with. Nothing is learned by descent: a table holds
+how often each token followed each context, and how much to trust a long context is said by a text that was
+held out while counting.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Level(NamedTuple):
 class CountingModel:
     """An n-gram model with interpolated Kneser-Ney smoothing.
 
-    With c(h w) how often the token w followed the context h, d a discount, h' the context h without its oldest
-    token, and V the number of tokens:
+    With c(h w) how often the token w followed the context h, kinds(h) how many different tokens did, d a
+    discount, h' the context h without its oldest token, and V the number of tokens:
 
-        p(w | h) = max(c(h w) - d, 0) / c(h) + d kinds(h) / c(h) p'(w | h')      kinds(h): how many w have c(h w) > 0
+        p(w | h) = max(c(h w) - d, 0) / c(h) + d kinds(h) / c(h) p'(w | h')
 
     What the discount takes from the counts goes to the shorter context. p' is the same formula with other
     counts: not how often w followed h', but after how many different tokens h' w stood. ("Francisco" is

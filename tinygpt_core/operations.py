@@ -96,7 +96,7 @@ class PartialGradient:
 
 
 class SparseGradient(PartialGradient):
-    """The gradient of a table of which few rows were looked up: `values[k]` in row `rows[k]`, zeros elsewhere.
+    """The gradient of a table of which few rows were looked up: `values[k]` in row `rows[k]`, else zeros.
 
     A vocabulary has thousands of rows and a batch looks up a hundred of them, so that what is kept, added up,
     clipped and given to an optimizer is these alone.
@@ -137,7 +137,6 @@ class SparseGradient(PartialGradient):
     def sum_of_squares(self) -> float:
         """Returns the sum of the squares of all elements, added up in doubles."""
         return float(self.values.sum_of_squares())
-
 
 
 # ---------------------------------------------------------------- two operands

@@ -3,12 +3,13 @@
 Symbols: p is a parameter, g its gradient, η the learning rate, λ the weight decay, and t the number of
 updates, this one included.
 
-Of a parameter with `sparse_grad`, such as the table of `Embedding(sparse=True)`, only the rows are updated whose
-gradient is not zero in every element; the others, and what is remembered of them, stay as they are, to the
-bit. So a row's moments do not fade while it is not looked up, its weights do not decay then, and t counts all
-updates: this is "lazy" Adam, and what PyTorch's SparseAdam does. (A row that was looked up and got a gradient
-of exactly zero, as those of padding do, counts as not looked up.) Which rows these are depends on the values
-of the gradient alone, so it makes no difference whether that is kept as rows or whole.
+Of a parameter with `sparse_grad`, such as the table of `Embedding(sparse=True)`, only the rows are updated
+whose gradient is not zero in every element; the others, and what is remembered of them, stay as they are, to
+the bit. So a row's moments do not fade while it is not looked up, its weights do not decay then, and t counts
+all updates: this is "lazy" Adam, and what PyTorch's SparseAdam does. (A row that was looked up and got a
+gradient of exactly zero, as those of padding do, counts as not looked up.) Which rows these are depends on
+the values of the gradient alone, so it makes no difference whether that is kept as rows or whole. Clipping
+counts all rows in the norm, and scales them.
 """
 
 from __future__ import annotations

@@ -425,9 +425,7 @@ class PendingGradients:
             self._totals[record] = total + part
             self._own.add(record)
 
-    def to_keep(
-        self, leaf: Differentiable, part: Buffer | PartialGradient
-    ) -> Buffer | SparseGradient:
+    def to_keep(self, leaf: Differentiable, part: Buffer | PartialGradient) -> Buffer | SparseGradient:
         """Returns a part of a leaf's gradient, of the leaf's shape, as the leaf can keep it."""
         if isinstance(part, SparseGradient) and leaf.sparse_grad:
             return part

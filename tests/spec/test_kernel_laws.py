@@ -315,6 +315,111 @@ def test_sgd_step(backend: type[Buffer], data: st.DataObject) -> None:
                 assert_close(read(one), other, dtype, 2.0)
 
 
+# ---------------------------------------------------------------- tables of which few rows are looked up
+
+
+@given(data=st.data())
+def test_hash_ngrams(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook hash against the definition, one n-gram at a time in Python's own integers."""
+    rows, length = data.draw(st.tuples(st.integers(0, 3), st.integers(0, 6)))
+    sizes = data.draw(st.lists(st.sampled_from([1, 7, 4096, 2**24, 2**31 - 1]), min_size=1, max_size=4))
+    ids = np.array(
+        data.draw(
+            st.lists(
+                st.sampled_from([0, 1, 2, 63, 50256, 2**31 - 2]),
+                min_size=rows * length,
+                max_size=rows * length,
+            )
+        ),
+        dtype=data.draw(st.sampled_from(supported(backend, ("int32", "int64")))),
+    ).reshape(rows, length)
+    expected = np.zeros((len(sizes), rows, length), np.int32)
+    for k, row, place in np.ndindex(expected.shape):
+        h = 0
+        for back in range(k + 2):
+            token = int(ids[row, place - back]) if back <= place else -1
+            y = (h ^ (token + 1)) * 2654435769 % 2**32
+            h = y ^ (y >> 15)
+        expected[k, row, place] = h * sizes[k] // 2**32
+    for kernel in {kernels.HashNgrams, kernels.lookup(kernels.HashNgrams, backend)}:
+        found, _ = kernel.forward(make(backend, ids), table_sizes=tuple(sizes))
+        assert (found.shape, found.dtype.name) == (expected.shape, "int32")
+        assert np.array_equal(read(found), expected), kernel.__name__
+        with pytest.raises(TypeError, match="float32"):
+            kernel.forward(backend.zeros((1, 2)), table_sizes=(4,))
+        with pytest.raises(ValueError, match="positions"):
+            kernel.forward(make(backend, np.zeros(3, np.int32)), table_sizes=(4,))
+
+
+@given(data=st.data())
+def test_nonzero_rows(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook kernel: rows with an element that is not 0; NaN is not, and -0 is."""
+    shape = data.draw(st.sampled_from([(0, 3), (4, 1), (5, 3), (3, 2, 2)]))
+    values = np.array(
+        data.draw(
+            st.lists(
+                st.sampled_from([0.0, 0.0, 0.0, -0.0, 1e-30, -2.0, math.nan, math.inf]),
+                min_size=math.prod(shape),
+                max_size=math.prod(shape),
+            )
+        ),
+        dtype=data.draw(st.sampled_from(supported(backend, FLOATS))),
+    ).reshape(shape)
+    expected = [i for i in range(shape[0]) if np.any(values[i] != 0)]
+    for kernel in {kernels.NonzeroRows, kernels.lookup(kernels.NonzeroRows, backend)}:
+        found, _ = kernel.forward(make(backend, values))
+        assert found.dtype.name == "int32" and found.to_python() == expected, kernel.__name__
+
+
+@given(data=st.data())
+def test_put_rows(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook kernel: rows are replaced, in tables of any layout; all others stay."""
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    table = data.draw(operands(backend, (5, 3), dtype, -2, 2))
+    rows = data.draw(st.lists(st.integers(0, 4), unique=True, max_size=5))
+    values = data.draw(arrays(dtype, (len(rows), 3), -2, 2))
+    expected = read(table.buffer).copy()
+    for row, value in zip(rows, values, strict=True):
+        expected[row] = value
+    places = make(backend, np.array(rows, np.int32))
+    for kernel in {kernels.PutRows, kernels.lookup(kernels.PutRows, backend)}:
+        for target in (table.buffer.copy(), table.buffer.copy().transpose(0, 1).copy().transpose(0, 1)):
+            before = target.version[0]
+            kernel.forward(target, places, make(backend, values))
+            assert np.array_equal(read(target), expected), kernel.__name__
+            assert target.version[0] > before or not rows
+        with pytest.raises(IndexError):
+            kernel.forward(
+                table.buffer.copy(),
+                make(backend, np.array([5], np.int32)),
+                backend.zeros((1, 3)).cast(table.buffer.dtype),
+            )
+
+
+@given(data=st.data())
+def test_the_rows_of_an_embedding_are_its_gradient(backend: type[Buffer], data: st.DataObject) -> None:
+    """`backward_by_rows`, put into a table of zeros, is the whole gradient; no row comes twice."""
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    shape = data.draw(st.sampled_from([(0,), (1,), (6,), (2, 4)]))
+    count = math.prod(shape)
+    ids = np.array(data.draw(st.lists(st.integers(0, 4), min_size=count, max_size=count)), np.int32)
+    grad = data.draw(operands(backend, (*shape, 3), dtype, -2, 2))
+    for kernel in {kernels.Embedding, kernels.lookup(kernels.Embedding, backend)}:
+        if kernel.backward_by_rows is None:
+            continue
+        weights = make(backend, np.zeros((5, 3), dtype))
+        _, saved = kernel.forward(weights, make(backend, ids.reshape(shape)))
+        rows, values = kernel.backward_by_rows(saved, grad.buffer)
+        assert rows.dtype.kind == "i" and values.dtype.name == dtype
+        found = rows.to_python()
+        assert sorted(found) == sorted(set(ids.tolist()))
+        whole = np.zeros((5, 3))
+        whole[np.array(found, int)] = read(values).reshape(len(found), 3)
+        expected = np.zeros((5, 3))
+        np.add.at(expected, ids, read(grad.buffer).astype(np.float64).reshape(count, 3))
+        assert_close(whole, expected, dtype, 2.0 * max(1, count))
+
+
 # ---------------------------------------------------------------- the registry
 
 

@@ -73,7 +73,13 @@ def help_text(setting: Setting) -> str:
 
 def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
     """Adds the option of a setting to a parser, which leaves it None where it is not given."""
-    types: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": path, "tuple[int, ...]": sizes}
+    types: dict[str, Any] = {
+        "int": int,
+        "float": float,
+        "str": str,
+        "str | None": path,
+        "tuple[int, ...]": sizes,
+    }
     parser.add_argument(
         setting.option,
         dest=setting.name,

@@ -24,9 +24,9 @@ def read_log(path: str) -> dict[str, Any]:
 
     Returns:
         `log`: lists `step`, `loss`, `learning_rate` and, where it was kept, `gradient_norm`, at evenly spaced
-        steps; `validation`: lists `step` and `loss`; `ladder`: what counting needs on the same text, by its name
-        (see `training.ladder`), empty until a run has ended; `snapshots`: for some steps the statistics of each
-        parameter.
+        steps; `validation`: lists `step` and `loss`; `ladder`: what counting needs on the same text, by its
+        name (see `training.ladder`), empty until a run has ended; `snapshots`: for some steps the statistics
+        of each parameter.
     """
     steps: list[dict[str, Any]] = []
     validations: list[dict[str, Any]] = []

@@ -28,7 +28,7 @@ SHIFT = 15
 
 
 class HashNgrams(Kernel):
-    """rows[k, b, t] = the row of table k, of `table_sizes[k]` rows, for the k + 2 tokens of row b that end at t.
+    """rows[k, b, t] = the row, of `table_sizes[k]`, that table k has for the k + 2 tokens that end at t.
 
     ids: integers (B, T), 0 or more and below 2^31. Result: int32 (len(table_sizes), B, T). No gradient flows.
 

@@ -9,6 +9,8 @@ from ..module import Module
 from ..tensor import Tensor, apply_op
 from .arguments import check_size
 
+SCALE = 8.0  # by which `NgramEmbedding` multiplies what its tables hold
+
 
 class Embedding(Module):
     """A table of vectors, looked up by index: `y[..., :] = embeddings[indices[...], :]`.
@@ -66,14 +68,17 @@ class Embedding(Module):
 
 
 class NgramEmbedding(Module):
-    """Hashed n-gram embeddings: the sum of a vector for the last two tokens, one for the last three, and so on.
+    """Hashed n-gram embeddings: a vector for the last two tokens, plus one for the last three, and so on.
 
-        y[b, t] = sum over k of table_k[row_k(token_(t-k-1), ..., token_t)]
+        y[b, t] = 8 (sum over k of table_k[row_k(token_(t-k-1), ..., token_t)])
 
     Each table has fewer rows than there are n-grams: a hash says which row one has (`kernels.ngrams`), and
     n-grams that share a row share its vector. The tables start at zero, and their gradients are sparse
     (`Embedding`): a model with a million numbers in tables takes hardly longer for a step than one without.
     Beside attention, which has to learn what to look at, they are a memory: what follows "th" is looked up.
+
+    A step of Adam moves a weight by about the learning rate, and most rows are looked up a few times only in
+    a whole run: the factor 8 lets what they hold grow as fast as that asks for.
 
     Args:
         table_sizes: the rows of each table: for two tokens, for three, ...
@@ -115,7 +120,7 @@ class NgramEmbedding(Module):
         total = vectors[0]
         for vector in vectors[1:]:
             total = total + vector
-        return total
+        return total * SCALE
 
     def _extra_repr(self) -> str:
         return f"table_sizes={self.table_sizes}, embedding_dim={self.embedding_dim}"

@@ -88,10 +88,7 @@ class TrainingConfig:
     # GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16.
     initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
     ngram_tables: tuple[int, ...] = setting(
-        (),
-        "rows of tables of hashed 2-grams, 3-grams, ..., or none",
-        SIZE,
-        metavar="N,N,...",
+        (), "rows of tables of hashed 2-grams, 3-grams, ..., or none", SIZE, metavar="N,N,..."
     )
     dropout: float = setting(0.0, "probability of dropping an activation", FRACTION)
 

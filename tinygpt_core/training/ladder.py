@@ -1,7 +1,7 @@
 """What a language model has to be compared with: guessing evenly, and counting one to five tokens back.
 
-Each is a rung of a ladder, and says how many nats a token it needs on the very text that the model is validated
-on. Counting is done on the text that the model learns from.
+Each is a rung of a ladder, and says how many nats a token it needs on the very text that the model is
+validated on. Counting is done on the text that the model learns from.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MOST_COUNTED = 2**20  # tokens of the training text; of a longer one the beginni
 def ladder(data: Data) -> dict[str, float]:
     """Returns nats a token on the validation batches, by what predicts them, the weakest first.
 
-    "uniform" is ln V for V kinds of tokens; "unigram" counts tokens, and "1 back" to "5 back" what followed the
-    last tokens (`counting.CountingModel`).
+    "uniform" is ln V for V kinds of tokens; "unigram" counts tokens, and "1 back" to "5 back" what followed
+    the last tokens (`counting.CountingModel`).
     """
     from ..counting import CountingModel  # here, because only the end of a run needs it
 

@@ -43,8 +43,8 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
     for name, tensor in model.named_parameters():
         entry = {"name": name, "norm": _rounded(_norm(tensor.buffer)), **histogram(_sample(tensor.buffer))}
         if before is not None:
-            old_norm = _norm(before[name])
             gradient = tensor.compact_grad
+            old_norm = _norm(before[name])
             if isinstance(gradient, SparseGradient):  # the other rows are what they were
                 rows = gradient.rows
                 change = _norm(tensor.buffer.take(rows) - before[name].take(rows))
