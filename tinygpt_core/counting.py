@@ -133,9 +133,9 @@ class CountingModel:
                 counts.update(keys)
         self._levels = [Level.of(counts, base) for counts in self._raw]
         self._lower = []
-        for length, longer in enumerate(self._raw[1:]):
+        for length, counts in enumerate(self._raw[1:]):
             size = base ** (length + 1)
-            self._lower.append(Level.of(Counter(key % size for key in longer), base))
+            self._lower.append(Level.of(Counter(key % size for key in counts), base))
 
     # ---------------------------------------------------------------- probabilities
 
@@ -260,7 +260,8 @@ class CountingModel:
         base = self.vocab_size
         for i in range(1, len(sequence)):
             token = sequence[i]
-            number, power = 0, 1
+            number = 0
+            power = 1
             row = []
             for length in range(min(i, self.context_length) + 1):
                 if length:
@@ -301,7 +302,8 @@ class CountingModel:
     def _loss_of_terms(self, terms: Sequence[Terms], top: int) -> float:
         """Returns the sum of -log p of the terms with a longest context of `top` tokens."""
         uniform = 1.0 / self.vocab_size
-        discounts, top_discounts, log = self.discounts, self.top_discounts, math.log
+        discounts = self.discounts
+        top_discounts = self.top_discounts
         loss = 0.0
         for row in terms:
             last = min(top, len(row) // 2 - 1)
@@ -317,5 +319,5 @@ class CountingModel:
                     p = (count - discount + discount * kinds * p) / total
                 elif total:
                     p = discount * kinds * p / total
-            loss -= log(p)
+            loss -= math.log(p)
         return loss

@@ -89,7 +89,11 @@ def _wrap(buffer: Buffer) -> Tensor:
 
 
 def _restored(
-    kind: type[Tensor], buffer: Buffer, requires_grad: bool, grad: Tensor | None, sparse_grad: bool = False
+    kind: type[Tensor],
+    buffer: Buffer,
+    requires_grad: bool,
+    grad: Tensor | SparseGradient | None,
+    sparse_grad: bool = False,
 ) -> Tensor:
     """Returns the leaf, in the Buffer's shape, that was pickled or copied."""
     tensor = object.__new__(kind)

@@ -101,6 +101,9 @@ class CudaTrainingStep(TrainingStep):
         optimizer = self.optimizer
         if not isinstance(optimizer, Adam) or type(optimizer).apply_single is not Optimizer.apply_single:
             return super().__call__(batches)
+        if any(parameter.sparse_grad for _, parameter in self.model.named_parameters()):
+            # Which rows of a table have a gradient, and how many, is known on the host only
+            return super().__call__(batches)
         shape = [(batch.shape, batch.num_targets) for batch in batches]
         if shape != self.shape:
             self.shape = shape

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..training import config
+from ..training.presets import PRESETS
 from ..training.settings import Range, Setting
 
 CORPUS = config.SETTINGS["corpus"]  # has no option: it stands on the command line by itself
@@ -64,7 +65,7 @@ def help_text(setting: Setting) -> str:
         text += f"; {setting.allowed.text}"
     elif setting.allowed is not None:
         text += f": {', '.join(setting.allowed)}"
-    value = setting.default
+    value = getattr(PRESETS[config.SETTINGS["preset"].default].config, setting.name)
     if isinstance(value, tuple):
         value = ",".join(map(str, value)) or "none"
     default = setting.default_help or f"the preset's; {config.SETTINGS['preset'].default}: {value}"

@@ -83,6 +83,7 @@ class Progress:
         self._say(f"corpus     {config.corpus}: {tokens}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
         self._say(f"backend    {config.backend}")
+        self._say(f"preset     {config.preset}")
         self._say(f"directory  {self.trainer.directory}")
         if self.first_step:
             self._say(f"resuming   after step {self.first_step} of {self.total}")

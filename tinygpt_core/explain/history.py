@@ -53,7 +53,9 @@ def read_log(path: str) -> dict[str, Any]:
     }
     if any(_is_number(entry.get("gradient_norm")) for entry in steps):
         log["gradient_norm"] = [_number(entry.get("gradient_norm")) for entry in steps]
-    rungs = next((entry["ladder"] for entry in reversed(validations) if _is_ladder(entry.get("ladder"))), {})
+    rungs: dict[str, Any] = next(
+        (entry["ladder"] for entry in reversed(validations) if _is_ladder(entry.get("ladder"))), {}
+    )
     validation = {
         "step": [entry["step"] for entry in validations],
         "loss": [_number(entry["val_loss"]) for entry in validations],

@@ -161,6 +161,6 @@ def check_settings(config: Any) -> None:
                 if isinstance(value, tuple) and type(number) is not int:
                     raise SettingTypeError(each.name, f" must be {each.type}, not {value!r}")
                 if not each.allowed.low <= number <= each.allowed.high:
-                    raise SettingError(each.name, f" must be {each.allowed.text}, not {number}")
+                    raise SettingError(each.name, f" must be {each.allowed.text}, not {value}")
         elif each.allowed is not None and value not in each.allowed:
             raise SettingError(each.name, f" must be one of {', '.join(each.allowed)}, not {value!r}")

@@ -161,7 +161,7 @@ def rungs_of(runs: Sequence[Run]) -> dict[str, float]:
     ladders = [run.ladder for run in runs if run.ladder]
     if not ladders or any(other != ladders[0] for other in ladders):
         return {}
-    return ladders[0]
+    return {replace_unprintable(name): nats for name, nats in ladders[0].items() if 0 <= nats <= LARGEST_LOSS}
 
 
 def legend_text(run: Run) -> str:

@@ -134,7 +134,7 @@ def _loss_tick(frame: _Frame, loss: float) -> list[str]:
 def _rung(frame: _Frame, name: str, nats: float) -> list[str]:
     """Returns a dashed line across the drawing where something else than the model is, with its name."""
     y = frame.y(nats)
-    words = escape(f"{replace_unprintable(name)} {nats:.3f}")
+    words = escape(f"{name} {nats:.3f}")
     return [
         f'<line class="rung" x1="{LEFT}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>',
         f'<text class="tick" x="{LEFT + 6}" y="{y - 3:.1f}">{words}</text>',

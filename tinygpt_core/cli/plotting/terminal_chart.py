@@ -89,7 +89,7 @@ def chart(
     cells: Cells = {}
     for name, nats in rungs.items():
         _, y = frame.dot(steps[0], nats)
-        for column, character in enumerate(name.rjust(width, characters.horizontal)):
+        for column, character in enumerate(name[-width:].rjust(width, characters.horizontal)):
             cells[y // 4, column] = (character, NO_RUN)
     for place, (curve, validations) in enumerate(curves):
         for cell, bits in _curve_bits(frame, curve).items():
