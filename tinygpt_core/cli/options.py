@@ -58,6 +58,22 @@ def sizes(argument: str) -> tuple[int, ...]:
         ) from None
 
 
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(argument: str) -> float:
+    """Returns a time in seconds: a number, or one with its unit, such as 90s, 5m or 1.5h.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such time.
+    """
+    unit = UNITS.get(argument[-1:])
+    try:
+        return float(argument if unit is None else argument[:-1]) * (unit or 1.0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a time is like 60s, 5m or 1h, unlike {argument!r}") from None
+
+
 def help_text(setting: Setting) -> str:
     """Returns what `--help` says of a setting: what it is, what it may be, and its default."""
     text = setting.help
@@ -84,7 +100,7 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
     parser.add_argument(
         setting.option,
         dest=setting.name,
-        type=types[setting.type],
+        type=seconds if setting.metavar == "TIME" else types[setting.type],
         metavar=setting.metavar,
         help=help_text(setting),
     )

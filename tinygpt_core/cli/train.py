@@ -28,6 +28,7 @@ from .progress import Progress
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
+MOST_STEPS = 2**31  # of a run that ends by the clock
 SAMPLE_STREAM = 3  # random stream of the run's seed for the samples at its end
 
 
@@ -116,7 +117,7 @@ def run_train(arguments: argparse.Namespace) -> int:
             progress.end()
     if signals:
         number = signals[0]
-    if trainer.step < trainer.config.steps:
+    if not trainer.is_finished:
         return _complain_that_it_stopped(trainer, number)
     _summarize(trainer)
     return 0
@@ -155,6 +156,8 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
         changes["data_file"] = os.path.abspath(data_file)
     if changes.get("tokenizer") not in (None, "characters", "bpe"):
         changes["tokenizer"] = os.path.abspath(changes["tokenizer"])
+    if changes.get("time_budget"):
+        changes.setdefault("steps", MOST_STEPS)
     if "learning_rate" in changes:  # the preset's minimum may lie above it
         changes.setdefault("minimum_learning_rate", changes["learning_rate"] / 10)
     changes["backend"] = backend

@@ -19,7 +19,7 @@ FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "a finite number, 0 or more")
 POSITIVE = Range(math.ulp(0.0), 1e6, "a finite number above 0")  # ulp(0) is the least number above 0
 
-YOUNGER = ("decay_steps", "ngram_tables")  # settings that the first runs did not have
+YOUNGER = ("decay_steps", "ngram_tables", "time_budget")  # settings that the first runs did not have
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,14 @@ class TrainingConfig:
         0,
         "step at which the cosine ends",
         Range(0, 2**31, "0 or more (0: the last step, so with more steps the cosine is stretched)"),
+        is_resumable=True,
+    )
+    time_budget: float = setting(
+        0.0,
+        "time after which the run ends, such as 60s or 5m; the learning rate falls by the clock",
+        Range(0.0, 1e9, "0 or more seconds (0: --steps says when)"),
+        option="--until",
+        metavar="TIME",
         is_resumable=True,
     )
     weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)

@@ -29,6 +29,7 @@ from ..nn.gpt import GPT
 from ..optimizers import AdamW, Optimizer, clip_gradients
 from ..tensor import Tensor, no_grad
 from . import statistics
+from .budget import Clock, recorded_times
 from .checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -167,6 +168,7 @@ class Trainer:
         self.rungs: dict[str, float] | None = None  # of the ladder, once it was asked for
         self.fingerprint: tuple[int, ...] | None = None  # of the checkpoint that this run wrote or read last
         self.stop_requested = False
+        self.clock = Clock(config.time_budget)
         self.criterion = CrossEntropyLoss()
         self.generator = random.Generator(config.seed)
         with self.context():
@@ -239,6 +241,8 @@ class Trainer:
         with lock_directory(directory):
             trainer = cls._resumed(directory, changes)
             tidy(directory)
+            if trainer.config.time_budget:
+                trainer.clock.recorded = recorded_times(os.path.join(directory, LOG), trainer.step)
             truncate_log(os.path.join(directory, LOG), trainer.step)
             trainer.fingerprint = fingerprint(directory)
         return trainer
@@ -262,7 +266,7 @@ class Trainer:
             require_memory(config, saved.tokenizer.vocab_size)
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
             trainer = cls(config, directory, data, saved)
-            if "decay_steps" not in changes:
+            if "decay_steps" not in changes and not config.time_budget:
                 _warn_of_another_schedule(before, config, steps_made)
             return trainer
         except (KeyError, TypeError) as problem:
@@ -288,9 +292,11 @@ class Trainer:
                     f"another process has trained in {self.directory} meanwhile: "
                     "resume the run to go on from where that one ended"
                 )
-            while self.step < config.steps and not self.stop_requested:
+            self.clock.start()
+            is_last = self.is_finished
+            while not is_last and not self.stop_requested:
                 yield self._logged(log, self.train_step())
-                is_last = self.step == config.steps
+                is_last = self.is_finished
                 if config.eval_every and (is_last or self.step % config.eval_every == 0):
                     rungs = self.ladder() if is_last else None
                     self.validated = ValidationEvent(self.step, self.validate(), rungs)
@@ -331,11 +337,17 @@ class Trainer:
         started = time.perf_counter()
         config = self.config
         batches = [self.data.training_batches.next_batch() for _ in range(config.accumulation)]
-        keeps_statistics = statistics.are_due(self.step + 1, config.steps)
+        elapsed = self.clock.read(self.step + 1)
+        if elapsed is None:
+            keeps_statistics = statistics.are_due(self.step + 1, config.steps)
+        else:
+            keeps_statistics = self.clock.has_passed_a_share(statistics.TIMES)
         with self.context():
             before = statistics.copies(self.model) if keeps_statistics else None
             self.model.train()
             self.optimizer.learning_rate = self.schedule(self.step)
+            if elapsed is not None:
+                self.optimizer.learning_rate = timed_learning_rate(config, self.step, elapsed)
             loss = self.update(batches)
             self.step += 1
             parameters = statistics.statistics(self.model, before) if keeps_statistics else None
@@ -354,7 +366,13 @@ class Trainer:
             gradient_norm=self.update.gradient_norm,
             parameters=parameters,
             skipped=True if self.update.is_skipped else None,
+            elapsed=elapsed,
         )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are made, or the time for them is over."""
+        return self.step >= self.config.steps or self.clock.is_over
 
     def _count_skipped(self) -> None:
         """Counts a step that changed nothing; raises ArithmeticError after too many of them in a row."""
@@ -415,6 +433,8 @@ class Trainer:
             "data_order": data.training_batches.get_state(),
             "random": self.generator.get_state(),
         }
+        if self.config.time_budget:
+            state["elapsed"] = self.clock.elapsed
         if self.update.scaler is not None:
             state["loss_scale"] = self.update.scaler.get_state()
         save_checkpoint(
@@ -461,6 +481,7 @@ class Trainer:
         with self.context():
             self.model.load_weights(list(saved.model_tensors.items()))
             self.optimizer.load_state(list(saved.optimizer_tensors.items()))
+        self.clock.elapsed = _elapsed(saved.state.get("elapsed", 0.0), self.directory)
         self._require_step_of_the_optimizer("skipped_steps" in saved.state)
         self.data.training_batches.set_state(saved.state["data_order"])
         self.generator.set_state(saved.state["random"])
@@ -502,6 +523,33 @@ def learning_rate_schedule(config: TrainingConfig) -> schedules.Schedule:
         warmup_steps=min(config.warmup_steps, end - 1),
         minimum=config.minimum_learning_rate,
     )
+
+
+def timed_learning_rate(config: TrainingConfig, step: int, elapsed: float) -> float:
+    """Returns the learning rate of a run with a time budget: a warm-up by steps, a cosine by time.
+
+        rate = minimum + (learning_rate - minimum) (1 + cos(π r)) / 2    with r = elapsed / time_budget <= 1
+
+    and at most learning_rate (step + 1) / (warmup_steps + 1).
+
+    Args:
+        config: the settings.
+        step: the number of updates made before.
+        elapsed: the time that training has taken before, in seconds.
+    """
+    ratio = min(1.0, elapsed / config.time_budget)
+    lowest = config.minimum_learning_rate
+    falling = lowest + (config.learning_rate - lowest) * (1.0 + math.cos(math.pi * ratio)) / 2.0
+    return min(config.learning_rate * (step + 1) / (config.warmup_steps + 1), falling)
+
+
+def _elapsed(value: Any, directory: str) -> float:
+    """Returns the time that a checkpoint has behind it; raises CheckpointError where that is none."""
+    if type(value) not in (int, float) or not 0.0 <= value < math.inf:
+        raise CheckpointError(
+            f"the checkpoint in {directory} is damaged: its elapsed must be seconds, not {value!r}"
+        )
+    return float(value)
 
 
 def _warn_of_another_schedule(before: TrainingConfig, after: TrainingConfig, step: int) -> None:
