@@ -203,9 +203,12 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """Computes result = x factor where the mask is set, else x times 0, which is NaN where x is."""
-    multiply(mask, factor, out=result)
-    multiply(result, x, out=result)
+    """Computes result = x factor where the mask is set, else 0."""
+    multiply(x, factor, out=result)
+    # A choice by bits, not a product: an infinity times 0 would be NaN. All of the bits of -1 are set
+    size = result.dtype.itemsize
+    bits = result.view(f"i{size}")
+    numpy.bitwise_and(bits, numpy.negative(mask.view(numpy.int8), dtype=bits.dtype), out=bits)
 
 
 def add_rows(total: Any, indices: Any, values: Any) -> None:

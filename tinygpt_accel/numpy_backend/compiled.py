@@ -336,9 +336,9 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 @_loop
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """Computes result = x factor where the mask is True, else x 0, so that NaN stays NaN."""
+    """Computes result = x factor where the mask is True, else 0."""
     for i in range(x.size):
-        result[i] = x[i] * (factor if mask[i] else F(0.0))  # not merely 0: NaN stays NaN
+        result[i] = x[i] * factor if mask[i] else F(0.0)
 
 
 @_loop
