@@ -314,16 +314,15 @@ PATTERNS = {name: value for name, value in vars(RegexPatterns).items() if name.i
 def write_patterns(folder: Path) -> None:
     for name, pattern in PATTERNS.items():
         (folder / name).write_text(pattern, encoding="utf-8")
-    (folder / "hostile").write_text(
-        r"(?:a|aa)*b|(a*)*c|[^\W\d]{2,9}+|(?<=a)\s+(?!\S)|(?i:'s)|\p{Lu}?\p{Ll}*", encoding="utf-8"
-    )
+    slow = r"(?:ab)+c?|[^\W\d]{2,9}+|(?<=a)\s+(?!\S)|(?i:'s)|\p{Lu}?\p{Ll}*"
+    (folder / "slow").write_text(slow, encoding="utf-8")
 
 
 def read_pattern(folder: Path) -> None:
-    for name in (*PATTERNS, "hostile"):
+    for name in (*PATTERNS, "slow"):
         path = folder / name
         text = path.read_bytes().decode("utf-8", "replace")
-        if name == "hostile" or text != PATTERNS[name]:
+        if name == "slow" or text != PATTERNS[name]:
             made = BPETokenizer(text)
             made.train(TEXT * 2 + "a" * 200, 258)
             use(made)
@@ -482,7 +481,7 @@ TARGETS = {
     "settings": Target(
         write_settings, ("beginning.json", "model.json"), read_settings, (ValueError, TypeError)
     ),
-    "patterns": Target(write_patterns, (*PATTERNS, "hostile"), read_pattern, (TokenizerError,)),
+    "patterns": Target(write_patterns, (*PATTERNS, "slow"), read_pattern, (TokenizerError,)),
     "optimizer": Target(write_optimizer, ("x.json",), read_optimizer, (ValueError,)),
     "text of a Tensor": Target(write_tensor_text, ("x.txt",), read_tensor_text, (ValueError,)),
     "corpus": Target(write_corpus, ("a.txt",), read_corpus, (ValueError,)),
