@@ -953,7 +953,11 @@ def test_load_weights_takes_tinygpts_file(on: str, heads: int, tmp_path: Path, r
     again = GPT(max_seq_length=8, vocab_size=11, num_layers=2, num_heads=heads, embedding_dim=12)
     with pytest.warns(RuntimeWarning, match="ReLU after each MLP"):
         again.load_weights(tmp_path / "again.json")
-    for other in (again, load_pretrained(tmp_path / "again.json", num_heads=heads)):
+    model.save_weights(tmp_path / "again.safetensors")
+    third = GPT(max_seq_length=8, vocab_size=11, num_layers=2, num_heads=heads, embedding_dim=12)
+    with pytest.warns(RuntimeWarning, match="ReLU after each MLP"):
+        third.load_weights(tmp_path / "again.safetensors")
+    for other in (again, third, load_pretrained(tmp_path / "again.json", num_heads=heads)):
         other.eval()
         assert worst(other, tinygpt_logits(tensors, heads, 2, np.array(IDS))) < TOLERANCE
 

@@ -1,4 +1,4 @@
-"""Command lines, drawn: whatever a person types, an exit code comes of it, and at most one line of an error."""
+"""Command lines, drawn: whatever a person types, there is an exit code, and one line of an error."""
 
 from __future__ import annotations
 
@@ -16,33 +16,48 @@ EXIT_CODES = (0, 1, 2, 130)
 # Settings that take long where they are large, and are allowed to: what a person asks for, and waits for
 PATIENCE = {"--steps": 3, "--tokens": 20, "--count": 3, "--eval-batches": 20, "--accumulation": 20}
 VALUES = (
-    *"0 1 2 3 -1 -0 0.5 1e-3 1e3 nan inf -inf 1e400 1.0 1_0 0x10 ٣ true".split(),
-    *"999999999 16777216 16777217 2147483648 9223372036854775808".split(),
     *(
+        "0",
+        "1",
+        "2",
+        "3",
+        "-1",
+        "-0",
+        "0.5",
+        "1e-3",
+        "1e3",
+        "nan",
+        "inf",
+        "-inf",
+        "1e400",
+        "1.0",
+        "1_0",
+        "0x10",
+    ),
+    *(
+        "999999999",
+        "16777216",
+        "16777217",
+        "2147483648",
+        "9223372036854775808",
         "1" * 5000,
+        "٣",
         "",
         " ",
-        "python",
-        "numpy",
-        "bpe",
-        "gpt2",
-        "relu",
-        "float16",
-        "characters",
-        "cupy",
-        "native",
+        "true",
     ),
+    *("python", "numpy", "cupy", "bpe", "characters", "gpt2", "native", "relu", "float16"),
 )
 PATHS = (
-    *". text.txt x.safetensors script.py empty nowhere /dev/null words log.jsonl config.json".split(),
-    *"new.svg new/deep text.txt/x a.html \udcff é \x1b[2J - -- ~ bpe".split(),
-    "a" * 300,
+    *(".", "text.txt", "x.safetensors", "script.py", "empty", "nowhere", "/dev/null", "words", "log.jsonl"),
+    *("config.json", "new.svg", "new/deep", "text.txt/x", "a.html", "\udcff", "é", "\x1b[2J", "-", "--", "~"),
+    *("bpe", "a" * 300),
 )
 SMALL = (
-    "--data=text.txt --quiet --layers=1 --heads=1 --embedding-dim=2 --context-length=4 --batch-size=2 "
-    "--steps=1 --eval-batches=1 --backend=python --preset=debug"
-).split()
-RESUMED = ["--resume=.", "--backend=python"]
+    *("--data=text.txt", "--quiet", "--layers=1", "--heads=1", "--embedding-dim=2", "--context-length=4"),
+    *("--batch-size=2", "--steps=1", "--eval-batches=1", "--backend=python", "--preset=debug"),
+)
+RESUMED = ("--resume=.", "--backend=python")
 
 
 def drawn(rng: random.Random) -> list[str]:

@@ -238,7 +238,7 @@ def write_pretrained(format: str) -> Callable[[Path], None]:
 
 
 def seal(folder: Path) -> None:
-    """Makes the digests in state.json those of the files beside it, as one who changes a run on purpose can."""
+    """Makes the digests in state.json those of the files beside it, as one who means harm can."""
     path = folder / "state.json"
     with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError, KeyError):
         value = json.loads(path.read_bytes())

@@ -738,8 +738,8 @@ class Buffer:
     def argmax(self: B, axis: int) -> B:
         """Returns the int64 position of the largest element along `axis`, which stays with size 1.
 
-        Of equals it is the first, and the first NaN where there are any. A result without elements is empty, as
-        that of `max` is.
+        Of equals it is the first, and the first NaN where there are any. A result without elements is empty,
+        as that of `max` is.
 
         Raises:
             TypeError: the axis is no int.

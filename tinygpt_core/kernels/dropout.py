@@ -2,8 +2,8 @@
 
     y = x m / (1 - p)    dL/dx = g m / (1 - p)    m is 0 with probability p and else 1
 
-Every backend draws the same mask m. It chooses, and is not multiplied by: what is dropped becomes 0, whatever it
-was, and so does its gradient, also an infinite one. Notation as in `base`.
+Every backend draws the same mask m. It chooses, and is not multiplied by: what is dropped becomes 0, whatever
+it was, and so does its gradient, also an infinite one. Notation as in `base`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from ..buffer.base import Buffer
 from ..module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
+from ..tree import tree_flatten
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .arguments import check_divisible, check_size
 from .cache import KeyValueCache
@@ -31,6 +32,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "activation": (*ACTIVATION_FUNCTIONS, *GATED_ACTIVATIONS),
 }
 """For the fields of `GPTConfig` that are words: those that they may be."""
+FINAL_ACTIVATION = "final_activation"
+"""In the metadata of a `.safetensors` file of weights: they are of a model whose MLPs end with a ReLU."""
 
 
 @dataclass(frozen=True)
@@ -271,13 +274,14 @@ class GPT(Module):
                 otherwise than TinyGPT's. The model is then unchanged.
         """
         tensors = named_tensors(file_or_pairs)
-        if not any(name.endswith(".attn.query.weights") for name in tensors):
-            super().load_weights(list(tensors.items()), strict)
-            return
-        super().load_weights(list(self._from_tinygpt(tensors).items()), strict)
-        if not self.config.final_activation:
+        is_from_tinygpt = any(name.endswith(".attn.query.weights") for name in tensors)
+        if is_from_tinygpt:
+            tensors = dict(self._from_tinygpt(tensors))
+        super().load_weights(list(tensors.items()), strict)
+        needs_it = is_from_tinygpt or _says_final_activation(file_or_pairs)
+        if needs_it and not self.config.final_activation:
             warnings.warn(
-                "the weights are of TinyGPT's GPT, which has a ReLU after each MLP: this model has it now, "
+                "the weights are of TinyGPT's GPT, with a ReLU after each MLP: this model has it now, "
                 "and its config says final_activation=True",
                 RuntimeWarning,
                 stacklevel=2,
@@ -289,12 +293,16 @@ class GPT(Module):
 
     def save_weights(self, file: WeightFile) -> None:
         """Writes all parameters to a file, as `Module.save_weights` does; to `.json` under TinyGPT's names
-        and in its meaning where this model is TinyGPT's, ReLU after each MLP and all.
+        and in its meaning where this model is TinyGPT's, ReLU after each MLP and all. A `.safetensors` file
+        says in its metadata that there is that ReLU, so that `load_weights` gives the same logits.
 
         Args:
             file: ends in `.safetensors` or `.json`.
         """
         is_json = os.fspath(file).endswith(".json")
+        if self.config.final_activation and not is_json:
+            write_tensors(file, dict(tree_flatten(self.parameters())), {FINAL_ACTIVATION: "true"})
+            return
         if not (is_json and self.config.final_activation and self._is_like_tinygpt()):
             super().save_weights(file)
             return
@@ -504,6 +512,14 @@ class GPT(Module):
             if field.default is MISSING or field.default != value:
                 chosen.append(f"{field.name}={value!r}")
         return ", ".join(chosen)
+
+
+def _says_final_activation(source: Any) -> bool:
+    """Whether the metadata of a file of weights say that each MLP ends with its activation."""
+    from ..files.safetensors import read_safetensors_header  # most programs read no weights
+
+    is_file = isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(".safetensors")
+    return is_file and read_safetensors_header(source).metadata.get(FINAL_ACTIVATION) == "true"
 
 
 def _tinygpt_config(
