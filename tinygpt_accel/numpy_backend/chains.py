@@ -14,7 +14,7 @@ from numpy import add, divide, einsum, exp, maximum, multiply, negative, sqrt, s
 
 from ..philox import philox4x32_10
 from .sums import BLOCK as ROWS
-from .sums import column_sums
+from .sums import add_blocks, column_sums
 from .threads import workspace
 
 BLOCK = 1 << 17  # elements: half a megabyte of float32
@@ -220,9 +220,16 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
     is_start = numpy.concatenate(([True], ordered[1:] != ordered[:-1]))
     starts = numpy.flatnonzero(is_start)
     is_start[::ROWS] = True  # a few rows each are summed in their own dtype, and those sums in doubles
-    partial = add.reduceat(values[order], numpy.flatnonzero(is_start), axis=0)
-    firsts = numpy.cumsum(is_start)[starts] - 1
-    total[ordered[starts]] += add.reduceat(partial, firsts, axis=0, dtype=numpy.float64)
+    bounds = numpy.flatnonzero(is_start)
+    sums = add.reduceat(values[order], bounds, axis=0)
+    if len(bounds) > len(starts):
+        sums = add.reduceat(sums, numpy.cumsum(is_start)[starts] - 1, axis=0, dtype=numpy.float64)
+    total[ordered[starts]] += sums
+
+
+def add_columns(total: Any, x: Any) -> None:
+    """Adds the sums of x (N, R, C) over its rows to total (N, C), which is in doubles."""
+    add_blocks(total, x)
 
 
 def _move_towards(mean: Any, new: Any, beta: Any, share: Any, scratch: Any) -> None:
