@@ -105,30 +105,34 @@ class GPTConfig:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r}")
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r:.80}")
 
     def _check_switches(self) -> None:
         for name in ("bias", "tied_head", "final_activation", "attention_bias"):
             value = getattr(self, name)
             may_be_none = name == "attention_bias"
             if not isinstance(value, bool) and not (may_be_none and value is None):
-                raise TypeError(f"{name} must be True or False, but got {value!r}")
+                raise TypeError(f"{name} must be True or False, but got {value!r:.80}")
 
     def _check_numbers(self) -> None:
         for name in ("dropout", "eps", "rotary_base"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a number, but got {value!r}")
+                raise TypeError(f"{name} must be a number, but got {value!r:.80}")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout}")
+            raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout!r:.80}")
         if not 0.0 < self.eps < 1.0:
-            raise ValueError(f"eps must lie in (0, 1), but got {self.eps}")
+            raise ValueError(f"eps must lie in (0, 1), but got {self.eps!r:.80}")
         if not 1.0 <= self.rotary_base <= sys.float_info.max:  # an integer may be beyond every float
-            raise ValueError(f"rotary_base must be a finite number of at least 1, but got {self.rotary_base}")
+            raise ValueError(
+                f"rotary_base must be a finite number of at least 1, not {self.rotary_base!r:.80}"
+            )
 
     def _check_combinations(self) -> None:
         if self.final_activation and self.activation in GATED_ACTIVATIONS:
-            raise ValueError(f"final_activation is for MLPs that are not gated, unlike {self.activation!r}")
+            raise ValueError(
+                f"final_activation is for MLPs that are not gated, unlike {self.activation!r:.80}"
+            )
         check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
         check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)
         if self.positions == "rotary" and self.head_dim % 2:
@@ -180,7 +184,9 @@ class GPTConfig:
         names = [field.name for field in fields(cls)]
         required = [field.name for field in fields(cls) if field.default is MISSING]
         if unknown := sorted(str(name) for name in values if name not in names):
-            raise ValueError(f"unknown in a GPT config: {', '.join(unknown)}; it may hold {', '.join(names)}")
+            raise ValueError(
+                f"unknown in a GPT config: {', '.join(unknown):.400}; it may hold {', '.join(names)}"
+            )
         if missing := [name for name in required if name not in values]:
             raise ValueError(f"missing in a GPT config: {', '.join(missing)}")
         return cls(**values)
