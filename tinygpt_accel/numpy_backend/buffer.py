@@ -10,7 +10,8 @@ from tinygpt_core.dtype import DType
 from tinygpt_core.shape import Shape
 
 from ..array_buffer import ArrayBuffer
-from .sums import sum_over
+from .loops import loops_for
+from .sums import AddColumns, sum_over
 
 # A decorator: infinities and NaN are answers that the contract asks for (IEEE 754), so NumPy's warnings about
 # them are noise.
@@ -60,7 +61,7 @@ class NumpyBuffer(ArrayBuffer):
         return self.wrap(result, self.dtype)
 
     def _sum(self, axes: Shape) -> NumpyBuffer:
-        return self.wrap(sum_over(self.array, axes), self.dtype)
+        return self.wrap(sum_over(self.array, axes, _add_columns_for), self.dtype)
 
     def _scatter_add(self, indices: NumpyBuffer, values: NumpyBuffer) -> None:
         if self.dtype.kind != "f":
@@ -71,6 +72,11 @@ class NumpyBuffer(ArrayBuffer):
         sums = numpy.zeros((rows.size, *self.shape[1:]))
         numpy.add.at(sums, places.reshape(indices.shape), values.array)
         self.array[rows] += sums.astype(self.array.dtype)
+
+
+def _add_columns_for(dtype: Any) -> AddColumns:
+    add_columns: AddColumns = loops_for(dtype).add_columns
+    return add_columns
 
 
 _ELEMENTWISE = (

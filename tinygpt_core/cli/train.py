@@ -96,7 +96,9 @@ def run_train(arguments: argparse.Namespace) -> int:
         _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
     progress.begin()
-    opened = loggers.open_loggers(kinds, trainer.directory, trainer.config.to_dict(), trainer.step)
+    opened = loggers.open_loggers(
+        kinds, trainer.directory, trainer.config.to_dict(), trainer.step, trainer.skipped_steps
+    )
     number = signal.SIGINT  # of the signal that has stopped it
     signals: list[signal.Signals] = []
     try:
