@@ -1,5 +1,5 @@
-"""Gives every test run the specification's plug-in: `--backend NAME[,NAME…]`, `--laws` and the `backend`
-fixture.
+"""Gives every test run the specification's plug-in: `--backend NAME[,NAME…]`, `--profile NAME`, the mark
+`thorough` and the `backend` fixture.
 
 Here, and not in tests/spec, because pytest reads options from the topmost conftest of the folder it is given
 (`testpaths`).

@@ -81,7 +81,7 @@ SUBSTITUTES = {
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs "
-    "--laws thorough": OUTSIDE,
+    "--profile nightly": OUTSIDE,
 }
 
 

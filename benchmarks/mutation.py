@@ -1,0 +1,569 @@
+"""How many small mistakes the tests notice: a mutation run over what computes.
+
+    python benchmarks/mutation.py --sample 400 [--room kernels]
+    python benchmarks/mutation.py --show [--markdown]
+
+Each mutant (`mutants.py`) is a module with one mistake. It lives in a process of its own, forked from one
+that has loaded pytest, Hypothesis and NumPy but nothing of ours, so that it is imported anew; there the tests
+that run the changed lines are made, the quickest first, until one fails. Which tests those are is found out
+first, by running all tests of a room once with every line noted. A mutant is
+
+- killed, if a test fails, or cannot be collected, or runs ten times as long as without it;
+- equivalent, if `equivalent_mutants.json` says why nobody could notice;
+- a survivor otherwise, also where no test runs the lines at all.
+
+The score is the share of killed ones among all that are not equivalent. What was found is kept in --results
+(not committed) and a run goes on where the last one ended; what changed since is run again: a mutant whose
+function, a room whose tests.
+
+It takes hours for all mutants and is not part of continuous integration; `docs/mutation.md` has the figures
+of a sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import gc
+import hashlib
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from mutants import Mutant, mutants, mutated
+
+RESULTS = ROOT / "build" / "mutation.json"
+EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.json"
+SLOWER = 10.0  # times as long as without the mistake is a timeout,
+GRACE = 5.0  # and this many seconds more
+IMPORTS = 60.0  # seconds to import and to collect
+MEMORY = 6 << 30  # bytes of address space
+TIMED_OUT, SURVIVED, KILLED = 42, 0, 1
+
+
+class Room(NamedTuple):
+    """Modules that one set of tests covers."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    backends: str
+
+
+LAWS = tuple(
+    f"spec/test_{name}_laws.py"
+    for name in ("table", "operation", "kernel", "edge", "einsum", "autograd", "precision", "buffer")
+)
+ROOMS: dict[str, Room] = {
+    "operations": Room(("tinygpt_core/operations.py",), (*LAWS, "spec/test_float32_stays.py"), "python"),
+    "kernels": Room(
+        ("tinygpt_core/kernels/*.py",),
+        (*LAWS, "spec/test_random_laws.py", "test_convolution.py", "test_precision.py", "test_optimizers.py"),
+        "python,minimal",
+    ),
+    "fast kernels": Room(
+        ("tinygpt_core/kernels/python/*.py",), (*LAWS, "spec/test_float32_stays.py"), "python"
+    ),
+    "numpy kernels": Room(
+        ("tinygpt_accel/numpy_backend/kernels/*.py",),
+        (*LAWS, "spec/test_float32_stays.py", "spec/test_random_laws.py", "test_loops.py"),
+        "numpy",
+    ),
+    "optimizers": Room(
+        ("tinygpt_core/optimizers.py",), ("test_optimizers.py", "test_threads.py"), "python"
+    ),
+    "schedules": Room(("tinygpt_core/schedules.py",), ("test_schedules.py", "test_training.py"), "python"),
+    "tokenizer": Room(
+        ("tinygpt_core/tokenizer/*.py",),
+        (
+            "test_tokenizer.py",
+            "test_encoders.py",
+            "test_pretokenize.py",
+            "test_pipelines.py",
+            "test_vocabularies.py",
+            "test_seed_documents.py",
+        ),
+        "python",
+    ),
+    "attention": Room(
+        (
+            "tinygpt_core/nn/attention.py",
+            "tinygpt_core/nn/cache.py",
+            "tinygpt_core/nn/rotary.py",
+            "tinygpt_core/nn/transformer.py",
+        ),
+        ("test_nn.py", "test_gpt.py", "test_generation.py", "test_seed_documents.py"),
+        "python",
+    ),
+    "generation": Room(
+        ("tinygpt_core/generation.py",), ("test_generation.py", "test_gpt.py", "test_training.py"), "python"
+    ),
+    "trainer": Room(
+        (
+            "tinygpt_core/training/loop.py",
+            "tinygpt_core/training/step.py",
+            "tinygpt_core/training/statistics.py",
+        ),
+        ("test_training.py", "test_runs.py", "test_precision.py", "test_checkpoint.py", "test_explain.py"),
+        "python",
+    ),
+}
+
+
+def modules_of(room: Room) -> list[str]:
+    """Returns the paths of a room's modules, but for those that only register kernels."""
+    paths = sorted(path for pattern in room.modules for path in ROOT.glob(pattern))
+    return [str(path.relative_to(ROOT)) for path in paths if path.name != "__init__.py"]
+
+
+# ---------------------------------------------------------------- inside a forked process
+
+
+class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the one module that is changed, and loads its mutant."""
+
+    def __init__(self, path: Path, tree: ast.Module) -> None:
+        self.name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        self.path, self.tree = path, tree
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self.name:
+            return None
+        spec = importlib.machinery.ModuleSpec(name, self, origin=str(self.path))
+        spec.has_location = True
+        return spec
+
+    def exec_module(self, module: Any) -> None:
+        exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
+
+
+class _Chosen:
+    """A pytest plug-in: makes only the chosen tests, in their order, each within its time."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        order = {name: place for place, name in enumerate(self.seconds)}
+        items[:] = sorted(
+            (item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid]
+        )
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.failed = nodeid
+        signal.setitimer(signal.ITIMER_REAL, GRACE + SLOWER * self.seconds.get(nodeid, 0.0))
+
+    def pytest_runtest_logfinish(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, IMPORTS)
+
+
+class _Lines:
+    """A pytest plug-in: notes which lines of some files each test runs, and how long it takes."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self.names = {str(ROOT / name): name for name in files}
+        self.lines: set[tuple[str, int]] = set()
+        self.imported: set[tuple[str, int]] = set()
+        self.shared: dict[str, set[tuple[str, int]]] = {}  # by the fixtures of a test file
+        self.tests: dict[str, set[tuple[str, int]]] = {}
+        self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
+
+    def start(self) -> None:
+        names = self.names
+
+        def local(frame: Any, event: str, argument: Any) -> Any:
+            if event == "line":
+                self.lines.add((names[frame.f_code.co_filename], frame.f_lineno))
+            return local
+
+        def tracer(frame: Any, event: str, argument: Any) -> Any:
+            name = names.get(frame.f_code.co_filename)
+            if name is None:
+                return None
+            self.lines.add((name, frame.f_lineno))
+            return local
+
+        threading.settrace(tracer)
+        sys.settrace(tracer)
+
+    def pytest_collection_finish(self) -> None:
+        self.imported |= self.lines
+
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
+        before = self.lines
+        self.lines = set()
+        yield
+        if fixturedef.scope != "function":
+            file = request.node.nodeid.partition("::")[0]
+            self.shared.setdefault(file, set()).update(self.lines)
+        self.lines |= before
+
+    pytest_fixture_setup.hookwrapper = True  # type: ignore[attr-defined]
+
+    def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
+        self.lines = set()
+        started = time.perf_counter()
+        yield
+        self.seconds[item.nodeid] = time.perf_counter() - started
+        self.tests[item.nodeid] = self.lines
+
+    pytest_runtest_protocol.hookwrapper = True  # type: ignore[attr-defined]
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+
+def _pytest(plugin: Any, files: Iterable[str], backends: str) -> int:
+    import pytest
+    from hypothesis import HealthCheck, Phase, settings
+
+    # Draws the same each time, and does not make a failure small.
+    settings.register_profile(
+        "mutation",
+        max_examples=20,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    if isinstance(plugin, _Lines):
+        options.remove("-x")
+    options += ["-c", str(ROOT / "pyproject.toml"), "--backend", backends, "--profile", "mutation"]
+    return int(pytest.main([*options, *(str(ROOT / "tests" / name) for name in files)], plugins=[plugin]))
+
+
+def _forked(work: Callable[[Any], int], limit: float) -> tuple[int, str]:
+    """Calls a function in a forked process, with a file for its answer; returns its exit code and the answer."""
+    place = tempfile.mkdtemp(prefix="mutant-")
+    answer = Path(place) / "answer"
+    process = os.fork()
+    if process == 0:
+        os.setsid()
+        code = 99
+        try:
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMED_OUT))
+            signal.setitimer(signal.ITIMER_REAL, IMPORTS)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            os.environ["TMPDIR"] = tempfile.tempdir = place
+            output = os.open(Path(place) / "output", os.O_WRONLY | os.O_CREAT)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            code = work(answer)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    code = _waited(process, limit)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)  # what it may have started
+    text = answer.read_text() if answer.exists() else ""
+    if code not in (SURVIVED, KILLED, TIMED_OUT) and not text:
+        text = (Path(place) / "output").read_text(errors="replace")[-2000:]
+    shutil.rmtree(place, ignore_errors=True)
+    return code, text
+
+
+def _waited(process: int, limit: float) -> int:
+    """Returns the exit code of a process, which is ended after some seconds."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return TIMED_OUT
+
+
+# ---------------------------------------------------------------- one room, one mutant
+
+
+class Coverage(NamedTuple):
+    """What a run without a mistake has shown of a room.
+
+    Attributes:
+        seconds: that each test takes.
+        lines: which tests run a line, by the text "file:line".
+        imported: the lines that are run by importing.
+    """
+
+    seconds: dict[str, float]
+    lines: dict[str, list[str]]
+    imported: list[str]
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """Returns the tests that run a mutant's lines: whole files of them, the quickest first."""
+        lines = [f"{mutant.module}:{line}" for line in range(mutant.first, mutant.last + 1)]
+        if not mutant.function or any(line in self.imported for line in lines):
+            prefix = f"{mutant.module}:"
+            lines = [line for line in self.lines if line.startswith(prefix)]
+        tests = {test for line in lines for test in self.lines.get(line, [])}
+        of_file: Counter[str] = Counter()
+        for test in tests:
+            of_file[test.partition("::")[0]] += self.seconds[test]  # type: ignore[assignment]
+        return sorted(tests, key=lambda test: (of_file[test.partition("::")[0]], test.partition("::")[0], self.seconds[test]))
+
+
+def cover(room: Room, report: Callable[[str], None]) -> Coverage:
+    """Runs all tests of a room, on the code as it is.
+
+    Raises:
+        SystemExit: a test fails without any mistake.
+    """
+
+    def work(answer: Path) -> int:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        plugin = _Lines(modules_of(room))
+        plugin.start()
+        code = _pytest(plugin, room.tests, room.backends)
+        sys.settrace(None)
+        lines: dict[str, list[str]] = {}
+        for test, found in plugin.tests.items():
+            for name, line in found | plugin.shared.get(test.partition("::")[0], set()):
+                lines.setdefault(f"{name}:{line}", []).append(test)
+        imported = [f"{name}:{line}" for name, line in plugin.imported]
+        answer.write_text(json.dumps([plugin.seconds, lines, imported, plugin.failed]))
+        return code
+
+    code, text = _forked(work, 3600)
+    if code == 99 or not text.startswith("["):
+        raise SystemExit(f"the tests could not be run: {text}")
+    seconds, lines, imported, failed = json.loads(text)
+    if failed:
+        report(f"  left out, for they fail without a mistake: {', '.join(failed)}")
+        for tests in lines.values():
+            tests[:] = [test for test in tests if test not in failed]
+    return Coverage(seconds, lines, imported)
+
+
+def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
+    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
+    started = time.perf_counter()
+    tests = coverage.tests_of(mutant)
+    if not tests:
+        return {"verdict": "survived", "by": "no test runs it", "seconds": 0.0}
+    seconds = {test: coverage.seconds[test] for test in tests}
+    source = (ROOT / mutant.module).read_text(encoding="utf-8")
+    files = list(dict.fromkeys(test.partition("::")[0].removeprefix("tests/") for test in tests))
+
+    def work(answer: Path) -> int:
+        sys.meta_path.insert(0, _Mutated(ROOT / mutant.module, mutated(source, mutant)))
+        plugin = _Chosen(seconds)
+        code = _pytest(plugin, files, room.backends)
+        answer.write_text(plugin.failed or "importing it")
+        return SURVIVED if code == 0 else KILLED
+
+    code, text = _forked(work, IMPORTS + len(tests) * GRACE + SLOWER * sum(seconds.values()))
+    verdict = {SURVIVED: "survived", TIMED_OUT: "timeout"}.get(code, "killed")
+    by = f"{len(tests)} tests" if verdict == "survived" else text[-300:]
+    return {"verdict": verdict, "by": by, "seconds": round(time.perf_counter() - started, 2)}
+
+
+# ---------------------------------------------------------------- a run
+
+
+def sampled(size: int, seed: int, rooms: Iterable[str]) -> dict[str, list[Mutant]]:
+    """Returns mutants of each room, drawn without preference: as many as its share of all, and at least 15.
+
+    Args:
+        size: about how many in all; 0 stands for every one.
+    """
+    everything = {
+        name: [mutant for module in modules_of(ROOMS[name]) for mutant in mutants(ROOT, module)]
+        for name in rooms
+    }
+    total = sum(map(len, everything.values()))
+    chosen = {}
+    for name, found in everything.items():
+        count = len(found) if not size else min(len(found), max(15, round(size * len(found) / total)))
+        # Those with the least of keys that are mixed with the seed: a mutant that comes or goes changes no other's.
+        order = sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.key}".encode()).hexdigest())
+        chosen[name] = sorted(order[:count], key=lambda m: (m.module, m.number))
+    return chosen
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def state_of(room: Room) -> str:
+    """Returns a digest of a room's modules and tests, which changes with any of them."""
+    files = [*modules_of(room), *(f"tests/{name}" for name in room.tests), "tests/spec/table.py"]
+    return _digest(room.backends, *((ROOT / name).read_text(encoding="utf-8") for name in files))
+
+
+def function_text(mutant: Mutant) -> str:
+    """Returns the source of what stands around a mutant: its function, or the module."""
+    source = (ROOT / mutant.module).read_text(encoding="utf-8")
+    outermost = mutant.function.split(".")[0]
+    for node in ast.parse(source).body:
+        if getattr(node, "name", "") == outermost:
+            return ast.get_source_segment(source, node) or ""
+    return source
+
+
+class Results:
+    """What is known, in a file that is written after every mutant."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        known = json.loads(path.read_text()) if path.exists() else {}
+        self.mutants: dict[str, dict[str, Any]] = known.get("mutants", {})
+        self.coverage: dict[str, Any] = known.get("coverage", {})
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
+        draft.replace(self.path)
+
+    def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
+        state = state_of(ROOMS[name])
+        if self.coverage.get(name, {}).get("state") != state:
+            report(f"{name}: noting which tests run which lines …")
+            started = time.perf_counter()
+            self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
+            report(f"  {time.perf_counter() - started:.0f} s")
+            self.save()
+        return Coverage(*self.coverage[name]["found"])
+
+
+def equivalent() -> dict[str, str]:
+    """Returns the reasons for which mutants cannot be noticed, by their keys."""
+    if not EQUIVALENT.exists():
+        return {}
+    return {entry["key"]: entry["why"] for entry in json.loads(EQUIVALENT.read_text(encoding="utf-8"))}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the mutants that were asked for and are not known yet."""
+    import hypothesis.strategies  # noqa: F401
+    import numpy  # noqa: F401
+    import pytest  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import numba  # noqa: F401
+    import hypothesis.extra.numpy  # noqa: F401
+
+    assert not any(name.startswith("tinygpt") for name in sys.modules)
+    gc.freeze()
+    os.chdir(ROOT)
+    results, why = Results(arguments.results), equivalent()
+    end = time.monotonic() + arguments.minutes * 60
+
+    def report(text: str) -> None:
+        print(text, flush=True)
+
+    for name, chosen in sampled(arguments.sample, arguments.seed, arguments.room or ROOMS).items():
+        waiting = []
+        for mutant in chosen:
+            known = results.mutants.get(mutant.key)
+            again = known is not None and known["verdict"] == "survived" and arguments.again
+            if mutant.key not in why and (known is None or again or known["text"] != _digest(function_text(mutant))):
+                waiting.append(mutant)
+        report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
+        if not waiting:
+            continue
+        coverage = results.covered(name, report)
+        for mutant in waiting:
+            if time.monotonic() > end:
+                return
+            found = judge(ROOMS[name], mutant, coverage)
+            results.mutants[mutant.key] = {**found, "text": _digest(function_text(mutant))}
+            results.save()
+            if found["verdict"] == "survived" or arguments.verbose:
+                report(f"  {found['verdict']} ({found['seconds']} s, {found['by']})\n    {described(mutant)}")
+
+
+def described(mutant: Mutant) -> str:
+    where = f"{mutant.module}:{mutant.line} {mutant.function or 'module'}"
+    return f"{mutant.key} {where}: {mutant.kind}: {mutant.before} -> {mutant.after}"
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Prints the score of each room, and the survivors."""
+    results, why = Results(arguments.results), equivalent()
+    sums: Counter[str] = Counter()
+    survivors = []
+    print("| room | mutants | run | equivalent | killed | of them by time | survived | score |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    def row(name: str, counts: Counter[str]) -> str:
+        killed = counts["killed"] + counts["timeout"]
+        score = killed / max(1, killed + counts["survived"])
+        numbers = [counts["all"], counts["run"], counts["equivalent"], killed, counts["timeout"], counts["survived"]]
+        return "| " + " | ".join([name, *(f"{number:,}" for number in numbers), f"{100 * score:.1f} %"]) + " |"
+
+    everything = sampled(0, 0, ROOMS)
+    for name, chosen in sampled(arguments.sample, arguments.seed, ROOMS).items():
+        counts: Counter[str] = Counter(all=len(everything[name]))
+        for mutant in chosen:
+            known = results.mutants.get(mutant.key)
+            if mutant.key in why:
+                counts["equivalent"] += 1
+            elif known is not None:
+                counts[known["verdict"]] += 1
+                if known["verdict"] == "survived":
+                    survivors.append(described(mutant))
+            counts["run"] += mutant.key in why or known is not None
+        print(row(name, counts))
+        sums += counts
+    print(row("**all**", sums))
+    print(f"\n{len(survivors)} survivors")
+    for line in survivors:
+        print(f"  {line}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sample", type=int, default=400, metavar="N", help="how many mutants (0: all; default: 400)")
+    parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
+    parser.add_argument("--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated")
+    parser.add_argument("--again", action="store_true", help="run survivors again, after tests were added")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no mutant after this time (default: none)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what was found (default: build/mutation.json)")
+    parser.add_argument("--show", action="store_true", help="run nothing; print the scores and the survivors")
+    parser.add_argument("--verbose", action="store_true", help="print every mutant, not only survivors")
+    arguments = parser.parse_args()
+    if arguments.show:
+        show(arguments)
+        return
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is the same in every mutant
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+    sys.dont_write_bytecode = True
+    run(arguments)
+
+
+if __name__ == "__main__":
+    main()
