@@ -31,7 +31,6 @@ import importlib.abc
 import importlib.machinery
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -47,7 +46,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from mutants import Mutant, mutants, mutated
+from mutants import Mutant, mutants, mutated  # noqa: E402
 
 RESULTS = ROOT / "build" / "mutation.json"
 EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.json"
@@ -85,9 +84,7 @@ ROOMS: dict[str, Room] = {
         (*LAWS, "spec/test_float32_stays.py", "spec/test_random_laws.py", "test_loops.py"),
         "numpy",
     ),
-    "optimizers": Room(
-        ("tinygpt_core/optimizers.py",), ("test_optimizers.py", "test_threads.py"), "python"
-    ),
+    "optimizers": Room(("tinygpt_core/optimizers.py",), ("test_optimizers.py", "test_threads.py"), "python"),
     "schedules": Room(("tinygpt_core/schedules.py",), ("test_schedules.py", "test_training.py"), "python"),
     "tokenizer": Room(
         ("tinygpt_core/tokenizer/*.py",),
@@ -255,7 +252,7 @@ def _pytest(plugin: Any, files: Iterable[str], backends: str) -> int:
 
 
 def _forked(work: Callable[[Any], int], limit: float) -> tuple[int, str]:
-    """Calls a function in a forked process, with a file for its answer; returns its exit code and the answer."""
+    """Calls a function in a forked process, with a file for its answer; returns its exit code and that."""
     place = tempfile.mkdtemp(prefix="mutant-")
     answer = Path(place) / "answer"
     process = os.fork()
@@ -329,7 +326,12 @@ class Coverage(NamedTuple):
         of_file: Counter[str] = Counter()
         for test in tests:
             of_file[test.partition("::")[0]] += self.seconds[test]  # type: ignore[assignment]
-        return sorted(tests, key=lambda test: (of_file[test.partition("::")[0]], test.partition("::")[0], self.seconds[test]))
+
+        def order(test: str) -> tuple[float, str, float]:
+            file = test.partition("::")[0]
+            return of_file[file], file, self.seconds[test]
+
+        return sorted(tests, key=order)
 
 
 def cover(room: Room, report: Callable[[str], None]) -> Coverage:
@@ -404,7 +406,7 @@ def sampled(size: int, seed: int, rooms: Iterable[str]) -> dict[str, list[Mutant
     chosen = {}
     for name, found in everything.items():
         count = len(found) if not size else min(len(found), max(15, round(size * len(found) / total)))
-        # Those with the least of keys that are mixed with the seed: a mutant that comes or goes changes no other's.
+        # By keys that are mixed with the seed: a mutant that comes or goes moves no other one.
         order = sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.key}".encode()).hexdigest())
         chosen[name] = sorted(order[:count], key=lambda m: (m.module, m.number))
     return chosen
@@ -465,7 +467,7 @@ def equivalent() -> dict[str, str]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the mutants that were asked for and are not known yet."""
-    import hypothesis.strategies  # noqa: F401
+    import hypothesis.strategies
     import numpy  # noqa: F401
     import pytest  # noqa: F401
 
@@ -487,7 +489,8 @@ def run(arguments: argparse.Namespace) -> None:
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
             again = known is not None and known["verdict"] == "survived" and arguments.again
-            if mutant.key not in why and (known is None or again or known["text"] != _digest(function_text(mutant))):
+            changed = known is not None and known["text"] != _digest(function_text(mutant))
+            if mutant.key not in why and (known is None or again or changed):
                 waiting.append(mutant)
         report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
         if not waiting:
@@ -513,14 +516,15 @@ def show(arguments: argparse.Namespace) -> None:
     results, why = Results(arguments.results), equivalent()
     sums: Counter[str] = Counter()
     survivors = []
-    print("| room | mutants | run | equivalent | killed | of them by time | survived | score |")
+    print("| room | mutants | run | equivalent | killed by a test | by time | survived | score |")
     print("|---|---|---|---|---|---|---|---|")
 
     def row(name: str, counts: Counter[str]) -> str:
         killed = counts["killed"] + counts["timeout"]
         score = killed / max(1, killed + counts["survived"])
-        numbers = [counts["all"], counts["run"], counts["equivalent"], killed, counts["timeout"], counts["survived"]]
-        return "| " + " | ".join([name, *(f"{number:,}" for number in numbers), f"{100 * score:.1f} %"]) + " |"
+        names = ("all", "run", "equivalent", "killed", "timeout", "survived")
+        cells = [f"{counts[name]:,}" for name in names]
+        return f"| {name} | {' | '.join(cells)} | {100 * score:.1f} % |"
 
     everything = sampled(0, 0, ROOMS)
     for name, chosen in sampled(arguments.sample, arguments.seed, ROOMS).items():
@@ -544,12 +548,20 @@ def show(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sample", type=int, default=400, metavar="N", help="how many mutants (0: all; default: 400)")
+    parser.add_argument(
+        "--sample", type=int, default=400, metavar="N", help="how many mutants (0: all; default: 400)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
-    parser.add_argument("--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated")
+    parser.add_argument(
+        "--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated"
+    )
     parser.add_argument("--again", action="store_true", help="run survivors again, after tests were added")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no mutant after this time (default: none)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="what was found (default: build/mutation.json)")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="begin no mutant after this time (default: none)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="what was found (default: build/mutation.json)"
+    )
     parser.add_argument("--show", action="store_true", help="run nothing; print the scores and the survivors")
     parser.add_argument("--verbose", action="store_true", help="print every mutant, not only survivors")
     arguments = parser.parse_args()

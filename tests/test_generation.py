@@ -153,16 +153,18 @@ def test_what_the_model_sees_at_each_token(context_length: int) -> None:
     """
     random.seed(8)
     model = GPT(
-        GPTConfig(
-            vocab_size=11, context_length=context_length, num_layers=1, num_heads=2, embedding_dim=8
-        )
+        GPTConfig(vocab_size=11, context_length=context_length, num_layers=1, num_heads=2, embedding_dim=8)
     )
     model.eval()
-    for length in sorted({1, context_length - 1, context_length, context_length + 1, 2 * context_length} - {0}):
+    for length in sorted(
+        {1, context_length - 1, context_length, context_length + 1, 2 * context_length} - {0}
+    ):
         prompt = [(3 * i + 1) % 11 for i in range(length)]
         for keep in range(1, context_length + 1):
             recorded = Recorded(model)
-            new = list(continue_ids(recorded, prompt, most_probable, tokens=2 * context_length + 2, keep=keep))
+            new = list(
+                continue_ids(recorded, prompt, most_probable, tokens=2 * context_length + 2, keep=keep)
+            )
             text, first, runs = [*prompt, *new], max(0, length - context_length), []
             for number, (seen, drawn) in enumerate(zip(recorded.seen, new, strict=True)):
                 known = length + number  # ids there are before this one is drawn
@@ -180,9 +182,7 @@ def test_what_the_model_sees_at_each_token(context_length: int) -> None:
 def test_a_full_context_goes_on_with_its_last_half(context_length: int, half: int) -> None:
     random.seed(8)
     model = GPT(
-        GPTConfig(
-            vocab_size=11, context_length=context_length, num_layers=1, num_heads=2, embedding_dim=8
-        )
+        GPTConfig(vocab_size=11, context_length=context_length, num_layers=1, num_heads=2, embedding_dim=8)
     )
     recorded = Recorded(model)
     list(generate_ids(recorded, [1], tokens=2 * context_length + 1, temperature=0))

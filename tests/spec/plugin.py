@@ -31,7 +31,7 @@ _common: dict[str, Any] = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 }
 # What is drawn is the same in every run, but for the last.
-PROFILES = {"quick": "the default", "thorough": "continuous integration", "nightly": "hours, to look for more"}
+PROFILES = {"quick": "the default", "thorough": "continuous integration", "nightly": "hours"}
 settings.register_profile("quick", max_examples=5, derandomize=True, database=None, **_common)
 settings.register_profile("thorough", max_examples=20, derandomize=True, database=None, **_common)
 settings.register_profile("nightly", max_examples=400, **_common)
@@ -111,7 +111,7 @@ class Specification:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leaves out what is marked `thorough`, unless it is asked for: by the profile, or by its own name."""
+        """Leaves out what is marked `thorough`, unless the profile or its own name asks for it."""
         if config.getoption("--profile") in ("thorough", "nightly"):
             return
         named = {argument.partition("[")[0] for argument in config.args if "::" in argument}
