@@ -142,7 +142,7 @@ def of_expression(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 def of_statement(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """Yields what a statement could have been by mistake: the kind of mistake, and the node."""
     match node:
-        case ast.If(test=test) | ast.While(test=test):
+        case ast.If(test=test) | ast.While(test=test) if not _has_an_opposite(test):
             yield "condition", _replaced(node, test=ast.UnaryOp(ast.Not(), copy.deepcopy(test)))
         case ast.AugAssign(op=operator):
             yield "statement left out", ast.Pass()
@@ -158,6 +158,13 @@ def of_statement(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "loop", ast.Continue()
         case ast.Continue():
             yield "loop", ast.Break()
+
+
+def _has_an_opposite(test: ast.AST) -> bool:
+    """Whether `of_expression` makes the opposite of a condition."""
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        return isinstance(test.ops[0], (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn))
+    return isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
 
 
 def _is_number(node: ast.AST) -> bool:

@@ -65,23 +65,27 @@ class Room(NamedTuple):
     backends: str
 
 
-LAWS = tuple(
-    f"spec/test_{name}_laws.py"
-    for name in ("table", "operation", "kernel", "edge", "einsum", "autograd", "precision", "buffer")
-)
+def laws(*names: str) -> tuple[str, ...]:
+    """Returns files of the specification."""
+    return tuple(f"spec/test_{name}.py" for name in names)
+
+
+KERNEL_LAWS = laws("kernel_laws", "table_laws", "operation_laws", "precision_laws")
 ROOMS: dict[str, Room] = {
-    "operations": Room(("tinygpt_core/operations.py",), (*LAWS, "spec/test_float32_stays.py"), "python"),
+    "operations": Room(
+        ("tinygpt_core/operations.py",),
+        laws("operation_laws", "autograd_laws", "precision_laws", "float32_stays"),
+        "python",
+    ),
     "kernels": Room(
         ("tinygpt_core/kernels/*.py",),
-        (*LAWS, "spec/test_random_laws.py", "test_convolution.py", "test_precision.py", "test_optimizers.py"),
-        "python,minimal",
+        (*KERNEL_LAWS, *laws("einsum_laws", "random_laws"), "test_convolution.py", "test_precision.py"),
+        "python",
     ),
-    "fast kernels": Room(
-        ("tinygpt_core/kernels/python/*.py",), (*LAWS, "spec/test_float32_stays.py"), "python"
-    ),
+    "fast kernels": Room(("tinygpt_core/kernels/python/*.py",), KERNEL_LAWS, "python"),
     "numpy kernels": Room(
         ("tinygpt_accel/numpy_backend/kernels/*.py",),
-        (*LAWS, "spec/test_float32_stays.py", "spec/test_random_laws.py", "test_loops.py"),
+        (*KERNEL_LAWS, *laws("random_laws"), "test_loops.py", "test_numpy_convolution.py"),
         "numpy",
     ),
     "optimizers": Room(("tinygpt_core/optimizers.py",), ("test_optimizers.py", "test_threads.py"), "python"),
@@ -573,7 +577,6 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *sys.argv])
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"
-    sys.dont_write_bytecode = True
     run(arguments)
 
 

@@ -50,7 +50,8 @@ SUBSTITUTES = {
         None,
         "tests/spec is part of this very run",
     ),
-    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel && .venv/bin/pytest -n 2': (
+    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel '
+    "&& .venv/bin/pytest -n 2": (
         None,
         "installs; .ci/run runs these steps",
     ),

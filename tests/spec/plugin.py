@@ -162,6 +162,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
     group.addoption(
         "--profile",
+        "--laws",  # its name before
         metavar="NAME",
         default="quick",
         help="how many cases the laws draw, and which tests are made: "
