@@ -51,10 +51,7 @@ SUBSTITUTES = {
         "tests/spec is part of this very run",
     ),
     'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel '
-    "&& .venv/bin/pytest -n 2": (
-        None,
-        "installs; .ci/run runs these steps",
-    ),
+    "&& .venv/bin/pytest -n 2": (None, "installs; .ci/run runs these steps"),
     'pip install -e ".[docs]"': (None, "installs; .ci/run does it"),
     "python docs/site/build.py": (
         None,
