@@ -396,15 +396,15 @@ def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
 # ---------------------------------------------------------------- a run
 
 
-def sampled(size: int, seed: int, rooms: Iterable[str]) -> dict[str, list[Mutant]]:
+def sampled(size: int, seed: int) -> dict[str, list[Mutant]]:
     """Returns mutants of each room, drawn without preference: as many as its share of all, and at least 15.
 
     Args:
         size: about how many in all; 0 stands for every one.
     """
     everything = {
-        name: [mutant for module in modules_of(ROOMS[name]) for mutant in mutants(ROOT, module)]
-        for name in rooms
+        name: [mutant for module in modules_of(room) for mutant in mutants(ROOT, module)]
+        for name, room in ROOMS.items()
     }
     total = sum(map(len, everything.values()))
     chosen = {}
@@ -488,7 +488,9 @@ def run(arguments: argparse.Namespace) -> None:
     def report(text: str) -> None:
         print(text, flush=True)
 
-    for name, chosen in sampled(arguments.sample, arguments.seed, arguments.room or ROOMS).items():
+    for name, chosen in sampled(arguments.sample, arguments.seed).items():
+        if name not in (arguments.room or ROOMS):
+            continue
         waiting = []
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
@@ -530,8 +532,8 @@ def show(arguments: argparse.Namespace) -> None:
         cells = [f"{counts[name]:,}" for name in names]
         return f"| {name} | {' | '.join(cells)} | {100 * score:.1f} % |"
 
-    everything = sampled(0, 0, ROOMS)
-    for name, chosen in sampled(arguments.sample, arguments.seed, ROOMS).items():
+    everything = sampled(0, 0)
+    for name, chosen in sampled(arguments.sample, arguments.seed).items():
         counts: Counter[str] = Counter(all=len(everything[name]))
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
