@@ -76,6 +76,11 @@ SUBSTITUTES = {
         None,
         "minutes of training, with PyTorch and a text that is fetched",
     ),
+    "python benchmarks/mutation.py --sample 400": (
+        None,
+        "half an hour; tests/test_benchmarks.py makes mutants and runs none",
+    ),
+    "python benchmarks/mutation.py --show": (None, "there is nothing to show before the other has run"),
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs "
