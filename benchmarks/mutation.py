@@ -29,6 +29,7 @@ import gc
 import hashlib
 import importlib.abc
 import importlib.machinery
+import io
 import json
 import os
 import resource
@@ -50,9 +51,11 @@ from mutants import Mutant, mutants, mutated  # noqa: E402
 
 RESULTS = ROOT / "build" / "mutation.json"
 EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.json"
+# Seconds of the processor: that a machine is busy makes no difference.
 SLOWER = 10.0  # times as long as without the mistake is a timeout,
 GRACE = 5.0  # and this many seconds more
-IMPORTS = 60.0  # seconds to import and to collect
+IMPORTS = 30.0  # to import and to collect
+WAITING = 10.0  # times as many seconds by the clock, and as much for what waits and does not compute
 MEMORY = 6 << 30  # bytes of address space
 TIMED_OUT, SURVIVED, KILLED = 42, 0, 1
 
@@ -154,6 +157,12 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
 
 
+def _end_after(seconds: float) -> None:
+    """Ends this process as one that takes too long, unless it is called again before."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAITING * seconds)
+
+
 class _Chosen:
     """A pytest plug-in: makes only the chosen tests, in their order, each within its time."""
 
@@ -169,10 +178,10 @@ class _Chosen:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.failed = nodeid
-        signal.setitimer(signal.ITIMER_REAL, GRACE + SLOWER * self.seconds.get(nodeid, 0.0))
+        _end_after(GRACE + SLOWER * self.seconds.get(nodeid, 0.0))
 
     def pytest_runtest_logfinish(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, IMPORTS)
+        _end_after(IMPORTS)
 
 
 class _Lines:
@@ -221,9 +230,9 @@ class _Lines:
 
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
         self.lines = set()
-        started = time.perf_counter()
+        started = time.process_time()
         yield
-        self.seconds[item.nodeid] = time.perf_counter() - started
+        self.seconds[item.nodeid] = time.process_time() - started
         self.tests[item.nodeid] = self.lines
 
     pytest_runtest_protocol.hookwrapper = True  # type: ignore[attr-defined]
@@ -233,14 +242,14 @@ class _Lines:
             self.failed.append(report.nodeid)
 
 
-def _pytest(plugin: Any, files: Iterable[str], backends: str) -> int:
+def _pytest(plugin: Any, files: Iterable[str], backends: str, examples: int = 10) -> int:
     import pytest
     from hypothesis import HealthCheck, Phase, settings
 
     # Draws the same each time, and does not make a failure small.
     settings.register_profile(
         "mutation",
-        max_examples=20,
+        max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,
@@ -264,8 +273,9 @@ def _forked(work: Callable[[Any], int], limit: float) -> tuple[int, str]:
         os.setsid()
         code = 99
         try:
-            signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMED_OUT))
-            signal.setitimer(signal.ITIMER_REAL, IMPORTS)
+            for number in (signal.SIGALRM, signal.SIGPROF):
+                signal.signal(number, lambda *_: os._exit(TIMED_OUT))
+            _end_after(IMPORTS)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             os.environ["TMPDIR"] = tempfile.tempdir = place
             output = os.open(Path(place) / "output", os.O_WRONLY | os.O_CREAT)
@@ -321,11 +331,13 @@ class Coverage(NamedTuple):
     imported: list[str]
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """Returns the tests that run a mutant's lines: whole files of them, the quickest first."""
+        """Returns the tests that run a mutant's lines, or else its module: the quickest files first."""
         lines = [f"{mutant.module}:{line}" for line in range(mutant.first, mutant.last + 1)]
         if not mutant.function or any(line in self.imported for line in lines):
             prefix = f"{mutant.module}:"
             lines = [line for line in self.lines if line.startswith(prefix)]
+        elif not any(self.lines.get(line) for line in lines):  # by few of what the laws draw, or by none
+            lines = [line for line in self.lines if line.startswith(f"{mutant.module}:")]
         tests = {test for line in lines for test in self.lines.get(line, [])}
         of_file: Counter[str] = Counter()
         for test in tests:
@@ -346,10 +358,10 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
     """
 
     def work(answer: Path) -> int:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _end_after(0)
         plugin = _Lines(modules_of(room))
         plugin.start()
-        code = _pytest(plugin, room.tests, room.backends)
+        code = _pytest(plugin, room.tests, room.backends, examples=4)
         sys.settrace(None)
         lines: dict[str, list[str]] = {}
         for test, found in plugin.tests.items():
@@ -374,20 +386,21 @@ def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
     """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
     started = time.perf_counter()
     tests = coverage.tests_of(mutant)
-    if not tests:
-        return {"verdict": "survived", "by": "no test runs it", "seconds": 0.0}
     seconds = {test: coverage.seconds[test] for test in tests}
     source = (ROOT / mutant.module).read_text(encoding="utf-8")
     files = list(dict.fromkeys(test.partition("::")[0].removeprefix("tests/") for test in tests))
 
     def work(answer: Path) -> int:
         sys.meta_path.insert(0, _Mutated(ROOT / mutant.module, mutated(source, mutant)))
-        plugin = _Chosen(seconds)
-        code = _pytest(plugin, files, room.backends)
-        answer.write_text(plugin.failed or "importing it")
-        return SURVIVED if code == 0 else KILLED
+        for file in files:
+            plugin = _Chosen(seconds)
+            if _pytest(plugin, [file], room.backends):
+                answer.write_text(plugin.failed or f"importing it for {file}")
+                return KILLED
+        return SURVIVED
 
-    code, text = _forked(work, IMPORTS + len(tests) * GRACE + SLOWER * sum(seconds.values()))
+    # Each test has its own limit; this is for what does not even notice that.
+    code, text = _forked(work, WAITING * (IMPORTS + len(tests) * GRACE + SLOWER * sum(seconds.values())))
     verdict = {SURVIVED: "survived", TIMED_OUT: "timeout"}.get(code, "killed")
     by = f"{len(tests)} tests" if verdict == "survived" else text[-300:]
     return {"verdict": verdict, "by": by, "seconds": round(time.perf_counter() - started, 2)}
@@ -473,12 +486,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the mutants that were asked for and are not known yet."""
     import hypothesis.strategies
     import numpy  # noqa: F401
-    import pytest  # noqa: F401
+    import pytest
 
     with contextlib.suppress(ImportError):
         import numba  # noqa: F401
     import hypothesis.extra.numpy  # noqa: F401
 
+    # pytest loads its parts when it is called: once here, and not in every process.
+    with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["-p", "no:cacheprovider", "--rootdir", empty, "-c", os.devnull, empty])
     assert not any(name.startswith("tinygpt") for name in sys.modules)
     gc.freeze()
     os.chdir(ROOT)
