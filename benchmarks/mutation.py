@@ -260,7 +260,16 @@ def _pytest(plugin: Any, files: Iterable[str], backends: str, examples: int = 10
     options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     if isinstance(plugin, _Lines):
         options.remove("-x")
-    options += ["-c", str(ROOT / "pyproject.toml"), "--backend", backends, "--profile", "mutation"]
+    options += [
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--backend",
+        backends,
+        "--profile",
+        "mutation",
+        "-m",
+        "not thorough",
+    ]
     return int(pytest.main([*options, *(str(ROOT / "tests" / name) for name in files)], plugins=[plugin]))
 
 

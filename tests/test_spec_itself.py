@@ -327,6 +327,7 @@ def test_what_takes_long_is_made_when_asked_for(tmp_path: Path) -> None:
         ([], "1 passed, 1 deselected"),
         (["--profile", "thorough"], "2 passed"),
         (["test_it.py::test_long"], "1 passed"),
+        (["test_it.py"], "2 passed"),
     ):
         done = run_pytest(*options, *more, cwd=tmp_path, PYTHONPATH=str(ROOT / "tests"))
         assert wanted in done.stdout, done.stdout + done.stderr

@@ -111,14 +111,13 @@ class Specification:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leaves out what is marked `thorough`, unless the profile or its own name asks for it."""
+        """Leaves out what is marked `thorough`, unless the profile asks for it, or its file was named."""
         if config.getoption("--profile") in ("thorough", "nightly"):
             return
-        named = {argument.partition("[")[0] for argument in config.args if "::" in argument}
+        base = config.invocation_params.dir
+        named = {(base / argument.partition("::")[0]).resolve() for argument in config.args}
         left_out = [
-            item
-            for item in items
-            if item.get_closest_marker("thorough") and item.nodeid.partition("[")[0] not in named
+            item for item in items if item.get_closest_marker("thorough") and item.path.resolve() not in named
         ]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
