@@ -25,8 +25,7 @@ class Mutant(NamedTuple):
         module: the path of the file, from the root of the repository.
         function: the qualified name of the function around it; "" at the top of the module.
         line: where it is.
-        first, last: the lines of the statement (of its head, if it has a body), by which tests that run it
-            are found.
+        first: the line in which its statement begins, by which tests that run it are found.
         kind: what sort of change.
         before, after: the source of what is changed, and what it becomes.
         number: which of the changes of this module, in the order of `changes`.
@@ -37,7 +36,6 @@ class Mutant(NamedTuple):
     function: str
     line: int
     first: int
-    last: int
     kind: str
     before: str
     after: str
@@ -200,26 +198,24 @@ def _children(node: ast.AST) -> Iterator[tuple[ast.AST, Put]]:
                     yield item, lambda other, value=value, i=i: value.__setitem__(i, other)
 
 
-def changes(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST, Put, str, str, tuple[int, int]]]:
+def changes(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST, Put, str, str, int]]:
     """Yields every change of a module: the node, what it becomes, how to put it there, the kind, the function
-    around it, and the lines of its statement.
+    around it, and the line in which its statement begins.
     """
-    # What to visit: a node, how to replace it, the function around it, the lines of its statement.
-    waiting: list[tuple[ast.AST, Put, str, tuple[int, int]]] = [(tree, lambda other: None, "", (0, 0))]
+    # What to visit: a node, how to replace it, the function around it, the line of its statement.
+    waiting: list[tuple[ast.AST, Put, str, int]] = [(tree, lambda other: None, "", 0)]
     while waiting:
-        node, put, function, lines = waiting.pop()
+        node, put, function, first = waiting.pop()
         if _is_left_alone(node):
             continue
         if isinstance(node, ast.stmt):
-            body = getattr(node, "body", None)
-            last = body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno
-            lines = (node.lineno, max(node.lineno, last or node.lineno))
+            first = node.lineno
         makers = of_statement if isinstance(node, ast.stmt) else of_expression
         for kind, other in makers(node):
-            yield node, ast.copy_location(other, node), put, kind, function, lines
+            yield node, ast.copy_location(other, node), put, kind, function, first
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             function = f"{function}.{node.name}".lstrip(".")
-        waiting.extend((child, way, function, lines) for child, way in reversed(list(_children(node))))
+        waiting.extend((child, way, function, first) for child, way in reversed(list(_children(node))))
 
 
 def mutants(root: Path, module: str) -> list[Mutant]:
@@ -227,15 +223,15 @@ def mutants(root: Path, module: str) -> list[Mutant]:
     tree = ast.parse((root / module).read_text(encoding="utf-8"))
     found: list[Mutant] = []
     seen: dict[str, int] = {}
-    for number, (node, other, _, kind, function, lines) in enumerate(changes(tree)):
+    for number, (node, other, _, kind, function, first) in enumerate(changes(tree)):
         before, after = (ast.unparse(ast.fix_missing_locations(x)).split("\n")[0] for x in (node, other))
         if isinstance(other, ast.Pass):
             after = "pass"
         text = f"{module} {function}: {kind}: {before} -> {after}"
         seen[text] = seen.get(text, 0) + 1
         digest = hashlib.sha256(f"{text} #{seen[text]}".encode()).hexdigest()[:10]
-        line = getattr(node, "lineno", lines[0])
-        found.append(Mutant(digest, module, function, line, *lines, kind, before, after, number))
+        line = getattr(node, "lineno", first)
+        found.append(Mutant(digest, module, function, line, first, kind, before, after, number))
     return found
 
 

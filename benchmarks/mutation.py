@@ -37,7 +37,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -139,22 +138,31 @@ def modules_of(room: Room) -> list[str]:
 # ---------------------------------------------------------------- inside a forked process
 
 
-class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the one module that is changed, and loads its mutant."""
+class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds modules that are changed, and loads what they have become.
 
-    def __init__(self, path: Path, tree: ast.Module) -> None:
-        self.name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        self.path, self.tree = path, tree
+    Args:
+        trees: the changed modules, by their paths.
+        names: what they find as globals beside their own.
+    """
+
+    def __init__(self, trees: dict[str, ast.Module], names: dict[str, Any] | None = None) -> None:
+        self.trees = {
+            ".".join(Path(path).with_suffix("").parts): (path, tree) for path, tree in trees.items()
+        }
+        self.names = names or {}
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != self.name:
+        if name not in self.trees:
             return None
-        spec = importlib.machinery.ModuleSpec(name, self, origin=str(self.path))
+        spec = importlib.machinery.ModuleSpec(name, self, origin=str(ROOT / self.trees[name][0]))
         spec.has_location = True
         return spec
 
     def exec_module(self, module: Any) -> None:
-        exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
+        path, tree = self.trees[module.__name__]
+        vars(module).update(self.names)
+        exec(compile(tree, str(ROOT / path), "exec"), module.__dict__)
 
 
 def _end_after(seconds: float) -> None:
@@ -184,42 +192,48 @@ class _Chosen:
         _end_after(IMPORTS)
 
 
+def noting(path: str, tree: ast.Module) -> ast.Module:
+    """Returns a module that calls `__note__(path, line)` before every statement of its functions."""
+
+    def noted(body: list[ast.stmt]) -> list[ast.stmt]:
+        result: list[ast.stmt] = []
+        for statement in body:
+            call = ast.parse(f"__note__(({path!r}, {statement.lineno}))").body[0]
+            result += [ast.copy_location(call, statement), inside(statement)]
+        return result
+
+    def inside(statement: Any) -> Any:
+        is_code = not isinstance(statement, ast.ClassDef)
+        for name in ("body", "orelse", "finalbody"):
+            if body := getattr(statement, name, None):
+                setattr(statement, name, noted(body) if is_code else list(map(inside, body)))
+        for part in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+            part.body = noted(part.body)
+        return statement
+
+    tree.body = [inside(x) if isinstance(x, (ast.FunctionDef, ast.ClassDef)) else x for x in tree.body]
+    return ast.fix_missing_locations(tree)
+
+
 class _Lines:
-    """A pytest plug-in: notes which lines of some files each test runs, and how long it takes."""
+    """A pytest plug-in: notes which statements of some files each test runs, and how long it takes."""
 
     def __init__(self, files: Iterable[str]) -> None:
-        self.names = {str(ROOT / name): name for name in files}
         self.lines: set[tuple[str, int]] = set()
         self.imported: set[tuple[str, int]] = set()
         self.shared: dict[str, set[tuple[str, int]]] = {}  # by the fixtures of a test file
         self.tests: dict[str, set[tuple[str, int]]] = {}
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
-
-    def start(self) -> None:
-        names = self.names
-
-        def local(frame: Any, event: str, argument: Any) -> Any:
-            if event == "line":
-                self.lines.add((names[frame.f_code.co_filename], frame.f_lineno))
-            return local
-
-        def tracer(frame: Any, event: str, argument: Any) -> Any:
-            name = names.get(frame.f_code.co_filename)
-            if name is None:
-                return None
-            self.lines.add((name, frame.f_lineno))
-            return local
-
-        threading.settrace(tracer)
-        sys.settrace(tracer)
+        trees = {name: noting(name, ast.parse((ROOT / name).read_text(encoding="utf-8"))) for name in files}
+        sys.meta_path.insert(0, _Changed(trees, {"__note__": self.lines.add}))
 
     def pytest_collection_finish(self) -> None:
         self.imported |= self.lines
 
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
-        before = self.lines
-        self.lines = set()
+        before = set(self.lines)
+        self.lines.clear()
         yield
         if fixturedef.scope != "function":
             file = request.node.nodeid.partition("::")[0]
@@ -229,11 +243,11 @@ class _Lines:
     pytest_fixture_setup.hookwrapper = True  # type: ignore[attr-defined]
 
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
-        self.lines = set()
+        self.lines.clear()
         started = time.process_time()
         yield
         self.seconds[item.nodeid] = time.process_time() - started
-        self.tests[item.nodeid] = self.lines
+        self.tests[item.nodeid] = set(self.lines)
 
     pytest_runtest_protocol.hookwrapper = True  # type: ignore[attr-defined]
 
@@ -331,7 +345,7 @@ class Coverage(NamedTuple):
 
     Attributes:
         seconds: that each test takes.
-        lines: which tests run a line, by the text "file:line".
+        lines: which tests run a statement, by the text "file:line" of where it begins.
         imported: the lines that are run by importing.
     """
 
@@ -341,11 +355,11 @@ class Coverage(NamedTuple):
 
     def tests_of(self, mutant: Mutant) -> list[str]:
         """Returns the tests that run a mutant's lines, or else its module: the quickest files first."""
-        lines = [f"{mutant.module}:{line}" for line in range(mutant.first, mutant.last + 1)]
+        lines = [f"{mutant.module}:{mutant.first}"]
         if not mutant.function or any(line in self.imported for line in lines):
             prefix = f"{mutant.module}:"
             lines = [line for line in self.lines if line.startswith(prefix)]
-        elif not any(self.lines.get(line) for line in lines):  # by few of what the laws draw, or by none
+        elif not self.lines.get(lines[0]):  # by few of what the laws draw, or by none
             lines = [line for line in self.lines if line.startswith(f"{mutant.module}:")]
         tests = {test for line in lines for test in self.lines.get(line, [])}
         of_file: Counter[str] = Counter()
@@ -369,9 +383,7 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
     def work(answer: Path) -> int:
         _end_after(0)
         plugin = _Lines(modules_of(room))
-        plugin.start()
         code = _pytest(plugin, room.tests, room.backends, examples=4)
-        sys.settrace(None)
         lines: dict[str, list[str]] = {}
         for test, found in plugin.tests.items():
             for name, line in found | plugin.shared.get(test.partition("::")[0], set()):
@@ -400,7 +412,7 @@ def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
     files = list(dict.fromkeys(test.partition("::")[0].removeprefix("tests/") for test in tests))
 
     def work(answer: Path) -> int:
-        sys.meta_path.insert(0, _Mutated(ROOT / mutant.module, mutated(source, mutant)))
+        sys.meta_path.insert(0, _Changed({mutant.module: mutated(source, mutant)}))
         for file in files:
             plugin = _Chosen(seconds)
             if _pytest(plugin, [file], room.backends):

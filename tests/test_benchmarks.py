@@ -186,7 +186,7 @@ def test_mutants_are_one_change_each(mutants: ModuleType, tmp_path: Path) -> Non
     assert len(texts) == len({mutant.key for mutant in found}) == len(found)
     assert ast.unparse(ast.parse(MUTATED)) not in texts
     last = next(mutant for mutant in found if mutant.kind == "function")
-    assert (last.function, last.line, last.first, last.last) == ("mean", 12, 12, 12)
+    assert (last.function, last.line, last.first) == ("mean", 12, 12)
     place: dict[str, Any] = {}
     exec(compile(mutants.mutated(MUTATED, last), "mean.py", "exec"), place)
     assert place["mean"]([1.0, 3.0]) == 4.0
