@@ -364,7 +364,12 @@ def test_every_step_has_the_learning_rate_of_its_number(config: TrainingConfig, 
 
     def part_of_a_run(trainer: Trainer, steps: int) -> None:
         update = trainer.optimizer.update
-        trainer.optimizer.update = lambda: (used.append(trainer.optimizer.learning_rate), update())  # type: ignore[method-assign]
+
+        def noted() -> None:
+            used.append(trainer.optimizer.learning_rate)
+            update()
+
+        trainer.optimizer.update = noted  # type: ignore[method-assign]
         for event in trainer.run():
             if isinstance(event, StepEvent):
                 told.append(event.learning_rate)
