@@ -174,7 +174,7 @@ def _is_number(node: ast.AST) -> bool:
 def _is_left_alone(node: ast.AST) -> bool:
     """Whether a node and all in it are no subject: see the head of this module."""
     if isinstance(node, ast.FunctionDef):
-        return node.name == "__repr__"
+        return node.name in ("__repr__", "_extra_repr")
     if isinstance(node, ast.If):
         return getattr(node.test, "id", "") == "TYPE_CHECKING"
     if isinstance(node, ast.Call):

@@ -81,7 +81,13 @@ ROOMS: dict[str, Room] = {
     ),
     "kernels": Room(
         ("tinygpt_core/kernels/*.py",),
-        (*KERNEL_LAWS, *laws("einsum_laws", "random_laws"), "test_convolution.py", "test_precision.py"),
+        (
+            *KERNEL_LAWS,
+            *laws("einsum_laws", "random_laws"),
+            "test_convolution.py",
+            "test_precision.py",
+            "test_defaults.py",
+        ),
         "python",
     ),
     "fast kernels": Room(("tinygpt_core/kernels/python/*.py",), KERNEL_LAWS, "python"),
@@ -90,8 +96,16 @@ ROOMS: dict[str, Room] = {
         (*KERNEL_LAWS, *laws("random_laws"), "test_loops.py", "test_numpy_convolution.py"),
         "numpy",
     ),
-    "optimizers": Room(("tinygpt_core/optimizers.py",), ("test_optimizers.py", "test_threads.py"), "python"),
-    "schedules": Room(("tinygpt_core/schedules.py",), ("test_schedules.py", "test_training.py"), "python"),
+    "optimizers": Room(
+        ("tinygpt_core/optimizers.py",),
+        ("test_optimizers.py", "test_threads.py", "test_defaults.py"),
+        "python",
+    ),
+    "schedules": Room(
+        ("tinygpt_core/schedules.py",),
+        ("test_schedules.py", "test_training.py", "test_defaults.py"),
+        "python",
+    ),
     "tokenizer": Room(
         ("tinygpt_core/tokenizer/*.py",),
         (
@@ -111,11 +125,13 @@ ROOMS: dict[str, Room] = {
             "tinygpt_core/nn/rotary.py",
             "tinygpt_core/nn/transformer.py",
         ),
-        ("test_nn.py", "test_gpt.py", "test_generation.py", "test_seed_documents.py"),
+        ("test_nn.py", "test_gpt.py", "test_generation.py", "test_seed_documents.py", "test_defaults.py"),
         "python",
     ),
     "generation": Room(
-        ("tinygpt_core/generation.py",), ("test_generation.py", "test_gpt.py", "test_training.py"), "python"
+        ("tinygpt_core/generation.py",),
+        ("test_generation.py", "test_gpt.py", "test_training.py", "test_defaults.py"),
+        "python",
     ),
     "trainer": Room(
         (

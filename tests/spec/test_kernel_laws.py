@@ -4,6 +4,7 @@ hooks, does.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -332,6 +333,18 @@ def test_sgd_step(backend: type[Buffer], data: st.DataObject) -> None:
 
 
 # ---------------------------------------------------------------- the registry
+
+
+def test_registered_kernels_take_the_same_arguments(backend: type[Buffer]) -> None:
+    """Options have the same names and the same defaults as the textbook's."""
+    for kernel, own in kernels.base.registered(backend):
+        parameters, wanted = (inspect.signature(x.forward).parameters for x in (own, kernel))
+        for name, parameter in wanted.items():
+            if parameter.kind is not parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+                continue
+            assert name in parameters, f"{own.__name__}.forward takes no {name}"
+            found = parameters[name].default
+            assert found == parameter.default, f"{own.__name__}: {name} is {found}, not {parameter.default}"
 
 
 def test_lookup_walks_the_class_hierarchy(backend: type[Buffer]) -> None:
