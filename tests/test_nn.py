@@ -273,6 +273,20 @@ def test_a_block_draws_its_weights_as_it_is_told(activation):
             assert set(values) == {1.0 if name.endswith("weights") else 0.0}, name
 
 
+def test_a_block_knows_the_order_of_what_was_before_only_by_rotary_encoding():
+    x = Tensor.normal((1, 3, 8))
+    swapped = Tensor([[x.to_python()[0][i] for i in (1, 0, 2)]])
+
+    def difference(**options):
+        random.seed(3)
+        block = randomized(nn.TransformerBlock(8, 4, 2, **options))
+        last = [block(each).to_python()[0][2] for each in (x, swapped)]
+        return max(abs(a - b) for a, b in zip(*last, strict=True))
+
+    assert difference() < 1e-5 < 1e-2 < difference(rotary=True)
+    assert difference(rotary=True, rotary_base=2.0) != difference(rotary=True)
+
+
 @pytest.mark.parametrize("rotary", [False, True])
 def test_attention_sees_no_later_position(rotary):
     attention = nn.CausalSelfAttention(4, 6, 2, rotary=rotary)
