@@ -26,6 +26,13 @@ backends.register("cuda-on-cpu", _cuda_on_cpu, None, "the CUDA kernels compiled 
 LONG = {
     "test_contributing.py::test_a_recipe_does_what_it_says": "follows it in a copy, pytest and all",
     "test_contributing.py::test_all_recipes_together_keep_the_rules": "follows them in a copy, mypy and all",
+    "test_book.py::test_pictures_are_what_their_script_draws": "trains and measures what the pictures show",
+    "test_book.py::test_every_picture_has_a_script_and_a_place_in_the_book": "draws all pictures",
+    "test_examples.py::test_two_moons": "trains",
+    "test_examples.py::test_iris_and_digits": "trains",
+    "test_examples.py::test_names_rnn_vs_gpt": "trains",
+    "test_examples.py::test_shakespeare_gpt": "trains",
+    "test_examples.py::test_code_model": "trains",
     "test_site.py::test_a_notebook_runs_and_prints_what_it_shows": "trains",
     "test_site.py::test_the_site_is_built_without_a_warning": "builds it",
     "test_site.py::test_the_site_works_from_disk_in_a_browser": "builds it and opens it",

@@ -32,7 +32,7 @@ _common: dict[str, Any] = {
 }
 # What is drawn is the same in every run, but for the last.
 PROFILES = {"quick": "the default", "thorough": "continuous integration", "nightly": "hours"}
-settings.register_profile("quick", max_examples=5, derandomize=True, database=None, **_common)
+settings.register_profile("quick", max_examples=3, derandomize=True, database=None, **_common)
 settings.register_profile("thorough", max_examples=20, derandomize=True, database=None, **_common)
 settings.register_profile("nightly", max_examples=400, **_common)
 

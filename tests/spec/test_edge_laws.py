@@ -216,7 +216,10 @@ MOVES = {
     *("take", "Embedding"),
 }
 ON_FLOATS = [
-    pytest.param(row, id=row.name) for row in ROWS if row.on_buffers and set(FLOATS) <= set(row.dtypes)
+    pytest.param(row, id=row.name)
+    for row in ROWS
+    if row.on_buffers and set(FLOATS) <= set(row.dtypes)
+    if row.name != "pow"  # test_powers_of_special_values
 ]
 
 
