@@ -18,8 +18,8 @@ from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 from tinygpt_core.tensor import Tensor
 
-from .method_rows import _ours, indices, ordering
 from .strategies import DTYPES, FLOATS, INTEGERS, arrays, lacks, make, operands, read, supported
+from .table import method_rows
 
 
 def tensor(values: Any, dtype: DType = DType.float64, requires_grad: bool = True) -> Tensor:
@@ -133,7 +133,7 @@ def test_the_least_integer_has_its_place(backend: type[Buffer], name: str) -> No
 @given(data=st.data())
 def test_sort_says_where_elements_stood(backend: type[Buffer], data: st.DataObject) -> None:
     """values are the elements at indices, which name each place once; topk is the beginning of that."""
-    case = data.draw(ordering())
+    case = data.draw(method_rows.ordering())
     axis, descending = case.options["axis"], case.options["descending"]
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
     x = Tensor(data.draw(operands(backend, case.slots[0].shape, dtype, special=True)).buffer)  # type: ignore[union-attr]
@@ -154,7 +154,7 @@ def test_sort_says_where_elements_stood(backend: type[Buffer], data: st.DataObje
 @given(data=st.data())
 def test_writes_by_index_are_numpys(backend: type[Buffer], data: st.DataObject) -> None:
     """x[index] = value, of masks, arrays, None and the rest, with a number or an array that broadcasts."""
-    case = data.draw(indices())
+    case = data.draw(method_rows.indices())
     shape, index = case.slots[0].shape, case.options["index"]  # type: ignore[union-attr]
     dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
     made = data.draw(operands(backend, shape, dtype, expand=False))
@@ -169,7 +169,7 @@ def test_writes_by_index_are_numpys(backend: type[Buffer], data: st.DataObject) 
         expected[index] = value
         value = Tensor(make(backend, value))
     version = x.buffer.version[0]
-    x[_ours(index, backend)] = value
+    x[method_rows.own_index(index, backend)] = value
     assert np.array_equal(read(x.buffer), expected)
     if expected[index].size:
         assert x.buffer.version[0] > version, "autograd cannot notice the write"
@@ -298,3 +298,12 @@ def test_an_ndarray_with_axes_is_refused(backend: type[Buffer]) -> None:
     ):
         with pytest.raises(TypeError):
             call()
+
+
+def test_what_is_masked_with_minus_infinity_has_no_part(backend: type[Buffer]) -> None:
+    """The mask of attention: probability 0, and gradient 0, not NaN."""
+    x = Tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    y = x.masked_fill(Tensor([[False, True, False]]), -math.inf).softmax()
+    (y * Tensor([[1.0, 2.0, 3.0]])).sum().backward()
+    assert y[0, 1].item() == 0.0 and x.grad is not None and x.grad[0, 1].item() == 0.0
+    assert np.isfinite(read(x.grad.buffer)).all()

@@ -517,8 +517,8 @@ class Buffer:
             TypeError: a Buffer on another backend.
         """
         self._check_writable()
-        if isinstance(value, (bool, int, float)):
-            value = self._full((), self.dtype.convert(value), self.dtype)
+        if (number := None if isinstance(value, (Buffer, list, tuple)) else as_number(value)) is not None:
+            value = self._full((), self.dtype.convert(number), self.dtype)
         elif not isinstance(value, Buffer):
             value = type(self)(value, self.dtype)
         self.check_backend(value)

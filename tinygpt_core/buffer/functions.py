@@ -129,17 +129,19 @@ _ALL_INTEGERS = {4: 2.0**23, 8: 2.0**52}
 def round_half_even(x: Buffer) -> Buffer:
     """Returns the nearest integer to each element, the even one of two, in the dtype of x.
 
-    Added to 1.5 times the number from which on floats are integers, an element loses its fraction to the
-    rounding of the sum, which is to the nearest and to even; what is subtracted again is exact. NaN,
-    infinities and what is that large already stay as they are, and so does the sign of zero.
+    Added to the number from which on all floats are integers, |x| loses its fraction to the rounding of the
+    sum, which is to the nearest and to even; what is subtracted again is exact. NaN, infinities, zeros and
+    what is that large already stay as they are.
 
     Source: IEEE 754-2019, 5.9 (roundToIntegralTiesToEven)
     """
     if x.dtype.kind != "f":
         return x.copy()
     limit = _ALL_INTEGERS[x.dtype.itemsize]
-    rounded = (x + 1.5 * limit) - 1.5 * limit
-    return Buffer.where(x.maximum(-x) < limit, Buffer.where(rounded == 0.0, x * 0.0, rounded), x)
+    magnitude = x.maximum(-x)
+    rounded = (magnitude + limit) - limit
+    has_fraction = (magnitude > 0.0) & (magnitude < limit)
+    return Buffer.where(has_fraction, Buffer.where(x < 0.0, -rounded, rounded), x)
 
 
 def floor(x: Buffer) -> Buffer:
@@ -174,8 +176,10 @@ def log1p(x: Buffer) -> Buffer:
     """
     x = x.as_floating()
     u = x + 1.0
-    keeps = (u == 1.0) | (u == math.inf)
-    return Buffer.where(keeps, x, u.log() * x / (u - 1.0))
+    log = u.log()
+    # Far from 1 the rounding of u does not count, and the quotient may overflow
+    is_near = (u > 0.5) & (u < 2.0) & (u != 1.0)
+    return Buffer.where(is_near, log * x / (u - 1.0), Buffer.where(u == 1.0, x, log))
 
 
 def expm1(x: Buffer) -> Buffer:
@@ -188,7 +192,7 @@ def expm1(x: Buffer) -> Buffer:
     """
     x = x.as_floating()
     u = x.exp()
-    # Where u is far from 1, nothing is lost; log u is 0 where it is 1, and infinite at both ends
+    # Far from 1 nothing is lost
     is_near = (u > 0.5) & (u < 2.0) & (u != 1.0)
     log = Buffer.where(is_near, u, 2.0).log()
     return Buffer.where(is_near, (u - 1.0) * x / log, Buffer.where(u == 1.0, x, u - 1.0))

@@ -122,7 +122,7 @@ class Layout(TensorMethods):
     def _rolled(self, shift: int, axis: int) -> Self:
         size = self.shape[axis]
         if not size or not shift % size:
-            return self
+            return self._part(axis, 0, size)
         end, front = self._part(axis, size - shift % size, size), self._part(axis, 0, size - shift % size)
         return end._operate(Concatenate, front, axis=axis)
 
@@ -168,7 +168,7 @@ class Layout(TensorMethods):
         if check_int("chunks", chunks) < 1:
             raise ValueError(f"chunk makes at least one part, not {chunks}")
         if not self.shape[axis]:
-            return (self,) * chunks
+            return tuple(self._part(axis, 0, 0) for _ in range(chunks))
         return self.split(-(-self.shape[axis] // chunks), axis)
 
     def tile(self, repeats: Any) -> Self:

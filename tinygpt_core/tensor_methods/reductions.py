@@ -110,20 +110,21 @@ class LogSumExp(Operation):
     """
 
     def forward(self, x: Buffer, axes: Any = None) -> Buffer:
-        self.x = x = x.as_floating()
+        self.x = x.as_floating()
         if x.numel == 0:
-            self.y = x.sum(axes).log()  # of nothing, -infinity
-            return self.y
-        largest = x.max(axes)
-        finite = Buffer.where(functions.isfinite(largest), largest, 0.0)
-        self.y = (x - finite).exp().sum(axes).log() + finite
-        return self.y
+            return self.x.sum(axes).log()  # of nothing, -infinity
+        largest = self.x.max(axes)
+        self.offset = Buffer.where(functions.isfinite(largest), largest, 0.0)
+        self.total = (self.x - self.offset).exp().sum(axes)
+        return self.total.log() + self.offset
 
     def backward(self, grad: Buffer) -> Any:
-        x, y = self.x, self.y
-        # Infinities less infinities are NaN; -infinity has no part in any sum, and infinity is all of one
-        share = Buffer.where(x == -math.inf, 0.0, Buffer.where(x == y, 1.0, (x - y).exp()))
-        return share * grad
+        x = self.x
+        if x.numel == 0:
+            return type(grad).zeros(x.shape, grad.dtype)
+        share = (x - self.offset).exp() / self.total
+        # Infinities divided are NaN; -infinity has no part in any sum, and infinity is all of one
+        return Buffer.where(x == -math.inf, 0.0, Buffer.where(x == math.inf, 1.0, share)) * grad
 
 
 class Norm(Operation):
