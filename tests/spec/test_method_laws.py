@@ -136,7 +136,9 @@ def test_sort_says_where_elements_stood(backend: type[Buffer], data: st.DataObje
     case = data.draw(method_rows.ordering())
     axis, descending = case.options["axis"], case.options["descending"]
     dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
-    x = Tensor(data.draw(operands(backend, case.slots[0].shape, dtype, special=True)).buffer)  # type: ignore[union-attr]
+    (slot,) = case.slots
+    assert slot is not None
+    x = Tensor(data.draw(operands(backend, slot.shape, dtype, special=True)).buffer)
     values, order = x.sort(axis, descending)
     assert np.array_equal(read(x.gather(axis, order).buffer), read(values.buffer), equal_nan=dtype in FLOATS)
     lines = np.moveaxis(read(order.buffer), axis, -1).reshape(-1, x.shape[axis])
