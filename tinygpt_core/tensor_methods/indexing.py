@@ -11,9 +11,10 @@ Source: NumPy's advanced indexing, https://numpy.org/doc/stable/user/basics.inde
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import index as as_index
 from types import EllipsisType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from ..buffer import functions
 from ..buffer.base import Buffer
@@ -79,18 +80,10 @@ class AdvancedIndex(Operation):
 # ---------------------------------------------------------------- what an index means
 
 
-class _Index(NamedTuple):
-    """An index, read: `slices` is for the axes of x; `arrays` are taken from what that gives.
-
-    Attributes:
-        slices: a slice for each axis, or an int where there are no arrays.
-        arrays: for each axis with an array, the axis and integers.
-        entries: None, a slice or "array" in the order in which they make axes of the result.
-    """
-
-    slices: tuple[Any, ...]
-    arrays: list[tuple[int, Buffer]]
-    entries: list[Any]
+def _spread(entries: list[Any], sizes: Sequence[int]) -> Shape:
+    """Returns the sizes of the axes that entries make, with a 1 for each None among them."""
+    rest = iter(sizes)
+    return tuple(1 if entry is None else next(rest) for entry in entries)
 
 
 def _is_basic(index: Any) -> bool:
@@ -100,8 +93,15 @@ def _is_basic(index: Any) -> bool:
     return isinstance(index, (int, slice, EllipsisType))
 
 
-def _read(index: Any, kind: type[Buffer], shape: Shape) -> _Index:
+_Read = tuple[tuple[Any, ...], list[tuple[int, Buffer]], list[Any]]
+
+
+def _read(index: Any, kind: type[Buffer], shape: Shape) -> _Read:
     """Returns what an index says about an array of `shape`.
+
+    Returns:
+        A slice for each axis, or an int where there are no arrays; for each axis with an array, the axis and
+        integers; and None, a slice or "array" in the order in which they make axes of the result.
 
     Raises:
         TypeError: an entry that is none of those the module names. IndexError: a mask of another shape, more
@@ -134,7 +134,7 @@ def _read(index: Any, kind: type[Buffer], shape: Shape) -> _Index:
             arrays += [(axis + i, places) for i, places in enumerate(found)]
             slices += [slice(None)] * len(found)
             entries.append("array")
-    return _Index(tuple(slices), arrays, entries)
+    return tuple(slices), arrays, entries
 
 
 def _entry(entry: Any, kind: type[Buffer]) -> Any:
@@ -199,32 +199,31 @@ class Indexing(TensorMethods):
         """
         if _is_basic(index):
             return self._operate(Slice, index=index)
-        read = _read(index, type(self.buffer), self.shape)
-        sliced = (
-            self if all(s == slice(None) for s in read.slices) else self._operate(Slice, index=read.slices)
-        )
-        entries = read.entries
-        if not read.arrays:
-            sizes = iter(sliced.shape)
-            return sliced._operate(
-                Reshape, shape=tuple(1 if entry is None else next(sizes) for entry in entries)
-            )
-        axes, arrays = zip(*read.arrays, strict=True)
-        taken = sliced._operate(AdvancedIndex, *map(self._without_record, arrays), axes=axes)
-        at = [i for i, entry in enumerate(entries) if isinstance(entry, str)]
-        first = at[0] if at == list(range(at[0], at[-1] + 1)) else 0
-        others = [entry for entry in entries if not isinstance(entry, str)]
-        count = taken.ndim - sum(entry is not None for entry in others)  # axes of the arrays
+        slices, arrays, entries = _read(index, type(self.buffer), self.shape)
+        sliced = self if all(s == slice(None) for s in slices) else self._operate(Slice, index=slices)
+        if not arrays:
+            return sliced._operate(Reshape, shape=_spread(entries, sliced.shape))
+        positions = [self._without_record(places) for _, places in arrays]
+        taken = sliced._operate(AdvancedIndex, *positions, axes=tuple(axis for axis, _ in arrays))
+        return taken._in_order_of(entries)
+
+    def _in_order_of(self, entries: list[Any]) -> Self:
+        """Returns what arrays took, whose axes come first, with these where the arrays stood, and the axes
+        of size 1 that None puts in.
+        """
+        at = [i for i, entry in enumerate(entries) if entry == "array"]
+        first = at[0] if at[-1] - at[0] < len(at) else 0  # something stands between them: in front
+        others = [entry for entry in entries if entry != "array"]
+        count = self.ndim - sum(entry is not None for entry in others)  # axes of the arrays
         before = sum(entry is not None for entry in others[:first])
-        if before:
-            rest = range(count, taken.ndim)
-            taken = taken._operate(Permute, axes=(*rest[:before], *range(count), *rest[before:]))
-        if None in others:
-            sizes = iter((*taken.shape[:before], *taken.shape[before + count :]))
-            spread = [1 if entry is None else next(sizes) for entry in others]
-            places = taken.shape[before : before + count]
-            taken = taken._operate(Reshape, shape=(*spread[:first], *places, *spread[first:]))
-        return taken
+        rest = range(count, self.ndim)
+        moved = (
+            self._operate(Permute, axes=(*rest[:before], *range(count), *rest[before:])) if before else self
+        )
+        if None not in others:
+            return moved
+        places, sizes = self.shape[:count], _spread(others, self.shape[count:])
+        return moved._operate(Reshape, shape=(*sizes[:first], *places, *sizes[first:]))
 
     def _assign_at(self, index: Any, value: Any) -> None:
         """Writes a Buffer, a number or nested lists, broadcast and cast, to what an index selects; of several
