@@ -8,6 +8,7 @@ the loss, plain gradient descent, and a learning rate that falls.
 """
 
 import argparse
+from itertools import pairwise
 
 from tinygpt_core import DType, Tensor, no_grad, seed
 from tinygpt_core.dataset.toy_data import two_moons
@@ -33,7 +34,7 @@ class Network:
     """Layers of weights (inputs, outputs) and biases, with ReLU between them."""
 
     def __init__(self, sizes):
-        pairs = list(zip(sizes, sizes[1:], strict=False))
+        pairs = list(pairwise(sizes))
         self.weights = [Tensor.uniform(pair, -1, 1, requires_grad=True) for pair in pairs]
         self.biases = [Tensor.zeros(outputs, requires_grad=True) for _, outputs in pairs]
 
