@@ -60,6 +60,13 @@ class NumpyBuffer(ArrayBuffer):
                 result = numpy.where(are_both, self.array + other.array, result)
         return self.wrap(result, self.dtype)
 
+    def _divmod(self, other: NumpyBuffer) -> tuple[NumpyBuffer, NumpyBuffer]:
+        quotient, remainder = numpy.divmod(self.array, other.array)
+        return self.wrap(quotient, self.dtype), self.wrap(remainder, self.dtype)
+
+    def _argsort(self, axis: int) -> NumpyBuffer:
+        return self.wrap(self.array.argsort(axis, kind="stable"), DType.int64)
+
     def _sum(self, axes: Shape) -> NumpyBuffer:
         return self.wrap(sum_over(self.array, axes, _add_columns_for), self.dtype)
 
@@ -93,5 +100,14 @@ _ELEMENTWISE = (
     "_maximum",
     "_cast",
 )
-for _hook in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate", "_sum_of_squares"):
+for _hook in (
+    *_ELEMENTWISE,
+    "_divmod",
+    "_sum",
+    "_cumsum",
+    "_matmul",
+    "_scatter_add",
+    "_accumulate",
+    "_sum_of_squares",
+):
     setattr(NumpyBuffer, _hook, without_warnings(getattr(NumpyBuffer, _hook)))
