@@ -19,7 +19,14 @@ from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from tinygpt_core.buffer.base import Buffer
-from tinygpt_core.training.communicator import CommunicationError, Communicator, Launch, Message, Pending
+from tinygpt_core.training.communicator import (
+    HEAD_START,
+    CommunicationError,
+    Communicator,
+    Launch,
+    Message,
+    Pending,
+)
 
 from . import sentinel
 
@@ -27,8 +34,6 @@ from . import sentinel
 SPINS = 200
 SHORTEST_PAUSE = 20e-6
 LONGEST_PAUSE = 200e-6
-# Ranks that fail alike, such as all for want of a file, leave it to rank 0 to say so, for as long (seconds).
-HEAD_START = 1.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -224,6 +229,7 @@ class MPICommunicator(Communicator):
         sentinel.stop(self._watch)
         print(f"tinygpt: error: {self.who()}: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what MPI says of an Abort is not for people
         self._mpi.COMM_WORLD.Abort(code)
         os._exit(code)  # where MPI cannot reach its launcher
 

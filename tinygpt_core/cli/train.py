@@ -177,7 +177,7 @@ def _train(arguments: argparse.Namespace, processes: Communicator) -> int:
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet or not is_first)
     progress.begin()
     opened = loggers.open_loggers(kinds, trainer.directory, trainer.config.to_dict(), trainer.step)
-    number = signal.SIGINT  # of the signal that has stopped it
+    number: int | None = signal.SIGINT if processes.size == 1 else None  # of the signal that has stopped it
     signals: list[signal.Signals] = []
     try:
         with _polite_stop(trainer) as signals, opened as log:
@@ -196,7 +196,7 @@ def _train(arguments: argparse.Namespace, processes: Communicator) -> int:
     if signals:
         number = signals[0]
     if trainer.step < trainer.config.steps:
-        return _complain_that_it_stopped(trainer, number) if is_first else stopped_by(number)[1]
+        return _complain_that_it_stopped(trainer, number)
     val_loss = trainer.validate()
     if is_first:
         _summarize(trainer, val_loss)
@@ -273,12 +273,19 @@ def _resume(arguments: argparse.Namespace, together: dict[str, Any]) -> Trainer:
         raise UsageError(problem.worded(OPTIONS)) from None
 
 
-def _complain_that_it_stopped(trainer: Trainer, number: int) -> int:
-    """Says that a run was stopped by a signal and how to go on; returns the exit code."""
+def _complain_that_it_stopped(trainer: Trainer, number: int | None) -> int:
+    """Says that a run was stopped by a signal and how to go on; returns the exit code.
+
+    Of several processes the first says so; where another one got the signal, its number is None.
+    """
     is_kept = trainer.saved_step == trainer.step
     kept = "is kept" if is_kept else f"is lost after step {trainer.saved_step}"
     advice = f"continue with: {command_name()} train --resume {shlex.quote(trainer.directory)}"
-    stopped, code = stopped_by(number)
+    stopped, code = stopped_by(signal.SIGINT if number is None else number)
+    if number is None:
+        stopped = "stopped by a signal to another of its processes"
+    if not trainer.communicator.is_first:
+        return code
     return complain(f"{stopped} at step {trainer.step}, which {kept}; {advice}", code)
 
 

@@ -22,6 +22,7 @@ from ..buffer.base import Buffer
 
 ENTRY_POINT_GROUP = "tinygpt.communicators"
 COLLECTIVE_TIMEOUT = 600.0  # seconds
+HEAD_START = 1.0  # seconds: ranks that fail alike, such as all for want of a file, let rank 0 say so first
 
 # A rank, and the memory that goes to it or comes from it: what `Communicator.memory` has returned
 Message = tuple[int, Any]
