@@ -126,7 +126,7 @@ def owners(sizes: Sequence[int], ranks: int) -> list[int]:
 
 
 def plan_buckets(
-    parameters: Sequence[Buffer], ranks: int, owned_by: Sequence[int] | None, bucket_bytes: int = BUCKET_BYTES
+    parameters: Sequence[Buffer], ranks: int, owned_by: Sequence[int] | None, bucket_bytes: int
 ) -> list[Bucket]:
     """Returns the row of all gradients, in buckets.
 
@@ -222,7 +222,7 @@ class ShardedStep(TrainingStep):
         seed: of the dropout.
         divides_optimizer: whether each rank keeps the optimizer's memory of a part of the parameters only.
             Then no parameter has a gradient after the update, unless `keeps_gradients`.
-        bucket_bytes: the size of the pieces in which gradients travel.
+        bucket_bytes: the size of the pieces in which gradients travel; default: BUCKET_BYTES.
 
     Attributes:
         mine: the shards of this rank.
@@ -242,7 +242,7 @@ class ShardedStep(TrainingStep):
         shards: int,
         seed: int,
         divides_optimizer: bool = False,
-        bucket_bytes: int = BUCKET_BYTES,
+        bucket_bytes: int | None = None,
     ) -> None:
         super().__init__(*step_arguments)
         size, rank = communicator.size, communicator.rank
@@ -267,7 +267,7 @@ class ShardedStep(TrainingStep):
             self.owned_by = owners([buffer.numel for buffer in buffers], size)
             self.owned = [n for n, owner in enumerate(self.owned_by) if owner == rank]
             self._restrict_optimizer(self.optimizer)
-        self.buckets = plan_buckets(buffers, size, self.owned_by, bucket_bytes)
+        self.buckets = plan_buckets(buffers, size, self.owned_by, bucket_bytes or BUCKET_BYTES)
         self._place = {id(tensor): number for number, tensor in enumerate(self.parameters)}
         self._bucket_of = {
             number: b for b, bucket in enumerate(self.buckets) for number, _, _ in bucket.places
