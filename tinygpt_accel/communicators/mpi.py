@@ -60,7 +60,7 @@ class DeviceMemory:
         import numpy
 
         self.buffer = buffer
-        self.host = numpy.empty(buffer.shape, buffer.dtype.name)
+        self.host: Any = numpy.empty(buffer.shape, buffer.dtype.name)
         self.bytes: Any = memoryview(self.host).cast("B")
 
     def fetch(self) -> Any:

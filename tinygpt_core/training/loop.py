@@ -227,8 +227,8 @@ class Trainer:
                 stacklevel=2,
             )
             changes["backend"] = changes.get("backend") or usable_backend(config.backend)
-            together = {"communicator": communicator, "shard_optimizer": shard_optimizer}
-            return cls.start(replace(config, **changes), directory, **together)
+            config = replace(config, **changes)
+            return cls.start(config, directory, communicator=communicator, shard_optimizer=shard_optimizer)
         load_checkpoint(directory, optimizer=False)  # complains of a directory that is none, and has no lock
         if not communicator.is_first:
             return cls._resumed(directory, changes, communicator, shard_optimizer)
