@@ -25,7 +25,7 @@ import pairing  # beside this file; puts the repository on sys.path
 
 sys.path.insert(0, str(pairing.ROOT / "tests"))
 
-from test_parallel_runs import MPIEXEC, _command, _environment, _ranks_of, log_of
+from mpi_runs import MPIEXEC, command_of, environment, log_of, ranks_of
 
 LIMIT = 15.0  # seconds until all processes have ended
 
@@ -33,8 +33,8 @@ LIMIT = 15.0  # seconds until all processes have ended
 def begin(ranks: int, *options: object) -> subprocess.Popen[str]:
     """Starts a run."""
     return subprocess.Popen(
-        _command(ranks, *options),
-        env=_environment(),
+        command_of(ranks, *options),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -58,7 +58,7 @@ def kill_again_and_again(arguments: argparse.Namespace, place: Path) -> dict[str
         waits = time.monotonic() + draw.uniform(0.0, arguments.longest)
         found: dict[int, int] = {}
         while process.poll() is None and (time.monotonic() < waits or len(found) < arguments.ranks):
-            found = _ranks_of(process.pid)
+            found = ranks_of(process.pid)
             time.sleep(0.01)
         if process.poll() is not None:  # it was at its end before
             said = process.communicate()[1]

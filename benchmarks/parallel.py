@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from statistics import median
@@ -167,6 +168,20 @@ def turn(side: str, processes: int, threads: int, text: str, arguments: argparse
     return json.loads(said.strip().splitlines()[-1])
 
 
+def random_text() -> str:
+    """Returns a text of as many kinds of characters as tinyshakespeare has."""
+    letters = [chr(ord("0") + number) for number in range(KINDS - 1)] + ["\n"]
+    words = random.words(random.Generator(1).reserve(60000), 60000)
+    return "".join(letters[word % KINDS] for word in words)
+
+
+def alone_beside_another(side: str, text: str, arguments: argparse.Namespace) -> list[float]:
+    """Returns the step times of a process that knows no other, while another one does the same."""
+    with ThreadPoolExecutor(2) as pool:
+        turns = [pool.submit(turn, side, 1, 1, text, arguments) for _ in range(2)]
+        return [second for each in turns for second in each.result()["seconds"]]
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Returns what each side's turns gave."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -184,9 +199,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         sides.pop("PyTorch DDP, 2 processes", None)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
-        generator = random.Generator(1)
-        letters = [chr(ord("0") + number) for number in range(KINDS - 1)] + ["\n"]
-        file.write("".join(letters[word % KINDS] for word in random.words(generator.reserve(60000), 60000)))
+        file.write(random_text())
         file.flush()
         for _ in range(arguments.turns):
             for name, (side, processes, threads) in sides.items():
@@ -273,9 +286,11 @@ def main() -> int:
         if arguments.side == "ddp":
             result = train_pytorch(SIZES["numpy"], arguments.seconds)
         else:
-            kind, _, divided = arguments.side.partition("-")
+            kind, _, how = arguments.side.partition("-")
             config = replace(SIZES[kind], corpus="text", data_file=os.path.abspath(arguments.text))
-            result = train(config, arguments.seconds, bool(divided))
+            if how == "half":
+                config = replace(config, batch_size=config.batch_size // 2)
+            result = train(config, arguments.seconds, how == "divided")
         if result is not None:
             print(json.dumps(result))
         return 0

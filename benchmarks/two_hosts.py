@@ -24,7 +24,7 @@ import pairing  # beside this file; puts the repository on sys.path
 
 sys.path.insert(0, str(pairing.ROOT / "tests"))
 
-from test_parallel_runs import MPIEXEC, _environment, log_of
+from mpi_runs import MPIEXEC, environment, log_of
 
 HOSTS = ("10.77.0.1", "10.77.0.2")
 NAMESPACES = ("tinygpt-a", "tinygpt-b")
@@ -78,14 +78,10 @@ def begin(place: Path, *options: object) -> subprocess.Popen[str]:
     command += ["-genv", "UCX_TLS", "tcp,self", "-genv", "MPIR_CVAR_NOLOCAL", "1"]
     command += ["-launcher", "ssh", "-launcher-exec", str(place / "shell"), "-iface", CABLE[0]]
     command += ["-hosts", ",".join(HOSTS), "-n", "2", sys.executable, "-m", "tinygpt_core", "train"]
-    environment = _environment()
-    environment["PATH"] = f"{Path(str(MPIEXEC)).parent}:{environment['PATH']}"
+    known = environment()
+    known["PATH"] = f"{Path(str(MPIEXEC)).parent}:{known['PATH']}"
     return subprocess.Popen(
-        [*command, *map(str, options)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        [*command, *map(str, options)], env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -108,7 +104,7 @@ def measure(place: Path) -> dict[str, Any]:
     shell.chmod(0o755)
     settings = ["--preset", "debug", "--backend", "python", "--steps", 30, "--quiet", "--checkpoint-every", 5]
     one = [sys.executable, "-m", "tinygpt_core", "train", *settings, "--shards", 2, "--out", place / "one"]
-    subprocess.run(list(map(str, one)), env=_environment(), stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(list(map(str, one)), env=environment(), stdout=subprocess.DEVNULL, check=True)
     found: dict[str, Any] = {}
 
     def same(directory: Path) -> bool:

@@ -1,5 +1,5 @@
 """The plug-in's communicators without what they are made for: NCCL's logic against a stand-in that matches
-and blocks as NCCL does, MPI's path for devices on the emulated device, and what they say where they cannot run.
+and blocks as NCCL does, MPI on the emulated device, and what they say where they cannot run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy
 import pytest
+from mpi_runs import log_of
 from rank_threads import Meeting, ThreadRank, run_ranks
-from test_sharding import SMALL, _log
+from test_sharding import SMALL
 
 from tinygpt_accel.communicators.mpi import DeviceMemory, HostMemory, MPICommunicator, share_cores
 from tinygpt_accel.communicators.nccl import NCCLCommunicator, take_device
@@ -110,7 +111,7 @@ def test_nccl_gives_the_bits_of_one_process(tmp_path: Path, has_control: bool, s
     said = run_ranks(3, work)
     assert said[0].startswith("3 (nccl, stand-in 1.0): 3 on ")
     assert [device.problems for device in devices] == [[], [], []]
-    assert _log(tmp_path / "one") == _log(tmp_path / "three")
+    assert log_of(tmp_path / "one") == log_of(tmp_path / "three")
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
 

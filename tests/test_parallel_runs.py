@@ -7,20 +7,17 @@ with threads for ranks; `benchmarks/kills.py` kills a hundred times.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from test_sharding import _log as log_of
+from mpi_runs import MPIEXEC, command_of, environment, log_of, ranks_of
 
-MPIEXEC = shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or shutil.which("mpiexec")
 pytestmark = [
     pytest.mark.skipif(find_spec("mpi4py") is None, reason="mpi4py is not installed"),
     pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: pip install mpich"),
@@ -30,51 +27,10 @@ LIMIT = 120.0  # seconds, of runs that take a few on an idle machine
 PRESET = ("--preset", "debug", "--batch-size", "6", "--quiet")
 
 
-def _environment() -> dict[str, str]:
-    """The environment of a run: without what would tell it that it was launched already."""
-    known = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TINYGPT_THREADS": "1"}
-    if hasattr(os, "geteuid") and os.geteuid() == 0:  # as in containers
-        known |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PMI_", "OMPI_"))}
-    return kept | known | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-
-
-def _command(ranks: int, *arguments: object) -> list[str]:
-    own = [sys.executable, "-m", "tinygpt_core", "train", *map(str, arguments)]
-    return own if ranks == 1 else [str(MPIEXEC), "-n", str(ranks), *own]
-
-
 def _train(ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        _command(ranks, *arguments), env=_environment(), capture_output=True, text=True, timeout=LIMIT
+        command_of(ranks, *arguments), env=environment(), capture_output=True, text=True, timeout=LIMIT
     )
-
-
-def _ranks_of(launcher: int) -> dict[int, int]:
-    """The ranks that an mpiexec has started, and the number of each one's process."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    found = {}
-    for pid in parents:
-        above = pid
-        while above in parents and above != launcher:
-            above = parents[above]
-        if above == launcher:
-            try:
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                is_rank = b"tinygpt_core" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            for line in environment if is_rank else ():
-                name, _, value = line.partition(b"=")
-                if name in (b"PMI_RANK", b"OMPI_COMM_WORLD_RANK"):
-                    found[int(value)] = pid
-    return found
 
 
 class Running:
@@ -83,8 +39,8 @@ class Running:
     def __init__(self, ranks: int, directory: Path, *arguments: object) -> None:
         self.directory = directory
         self.process = subprocess.Popen(
-            _command(ranks, *PRESET, "--out", directory, *arguments),
-            env=_environment(),
+            command_of(ranks, *PRESET, "--out", directory, *arguments),
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -94,7 +50,7 @@ class Running:
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        self.ranks = _ranks_of(self.process.pid)
+        self.ranks = ranks_of(self.process.pid)
         assert sorted(self.ranks) == list(range(ranks))
 
     def end(self) -> tuple[int, str, float]:
@@ -152,7 +108,7 @@ def test_the_header_and_backends_say_how_many_and_where(tmp_path: Path) -> None:
     said = _train(2, *options).stdout
     assert "processes  2 (mpi, " in said and "; 2 shards of a batch" in said
     command = [str(MPIEXEC), "-n", "2", sys.executable, "-m", "tinygpt_core", "backends"]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT)
     assert done.stdout.count("processes  2 (mpi, ") == 1
     assert done.stdout.count("the reference: pure Python") == 1
 
@@ -196,7 +152,7 @@ def test_ctrl_c_stops_all_politely_with_a_checkpoint(tmp_path: Path, running: li
 
 
 def test_a_rank_that_fails_alone_says_so(tmp_path: Path) -> None:
-    command = _command(2, *PRESET, "--backend", "python", "--out", tmp_path / "run")
+    command = command_of(2, *PRESET, "--backend", "python", "--out", tmp_path / "run")
     command[3:] = [
         *command[3:],
         ":",
@@ -208,7 +164,7 @@ def test_a_rank_that_fails_alone_says_so(tmp_path: Path) -> None:
         "train",
         "no-such-corpus",
     ]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 2
     assert done.stderr.count("tinygpt: error:") == 1
     assert "rank 2 of 3 " in done.stderr and "no-such-corpus" in done.stderr
@@ -216,9 +172,9 @@ def test_a_rank_that_fails_alone_says_so(tmp_path: Path) -> None:
 
 def test_a_rank_with_another_seed_is_named(tmp_path: Path) -> None:
     options = (*PRESET, "--backend", "python", "--out", str(tmp_path / "run"))
-    command = _command(2, *options)
+    command = command_of(2, *options)
     command += [":", "-n", "1", sys.executable, "-m", "tinygpt_core", "train", *options, "--seed", "5"]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 1
     assert "rank 2 of 3 " in done.stderr and "its setting seed is 5, theirs is 1337" in done.stderr
     assert done.stderr.count("tinygpt: error:") == 1
@@ -234,6 +190,6 @@ heavy = ("mpi4py", "tinygpt_accel.communicators", "tinygpt_core.training.shardin
 assert not [name for name in sys.modules if name.startswith(heavy)]
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], env=_environment(), capture_output=True, text=True, timeout=LIMIT
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=LIMIT
     )
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ several ranks in one process.
 
 from __future__ import annotations
 
-import json
 import math
 import random as python_random
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpi_runs import log_of
 from rank_threads import run_ranks
 
 from tinygpt_core import Buffer, DType, backends
@@ -207,11 +207,6 @@ SMALL = replace(
 )
 
 
-def _log(directory: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-
-
 def _run(directory: Path, ranks: int, config: TrainingConfig | None, **options: Any) -> list[Trainer]:
     """Trains with several ranks; without a config the run that is there goes on, with these changes."""
 
@@ -230,7 +225,7 @@ def _run(directory: Path, ranks: int, config: TrainingConfig | None, **options: 
 
 
 def _same(first: Path, second: Path) -> None:
-    assert _log(first) == _log(second)
+    assert log_of(first) == log_of(second)
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
@@ -259,8 +254,8 @@ def test_a_run_of_four_goes_on_with_one_and_with_two(tmp_path: Path, name: str) 
         directory = tmp_path / f"by-{ranks}"
         _run(directory, 4, half, shard_optimizer=True)
         _run(directory, ranks, None, steps=4, shard_optimizer=shard_optimizer)
-        losses = [line["loss"] for line in _log(directory) if "loss" in line]
-        assert losses == [line["loss"] for line in _log(tmp_path / "whole") if "loss" in line]
+        losses = [line["loss"] for line in log_of(directory) if "loss" in line]
+        assert losses == [line["loss"] for line in log_of(tmp_path / "whole") if "loss" in line]
         for file in ("model.safetensors", "optimizer.safetensors"):
             assert (directory / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
@@ -286,7 +281,7 @@ def test_shards_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     config = replace(SMALL, dropout=0.0, steps=3)
     _run(tmp_path / "whole", 1, config)
     _run(tmp_path / "cut", 1, replace(config, shards=3))
-    for whole, cut in zip(_log(tmp_path / "whole"), _log(tmp_path / "cut"), strict=True):
+    for whole, cut in zip(log_of(tmp_path / "whole"), log_of(tmp_path / "cut"), strict=True):
         for name in ("loss", "gradient_norm", "val_loss"):
             if name in whole:
                 assert math.isclose(whole[name], cut[name], rel_tol=2e-5), name

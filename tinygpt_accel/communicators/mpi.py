@@ -141,7 +141,7 @@ class MPICommunicator(Communicator):
     def why_not() -> str:
         """Returns why it cannot be used here, or ""; imports nothing."""
         if find_spec("mpi4py") is None:
-            return 'mpi4py is not installed: pip install "tinygpt-accel[mpi]" mpich'
+            return 'mpi4py is not installed: pip install . "./tinygpt_accel[mpi]" mpich'
         return ""
 
     @classmethod
@@ -162,7 +162,7 @@ class MPICommunicator(Communicator):
         except (ImportError, RuntimeError) as problem:  # mpi4py without a library of MPI
             raise CommunicationError(
                 f"MPI cannot be loaded ({problem}): "
-                'pip install "tinygpt-accel[mpi]" mpich, or use an MPI of your system'
+                'pip install . "./tinygpt_accel[mpi]" mpich, or use an MPI of your system'
             ) from problem
         if launch is not None and MPI.COMM_WORLD.Get_size() != launch.size:
             library = MPI.Get_library_version().split("\n")[0]

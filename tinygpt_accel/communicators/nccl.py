@@ -96,7 +96,9 @@ class NCCLCommunicator(Communicator):
     def why_not() -> str:
         """Returns why it cannot be used here, or ""; imports nothing."""
         if find_spec("cupy") is None:
-            return 'CuPy is not installed: pip install "tinygpt-accel[cuda13]", and see `tinygpt backends`'
+            return (
+                'CuPy is not installed: pip install . "./tinygpt_accel[cuda13]", and see `tinygpt backends`'
+            )
         return ""
 
     @classmethod

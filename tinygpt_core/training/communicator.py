@@ -130,6 +130,9 @@ class Communicator:
 
         All ranks call it equally often and in the same order; of several messages between two ranks the
         first sent is the first received, and lengths agree. Memory is left alone until `wait`.
+
+        Returns:
+            The `Pending` to wait for.
         """
         return Pending()
 
@@ -147,6 +150,9 @@ class Communicator:
         Args:
             message: why.
             code: the exit code.
+
+        Raises:
+            CommunicationError: the message, where this is the only process.
         """
         raise CommunicationError(message)
 
@@ -265,7 +271,7 @@ def connect(
 
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if chosen not in points:
-        advice = 'they come with: pip install "tinygpt-accel[mpi]"'
+        advice = 'they come with: pip install . "./tinygpt_accel[mpi]" in the project\'s folder'
         if name is not None and points:
             advice = f"known are {', '.join(sorted(points))}, and none"
         what = f"there is no communicator {chosen!r}" if name is not None else _nobody_connects(launch)

@@ -70,6 +70,9 @@ class Trainer:
         skipped_steps: how many of them changed nothing, since their gradient was not finite.
         saved_step: how many were when the newest checkpoint was written.
         stop_requested: may be set at any time; `run` then ends after the step that is going on.
+
+    Raises:
+        CommunicationError: processes that differ, or that are more than there are shards.
     """
 
     def __init__(

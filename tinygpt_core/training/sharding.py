@@ -125,8 +125,15 @@ def owners(sizes: Sequence[int], ranks: int) -> list[int]:
     return result
 
 
+def bucket_bytes(ranks: int) -> int:
+    """Returns how large a bucket is among as many ranks: the more there are, the more messages it becomes,
+    each of which takes a time of its own whatever its length (`benchmarks/cluster.py` has the arithmetic).
+    """
+    return BUCKET_BYTES * max(1, ranks // 8)
+
+
 def plan_buckets(
-    parameters: Sequence[Buffer], ranks: int, owned_by: Sequence[int] | None, bucket_bytes: int
+    parameters: Sequence[Buffer], ranks: int, owned_by: Sequence[int] | None, full: int
 ) -> list[Bucket]:
     """Returns the row of all gradients, in buckets.
 
@@ -135,13 +142,13 @@ def plan_buckets(
         ranks: among which each bucket is divided.
         owned_by: the rank that owns each parameter, where a part consists of whole parameters; None divides a
             bucket evenly.
-        bucket_bytes: a bucket is full when it has as many.
+        full: the bytes from which on a bucket gets no more.
     """
     groups: list[list[int]] = []
-    size = bucket_bytes
+    size = full
     for number in reversed(range(len(parameters))):
         buffer = parameters[number]
-        if size >= bucket_bytes or buffer.dtype is not parameters[groups[-1][-1]].dtype:
+        if size >= full or buffer.dtype is not parameters[groups[-1][-1]].dtype:
             groups.append([])
             size = 0
         groups[-1].append(number)
@@ -222,7 +229,6 @@ class ShardedStep(TrainingStep):
         seed: of the dropout.
         divides_optimizer: whether each rank keeps the optimizer's memory of a part of the parameters only.
             Then no parameter has a gradient after the update, unless `keeps_gradients`.
-        bucket_bytes: the size of the pieces in which gradients travel; default: BUCKET_BYTES.
 
     Attributes:
         mine: the shards of this rank.
@@ -242,7 +248,6 @@ class ShardedStep(TrainingStep):
         shards: int,
         seed: int,
         divides_optimizer: bool = False,
-        bucket_bytes: int | None = None,
     ) -> None:
         super().__init__(*step_arguments)
         size, rank = communicator.size, communicator.rank
@@ -267,7 +272,7 @@ class ShardedStep(TrainingStep):
             self.owned_by = owners([buffer.numel for buffer in buffers], size)
             self.owned = [n for n, owner in enumerate(self.owned_by) if owner == rank]
             self._restrict_optimizer(self.optimizer)
-        self.buckets = plan_buckets(buffers, size, self.owned_by, bucket_bytes or BUCKET_BYTES)
+        self.buckets = plan_buckets(buffers, size, self.owned_by, bucket_bytes(size))
         self._place = {id(tensor): number for number, tensor in enumerate(self.parameters)}
         self._bucket_of = {
             number: b for b, bucket in enumerate(self.buckets) for number, _, _ in bucket.places
@@ -576,7 +581,9 @@ class ShardedStep(TrainingStep):
                 tensor.grad = None
 
     def load_state(self, tensors: Sequence[tuple[str, Buffer]]) -> None:
-        """Takes over the state of an optimizer in a checkpoint: all of it, or what this rank owns."""
+        """Takes over the state of an optimizer in a checkpoint, tensors in the parameters' shapes: all of it,
+        or what this rank owns.
+        """
         if self.owned_by is None:
             self.optimizer.load_state(tensors)
             return
@@ -587,7 +594,9 @@ class ShardedStep(TrainingStep):
         self._restrict_optimizer(self.optimizer)
 
     def optimizer_state(self) -> dict[str, Buffer]:
-        """Returns all that the optimizer remembers, on rank 0; on the others what they own. All call it."""
+        """Returns all that the optimizer remembers, in the parameters' shapes, on rank 0; on the others what
+        they own. All call it.
+        """
         state = self.optimizer.state_dict()
         if self.owned_by is None:
             return state
