@@ -39,7 +39,7 @@ def text(argument: str) -> str:
     try:
         return os.fsencode(argument).decode()
     except UnicodeError:
-        raise argparse.ArgumentTypeError(f"a text is UTF-8, unlike {argument!r}") from None
+        raise argparse.ArgumentTypeError(f"a text must be UTF-8, but got {argument!r}") from None
 
 
 def help_text(setting: Setting) -> str:

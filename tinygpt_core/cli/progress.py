@@ -76,7 +76,7 @@ class Progress:
             return
         data = self.trainer.data
         config = self.trainer.config
-        tokens = f"{data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds"
+        tokens = f"{data.num_tokens:,} tokens of {plural(data.tokenizer.vocab_size, 'kind')}"
         if data.ids_dtype is not None:
             tokens += f", read as {data.ids_dtype}"
         parameters = f"{self.trainer.model.num_parameters():,} parameters"

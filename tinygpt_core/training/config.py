@@ -12,12 +12,12 @@ from ..kernels.precision import NAMES
 from ..nn.gpt import CHOICES, GPTConfig
 from .settings import Range, SettingError, SettingTypeError, check_settings, setting, settings_of
 
-COUNT = Range(1, 2**31, "1 or more")
+COUNT = Range(1, 2**31, "from 1 to 2**31")
 SIZE = Range(1, 2**24, "from 1 to 2**24")
-STEPS = Range(0, 2**31, "0 or more")
+STEPS = Range(0, 2**31, "from 0 to 2**31")
 FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
-NOT_NEGATIVE = Range(0.0, 1e6, "a finite number, 0 or more")
-POSITIVE = Range(math.ulp(0.0), 1e6, "a finite number above 0")  # ulp(0) is the least number above 0
+NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
+POSITIVE = Range(math.ulp(0.0), 1e6, "above 0 and at most 1e6")  # ulp(0) is the least number above 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TrainingConfig:
     decay_steps: int = setting(
         0,
         "step at which the cosine ends",
-        Range(0, 2**31, "0 or more (0: the last step, so with more steps the cosine is stretched)"),
+        Range(0, 2**31, "from 0 to 2**31 (0: the last step, so with more steps the cosine is stretched)"),
         is_resumable=True,
     )
     weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
@@ -117,11 +117,14 @@ class TrainingConfig:
     # ---- what happens now and then
 
     eval_every: int = setting(
-        250, "steps between validations", Range(0, 2**31, "0 or more (0: never)"), is_resumable=True
+        250, "steps between validations", Range(0, 2**31, "from 0 to 2**31 (0: never)"), is_resumable=True
     )
     eval_batches: int = setting(8, "batches in a validation", COUNT)
     checkpoint_every: int = setting(
-        250, "steps between checkpoints", Range(0, 2**31, "0 or more (0: only at the end)"), is_resumable=True
+        250,
+        "steps between checkpoints",
+        Range(0, 2**31, "from 0 to 2**31 (0: only at the end)"),
+        is_resumable=True,
     )
 
     def __post_init__(self) -> None:
