@@ -83,6 +83,9 @@ class Progress:
         self._say(f"corpus     {config.corpus}: {tokens}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
         self._say(f"backend    {config.backend}")
+        if self.trainer.is_sharded:
+            shards = plural(config.shards, "shard")
+            self._say(f"processes  {self.trainer.communicator.describe()}; {shards} of a batch")
         self._say(f"directory  {self.trainer.directory}")
         if self.first_step:
             self._say(f"resuming   after step {self.first_step} of {self.total}")

@@ -92,6 +92,12 @@ class TrainingConfig:
     steps: int = setting(1100, "updates to make", COUNT, is_resumable=True)
     batch_size: int = setting(8, "sequences in a batch", COUNT)
     accumulation: int = setting(1, "batches whose gradients make one update", COUNT)
+    shards: int = setting(
+        1,
+        "parts of a batch that as many processes may compute; the number of processes changes no bit",
+        Range(1, 2**20, "from 1 to the batch size"),
+        default_help="as many as there are processes",
+    )
     learning_rate: float = setting(0.015, "highest learning rate, reached after the warm-up", POSITIVE)
     minimum_learning_rate: float = setting(0.0007, "learning rate at the end of the cosine", NOT_NEGATIVE)
     warmup_steps: int = setting(20, "steps over which the learning rate rises from 0", STEPS)
@@ -145,6 +151,13 @@ class TrainingConfig:
                 "num_heads",
                 f" is {self.embedding_dim // self.num_heads}",
             )
+        if self.shards > self.batch_size:
+            raise SettingError(
+                "shards",
+                f" ({self.shards}) must be at most ",
+                "batch_size",
+                f" ({self.batch_size}): a shard has a sequence of each batch at least",
+            )
         self.model_config(vocab_size=1)
 
     def model_config(self, vocab_size: int) -> GPTConfig:
@@ -158,12 +171,14 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values.
 
-        `decay_steps` is among them only where it is set: it is younger than the others, and earlier versions
-        can go on reading.
+        `decay_steps` and `shards` are among them only where they are set: they are younger than the others,
+        and earlier versions can go on reading.
         """
         values = asdict(self)
         if not self.decay_steps:
             del values["decay_steps"]
+        if self.shards == 1:
+            del values["shards"]
         return values
 
     @classmethod
