@@ -77,7 +77,7 @@ class Progress:
             return
         data = self.trainer.data
         config = self.trainer.config
-        tokens = f"{data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds"
+        tokens = f"{data.num_tokens:,} tokens of {plural(data.tokenizer.vocab_size, 'kind')}"
         if data.ids_dtype is not None:
             tokens += f", read as {data.ids_dtype}"
         parameters = f"{self.trainer.model.num_parameters():,} parameters"
@@ -85,6 +85,9 @@ class Progress:
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
         self._say(f"backend    {config.backend}")
         self._say(f"preset     {config.preset}")
+        if self.trainer.is_sharded:
+            shards = plural(config.shards, "shard")
+            self._say(f"processes  {self.trainer.communicator.describe()}; {shards} of a batch")
         self._say(f"directory  {self.trainer.directory}")
         if self.budget:
             self._say(f"until      {duration(self.budget)} have passed; the learning rate falls by the clock")
