@@ -94,5 +94,5 @@ class NumpyEmbedding(Embedding):
         rows = numpy.ascontiguousarray(grad.array).reshape(indices.numel, -1)
         occurring, places = numpy.unique(as_flat(indices.array), return_inverse=True)
         total = numpy.zeros((len(occurring), rows.shape[1]), rows.dtype)
-        loops_for(rows.dtype).add_rows(total, places.reshape(-1), rows)
+        loops_for(rows.dtype).add_rows(total, places.reshape(-1).astype(indices.array.dtype), rows)
         return NumpyBuffer.wrap(occurring.astype(numpy.int32), DType.int32), NumpyBuffer.wrap(total, dtype)
