@@ -73,7 +73,7 @@ def _layout(x: Any) -> Layout:
 
 
 @cache
-def _handle(device: int) -> Any:
+def _handle() -> Any:
     import cudnn
 
     return cudnn.create_handle()
@@ -86,12 +86,12 @@ class _Plan:
         inputs: the layout of each by its name, and whether it is float32.
     """
 
-    def __init__(self, fmt: str, device: int, inputs: dict[str, tuple[Layout, bool]]) -> None:
+    def __init__(self, fmt: str, inputs: dict[str, tuple[Layout, bool]]) -> None:
         import cudnn
 
         low = cudnn.data_type.BFLOAT16 if fmt == "bfloat16" else cudnn.data_type.HALF
         wide = cudnn.data_type.FLOAT
-        self.handle = _handle(device)
+        self.handle = _handle()
         self.graph = cudnn.pygraph(
             io_data_type=low, intermediate_data_type=wide, compute_data_type=wide, handle=self.handle
         )
@@ -134,7 +134,6 @@ class _Plan:
 
 def _forward_plan(
     fmt: str,
-    device: int,
     q: Layout,
     k: Layout,
     v: Layout,
@@ -143,7 +142,7 @@ def _forward_plan(
     causal: bool,
     scale: float,
 ) -> _Plan:
-    plan = _Plan(fmt, device, {"q": (q, False), "k": (k, False), "v": (v, False)})
+    plan = _Plan(fmt, {"q": (q, False), "k": (k, False), "v": (v, False)})
     result, sums = plan.graph.sdpa(
         name="sdpa", **plan.inputs, generate_stats=True, attn_scale=scale, use_causal_mask=causal
     )
@@ -152,7 +151,6 @@ def _forward_plan(
 
 def _backward_plan(
     fmt: str,
-    device: int,
     layouts: tuple[Layout, ...],
     results: tuple[Layout, ...],
     causal: bool,
@@ -161,7 +159,7 @@ def _backward_plan(
 ) -> _Plan:
     names = ("q", "k", "v", "o", "dO", "stats")
     inputs = {name: (layout, name == "stats") for name, layout in zip(names, layouts, strict=True)}
-    plan = _Plan(fmt, device, inputs)
+    plan = _Plan(fmt, inputs)
     gradients = plan.graph.sdpa_backward(
         name="sdpa_backward",
         **plan.inputs,
@@ -202,7 +200,7 @@ def forward(
     y = kind.xp.empty((batch, length, heads, size), q.dtype).transpose(0, 2, 1, 3)
     stats = kind.xp.empty((batch, heads, length, 1), "float32")
     arrays = [q, k, v, y, stats]
-    plan = _plan(_forward_plan, format_of(q), kind.device_id, *map(_layout, arrays), causal, scale)
+    plan = _plan(_forward_plan, format_of(q), *map(_layout, arrays), causal, scale)
     plan.run(kind, arrays)
     return y, stats
 
@@ -228,7 +226,6 @@ def backward(
     plan = _plan(
         _backward_plan,
         format_of(q),
-        kind.device_id,
         tuple(map(_layout, arrays)),
         tuple(map(_layout, out)),
         causal,
