@@ -115,9 +115,9 @@ class CudaTrainingStep(TrainingStep):
         self.steps_of_shape += 1
         try:
             self._refresh_copies(named)
-            if self.reason:
+            if self.capture is None:
                 return self._finish(self._launch(batches))
-            with self.capture:
+            with self.capture:  # also after a recording that failed: the pool holds what a step needs
                 return self._with_graph(batches)
         except MemoryError as problem:
             raise MemoryError(self._advice(batches, problem)) from problem
@@ -211,7 +211,7 @@ class CudaTrainingStep(TrainingStep):
             self.recording = None
             self.steps_of_shape = 1
         if self.recording is None:
-            if self.steps_of_shape <= WARM_UP:
+            if self.steps_of_shape <= WARM_UP or self.reason:
                 return self._finish(self._launch(batches))
             self._record(batches)
         if self.recording is None:
