@@ -64,6 +64,8 @@ class Pool:
 
     def __init__(self) -> None:
         self.free_chunks: list[Chunk] = []
+        self.is_busy = False
+        self.freed_meanwhile: list[Chunk] = []  # by the garbage collector, which may run anywhere
         self.from_device: list[mmap.mmap] = []  # stays mapped, so that a wild address reads and does not crash
         self.total_bytes = 0
         self.used_bytes = 0
@@ -71,6 +73,18 @@ class Pool:
 
     def malloc(self, size: int) -> Block:
         """Returns so much memory: the smallest free chunk that is large enough, else new memory."""
+        self.is_busy = True
+        try:
+            chunk = self._chunk(size)
+            self.used_bytes += chunk.size
+            self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+        finally:
+            self.is_busy = False
+        while self.freed_meanwhile:
+            self.free(self.freed_meanwhile.pop())
+        return Block(self, chunk, size)
+
+    def _chunk(self, size: int) -> Chunk:
         rounded = max(-(-size // UNIT), 1) * UNIT
         large_enough = [chunk for chunk in self.free_chunks if chunk.size >= rounded]
         if large_enough:
@@ -87,9 +101,7 @@ class Pool:
             address = numpy.frombuffer(memory, numpy.uint8).__array_interface__["data"][0]
             chunk = Chunk(address, rounded)
             self.total_bytes += rounded
-        self.used_bytes += chunk.size
-        self.peak_bytes = max(self.peak_bytes, self.used_bytes)
-        return Block(self, chunk, size)
+        return chunk
 
     def _split(self, chunk: Chunk, size: int) -> None:
         rest = Chunk(chunk.address + size, chunk.size - size)
@@ -105,6 +117,14 @@ class Pool:
 
     def free(self, chunk: Chunk) -> None:
         """Takes a chunk back, and makes one of it and of free neighbours."""
+        if self.is_busy:
+            self.freed_meanwhile.append(chunk)
+            return
+        self.is_busy = True
+        self._free(chunk)
+        self.is_busy = False
+
+    def _free(self, chunk: Chunk) -> None:
         self.used_bytes -= chunk.size
         for first, second in ((chunk, chunk.following), (chunk.previous, chunk)):
             if first is None or second is None:
