@@ -46,6 +46,8 @@ class Nvrtc:
     """NVRTC through ctypes: as much of it as a test needs."""
 
     def __init__(self, path: str) -> None:
+        for part in Path(path).parent.glob("libnvrtc-builtins.so.*"):
+            ctypes.CDLL(str(part))  # which it looks for by name only
         self.library = ctypes.CDLL(path)
         major, minor = ctypes.c_int(), ctypes.c_int()
         assert self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)) == 0
