@@ -7,7 +7,6 @@ are private and are neither.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -456,6 +455,8 @@ def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> N
         ValueError: another kind of file, or a name that the format does not allow.
     """
     # Here, because most programs touch no file of weights, and `import tinygpt_core` shall be quick.
+    import json
+
     from .files.atomic import atomic_write
     from .files.safetensors import save_safetensors
 
