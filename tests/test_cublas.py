@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from tinygpt_accel.cuda_backend import cublaslt
 from tinygpt_accel.cuda_backend.buffer import ARRAY_DTYPE
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the stand-in for cuBLASLt")
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="no g++ to compile the stand-in for cuBLASLt"
+)
 ROUNDING = {"float32": 2e-7, "float64": 1e-15, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 STREAM = 0x5EED  # which the stand-in asks for
 
@@ -89,8 +91,15 @@ layouts = st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3))
     scale=st.sampled_from([1.0, 0.125]),
 )
 def test_products_of_every_layout(
-    library: cublaslt.CublasLt, fmt: str, sizes: Any, count: int, layout_a: Any, layout_b: Any, gap: int,
-    wide: bool, scale: float,
+    library: cublaslt.CublasLt,
+    fmt: str,
+    sizes: Any,
+    count: int,
+    layout_a: Any,
+    layout_b: Any,
+    gap: int,
+    wide: bool,
+    scale: float,
 ) -> None:
     """out = scale a b, of matrices or of several, as they lie: rows or columns dense, with gaps, anywhere."""
     rows, inner, columns = sizes
@@ -127,7 +136,9 @@ def test_epilogues(
     a = placed(r.normal(size=(rows, inner)), fmt, transposed, 0, 0)
     b = placed(r.normal(size=(inner, columns)), fmt, not transposed, 0, 0)
     out, auxiliary = (placed(r.normal(size=(rows, columns)), fmt, False, 0, 0) for _ in range(2))
-    vector = placed(r.normal(size=(1, columns)), fmt, False, 0, 0)[0] if "bias" in name or "sums" in name else None
+    vector = (
+        placed(r.normal(size=(1, columns)), fmt, False, 0, 0)[0] if "bias" in name or "sums" in name else None
+    )
     with_auxiliary = auxiliary if "gelu" in name else None
     epilogue = cublaslt.Epilogue(name.removesuffix(" with bias"), vector, with_auxiliary)
     wanted = [None if x is None else x.copy() for x in (out, vector, with_auxiliary)]
@@ -135,18 +146,22 @@ def test_epilogues(
     assert library.matmul(Kind, a, b, out, WORKSPACE, epilogue=epilogue)
     for found, expected in zip((out, vector, with_auxiliary), wanted, strict=True):
         if found is not None:
-            assert np.allclose(widened(found), widened(expected), rtol=4 * ROUNDING[fmt], atol=8 * ROUNDING[fmt])
+            assert np.allclose(
+                widened(found), widened(expected), rtol=4 * ROUNDING[fmt], atol=8 * ROUNDING[fmt]
+            )
 
 
 def test_what_the_library_refuses(library: cublaslt.CublasLt) -> None:
-    """An epilogue for which it has no algorithm is answered with False, and nothing is written; a product that
-    it cannot compute at all is an error, and so is one whose rows are not dense.
+    """An epilogue for which it has no algorithm is answered with False, and nothing is written; a product
+    that it cannot compute at all is an error, and so is one whose rows are not dense.
     """
     a, b = (placed(np.ones((8, 8)), "bfloat16", False, 0, 0) for _ in range(2))
     out, auxiliary = (placed(np.zeros((8, 8)), "bfloat16", False, 0, 0) for _ in range(2))
     library.library.stand_in_refuse(cublaslt.EPILOGUE["gelu"])
     try:
-        assert not library.matmul(Kind, a, b, out, WORKSPACE, epilogue=cublaslt.Epilogue("gelu", None, auxiliary))
+        assert not library.matmul(
+            Kind, a, b, out, WORKSPACE, epilogue=cublaslt.Epilogue("gelu", None, auxiliary)
+        )
         assert not widened(out).any()
     finally:
         library.library.stand_in_refuse(0)
@@ -160,8 +175,12 @@ def test_what_the_library_refuses(library: cublaslt.CublasLt) -> None:
     with pytest.raises(cublaslt.CublasError, match="no way to compute"):
         library.matmul(Kind, a, placed(np.ones((8, 8)), "float16", False, 0, 0), out, WORKSPACE)
     with pytest.raises(cublaslt.CublasError, match="unsupported value"):
-        library.set("cublasLtMatmulDescSetAttribute", library.make("cublasLtMatmulDescCreate", 68, 0), 99,
-                    ctypes.c_int(1))
+        library.set(
+            "cublasLtMatmulDescSetAttribute",
+            library.make("cublasLtMatmulDescCreate", 68, 0),
+            99,
+            ctypes.c_int(1),
+        )
 
 
 def headers() -> list[Path]:
@@ -217,15 +236,22 @@ NUMBERS = {
 
 @pytest.mark.parametrize("header", headers() or [None], ids=str)
 def test_the_numbers_are_those_of_nvidias_header(header: Path | None, tmp_path: Path) -> None:
-    """Each enumerator and the layout of the one structure, by a small program that includes it; and the library
-    beside it has every function that is called, with as many arguments as the header says.
+    """Each enumerator and the layout of the one structure, by a small program that includes it; and the
+    library beside it has every function that is called, with as many arguments as the header says.
     """
     if header is None:
-        pytest.skip("no cublasLt.h: install nvidia-cublas (half a gigabyte), or name folders in TINYGPT_CUBLAS")
-    includes = [header.parent, *(p.parent for p in Path("/usr/local").glob("cuda*/include/cuda_runtime_api.h"))]
+        pytest.skip(
+            "no cublasLt.h: install nvidia-cublas (half a gigabyte), or name folders in TINYGPT_CUBLAS"
+        )
+    includes = [
+        header.parent,
+        *(p.parent for p in Path("/usr/local").glob("cuda*/include/cuda_runtime_api.h")),
+    ]
     if len(includes) == 1 and not (header.parent / "library_types.h").exists():
         pytest.skip("the header of cuBLAS includes that of CUDA's runtime, which is not installed")
-    (tmp_path / "check.cpp").write_text(CHECK.replace("NUMBERS", "\n".join(f"    SHOW({name});" for name in NUMBERS)))
+    (tmp_path / "check.cpp").write_text(
+        CHECK.replace("NUMBERS", "\n".join(f"    SHOW({name});" for name in NUMBERS))
+    )
     flags = [f"-I{folder}" for folder in includes]
     subprocess.run(["g++", *flags, "check.cpp", "-o", "check"], cwd=tmp_path, check=True)
     shown = subprocess.run([tmp_path / "check"], capture_output=True, text=True, check=True).stdout

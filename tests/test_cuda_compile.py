@@ -32,8 +32,8 @@ def test_every_kernel_of_every_source_is_listed() -> None:
 
 
 def nvrtc_libraries() -> list[str]:
-    """The NVRTC libraries to compile with: those in the folders that TINYGPT_NVRTC names, or else the installed
-    one.
+    """The NVRTC libraries to compile with: those in the folders that TINYGPT_NVRTC names, or else the
+    installed one.
     """
     named = os.environ.get("TINYGPT_NVRTC", "")
     folders = [Path(part) for part in named.split(os.pathsep) if part]
@@ -118,7 +118,15 @@ def test_the_backend_can_be_imported_without_a_gpu() -> None:
 
     kind = cupy_backend.CupyBuffer
     assert kind.training_step is cuda_step.CudaTrainingStep
-    wanted = ("launch", "product", "batched_product", "_add_at", "upload", "new_graph_capture", "why_not_recorded")
+    wanted = (
+        "launch",
+        "product",
+        "batched_product",
+        "_add_at",
+        "upload",
+        "new_graph_capture",
+        "why_not_recorded",
+    )
     assert not [name for name in wanted if name not in vars(kind)]
 
 
@@ -133,8 +141,16 @@ def test_what_a_capture_refuses_is_known() -> None:
 
     why = cupy_backend.CupyBuffer.why_not_recorded
     said = "calling cuBLAS API during stream capture is currently unsupported"
-    assert why(NotImplementedError(said)) == said and why(cupy_backend.OutOfMemoryWhileRecording("full")) == "full"
-    for problem in (RuntimeError(said), NotImplementedError("no such thing"), MemoryError("full"), ValueError()):
+    assert (
+        why(NotImplementedError(said)) == said
+        and why(cupy_backend.OutOfMemoryWhileRecording("full")) == "full"
+    )
+    for problem in (
+        RuntimeError(said),
+        NotImplementedError("no such thing"),
+        MemoryError("full"),
+        ValueError(),
+    ):
         assert why(problem) == ""
 
     class Refused(runtime.CUDARuntimeError):  # whose own way to be made asks the driver for its words

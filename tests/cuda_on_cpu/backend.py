@@ -43,13 +43,7 @@ class EmulatedBuffer(CudaBuffer):
 
     @classmethod
     def launch(
-        cls,
-        name: str,
-        formats: str,
-        grid: tuple[int, ...],
-        *arguments: Any,
-        block: int = 0,
-        shared: int = 0,
+        cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0, shared: int = 0
     ) -> None:
         where = [i for i, argument in enumerate(arguments) if isinstance(argument, DeviceArray)]
         scalars = [None if i in where else argument for i, argument in enumerate(arguments)]

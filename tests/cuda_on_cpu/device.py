@@ -3,15 +3,16 @@ recordings of work that does not run until they are launched.
 
 Every piece of work on these arrays, be it a kernel of ours, a product or one of NumPy's functions that stands
 in for CuPy's, goes through `Device.do`. Outside of a recording it runs at once. Within one it is kept, as
-`(name, function, addresses)`, and nothing runs; a replay does that work again at those addresses, and calls no
-Python of the step. So what a real graph gets wrong goes wrong here: memory that others were given meanwhile,
-a copy that was not recorded because it was there already, a number that the host has changed since.
+`(name, function, addresses)`, and nothing runs; a replay does that work again at those addresses, and calls
+no Python of the step. So what a real graph gets wrong goes wrong here: memory that others were given
+meanwhile, a copy that was not recorded because it was there already, a number that the host has changed
+since.
 
 What a capture refuses is refused: reading a result on the host, and copying something from the host.
 
 The pool follows CuPy 14.2, `cupy/cuda/memory.pyx`: sizes are rounded up to 512 bytes; the smallest free chunk
-that is large enough is split; a freed chunk is merged with free neighbours; only where there is none is memory
-asked of the device, and freed chunks are not given back.
+that is large enough is split; a freed chunk is merged with free neighbours; only where there is none is
+memory asked of the device, and freed chunks are not given back.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Pool:
         self.free_chunks: list[Chunk] = []
         self.is_busy = False
         self.freed_meanwhile: list[Chunk] = []  # by the garbage collector, which may run anywhere
-        self.from_device: list[mmap.mmap] = []  # stays mapped, so that a wild address reads and does not crash
+        # Stays mapped, so that a wild address reads and does not crash
+        self.from_device: list[mmap.mmap] = []
         self.total_bytes = 0
         self.used_bytes = 0
         self.peak_bytes = 0
@@ -182,6 +184,8 @@ class Recorded:
     def launch(self) -> None:
         """Does all the work again, where it was recorded."""
         self.launches += 1
+        if Device.is_dry:
+            return
         with numpy.errstate(all="ignore"):
             for piece in self.work:
                 piece.run()
@@ -337,9 +341,7 @@ class DeviceArray(numpy.ndarray):
         if target is None:
             return compute(f"{ufunc.__name__}.{method}", function, inputs, options)
         Device.do(
-            ufunc.__name__,
-            lambda result, *given: function(*given, out=result, **options),
-            (target, *inputs),
+            ufunc.__name__, lambda result, *given: function(*given, out=result, **options), (target, *inputs)
         )
         return target
 
@@ -354,7 +356,9 @@ class DeviceArray(numpy.ndarray):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, numpy.ndarray):
-            Device.do("scatter", lambda target, index, value: _put(target, index, value), (self, index, value))
+            Device.do(
+                "scatter", lambda target, index, value: _put(target, index, value), (self, index, value)
+            )
             return
         target = super().__getitem__(_with_ellipsis(index if isinstance(index, tuple) else (index,)))
         if isinstance(value, numpy.ndarray) and not isinstance(value, DeviceArray):

@@ -14,10 +14,12 @@ parameters and optimizers are float32 by construction, and activations take half
 How the numbers of an array are stored is its *format*: "float32", "float64", "bfloat16" or "float16". Those
 of bfloat16 lie in arrays of uint16, as NumPy has no such dtype.
 
-**Work that waits.** Within a training step a kernel may return a Buffer whose elements are not computed yet, but
-waiting: it keeps the work (`Waiting`), and whoever asks for the elements has it launched. A kernel that knows how
-to do it on its own way through the elements takes it over instead: GELU takes a product over and lets cuBLASLt
-apply it, layer norm an addition, and so on. What waits is launched before anything is written to in place.
+**Work that waits.** Within a training step a kernel may return a Buffer whose elements are not computed yet,
+but
+waiting: it keeps the work (`Waiting`), and whoever asks for the elements has it launched. A kernel that knows
+how to do it on its own way through the elements takes it over instead: GELU takes a product over and lets
+cuBLASLt apply it, layer norm an addition, and so on. What waits is launched before anything is written to in
+place.
 """
 
 from __future__ import annotations
@@ -128,13 +130,7 @@ class CudaBuffer(ArrayBuffer):
 
     @classmethod
     def launch(
-        cls,
-        name: str,
-        formats: str,
-        grid: tuple[int, ...],
-        *arguments: Any,
-        block: int = 0,
-        shared: int = 0,
+        cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0, shared: int = 0
     ) -> None:
         """Runs the kernel `name` for arrays of `formats` (separated by commas) on a grid of blocks of `block`
         threads, with so many bytes of shared memory each beside those that the kernel names itself.
@@ -142,9 +138,7 @@ class CudaBuffer(ArrayBuffer):
         raise NotImplementedError
 
     @classmethod
-    def product(
-        cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None
-    ) -> bool:
+    def product(cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None) -> bool:
         """Writes out = a b for matrices of one float format, added up in float32 (float64); `out` may be
         wider. `fast`: float32 by way of TF32.
 
@@ -259,7 +253,9 @@ class CudaBuffer(ArrayBuffer):
         """
         if self._stored.dtype.name == ARRAY_DTYPE[fmt]:
             return self.stored
-        if self._permuted is not None:  # so that weights that are read as they are and transposed have one copy
+        if (
+            self._permuted is not None
+        ):  # so that weights that are read as they are and transposed have one copy
             whole, axes = self._permuted
             return whole.in_format(fmt).transpose(axes)
         version, copy = self._conversions.get(fmt, (-1, None))
@@ -512,8 +508,8 @@ class WaitingTerm(Waiting):
     """Work that can add its result to something at little cost."""
 
     def added_to(self, other: Any) -> tuple[Any, list[Any]]:
-        """Launches it and returns the sum of a Buffer of its shape and its result, and copies of that in other
-        formats.
+        """Launches it and returns the sum of a Buffer of its shape and its result, and copies of that in
+        other formats.
         """
         raise NotImplementedError
 
@@ -535,8 +531,8 @@ class WaitingSum(Waiting):
 class GraphTables:
     """What a graph reads and does not write itself: tables that the host fills once, before its first launch.
 
-    They must not lie in memory that the graph writes, so they come from outside of its pool, and they are kept as
-    long as it.
+    They must not lie in memory that the graph writes, so they come from outside of its pool, and they are
+    kept as long as it.
 
     Args:
         outside: a context within which memory is that of everybody.

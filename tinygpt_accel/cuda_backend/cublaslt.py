@@ -1,11 +1,11 @@
-"""Products by cuBLASLt, NVIDIA's library of matrix products that takes the stream and its room for scratch with
-each call, so that a CUDA graph can record them, and that does small things to a product while it still has it
-in registers (*epilogues*).
+"""Products by cuBLASLt, NVIDIA's library of matrix products that takes the stream and its room for scratch
+with each call, so that a CUDA graph can record them, and that does small things to a product while it still
+has it in registers (*epilogues*).
 
 It is called through ctypes: CuPy's own calls of cuBLAS refuse to be recorded, and bring no epilogues. The
-library is C with opaque handles, so what can go wrong is a number or the type of an argument; tests/test_cublas
-compares the numbers with NVIDIA's header where it is installed, and runs this module on a stand-in for the
-library that is written in C.
+library is C with opaque handles, so what can go wrong is a number or the type of an argument;
+tests/test_cublas compares the numbers with NVIDIA's header where it is installed, and runs this module on a
+stand-in for the library that is written in C.
 
 cuBLASLt counts down columns. A matrix whose rows lie one after the other is, read that way, its transpose, so
 out = a b is computed as out^T = b^T a^T: `b` is the library's first operand, and the columns of `out` are its
@@ -67,7 +67,8 @@ class Epilogue(NamedTuple):
     """What is done to a product before it is written.
 
     Attributes:
-        name: "bias": out = a b + vector. "gelu": auxiliary = a b (+ vector), out = gelu(auxiliary), in the tanh
+        name: "bias": out = a b + vector. "gelu": auxiliary = a b (+ vector), out = gelu(auxiliary), in the
+        tanh
             form. "gelu_gradient": out = a b times the slope of gelu at auxiliary. "column_sums": vector = the
             sums down the columns of b, beside out = a b.
         vector: of as many numbers as out has columns, in out's format, or None.
@@ -132,7 +133,13 @@ class CublasLt:
             "cublasLtCreate": [out],
             "cublasLtMatmulDescCreate": [out, ctypes.c_int, ctypes.c_int],
             "cublasLtMatmulDescSetAttribute": setter,
-            "cublasLtMatrixLayoutCreate": [out, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int64],
+            "cublasLtMatrixLayoutCreate": [
+                out,
+                ctypes.c_int,
+                ctypes.c_uint64,
+                ctypes.c_uint64,
+                ctypes.c_int64,
+            ],
             "cublasLtMatrixLayoutSetAttribute": setter,
             "cublasLtMatmulPreferenceCreate": [out],
             "cublasLtMatmulPreferenceSetAttribute": setter,
@@ -186,7 +193,8 @@ class CublasLt:
         """Launches out = scale a b, for matrices or for n of them (n, rows, columns), on the current stream.
 
         Returns:
-            Whether it could: False where the library knows no way to do the epilogue, and nothing is launched.
+            Whether it could: False where the library knows no way to do the epilogue, and nothing is
+            launched.
 
         Args:
             kind: the Buffer class, which knows addresses and the stream.
@@ -204,9 +212,7 @@ class CublasLt:
         compute = COMPUTE_64F if fmt == "float64" else COMPUTE_32F_FAST_TF32 if fast else COMPUTE_32F
         extra = epilogue or Epilogue("")
         name = extra.name + (" with bias" if extra.name == "gelu" and extra.vector is not None else "")
-        pointers = tuple(
-            0 if x is None else int(kind.address_of(x)) for x in (extra.vector, extra.auxiliary)
-        )
+        pointers = tuple(0 if x is None else int(kind.address_of(x)) for x in (extra.vector, extra.auxiliary))
         leading = 0 if extra.auxiliary is None else operand_of(kind, extra.auxiliary).leading
         described = (first, second, result, compute, name, leading)
         key = (*described, (pointers[0] | pointers[1]) % 16)
@@ -224,7 +230,9 @@ class CublasLt:
 class Plan:
     """How products of one description are computed: the library's descriptors, and the algorithm it chose."""
 
-    def __init__(self, compute: int, descriptor: Any, layouts: list[Any], algorithm: _HeuristicResult) -> None:
+    def __init__(
+        self, compute: int, descriptor: Any, layouts: list[Any], algorithm: _HeuristicResult
+    ) -> None:
         self.descriptor = descriptor
         self.layouts = layouts
         self.algorithm = algorithm
@@ -259,7 +267,11 @@ class Plan:
         layouts = []
         for operand in (first, second, result):
             layout = lt.make(
-                "cublasLtMatrixLayoutCreate", TYPE[operand.fmt], operand.rows, operand.columns, operand.leading
+                "cublasLtMatrixLayoutCreate",
+                TYPE[operand.fmt],
+                operand.rows,
+                operand.columns,
+                operand.leading,
             )
             if operand.count > 1:
                 set_layout = "cublasLtMatrixLayoutSetAttribute"

@@ -28,8 +28,8 @@ CAPTURE_ERRORS = range(900, 909)
 
 @cache
 def _module(file: str) -> Any:
-    """Returns a source compiled for the device. CuPy keeps the result on disk, so only the first process waits
-    for NVRTC.
+    """Returns a source compiled for the device. CuPy keeps the result on disk, so only the first process
+    waits for NVRTC.
     """
     options = ("--std=c++17",)
     return cupy.RawModule(code=sources.text(file), options=options, name_expressions=sources.names(file))
@@ -47,8 +47,8 @@ class OutOfMemoryWhileRecording(RuntimeError):
 
 
 class GraphCapture:
-    """A stream, a pool of memory and a workspace for a step that is recorded: a graph writes where it did when it
-    was recorded, so nobody else may.
+    """A stream, a pool of memory and a workspace for a step that is recorded: a graph writes where it did
+    when it was recorded, so nobody else may.
     """
 
     current: ClassVar[GraphCapture | None] = None  # within which work is launched
@@ -182,13 +182,7 @@ class CupyBuffer(CudaBuffer):
 
     @classmethod
     def launch(
-        cls,
-        name: str,
-        formats: str,
-        grid: tuple[int, ...],
-        *arguments: Any,
-        block: int = 0,
-        shared: int = 0,
+        cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0, shared: int = 0
     ) -> None:
         kernel = _kernel(name, formats)
         if shared > _told.get((name, formats), FREE_SHARED_MEMORY):

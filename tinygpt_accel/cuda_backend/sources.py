@@ -53,9 +53,7 @@ INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 # Elementwise kernels whose threads take eight neighbours at a time.
-BY_EIGHT = frozenset(
-    ["cast", "add", "add_bias", "gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"]
-)
+BY_EIGHT = frozenset(["cast", "add", "add_bias", "gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"])
 
 
 def names(file: str) -> list[str]:

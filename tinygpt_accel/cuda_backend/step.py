@@ -1,8 +1,8 @@
 """A training step on a CUDA device that asks the device for nothing but the loss and whether the gradient was
 finite, once it has done everything, and from the third time on is one CUDA graph.
 
-Within it work may wait for the kernel that comes next (see `buffer`), and what gradient each loss gets is known
-beforehand. The 16-bit copies of the weights belong to the step: AdamW writes them with the weights.
+Within it work may wait for the kernel that comes next (see `buffer`), and what gradient each loss gets is
+known beforehand. The 16-bit copies of the weights belong to the step: AdamW writes them with the weights.
 
 The gradient's norm, the factor that clips it and whether it is finite stay on the device, where AdamW reads
 them. What differs from step to step (ids, learning rate, how far the random stream has moved on) lies in
@@ -53,7 +53,8 @@ class Recording(NamedTuple):
         assumptions: what the graph took for granted, see `CudaTrainingStep._assumptions`.
         random_position: where the random stream stood at the recording.
         random_blocks: by how many blocks a step moves it on.
-        written: the Buffers of the parameters that it writes, each with its 16-bit copy, which it writes, too.
+        written: the Buffers of the parameters that it writes, each with its 16-bit copy, which it writes,
+        too.
     """
 
     graph: Any
@@ -144,7 +145,9 @@ class CudaTrainingStep(TrainingStep):
                 (part if scale == 1.0 else part * scale).backward()
                 parts.append(part.buffer)
             named = [
-                (name, p) for name, p in self.model.named_parameters(trainable_only=True) if p.grad is not None
+                (name, p)
+                for name, p in self.model.named_parameters(trainable_only=True)
+                if p.grad is not None
             ]
             grads: list[Any] = [p.grad.buffer for _, p in named if p.grad is not None]
             arrays = [grad.array for grad in grads]
@@ -270,8 +273,8 @@ class CudaTrainingStep(TrainingStep):
                 self.capture.free()
 
     def _forget_conversions(self) -> None:
-        """Has no parameter know a copy of itself but those that the step keeps: a recording that finds one made
-        would not record how it is made.
+        """Has no parameter know a copy of itself but those that the step keeps: a recording that finds one
+        made would not record how it is made.
         """
         for name, parameter in self.model.named_parameters():
             buffer: Any = parameter.buffer
@@ -325,8 +328,8 @@ class CudaTrainingStep(TrainingStep):
         """Returns what a recorded step takes for granted: where its numbers lie, and the settings that are no
         numbers in its arrays.
 
-        Of a parameter that does not learn the graph may read a 16-bit copy that it does not make again, so that
-        one's version counts, too.
+        Of a parameter that does not learn the graph may read a 16-bit copy that it does not make again, so
+        that one's version counts, too.
         """
         optimizer: Any = self.optimizer
         kind = self.kind

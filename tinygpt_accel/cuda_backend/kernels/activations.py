@@ -14,9 +14,9 @@ from .dense import WaitingProduct
 class CudaGELU(GELU):
     """GELU, y = x Phi(x).
 
-    Fast: in 16 bits and in the tanh form, the product that comes before it applies it, and the product that its
-    gradient comes from applies its slope. Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)",
-    2016.
+    Fast: in 16 bits and in the tanh form, the product that comes before it applies it, and the product that
+    its gradient comes from applies its slope. Source: Hendrycks, Gimpel, "Gaussian Error Linear Units
+    (GELUs)", 2016.
     """
 
     @staticmethod

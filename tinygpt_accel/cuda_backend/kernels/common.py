@@ -34,7 +34,7 @@ def as_matrix(array: Any, columns: int) -> Any:
 
 
 def as_row(kind: type[CudaBuffer], buffer: Any, fmt: str = "float32") -> Any:
-    """Returns the elements of a parameter one after the other in a format; None where there is no parameter."""
+    """Returns the elements of a parameter in a row, in a format; None where there is no parameter."""
     return None if buffer is None else kind.xp.ascontiguousarray(buffer.in_format(fmt)).reshape(-1)
 
 

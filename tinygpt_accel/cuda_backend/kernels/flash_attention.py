@@ -133,14 +133,7 @@ class _Plan:
 
 
 def _forward_plan(
-    fmt: str,
-    q: Layout,
-    k: Layout,
-    v: Layout,
-    y: Layout,
-    stats: Layout,
-    causal: bool,
-    scale: float,
+    fmt: str, q: Layout, k: Layout, v: Layout, y: Layout, stats: Layout, causal: bool, scale: float
 ) -> _Plan:
     plan = _Plan(fmt, {"q": (q, False), "k": (k, False), "v": (v, False)})
     result, sums = plan.graph.sdpa(
@@ -224,11 +217,6 @@ def backward(
     v, g = (_with_aligned_rows(kind, x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
     plan = _plan(
-        _backward_plan,
-        format_of(q),
-        tuple(map(_layout, arrays)),
-        tuple(map(_layout, out)),
-        causal,
-        scale,
+        _backward_plan, format_of(q), tuple(map(_layout, arrays)), tuple(map(_layout, out)), causal, scale
     )
     plan.run(kind, [*arrays, *out])

@@ -17,8 +17,8 @@ from .common import ROWS, Composed, as_matrix, as_row, column_sums, compute_form
 class CudaLayerNorm(LayerNorm):
     """Layer norm, y = n w + b with n = (x - mean x) / sqrt(var x + eps).
 
-    Fast: it adds what goes into the residual stream on its way, reads that in float32 and writes what the next
-    product reads; its backward is one launch. Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
+    Fast: it adds what goes into the residual stream on its way, reads that in float32 and writes what the
+    next product reads; its backward is one launch. Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
     """
 
     @staticmethod
@@ -109,8 +109,8 @@ def _normalize(x: Any, weights: Any, bias: Any, shape: Shape, eps: float, centre
 
 
 class WaitingNormGradient(WaitingTerm):
-    """The gradient of a norm's input. The same launch adds the gradient that went past the norm, writes a copy in
-    16 bits for the next product, and gathers the sums for both parameters.
+    """The gradient of a norm's input. The same launch adds the gradient that went past the norm, writes a
+    copy in 16 bits for the next product, and gathers the sums for both parameters.
     """
 
     def __init__(self, kind: type[CudaBuffer], saved: Any, grad: Any) -> None:

@@ -142,8 +142,8 @@ def tensor_table(
     """Returns what cu/optimizer.cu calls table and chunks, on the device, and how many chunks there are.
 
     A row of the table describes a parameter: the addresses of p, g, m and v, its size, the bits of its weight
-    decay, and the address of its copy in 16 bits; 0 for an array that is None. A chunk is a parameter and where
-    in it a block begins.
+    decay, and the address of its copy in 16 bits; 0 for an array that is None. A chunk is a parameter and
+    where in it a block begins.
     """
     table = numpy.zeros((len(rows), 7), numpy.int64)
     table[:, 5] = numpy.array(decays, numpy.float64).view(numpy.int64)

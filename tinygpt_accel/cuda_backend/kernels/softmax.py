@@ -69,8 +69,8 @@ class CudaCrossEntropy(CrossEntropy):
     """The cross-entropy, y = log sum e^x - x[target].
 
     Fast: it reads the logits once and keeps them as they are, with a maximum and a sum for each row. Within a
-    training step, where it is known what gradient each loss will get, it writes the gradient of the logits over
-    them at once; whoever asks for the logits after that has them computed again.
+    training step, where it is known what gradient each loss will get, it writes the gradient of the logits
+    over them at once; whoever asks for the logits after that has them computed again.
     """
 
     @staticmethod
