@@ -1,12 +1,13 @@
-"""What a training step launches and moves on a GPU, counted from its recording. Needs no GPU: nothing is computed.
+"""What a training step launches and moves on a GPU, counted from its recording. Needs no GPU: nothing is
+computed.
 
     python benchmarks/gpu_plan.py [--before FOLDER] [--kernels] [--dtype float32] [--attention batched]
 
-The step is recorded on the arena of tests/cuda_on_cpu, whose memory takes room only where it is written to, so a
-GPT-2 of 124 million parameters fits. A launch is a kernel of ours, one of CuPy's, a product or an attention; what
-cuBLASLt and cuDNN make of theirs is their affair, and counted as one. Bytes are those of the arrays that a launch
-reads and writes, each once: what it must move at least. `--before` counts the same for the code in another folder,
-with the recorder that is here.
+The step is recorded on the arena of tests/cuda_on_cpu, whose memory takes room only where it is written to,
+so a GPT-2 of 124 million parameters fits. A launch is a kernel of ours, one of CuPy's, a product or an
+attention; what cuBLASLt and cuDNN make of theirs is their affair, and counted as one. Bytes are those of the
+arrays that a launch reads and writes, each once: what it must move at least. `--before` counts the same for
+the code in another folder, with the recorder that is here.
 """
 
 from __future__ import annotations

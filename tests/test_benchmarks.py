@@ -199,6 +199,8 @@ def test_the_gpu_script_runs_without_a_gpu(tmp_path: Path) -> None:
     assert not [name for name, result in results.items() if "failed" in result]
     for name in ("gpt2-124m", "code-49m", "baby"):
         assert all(len(results[f"{name} {side}"]["seconds"]) == 2 for side in ("tinygpt", "torch"))
-    ours, theirs = (results[f"losses {side} float32"]["losses"] for side in ("tinygpt", "torch"))
+    ours, theirs = (results[f"losses baby {side} float32"]["losses"] for side in ("tinygpt", "torch"))
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-3
+    assert "difference" in results["losses gpt2-124m tinygpt float32"]
+    assert all(f"gpt2-124m {side}" in results for side in ("tinygpt-eager", "torch-padded"))
     assert "Not a measurement" in (tmp_path / "gpu.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from ..buffer import CudaBuffer, format_of, matrix_layout
 from ..sources import SIXTEEN_BIT
 
 ROWS = 1 << 16  # the most blocks of a launch with a block for each row
-ROW_CHUNK = 256  # rows whose sums are added up by one block
+ROW_CHUNK = 512  # rows whose sums are added up by one block
 
 
 def compute_format(dtype: DType) -> str:
