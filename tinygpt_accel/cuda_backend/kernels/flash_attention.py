@@ -2,13 +2,14 @@
 
 One plan is built for each shape, layout and scale, and kept; where cuDNN builds none, `NoPlan` says why, and
 `attention` goes on without it. The backward is the deterministic one, so that a resumed run repeats bit for
-bit.
+bit, unless TINYGPT_CUDA_ATTENTION is "any-order".
 
 Source: Dao et al., "FlashAttention", 2022.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +19,8 @@ from ..sources import SIXTEEN_BIT
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape and strides in elements
 ALIGNED = 16  # bytes: where rows begin
+
+ORDER_VARIABLE = "TINYGPT_CUDA_ATTENTION"
 
 refused: list[str] = []  # why plans could not be built, in this process
 
@@ -31,7 +34,7 @@ def why_not() -> str:
     """Returns why cuDNN's flash attention cannot be used here, or ""."""
     if find_spec("cudnn") is None:
         return (
-            'nvidia-cudnn-frontend is not installed: pip install . "./tinygpt_accel[flash]" '
+            'nvidia-cudnn-frontend is not installed: pip install . "./tinygpt_accel[cuda13]" '
             "in the project's folder"
         )
     try:
