@@ -18,6 +18,7 @@ memory asked of the device, and freed chunks are not given back.
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -64,7 +65,8 @@ class Pool:
     """CuPy's memory pool."""
 
     def __init__(self) -> None:
-        self.free_chunks: list[Chunk] = []
+        self.bins: dict[int, dict[int, Chunk]] = {}  # free chunks by their sizes and addresses
+        self.sizes: list[int] = []  # of the bins that are not empty, in ascending order
         self.is_busy = False
         self.freed_meanwhile: list[Chunk] = []  # by the garbage collector, which may run anywhere
         # Stays mapped, so that a wild address reads and does not crash
@@ -88,13 +90,10 @@ class Pool:
 
     def _chunk(self, size: int) -> Chunk:
         rounded = max(-(-size // UNIT), 1) * UNIT
-        large_enough = [chunk for chunk in self.free_chunks if chunk.size >= rounded]
-        if large_enough:
+        place = bisect_left(self.sizes, rounded)
+        if place < len(self.sizes):
             # CuPy pops one of a set of equal ones: any. Here the one that was freed last
-            smallest = min(chunk.size for chunk in large_enough)
-            chunk = [chunk for chunk in large_enough if chunk.size == smallest][-1]
-            self.free_chunks.remove(chunk)
-            chunk.is_free = False
+            chunk = self._take(next(reversed(self.bins[self.sizes[place]].values())))
             if chunk.size > rounded:
                 self._split(chunk, rounded)
         else:
@@ -114,8 +113,21 @@ class Pool:
         self._keep(rest)
 
     def _keep(self, chunk: Chunk) -> None:
+        """Puts a chunk among the free ones."""
         chunk.is_free = True
-        self.free_chunks.append(chunk)
+        if chunk.size not in self.bins:
+            self.bins[chunk.size] = {}
+            insort(self.sizes, chunk.size)
+        self.bins[chunk.size][chunk.address] = chunk
+
+    def _take(self, chunk: Chunk) -> Chunk:
+        """Takes a chunk from among the free ones, and returns it."""
+        chunk.is_free = False
+        del self.bins[chunk.size][chunk.address]
+        if not self.bins[chunk.size]:
+            del self.bins[chunk.size]
+            self.sizes.remove(chunk.size)
+        return chunk
 
     def free(self, chunk: Chunk) -> None:
         """Takes a chunk back, and makes one of it and of free neighbours."""
@@ -134,8 +146,7 @@ class Pool:
             other = second if first is chunk else first
             if not other.is_free:
                 continue
-            self.free_chunks.remove(other)
-            other.is_free = False
+            self._take(other)
             first.size += second.size
             first.following = second.following
             if first.following is not None:
@@ -145,9 +156,9 @@ class Pool:
 
     def free_all_blocks(self) -> None:
         """Gives back to the device what is free and whole."""
-        for chunk in list(self.free_chunks):
+        for chunk in [chunk for free in self.bins.values() for chunk in free.values()]:
             if chunk.previous is None and chunk.following is None:
-                self.free_chunks.remove(chunk)
+                self._take(chunk)
                 self.total_bytes -= chunk.size
 
 

@@ -219,7 +219,7 @@ def backward(
     """
     v, g = (_with_aligned_rows(kind, x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
-    plan = _plan(
-        _backward_plan, format_of(q), tuple(map(_layout, arrays)), tuple(map(_layout, out)), causal, scale
-    )
+    deterministic = os.environ.get(ORDER_VARIABLE) != "any-order"
+    layouts, results = (tuple(map(_layout, group)) for group in (arrays, out))
+    plan = _plan(_backward_plan, format_of(q), layouts, results, causal, scale, deterministic)
     plan.run(kind, [*arrays, *out])
