@@ -218,7 +218,7 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
     import cupy
     import numpy
 
-    from tinygpt_accel.cuda_backend.cublaslt import Epilogue
+    from tinygpt_accel.cuda_backend.buffer import Epilogue
     from tinygpt_accel.cuda_backend.kernels import flash_attention
     from tinygpt_accel.cuda_backend.kernels import optimizer_steps as cuda_steps
     from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched, empty_like_heads

@@ -95,7 +95,7 @@ class FirstRun:
         What is refused is launched by itself, so the results are right and the step is slower.
         """
         self._cuda_only()
-        from tinygpt_accel.cuda_backend.cublaslt import Epilogue
+        from tinygpt_accel.cuda_backend.buffer import Epilogue
 
         r = np.random.default_rng(0)
         rows, inner, columns = 256, 64, 128

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygpt_accel.cuda_backend import cublaslt
-from tinygpt_accel.cuda_backend.buffer import ARRAY_DTYPE
+from tinygpt_accel.cuda_backend.buffer import ARRAY_DTYPE, Epilogue
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None, reason="no g++ to compile the stand-in for cuBLASLt"
@@ -140,7 +140,7 @@ def test_epilogues(
         placed(r.normal(size=(1, columns)), fmt, False, 0, 0)[0] if "bias" in name or "sums" in name else None
     )
     with_auxiliary = auxiliary if "gelu" in name else None
-    epilogue = cublaslt.Epilogue(name.removesuffix(" with bias"), vector, with_auxiliary)
+    epilogue = Epilogue(name.removesuffix(" with bias"), vector, with_auxiliary)
     wanted = [None if x is None else x.copy() for x in (out, vector, with_auxiliary)]
     multiply_with(epilogue.name, a, b, *wanted)
     assert library.matmul(Kind, a, b, out, WORKSPACE, epilogue=epilogue)
@@ -159,16 +159,14 @@ def test_what_the_library_refuses(library: cublaslt.CublasLt) -> None:
     out, auxiliary = (placed(np.zeros((8, 8)), "bfloat16", False, 0, 0) for _ in range(2))
     library.library.stand_in_refuse(cublaslt.EPILOGUE["gelu"])
     try:
-        assert not library.matmul(
-            Kind, a, b, out, WORKSPACE, epilogue=cublaslt.Epilogue("gelu", None, auxiliary)
-        )
+        assert not library.matmul(Kind, a, b, out, WORKSPACE, epilogue=Epilogue("gelu", None, auxiliary))
         assert not widened(out).any()
     finally:
         library.library.stand_in_refuse(0)
     ragged = placed(np.zeros((8, 5)), "bfloat16", False, 0, 0)  # an auxiliary matrix must be 8 numbers wide
     narrow_b = placed(np.ones((8, 5)), "bfloat16", False, 0, 0)
     assert not library.matmul(
-        Kind, a, narrow_b, ragged.copy(), WORKSPACE, epilogue=cublaslt.Epilogue("gelu", None, ragged)
+        Kind, a, narrow_b, ragged.copy(), WORKSPACE, epilogue=Epilogue("gelu", None, ragged)
     )
     with pytest.raises(ValueError, match="rows of a product must be dense"):
         library.matmul(Kind, a, b, np.zeros((8, 8), "uint16").T[:, :], WORKSPACE)

@@ -219,7 +219,7 @@ def chunks_of(pool: Pool) -> list[Any]:
 
 
 def test_a_step_after_many_lengths(kind: Any) -> None:
-    """Rotary angles of more lengths than are kept for eager work, before the recording and between replays."""
+    """Rotary angles of more lengths than are kept for eager work, before a recording and between replays."""
     config = replace(CONFIG, positions="rotary", context_length=24)
     expected = Run("bfloat16", config, eager=True)
     losses = expected.losses(5)

@@ -17,6 +17,7 @@
 #include <ucontext.h>
 
 #define __global__
+#define __launch_bounds__(threads)
 #define __device__
 #define __shared__ static
 #define SHARED_ROOM(name) static double name##_room[1 << 14]; float* name = (float*)name##_room

@@ -126,7 +126,7 @@ def test_products(cupy_backend: Any, form: str, rows: int, inputs: int, outputs:
 @pytest.mark.parametrize("name", ["bias", "gelu", "gelu with bias", "gelu_gradient", "column_sums"])
 def test_epilogues(cupy_backend: Any, form: str, name: str) -> None:
     """What cuBLASLt does to a product, where it grants that for the format, is what our kernels do."""
-    from tinygpt_accel.cuda_backend.cublaslt import Epilogue
+    from tinygpt_accel.cuda_backend.buffer import Epilogue
 
     r = np.random.default_rng(5)
     dtype = cupy_backend([1.0]).dtype

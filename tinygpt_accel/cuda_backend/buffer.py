@@ -25,7 +25,7 @@ place.
 from __future__ import annotations
 
 from array import array as host_array
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakSet
 
 import numpy
@@ -36,9 +36,6 @@ from tinygpt_core.shape import Index, Shape, expand_strides, inverse_permutation
 
 from ..array_buffer import ArrayBuffer
 from .sources import BY_EIGHT
-
-if TYPE_CHECKING:
-    from .cublaslt import Epilogue
 
 C = TypeVar("C", bound="CudaBuffer")
 W = TypeVar("W", bound="Waiting")
@@ -51,6 +48,23 @@ THREADS = 256
 def format_of(array: Any) -> str:
     """Returns how the floats of an array are stored: "float32", "float64", "bfloat16" or "float16"."""
     return FORMAT_OF[array.dtype.name]
+
+
+class Epilogue(NamedTuple):
+    """What is done to a product before it is written, see `cublaslt`.
+
+    Attributes:
+        name: "bias": out = a b + vector. "gelu": auxiliary = a b (+ vector), out = gelu(auxiliary), in the
+        tanh
+            form. "gelu_gradient": out = a b times the slope of gelu at auxiliary. "column_sums": vector = the
+            sums down the columns of b, beside out = a b.
+        vector: of as many numbers as out has columns, in out's format, or None.
+        auxiliary: a matrix of out's shape and format, or None.
+    """
+
+    name: str
+    vector: Any = None
+    auxiliary: Any = None
 
 
 class Waiting:

@@ -20,7 +20,7 @@ import ctypes
 from functools import cache
 from typing import Any, NamedTuple
 
-from .buffer import format_of
+from .buffer import Epilogue, format_of
 
 # cudaDataType_t
 TYPE = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
@@ -63,23 +63,6 @@ WORKSPACE_BYTES = 32 << 20  # what NVIDIA recommends for a Hopper
 BEST_ALIGNMENT = 256  # bytes, which the library assumes where it is told nothing
 
 
-class Epilogue(NamedTuple):
-    """What is done to a product before it is written.
-
-    Attributes:
-        name: "bias": out = a b + vector. "gelu": auxiliary = a b (+ vector), out = gelu(auxiliary), in the
-        tanh
-            form. "gelu_gradient": out = a b times the slope of gelu at auxiliary. "column_sums": vector = the
-            sums down the columns of b, beside out = a b.
-        vector: of as many numbers as out has columns, in out's format, or None.
-        auxiliary: a matrix of out's shape and format, or None.
-    """
-
-    name: str
-    vector: Any = None
-    auxiliary: Any = None
-
-
 class Operand(NamedTuple):
     """A matrix (or n equal ones) as the library is told of it.
 
@@ -87,7 +70,7 @@ class Operand(NamedTuple):
         operation: AS_IT_LIES or TRANSPOSED.
         rows, columns, leading: as it counts them, of what lies there.
         fmt: of the numbers.
-        count, distance: of the matrices, in elements.
+        number, distance: of the matrices, in elements.
         alignment: a power of two that divides all addresses where a matrix begins, at most BEST_ALIGNMENT.
     """
 
@@ -96,7 +79,7 @@ class Operand(NamedTuple):
     columns: int
     leading: int
     fmt: str
-    count: int
+    number: int
     distance: int
     alignment: int
 
@@ -212,18 +195,20 @@ class CublasLt:
         compute = COMPUTE_64F if fmt == "float64" else COMPUTE_32F_FAST_TF32 if fast else COMPUTE_32F
         extra = epilogue or Epilogue("")
         name = extra.name + (" with bias" if extra.name == "gelu" and extra.vector is not None else "")
-        pointers = tuple(0 if x is None else int(kind.address_of(x)) for x in (extra.vector, extra.auxiliary))
+        vector, auxiliary = (
+            0 if x is None else int(kind.address_of(x)) for x in (extra.vector, extra.auxiliary)
+        )
         leading = 0 if extra.auxiliary is None else operand_of(kind, extra.auxiliary).leading
         described = (first, second, result, compute, name, leading)
-        key = (*described, (pointers[0] | pointers[1]) % 16)
+        key = (*described, (vector | auxiliary) % 16)
         if key not in self._plans:
-            self._plans[key] = Plan.find(self, *described, *pointers)
+            self._plans[key] = Plan.find(self, *described, vector, auxiliary)
         plan = self._plans[key]
         if plan is None:
             if extra.name:
                 return False
             raise CublasError(f"cuBLASLt knows no way to compute {described}")
-        plan.run(self, [kind.address_of(x) for x in (b, a, out)], *pointers, scale, workspace, kind)
+        plan.run(self, [kind.address_of(x) for x in (b, a, out)], vector, auxiliary, scale, workspace, kind)
         return True
 
 
@@ -273,9 +258,9 @@ class Plan:
                 operand.columns,
                 operand.leading,
             )
-            if operand.count > 1:
+            if operand.number > 1:
                 set_layout = "cublasLtMatrixLayoutSetAttribute"
-                lt.set(set_layout, layout, LAYOUT_BATCH_COUNT, ctypes.c_int32(operand.count))
+                lt.set(set_layout, layout, LAYOUT_BATCH_COUNT, ctypes.c_int32(operand.number))
                 lt.set(set_layout, layout, LAYOUT_STRIDED_BATCH_OFFSET, ctypes.c_int64(operand.distance))
             layouts.append(layout)
         preference = lt.make("cublasLtMatmulPreferenceCreate")

@@ -17,7 +17,7 @@ from cupy.cuda import device, runtime
 from tinygpt_core.dtype import DType
 
 from . import cublaslt, sources
-from .buffer import CudaBuffer
+from .buffer import CudaBuffer, Epilogue
 
 GRAPH_VARIABLE = "TINYGPT_CUDA_GRAPH"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy's runtime has no name for
@@ -191,9 +191,7 @@ class CupyBuffer(CudaBuffer):
         kernel(grid, (block or cls.threads,), values, shared_mem=shared)
 
     @classmethod
-    def product(
-        cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: cublaslt.Epilogue | None = None
-    ) -> bool:
+    def product(cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None) -> bool:
         return cls._multiply(a, b, out, fast, 1.0, epilogue)
 
     @classmethod
@@ -201,9 +199,7 @@ class CupyBuffer(CudaBuffer):
         cls._multiply(a, b, out, fast, scale, None)
 
     @classmethod
-    def _multiply(
-        cls, a: Any, b: Any, out: Any, fast: bool, scale: float, epilogue: cublaslt.Epilogue | None
-    ) -> bool:
+    def _multiply(cls, a: Any, b: Any, out: Any, fast: bool, scale: float, epilogue: Epilogue | None) -> bool:
         if not out.size:
             return epilogue is None
         if not a.shape[-1]:

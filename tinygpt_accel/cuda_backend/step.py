@@ -88,6 +88,7 @@ class CudaTrainingStep(TrainingStep):
         self.capture: Any = None if self.reason else kind.new_graph_capture()
         # By a parameter's name its 16-bit copy, which lies where it does as long as the step is there
         self.copies: dict[str, Any] = {}
+        self.parameters: list[tuple[str, Tensor]] = []  # of the step that is being made, found once
 
     def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
@@ -105,8 +106,8 @@ class CudaTrainingStep(TrainingStep):
         """
         optimizer = self.optimizer
         is_adam = isinstance(optimizer, Adam) and type(optimizer).apply_single is Optimizer.apply_single
-        named = self.model.named_parameters(trainable_only=True)
-        if not is_adam or any(p.dtype is not DType.float32 for _, p in named):
+        self.parameters = self.model.named_parameters()
+        if not is_adam or any(p.dtype is not DType.float32 for _, p in self.parameters):
             return super().__call__(batches)
         shape = [(batch.shape, batch.num_targets) for batch in batches]
         if shape != self.shape:
@@ -115,7 +116,7 @@ class CudaTrainingStep(TrainingStep):
             self.recording = None
         self.steps_of_shape += 1
         try:
-            self._refresh_copies(named)
+            self._refresh_copies()
             if self.capture is None:
                 return self._finish(self._launch(batches))
             with self.capture:  # also after a recording that failed: the pool holds what a step needs
@@ -144,11 +145,7 @@ class CudaTrainingStep(TrainingStep):
                 part = self.total_loss(batch) / num_targets
                 (part if scale == 1.0 else part * scale).backward()
                 parts.append(part.buffer)
-            named = [
-                (name, p)
-                for name, p in self.model.named_parameters(trainable_only=True)
-                if p.grad is not None
-            ]
+            named = [(name, p) for name, p in self.parameters if p.requires_grad and p.grad is not None]
             grads: list[Any] = [p.grad.buffer for _, p in named if p.grad is not None]
             arrays = [grad.array for grad in grads]
         finally:
@@ -169,14 +166,16 @@ class CudaTrainingStep(TrainingStep):
         optimizer.step += 1
         return loss, norm
 
-    def _refresh_copies(self, named: list[tuple[str, Tensor]]) -> None:
+    def _refresh_copies(self) -> None:
         """Makes sure that every weight's 16-bit copy is of what the weight holds now, and lies where it did:
         somebody may have written to the weight, or had it converted.
         """
         kind = self.kind
         if self.dtype not in SIXTEEN_BIT:
             return
-        for name, parameter in named:
+        for name, parameter in self.parameters:
+            if not parameter.requires_grad:
+                continue
             buffer: Any = parameter.buffer
             copy = self.copies.get(name)
             if copy is None or copy.shape != buffer.shape:
@@ -253,7 +252,8 @@ class CudaTrainingStep(TrainingStep):
                 random_blocks=generator.position - position,
                 written=[
                     (parameter.buffer, self.copies.get(name))
-                    for name, parameter in self.model.named_parameters(trainable_only=True)
+                    for name, parameter in self.parameters
+                    if parameter.requires_grad
                 ],
             )
         except BaseException as problem:
@@ -276,7 +276,7 @@ class CudaTrainingStep(TrainingStep):
         """Has no parameter know a copy of itself but those that the step keeps: a recording that finds one
         made would not record how it is made.
         """
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.parameters:
             buffer: Any = parameter.buffer
             buffer.forget_conversions()
             copy = self.copies.get(name)
@@ -334,7 +334,7 @@ class CudaTrainingStep(TrainingStep):
         optimizer: Any = self.optimizer
         kind = self.kind
         found: list[Any] = [self.gradient_clip, optimizer.weight_decay, self.model.training]
-        for _, parameter in self.model.named_parameters():
+        for _, parameter in self.parameters:
             buffer: Any = parameter.buffer
             found.append((kind.address_of(buffer.stored), parameter.requires_grad or buffer.version[0]))
             found.append(parameter.shape)

@@ -111,7 +111,7 @@ __global__ void cross_entropy_gradient(const T* logits, const int64* targets, co
 // Both in one: the loss, and over the logits their gradient, where the gradient of each loss will be `scale`. A row is read once if it
 // fits in shared memory (`staged`), else its second reading finds it in the cache.
 template <typename T>
-__global__ void cross_entropy_both(T* logits, const int64* targets, float* losses, int64 columns, int64 stride, int64 has_ignored,
+__global__ __launch_bounds__(1024) void cross_entropy_both(T* logits, const int64* targets, float* losses, int64 columns, int64 stride, int64 has_ignored,
                                    int64 ignored, double scale, int64 staged) {
     SHARED_ROOM(space);
     __shared__ float room[32];

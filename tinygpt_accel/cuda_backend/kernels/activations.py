@@ -8,7 +8,7 @@ from tinygpt_core.kernels.activations import GELU, SiLU
 from tinygpt_core.kernels.base import Gradient, require_float
 
 from ..buffer import format_of
-from .dense import WaitingProduct
+from .products import WaitingProduct
 
 
 class CudaGELU(GELU):

@@ -10,59 +10,12 @@ from tinygpt_core.kernels.base import Gradient
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.precision import compute_dtype
 
-from ..buffer import ARRAY_DTYPE, CudaBuffer, Waiting, WaitingTerm, format_of, matrix_layout
-from ..cublaslt import Epilogue
+from ..buffer import ARRAY_DTYPE, CudaBuffer, Epilogue, WaitingTerm
 from ..sources import SIXTEEN_BIT
 from .common import as_matrix, as_row, column_sums, compute_format, with_dense_rows
+from .products import WaitingProduct
 
 ALIGNED = 8  # 16-bit rows of a product begin at multiples of 16 bytes, or cuBLAS takes slower paths
-
-
-class WaitingProduct(Waiting):
-    """out = a b (+ bias), for matrices.
-
-    cuBLASLt can apply what comes next while it has the product in registers: `launch_gelu`,
-    `launch_gelu_gradient`. Where it knows no way for a shape, that is launched by itself.
-    """
-
-    def __init__(
-        self, kind: type[CudaBuffer], a: Any, b: Any, out: Any, shape: Any, fast: bool, bias: Any = None
-    ) -> None:
-        self.a = a
-        self.b = b
-        self.product = out  # the matrix of which `out` is a view with the shape of the Buffer
-        self.fast = fast
-        self.bias = bias
-        super().__init__(kind, out.reshape(shape))
-
-    def _multiply(self, out: Any, epilogue: Epilogue | None = None) -> bool:
-        return self.kind.product(self.a, self.b, out, self.fast, epilogue)
-
-    def launch(self) -> None:
-        self.launch_into(self.product)
-
-    def launch_into(self, out: Any) -> None:
-        """Launches the product, with the bias, into a matrix."""
-        if self.bias is None:
-            self._multiply(out)
-        elif not self._multiply(out, Epilogue("bias", self.bias)):
-            self._multiply(out)
-            rows, columns, stride = matrix_layout(out)
-            size = rows * columns
-            self.kind.launch_elementwise(
-                "add_bias", format_of(out), size, out, self.bias, rows, columns, stride
-            )
-
-    def launch_gelu(self, y: Any) -> bool:
-        """Launches the product and y = gelu of it, in the tanh form; returns whether it could."""
-        matrix = y.reshape(self.product.shape)
-        self.is_done = self._multiply(matrix, Epilogue("gelu", self.bias, self.product))
-        return self.is_done
-
-    def launch_gelu_gradient(self, x: Any, result: Any) -> bool:
-        """Launches result = the product times the slope of gelu at x; returns whether it could."""
-        matrix = result.reshape(self.product.shape)
-        return self._multiply(matrix, Epilogue("gelu_gradient", None, x.reshape(self.product.shape)))
 
 
 class CudaLinear(Linear):

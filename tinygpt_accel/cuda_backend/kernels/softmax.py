@@ -8,9 +8,9 @@ from tinygpt_core.kernels.base import Gradient, require_float
 from tinygpt_core.kernels.softmax import CrossEntropy, Softmax
 from tinygpt_core.shape import ShapeError, normalize_axis
 
-from ..buffer import CudaBuffer, Waiting, format_of, matrix_layout
+from ..buffer import CudaBuffer, format_of, matrix_layout
 from .common import ROWS, Composed, as_matrix, with_dense_rows
-from .dense import WaitingProduct
+from .products import ProductAgain, WaitingProduct
 
 
 def softmax(kind: type[CudaBuffer], x: Any, scale: float = 1.0, queries: int = 0, offset: int = 0) -> Any:
@@ -144,21 +144,6 @@ class CudaCrossEntropy(CrossEntropy):
             *ignored,
         )
         return kind.wrap_stored(result.reshape(logits.shape), logits.dtype), None
-
-
-class ProductAgain(Waiting):
-    """A product whose result somebody has written over: it is computed again, elsewhere."""
-
-    def __init__(self, product: WaitingProduct) -> None:
-        self.product = product
-        super().__init__(product.kind, product.out)
-
-    def launch(self) -> None:
-        product = self.product
-        rows, columns, stride = matrix_layout(product.product)
-        out = self.kind.xp.empty((rows, stride), product.product.dtype)[:, :columns]
-        product.launch_into(out)
-        self.out = out.reshape(product.out.shape)
 
 
 class GradientInPlace(NamedTuple):
