@@ -78,7 +78,7 @@ def plan(preset: str, dtype: str, attention: str) -> dict[str, Any]:
         """The emulation with a GPU's launches, which draws no numbers."""
 
         __slots__ = ()
-        threads, blocks, norm_blocks, ids_chunk, rows_piece = 256, 1 << 16, 512, 1024, 64
+        threads, blocks, ids_chunk, rows_piece = 256, 1 << 16, 1024, 64
         shared_memory = H100_SHARED_MEMORY
 
         @classmethod

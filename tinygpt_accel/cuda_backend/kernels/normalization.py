@@ -13,6 +13,8 @@ from ..buffer import ARRAY_DTYPE, CudaBuffer, WaitingSum, WaitingTerm, format_of
 from ..sources import SIXTEEN_BIT
 from .common import ROWS, Composed, as_matrix, as_row, column_sums, compute_format
 
+BUSY = 512  # blocks that keep a large GPU busy
+
 
 class CudaLayerNorm(LayerNorm):
     """Layer norm, y = n w + b with n = (x - mean x) / sqrt(var x + eps).
@@ -136,7 +138,8 @@ class WaitingNormGradient(WaitingTerm):
 
     def _launch(self, residual: Any, result: Any, low: Any) -> None:
         count, columns = self.rows.shape
-        blocks = min(count, self.kind.norm_blocks)
+        rows_of_block = min(self.kind.norm_rows, max(count // BUSY, 1))
+        blocks = -(-count // rows_of_block)
         partial = self.kind.xp.empty((blocks, 2 * columns), "float32")
         self.kind.launch(
             "normalize_gradient",
