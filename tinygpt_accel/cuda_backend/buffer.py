@@ -115,7 +115,7 @@ class CudaBuffer(ArrayBuffer):
     # Ids that one block numbers, at most 1024, and rows that one block adds up
     ids_chunk: ClassVar[int] = 1024
     rows_piece: ClassVar[int] = 64
-    # Rows that one block of the norms' backward adds up, one after the other, at most; fewer where there are few
+    # Rows that a block of the norms' backward adds up, one after the other, at most
     norm_rows: ClassVar[int] = 32
     shared_memory: ClassVar[int] = 48 << 10  # bytes that a block may have
     has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
