@@ -139,7 +139,7 @@ class CudaTrainingStep(TrainingStep):
         optimizer.zero_grad()
         parts: list[Any] = []
         kind.may_wait = True
-        kind.loss_scale = scale / num_targets
+        kind.loss_scale = scale / num_targets if num_targets else None
         try:
             for batch in batches:
                 part = self.total_loss(batch) / num_targets
