@@ -20,8 +20,7 @@ from tinygpt_core import random
 from tinygpt_core.dtype import DType
 from tinygpt_core.optimizers import Adam, Optimizer
 from tinygpt_core.tensor import Tensor, no_grad
-from tinygpt_core.training.loop import TrainingStep
-from tinygpt_core.training.step import as_tensors
+from tinygpt_core.training.step import TrainingStep, as_tensors
 
 from .buffer import ARRAY_DTYPE, CudaBuffer, GraphTables
 from .kernels.optimizer_steps import adamw, adamw_scalars, gradient_norm
