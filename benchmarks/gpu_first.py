@@ -52,6 +52,7 @@ class FirstRun:
     def __init__(self, kind: Any, quick: bool) -> None:
         self.kind = kind
         self.quick = quick
+        self.steps = 3 if quick else 8
         self.is_cuda = hasattr(kind, "product")
 
     def _cuda_only(self) -> None:
@@ -125,8 +126,8 @@ class FirstRun:
         """A step is one CUDA graph, and replays what is launched piece by piece bit for bit: step.py."""
         said = []
         for dtype in ("float32", "bfloat16") if self.is_cuda else ("float32",):
-            eager, _ = self.losses(dtype, 8, graph=False)
-            replayed, made = self.losses(dtype, 8)
+            eager, _ = self.losses(dtype, self.steps, graph=False)
+            replayed, made = self.losses(dtype, self.steps)
             reason = getattr(made, "reason", "not on this backend")
             if self.is_cuda and (reason or made.recording is None):
                 raise AssertionError(f"{dtype}: no graph: {reason or 'nothing was recorded'}")
@@ -137,7 +138,7 @@ class FirstRun:
                     "another algorithm while it was recorded; if it is more, something is overwritten"
                 )
             said.append(f"{dtype} {replayed[-1]:.4f}")
-        return f"losses after 8 steps: {', '.join(said)}"
+        return f"losses after {self.steps} steps: {', '.join(said)}"
 
     def validation(self) -> str:
         """Validations and other lengths between two replays change nothing: buffer.py, rotary.py."""
@@ -154,8 +155,8 @@ class FirstRun:
         dtype = "bfloat16" if self.is_cuda else "float32"
         for positions in ("learned", "rotary"):
             config = replace(SMALL, positions=positions)
-            expected, _ = self.losses(dtype, 6, graph=False, config=config)
-            found, _ = self.losses(dtype, 6, between=between, config=config)
+            expected, _ = self.losses(dtype, self.steps, graph=False, config=config)
+            found, _ = self.losses(dtype, self.steps, between=between, config=config)
             if found != expected:
                 raise AssertionError(f"{positions} positions: {found} instead of {expected}")
         return "learned and rotary positions"
@@ -163,8 +164,8 @@ class FirstRun:
     def against_numpy(self) -> str:
         """Losses from the same weights, data and dropout masks as on NumPy."""
         with backends.use("numpy"):
-            expected, _ = self.losses("float32", 8)
-        found, _ = self.losses("float32", 8)
+            expected, _ = self.losses("float32", self.steps)
+        found, _ = self.losses("float32", self.steps)
         gap = max(abs(a - b) / b for a, b in zip(found, expected, strict=True))
         if not gap < 1e-4:
             raise AssertionError(f"losses differ by {gap:.2e} of them: {found} and {expected}")
