@@ -233,7 +233,7 @@ class Module:
             self.update(self.filter_and_map(filter_fn or Module.valid_parameter_filter, mapped))
 
     def to(self, backend_name: str) -> Module:
-        """Moves all parameters to a backend, such as `"numpy"` or `"cupy:1"`; returns the module itself."""
+        """Moves all parameters to a backend, such as `"numpy"` or `"cupy"`; returns the module itself."""
         self.apply(lambda tensor: tensor.to(backend_name))
         return self
 
