@@ -57,8 +57,7 @@ def absolute(x: Buffer) -> Buffer:
     Raises:
         TypeError: x is bool.
     """
-    _refuse_bool("abs", x)
-    return x.maximum(-x)
+    return abs(x)
 
 
 def sign(x: Buffer) -> Buffer:
