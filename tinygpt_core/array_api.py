@@ -57,7 +57,9 @@ LEFT_OUT: dict[str, str] = {
 
 # ---------------------------------------------------------------- constants and dtypes
 
-e, pi, inf, nan, newaxis = math.e, math.pi, math.inf, math.nan, None
+e, pi = math.e, math.pi
+inf, nan = math.inf, math.nan
+newaxis = None
 
 bool = DType.bool
 int32, int64 = DType.int32, DType.int64
@@ -75,7 +77,11 @@ _KINDS: dict[str, tuple[DType, ...]] = {
 
 
 class finfo:
-    """What can be said about a float dtype: `bits`, `eps`, `max`, `min`, `smallest_normal` and `dtype`."""
+    """What can be said about a float dtype: `bits`, `eps`, `max`, `min`, `smallest_normal` and `dtype`.
+
+    Raises:
+        TypeError: the dtype is no float's.
+    """
 
     def __init__(self, type: DType | Buffer, /) -> None:
         dtype = _dtype_of(type)
@@ -91,7 +97,11 @@ class finfo:
 
 
 class iinfo:
-    """What can be said about an integer dtype: `bits`, `max`, `min` and `dtype`."""
+    """What can be said about an integer dtype: `bits`, `max`, `min` and `dtype`.
+
+    Raises:
+        TypeError: the dtype is no integer's.
+    """
 
     def __init__(self, type: DType | Buffer, /) -> None:
         dtype = _dtype_of(type)
@@ -118,7 +128,11 @@ def astype(x: Buffer, dtype: DType, /, *, copy: builtins.bool = True, device: An
 
 
 def can_cast(from_: DType | Buffer, to: DType, /) -> builtins.bool:
-    """Returns whether promotion leads from one dtype to the other; raises TypeError for what is no dtype."""
+    """Returns whether promotion leads from one dtype, or that of an array of any shape, to the other.
+
+    Raises:
+        TypeError: what is no dtype.
+    """
     return promote(_dtype_of(from_), check_dtype(to)) is to
 
 
@@ -524,7 +538,11 @@ def concat(arrays: Sequence[Buffer], /, *, axis: int | None = 0) -> Buffer:
 
 
 def expand_dims(x: Buffer, /, axis: int = 0) -> Buffer:
-    """Returns a view with an axis of size 1 put in; raises IndexError where the result has no such axis."""
+    """Returns a view with an axis of size 1 put in.
+
+    Raises:
+        IndexError: the result has no such axis. TypeError: the axis is no int.
+    """
     if not -x.ndim - 1 <= check_int("axis", axis) <= x.ndim:
         raise IndexError(f"expand_dims: the result has {x.ndim + 1} axes, and no axis {axis}")
     return Tensor(x).unsqueeze(axis).buffer
@@ -568,6 +586,9 @@ def repeat(x: Buffer, repeats: Any, /, *, axis: int | None = None) -> Buffer:
     """Returns each element repeated beside itself along an axis, or of the flattened array for None.
 
     The number is an int, or an array of integers with one for each element along the axis.
+
+    Raises:
+        TypeError: an axis that is no int. ValueError: an axis that is not there, or a negative number.
     """
     if not isinstance(repeats, Buffer) or not repeats.ndim:
         return Tensor(x).repeat_interleave(int(repeats), axis).buffer
@@ -612,7 +633,11 @@ def tile(x: Buffer, repetitions: tuple[int, ...], /) -> Buffer:
 
 
 def unstack(x: Buffer, /, *, axis: int = 0) -> tuple[Buffer, ...]:
-    """Returns views of the parts along an axis, without it; raises ValueError for one that is not there."""
+    """Returns views of the parts along an axis, without it.
+
+    Raises:
+        TypeError: an axis that is no int. ValueError: one that is not there.
+    """
     before = (slice(None),) * normalize_axis(axis, x.ndim)
     return tuple(x[(*before, i)] for i in range(x.shape[axis]))
 
@@ -624,7 +649,7 @@ def take(x: Buffer, indices: Buffer, /, *, axis: int | None = None) -> Buffer:
     """Returns the slices along an axis that integers (n,) name; those below 0 count from the end.
 
     Raises:
-        ValueError: no axis, and x has several. IndexError: an index out of range.
+        ValueError: no axis, and x has several. IndexError: an index out of range. TypeError: floats as indices.
     """
     if axis is None and x.ndim != 1:
         raise ValueError(f"take needs an axis for an array of shape {x.shape}")
@@ -635,7 +660,11 @@ def take(x: Buffer, indices: Buffer, /, *, axis: int | None = None) -> Buffer:
 def take_along_axis(x: Buffer, indices: Buffer, /, *, axis: int = -1) -> Buffer:
     """Returns an element for each place of the indices, which say where it stands along an axis.
 
-    The other axes of x and of the indices broadcast. Raises IndexError for an index out of range.
+    The other axes of x and of the indices broadcast.
+
+    Raises:
+        IndexError: an index out of range. TypeError: floats as indices, or an axis that is no int.
+        ValueError: an axis that is not there, or shapes that do not broadcast.
     """
     along = normalize_axis(axis, x.ndim)
     others = broadcast_shapes(
@@ -743,7 +772,7 @@ def cumulative_sum(
     """Returns the sums up to and with each element along an axis; with a 0 in front for `include_initial`.
 
     Raises:
-        ValueError: no axis, and x has several.
+        ValueError: no axis, and x has several. TypeError: an axis that is no int.
     """
     if axis is None and x.ndim != 1:
         raise ValueError(f"cumulative_sum needs an axis for an array of shape {x.shape}")
@@ -757,7 +786,11 @@ def cumulative_sum(
 
 
 def diff(x: Buffer, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Buffer:
-    """Returns the differences of neighbours along an axis, n times; raises ValueError for a negative n."""
+    """Returns the differences of neighbours along an axis, n times.
+
+    Raises:
+        ValueError: a negative n, or an axis that is not there. TypeError: an axis that is no int.
+    """
     if n < 0:
         raise ValueError(f"diff takes differences at least 0 times, not {n}")
     along = normalize_axis(axis, x.ndim)
@@ -782,7 +815,7 @@ def tensordot(x1: Buffer, x2: Buffer, /, *, axes: Any = 2) -> Buffer:
     """Returns the sum of products over the last axes of x1 and the first of x2, or over pairs of axes.
 
     Raises:
-        ValueError: axes that are not there, or sizes that differ.
+        ValueError: axes that are not there, or sizes that differ. TypeError: axes that are no ints.
     """
     if isinstance(axes, int):
         axes = tuple(range(-axes, 0)), tuple(range(axes))

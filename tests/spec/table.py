@@ -1619,7 +1619,7 @@ OWN_LAWS: dict[str, str] = {
     "normal_at": "test_random_laws",
     "check_indices": "test_table_laws",
     **dict.fromkeys(
-        "__array_namespace__ size device to_device T mT __index__ __abs__ __pos__".split(),
+        ["__array_namespace__", "size", "device", "to_device", "T", "mT", "__index__", "__abs__", "__pos__"],
         "test_array_api_laws",
     ),
     "AdamWStep": "test_kernel_laws",
