@@ -649,7 +649,7 @@ def take(x: Buffer, indices: Buffer, /, *, axis: int | None = None) -> Buffer:
     """Returns the slices along an axis that integers (n,) name; those below 0 count from the end.
 
     Raises:
-        ValueError: no axis, and x has several. IndexError: an index out of range. TypeError: floats as indices.
+        ValueError: no axis, and x has several. IndexError: an index out of range. TypeError: float indices.
     """
     if axis is None and x.ndim != 1:
         raise ValueError(f"take needs an axis for an array of shape {x.shape}")
