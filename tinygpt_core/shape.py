@@ -44,7 +44,7 @@ def check_shape(shape: Any) -> Shape:
     except TypeError:
         raise TypeError(f"a shape is an int or a tuple of ints, not {shape!r}") from None
     if any(size < 0 for size in axes):
-        raise ValueError(f"a shape has no negative axes, unlike {axes}")
+        raise ValueError(f"a shape has no negative axes, but got {axes}")
     return axes
 
 

@@ -300,7 +300,7 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
 
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
-        for line in graph_text.dag_lines(self):
+        for line in graph_text.dag_lines(self.grad_fn or self):
             print(line)
 
     def to_dot(self) -> str:
@@ -876,21 +876,35 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
                 "expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), "
                 f"not {str(text)[:60]!r}"
             )
-        import json
-
-        words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
-        try:
-            data = json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], found["data"]))
-        except (ValueError, KeyError, RecursionError):
-            raise ValueError(
-                f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}"
-            ) from None
+        data = parse_value(found["data"])
         try:
             return Tensor(data, requires_grad=found["grad"] == "True")
         except (TypeError, ValueError, OverflowError, RuntimeError) as problem:
             raise ValueError(f"the data of a serialized tensor make none: {problem!s:.400}") from None
 
 
+def parse_value(text: str) -> Any:
+    """Returns what a text of numbers in brackets spells: a bool, an int or a float, or nested lists of them.
+
+    Nothing is evaluated. It is how the data of `serialize_tensor` are read.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    import json
+
+    words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
+    try:
+        if not _VALUE.fullmatch(text):
+            raise ValueError
+        return json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], text))
+    except (ValueError, KeyError, RecursionError):
+        raise ValueError(
+            f"the data of a serialized tensor are numbers in brackets, not {text[:60]!r}"
+        ) from None
+
+
+_VALUE = re.compile(r"[\[\]0-9eE+\-., TruFalsinf]+")
 _SERIALIZED = re.compile(
     r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)"
 )

@@ -851,13 +851,17 @@ class Buffer:
     def argmax(self: B, axis: int) -> B:
         """Returns the int64 position of the largest element along `axis`, which stays with size 1.
 
-        Of equals it is the first, and the first NaN where there are any.
+        Of equals it is the first, and the first NaN where there are any. A result without elements is empty,
+        as that of `max` is.
 
         Raises:
             TypeError: the axis is no int.
-            ValueError: the axis is empty, or not there.
+            ValueError: the axis is empty, and the result is not; or it is not there.
         """
         axis = normalize_axis(axis, self.ndim)
+        shape = reduced_shape(self.shape, (axis,))
+        if not numel(shape):
+            return self._full(shape, 0, DType.int64)  # no elements
         if self.shape[axis] == 0:
             raise ValueError(f"argmax over the empty axis {axis} of shape {self.shape} has no value")
         return self._argmax(axis)
