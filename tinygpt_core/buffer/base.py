@@ -604,7 +604,8 @@ class Buffer:
     def _promoted_pair(self: B, other: Any, name: str) -> tuple[B, B] | None:
         """Returns this Buffer and `other` as operands of a hook; None where `other` is no operand.
 
-        They are on one backend and in one dtype, the promoted one, and their shapes broadcast.
+        They are on one backend and in one dtype, the promoted one, and their shapes broadcast. An ndarray is
+        an error.
         """
         if isinstance(other, Buffer):
             self.check_backend(other)
@@ -615,9 +616,12 @@ class Buffer:
                 return self.as_dtype(dtype), other.as_dtype(dtype)  # type: ignore[return-value]
             return self, other  # type: ignore[return-value]
         if not isinstance(other, (bool, int, float)):
-            other = as_number(other)
-            if other is None:
+            number = as_number(other)
+            if number is None:
+                if getattr(other, "__array_ufunc__", None) is not None:  # an ndarray: == would be False
+                    raise TypeError(f"{name} takes Tensors and numbers, not an ndarray: wrap it in Tensor(…)")
                 return None
+            other = number
         scalar = self.scalar(other)
         return self.as_dtype(scalar.dtype), scalar
 
