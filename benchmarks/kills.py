@@ -55,10 +55,12 @@ def kill_again_and_again(arguments: argparse.Namespace, place: Path) -> dict[str
         options = ["--resume", run, "--quiet"] if (run / "state.json").exists() else [*settings, "--out", run]
         resumed += options[0] == "--resume"
         process = begin(arguments.ranks, *options)
-        waits = time.monotonic() + draw.uniform(0.0, arguments.longest)
         found: dict[int, int] = {}
-        while process.poll() is None and (time.monotonic() < waits or len(found) < arguments.ranks):
+        while process.poll() is None and len(found) < arguments.ranks:
+            time.sleep(0.05)
             found = ranks_of(process.pid)
+        waits = time.monotonic() + draw.uniform(0.0, arguments.longest)  # starting takes a part of it
+        while process.poll() is None and time.monotonic() < waits:
             time.sleep(0.01)
         if process.poll() is not None:  # it was at its end before
             said = process.communicate()[1]
