@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -140,6 +141,69 @@ def test_the_readme_gives_the_sizes_in_hundreds(size: ModuleType) -> None:
     core, plugin = (sorted((ROOT / folder).rglob("*.py")) for folder in ("tinygpt_core", "tinygpt_accel"))
     counted = [size.size(files).code for files in (size.engine(), core, plugin)]
     assert given == pytest.approx(counted, rel=0.05), f"the README's figures are old: {counted}"
+
+
+MUTATED = '''"""A module."""
+import math
+
+
+def mean(values: list[float], start: int = 0) -> float:
+    """Of those from `start` on."""
+    if not values:
+        raise ValueError(f"{len(values) + 1} values")
+    total = 0.0
+    for value in values[start:]:
+        total += value
+    return math.fsum([total, -0.0]) / max(1, len(values) - start)
+'''
+
+
+@pytest.fixture
+def mutants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return import_module("mutants")
+
+
+def test_mutants_are_one_change_each(mutants: ModuleType, tmp_path: Path) -> None:
+    """Of what computes, and not of text; each is another module, whose lines are where they were."""
+    (tmp_path / "mean.py").write_text(MUTATED)
+    found = mutants.mutants(tmp_path, "mean.py")
+    assert {f"{mutant.kind}: {mutant.before} -> {mutant.after}" for mutant in found} == {
+        "number: 0 -> 1",
+        "not left out: not values -> values",
+        "statement left out: raise ValueError(f'{len(values) + 1} values') -> pass",
+        "number: 0.0 -> 1.0",
+        "bound: start: -> start + 1:",
+        "statement left out: total += value -> pass",
+        "operator: total += value -> total -= value",
+        "operator: math.fsum([total, -0.0]) / max(1, len(values) - start) -> "
+        "math.fsum([total, -0.0]) * max(1, len(values) - start)",
+        "function: max(1, len(values) - start) -> min(1, len(values) - start)",
+        "number: 1 -> 2",
+        "operator: len(values) - start -> len(values) + start",
+    }
+    texts = {ast.unparse(mutants.mutated(MUTATED, mutant)) for mutant in found}
+    assert len(texts) == len({mutant.key for mutant in found}) == len(found)
+    assert ast.unparse(ast.parse(MUTATED)) not in texts
+    last = next(mutant for mutant in found if mutant.kind == "function")
+    assert (last.function, last.line, last.first) == ("mean", 12, 12)
+    place: dict[str, Any] = {}
+    exec(compile(mutants.mutated(MUTATED, last), "mean.py", "exec"), place)
+    assert place["mean"]([1.0, 3.0]) == 4.0
+
+
+def test_equivalent_mutants_are_there_and_explained(mutants: ModuleType) -> None:
+    entries = json.loads((ROOT / "benchmarks" / "equivalent_mutants.json").read_text(encoding="utf-8"))
+    known = {
+        mutant.key: mutant
+        for module in sorted({entry["module"] for entry in entries})
+        for mutant in mutants.mutants(ROOT, module)
+    }
+    for entry in entries:
+        mutant = known.get(entry["key"])
+        assert mutant is not None, f"{entry['module']} has no such mutant any more: {entry}"
+        assert entry["change"] == f"{mutant.function}: {mutant.kind}: {mutant.before} -> {mutant.after}"
+        assert len(entry["why"].split()) > 3, f"no reason: {entry}"
 
 
 @needs_numpy

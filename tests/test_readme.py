@@ -53,10 +53,8 @@ SUBSTITUTES = {
         None,
         "tests/spec is part of this very run",
     ),
-    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel && .venv/bin/pytest': (
-        None,
-        "installs; .ci/run runs these steps",
-    ),
+    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel '
+    "&& .venv/bin/pytest -n 2": (None, "installs; .ci/run runs these steps"),
     'pip install -e ".[docs]"': (None, "installs; .ci/run does it"),
     "python docs/site/build.py": (
         None,
@@ -81,6 +79,11 @@ SUBSTITUTES = {
         None,
         "minutes of training, with PyTorch and a text that is fetched",
     ),
+    "python benchmarks/mutation.py --sample 400": (
+        None,
+        "half an hour; tests/test_benchmarks.py makes mutants and runs none",
+    ),
+    "python benchmarks/mutation.py --show": (None, "there is nothing to show before the other has run"),
     'pip install . "./tinygpt_accel[fast,mpi]" mpich': (None, "installs; .ci/run does it"),
     "mpiexec -n 2 python3 -m tinygpt_core train --backend numpy --preset nanogpt-cpu": MPI,
     "mpiexec -n 2 python3 -m tinygpt_core train --shards 4 --out runs/mine": MPI,
@@ -100,7 +103,7 @@ SUBSTITUTES = {
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs "
-    "--laws thorough": OUTSIDE,
+    "--profile nightly": OUTSIDE,
 }
 
 

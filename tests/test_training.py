@@ -353,6 +353,39 @@ def test_the_events_are_the_log(config: TrainingConfig, tmp_path: Path) -> None:
     assert [e["step"] for e in seen if "val_loss" in e] == [10, 20]
 
 
+def test_every_step_has_the_learning_rate_of_its_number(config: TrainingConfig, tmp_path: Path) -> None:
+    """Update number n, counted from 0, is made with schedule(n), as written out here: in the optimizer, in
+    the event and in the log, also after the run was resumed.
+    """
+    config = replace(
+        config, steps=12, warmup_steps=3, learning_rate=0.01, minimum_learning_rate=0.001, checkpoint_every=4
+    )
+    wanted = [0.01 * (n + 1) / 4 for n in range(3)]
+    wanted += [0.001 + 0.009 * (1 + math.cos(math.pi * n / 9)) / 2 for n in range(9)]
+    used: list[float] = []
+    told: list[float] = []
+
+    def part_of_a_run(trainer: Trainer, steps: int) -> None:
+        update = trainer.optimizer.update
+
+        def noted() -> None:
+            used.append(trainer.optimizer.learning_rate)
+            update()
+
+        trainer.optimizer.update = noted  # type: ignore[method-assign]
+        for event in trainer.run():
+            if isinstance(event, StepEvent):
+                told.append(event.learning_rate)
+                trainer.stop_requested = event.step == steps
+
+    part_of_a_run(Trainer.start(config, str(tmp_path / "run")), 5)
+    part_of_a_run(Trainer.resume(str(tmp_path / "run")), 12)
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    logged = [entry["learning_rate"] for entry in map(json.loads, lines) if "learning_rate" in entry]
+    for where, found in (("optimizer", used), ("event", told), ("log", logged)):
+        assert found == pytest.approx(wanted, rel=1e-12), f"the learning rates of the {where}"
+
+
 def test_accumulation_equals_one_large_batch(config: TrainingConfig, tmp_path: Path) -> None:
     large = Trainer.start(replace(config, batch_size=6), str(tmp_path / "large"))
     batch = large.data.training_batches.next_batch()

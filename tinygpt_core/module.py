@@ -473,9 +473,14 @@ def _suffix(file: WeightFile) -> str:
     return suffix
 
 
-def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> None:
+def write_tensors(
+    file: WeightFile, tensors: Mapping[str, Tensor | Buffer], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes named tensors of any shape to a `.safetensors` or `.json` file; an old one stays until the new
     one is whole.
+
+    Args:
+        metadata: free text for the header of a `.safetensors` file.
 
     Raises:
         ValueError: another kind of file, or a name that the format does not allow.
@@ -490,7 +495,7 @@ def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> N
         name: value if isinstance(value, Tensor) else Tensor(value) for name, value in tensors.items()
     }
     if _suffix(file) == ".safetensors":
-        save_safetensors(file, {name: tensor.buffer for name, tensor in as_tensors.items()})
+        save_safetensors(file, {name: tensor.buffer for name, tensor in as_tensors.items()}, metadata)
     else:
         texts = {name: tensor.serialize_tensor() for name, tensor in as_tensors.items()}
         atomic_write(file, json.dumps(texts, indent=2).encode())

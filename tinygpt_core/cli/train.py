@@ -176,7 +176,9 @@ def _train(arguments: argparse.Namespace, processes: Communicator) -> int:
             _point_latest_at(trainer.directory)
     progress = Progress(sys.stdout, trainer, quiet=arguments.quiet or not is_first)
     progress.begin()
-    opened = loggers.open_loggers(kinds, trainer.directory, trainer.config.to_dict(), trainer.step)
+    opened = loggers.open_loggers(
+        kinds, trainer.directory, trainer.config.to_dict(), trainer.step, trainer.skipped_steps
+    )
     number: int | None = signal.SIGINT if processes.size == 1 else None  # of the signal that has stopped it
     signals: list[signal.Signals] = []
     try:

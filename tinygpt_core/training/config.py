@@ -132,7 +132,7 @@ class TrainingConfig:
         if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
             raise SettingError(
                 "tokenizer",
-                f" must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r}",
+                f" must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r:.80}",
             )
         # GPTConfig checks these two as well, but knows the settings by its own names only.
         if self.embedding_dim % self.num_heads:
@@ -192,7 +192,7 @@ class TrainingConfig:
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise ValueError(f"unknown training settings: {', '.join(map(repr, unknown))}")
+            raise ValueError(f"unknown training settings: {', '.join(map(repr, unknown)):.400}")
         try:
             return cls(**values)
         except SettingTypeError as problem:

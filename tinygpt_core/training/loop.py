@@ -479,7 +479,7 @@ class Trainer:
             if type(count) is not int or not 0 <= count <= self.step:
                 raise CheckpointError(
                     f"the checkpoint in {self.directory} is damaged: "
-                    f"its {name} must be an integer from 0 to {self.step}, not {count!r}"
+                    f"its {name} must be an integer from 0 to {self.step}, not {count!r:.80}"
                 )
             setattr(self, name, count)
         with self.context():
@@ -571,7 +571,7 @@ def _check_step(step: Any, config: TrainingConfig, directory: str) -> None:
     if type(step) is not int or not 0 <= step <= config.steps:
         raise CheckpointError(
             f"the checkpoint in {directory} is damaged: "
-            f"its step must be an integer from 0 to {config.steps}, not {step!r}"
+            f"its step must be an integer from 0 to {config.steps}, not {step!r:.80}"
         )
 
 
