@@ -435,7 +435,8 @@ def test_an_update_stands_in_one_place_in_this_order() -> None:
     places = [source.index(line) for line in lines]
     assert places == sorted(places) and source.count("\n") < 30
     rooms = Path(inspect.getfile(TrainingStep)).parent.glob("*.py")
-    assert [room.name for room in rooms if "optimizer.update()" in room.read_text("utf-8")] == ["loop.py"]
+    updating = sorted(room.name for room in rooms if "optimizer.update()" in room.read_text("utf-8"))
+    assert updating == ["sharding.py", "step.py"]  # the former for batches that several processes share
 
 
 def test_a_backend_may_make_an_update_in_its_own_way(

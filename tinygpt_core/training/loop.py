@@ -146,8 +146,7 @@ class Trainer:
         if self.communicator.size == 1:
             return {}
         import platform
-
-        from .. import __version__
+        import sys
 
         kind = backends.get(self.config.backend)
         arithmetic = getattr(kind, "arithmetic", dict)
@@ -158,7 +157,7 @@ class Trainer:
             "setting": self.config.to_dict(),
             "version of": {
                 "Python": f"{platform.python_implementation()} {platform.python_version()}",
-                "tinygpt": __version__,
+                "tinygpt": sys.modules["tinygpt_core"].__version__,
                 **arithmetic(),
             },
             "SHA-256 of the data": self.data.sha256,
