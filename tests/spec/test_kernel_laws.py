@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,6 +97,82 @@ def test_backward_can_run_again(backend: type[Buffer], row: Row, data: st.DataOb
             assert np.array_equal(read(one), read(other), equal_nan=True), (
                 f"{row.name} {case.options}: {read(one)} at first, then {read(other)}"
             )
+
+
+# Relu is a maximum, which integers have, and an einsum a sum of products.
+OF_FLOATS = [param for param in KERNELS if param.id not in ("Relu", "Einsum")]
+
+
+@pytest.mark.parametrize("row", OF_FLOATS)
+@given(data=st.data())
+def test_every_operand_is_of_one_float_dtype(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
+    """An integer in the place of any one operand, or a float64 beside float32, is a TypeError, also where the
+    textbook's kernel is asked.
+    """
+    case = data.draw(row.cases())
+    free = [i for i, slot in enumerate(case.slots) if slot is not None and not slot.dtype]
+    textbook: type[kernels.Kernel] = row.kernel  # type: ignore[assignment]
+    for wrong in free:
+        for dtype in supported(backend, ("int32", "float64") if len(free) > 1 else ("int32",)):
+            buffers = [
+                None
+                if slot is None
+                else make(backend, np.zeros(slot.shape, dtype if i == wrong else slot.dtype or "float32"))
+                for i, slot in enumerate(case.slots)
+            ]
+            for kernel in {textbook, kernels.lookup(textbook, backend)}:
+                with pytest.raises(TypeError, match=dtype):
+                    kernel.forward(*buffers, **case.options)
+                    pytest.fail(f"{kernel.__name__} {case.options} takes {dtype} as operand {wrong}")
+
+
+# Shapes of operands, the last of which has an axis too few or too many; and what the others say it must be.
+OF_OTHER_AXES: list[tuple[type[kernels.Kernel], str, list[tuple[int, ...]], dict[str, Any]]] = [
+    (kernels.Linear, "(3,)", [(2, 3), (3,)], {}),
+    (kernels.Linear, "(3, 4, 1)", [(2, 3), (3, 4, 1)], {}),
+    (kernels.Linear, "()", [(), (1, 1)], {}),
+    (kernels.Linear, "(1, 4)", [(2, 3), (3, 4), (1, 4)], {}),
+    (kernels.Embedding, "(3,)", [(3,), (2,)], {}),
+    (kernels.Embedding, "(3, 2, 1)", [(3, 2, 1), (2,)], {}),
+    (kernels.Rotary, "(1, 3, 2)", [(1, 3, 2)], {}),
+    (kernels.Rotary, "(1, 1, 3, 2, 1)", [(1, 1, 3, 2, 1)], {}),
+    (kernels.Rotary, "(1, 1, 3, 5)", [(1, 1, 3, 5)], {}),
+    (kernels.Attention, "(2, 3)", [(2, 3)] * 3, {}),
+    (kernels.Attention, "(1, 2, 3)", [(1, 2, 3)] * 3, {}),
+    (kernels.Attention, "(1, 1, 2, 4)", [(1, 1, 2, 3), (1, 1, 2, 4), (1, 1, 2, 4)], {}),
+    (kernels.Attention, "(1, 1, 4, 3)", [(1, 1, 2, 3), (1, 1, 3, 3), (1, 1, 4, 3)], {}),
+    (kernels.PackedAttention, "(2, 6)", [(2, 6)], {"num_heads": 1}),
+    (kernels.PackedAttention, "(1, 2, 6, 1)", [(1, 2, 6, 1)], {"num_heads": 1}),
+    (kernels.PackedAttention, "(1, 2, 6)", [(1, 2, 6)], {"num_heads": 4}),
+    (kernels.CrossEntropy, "()", [(), ()], {}),
+    (kernels.CrossEntropy, "(2, 1)", [(2, 3), (2, 1)], {}),
+    (kernels.LayerNorm, "(3, 1)", [(2, 3), (3, 1)], {}),
+    (kernels.LayerNorm, "(2,)", [(2, 3), (3,), (2,)], {}),
+    (kernels.RMSNorm, "(1, 3)", [(2, 3), (1, 3)], {}),
+    (kernels.Conv2d, "(4, 5, 5)", [(4, 5, 5), (8, 4, 3, 3)], {}),
+    (kernels.Conv2d, "(8, 4, 3)", [(2, 4, 5, 5), (8, 4, 3)], {}),
+    (kernels.Conv2d, "(8, 4, 3, 3, 1)", [(2, 4, 5, 5), (8, 4, 3, 3, 1)], {}),
+    (kernels.Conv2d, "(1, 8)", [(2, 4, 5, 5), (8, 4, 3, 3), (1, 8)], {}),
+    (kernels.MaxPool2d, "(4, 5, 5)", [(4, 5, 5)], {"kernel_size": 2}),
+    (kernels.AvgPool2d, "(1, 2, 4, 5, 5)", [(1, 2, 4, 5, 5)], {"kernel_size": 2}),
+]
+
+
+@pytest.mark.parametrize(
+    "case", OF_OTHER_AXES, ids=lambda case: f"{case[0].__name__}-{case[1]}".replace(" ", "")
+)
+def test_shapes_that_do_not_fit_are_named(backend: type[Buffer], case: Any) -> None:
+    """By every kernel of a name, the textbook's as well, and as a ValueError."""
+    textbook, named, shapes_, options = case
+    integers = textbook in (kernels.CrossEntropy, kernels.Embedding)
+    buffers = [
+        make(backend, np.zeros(shape, "int64" if integers and i == 1 else "float32"))
+        for i, shape in enumerate(shapes_)
+    ]
+    for kernel in {textbook, kernels.lookup(textbook, backend)}:
+        with pytest.raises(ValueError, match=re.escape(named)):
+            kernel.forward(*buffers, **options)
+            pytest.fail(f"{kernel.__name__} takes operands of the shapes {shapes_}")
 
 
 def test_attention_is_causal(backend: type[Buffer]) -> None:
