@@ -266,3 +266,25 @@ def test_the_gpu_script_runs_without_a_gpu(tmp_path: Path) -> None:
     ours, theirs = (results[f"losses {side} float32"]["losses"] for side in ("tinygpt", "torch"))
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-3
     assert "Not a measurement" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_the_plan_of_a_cluster_is_the_one_in_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    cluster, pairing = import_module("cluster"), import_module("pairing")
+    assert pairing.table(cluster.HEADER, cluster.plan()) in text_of(ROOT / "docs" / "cluster.md")
+
+
+def test_the_simulator_of_a_cluster_keeps_to_what_must_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: one bucket cannot hide; with many and a fast link nearly all of the first half is hidden."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    simulate = import_module("cluster").simulate
+    alone = simulate(1.0, 1e9, 1, 1e9)
+    assert (alone.seconds, alone.exposed, alone.bytes_sent) == (1.0, 0.0, 0.0)
+    one = simulate(1.0, 1e6, 2, 1e6, message=0.01, size=1e9)
+    assert one.seconds == pytest.approx(1.0 + 2 * (0.01 + 0.5))
+    assert (one.messages, one.bytes_sent) == (2, 1e6)
+    many = simulate(1.0, 1e6, 4, 1e7, size=1e4)
+    assert many.bytes_sent == pytest.approx(2 * 0.75e6)
+    assert many.seconds == pytest.approx(1.0 + 0.075, abs=0.002)
+    slow = simulate(0.0, 1e6, 2, 1e5)
+    assert slow.seconds == pytest.approx(1e6 / 1e5)

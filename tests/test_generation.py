@@ -9,6 +9,7 @@ import pytest
 
 from tinygpt_core import backends, random
 from tinygpt_core.generation import continue_ids, generate, generate_ids, most_probable, sample_index
+from tinygpt_core.module import Module
 from tinygpt_core.nn.gpt import GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
@@ -222,20 +223,15 @@ def test_no_tokens_and_no_start(model: GPT) -> None:
 # ---- generate
 
 
-class Scripted:
+class Scripted(Module):
     """A model that gives the ids of a script, whatever it is shown."""
 
     class config:
         context_length = 1000
 
-    training = False
-
     def __init__(self, script: list[int], vocab_size: int) -> None:
+        super().__init__()
         self.script, self.vocab_size, self.calls = script, vocab_size, 0
-
-    def eval(self) -> None: ...
-
-    def train(self, mode: bool) -> None: ...
 
     def new_cache(self, batch_size: int) -> object:
         return type("Cache", (), {"length": 0})()

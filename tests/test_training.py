@@ -270,6 +270,9 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
     if setting.name in ("num_heads", "embedding_dim"):
         values = [2, 2**24]  # they depend on each other
         others = [{"embedding_dim": value} for value in values]
+    elif setting.name == "shards":
+        values = [1, 2**20]
+        others = [{}, {"batch_size": 2**20}]  # a shard has a sequence at least
     elif isinstance(allowed, Range):
         number = {"int": int, "float": float}[setting.type]
         values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]

@@ -1633,4 +1633,8 @@ OWN_LAWS: dict[str, str] = {
     "SGDStep": "test_kernel_laws",
 }
 
+from . import method_rows  # noqa: E402  adds the rows for the methods of Tensor
+
+OWN_LAWS |= dict.fromkeys(method_rows.OWN_METHOD_LAWS, "test_method_laws")
+
 COVERED = {name for row in ROWS for name in row.covers} | set(OWN_LAWS)
