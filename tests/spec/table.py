@@ -519,9 +519,8 @@ def _relu(x: Any) -> Any:
 
 
 def _dropout(x: Any, probability: float, key: Key) -> Any:
-    """A mask times x, so that NaN and infinities are not dropped silently."""
     kept = np.array(uniforms32(key, x.size), np.float32).reshape(x.shape) >= np.float32(probability)
-    return np.where(kept, 1 / (1 - probability), 0.0) * x
+    return np.where(kept, x / (1 - probability), 0.0)
 
 
 def _attention(query: Any, key: Any, value: Any, causal: bool = True, scale: float | None = None) -> Any:
