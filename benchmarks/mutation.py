@@ -77,7 +77,7 @@ KERNEL_LAWS = laws("kernel_laws", "table_laws", "operation_laws", "precision_law
 ROOMS: dict[str, Room] = {
     "operations": Room(
         ("tinygpt_core/operations.py",),
-        laws("operation_laws", "autograd_laws", "precision_laws", "float32_stays"),
+        (*laws("operation_laws", "autograd_laws", "precision_laws", "float32_stays"), "test_defaults.py"),
         "python",
     ),
     "kernels": Room(

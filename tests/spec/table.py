@@ -102,7 +102,7 @@ class Row:
         printer.text(repr(self))  # Hypothesis would print all that a row has
 
 
-def _elsewhere(x: Buffer | Tensor) -> str:
+def elsewhere_of(x: Buffer | Tensor) -> str:
     """Returns the name of a backend that x is not on."""
     if x.backend != "python":
         return "python"
@@ -1090,8 +1090,8 @@ ROWS: list[Row] = [
         ("to", "To"),
         lambda x: x,
         one(),
-        lambda x: x.to(_elsewhere(x)).to(x.backend),
-        lambda x: x.to(_elsewhere(x)).to(x.backend),
+        lambda x: x.to(elsewhere_of(x)).to(x.backend),
+        lambda x: x.to(elsewhere_of(x)).to(x.backend),
         dtypes=DTYPES,
         special=True,
         errors=(Wrong("no such backend", lambda b: zeros(b, (2,)).to("nowhere"), ValueError, ("nowhere",)),),
@@ -1478,6 +1478,8 @@ def _pool_errors(kernel: Any) -> tuple[Wrong, ...]:
             kernel_size=2.0,
         ),
         _kernel_error(kernel, "integers", TypeError, ("int32",), (_IMAGES, _I), kernel_size=2),
+        _kernel_error(kernel, "half a size", TypeError, ("1.5",), (_IMAGES, _F), kernel_size=(2, 1.5)),
+        _kernel_error(kernel, "a bool in a pair", TypeError, ("True",), (_IMAGES, _F), kernel_size=(2, True)),
     )
 
 
