@@ -61,7 +61,7 @@ class DeviceMemory:
 
         self.buffer = buffer
         self.host: Any = numpy.empty(buffer.shape, buffer.dtype.name)
-        self.bytes: Any = memoryview(self.host).cast("B")
+        self.bytes: Any = memoryview(self.host.data).cast("B")
 
     def fetch(self) -> Any:
         """Returns the bytes to send, when the device has computed them."""
