@@ -477,7 +477,7 @@ def sampled(size: int, seed: int) -> dict[str, list[Mutant]]:
         count = len(found) if not size else min(len(found), max(15, round(size * len(found) / total)))
         # By keys that are mixed with the seed: a mutant that comes or goes moves no other one.
         order = sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.key}".encode()).hexdigest())
-        chosen[name] = sorted(order[:count], key=lambda m: (m.module, m.number))
+        chosen[name] = order[:count]  # in this order: what a run has done when it is stopped is a sample, too
     return chosen
 
 
