@@ -227,7 +227,14 @@ def test_a_tokenizer_is_found_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_half_a_tokenizer_says_what_it_lacks() -> None:
-    for use in (lambda t: t.encode("a"), lambda t: t.decode([0]), lambda t: t.vocab_size):
+    for use in (
+        lambda t: t.encode("a"),
+        lambda t: t.decode([0]),
+        lambda t: t.vocab_size,
+        lambda t: t.register_special_tokens({"<end>": 1}),
+        lambda t: t._to_json(),
+        lambda t: t._from_json({}),
+    ):
         with pytest.raises(NotImplementedError, match="Half must define"):
             use(type("Half", (Tokenizer,), {})())
 
