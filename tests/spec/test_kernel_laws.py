@@ -346,23 +346,20 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
             )
 
 
-def test_adamw_with_a_beta_near_one(backend: type[Buffer]) -> None:
-    """50 steps at beta2 = 0.9999 in float32 are those in float64: 1 - beta2 keeps all its digits."""
+@pytest.mark.parametrize("betas", [(0.99, 0.9999), (0.3, 0.4)], ids=str)
+def test_fifty_steps_of_adamw(backend: type[Buffer], betas: tuple[float, float]) -> None:
+    """In float32 they are those in float64: of a beta near one, 1 - beta keeps all its digits."""
+    beta1, beta2 = betas
     draw = np.random.default_rng(0)
     grads = draw.normal(size=(50, 64)).astype(np.float32)
     start = draw.normal(size=64).astype(np.float32)
-    options: dict[str, Any] = {
-        "learning_rate": 1e-2,
-        "betas": (0.99, 0.9999),
-        "eps": 1e-8,
-        "weight_decays": [0.01],
-    }
+    options: dict[str, Any] = {"learning_rate": 1e-2, "betas": betas, "eps": 1e-8, "weight_decays": [0.01]}
     p, m, v = start.astype(np.float64), np.zeros(64), np.zeros(64)
     for step, grad in enumerate(grads, 1):
         g = grad.astype(np.float64)
-        m = 0.99 * m + (1 - 0.99) * g
-        v = 0.9999 * v + (1 - 0.9999) * g * g
-        p = p * (1 - 1e-4) - 1e-2 * (m / (1 - 0.99**step)) / (np.sqrt(v / (1 - 0.9999**step)) + 1e-8)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        p = p * (1 - 1e-4) - 1e-2 * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + 1e-8)
     for kernel in {kernels.AdamWStep, kernels.lookup(kernels.AdamWStep, backend)}:
         ours = [[make(backend, x)] for x in (start, start * 0, start * 0)]
         for step, grad in enumerate(grads, 1):
