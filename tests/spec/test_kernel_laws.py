@@ -242,6 +242,19 @@ def test_packed_attention_is_attention_of_its_parts(backend: type[Buffer], data:
             assert_close(read(gradient[:, :, each]), read(wanted)[:, 0], "float32", 16.0)
 
 
+def test_weights_scale_what_is_normalized_and_a_bias_shifts_it(backend: type[Buffer]) -> None:
+    x = make(backend, np.random.default_rng(4).normal(size=(3, 4)).astype(np.float32))
+    weights, bias = np.array([0.5, 2.0, -3.0, 8.0], np.float32), np.array([1.0, -2.0, 0.25, 4.0], np.float32)
+    w, b = make(backend, weights), make(backend, bias)
+    for textbook in (kernels.LayerNorm, kernels.RMSNorm):
+        kernel: Any = kernels.lookup(textbook, backend)
+        normal = read(kernel.forward(x)[0])
+        assert_close(read(kernel.forward(x, w)[0]), normal * weights, "float32", 8.0, kernel.__name__)
+    normal = read(kernels.lookup(kernels.LayerNorm, backend).forward(x)[0])
+    shifted = read(kernels.lookup(kernels.LayerNorm, backend).forward(x, w, b)[0])
+    assert_close(shifted, normal * weights + bias, "float32", 8.0, "LayerNorm with a bias")
+
+
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
     """Softmax and its kin subtract the maximum first: logits of 1e4 give no infinity and no NaN."""
     logits = backend([[1e4, 0.0, -1e4], [-1e4, -1e4, -1e4]])
