@@ -26,7 +26,7 @@ from tinygpt_core.tokenizer import (
     save_tokenizer,
     train_textbook,
 )
-from tinygpt_core.tokenizer.bpe import merge_steps
+from tinygpt_core.tokenizer.bpe import _string_literal, merge_steps
 from tinygpt_core.tokenizer.patterns import compile_pattern
 
 few = settings(max_examples=40, deadline=None)
@@ -224,6 +224,14 @@ def test_a_tokenizer_is_found_in_a_folder(tmp_path: Path) -> None:
     for find in (find_tokenizer, open_tokenizer):
         with pytest.raises(TokenizerError, match="is not a tokenizer file"):
             find(tmp_path)
+
+
+def test_escapes_in_the_first_line_of_a_model_file() -> None:
+    r"""Any character by its number, up to the largest there is; halves of surrogate pairs are none."""
+    assert _string_literal(r"'a\ud7ff\ue000\U0010ffff\x41'") == "a\ud7ff\ue000\U0010ffffA"
+    for wrong in (r"'\ud800'", r"'\udfff'", r"'\U00110000'"):
+        with pytest.raises(TokenizerError, match="no character"):
+            _string_literal(wrong)
 
 
 def test_half_a_tokenizer_says_what_it_lacks() -> None:
