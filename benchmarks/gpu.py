@@ -771,7 +771,8 @@ def run_whole_part(report: Report, part: str, folder: str) -> None:
         report.run("tests/gpu", [*tests, "tests/gpu"], 120.0, is_json=False)
     elif part == "laws" and not options.quick:
         workers = ["-n", str(WORKERS)] if find_spec("xdist") else []
-        report.run("laws", [*pytest, "-q", *workers, "tests/spec"], 150.0, is_json=False)
+        laws = [*pytest, "-q", *workers, "--profile", "thorough", "tests/spec"]
+        report.run("laws", laws, 150.0, is_json=False)
     elif part == "shakespeare" and options.data:
         shakespeare(report, folder, os.path.abspath(options.data))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,6 +99,82 @@ def test_backward_can_run_again(backend: type[Buffer], row: Row, data: st.DataOb
             )
 
 
+# Relu is a maximum, which integers have, and an einsum a sum of products.
+OF_FLOATS = [param for param in KERNELS if param.id not in ("Relu", "Einsum")]
+
+
+@pytest.mark.parametrize("row", OF_FLOATS)
+@given(data=st.data())
+def test_every_operand_is_of_one_float_dtype(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
+    """An integer in the place of any one operand, or a float64 beside float32, is a TypeError, also where the
+    textbook's kernel is asked.
+    """
+    case = data.draw(row.cases())
+    free = [i for i, slot in enumerate(case.slots) if slot is not None and not slot.dtype]
+    textbook: type[kernels.Kernel] = row.kernel  # type: ignore[assignment]
+    for wrong in free:
+        for dtype in supported(backend, ("int32", "float64") if len(free) > 1 else ("int32",)):
+            buffers = [
+                None
+                if slot is None
+                else make(backend, np.zeros(slot.shape, dtype if i == wrong else slot.dtype or "float32"))
+                for i, slot in enumerate(case.slots)
+            ]
+            for kernel in {textbook, kernels.lookup(textbook, backend)}:
+                with pytest.raises(TypeError, match=dtype):
+                    kernel.forward(*buffers, **case.options)
+                    pytest.fail(f"{kernel.__name__} {case.options} takes {dtype} as operand {wrong}")
+
+
+# Shapes of operands, the last of which has an axis too few or too many; and what the others say it must be.
+OF_OTHER_AXES: list[tuple[type[kernels.Kernel], str, list[tuple[int, ...]], dict[str, Any]]] = [
+    (kernels.Linear, "(3,)", [(2, 3), (3,)], {}),
+    (kernels.Linear, "(3, 4, 1)", [(2, 3), (3, 4, 1)], {}),
+    (kernels.Linear, "()", [(), (1, 1)], {}),
+    (kernels.Linear, "(1, 4)", [(2, 3), (3, 4), (1, 4)], {}),
+    (kernels.Embedding, "(3,)", [(3,), (2,)], {}),
+    (kernels.Embedding, "(3, 2, 1)", [(3, 2, 1), (2,)], {}),
+    (kernels.Rotary, "(1, 3, 2)", [(1, 3, 2)], {}),
+    (kernels.Rotary, "(1, 1, 3, 2, 1)", [(1, 1, 3, 2, 1)], {}),
+    (kernels.Rotary, "(1, 1, 3, 5)", [(1, 1, 3, 5)], {}),
+    (kernels.Attention, "(2, 3)", [(2, 3)] * 3, {}),
+    (kernels.Attention, "(1, 2, 3)", [(1, 2, 3)] * 3, {}),
+    (kernels.Attention, "(1, 1, 2, 4)", [(1, 1, 2, 3), (1, 1, 2, 4), (1, 1, 2, 4)], {}),
+    (kernels.Attention, "(1, 1, 4, 3)", [(1, 1, 2, 3), (1, 1, 3, 3), (1, 1, 4, 3)], {}),
+    (kernels.PackedAttention, "(2, 6)", [(2, 6)], {"num_heads": 1}),
+    (kernels.PackedAttention, "(1, 2, 6, 1)", [(1, 2, 6, 1)], {"num_heads": 1}),
+    (kernels.PackedAttention, "(1, 2, 6)", [(1, 2, 6)], {"num_heads": 4}),
+    (kernels.CrossEntropy, "()", [(), ()], {}),
+    (kernels.CrossEntropy, "(2, 1)", [(2, 3), (2, 1)], {}),
+    (kernels.LayerNorm, "(3, 1)", [(2, 3), (3, 1)], {}),
+    (kernels.LayerNorm, "(2,)", [(2, 3), (3,), (2,)], {}),
+    (kernels.RMSNorm, "(1, 3)", [(2, 3), (1, 3)], {}),
+    (kernels.Conv2d, "(4, 5, 5)", [(4, 5, 5), (8, 4, 3, 3)], {}),
+    (kernels.Conv2d, "(8, 4, 3)", [(2, 4, 5, 5), (8, 4, 3)], {}),
+    (kernels.Conv2d, "(8, 4, 3, 3, 1)", [(2, 4, 5, 5), (8, 4, 3, 3, 1)], {}),
+    (kernels.Conv2d, "(1, 8)", [(2, 4, 5, 5), (8, 4, 3, 3), (1, 8)], {}),
+    (kernels.MaxPool2d, "(4, 5, 5)", [(4, 5, 5)], {"kernel_size": 2}),
+    (kernels.AvgPool2d, "(1, 2, 4, 5, 5)", [(1, 2, 4, 5, 5)], {"kernel_size": 2}),
+]
+
+
+@pytest.mark.parametrize(
+    "case", OF_OTHER_AXES, ids=lambda case: f"{case[0].__name__}-{case[1]}".replace(" ", "")
+)
+def test_shapes_that_do_not_fit_are_named(backend: type[Buffer], case: Any) -> None:
+    """By every kernel of a name, the textbook's as well, and as a ValueError."""
+    textbook, named, shapes_, options = case
+    integers = textbook in (kernels.CrossEntropy, kernels.Embedding)
+    buffers = [
+        make(backend, np.zeros(shape, "int64" if integers and i == 1 else "float32"))
+        for i, shape in enumerate(shapes_)
+    ]
+    for kernel in {textbook, kernels.lookup(textbook, backend)}:
+        with pytest.raises(ValueError, match=re.escape(named)):
+            kernel.forward(*buffers, **options)
+            pytest.fail(f"{kernel.__name__} takes operands of the shapes {shapes_}")
+
+
 def test_attention_is_causal(backend: type[Buffer]) -> None:
     """What comes after a position has no influence on it, however large it is, and no gradient from it."""
     values = np.random.default_rng(0).normal(size=(3, 1, 2, 5, 4)).astype(np.float32)
@@ -163,6 +240,19 @@ def test_packed_attention_is_attention_of_its_parts(backend: type[Buffer], data:
         assert_close(read(result[:, :, own]), read(y)[:, 0], "float32", 4.0)
         for each, wanted in zip(columns, gradients_of(kernels.Attention, saved_of_head, g), strict=True):
             assert_close(read(gradient[:, :, each]), read(wanted)[:, 0], "float32", 16.0)
+
+
+def test_weights_scale_what_is_normalized_and_a_bias_shifts_it(backend: type[Buffer]) -> None:
+    x = make(backend, np.random.default_rng(4).normal(size=(3, 4)).astype(np.float32))
+    weights, bias = np.array([0.5, 2.0, -3.0, 8.0], np.float32), np.array([1.0, -2.0, 0.25, 4.0], np.float32)
+    w, b = make(backend, weights), make(backend, bias)
+    for textbook in (kernels.LayerNorm, kernels.RMSNorm):
+        kernel: Any = kernels.lookup(textbook, backend)
+        normal = read(kernel.forward(x)[0])
+        assert_close(read(kernel.forward(x, w)[0]), normal * weights, "float32", 8.0, kernel.__name__)
+    normal = read(kernels.lookup(kernels.LayerNorm, backend).forward(x)[0])
+    shifted = read(kernels.lookup(kernels.LayerNorm, backend).forward(x, w, b)[0])
+    assert_close(shifted, normal * weights + bias, "float32", 8.0, "LayerNorm with a bias")
 
 
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
@@ -232,7 +322,7 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
     dtype, (parameters, grads) = data.draw(parameter_lists(2))
     options: dict[str, Any] = {
         "learning_rate": data.draw(st.sampled_from([1e-3, 0.1])),
-        "betas": data.draw(st.sampled_from([(0.9, 0.999), (0.0, 0.95)])),
+        "betas": data.draw(st.sampled_from([(0.9, 0.999), (0.0, 0.95), (0.3, 0.4)])),
         "eps": 1e-3,
         "weight_decays": [data.draw(st.sampled_from([0.0, 0.1])) for _ in parameters],
     }
@@ -269,23 +359,20 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
             )
 
 
-def test_adamw_with_a_beta_near_one(backend: type[Buffer]) -> None:
-    """50 steps at beta2 = 0.9999 in float32 are those in float64: 1 - beta2 keeps all its digits."""
+@pytest.mark.parametrize("betas", [(0.99, 0.9999), (0.3, 0.4)], ids=str)
+def test_fifty_steps_of_adamw(backend: type[Buffer], betas: tuple[float, float]) -> None:
+    """In float32 they are those in float64: of a beta near one, 1 - beta keeps all its digits."""
+    beta1, beta2 = betas
     draw = np.random.default_rng(0)
     grads = draw.normal(size=(50, 64)).astype(np.float32)
     start = draw.normal(size=64).astype(np.float32)
-    options: dict[str, Any] = {
-        "learning_rate": 1e-2,
-        "betas": (0.99, 0.9999),
-        "eps": 1e-8,
-        "weight_decays": [0.01],
-    }
+    options: dict[str, Any] = {"learning_rate": 1e-2, "betas": betas, "eps": 1e-8, "weight_decays": [0.01]}
     p, m, v = start.astype(np.float64), np.zeros(64), np.zeros(64)
     for step, grad in enumerate(grads, 1):
         g = grad.astype(np.float64)
-        m = 0.99 * m + (1 - 0.99) * g
-        v = 0.9999 * v + (1 - 0.9999) * g * g
-        p = p * (1 - 1e-4) - 1e-2 * (m / (1 - 0.99**step)) / (np.sqrt(v / (1 - 0.9999**step)) + 1e-8)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        p = p * (1 - 1e-4) - 1e-2 * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + 1e-8)
     for kernel in {kernels.AdamWStep, kernels.lookup(kernels.AdamWStep, backend)}:
         ours = [[make(backend, x)] for x in (start, start * 0, start * 0)]
         for step, grad in enumerate(grads, 1):
