@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from . import shape_errors
 from .buffer.base import Buffer
+from .contexts import CountedBlock
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
 
@@ -45,6 +47,19 @@ def _public_attributes(module: Module) -> list[tuple[str, Any]]:
     return [item for item in vars(module).items() if not item[0].startswith("_")]
 
 
+_open_evaluations = ContextVar("open evaluating blocks", default=0)
+
+
+class evaluating(CountedBlock):
+    """`with evaluating():` every module is out of training mode, whatever its flag is.
+
+    Also decorates functions. Holds for the calling thread only: so one can sample from a model that another
+    one trains.
+    """
+
+    open_blocks = _open_evaluations
+
+
 class Module:
     """Base class of everything that has parameters: layers, models, losses.
 
@@ -52,15 +67,22 @@ class Module:
     `__call__`.
 
     Attributes:
-        training: whether the module is in training mode; layers such as Dropout behave differently outside
-            it.
+        training: whether the module is in training mode here and now; layers such as Dropout behave
+            differently outside it. It is a flag that `train` and `eval` set, and False inside `evaluating`.
         statistics: names of attributes that are kept with the weights but never trained, such as a running
             mean.
     """
 
-    training: bool = True
     statistics: tuple[str, ...] = ()
     __call__: Callable[..., Any]
+
+    @property
+    def training(self) -> bool:
+        return not _open_evaluations.get() and bool(self.__dict__.get("training", True))
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["training"] = mode
 
     # ---------------------------------------------------------------- what is in it
 

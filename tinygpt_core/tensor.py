@@ -17,10 +17,11 @@ from . import graph_text, operations, shape_errors
 from .backends import get as get_backend
 from .buffer.base import Buffer
 from .buffer.text import array_html, array_text
+from .contexts import CountedBlock
 from .dtype import DType, as_number
 from .operations import Operation
 from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
-from .tape import CountedBlock, GradientFunction, is_recording, no_grad, walk_back
+from .tape import GradientFunction, is_recording, no_grad, walk_back
 
 __all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad", "uninitialized"]
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..instrumentation import Method, is_wrapped, unwrap_object, wrap_object
-from ..module import Module
+from ..module import Module, evaluating
 from ..module_text import module_text
 from ..tape import no_grad
 from ..tensor import Tensor
@@ -131,14 +131,8 @@ def summary(model: Module, *inputs: Any) -> str:
     """
     shapes: dict[str, str] = {}
     if inputs:
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with no_grad(), inspect(model) as calls:
-                model(*inputs)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with no_grad(), evaluating(), inspect(model) as calls:
+            model(*inputs)
         shapes = {call.name: _shape_of(call.output) for call in calls}
     lines = [
         module_text(model, shapes, ("module", "output or parameter" if inputs else "parameter", "parameters"))
