@@ -64,6 +64,18 @@ def test_extras_of_the_core_are_extras_of_the_plug_in(extra: str) -> None:
         assert found and set(found[1].split(",")) <= set(accel["optional-dependencies"])
 
 
+@pytest.mark.parametrize("folder", PROJECTS, ids=lambda path: path.name)
+def test_each_package_carries_its_licence_and_says_that_it_is_typed(folder: Path) -> None:
+    described = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    package = ROOT / ("tinygpt_core" if folder == ROOT else "tinygpt_accel")
+    assert "MIT License" in (package / "LICENSE").read_text(encoding="utf-8")
+    assert (package / "py.typed").is_file()
+    assert described["project"]["license"] == "MIT"
+    licences = [(folder / name).resolve() for name in described["project"]["license-files"]]
+    assert licences == [package / "LICENSE"]
+    assert "py.typed" in described["tool"]["setuptools"]["package-data"][package.name]
+
+
 def build(what: str, folder: Path, destination: Path) -> Path:
     """Builds a distribution with what the project's pyproject.toml asks for; returns its file."""
     program = f"import sys, setuptools.build_meta; setuptools.build_meta.build_{what}(sys.argv[1])"

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -544,7 +545,7 @@ def test_a_thread_samples_from_a_model_that_another_trains(threads_change_often:
     model = GPT(config)
     alone = list(generate_ids(model, [1], tokens=12, temperature=0))
     is_over = threading.Event()
-    modes: set[tuple[bool, bool]] = set()
+    seen: set[tuple[bool, bool]] = set()
 
     def train() -> None:
         ids = Tensor([[1, 2, 3, 4]])
@@ -552,7 +553,7 @@ def test_a_thread_samples_from_a_model_that_another_trains(threads_change_often:
             with use_generator(Generator(5)):
                 first = model(ids).to_python()
             with use_generator(Generator(6)):
-                modes.add((model.training, model(ids).to_python() != first))  # another mask
+                seen.add((model.training, model(ids).to_python() != first))  # another mask
         is_over.set()
 
     def sample() -> None:
@@ -560,7 +561,7 @@ def test_a_thread_samples_from_a_model_that_another_trains(threads_change_often:
             assert list(generate_ids(model, [1], tokens=12, temperature=0)) == alone
 
     in_threads(train, sample)
-    assert modes == {(True, True)} and model.training
+    assert seen == {(True, True)} and model.training
 
 
 def test_evaluating_is_for_one_thread_and_leaves_the_flag() -> None:
@@ -573,3 +574,41 @@ def test_evaluating_is_for_one_thread_and_leaves_the_flag() -> None:
     assert not model.training
     model.train()
     assert model.training and pickle.loads(pickle.dumps(model)).training
+
+
+# ---------------------------------------------------------------- one model, several samplers
+
+
+def modes(model: GPT) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def test_samplers_that_take_turns_leave_the_model_in_its_mode() -> None:
+    """Each module in its own: one may have been put out of training mode on purpose."""
+    model = GPT(replace(CONFIG, dropout=0.5))
+    model.modules()[1].eval()
+    before = modes(model)
+    assert True in before and False in before
+    first, second = (generate_ids(model, [1, 2], tokens=5, generator=Generator(1)) for _ in range(2))
+    drawn = [next(first), next(second)]
+    assert modes(model) == before, "while a sampler waits, the model is in its caller's mode"
+    rest = [*first], [*second]
+    assert drawn[0] == drawn[1] and rest[0] == rest[1], "dropout is off while a sampler computes"
+    assert modes(model) == before
+
+
+def test_threads_that_sample_from_one_model_leave_it_in_its_mode(threads_change_often: None) -> None:
+    model = GPT(replace(CONFIG, dropout=0.5))
+    expected = list(generate_ids(model, [1, 2], tokens=10, generator=Generator(1)))
+    for _ in range(10):
+        works = [lambda: list(generate_ids(model, [1, 2], tokens=10, generator=Generator(1)))] * 3
+        assert in_threads(*works) == [expected] * 3
+        assert all(modes(model))
+
+
+def test_an_evaluation_that_fails_ends() -> None:
+    model = GPT(CONFIG)
+    with pytest.raises(KeyError), model.evaluation():
+        assert not any(modes(model))
+        raise KeyError
+    assert all(modes(model))

@@ -47,16 +47,23 @@ class BackendStatus(NamedTuple):
     preference: int
 
 
-class _Plugin(NamedTuple):
+class _Plugin:
     """What is known of a backend.
 
     An entry point names a module or an object with attributes of these names, all but `factory` optional.
     """
 
-    factory: Callable[[str], BufferClass]
-    probe: Callable[[], str] | None = None
-    description: str = ""
-    preference: int = 0
+    def __init__(
+        self,
+        factory: Callable[[str], BufferClass],
+        probe: Callable[[], str] | None,
+        description: str,
+        preference: int,
+    ) -> None:
+        self.factory = factory
+        self.probe = probe
+        self.description = description
+        self.preference = preference
 
 
 # Name -> a _Plugin, what an entry point has named, or an entry point that nobody has asked for yet
@@ -86,7 +93,7 @@ def register(
         ValueError: an empty name, or one with ":".
     """
     if not name or ":" in name:
-        raise ValueError(f"a backend's name is not empty and has no ':', unlike {name!r}")
+        raise ValueError(f"a backend's name is not empty and has no ':', but got {name!r}")
     _plugins[name] = _Plugin(factory, probe, description, preference)
     for key in [key for key in _loaded if key.partition(":")[0] == name]:
         del _loaded[key]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import random
 from .buffer.base import Buffer
 from .dtype import DType
-from .module import Module, evaluating
+from .module import Module
 from .tensor import Tensor
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def continue_ids(
             cache.reset()
             pending = history[-keep:]
         ids = Tensor(backend([pending], dtype))
-        with evaluating():
+        with model.evaluation():  # closed before the yield: who waits here may train the model meanwhile
             logits = model(ids, cache=cache)
         drawn = draw(logits.buffer[0, -1].to_python())
         if drawn == stop_id:

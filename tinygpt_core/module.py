@@ -7,7 +7,6 @@ are private and are neither.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -303,6 +302,13 @@ class Module:
         """Puts this module and its submodules out of training mode."""
         self.train(False)
 
+    def evaluation(self) -> evaluating:
+        """Returns a context manager: inside it modules are out of training mode, for the calling thread only.
+
+        No flag is changed, so several threads can sample from one model while another trains it.
+        """
+        return evaluating()
+
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""
         for _, tensor in self.named_parameters():
@@ -483,6 +489,8 @@ def write_tensors(
         ValueError: another kind of file, or a name that the format does not allow.
     """
     # Here, because most programs touch no file of weights, and `import tinygpt_core` shall be quick.
+    import json
+
     from .files.atomic import atomic_write
     from .files.safetensors import save_safetensors
 

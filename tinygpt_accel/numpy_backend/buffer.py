@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, final
 
 import numpy
@@ -10,6 +12,7 @@ from tinygpt_core.dtype import DType
 from tinygpt_core.shape import Shape
 
 from ..array_buffer import ArrayBuffer
+from . import threads
 from .loops import loops_for
 from .sums import AddColumns, sum_over
 
@@ -29,6 +32,21 @@ class NumpyBuffer(ArrayBuffer):
     dtypes: ClassVar[dict[DType, Any]] = {
         dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all
     }
+
+    @classmethod
+    def reproducible_arithmetic(cls) -> AbstractContextManager[Any]:
+        """Returns a context in which the bits of a result do not depend on the number of threads."""
+        return threads.reproducible_blas()
+
+    @classmethod
+    def arithmetic(cls) -> dict[str, str]:
+        """Returns what computes, by name and version: where these are alike, so are the bits of results."""
+        numba = sys.modules.get("numba")
+        loops = "NumPy"
+        if numba is not None:
+            cpu = sys.modules["llvmlite.binding"].get_host_cpu_name()
+            loops = f"Numba {numba.__version__} for {cpu}"
+        return {"NumPy": numpy.__version__, "BLAS": threads.blas_name(), "loops": loops}
 
     def _where(self, first: NumpyBuffer, second: NumpyBuffer) -> NumpyBuffer:
         mask = self.array
@@ -59,6 +77,13 @@ class NumpyBuffer(ArrayBuffer):
                 are_both = zeros & (self.array == other.array)
                 result = numpy.where(are_both, self.array + other.array, result)
         return self.wrap(result, self.dtype)
+
+    def _divmod(self, other: NumpyBuffer) -> tuple[NumpyBuffer, NumpyBuffer]:
+        quotient, remainder = numpy.divmod(self.array, other.array)
+        return self.wrap(quotient, self.dtype), self.wrap(remainder, self.dtype)
+
+    def _argsort(self, axis: int) -> NumpyBuffer:
+        return self.wrap(self.array.argsort(axis, kind="stable"), DType.int64)
 
     def _sum(self, axes: Shape) -> NumpyBuffer:
         return self.wrap(sum_over(self.array, axes, _add_columns_for), self.dtype)
@@ -93,5 +118,14 @@ _ELEMENTWISE = (
     "_maximum",
     "_cast",
 )
-for _hook in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate", "_sum_of_squares"):
+for _hook in (
+    *_ELEMENTWISE,
+    "_divmod",
+    "_sum",
+    "_cumsum",
+    "_matmul",
+    "_scatter_add",
+    "_accumulate",
+    "_sum_of_squares",
+):
     setattr(NumpyBuffer, _hook, without_warnings(getattr(NumpyBuffer, _hook)))

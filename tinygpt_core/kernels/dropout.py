@@ -30,7 +30,7 @@ class Dropout(Kernel):
     def forward(x: Buffer, *, probability: float, key: random.Key) -> tuple[Buffer, Any]:
         require_float("dropout", x=x)
         if not 0.0 <= probability < 1.0:
-            raise ValueError(f"dropout: a probability lies in [0, 1), unlike {probability}")
+            raise ValueError(f"dropout: a probability lies in [0, 1), but got {probability}")
         uniform = type(x).uniform_at(key, x.shape)
         factor = 1.0 / (1.0 - probability)
         is_kept = uniform >= probability

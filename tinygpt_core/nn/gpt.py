@@ -131,7 +131,7 @@ class GPTConfig:
     def _check_combinations(self) -> None:
         if self.final_activation and self.activation in GATED_ACTIVATIONS:
             raise ValueError(
-                f"final_activation is for MLPs that are not gated, unlike {self.activation!r:.80}"
+                f"final_activation is for MLPs that are not gated, but {self.activation!r:.80} is"
             )
         check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
         check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)

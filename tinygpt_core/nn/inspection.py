@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..instrumentation import Method, is_wrapped, unwrap_object, wrap_object
-from ..module import Module, evaluating
+from ..module import Module
 from ..module_text import module_text
 from ..tape import no_grad
 from ..tensor import Tensor
@@ -131,7 +131,7 @@ def summary(model: Module, *inputs: Any) -> str:
     """
     shapes: dict[str, str] = {}
     if inputs:
-        with no_grad(), evaluating(), inspect(model) as calls:
+        with model.evaluation(), no_grad(), inspect(model) as calls:
             model(*inputs)
         shapes = {call.name: _shape_of(call.output) for call in calls}
     lines = [

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...printable import replace_unprintable
 from ...training.log_reading import read_lines
@@ -55,10 +55,10 @@ def read_run(path: str) -> Run:
     losses: dict[float, float] = {}
     validations: dict[float, float] = {}
     for line in read_lines(file_name):
-        values = line.values or {}
-        step = values.get("step")
+        values: dict[str, Any] = line.values or {}
+        step: Any = values.get("step")
         is_validation = "loss" not in values
-        loss = values.get("val_loss" if is_validation else "loss")
+        loss: Any = values.get("val_loss" if is_validation else "loss")
         is_right = type(step) is int and 0 <= step < 2**53 and type(loss) in (int, float)
         if not is_right and line.is_being_written:
             break
