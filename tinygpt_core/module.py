@@ -77,6 +77,7 @@ class Module:
 
     @property
     def training(self) -> bool:
+        """Whether the module is in training mode here and now: False inside `evaluating`, else its flag."""
         return not _open_evaluations.get() and bool(self.__dict__.get("training", True))
 
     @training.setter
