@@ -17,85 +17,19 @@ from __future__ import annotations
 
 import heapq
 import weakref
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ContextDecorator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from functools import wraps
 from itertools import count
-from types import TracebackType
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from .buffer.base import Buffer
+from .contexts import CountedBlock
 from .dtype import DType
 from .kernels.base import sum_to
 from .operations import Operation, PartialGradient, SparseGradient
 from .shape import Shape
 
 # ---------------------------------------------------------------- whether operations are recorded
-
-
-# Flags of a function's code, as in the standard library's `inspect`, which takes long to import
-_CO_GENERATOR = 0x20
-_CO_COROUTINE = 0x80
-_CO_ASYNC_GENERATOR = 0x200
-
-
-class CountedBlock(ContextDecorator):
-    """A `with` block, or a decorated function, during which something is switched off.
-
-    A context variable counts the blocks that are open, so blocks may stand inside each other, a decorated
-    function may call itself, and each thread has a count of its own that begins at 0.
-
-    A decorated generator is inside while it runs, and outside while it waits at a `yield`. (A `with` block
-    that holds a `yield` stays open for whoever takes the values.)
-    """
-
-    open_blocks: ClassVar[ContextVar[int]]
-
-    def __call__(self, function: Any) -> Any:
-        """Returns the function with this block around each of its calls.
-
-        Raises:
-            TypeError: a coroutine function, which runs when it is awaited and not when it is called.
-        """
-        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-        if flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR):
-            name = type(self).__name__
-            raise TypeError(f"{name} does not decorate coroutines: write `with {name}():` inside of it")
-        if not flags & _CO_GENERATOR:
-            return super().__call__(function)
-
-        @wraps(function)
-        def generator(*arguments: Any, **options: Any) -> Generator[Any, Any, Any]:
-            with self:
-                inner = function(*arguments, **options)
-            step, value = inner.send, None
-            try:
-                while True:
-                    with self:
-                        result = step(value)
-                    try:
-                        step, value = inner.send, (yield result)
-                    except GeneratorExit:
-                        raise
-                    except BaseException as problem:
-                        step, value = inner.throw, problem
-            except StopIteration as end:
-                return end.value
-            finally:
-                with self:
-                    inner.close()
-
-        return generator
-
-    def __enter__(self) -> None:
-        self.open_blocks.set(self.open_blocks.get() + 1)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.open_blocks.set(self.open_blocks.get() - 1)
-
 
 _open_no_grad_blocks = ContextVar("open no_grad blocks", default=0)
 

@@ -18,10 +18,11 @@ from .backends import get as get_backend
 from .buffer.base import Buffer
 from .buffer.functions import eye, linspace
 from .buffer.text import array_html, array_text
+from .contexts import CountedBlock
 from .dtype import DType, as_number
 from .operations import Operation, SparseGradient
 from .shape import ShapeError, exchanged, normalize_axes, normalize_axis
-from .tape import CountedBlock, GradientFunction, is_recording, no_grad, walk_back
+from .tape import GradientFunction, is_recording, no_grad, walk_back
 from .tensor_methods import Elementwise, Indexing, Layout, Ordering, Reductions
 from .tensor_methods.layout import stack
 
