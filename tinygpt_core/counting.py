@@ -290,7 +290,8 @@ class CountingModel:
                 known[place] = self._loss_of_terms(terms, top)
             return known[place]
 
-        low, high = 0, len(GRID) - 1
+        low = 0
+        high = len(GRID) - 1
         while low < high:
             middle = (low + high) // 2
             if loss(middle) <= loss(middle + 1):
