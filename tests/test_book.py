@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 CHAPTERS = sorted(DOCS.glob("[0-9][0-9]-*.md"))
-EXERCISES = sorted((DOCS / "exercises").glob("chapter_*.py"))
+EXERCISES = sorted((DOCS / "exercises").glob("*.py"))
 FIGURES = sorted(path for path in (DOCS / "figures").glob("*.py") if path.stem != "drawing")
 # Drawn by benchmarks from what they measured
 MEASURED = {"scaling.svg": "scaling.py", "shakespeare_cpu.svg": "shakespeare_cpu.py"}
@@ -84,7 +84,7 @@ def test_solutions_of_the_exercises_are_right(path, name):
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_every_exercise_has_a_solution(chapter):
     asked = re.findall(r"^\*\*Exercise (\d+\.\d+)", text_of(chapter), re.MULTILINE)
-    solutions = DOCS / "exercises" / f"chapter_{chapter.name[:2]}.py"
+    solutions = DOCS / "exercises" / f"{chapter.stem[3:].replace('-', '_')}.py"
     solved = [
         ".".join(numbers)
         for numbers in re.findall(r"^def test_(\d+)_(\d+)_", text_of(solutions), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The pictures of chapter 4: where weights start, how rules descend, how rates change, and what a network
+"""The pictures of chapter 3: where weights start, how rules descend, how rates change, and what a network
 learns.
 
 python docs/figures/training.py

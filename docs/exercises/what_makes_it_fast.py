@@ -1,5 +1,5 @@
-"""Solutions of the exercises of chapter 8, what makes it fast. `python -m pytest tests/test_book.py -k
-chapter_08` checks them.
+"""Solutions of the exercises of chapter 12, what makes it fast. `python -m pytest tests/test_book.py -k
+what_makes_it_fast` checks them.
 """
 
 import math
@@ -13,15 +13,15 @@ def numpy_or_skip():
     check.
     """
     numpy = pytest.importorskip(
-        "numpy", reason="chapter 8 is about the NumPy backend, and NumPy is not installed"
+        "numpy", reason="chapter 12 is about the NumPy backend, and NumPy is not installed"
     )
     pytest.importorskip(
-        "tinygpt_accel", reason="chapter 8 is about the NumPy backend, and tinygpt-accel is not installed"
+        "tinygpt_accel", reason="chapter 12 is about the NumPy backend, and tinygpt-accel is not installed"
     )
     return numpy
 
 
-# 8.1 One axis has neighbours side by side. Along the other, lines must not overlap: a step is at least as
+# 12.1 One axis has neighbours side by side. Along the other, lines must not overlap: a step is at least as
 # long as a line.
 
 
@@ -35,7 +35,7 @@ def blas_reads(matrix):
     )
 
 
-def test_8_1_what_blas_reads_where_it_lies():
+def test_12_1_what_blas_reads_where_it_lies():
     numpy = numpy_or_skip()
     a = numpy.zeros((6, 8), numpy.float32)
     packed = numpy.zeros((2, 5, 3, 4, 8), numpy.float32)
@@ -52,7 +52,7 @@ def test_8_1_what_blas_reads_where_it_lies():
     )
 
 
-# 8.2 Eight operations. Five have one array among their operands, two have two, and x ** 3 has one: 8 + 2
+# 12.2 Eight operations. Five have one array among their operands, two have two, and x ** 3 has one: 8 + 2
 # arrays read, 8 written.
 
 
@@ -76,7 +76,7 @@ def bytes_moved(function, x):
     return Counted.moved
 
 
-def test_8_2_the_bytes_that_gelu_moves():
+def test_12_2_the_bytes_that_gelu_moves():
     numpy = numpy_or_skip()
     x = numpy.linspace(-3, 3, 1000, dtype=numpy.float32)
 
@@ -89,7 +89,7 @@ def test_8_2_the_bytes_that_gelu_moves():
     assert bytes_moved(lambda x: x + x, x) == 3 * x.nbytes
 
 
-# 8.3 A product of (n, k) and (k, m) is n k m multiply-adds. The forward has one of them; each gradient is a
+# 12.3 A product of (n, k) and (k, m) is n k m multiply-adds. The forward has one of them; each gradient is a
 # product of the same size.
 
 
@@ -127,7 +127,7 @@ def count_multiply_adds(step, buffer_class):
     return counts
 
 
-def test_8_3_six_operations_for_each_weight_and_token():
+def test_12_3_six_operations_for_each_weight_and_token():
     numpy_or_skip()
     from tinygpt_core import Tensor, backends
     from tinygpt_core.nn import GPT, GPTConfig
@@ -147,14 +147,14 @@ def test_8_3_six_operations_for_each_weight_and_token():
     assert 2 * (counts["forward"] + counts["backward"]) == 6 * through * ids.numel
 
 
-# 8.4 A block of queries from i up to j sees j keys: j - i rows of j scores.
+# 12.4 A block of queries from i up to j sees j keys: j - i rows of j scores.
 
 
 def computed_scores(ends):
     return sum((end - start) * end for start, end in pairwise([0, *ends]))
 
 
-def test_8_4_scores_that_are_computed():
+def test_12_4_scores_that_are_computed():
     for ends in ([1], [7], [3, 7], [1, 2, 3], [64, 100]):
         seen_by = [next(end for end in ends if query < end) for query in range(ends[-1])]
         assert computed_scores(ends) == sum(seen_by)
@@ -173,7 +173,7 @@ def test_8_4_scores_that_are_computed():
     )
 
 
-# 8.5 Too large: the sum is infinite. Too small: it is zero, or has lost digits to numbers below the smallest
+# 12.5 Too large: the sum is infinite. Too small: it is zero, or has lost digits to numbers below the smallest
 # normal one.
 
 
@@ -189,7 +189,7 @@ def softmax_in_two_speeds(scores, least=1e-20, most=1e30):
     return exponentials / sums, int(again.sum())
 
 
-def test_8_5_softmax_without_the_largest_score():
+def test_12_5_softmax_without_the_largest_score():
     numpy = numpy_or_skip()
     rows = numpy.array(
         [[0.5, 0.25, 0.0], [1000.0, 999.0, -1000.0], [-1000.0, -999.0, -1001.0], [80.0, 3.0, -5.0]],

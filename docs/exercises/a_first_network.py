@@ -1,5 +1,5 @@
-"""Solutions of the exercises of chapter 4, modules and optimizers. `python -m pytest tests/test_book.py -k
-chapter_04` checks them.
+"""Solutions of the exercises of chapter 3, modules and optimizers. `python -m pytest tests/test_book.py -k
+a_first_network` checks them.
 """
 
 import math
@@ -55,7 +55,7 @@ class Network(Module):
         return last(x)
 
 
-# 4.1 The factors are |1 - η| and |1 - 25 η|. The first falls with η and the second rises (beyond 1/25): the
+# 3.1 The factors are |1 - η| and |1 - 25 η|. The first falls with η and the second rises (beyond 1/25): the
 # larger is least where they are equal, 1 - η = 25 η - 1, so η = 2 / 26. Both are then 24 / 26, and (12 /
 # 13)^n = 1 / 1000 at n = 86.3.
 
@@ -66,7 +66,7 @@ def best_rate(smallest, largest):
     return rate, factor, math.ceil(math.log(1000) / -math.log(factor))
 
 
-def test_4_1_the_best_single_rate():
+def test_3_1_the_best_single_rate():
     rate, factor, steps = best_rate(*CURVATURES)
     assert steps == 87
 
@@ -80,7 +80,7 @@ def test_4_1_the_best_single_rate():
     assert abs(end[0]) <= 8.0 / 1000 < abs(before[0])
 
 
-# 4.2 The same velocity, and one more look along it.
+# 3.2 The same velocity, and one more look along it.
 
 
 def nesterov(p, g, memory, t, rate=0.02, mu=0.9):
@@ -88,12 +88,12 @@ def nesterov(p, g, memory, t, rate=0.02, mu=0.9):
     return p - (g + memory["u"] * mu) * rate
 
 
-def test_4_2_looking_ahead():
+def test_3_2_looking_ahead():
     point, _ = descend_by(lambda point: SGD(point, 0.02, momentum=0.9, nesterov=True), 80)
     assert point.p.to_python() == descend(nesterov, 80)
 
 
-# 4.3 Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
+# 3.3 Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
 
 
 def sign(x):
@@ -122,7 +122,7 @@ def lion(p, g, memory, t):
     return p - math.copysign(1.0, step) * 0.1
 
 
-def test_4_3_only_the_sign():
+def test_3_3_only_the_sign():
     point, optimizer = descend_by(lambda point: Lion(point, 0.1), 30)
     assert point.p.to_python() == descend(lion, 30)
     saved = optimizer.state_dict()
@@ -135,7 +135,7 @@ def test_4_3_only_the_sign():
     )
 
 
-# 4.4 Gradients add up until zero_grad, so it is enough that each part contributes its share of the mean: the
+# 3.4 Gradients add up until zero_grad, so it is enough that each part contributes its share of the mean: the
 # sum of its losses divided by the number of all points. The mean of the parts' means would count a point of a
 # small part for more.
 
@@ -149,7 +149,7 @@ def gradient_in_parts(model, points, classes, sizes):
         start += size
 
 
-def test_4_4_a_batch_in_parts():
+def test_3_4_a_batch_in_parts():
     points, classes = two_moons(100, seed=3)
     seed(4)
     model = Network(2, 8, 2)
@@ -163,7 +163,7 @@ def test_4_4_a_batch_in_parts():
         )
 
 
-# 4.5 Equal weights in and out give equal values and equal gradients, and every rule of the chapter moves
+# 3.5 Equal weights in and out give equal values and equal gradients, and every rule of the chapter moves
 # equal numbers with equal gradients alike. Only something random that touches one of them, such as the start
 # or dropout, sets them apart.
 
@@ -180,7 +180,7 @@ def are_twins(model):
     )
 
 
-def test_4_5_twins():
+def test_3_5_twins():
     points, classes = two_moons(20, seed=1)
     for make in (lambda model: SGD(model, 0.5, momentum=0.9), lambda model: AdamW(model, 0.05)):
         seed(2)
@@ -203,7 +203,7 @@ def test_4_5_twins():
         assert into.weights.to_python() != before
 
 
-# 4.6 Back through a layer, the gradient is multiplied by the transposed weights, a sum over n outputs, and
+# 3.6 Back through a layer, the gradient is multiplied by the transposed weights, a sum over n outputs, and
 # half of it is set to 0, where relu was off. That is the same factor as on the way forward: with √2 / √n both
 # keep their size.
 
@@ -220,7 +220,7 @@ def gradient_sizes(factor, depth=10, width=128, rows=32):
     return [(value.grad * value.grad).mean().item() ** 0.5 for value in passed]
 
 
-def test_4_6_the_size_of_a_gradient():
+def test_3_6_the_size_of_a_gradient():
     for factor in (1.0, math.sqrt(2.0), 2.0):
         sizes = gradient_sizes(factor)
         assert 0.9 < sizes[-1] < 1.1

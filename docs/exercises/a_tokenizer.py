@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 5, a tokenizer. `python -m pytest tests/test_book.py -k chapter_05`
+"""Solutions of the exercises of chapter 5, a tokenizer. `python -m pytest tests/test_book.py -k a_tokenizer`
 checks them.
 """
 

@@ -1,5 +1,5 @@
-"""Solutions of the exercises of chapter 11, writing a backend. `python -m pytest tests/test_book.py -k
-chapter_11` checks them.
+"""Solutions of the exercises of chapter 15, writing a backend. `python -m pytest tests/test_book.py -k
+writing_a_backend` checks them.
 """
 
 import math
@@ -29,7 +29,7 @@ def same(a, b):
     ]
 
 
-# 11.1 a + (-b) is a - b for all floats but one pair of zeros: 0 - 0 is 0 and so is 0 + (-0); (-0) - (-0) is
+# 15.1 a + (-b) is a - b for all floats but one pair of zeros: 0 - 0 is 0 and so is 0 + (-0); (-0) - (-0) is
 # 0, and (-0) + 0 is 0. No difference there. (For bools there is one: -b has no meaning.) `a < b ? b : a`
 # loses a NaN in b, since every comparison with NaN is false; `_less` both ways and a test for NaN repair it.
 # And the power 1/2 is no square root: (-inf)^0.5 is inf and (-0)^0.5 is 0, where the roots are NaN and -0; it
@@ -50,7 +50,7 @@ def maximum(a, b):
     return Buffer.where(b != b, b, maximum_naive(a, b))
 
 
-def test_11_1_fewer_hooks():
+def test_15_1_fewer_hooks():
     a, b = (
         Buffer([x for x in VALUES for _ in VALUES], DType.float64),
         Buffer(VALUES * len(VALUES), DType.float64),
@@ -64,7 +64,7 @@ def test_11_1_fewer_hooks():
     assert math.isnan(roots[0].item()) and powers[0].item() == math.inf
 
 
-# 11.2 Make a view, write through it, and look at the original.
+# 15.2 Make a view, write through it, and look at the original.
 
 
 class Copying(minimal_backend()):
@@ -81,12 +81,12 @@ def writes_through(kind):
     return table.to_python() == [[9, 9], [3, 4]]
 
 
-def test_11_2_a_view_that_is_none():
+def test_15_2_a_view_that_is_none():
     assert writes_through(backends.get("python")) and writes_through(minimal_backend())
     assert not writes_through(Copying)
 
 
-# 11.3 The slope σ(x) (1 + x (1 - σ(x))) is computed while σ(x) is at hand, and kept: the backward is one
+# 15.3 The slope σ(x) (1 + x (1 - σ(x))) is computed while σ(x) is at hand, and kept: the backward is one
 # multiplication.
 
 
@@ -127,7 +127,7 @@ def watched(base, hooks):
     return kind
 
 
-def test_11_3_a_kernel():
+def test_15_3_a_kernel():
     kind = watched(minimal_backend(), ["_neg", "_exp", "_tanh", "_add", "_sub", "_mul", "_div"])
     x = kind([[-3.0, 0.0, 0.5], [20.0, -20.0, 1.0]])
     grad = kind([[1.0, 2.0, 3.0], [0.5, -1.0, 2.0]])
@@ -145,7 +145,7 @@ def test_11_3_a_kernel():
     assert kernels.lookup(kernels.SiLU, minimal_backend()) is kernels.SiLU
 
 
-# 11.4 With C = embedding_dim, V = vocab_size, L layers and B T tokens: a layer's weights are 3 C^2 + C^2 + 8
+# 15.4 With C = embedding_dim, V = vocab_size, L layers and B T tokens: a layer's weights are 3 C^2 + C^2 + 8
 # C^2 = 12 C^2, the head's are C V, and each takes one multiply-add a token in the forward and two in the
 # backward. Attention multiplies T x T scores with C numbers for each text, twice: 2 B T^2 C, and again three
 # times that with the backward. So twice the layers double all but the head, and twice the positions double
@@ -194,6 +194,6 @@ def counted_price(batch, length, layers, width, vocabulary):
     return total
 
 
-def test_11_4_the_price_of_a_step():
+def test_15_4_the_price_of_a_step():
     for layers, length in ((1, 8), (2, 8), (1, 16)):
         assert counted_price(2, length, layers, 8, 12) == price(2, length, layers, 8, 12)

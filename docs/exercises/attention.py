@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 6, attention. `python -m pytest tests/test_book.py -k chapter_06`
+"""Solutions of the exercises of chapter 7, attention. `python -m pytest tests/test_book.py -k attention`
 checks them.
 """
 
@@ -31,12 +31,12 @@ def close(a, b, tolerance=1e-9):
     return all(math.isclose(x, y, rel_tol=tolerance, abs_tol=tolerance) for x, y in zip(a, b, strict=True))
 
 
-# 6.1 The softmax of scores times a growing number goes to 1 at the largest and to 0 elsewhere; times 0 it is
+# 7.1 The softmax of scores times a growing number goes to 1 at the largest and to 0 elsewhere; times 0 it is
 # uniform. Keys that match equally well share the weight, however long the query is: the result is the mean of
 # their values.
 
 
-def test_6_1_a_dictionary():
+def test_7_1_a_dictionary():
     keys, values = [[1.0, 0.0], [0.6, 0.8], [-0.6, 0.8]], [[10.0], [20.0], [30.0]]
     for query, best in (([1.0, 0.1], 10.0), ([0.5, 0.9], 20.0), ([-1.0, 0.2], 30.0)):
         errors = [
@@ -48,7 +48,7 @@ def test_6_1_a_dictionary():
     assert close(attend([0.0, 1000.0], keys, values)[0], [25.0])
 
 
-# 6.2 The first lookup writes into each position which letter stood before it. The second looks with the
+# 7.2 The first lookup writes into each position which letter stood before it. The second looks with the
 # letter that stands here for a position where that was the letter before, and copies what stands there. A
 # number that grows with the position prefers the later one.
 
@@ -69,7 +69,7 @@ def predict(text):
     return letters[max(range(len(letters)), key=copied.__getitem__)]
 
 
-def test_6_2_an_induction_head():
+def test_7_2_an_induction_head():
     assert predict("a cat and a c") == "a"
     chance = random.Random(1)
     for _ in range(50):
@@ -79,11 +79,11 @@ def test_6_2_an_induction_head():
             assert predict(text) == text[earlier + 1], text
 
 
-# 6.3 Output i is made of the keys and values up to i, and of its own query. So each position is an example of
+# 7.3 Output i is made of the keys and values up to i, and of its own query. So each position is an example of
 # its own, with the text up to there as its input: T examples for the price of one pass.
 
 
-def test_6_3_prefixes():
+def test_7_3_prefixes():
     seed(3)
     layer = CausalSelfAttention(embedding_dim=8, max_seq_length=10, num_heads=2)
     text, other_end = Tensor.normal((1, 7, 8)), Tensor.normal((1, 10, 8))
@@ -94,12 +94,12 @@ def test_6_3_prefixes():
         assert layer(continued)[:, :t].close_to(whole[:, :t], atol=1e-6)
 
 
-# 6.4 Head 1 puts its weight on the first position and takes the first number of its value, head 2 on the
+# 7.4 Head 1 puts its weight on the first position and takes the first number of its value, head 2 on the
 # second and the second number. One head uses the same weights for all numbers of the result. With values (1,
 # 0) and (0, 1) these are w and 1 - w, whose sum is 1, not 2.
 
 
-def test_6_4_why_several_heads():
+def test_7_4_why_several_heads():
     first, _ = attend([50.0], [[1.0], [-1.0]], [[1.0], [0.0]])
     second, _ = attend([50.0], [[-1.0], [1.0]], [[0.0], [1.0]])
     assert close(first + second, [1.0, 1.0])
@@ -110,7 +110,7 @@ def test_6_4_why_several_heads():
         assert math.isclose(sum(result), 1.0)
 
 
-# 6.5 With w = 1 a position sees one key, and the softmax of one score is 1. With w >= T nothing is cut off.
+# 7.5 With w = 1 a position sees one key, and the softmax of one score is 1. With w >= T nothing is cut off.
 # Each layer looks w - 1 positions further back than the one below it, so the fourth sees 4 (w - 1) positions
 # back.
 
@@ -122,7 +122,7 @@ def windowed(queries, keys, values, w):
     ]
 
 
-def test_6_5_a_window():
+def test_7_5_a_window():
     chance = random.Random(3)
     queries, keys, values = (vectors(12, 4, chance) for _ in range(3))
     assert windowed(queries, keys, values, 1) == values
@@ -139,7 +139,7 @@ def test_6_5_a_window():
     assert seen == list(range(11 - 4 * 2, 12))
 
 
-# 6.6 Query head h uses key and value head h // 2, so heads 0, 1, 2, 3 of keys are 0, 0, 1, 1 of those that
+# 7.6 Query head h uses key and value head h // 2, so heads 0, 1, 2, 3 of keys are 0, 0, 1, 1 of those that
 # are shared.
 
 
@@ -153,7 +153,7 @@ def ungrouped(matrix, num_heads, shared, size):
     return [[row[column] for column in columns] for row in matrix]
 
 
-def test_6_6_grouped_queries():
+def test_7_6_grouped_queries():
     seed(6)
     grouped = CausalSelfAttention(16, 8, num_heads=4, num_key_value_heads=2)
     ordinary = CausalSelfAttention(16, 8, num_heads=4)
@@ -164,7 +164,7 @@ def test_6_6_grouped_queries():
     assert ordinary(x).close_to(grouped(x), atol=1e-6)
 
 
-# 6.7 All exponentials so far were taken with the old maximum m; those with a new one m' are smaller by the
+# 7.7 All exponentials so far were taken with the old maximum m; those with a new one m' are smaller by the
 # factor exp(m - m').
 
 
@@ -179,7 +179,7 @@ def attend_in_one_pass(query, keys, values):
     return [w / total for w in weighted]
 
 
-def test_6_7_a_softmax_that_is_never_whole():
+def test_7_7_a_softmax_that_is_never_whole():
     chance = random.Random(7)
     for strength in (0.0, 1.0, 30.0, 1000.0):
         (query,), keys, values = vectors(1, 3, chance), vectors(20, 3, chance), vectors(20, 2, chance)

@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 3, the tape. `python -m pytest tests/test_book.py -k chapter_03`
+"""Solutions of the exercises of chapter 2, the tape. `python -m pytest tests/test_book.py -k the_tape`
 checks them.
 """
 
@@ -12,7 +12,7 @@ numbers = count()
 
 
 class Value:
-    """The chapter's number that remembers, with slopes that are functions of the inputs, for exercises 3.1
+    """The chapter's number that remembers, with slopes that are functions of the inputs, for exercises 2.1
     and 3.3.
     """
 
@@ -34,7 +34,7 @@ class Value:
         return y
 
 
-# 3.1 A value is done when all its parents are: push it again below them, and list it when it comes up the
+# 2.1 A value is done when all its parents are: push it again below them, and list it when it comes up the
 # second time.
 
 
@@ -61,7 +61,7 @@ def by_numbers(result):
     return sorted(found, key=lambda value: -value.number)
 
 
-def test_3_1_topological_order():
+def test_2_1_topological_order():
     x, y = Value(0.5), Value(-2.0)
     a = x * y
     result = (a + x).tanh() * a + y * y
@@ -73,7 +73,7 @@ def test_3_1_topological_order():
     assert set(topological_order(result)) == set(by_numbers(result))
 
 
-# 3.2 ln(1 + eˣ) = max(x, 0) + ln(1 + e^-|x|), and the slope is sigmoid(x) = 1 - e^-y: all that the backward
+# 2.2 ln(1 + eˣ) = max(x, 0) + ln(1 + e^-|x|), and the slope is sigmoid(x) = 1 - e^-y: all that the backward
 # needs is y.
 
 
@@ -86,7 +86,7 @@ class Softplus(Operation):
         return grad * (1.0 - (-self.y).exp())
 
 
-def test_3_2_softplus():
+def test_2_2_softplus():
     assert check_gradients(lambda x: apply_op(Softplus, x), Tensor([-3.0, -0.1, 0.0, 0.7, 5.0]))
     x = Tensor([-1000.0, 0.0, 1000.0], requires_grad=True)
     y = apply_op(Softplus, x)
@@ -95,7 +95,7 @@ def test_3_2_softplus():
     assert y.close_to([0.0, math.log(2.0), 1000.0]) and x.grad.to_python() == [0.0, 0.5, 1.0]
 
 
-# 3.3 The walk multiplies and adds Values, so the gradients are on the tape too.
+# 2.3 The walk multiplies and adds Values, so the gradients are on the tape too.
 
 
 def gradient(result, of):
@@ -107,7 +107,7 @@ def gradient(result, of):
     return total.get(of, Value(0.0))
 
 
-def test_3_3_slopes_of_slopes():
+def test_2_3_slopes_of_slopes():
     x = Value(2.0)
     first = gradient(x * x * x, x)
     second = gradient(first, x)
@@ -117,7 +117,7 @@ def test_3_3_slopes_of_slopes():
     assert abs(gradient(gradient(x.tanh(), x), x).data + 2 * y * (1 - y * y)) < 1e-15
 
 
-# 3.4 The forward runs on Tensors that require nothing; the backward runs it again on Tensors that do, and
+# 2.4 The forward runs on Tensors that require nothing; the backward runs it again on Tensors that do, and
 # takes their gradients. What is kept falls to the layers' inputs. The forward is computed twice, so a step
 # costs four products where it cost three.
 
@@ -145,7 +145,7 @@ def kept_numbers(tensor, parameters):
     return sum(size for key, size in sizes.items() if key not in {id(p.buffer.version) for p in parameters})
 
 
-def test_3_4_memory_for_time():
+def test_2_4_memory_for_time():
     layers = [(FullyConnectedLayer(8, 32), FullyConnectedLayer(32, 8)) for _ in range(8)]
     parameters = [p for pair in layers for layer in pair for p in (layer.weights, layer.bias)]
 
@@ -168,7 +168,7 @@ def test_3_4_memory_for_time():
     assert kept == 8 * 16 * (8 + 32) and less == 8 * 16 * 8
 
 
-# 3.5 The slope of the root at 0 is infinite. `where` gives it the gradient 0, and 0 / 0 is NaN: what is not
+# 2.5 The slope of the root at 0 is infinite. `where` gives it the gradient 0, and 0 / 0 is NaN: what is not
 # chosen is still computed. So choose before the root, where the slope is finite.
 
 
@@ -177,7 +177,7 @@ def safe_sqrt(x):
     return Tensor.where(positive, Tensor.where(positive, x, 1.0).sqrt(), 0.0)
 
 
-def test_3_5_a_gradient_that_was_never_asked_for():
+def test_2_5_a_gradient_that_was_never_asked_for():
     x = Tensor([0.0, 4.0, -1.0], requires_grad=True)
     Tensor.where(x > 0.0, x.sqrt(), 0.0).sum().backward()
     assert math.isnan(x.grad[0].item())

@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 12, the laws. `python -m pytest tests/test_book.py -k chapter_12`
+"""Solutions of the exercises of chapter 16, the laws. `python -m pytest tests/test_book.py -k the_laws`
 checks them.
 """
 
@@ -10,7 +10,7 @@ from itertools import product
 
 from tinygpt_core import Buffer, DType, kernels
 
-# 12.1 What broadcasting means, element by element: count the axes from the back, and an axis of size 1 has
+# 16.1 What broadcasting means, element by element: count the axes from the back, and an axis of size 1 has
 # the index 0. Only shapes that fit are drawn: some axes of a common shape become 1, and some at the front are
 # dropped.
 
@@ -57,14 +57,14 @@ def adds_from_the_front(a, b):
     return a.reshape((*a.shape, *[1] * (ndim - a.ndim))) + b.reshape((*b.shape, *[1] * (ndim - b.ndim)))
 
 
-def test_12_1_a_law_for_broadcasting():
+def test_16_1_a_law_for_broadcasting():
     chance = random.Random(0)
     cases = [draw_broadcast(chance) for _ in range(100)]
     assert all(addition_holds(lambda a, b: a + b, case) for case in cases)
     assert not all(addition_holds(adds_from_the_front, case) for case in cases)
 
 
-# 12.2 Try to leave out each element, then to replace each number by one nearer to zero: zero itself, half,
+# 16.2 Try to leave out each element, then to replace each number by one nearer to zero: zero itself, half,
 # one less. "Two numbers more than 10 apart" ends as [0, 11] or [0, -11], or as two others that are just 11
 # apart on both sides of zero: with one number at a time no smaller pair can be reached from those. A shrinker
 # finds a local minimum, and does not promise more.
@@ -83,7 +83,7 @@ def shrink(numbers, fails):
     return numbers
 
 
-def test_12_2_a_shrinker():
+def test_16_2_a_shrinker():
     def far_apart(numbers):
         return bool(numbers) and max(numbers) - min(numbers) > 10
 
@@ -101,7 +101,7 @@ def test_12_2_a_shrinker():
     assert shrink([1, 2, 3], lambda numbers: len(numbers) > 1) == [0, 0]
 
 
-# 12.3 (a (f(x + h) - f(x - h)) + b (f(x + 2h) - f(x - 2h))) / h with 2a + 4b = 1, so that f' comes out, and a
+# 16.3 (a (f(x + h) - f(x - h)) + b (f(x + 2h) - f(x - 2h))) / h with 2a + 4b = 1, so that f' comes out, and a
 # + 8b = 0, so that the term in h^2 goes. So a = 8/12 and b = -1/12, and the error is h^4/30 times the fifth
 # derivative. With the rounding error u / h it is smallest near h = (30 u)^(1/5), about 1e-3, and is then
 # about 1e-13: two digits more than with two points, for twice the work.
@@ -111,7 +111,7 @@ def four_points(f, x, h):
     return (8 * (f(x + h) - f(x - h)) - (f(x + 2 * h) - f(x - 2 * h))) / (12 * h)
 
 
-def test_12_3_four_points():
+def test_16_3_four_points():
     def error(h):
         return abs(four_points(math.exp, 1.0, h) - math.e)
 
@@ -121,7 +121,7 @@ def test_12_3_four_points():
     assert error(best) < min(error(best * 30), error(best / 1000))
 
 
-# 12.4 f(x + ih) = f(x) + i h f'(x) - h^2 f''/2 + ...: the imaginary part is h f'(x) and nothing is taken from
+# 16.4 f(x + ih) = f(x) + i h f'(x) - h^2 f''/2 + ...: the imaginary part is h f'(x) and nothing is taken from
 # anything else. A central difference takes two numbers from each other that agree in all digits as soon as h
 # is below u x.
 
@@ -130,7 +130,7 @@ def by_complex_step(f, x, h=1e-200):
     return f(complex(x, h)).imag / h
 
 
-def test_12_4_a_step_that_cannot_be_too_small():
+def test_16_4_a_step_that_cannot_be_too_small():
     for x in (-1.0, 0.0, 0.3, 2.0):
         exact = math.exp(x) * (math.sin(x) + math.cos(x))
         assert math.isclose(by_complex_step(lambda z: cmath.exp(z) * cmath.sin(z), x), exact, rel_tol=1e-14)
@@ -138,7 +138,7 @@ def test_12_4_a_step_that_cannot_be_too_small():
     assert (math.exp(x + h) - math.exp(x - h)) / (2 * h) == 0.0
 
 
-# 12.5 It holds while eps is small beside a^2 var(x). For a^2 var(x) near eps it fails, and must: eps is in
+# 16.5 It holds while eps is small beside a^2 var(x). For a^2 var(x) near eps it fails, and must: eps is in
 # the definition, y = (x - mean) / sqrt(var + eps). The law is one of the normalization, not of the layer;
 # with eps scaled by a^2 it is exact again.
 
@@ -151,7 +151,7 @@ def farthest(a, b):
     return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
 
-def test_12_5_a_metamorphic_law():
+def test_16_5_a_metamorphic_law():
     numbers = [0.5, -1.0, 2.0, 0.25]
     for a, b in ((2.0, 0.0), (10.0, 5.0), (1.0, -3.0)):
         assert farthest(layer_norm([a * x + b for x in numbers]), layer_norm(numbers)) < 1e-4
@@ -160,7 +160,7 @@ def test_12_5_a_metamorphic_law():
     assert farthest(layer_norm(small, eps=1e-5 * 1e-6), layer_norm(numbers)) < 1e-9
 
 
-# 12.6 With one pass, two numbers near mean^2 are subtracted: the condition number is about mean^2 / variance,
+# 16.6 With one pass, two numbers near mean^2 are subtracted: the condition number is about mean^2 / variance,
 # which a law reaches as soon as it draws numbers with a large mean. A variance does not change when all
 # numbers move by a constant: that is the metamorphic law, and in float32 the first formula breaks it for a
 # mean of some thousand standard deviations. (The numbers here are integers, which stay exact.)
@@ -192,13 +192,13 @@ def does_not_see_a_shift(variance, chance):
     return math.isclose(variance([x + shift for x in numbers]), variance(numbers), rel_tol=1e-5, abs_tol=1e-5)
 
 
-def test_12_6_two_formulas_for_a_variance():
+def test_16_6_two_formulas_for_a_variance():
     for variance, right in ((two_passes, True), (one_pass, False)):
         chance = random.Random(3)
         assert all(does_not_see_a_shift(variance, chance) for _ in range(50)) == right
 
 
-# 12.7 All n miss it with probability (1 - p)^n, which must be at most 1 - c. For a small p that is about
+# 16.7 All n miss it with probability (1 - p)^n, which must be at most 1 - c. For a small p that is about
 # -ln(1 - c) / p: 3 / p for 95 %.
 
 
@@ -206,7 +206,7 @@ def cases_needed(share, confidence):
     return math.ceil(math.log(1 - confidence) / math.log(1 - share))
 
 
-def test_12_7_how_many_cases():
+def test_16_7_how_many_cases():
     assert cases_needed(0.5, 0.9) == 4  # 1 - 2^-4 = 0.94, and 1 - 2^-3 = 0.875 is too little
     for share, confidence in ((0.1, 0.95), (0.003, 0.99)):
         n = cases_needed(share, confidence)

@@ -1,5 +1,5 @@
-"""Solutions of the exercises of chapter 1, strided arrays. `python -m pytest tests/test_book.py -k
-chapter_01` checks them.
+"""Solutions of the exercises of chapter 11, strided arrays. `python -m pytest tests/test_book.py -k
+strided_arrays` checks them.
 """
 
 from itertools import pairwise, product
@@ -16,21 +16,21 @@ def positions(shape, stride, offset=0):
     return [p for i in range(shape[0]) for p in positions(shape[1:], stride[1:], offset + i * stride[0])]
 
 
-# 1.1 A step along the diagonal is a step down and a step to the right.
+# 11.1 A step along the diagonal is a step down and a step to the right.
 
 
 def diagonal(buffer):
     return buffer.shape[:1], (sum(buffer.stride),), buffer.offset
 
 
-def test_1_1_the_diagonal_is_a_view():
+def test_11_1_the_diagonal_is_a_view():
     square = Buffer.arange(25).reshape((5, 5))
     for view in (square, square.transpose(0, 1), square[1:4, 2:], square[::-1]):
         expected = [view[i, i].item() for i in range(view.shape[0])]
         assert [view.data[p] for p in positions(*diagonal(view))] == expected
 
 
-# 1.2 To move the window is to move within the picture, and so is to move within the window: the strides come
+# 11.2 To move the window is to move within the picture, and so is to move within the window: the strides come
 # twice.
 
 
@@ -39,7 +39,7 @@ def windows(picture):
     return (height - 2, width - 2, 3, 3), picture.stride * 2, picture.offset
 
 
-def test_1_2_windows_of_a_picture():
+def test_11_2_windows_of_a_picture():
     picture = Buffer.arange(30).reshape((5, 6))
     for view in (picture, picture.transpose(0, 1), picture[:, ::-1]):
         shape, stride, offset = windows(view)
@@ -50,7 +50,7 @@ def test_1_2_windows_of_a_picture():
         assert [view.data[p] for p in positions(shape, stride, offset)] == expected
 
 
-# 1.3 Count the positions. Slices and permutations leave out or reorder what was distinct; expanding an axis
+# 11.3 Count the positions. Slices and permutations leave out or reorder what was distinct; expanding an axis
 # of size 1 repeats it. The windows of 1.2 overlap too, without any stride 0: that is why the library offers
 # no way to set strides by hand.
 
@@ -60,7 +60,7 @@ def overlaps(shape, stride):
     return len(set(found)) < len(found)
 
 
-def test_1_3_which_views_overlap():
+def test_11_3_which_views_overlap():
     b = Buffer.arange(24).reshape((2, 3, 4))
     for view in (
         b,
@@ -75,7 +75,7 @@ def test_1_3_which_views_overlap():
     assert overlaps(*windows(Buffer.arange(16).reshape((4, 4)))[:2])
 
 
-# 1.4 One comparison for each pair of neighbours, so n - 1: a step along an axis must be what all of the next
+# 11.4 One comparison for each pair of neighbours, so n - 1: a step along an axis must be what all of the next
 # axis spans.
 
 
@@ -86,7 +86,7 @@ def is_one_run(shape, stride):
     return all(step == next_size * next_step for (_, step), (next_size, next_step) in pairwise(axes))
 
 
-def test_1_4_which_arrays_are_one_run():
+def test_11_4_which_arrays_are_one_run():
     for shape in product(range(4), repeat=3):
         total = shape[0] * shape[1] * shape[2]
         for stride in product((-2, -1, 0, 1, 2, 3, 6), repeat=3):
@@ -97,14 +97,14 @@ def test_1_4_which_arrays_are_one_run():
     assert is_one_run((2, 3, 4), contiguous_strides((2, 3, 4)))
 
 
-# 1.5 Row i of the first is a slice, column j of the second is a slice with steps.
+# 11.5 Row i of the first is a slice, column j of the second is a slice with steps.
 
 
 def flat_product(a, b, n, k, m):
     return [sum(map(mul, a[i * k : (i + 1) * k], b[j::m])) for i in range(n) for j in range(m)]
 
 
-def test_1_5_a_product_of_flat_lists():
+def test_11_5_a_product_of_flat_lists():
     for n, k, m in ((1, 1, 1), (2, 3, 4), (4, 1, 2), (3, 5, 3)):
         a, b = list(range(n * k)), list(range(5, 5 + k * m))
         expected = Buffer(a).reshape((n, k)) @ Buffer(b).reshape((k, m))

@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 9, the GPU. `python -m pytest tests/test_book.py -k chapter_09`
+"""Solutions of the exercises of chapter 13, the GPU. `python -m pytest tests/test_book.py -k the_gpu`
 checks them.
 """
 
@@ -8,7 +8,7 @@ import struct
 
 from tinygpt_core.random import Key, uniforms32
 
-# 9.1 Each warp adds up its values; lane 0 of each writes the sum to a place in shared memory; behind the
+# 13.1 Each warp adds up its values; lane 0 of each writes the sum to a place in shared memory; behind the
 # barrier every thread adds up those places in the same order, so all get the same bits.
 
 
@@ -44,7 +44,7 @@ def block_sum(values):
     return result
 
 
-def test_9_1_a_sum_across_a_block():
+def test_13_1_a_sum_across_a_block():
     assert block_sum([float(i) for i in range(128)]) == [8128.0] * 128
     chance = random.Random(0)
     values = [chance.uniform(-1, 1) for _ in range(128)]
@@ -52,7 +52,7 @@ def test_9_1_a_sum_across_a_block():
     assert len(set(sums)) == 1 and math.isclose(sums[0], math.fsum(values), rel_tol=1e-12)
 
 
-# 9.2 2 n k k operations and 2 (2 n k + k k) bytes: the intensity is n k / (2 n + k), which is the ridge r
+# 13.2 2 n k k operations and 2 (2 n k + k k) bytes: the intensity is n k / (2 n + k), which is the ridge r
 # where n = r k / (k - 2 r). With r = 989/4.8 = 206 on the H200 that is n = 445, with r = 312/2.04 = 153 on
 # the A100 n = 255. In float32 there are twice the bytes, so n k / (4 n + 2 k), and n = 2 r k / (k - 4 r):
 # with r = 67/4.8 = 14, n = 31.
@@ -63,7 +63,7 @@ def rows_needed(ridge, k=768, bytes_each=2):
     return math.ceil(half * ridge * k / (k - 2 * half * ridge))
 
 
-def test_9_2_when_a_product_is_bound_by_arithmetic():
+def test_13_2_when_a_product_is_bound_by_arithmetic():
     for peak, bandwidth, size in ((989e12, 4.8e12, 2), (312e12, 2.04e12, 2), (67e12, 4.8e12, 4)):
         n = rows_needed(peak / bandwidth, bytes_each=size)
 
@@ -78,7 +78,7 @@ def test_9_2_when_a_product_is_bound_by_arithmetic():
     ]
 
 
-# 9.3 Keeping it: 2 + 2 + 1 bytes forward and 2 + 1 + 2 backward, 10 for each element. Drawing it again: 4 +
+# 13.3 Keeping it: 2 + 2 + 1 bytes forward and 2 + 1 + 2 backward, 10 for each element. Drawing it again: 4 +
 # 4. A fifth is saved, and a byte of memory for each element between forward and backward. The arithmetic of
 # Philox is free where memory is what limits.
 
@@ -91,7 +91,7 @@ def mask(seed, stream, block, count, probability):
     return [number >= probability for number in uniforms32(Key(seed, stream, block), count)]
 
 
-def test_9_3_a_mask_drawn_twice():
+def test_13_3_a_mask_drawn_twice():
     assert (bytes_of_dropout(True), bytes_of_dropout(False)) == (10, 8)
     forward = mask(7, 0, 100, 1000, 0.25)
     assert mask(7, 0, 100, 1000, 0.25) == forward
@@ -100,7 +100,7 @@ def test_9_3_a_mask_drawn_twice():
     assert mask(7, 0, 100 + 25, 100, 0.25) == forward[100:200]
 
 
-# 9.4 Both sums are brought to the larger maximum. Up to rounding the order does not matter (max and the sum
+# 13.4 Both sums are brought to the larger maximum. Up to rounding the order does not matter (max and the sum
 # of the same terms are associative and commutative), so a block's threads can merge by the butterfly. An
 # empty half has the maximum -inf and the sum 0; two of them must not ask for -inf - (-inf).
 
@@ -121,7 +121,7 @@ def merge(a, b):
     return largest, sum(total * math.exp(top - largest) for top, total in (a, b))
 
 
-def test_9_4_merge():
+def test_13_4_merge():
     chance = random.Random(0)
     scores = [chance.uniform(-900, 900) for _ in range(60)]
     for cut in (0, 1, 30, 60):
@@ -131,7 +131,7 @@ def test_9_4_merge():
     assert merge(online([]), online([])) == (-math.inf, 0.0)
 
 
-# 9.5 With p_j = exp(s_j - L) and o = sum p_j v_j: ds_j = p_j (g·v_j - sum_i p_i g·v_i), and the sum is g·o,
+# 13.5 With p_j = exp(s_j - L) and o = sum p_j v_j: ds_j = p_j (g·v_j - sum_i p_i g·v_i), and the sum is g·o,
 # one number for each query, which is known before the walk begins. dq = scale sum ds_j k_j.
 
 
@@ -155,7 +155,7 @@ def attend(query, keys, values):
     return [dot(weights, column) for column in zip(*values, strict=True)], log_sum
 
 
-def test_9_5_a_backward_in_tiles():
+def test_13_5_a_backward_in_tiles():
     chance = random.Random(1)
     query, *rest = ([chance.gauss(0, 1) for _ in range(4)] for _ in range(16))
     keys, values, g = rest[:7], rest[7:14], rest[14]
@@ -171,7 +171,7 @@ def test_9_5_a_backward_in_tiles():
         assert all(abs(a - b) < 1e-8 for a, b in zip(gradient, numerical, strict=True))
 
 
-# 9.6 The second number takes what the first has no place for. Near 1 the first has steps of 2^-7, so the
+# 13.6 The second number takes what the first has no place for. Near 1 the first has steps of 2^-7, so the
 # second stays below 2^-8 and has steps of 2^-16 at most: an update must be larger than about 2^-17, eight
 # millionths, to be seen at all. float32 sees down to 2^-24.
 
@@ -188,7 +188,7 @@ def add_to_pair(high, low, update):
     return high, bf16(exact - high)
 
 
-def test_9_6_a_pair_of_bf16():
+def test_13_6_a_pair_of_bf16():
     high, low, alone = 1.0, 0.0, 1.0
     for _ in range(1000):
         high, low = add_to_pair(high, low, 0.0003)
@@ -198,7 +198,7 @@ def test_9_6_a_pair_of_bf16():
     assert add_to_pair(*add_to_pair(*stuck, 0.0), 2.0**-19) == add_to_pair(*stuck, 0.0)
 
 
-# 9.7 The largest gradient times the scale must stay at or below 65,504, float16's largest number; those below
+# 13.7 The largest gradient times the scale must stay at or below 65,504, float16's largest number; those below
 # 2^-25 = 3e-8 become 0.
 
 
@@ -217,7 +217,7 @@ def share_lost(gradients, scale):
     return sum(fp16(g * scale) == 0.0 for g in gradients) / len(gradients)
 
 
-def test_9_7_the_best_scale():
+def test_13_7_the_best_scale():
     chance = random.Random(2)
     gradients = [10 ** chance.uniform(-11, -2) for _ in range(2000)]
     scale = best_scale(gradients)

@@ -1,5 +1,5 @@
-"""Solutions of the exercises of chapter 10, convolution and recurrence. `python -m pytest tests/test_book.py
--k chapter_10` checks them.
+"""Solutions of the exercises of chapter 14, convolution and recurrence. `python -m pytest tests/test_book.py
+-k convolution_and_recurrence` checks them.
 """
 
 import math
@@ -13,20 +13,20 @@ def slide(x, w):
     return [sum(w[i] * x[p + i] for i in range(len(w))) for p in range(len(x) - len(w) + 1)]
 
 
-# 10.1 The window spans d (k - 1) + 1, so d (k - 1) places are lost, half of them on each side.
+# 14.1 The window spans d (k - 1) + 1, so d (k - 1) places are lost, half of them on each side.
 
 
 def same_padding(k, dilation=1):
     return dilation * (k - 1) // 2
 
 
-def test_10_1_the_same_size():
+def test_14_1_the_same_size():
     for k, dilation in product((1, 3, 5), (1, 2, 3)):
         conv = nn.Conv2d(1, 1, k, padding=same_padding(k, dilation), dilation=dilation)
         assert conv(Tensor.zeros((1, 1, 9, 7))).shape == (1, 1, 9, 7)
 
 
-# 10.2 Row p holds w, moved to the right by p: equal numbers along each diagonal, zeros elsewhere. As y = M x,
+# 14.2 Row p holds w, moved to the right by p: equal numbers along each diagonal, zeros elsewhere. As y = M x,
 # dL/dx = M^T g, whose row n is the sum of g[n - i] w[i].
 
 
@@ -38,7 +38,7 @@ def times(matrix, vector):
     return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
 
 
-def test_10_2_a_convolution_is_a_matrix():
+def test_14_2_a_convolution_is_a_matrix():
     x, w, g = [1.0, 2.0, -1.0, 3.0, 0.5], [0.5, -1.0, 2.0], [1.0, 10.0, 100.0]
     matrix = matrix_of(w, len(x))
     assert times(matrix, x) == slide(x, w)
@@ -47,7 +47,7 @@ def test_10_2_a_convolution_is_a_matrix():
     assert times(transposed, g) == slide(room + g + room, w[::-1])
 
 
-# 10.3 Differentiate the middle answer, and count the columns of the picture that have a gradient. Weights of
+# 14.3 Differentiate the middle answer, and count the columns of the picture that have a gradient. Weights of
 # one hide none of them.
 
 
@@ -71,7 +71,7 @@ def receptive_field(layers):
     return sees
 
 
-def test_10_3_the_receptive_field_by_the_tape():
+def test_14_3_the_receptive_field_by_the_tape():
     for layers in (
         [(3, 1, 1)] * 2,
         [(3, 1, 1), (3, 1, 2), (3, 1, 4)],
@@ -82,7 +82,7 @@ def test_10_3_the_receptive_field_by_the_tape():
     assert receptive_field([(3, 1, 1)] * 2) == 5
 
 
-# 10.4 9 C^2 against 9 C + C^2. Eight times fewer: 9 C^2 = 8 (9 C + C^2), so C = 72. (More than nine times is
+# 14.4 9 C^2 against 9 C + C^2. Eight times fewer: 9 C^2 = 8 (9 C + C^2), so C = 72. (More than nine times is
 # out of reach.)
 
 
@@ -94,7 +94,7 @@ def weights_separable(channels):
     return 9 * channels + channels * channels
 
 
-def test_10_4_separable_convolutions():
+def test_14_4_separable_convolutions():
     for channels in (1, 4, 12):
         full = nn.Conv2d(channels, channels, 3, bias=False)
         parts = nn.Sequential(
@@ -106,7 +106,7 @@ def test_10_4_separable_convolutions():
     assert weights_full(72) == 8 * weights_separable(72)
 
 
-# 10.5 y = (conv(x) - mean) s + shift with s = weights / sqrt(var + eps): multiply the rows of the convolution
+# 14.5 y = (conv(x) - mean) s + shift with s = weights / sqrt(var + eps): multiply the rows of the convolution
 # by s, and move its bias.
 
 
@@ -121,7 +121,7 @@ def folded(conv, norm):
     return result
 
 
-def test_10_5_batch_norm_folded_away():
+def test_14_5_batch_norm_folded_away():
     random.seed(0)
     conv, norm = nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3)
     with no_grad():
@@ -134,7 +134,7 @@ def test_10_5_batch_norm_folded_away():
     assert all(abs(a - b) < 1e-5 for a, b in zip(both, one, strict=True))
 
 
-# 10.6 U turns a vector and makes it sqrt(a^2 + b^2) times as long, and so does its transpose. So (a^2 +
+# 14.6 U turns a vector and makes it sqrt(a^2 + b^2) times as long, and so does its transpose. So (a^2 +
 # b^2)^(k/2) times the length; it stays for a^2 + b^2 = 1, where U only turns.
 
 
@@ -142,7 +142,7 @@ def length_after(a, b, k):
     return (a * a + b * b) ** (k / 2)
 
 
-def test_10_6_the_gradient_of_a_rotation():
+def test_14_6_the_gradient_of_a_rotation():
     for a, b in ((0.6, 0.8), (0.5, 0.5), (1.0, 0.7)):
         start = Tensor([[1.0, 2.0]], DType.float64, requires_grad=True)
         matrix, h = Tensor([[a, b], [-b, a]], DType.float64), start
@@ -153,7 +153,7 @@ def test_10_6_the_gradient_of_a_rotation():
     assert math.isclose(length_after(0.6, 0.8, 1000), 1.0)
 
 
-# 10.7 The input alone does not say that it is the first; the state does, for it is 0 only then. Forget, input
+# 14.7 The input alone does not say that it is the first; the state does, for it is 0 only then. Forget, input
 # and output gate stand open for good (a bias of 30). The candidate is tanh(10 x + 30 h): the sign of x while
 # h is 0, and ever after the sign of h, which is at least tanh(1) = 0.76 away from 0, so that 30 h outweighs
 # 10 x. The cell grows away from 0 on the side of the first input.
@@ -170,7 +170,7 @@ def remembering():
     return lstm
 
 
-def test_10_7_the_first_input_is_remembered():
+def test_14_7_the_first_input_is_remembered():
     lstm, length = remembering(), 1000
     for first in (1.0, -1.0):
         for others in ([-first] * (length - 1), [1.0, -1.0, -1.0] * (length // 3)):

@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 2, derivatives. `python -m pytest tests/test_book.py -k chapter_02`
+"""Solutions of the exercises of chapter 1, derivatives. `python -m pytest tests/test_book.py -k slopes`
 checks them.
 """
 
@@ -27,7 +27,7 @@ def close(first, second, tolerance=1e-7):
     return all(abs(a - b) <= tolerance for a, b in zip(first, second, strict=True))
 
 
-# 2.1 The error of `central` with step 2 h is four times that with h, up to terms with h^4: so (4 near - far)
+# 1.1 The error of `central` with step 2 h is four times that with h, up to terms with h^4: so (4 near - far)
 # / 3 has only those.
 
 
@@ -35,7 +35,7 @@ def four_points(f, x, h):
     return (4 * central(f, x, h) - central(f, x, 2 * h)) / 3
 
 
-def test_2_1_four_points():
+def test_1_1_four_points():
     def f(x):
         return 1 / x
 
@@ -49,7 +49,7 @@ def test_2_1_four_points():
     assert error(four_points, 1e-3) < 2e-11 < error(central, 1e-3)
 
 
-# 2.2 f(x + ih) = f(x) + i h f'(x) - h² f''(x) / 2 - …: the slope stands alone in the imaginary part, and
+# 1.2 f(x + ih) = f(x) + i h f'(x) - h² f''(x) / 2 - …: the slope stands alone in the imaginary part, and
 # nothing is subtracted from it.
 
 
@@ -57,14 +57,14 @@ def complex_step(f, x, h=1e-20):
     return f(complex(x, h)).imag / h
 
 
-def test_2_2_a_step_into_the_complex_plane():
+def test_1_2_a_step_into_the_complex_plane():
     for x in (0.3, 1.0, -2.5):
         exact = 3 * x * x - 2
         assert abs(complex_step(lambda x: x * x * x - 2 * x, x) - exact) <= 4e-16 * (3 * x * x + 2)
         assert abs(central(lambda x: x * x * x - 2 * x, x, 1e-20) - exact) > 0.1
 
 
-# 2.3 With u = c (x + k x³) and t = tanh u: a product of x / 2 and 1 + t, and t has the slope (1 - t²) times
+# 1.3 With u = c (x + k x³) and t = tanh u: a product of x / 2 and 1 + t, and t has the slope (1 - t²) times
 # that of u.
 
 
@@ -74,14 +74,14 @@ def gelu_slope(x):
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * k * x * x)
 
 
-def test_2_3_the_slope_of_gelu():
+def test_1_3_the_slope_of_gelu():
     points = [-3.0, -0.75, 0.0, 0.4, 2.0]
     x = Tensor(points, DType.float64, requires_grad=True)
     x.gelu().sum().backward()
     assert close(x.grad.to_python(), map(gelu_slope, points), 1e-14)
 
 
-# 2.4 y_i = e_i / S: a step of x_j counts through e_i where i = j, which gives y_i, and through 1 / S, which
+# 1.4 y_i = e_i / S: a step of x_j counts through e_i where i = j, which gives y_i, and through 1 / S, which
 # gives -y_i y_j. The row g times that: sum over i of g_i (y_i [i = j] - y_i y_j) = y_j (g_j - sum of g_i
 # y_i). The sum is the same for all j.
 
@@ -102,7 +102,7 @@ def softmax_backward(x, g):
     return [y_j * (g_j - mean) for g_j, y_j in zip(g, y, strict=True)]
 
 
-def test_2_4_the_jacobian_of_softmax():
+def test_1_4_the_jacobian_of_softmax():
     x, g = [2.0, 1.0, -1.0, 0.5], [1.0, -2.0, 0.5, 3.0]
     table = softmax_jacobian(x)
     assert all(close(*rows) for rows in zip(table, jacobian(softmax, x), strict=True))
@@ -110,7 +110,7 @@ def test_2_4_the_jacobian_of_softmax():
     assert close(long_way, softmax_backward(x, g), 1e-14)
 
 
-# 2.5 With r = 1 / √(mean x² + ε), y_i = x_i r. The slope of r for x_j is -r³ x_j / n: y_i has for x_j the
+# 1.5 With r = 1 / √(mean x² + ε), y_i = x_i r. The slope of r for x_j is -r³ x_j / n: y_i has for x_j the
 # slope r [i = j] - r³ x_i x_j / n. The row g times that: r g_j - r³ x_j / n times the sum of g_i x_i. With y
 # = x r it is r (g_j - y_j mean(g y)).
 
@@ -121,7 +121,7 @@ def rms_norm_backward(x, g, eps=1e-5):
     return [r * (g_j - x_j * r * mean) for g_j, x_j in zip(g, x, strict=True)]
 
 
-def test_2_5_rms_norm():
+def test_1_5_rms_norm():
     def forward(x):
         return [value / math.sqrt(sum(v * v for v in x) / len(x) + 1e-5) for value in x]
 
@@ -138,7 +138,7 @@ def test_2_5_rms_norm():
     assert check_gradients(lambda x: x * (1.0 / ((x * x).mean() + 1e-5).sqrt()), Tensor(x))
 
 
-# 2.6 One pass for each input, but all outputs at once: better where inputs are fewer than outputs, and it
+# 1.6 One pass for each input, but all outputs at once: better where inputs are fewer than outputs, and it
 # keeps nothing.
 
 
@@ -156,7 +156,7 @@ class Dual:
         return Dual(math.sin(self.value), math.cos(self.value) * self.slope)
 
 
-def test_2_6_numbers_that_carry_their_slope():
+def test_1_6_numbers_that_carry_their_slope():
     x = Dual(1.2, 1.0)
     y = x * x.sin() + Dual(3.0) * x
     assert abs(y.value - (1.2 * math.sin(1.2) + 3.6)) < 1e-15

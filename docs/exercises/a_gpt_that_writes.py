@@ -1,5 +1,5 @@
-"""Solutions of the exercises of chapter 7, a GPT that writes. `python -m pytest tests/test_book.py -k
-chapter_07` checks them.
+"""Solutions of the exercises of chapter 9, a GPT that writes. `python -m pytest tests/test_book.py -k
+a_gpt_that_writes` checks them.
 """
 
 import math
@@ -68,7 +68,7 @@ def loss_of(model, words, filling=0):
     return CrossEntropyLoss(reduction="mean")(logits=model(inputs), labels=targets)
 
 
-# 7.1 Embeddings V C, head V C, last norm C; a block has two norms 2 C, queries, keys, values and out 4 C^2,
+# 9.1 Embeddings V C, head V C, last norm C; a block has two norms 2 C, queries, keys, values and out 4 C^2,
 # and the MLP 3 C M.
 
 
@@ -76,14 +76,14 @@ def count_parameters(V, C, L, M):
     return 2 * V * C + C + L * (2 * C + 4 * C * C + 3 * C * M)
 
 
-def test_7_1_counting_parameters():
+def test_9_1_counting_parameters():
     llama = {"normalization": "rms_norm", "activation": "swiglu", "bias": False, "positions": "rotary"}
     for V, C, L, M in ((8, 16, 2, 40), (11, 8, 1, 24), (30, 24, 3, 64)):
         model = small_model(vocab_size=V, embedding_dim=C, num_layers=L, hidden_dim=M, **llama)
         assert model.num_parameters() == count_parameters(V, C, L, M)
 
 
-# 7.2 The share of the numerals that begin so and go on so. Over a whole word the fractions cancel: what is
+# 9.2 The share of the numerals that begin so and go on so. Over a whole word the fractions cancel: what is
 # left is 1 / 999. Its logarithm is paid once a word, wherever the choices are.
 
 
@@ -92,7 +92,7 @@ def true_probability(beginning, following):
     return sum(word.startswith(beginning + following) for word in words) / len(words)
 
 
-def test_7_2_a_perfect_model():
+def test_9_2_a_perfect_model():
     begins = Counter((word + ".")[:i] for word in NUMERALS for i in range(len(word) + 2))
     assert true_probability("X", "I") == begins["XI"] / begins["X"]
     logarithms = [
@@ -104,7 +104,7 @@ def test_7_2_a_perfect_model():
     assert math.isclose(-math.fsum(logarithms) / len(logarithms), math.log(999) / mean_length)
 
 
-# 7.3 With equal probabilities it keeps the share p of all tokens, rounded up; where one has 0.95, top-p 0.9
+# 9.3 With equal probabilities it keeps the share p of all tokens, rounded up; where one has 0.95, top-p 0.9
 # keeps that one alone.
 
 
@@ -118,7 +118,7 @@ def nucleus(logits, p):
     return kept
 
 
-def test_7_3_top_p_by_hand():
+def test_9_3_top_p_by_hand():
     chance = random.Random(3)
     for p in (0.1, 0.5, 0.8, 1.0):
         logits = [chance.gauss(0, 1) for _ in range(6)]
@@ -129,10 +129,10 @@ def test_7_3_top_p_by_hand():
     assert nucleus([0.0, math.log(0.95 / 0.05)], 0.9) == {1}
 
 
-# 7.4 Their positions come after all that count, and no position looks forward. Their own logits have no loss.
+# 9.4 Their positions come after all that count, and no position looks forward. Their own logits have no loss.
 
 
-def test_7_4_padding():
+def test_9_4_padding():
     words, model = ["XIV", "C", "DCC"], small_model()
     found = []
     for filling in (0, 5):
@@ -147,12 +147,12 @@ def test_7_4_padding():
         assert Tensor(gradient).close_to(found[1][1][name], atol=1e-7), name
 
 
-# 7.5 All from then on: the changed token's keys and values are those of the old one, in every layer, and in
+# 9.5 All from then on: the changed token's keys and values are those of the old one, in every layer, and in
 # layers above the first those of all later positions too. What stands before the change is still right, so
 # set `length` back to it and run the rest again.
 
 
-def test_7_5_break_the_cache():
+def test_9_5_break_the_cache():
     model = small_model()
     with no_grad():
         for _, parameter in model.named_parameters():
@@ -167,7 +167,7 @@ def test_7_5_break_the_cache():
         assert model(new[:, 2:], cache).close_to(right[:, 2:], rtol=1e-4, atol=1e-5)
 
 
-# 7.6 At 0 the k largest share all: ln k. At infinity all are equal: ln V.
+# 9.6 At 0 the k largest share all: ln k. At infinity all are equal: ln V.
 
 
 def entropy(logits, temperature):
@@ -176,7 +176,7 @@ def entropy(logits, temperature):
     return -math.fsum(share * math.log(share) for share in shares if share)
 
 
-def test_7_6_temperature():
+def test_9_6_temperature():
     chance = random.Random(6)
     for _ in range(50):
         logits = [chance.gauss(0, 3) for _ in range(7)]
@@ -187,11 +187,11 @@ def test_7_6_temperature():
         assert math.isclose(entropy(logits, 1e6), math.log(len(logits)), rel_tol=1e-6)
 
 
-# 7.7 The eight words have no more to give than ln 8 a word. The model goes on making them likelier, and all
+# 9.7 The eight words have no more to give than ln 8 a word. The model goes on making them likelier, and all
 # other words less likely.
 
 
-def test_7_7_by_heart():
+def test_9_7_by_heart():
     order = Generator(1).permutation(999)
     known, hidden = [NUMERALS[i] for i in order[:8]], [NUMERALS[i] for i in order[8:40]]
     model = small_model(num_layers=1)
