@@ -58,6 +58,8 @@ class Network(Module):
 # 3.1 The factors are |1 - η| and |1 - 25 η|. The first falls with η and the second rises (beyond 1/25): the
 # larger is least where they are equal, 1 - η = 25 η - 1, so η = 2 / 26. Both are then 24 / 26, and (12 /
 # 13)^n = 1 / 1000 at n = 86.3.
+#
+# Hint: a direction with curvature c shrinks by |1 - η c|; make the two extreme factors equal
 
 
 def best_rate(smallest, largest):
@@ -81,6 +83,8 @@ def test_3_1_the_best_single_rate():
 
 
 # 3.2 The same velocity, and one more look along it.
+#
+# Hint: update the velocity first, and then step along g + μ u
 
 
 def nesterov(p, g, memory, t, rate=0.02, mu=0.9):
@@ -94,8 +98,11 @@ def test_3_2_looking_ahead():
 
 
 # 3.3 Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
+#
+# Hint: keep m in the dict of the parameter, as the library's optimizers do; the sign of 0 is 0
 
 
+# Given
 def sign(x):
     return Tensor.where(x > 0.0, 1.0, Tensor.where(x < 0.0, -1.0, x * 0.0))
 
@@ -115,6 +122,7 @@ class Lion(Optimizer):
         return parameter.detach() - direction * self.learning_rate
 
 
+# Given
 def lion(p, g, memory, t):
     m = memory.get("m", 0.0)
     step = m * 0.9 + g * (1.0 - 0.9)
@@ -138,6 +146,8 @@ def test_3_3_only_the_sign():
 # 3.4 Gradients add up until zero_grad, so it is enough that each part contributes its share of the mean: the
 # sum of its losses divided by the number of all points. The mean of the parts' means would count a point of a
 # small part for more.
+#
+# Hint: gradients add up in leaves; by what must the mean of each part be multiplied?
 
 
 def gradient_in_parts(model, points, classes, sizes):
@@ -166,6 +176,8 @@ def test_3_4_a_batch_in_parts():
 # 3.5 Equal weights in and out give equal values and equal gradients, and every rule of the chapter moves
 # equal numbers with equal gradients alike. Only something random that touches one of them, such as the start
 # or dropout, sets them apart.
+#
+# Hint: compare one column of the first layer's weights with another, and one row of the second's
 
 
 def are_twins(model):
@@ -206,6 +218,8 @@ def test_3_5_twins():
 # 3.6 Back through a layer, the gradient is multiplied by the transposed weights, a sum over n outputs, and
 # half of it is set to 0, where relu was off. That is the same factor as on the way forward: with √2 / √n both
 # keep their size.
+#
+# Hint: keep the gradient of every value with retain_grad, and take the root of its mean square
 
 
 def gradient_sizes(factor, depth=10, width=128, rows=32):

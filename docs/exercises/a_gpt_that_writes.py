@@ -70,6 +70,8 @@ def loss_of(model, words, filling=0):
 
 # 9.1 Embeddings V C, head V C, last norm C; a block has two norms 2 C, queries, keys, values and out 4 C^2,
 # and the MLP 3 C M.
+#
+# Hint: go through the block part by part; RMSNorm has C, the MLP 3 C M
 
 
 def count_parameters(V, C, L, M):
@@ -85,6 +87,8 @@ def test_9_1_counting_parameters():
 
 # 9.2 The share of the numerals that begin so and go on so. Over a whole word the fractions cancel: what is
 # left is 1 / 999. Its logarithm is paid once a word, wherever the choices are.
+#
+# Hint: count the numerals that begin with the text, and of those the ones that go on with the letter
 
 
 def true_probability(beginning, following):
@@ -106,6 +110,8 @@ def test_9_2_a_perfect_model():
 
 # 9.3 With equal probabilities it keeps the share p of all tokens, rounded up; where one has 0.95, top-p 0.9
 # keeps that one alone.
+#
+# Hint: sort, add up, and stop as soon as p is reached, that token included
 
 
 def nucleus(logits, p):
@@ -130,13 +136,26 @@ def test_9_3_top_p_by_hand():
 
 
 # 9.4 Their positions come after all that count, and no position looks forward. Their own logits have no loss.
+#
+# Hint: targets of -1 are not counted; what do the inputs there matter for the other positions?
+
+
+def filled(rows, filling):
+    width = max(map(len, rows)) - 1
+    inputs = [row[:-1] + [filling] * (width - len(row) + 1) for row in rows]
+    targets = [row[1:] + [-1] * (width - len(row) + 1) for row in rows]
+    return inputs, targets
 
 
 def test_9_4_padding():
-    words, model = ["XIV", "C", "DCC"], small_model()
+    rows, model = [[IDS[letter] for letter in f".{word}."] for word in ("XIV", "C", "DCC")], small_model()
+    inputs, targets = filled(rows, 5)
+    assert inputs == [[0, 7, 3, 6], [0, 1, 5, 5], [0, 2, 1, 1]]
+    assert targets == [[7, 3, 6, 0], [1, 0, -1, -1], [2, 1, 1, 0]]
     found = []
     for filling in (0, 5):
-        loss = loss_of(model, words, filling)
+        inputs, targets = map(Tensor, filled(rows, filling))
+        loss = CrossEntropyLoss(reduction="mean")(logits=model(inputs), labels=targets)
         model.zero_grad()
         loss.backward()
         found.append(
@@ -150,6 +169,15 @@ def test_9_4_padding():
 # 9.5 All from then on: the changed token's keys and values are those of the old one, in every layer, and in
 # layers above the first those of all later positions too. What stands before the change is still right, so
 # set `length` back to it and run the rest again.
+#
+# Hint: what stands before the first difference is still right
+
+
+def still_right(old, new):
+    same = 0
+    while same < min(len(old), len(new)) and old[same] == new[same]:
+        same += 1
+    return same
 
 
 def test_9_5_break_the_cache():
@@ -163,11 +191,14 @@ def test_9_5_break_the_cache():
         wrong = model(new[:, 4:], cache)
         right = model(new)
         assert not wrong.close_to(right[:, 4:], rtol=1e-4, atol=1e-4)
-        cache.length = 2
+        cache.length = still_right(old[0].to_python(), new[0].to_python())
+        assert cache.length == 2 and still_right([1, 2], [1, 2, 3]) == 2 and still_right([5], [6]) == 0
         assert model(new[:, 2:], cache).close_to(right[:, 2:], rtol=1e-4, atol=1e-5)
 
 
 # 9.6 At 0 the k largest share all: ln k. At infinity all are equal: ln V.
+#
+# Hint: subtract the largest logit before you divide
 
 
 def entropy(logits, temperature):
@@ -189,6 +220,12 @@ def test_9_6_temperature():
 
 # 9.7 The eight words have no more to give than ln 8 a word. The model goes on making them likelier, and all
 # other words less likely.
+#
+# Hint: only the first choice among the eight is open; everything after it can be known
+
+
+def least_loss(words):
+    return len(words) * math.log(len(words)) / sum(len(word) + 1 for word in words)
 
 
 def test_9_7_by_heart():
@@ -206,6 +243,6 @@ def test_9_7_by_heart():
         if step % 10 == 0:
             with no_grad():
                 of_hidden.append(loss_of(model, hidden).item())
-    least = 8 * math.log(8) / sum(len(word) + 1 for word in known)
+    least = least_loss(known)
     assert least < of_known[-1] < least + 0.1
     assert of_hidden[-1] > min(of_hidden) + 0.5

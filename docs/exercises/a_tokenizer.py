@@ -17,6 +17,8 @@ TEXT = (
 
 # 5.1 Below 128 the byte is the code point. Else the low bits come last, six to a byte, and the first byte has
 # the rest below its marks.
+#
+# Hint: the last byte takes the lowest six bits, `code & 63`, and is marked with 128; go on from there
 
 
 def to_utf8(code_point):
@@ -43,6 +45,8 @@ def test_5_1_utf8_by_hand():
 
 # 5.2 Go back over bytes that begin with 10, at most three, to the first byte of the character, which says how
 # many there should be.
+#
+# Hint: walk back over bytes that begin with 10 to a first byte, and ask how many it has announced
 
 
 def incomplete(data):
@@ -69,6 +73,8 @@ def test_5_2_where_a_character_begins():
 # 5.3 A pair that is learned later cannot be merged before one that was learned earlier has been, in learning
 # or in encoding, so both make the same merges in the same order. From the left, "aab" with the merges ab,
 # then aa, gives aa b; by the order, a ab.
+#
+# Hint: keep all words as rows of ids while learning; at the end look what became of them
 
 WORDS = [word.encode() for word in TEXT.split()]
 
@@ -99,6 +105,8 @@ def test_5_3_learning_and_encoding_agree():
 
 # 5.4 The fewest tokens of the first i letters are one more than those of the first j, for the best j where
 # the piece in between is a token.
+#
+# Hint: the best way to cut the first n bytes ends in some token, and begins with a best way for the rest
 
 
 def fewest(word, vocabulary):
@@ -108,6 +116,7 @@ def fewest(word, vocabulary):
     return best[-1]
 
 
+# Given
 def vocabulary_of(merges):
     tokens = {byte: bytes([byte]) for byte in range(256)}
     for (first, second), idx in merges.items():
@@ -130,12 +139,15 @@ def test_5_4_fewest_tokens():
 # 5.5 (x, a), (a, b) and (b, y) lose one each, (x, ab) and (ab, y) gain one each. Where the pair stands twice
 # in a row, the neighbours are merged themselves: in abab the middle (b, a) is lost once, not twice, and (ab,
 # ab) appears. In aaa only the first two merge.
+#
+# Hint: xab y becomes x(ab) y: which neighbours were there before, and which are there now?
 
 
 def change_of_one_merge(x, a, b, y):
     return Counter({(x, a): -1, (a, b): -1, (b, y): -1, (x, a + b): 1, (a + b, y): 1})
 
 
+# Given
 def change_of_counts(pieces, a, b):
     change = Counter(get_stats(merge(pieces, (a, b), a + b)))
     change.subtract(get_stats(pieces))
@@ -153,6 +165,9 @@ def test_5_5_what_one_merge_changes():
 
 
 # 5.6 ln V / bytes = ln 256 for equal bits per byte: ln 50,257 / ln 256 = 1.95 bytes.
+#
+# Hint: bits per byte are nats per token, divided by ln 2 and by the bytes in a token; set two of them
+# equal
 
 
 def bytes_to_be_no_worse(V):
@@ -165,6 +180,8 @@ def test_5_6_how_long_a_token_must_be():
 
 
 # 5.7 If one special token begins another, the shorter one would be found first and cut the longer one in two.
+#
+# Hint: an alternation in a regular expression takes the first that fits
 
 
 def encode_with_special(tokenizer, text, special):

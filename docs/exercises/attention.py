@@ -34,10 +34,22 @@ def close(a, b, tolerance=1e-9):
 # 7.1 The softmax of scores times a growing number goes to 1 at the largest and to 0 elsewhere; times 0 it is
 # uniform. Keys that match equally well share the weight, however long the query is: the result is the mean of
 # their values.
+#
+# Hint: what is the softmax of scores that are far apart, and of scores that are all 0?
+
+
+def limits(query, keys, values):
+    scores = [sum(map(mul, query, key)) for key in keys]
+    best = [value for value, score in zip(values, scores, strict=True) if score == max(scores)]
+    return [[sum(column) / len(chosen) for column in zip(*chosen, strict=True)] for chosen in (best, values)]
 
 
 def test_7_1_a_dictionary():
     keys, values = [[1.0, 0.0], [0.6, 0.8], [-0.6, 0.8]], [[10.0], [20.0], [30.0]]
+    for query in ([1.0, 0.1], [0.5, 0.9], [-1.0, 0.2], [0.0, 1.0]):
+        far, near = limits(query, keys, values)
+        assert close(attend([1e4 * q for q in query], keys, values)[0], far, 1e-6)
+        assert close(attend([1e-9 * q for q in query], keys, values)[0], near, 1e-6)
     for query, best in (([1.0, 0.1], 10.0), ([0.5, 0.9], 20.0), ([-1.0, 0.2], 30.0)):
         errors = [
             abs(attend([length * q for q in query], keys, values)[0][0] - best)
@@ -51,8 +63,11 @@ def test_7_1_a_dictionary():
 # 7.2 The first lookup writes into each position which letter stood before it. The second looks with the
 # letter that stands here for a position where that was the letter before, and copies what stands there. A
 # number that grows with the position prefers the later one.
+#
+# Hint: the first lookup finds the position before, the second the one that has the same letter before it
 
 
+# Given
 def one_hot(index, size, strength=1.0):
     return [strength if i == index else 0.0 for i in range(size)]
 
@@ -81,6 +96,12 @@ def test_7_2_an_induction_head():
 
 # 7.3 Output i is made of the keys and values up to i, and of its own query. So each position is an example of
 # its own, with the text up to there as its input: T examples for the price of one pass.
+#
+# Hint: run the layer on each beginning of the text, and keep the last position
+
+
+def one_by_one(layer, text):
+    return Tensor.concatenate([layer(text[:, :t])[:, t - 1 :] for t in range(1, text.shape[1] + 1)], axis=1)
 
 
 def test_7_3_prefixes():
@@ -88,6 +109,7 @@ def test_7_3_prefixes():
     layer = CausalSelfAttention(embedding_dim=8, max_seq_length=10, num_heads=2)
     text, other_end = Tensor.normal((1, 7, 8)), Tensor.normal((1, 10, 8))
     whole = layer(text)
+    assert one_by_one(layer, text).close_to(whole, atol=1e-6)
     for t in range(1, 8):
         assert layer(text[:, :t]).close_to(whole[:, :t], atol=1e-6)
         continued = Tensor.concatenate([text[:, :t], other_end[:, t:]], axis=1)
@@ -97,12 +119,17 @@ def test_7_3_prefixes():
 # 7.4 Head 1 puts its weight on the first position and takes the first number of its value, head 2 on the
 # second and the second number. One head uses the same weights for all numbers of the result. With values (1,
 # 0) and (0, 1) these are w and 1 - w, whose sum is 1, not 2.
+#
+# Hint: a head needs only a key that tells the two positions apart, and a long query
+
+
+def two_heads():
+    return ([50.0], [[1.0], [-1.0]]), ([50.0], [[-1.0], [1.0]])
 
 
 def test_7_4_why_several_heads():
-    first, _ = attend([50.0], [[1.0], [-1.0]], [[1.0], [0.0]])
-    second, _ = attend([50.0], [[-1.0], [1.0]], [[0.0], [1.0]])
-    assert close(first + second, [1.0, 1.0])
+    results = [attend(query, keys, [[1.0, 0.0], [0.0, 1.0]])[0] for query, keys in two_heads()]
+    assert close([results[0][0], results[1][1]], [1.0, 1.0], 1e-3)
     chance = random.Random(2)
     for _ in range(100):
         (query,), keys = vectors(1, 2, chance), vectors(2, 2, chance)
@@ -113,6 +140,8 @@ def test_7_4_why_several_heads():
 # 7.5 With w = 1 a position sees one key, and the softmax of one score is 1. With w >= T nothing is cut off.
 # Each layer looks w - 1 positions further back than the one below it, so the fourth sees 4 (w - 1) positions
 # back.
+#
+# Hint: slices of keys and values, and `max(0, …)`
 
 
 def windowed(queries, keys, values, w):
@@ -141,6 +170,8 @@ def test_7_5_a_window():
 
 # 7.6 Query head h uses key and value head h // 2, so heads 0, 1, 2, 3 of keys are 0, 0, 1, 1 of those that
 # are shared.
+#
+# Hint: query head h uses the shared head h // (heads in a group)
 
 
 def ungrouped(matrix, num_heads, shared, size):
@@ -166,6 +197,9 @@ def test_7_6_grouped_queries():
 
 # 7.7 All exponentials so far were taken with the old maximum m; those with a new one m' are smaller by the
 # factor exp(m - m').
+#
+# Hint: when the largest score changes from a to b, everything that was summed has to be multiplied by
+# exp(a - b)
 
 
 def attend_in_one_pass(query, keys, values):

@@ -14,6 +14,8 @@ def slide(x, w):
 
 
 # 14.1 The window spans d (k - 1) + 1, so d (k - 1) places are lost, half of them on each side.
+#
+# Hint: how many numbers does a window of k with that dilation span?
 
 
 def same_padding(k, dilation=1):
@@ -28,12 +30,15 @@ def test_14_1_the_same_size():
 
 # 14.2 Row p holds w, moved to the right by p: equal numbers along each diagonal, zeros elsewhere. As y = M x,
 # dL/dx = M^T g, whose row n is the sum of g[n - i] w[i].
+#
+# Hint: row i of M holds the weights from column i on
 
 
 def matrix_of(w, size):
     return [[w[n - p] if 0 <= n - p < len(w) else 0.0 for n in range(size)] for p in range(size - len(w) + 1)]
 
 
+# Given
 def times(matrix, vector):
     return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
 
@@ -49,6 +54,8 @@ def test_14_2_a_convolution_is_a_matrix():
 
 # 14.3 Differentiate the middle answer, and count the columns of the picture that have a gradient. Weights of
 # one hide none of them.
+#
+# Hint: let the gradient of the middle output be 1 and look where that of the input is not 0
 
 
 def seen_by_the_middle(layers, size=31):
@@ -64,6 +71,7 @@ def seen_by_the_middle(layers, size=31):
     return touched[-1] - touched[0] + 1
 
 
+# Given
 def receptive_field(layers):
     sees, step = 1, 1
     for k, stride, dilation in layers:
@@ -84,6 +92,8 @@ def test_14_3_the_receptive_field_by_the_tape():
 
 # 14.4 9 C^2 against 9 C + C^2. Eight times fewer: 9 C^2 = 8 (9 C + C^2), so C = 72. (More than nine times is
 # out of reach.)
+#
+# Hint: count both, and divide
 
 
 def weights_full(channels):
@@ -108,6 +118,8 @@ def test_14_4_separable_convolutions():
 
 # 14.5 y = (conv(x) - mean) s + shift with s = weights / sqrt(var + eps): multiply the rows of the convolution
 # by s, and move its bias.
+#
+# Hint: the scale goes into the weights of each output channel, the rest into the bias
 
 
 def folded(conv, norm):
@@ -136,6 +148,8 @@ def test_14_5_batch_norm_folded_away():
 
 # 14.6 U turns a vector and makes it sqrt(a^2 + b^2) times as long, and so does its transpose. So (a^2 +
 # b^2)^(k/2) times the length; it stays for a^2 + b^2 = 1, where U only turns.
+#
+# Hint: a rotation with a factor: what is the length of (a, b)?
 
 
 def length_after(a, b, k):
@@ -157,6 +171,9 @@ def test_14_6_the_gradient_of_a_rotation():
 # and output gate stand open for good (a bias of 30). The candidate is tanh(10 x + 30 h): the sign of x while
 # h is 0, and ever after the sign of h, which is at least tanh(1) = 0.76 away from 0, so that 30 h outweighs
 # 10 x. The cell grows away from 0 on the side of the first input.
+#
+# Hint: a gate is open or shut where its input is large; a counter of one tells the first step from the
+# others
 
 
 def remembering():

@@ -29,6 +29,9 @@ def close(first, second, tolerance=1e-7):
 
 # 1.1 The error of `central` with step 2 h is four times that with h, up to terms with h^4: so (4 near - far)
 # / 3 has only those.
+#
+# Hint: the error of the central difference with step 2 h is four times that with step h; which mix of the
+# two cancels it?
 
 
 def four_points(f, x, h):
@@ -51,6 +54,8 @@ def test_1_1_four_points():
 
 # 1.2 f(x + ih) = f(x) + i h f'(x) - h² f''(x) / 2 - …: the slope stands alone in the imaginary part, and
 # nothing is subtracted from it.
+#
+# Hint: expand f(x + ih) by powers of h, with i² = -1, and look at the imaginary part alone
 
 
 def complex_step(f, x, h=1e-20):
@@ -66,6 +71,8 @@ def test_1_2_a_step_into_the_complex_plane():
 
 # 1.3 With u = c (x + k x³) and t = tanh u: a product of x / 2 and 1 + t, and t has the slope (1 - t²) times
 # that of u.
+#
+# Hint: it is a product of x / 2 and 1 + tanh u; then the chain rule for u, which is a polynomial
 
 
 def gelu_slope(x):
@@ -84,8 +91,12 @@ def test_1_3_the_slope_of_gelu():
 # 1.4 y_i = e_i / S: a step of x_j counts through e_i where i = j, which gives y_i, and through 1 / S, which
 # gives -y_i y_j. The row g times that: sum over i of g_i (y_i [i = j] - y_i y_j) = y_j (g_j - sum of g_i
 # y_i). The sum is the same for all j.
+#
+# Hint: y_i is e_i times 1 / S: a step of x_j counts through both; the sum over i of g_i y_i is the same
+# for every j
 
 
+# Given
 def softmax(x):
     e = [math.exp(value - max(x)) for value in x]
     return [value / sum(e) for value in e]
@@ -113,6 +124,8 @@ def test_1_4_the_jacobian_of_softmax():
 # 1.5 With r = 1 / √(mean x² + ε), y_i = x_i r. The slope of r for x_j is -r³ x_j / n: y_i has for x_j the
 # slope r [i = j] - r³ x_i x_j / n. The row g times that: r g_j - r³ x_j / n times the sum of g_i x_i. With y
 # = x r it is r (g_j - y_j mean(g y)).
+#
+# Hint: with r = 1 / √(mean x² + ε) the result is x r: the slope of r for x_j is -r³ x_j / n
 
 
 def rms_norm_backward(x, g, eps=1e-5):
@@ -140,6 +153,8 @@ def test_1_5_rms_norm():
 
 # 1.6 One pass for each input, but all outputs at once: better where inputs are fewer than outputs, and it
 # keeps nothing.
+#
+# Hint: the slope of a product has two terms, and each needs the value of the other factor
 
 
 class Dual:

@@ -17,6 +17,8 @@ def positions(shape, stride, offset=0):
 
 
 # 11.1 A step along the diagonal is a step down and a step to the right.
+#
+# Hint: one step along the diagonal is a step along both axes
 
 
 def diagonal(buffer):
@@ -32,6 +34,8 @@ def test_11_1_the_diagonal_is_a_view():
 
 # 11.2 To move the window is to move within the picture, and so is to move within the window: the strides come
 # twice.
+#
+# Hint: moving the window down is a step of a whole row, as is moving down inside it
 
 
 def windows(picture):
@@ -53,6 +57,8 @@ def test_11_2_windows_of_a_picture():
 # 11.3 Count the positions. Slices and permutations leave out or reorder what was distinct; expanding an axis
 # of size 1 repeats it. The windows of 1.2 overlap too, without any stride 0: that is why the library offers
 # no way to set strides by hand.
+#
+# Hint: list all positions, and count
 
 
 def overlaps(shape, stride):
@@ -77,6 +83,8 @@ def test_11_3_which_views_overlap():
 
 # 11.4 One comparison for each pair of neighbours, so n - 1: a step along an axis must be what all of the next
 # axis spans.
+#
+# Hint: an axis of size 1 never takes a step, so its stride does not matter
 
 
 def is_one_run(shape, stride):
@@ -98,6 +106,8 @@ def test_11_4_which_arrays_are_one_run():
 
 
 # 11.5 Row i of the first is a slice, column j of the second is a slice with steps.
+#
+# Hint: row i of a is a slice, column j of b is a slice with a step
 
 
 def flat_product(a, b, n, k, m):

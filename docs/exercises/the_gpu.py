@@ -10,14 +10,18 @@ from tinygpt_core.random import Key, uniforms32
 
 # 13.1 Each warp adds up its values; lane 0 of each writes the sum to a place in shared memory; behind the
 # barrier every thread adds up those places in the same order, so all get the same bits.
+#
+# Hint: each warp has its sum in every lane; lane w of the first warp takes that of warp w
 
 
+# Given
 def warp_sum(value):
     for distance in (16, 8, 4, 2, 1):
         value += yield value, distance
     return value
 
 
+# Given
 def run_warp(program, values):
     threads, received = [program(value) for value in values], [None] * len(values)
     while True:
@@ -56,6 +60,9 @@ def test_13_1_a_sum_across_a_block():
 # where n = r k / (k - 2 r). With r = 989/4.8 = 206 on the H200 that is n = 445, with r = 312/2.04 = 153 on
 # the A100 n = 255. In float32 there are twice the bytes, so n k / (4 n + 2 k), and n = 2 r k / (k - 4 r):
 # with r = 67/4.8 = 14, n = 31.
+#
+# Hint: write down operations and bytes as functions of n, and compare their quotient with that of the
+# machine
 
 
 def rows_needed(ridge, k=768, bytes_each=2):
@@ -81,12 +88,15 @@ def test_13_2_when_a_product_is_bound_by_arithmetic():
 # 13.3 Keeping it: 2 + 2 + 1 bytes forward and 2 + 1 + 2 backward, 10 for each element. Drawing it again: 4 +
 # 4. A fifth is saved, and a byte of memory for each element between forward and backward. The arithmetic of
 # Philox is free where memory is what limits.
+#
+# Hint: count what is read and what is written, for each of forward and backward
 
 
 def bytes_of_dropout(keeps_mask):
     return 2 * (2 + 2 + (1 if keeps_mask else 0))
 
 
+# Given
 def mask(seed, stream, block, count, probability):
     return [number >= probability for number in uniforms32(Key(seed, stream, block), count)]
 
@@ -103,8 +113,11 @@ def test_13_3_a_mask_drawn_twice():
 # 13.4 Both sums are brought to the larger maximum. Up to rounding the order does not matter (max and the sum
 # of the same terms are associative and commutative), so a block's threads can merge by the butterfly. An
 # empty half has the maximum -inf and the sum 0; two of them must not ask for -inf - (-inf).
+#
+# Hint: bring both sums to the larger of the two maxima, then add
 
 
+# Given
 def online(scores):
     largest, total = -math.inf, 0.0
     for score in scores:
@@ -133,8 +146,11 @@ def test_13_4_merge():
 
 # 13.5 With p_j = exp(s_j - L) and o = sum p_j v_j: ds_j = p_j (g·v_j - sum_i p_i g·v_i), and the sum is g·o,
 # one number for each query, which is known before the walk begins. dq = scale sum ds_j k_j.
+#
+# Hint: p_j = exp(score - log sum exp), and the sum of all p_j (g · v_j) is g · y
 
 
+# Given
 def dot(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True))
 
@@ -148,6 +164,7 @@ def gradient_of_query(query, keys, values, result, log_sum, g, tile):
     return gradient
 
 
+# Given
 def attend(query, keys, values):
     scores = [dot(query, key) / math.sqrt(len(query)) for key in keys]
     log_sum = math.log(sum(map(math.exp, scores)))
@@ -174,8 +191,11 @@ def test_13_5_a_backward_in_tiles():
 # 13.6 The second number takes what the first has no place for. Near 1 the first has steps of 2^-7, so the
 # second stays below 2^-8 and has steps of 2^-16 at most: an update must be larger than about 2^-17, eight
 # millionths, to be seen at all. float32 sees down to 2^-24.
+#
+# Hint: add the rest first, round, and keep what rounding has left over
 
 
+# Given
 def bf16(x):
     (bits,) = struct.unpack("<I", struct.pack("<f", x))
     bits += 0x7FFF + (bits >> 16 & 1)
@@ -200,8 +220,11 @@ def test_13_6_a_pair_of_bf16():
 
 # 13.7 The largest gradient times the scale must stay at or below 65,504, float16's largest number; those below
 # 2^-25 = 3e-8 become 0.
+#
+# Hint: the largest must stay below the largest float16; everything below half the smallest becomes 0
 
 
+# Given
 def fp16(x):
     try:
         return struct.unpack("<e", struct.pack("<e", x))[0]
@@ -213,6 +236,7 @@ def best_scale(gradients):
     return 2.0 ** math.floor(math.log2(65504 / max(gradients)))
 
 
+# Given
 def share_lost(gradients, scale):
     return sum(fp16(g * scale) == 0.0 for g in gradients) / len(gradients)
 

@@ -36,6 +36,8 @@ class Value:
 
 # 2.1 A value is done when all its parents are: push it again below them, and list it when it comes up the
 # second time.
+#
+# Hint: keep a stack of pairs: a value, and whether its parents have been put on the stack already
 
 
 def topological_order(result):
@@ -51,6 +53,7 @@ def topological_order(result):
     return order[::-1]
 
 
+# Given
 def by_numbers(result):
     found, stack = {result}, [result]
     while stack:
@@ -75,6 +78,8 @@ def test_2_1_topological_order():
 
 # 2.2 ln(1 + eˣ) = max(x, 0) + ln(1 + e^-|x|), and the slope is sigmoid(x) = 1 - e^-y: all that the backward
 # needs is y.
+#
+# Hint: ln(1 + eˣ) = max(x, 0) + ln(1 + e⁻|x|), and its slope is a function that you know
 
 
 class Softplus(Operation):
@@ -96,6 +101,8 @@ def test_2_2_softplus():
 
 
 # 2.3 The walk multiplies and adds Values, so the gradients are on the tape too.
+#
+# Hint: let each parent come with a function from the incoming gradient, a Value, to a Value
 
 
 def gradient(result, of):
@@ -120,6 +127,9 @@ def test_2_3_slopes_of_slopes():
 # 2.4 The forward runs on Tensors that require nothing; the backward runs it again on Tensors that do, and
 # takes their gradients. What is kept falls to the layers' inputs. The forward is computed twice, so a step
 # costs four products where it cost three.
+#
+# Hint: in the backward, make leaves of the inputs, run the function with recording on, and go backward
+# from its result
 
 
 class Recomputed(Operation):
@@ -133,6 +143,7 @@ class Recomputed(Operation):
         return tuple(leaf.grad.buffer for leaf in leaves)
 
 
+# Given
 def kept_numbers(tensor, parameters):
     """How many numbers the records of a result keep, besides the parameters."""
     sizes, stack, seen = {}, [tensor.grad_fn], set()
@@ -170,6 +181,8 @@ def test_2_4_memory_for_time():
 
 # 2.5 The slope of the root at 0 is infinite. `where` gives it the gradient 0, and 0 / 0 is NaN: what is not
 # chosen is still computed. So choose before the root, where the slope is finite.
+#
+# Hint: 0 times infinity is NaN: see to it that the square root never sees the zero
 
 
 def safe_sqrt(x):

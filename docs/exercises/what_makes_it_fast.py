@@ -23,6 +23,8 @@ def numpy_or_skip():
 
 # 12.1 One axis has neighbours side by side. Along the other, lines must not overlap: a step is at least as
 # long as a line.
+#
+# Hint: one of the two strides must be the size of an element, and the other at least a row long
 
 
 def blas_reads(matrix):
@@ -54,6 +56,8 @@ def test_12_1_what_blas_reads_where_it_lies():
 
 # 12.2 Eight operations. Five have one array among their operands, two have two, and x ** 3 has one: 8 + 2
 # arrays read, 8 written.
+#
+# Hint: a subclass of ndarray with __array_ufunc__ sees every call with its operands
 
 
 def bytes_moved(function, x):
@@ -91,6 +95,8 @@ def test_12_2_the_bytes_that_gelu_moves():
 
 # 12.3 A product of (n, k) and (k, m) is n k m multiply-adds. The forward has one of them; each gradient is a
 # product of the same size.
+#
+# Hint: an (n, k) by (k, m) product has n k m multiply-adds; forward has one, backward two
 
 
 def count_multiply_adds(step, buffer_class):
@@ -148,6 +154,8 @@ def test_12_3_six_operations_for_each_weight_and_token():
 
 
 # 12.4 A block of queries from i up to j sees j keys: j - i rows of j scores.
+#
+# Hint: a block of queries that ends at e computes e scores for each of its queries
 
 
 def computed_scores(ends):
@@ -175,6 +183,8 @@ def test_12_4_scores_that_are_computed():
 
 # 12.5 Too large: the sum is infinite. Too small: it is zero, or has lost digits to numbers below the smallest
 # normal one.
+#
+# Hint: if the sum of exponentials is finite and not 0, nothing has overflowed
 
 
 def softmax_in_two_speeds(scores, least=1e-20, most=1e30):

@@ -34,6 +34,8 @@ def same(a, b):
 # loses a NaN in b, since every comparison with NaN is false; `_less` both ways and a test for NaN repair it.
 # And the power 1/2 is no square root: (-inf)^0.5 is inf and (-0)^0.5 is 0, where the roots are NaN and -0; it
 # is also slower, and not always rounded right.
+#
+# Hint: a - b = a + (-b), but what of maximum where one of them is NaN or both are zeros?
 
 VALUES = [0.0, -0.0, 1.0, -2.5, math.inf, -math.inf, math.nan, 1e38]
 
@@ -65,6 +67,8 @@ def test_15_1_fewer_hooks():
 
 
 # 15.2 Make a view, write through it, and look at the original.
+#
+# Hint: a view is what a write passes through
 
 
 class Copying(minimal_backend()):
@@ -75,6 +79,7 @@ class Copying(minimal_backend()):
         return super()._slice(index)._copy()
 
 
+# Given
 def writes_through(kind):
     table = kind([[1, 2], [3, 4]])
     table[0].assign(kind([9, 9]))
@@ -88,6 +93,8 @@ def test_15_2_a_view_that_is_none():
 
 # 15.3 The slope σ(x) (1 + x (1 - σ(x))) is computed while σ(x) is at hand, and kept: the backward is one
 # multiplication.
+#
+# Hint: x σ(x) has the slope σ (1 + x (1 - σ)): keep that product in the forward
 
 
 class OnePassSiLU(kernels.SiLU):
@@ -109,6 +116,7 @@ class OnePassSiLU(kernels.SiLU):
         return (grad * saved,)
 
 
+# Given
 def watched(base, hooks):
     """A subclass that counts the calls of these hooks in its attribute `calls`."""
     kind = type("Watched", (base,), {"__slots__": (), "backend": "watched", "calls": Counter()})
@@ -150,6 +158,8 @@ def test_15_3_a_kernel():
 # backward. Attention multiplies T x T scores with C numbers for each text, twice: 2 B T^2 C, and again three
 # times that with the backward. So twice the layers double all but the head, and twice the positions double
 # everything but attention, which takes four times as much.
+#
+# Hint: watch matmul, and multiply the sizes
 
 
 def price(batch, length, layers, width, vocabulary):
@@ -159,6 +169,7 @@ def price(batch, length, layers, width, vocabulary):
     )
 
 
+# Given
 def counted_price(batch, length, layers, width, vocabulary):
     total = 0
 

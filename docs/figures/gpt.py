@@ -27,7 +27,8 @@ def training(names: dict[str, Any]) -> str:
     )
     levels = {
         "knows nothing: ln 8": math.log(8),
-        "counts pairs of letters": names["counting_loss"](names["hidden"]),
+        "counts, one letter back": names["COUNTING"]["one letter back"],
+        "two": names["COUNTING"]["two"],
     }
     line_chart(
         sheet,
