@@ -130,9 +130,9 @@ def typed(code):
     return "unfinished" if any(lines) else None
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_blocks_can_be_pasted(chapter):
-    for code in re.findall(r"^```python\n(.*?)^```", text_of(chapter), re.DOTALL | re.MULTILINE):
+@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.stem)
+def test_blocks_can_be_pasted(document):
+    for code in re.findall(r"^```python\n(.*?)^```", text_of(document), re.DOTALL | re.MULTILINE):
         assert typed(code) is None, code
 
 
