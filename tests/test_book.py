@@ -130,15 +130,19 @@ def typed(code):
     return "unfinished" if any(lines) else None
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.stem
+)
 def test_blocks_can_be_pasted(document):
     for code in re.findall(r"^```python\n(.*?)^```", text_of(document), re.DOTALL | re.MULTILINE):
         assert typed(code) is None, code
 
 
 def test_an_interpreter_says_the_same_of_pasted_blocks():
-    """The check above is what `python3 -i` does: on a block as it is, and on one with empty lines in a class."""
-    good = "class A:\n    def f(self):\n        return 1\n    def g(self):\n        return 2\n\n\nprint(A().g())\n"
+    """The check above is what `python3 -i` does: on a block, and on one with empty lines in a class."""
+    good = (
+        "class A:\n    def f(self):\n        pass\n    def g(self):\n        return 2\n\n\nprint(A().g())\n"
+    )
     bad = good.replace("    def g", "\n    def g")
     for code in (good, bad):
         done = subprocess.run(
@@ -176,7 +180,7 @@ TERMS = {
 
 @pytest.mark.parametrize("term", TERMS)
 def test_a_term_is_defined_where_it_is_first_used(term):
-    """In bold in its chapter; before that only in the picture's words, in code, or with the chapter's number."""
+    """In bold in its chapter; before that only in code, or with a chapter's number."""
     number = TERMS[term]
     assert re.search(rf"\*\*[^*]*{term}", text_of(CHAPTERS[number]), re.IGNORECASE), f"{term} is not defined"
     for chapter in CHAPTERS[1:number]:

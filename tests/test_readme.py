@@ -33,7 +33,16 @@ MPI = (None, "tests/test_parallel_runs.py starts runs like this one, where mpi4p
 HOSTS = (None, "needs two machines; benchmarks/two_hosts.py makes two of one, as root")
 GPUS = (None, "needs GPUs; tests/test_communicators.py runs the logic against a stand-in for NCCL")
 SUBSTITUTES = {
+    "git clone URL tinygpt && cd tinygpt": (None, "the reader's own copy of what the tests run in"),
     "python3 -m tinygpt_core train": ("train --steps 3 --out {run}", "a minute"),
+    'python3 -m tinygpt_core generate runs/latest --prompt "get_" --count 5': (
+        'generate {run} --prompt "get_" --count 2',
+        "another directory",
+    ),
+    'python3 -m tinygpt_core generate runs/latest --prompt "Abstract" --temperature 0.5 --count 5': (
+        'generate {run} --prompt "Abstract" --temperature 0.5 --count 2',
+        "another directory",
+    ),
     'python3 -m tinygpt_core generate runs/latest --prompt "get_" --count 20': (
         'generate {run} --prompt "get_" --count 2',
         "another directory",

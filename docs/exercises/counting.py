@@ -128,7 +128,7 @@ def choose(words, held_out):
 
 
 def test_4_4_which_s():
-    hidden, training = split(NUMERALS, 200)
+    _, training = split(NUMERALS, 200)
     held_out, counted = split(training, 100)
     s, back = choose(counted, held_out)
     assert back == 3 and s in (10.0, 100.0)

@@ -79,8 +79,8 @@ def test_6_2_counting_is_the_best():
     assert all(abs(value) < 1e-9 for row in gradient_of_scores(best, pairs) for value in row)
 
 
-# 6.3 V C for the table, (back C + 1) hidden for the first layer, (hidden + 1) V for the second. A table of two
-# letters back has V² rows of V numbers, which is already more.
+# 6.3 V C for the table, (back C + 1) hidden for the first layer, (hidden + 1) V for the second. A table of
+# two letters back has V² rows of V numbers, which is already more.
 #
 # Hint: count weights and biases of the table and of both layers
 

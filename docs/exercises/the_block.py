@@ -77,8 +77,8 @@ def test_8_3_one_linear_map():
     assert second(first(x)).close_to(x @ Tensor(matrix) + Tensor(bias), atol=1e-5)
 
 
-# 8.4 With d the deviation and y the result: the slope of y_i for x_j is ([i = j] - 1/n - y_i y_j / n) / d. The
-# row g times that is (g_j - mean(g) - y_j mean(g y)) / d: what is left of g without its parts along the
+# 8.4 With d the deviation and y the result: the slope of y_i for x_j is ([i = j] - 1/n - y_i y_j / n) / d.
+# The row g times that is (g_j - mean(g) - y_j mean(g y)) / d: what is left of g without its parts along the
 # constant and along y, which change nothing.
 #
 # Hint: as for softmax: write down the slope of y_i for x_j, and find the two sums that are the same for

@@ -218,8 +218,8 @@ def test_13_6_a_pair_of_bf16():
     assert add_to_pair(*add_to_pair(*stuck, 0.0), 2.0**-19) == add_to_pair(*stuck, 0.0)
 
 
-# 13.7 The largest gradient times the scale must stay at or below 65,504, float16's largest number; those below
-# 2^-25 = 3e-8 become 0.
+# 13.7 The largest gradient times the scale must stay at or below 65,504, float16's largest number; those
+# below 2^-25 = 3e-8 become 0.
 #
 # Hint: the largest must stay below the largest float16; everything below half the smallest becomes 0
 

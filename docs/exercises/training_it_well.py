@@ -71,8 +71,8 @@ def test_10_3_when_to_stop():
     assert stop_at([1.0], 1) == 0 and stop_at([1.0, 2.0, 3.0], 2) == 0
 
 
-# 10.4 The mean starts at 0, so after t steps it holds 1 - β^t of the weight: divide by that. What jumps to and
-# fro adds up to nearly nothing.
+# 10.4 The mean starts at 0, so after t steps it holds 1 - β^t of the weight: divide by that. What jumps to
+# and fro adds up to nearly nothing.
 #
 # Hint: after t steps the mean holds 1 - β^t of the weight
 

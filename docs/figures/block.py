@@ -57,10 +57,17 @@ def letters(names: dict[str, Any]) -> str:
     chart = Chart(sheet, (40, 20, 380, 340), (-reach, reach), (-reach, reach))
     chart.curve([(-reach, 0), (reach, 0)], FAINT, 0.7, dashed=True)
     chart.curve([(0, -reach), (0, reach)], FAINT, 0.7, dashed=True)
+    beside = {
+        ".": (-10, 5, "end"),
+        "M": (0, -9, "middle"),
+        "D": (2, 19, "middle"),
+    }  # where they would collide
     for letter, (x, y) in places.items():
         sheet.circle(*chart.at(x, y), 4, BLUE)
+        right, below, anchor = beside.get(letter, (12, 5, "start"))
         at = chart.at(x, y)
-        sheet.text(at[0] + 12, at[1] + 5, "boundary" if letter == "." else letter, size=15, anchor="start")
+        name = "boundary" if letter == "." else letter
+        sheet.text(at[0] + right, at[1] + below, name, size=15, anchor=anchor)
     sheet.text(230, 384, "the two numbers of each row of the table", FAINT, 13)
     return sheet.svg()
 

@@ -31,7 +31,6 @@ def overfitting(names: dict[str, Any]) -> str:
         ("step", ""),
         {float(step): str(step) for step in range(0, 201, 50)},
         {y / 10: f"{y / 10:.1f}" for y in range(6, 25, 3)},
-        {"counting three back": 1.005},
     )
     sheet.text(60, 28, "loss in nats a letter", FAINT, 13, "start")
     return sheet.svg()

@@ -101,8 +101,12 @@ class Solution:
         asked = {node.name for node in self.asked}
         known = {name: node for node in self.body for name in _names(node) if name not in asked}
         todo: list[ast.AST] = list(self.asked)
-        todo += [node for node in self.body if self._is_given(node) and self.first <= node.lineno <= self.last]
-        needed: set[ast.stmt] = {node for node in todo if node not in self.asked and isinstance(node, ast.stmt)}
+        todo += [
+            node for node in self.body if self._is_given(node) and self.first <= node.lineno <= self.last
+        ]
+        needed: set[ast.stmt] = {
+            node for node in todo if node not in self.asked and isinstance(node, ast.stmt)
+        }
         while todo:
             for part in ast.walk(todo.pop()):
                 node = known.get(part.id) if isinstance(part, ast.Name) else None
@@ -146,8 +150,8 @@ def exercises(docs: Path = DOCS) -> dict[str, Exercise]:
             found[number] = Exercise(number, " ".join(asked.replace("**", "", 1).split()), path)
     if not found:
         raise UsageError(
-            "the exercises are part of the book, which an installed package does not have: get a clone of the "
-            "repository, and run this command in it"
+            "the exercises are part of the book, which an installed package does not have: get a clone of "
+            "the repository, and run this command in it"
         )
     return found
 
@@ -158,8 +162,8 @@ def skeleton(exercise: Exercise) -> str:
     command = f"{command_name()} exercise {exercise.number}"
     text = textwrap.fill(exercise.text.replace('"""', "'''").replace("\\", "\\\\"), 100)
     parts = [
-        f'"""Exercise {exercise.number} {text}\n\nWrite what raises NotImplementedError, then: {command} --check'
-        f'\nFor help: {command} --hint, and at last {command} --solution\n"""'
+        f'"""Exercise {exercise.number} {text}\n\nWrite what raises NotImplementedError, then: {command}'
+        f' --check\nFor help: {command} --hint, and at last {command} --solution\n"""'
     ]
     given = solution.given()
     imports = [node for node in given if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -233,10 +237,14 @@ def _said(problem: Exception, path: Path, laws: Path) -> str:
     """Where a law does not hold: the last line of it, and of the reader's own file, that was running."""
     lines = []
     for file, what in ((laws, "the law asks"), (path, "running then")):
-        frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if Path(frame.filename) == file]
+        frames = [
+            frame for frame in traceback.extract_tb(problem.__traceback__) if Path(frame.filename) == file
+        ]
         if frames:
             lines.append(f"{what}: {file.name}, line {frames[-1].lineno}: {frames[-1].line}")
-    said = "" if type(problem) is AssertionError and not str(problem) else f"{type(problem).__name__}: {problem}"
+    said = (
+        "" if type(problem) is AssertionError and not str(problem) else f"{type(problem).__name__}: {problem}"
+    )
     return "\n".join([*lines, *([said] if said else [])])
 
 
@@ -246,8 +254,8 @@ def add_command(commands: Any) -> None:
         "exercise",
         help="do an exercise of the book",
         allow_abbrev=False,
-        description="Do an exercise of the book: write a skeleton into the current folder, and check what you "
-        "have made of it. Without a number: list them all. One star takes a few lines, two some thought, "
+        description="Do an exercise of the book: write a skeleton into the current folder, and check what "
+        "you have made of it. Without a number: list them all. One star takes a few lines, two some thought, "
         "three an evening.",
     )
     parser.set_defaults(command=run_exercise)
@@ -288,7 +296,9 @@ def run_exercise(arguments: argparse.Namespace) -> int:
         print(f"{exercise.number} holds: {exercise.title}")
     else:
         if os.path.lexists(path):
-            raise UsageError(f"{path} is there already: add --check to check it, or --file to write elsewhere")
+            raise UsageError(
+                f"{path} is there already: add --check to check it, or --file to write elsewhere"
+            )
         atomic_write(path, skeleton(exercise).encode())
         print(f"Wrote {path}. When you are done: {command_name()} exercise {exercise.number} --check")
     sys.stdout.flush()
