@@ -57,6 +57,9 @@ class Solution:
 
     Args:
         exercise: whose file is read.
+
+    Raises:
+        RuntimeError: the file has no such exercise.
     """
 
     def __init__(self, exercise: Exercise) -> None:
