@@ -70,7 +70,6 @@ SUBSTITUTES = {
         "tests/test_site.py builds the site where Sphinx is installed, as .ci/run does",
     ),
     'pip install . "./tinygpt_accel[cuda13]"': (None, "installs CuPy for a GPU; tests/gpu is run there"),
-    'pip install . "./tinygpt_accel[flash]"': (None, "installs cuDNN for a GPU; tests/gpu is run there"),
     "tinygpt train --backend cupy --dtype bfloat16 --preset gpt2-124m": (
         None,
         "needs a GPU; benchmarks/gpu.py runs it there",
