@@ -267,7 +267,7 @@ def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
         for j in range(seen):
             if not row[j] * scale <= shift:  # takes a NaN, too
                 shift = row[j] * scale
-        wide: Any = 0.0
+        wide = 0.0
         for first in range(0, seen, LONG):
             part = F(0.0)
             for j in range(first, min(first + LONG, seen)):
