@@ -36,6 +36,7 @@ class Level(NamedTuple):
 
     @classmethod
     def of(cls, counts: Counter[int], vocab_size: int) -> Level:
+        """Returns the level of these counts, by context and token as one integer."""
         totals: Counter[int] = Counter()
         kinds: Counter[int] = Counter()
         for key, count in counts.items():
@@ -161,6 +162,9 @@ class CountingModel:
         Args:
             context: the ids before it, of which the last `context_length` count.
             context_length: look less far back than the model could.
+
+        Raises:
+            ValueError: a context_length below 0 or above the model's.
         """
         base = self.vocab_size
         probabilities = [1.0 / base] * base
@@ -290,7 +294,8 @@ class CountingModel:
                 known[place] = self._loss_of_terms(terms, top)
             return known[place]
 
-        low, high = 0, len(GRID) - 1
+        low = 0
+        high = len(GRID) - 1
         while low < high:
             middle = (low + high) // 2
             if loss(middle) <= loss(middle + 1):

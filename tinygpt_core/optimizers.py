@@ -64,10 +64,8 @@ class Operands(NamedTuple):
 
 def _rows_with_gradient(gradient: Buffer | SparseGradient) -> tuple[Buffer, Buffer]:
     """Returns the rows of a table with a gradient that is not 0, integers (n,), and their gradients."""
-    if isinstance(gradient, SparseGradient):
-        rows, values = gradient.rows, gradient.values
-    else:
-        rows, values = None, gradient
+    rows = gradient.rows if isinstance(gradient, SparseGradient) else None
+    values = gradient.values if isinstance(gradient, SparseGradient) else gradient
     places, _ = lookup(NonzeroRows, type(values)).forward(values)
     if places.numel == values.shape[0] and rows is not None:
         return rows, values

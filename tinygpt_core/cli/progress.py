@@ -81,7 +81,8 @@ class Progress:
         if data.ids_dtype is not None:
             tokens += f", read as {data.ids_dtype}"
         parameters = f"{self.trainer.model.num_parameters():,} parameters"
-        self._say(f"corpus     {config.corpus}: {tokens}")
+        source = f", from {os.path.basename(config.data_file)}" if config.data_file else ""
+        self._say(f"corpus     {config.corpus}{source}: {tokens}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
         self._say(f"backend    {config.backend}")
         self._say(f"preset     {config.preset}")
@@ -93,6 +94,8 @@ class Progress:
             self._say(f"until      {duration(self.budget)} have passed; the learning rate falls by the clock")
         if self.first_step:
             self._say(f"resuming   after step {self.first_step}{self._of_total(' of ')}")
+        if self.first_step == config.steps:
+            self._say("           nothing is left to do: --steps N goes on for longer")
         if self.first_step and self.is_live:
             self._read_earlier_losses()
 

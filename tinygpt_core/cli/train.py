@@ -333,10 +333,10 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
     with backends.use(trainer.config.backend):
         if data.is_documents:
             texts = ["".join(pieces(SAMPLE_TOKENS)) for _ in range(SAMPLES)]
-            invented = sum(text not in data.documents for text in texts)
+            invented = sum(bool(text) and text not in data.documents for text in texts)
             about = f"at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus"
             print(f"\n{SAMPLES} samples {about}:")
-            write_text("".join(f"  {text}\n" for text in texts))
+            write_text("".join(f"  {text or '(empty)'}\n" for text in texts))
         else:
             print(f"\na sample at temperature {SAMPLE_TEMPERATURE}:")
             for piece in pieces(2 * SAMPLE_TOKENS):

@@ -99,7 +99,7 @@ class SGDStep(Kernel):
 
 
 class NonzeroRows(Kernel):
-    """The positions, ascending integers (k,), of the rows of x (n, ...) with an element that is not 0.
+    """y = the positions, ascending integers (k,), of the rows of x (n, ...) with an element that is not 0.
 
     NaN is not 0.
     """

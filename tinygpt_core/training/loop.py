@@ -74,6 +74,7 @@ class Trainer:
 
     Raises:
         CommunicationError: processes that differ, or that are more than there are shards.
+        SettingError: a budget of time for several processes.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ def _flat_to_write(buffer: Any, copies: list[tuple[Any, Any]]) -> Any:
 
 
 class NumpyNonzeroRows(NonzeroRows):
-    """`NonzeroRows` with one look at each element."""
+    """y = the positions of the rows with an element that is not 0, with one look at each element."""
 
     @staticmethod
     def forward(x: Any) -> tuple[Any, None]:

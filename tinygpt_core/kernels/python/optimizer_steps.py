@@ -62,7 +62,7 @@ class PythonAdamWStep(AdamWStep):
 
 
 class PythonNonzeroRows(NonzeroRows):
-    """`NonzeroRows` with `any`, which looks at a row in C."""
+    """y = the positions of the rows with an element that is not 0, by `any`, which looks at a row in C."""
 
     @staticmethod
     def forward(x: Any) -> tuple[Any, None]:
