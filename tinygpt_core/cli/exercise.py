@@ -277,6 +277,7 @@ def run_exercise(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: no such exercise or file, or a skeleton that would overwrite something.
+        RuntimeError: this installation has no exercises in it.
     """
     known = exercises()
     if arguments.number is None:
