@@ -277,6 +277,7 @@ def run_exercise(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: no such exercise or file, or a skeleton that would overwrite something.
+        RuntimeError: a law needs a package that is not installed.
     """
     known = exercises()
     if arguments.number is None:
