@@ -406,11 +406,20 @@ def classes_made_on_the_way(tree: ast.Module) -> Iterator[tuple[int, str]]:
                     yield inner.lineno, f"class {inner.name}"
 
 
+# Files with classes of kernels inside a function, and why.
+WRAPPERS: dict[str, str] = {
+    "tinygpt_accel/cuda_backend/kernels/common.py": (
+        "for_float32 sends all but float32 to the core's kernel; the CUDA kernels themselves are written out"
+    ),
+}
+
+
 def test_no_kernel_or_operation_is_made_in_a_function_or_loop() -> None:
     found = [
         line
         for line in everywhere(classes_made_on_the_way)
         if line.path.stem == "operations" or "kernels" in line.path.parts
+        if line.path.relative_to(ROOT).as_posix() not in WRAPPERS
     ]
     assert not found, _listed(found)
 

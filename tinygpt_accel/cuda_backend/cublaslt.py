@@ -109,7 +109,9 @@ class CublasLt:
 
     def __init__(self, path: str) -> None:
         self.library = ctypes.CDLL(path)
-        void, size, attribute = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+        void = ctypes.c_void_p
+        size = ctypes.c_size_t
+        attribute = ctypes.c_int
         out = ctypes.POINTER(ctypes.c_void_p)
         setter = [void, attribute, void, size]
         for name, arguments in {
@@ -152,13 +154,13 @@ class CublasLt:
             raise CublasError(f"{what}: {said.decode() if said else status}")
 
     def make(self, name: str, *arguments: Any) -> ctypes.c_void_p:
-        """Returns what one of the library's functions creates."""
+        """Returns what one of the library's functions creates; raises CublasError where it does not."""
         made = ctypes.c_void_p()
         self.check(getattr(self.library, name)(ctypes.byref(made), *arguments), name)
         return made
 
     def set(self, name: str, place: Any, attribute: int, value: Any) -> None:
-        """Sets an attribute to a value of one of ctypes' types."""
+        """Sets an attribute to a value of one of ctypes' types; raises CublasError where it is refused."""
         status = getattr(self.library, name)(place, attribute, ctypes.byref(value), ctypes.sizeof(value))
         self.check(status, f"{name} {attribute}")
 
@@ -187,6 +189,7 @@ class CublasLt:
 
         Raises:
             CublasError: a product without epilogue that the library cannot compute, or an error of its own.
+            ValueError: the rows of `out` are not dense.
         """
         fmt = format_of(a)
         first, second, result = (operand_of(kind, x) for x in (b, a, out))

@@ -70,7 +70,7 @@ class GraphCapture:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
-        """Within it, memory comes from the pool for everything else, for this stream."""
+        """Returns a context within which memory comes from the pool for everything else."""
         with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
             yield
 

@@ -185,14 +185,14 @@ def normalize(
     for i in range(x.shape[0]):
         mean = F(0.0)
         if centre:
-            wide = 0.0
+            wide: Any = 0.0
             for first in range(0, columns, LONG):
                 part = F(0.0)
                 for j in range(first, min(first + LONG, columns)):
                     part += x[i, j]
                 wide += part
             mean = F(wide / columns)
-        squares = 0.0
+        squares: Any = 0.0
         for first in range(0, columns, LONG):
             part = F(0.0)
             for j in range(first, min(first + LONG, columns)):
@@ -253,7 +253,7 @@ def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
     """Writes e^(x scale) of what a row sees to `out`, less the largest where that is needed; returns their
     sum and what was subtracted.
     """
-    wide = 0.0
+    wide: Any = 0.0
     shift = F(0.0)
     for first in range(0, seen, LONG):
         part = F(0.0)

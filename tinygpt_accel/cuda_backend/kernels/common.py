@@ -77,17 +77,22 @@ def for_float32(kernel: type[Kernel], ours: type[Kernel]) -> type[Kernel]:
     arrays without elements.
     """
 
-    def forward(*buffers: Any, **options: Any) -> tuple[Any, Any]:
-        floats = [x for x in buffers if isinstance(x, CudaBuffer) and x.dtype.kind == "f"]
-        if floats and all(x.dtype is DType.float32 and x.numel for x in floats):
-            return ours.forward(*buffers, **options)
-        y, saved = kernel.forward(*buffers, **options)
-        return y, Composed(saved)
+    class Float32(ours):  # type: ignore[misc, valid-type]
+        __doc__ = ours.__doc__
 
-    def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        if isinstance(saved, Composed):
-            return kernel.backward(saved.saved, grad)
-        return ours.backward(saved, grad)
+        @staticmethod
+        def forward(*buffers: Any, **options: Any) -> tuple[Any, Any]:
+            floats = [x for x in buffers if isinstance(x, CudaBuffer) and x.dtype.kind == "f"]
+            if floats and all(x.dtype is DType.float32 and x.numel for x in floats):
+                return ours.forward(*buffers, **options)
+            y, saved = kernel.forward(*buffers, **options)
+            return y, Composed(saved)
 
-    passes = {"forward": staticmethod(forward), "backward": staticmethod(backward), "__doc__": ours.__doc__}
-    return type(ours.__name__, (ours,), passes)
+        @staticmethod
+        def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
+            if isinstance(saved, Composed):
+                return kernel.backward(saved.saved, grad)
+            return ours.backward(saved, grad)
+
+    Float32.__name__ = ours.__name__
+    return Float32

@@ -12,6 +12,8 @@ class WaitingProduct(Waiting):
 
     cuBLASLt can apply what comes next while it has the product in registers: `launch_gelu`,
     `launch_gelu_gradient`. Where it knows no way for a shape, that is launched by itself.
+
+    Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
     """
 
     def __init__(
@@ -43,13 +45,19 @@ class WaitingProduct(Waiting):
             )
 
     def launch_gelu(self, y: Any) -> bool:
-        """Launches the product and y = gelu of it, in the tanh form; returns whether it could."""
+        """Launches the product and y = gelu of it, in the tanh form; returns whether it could.
+
+        Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
+        """
         matrix = y.reshape(self.product.shape)
         self.is_done = self._multiply(matrix, Epilogue("gelu", self.bias, self.product))
         return self.is_done
 
     def launch_gelu_gradient(self, x: Any, result: Any) -> bool:
-        """Launches result = the product times the slope of gelu at x; returns whether it could."""
+        """Launches result = the product times the slope of gelu at x; returns whether it could.
+
+        Source: Hendrycks, Gimpel, "Gaussian Error Linear Units (GELUs)", 2016.
+        """
         matrix = result.reshape(self.product.shape)
         return self._multiply(matrix, Epilogue("gelu_gradient", None, x.reshape(self.product.shape)))
 
