@@ -26,6 +26,7 @@ class WorkerEngine {
 
   start() {
     if (location.protocol === "file:") return Promise.reject(new Error("A browser starts no Python from a file: serve this folder, for example by `python3 -m http.server`, and open its address."));
+    if (navigator.serviceWorker) navigator.serviceWorker.register(new URL("../offline.js", import.meta.url)).catch(() => {}); // then it works with a network only
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     return new Promise((ready, failed) => {
       this.worker.onmessage = ({ data }) => {

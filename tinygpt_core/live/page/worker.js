@@ -1,4 +1,4 @@
-// Python inside a worker: Pyodide, the core's wheel, the runs, and the protocol. Everything lies beside the page.
+// Python inside a worker: Pyodide, the core, the runs, and the protocol. Everything lies beside the page.
 const runtime = new URL("../runtime/", import.meta.url);
 const say = (progress) => self.postMessage({ progress });
 
@@ -11,15 +11,16 @@ async function bytesOf(name) {
 async function start() {
   const manifest = await (await fetch(new URL("manifest.json", runtime))).json();
   say("Loading Python (about 6 MB, once) …");
-  const files = Promise.all([bytesOf(manifest.wheel), bytesOf(manifest.runs)]);
+  const files = Promise.all([bytesOf(manifest.core), bytesOf(manifest.runs)]);
   const { loadPyodide } = await import(new URL("pyodide/pyodide.mjs", runtime));
   const python = await loadPyodide({ indexURL: new URL("pyodide/", runtime).href });
   say("Unpacking tinygpt and its runs …");
-  const [wheel, runs] = await files;
-  python.unpackArchive(wheel, "wheel");
+  const [core, runs] = await files;
+  python.unpackArchive(core, "zip", { extractDir: "/home/pyodide" });
   python.unpackArchive(runs, "zip", { extractDir: "/home/pyodide" });
   const microscope = python.runPython(`
-import json
+import json, sys
+sys.path.insert(0, "/home/pyodide")
 from tinygpt_core.live.protocol import Microscope
 _manifest = json.loads(${JSON.stringify(JSON.stringify(manifest))})
 Microscope(_manifest["run_folders"], _manifest["corpora"], backend="python").answer_text`);
