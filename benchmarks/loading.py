@@ -6,11 +6,12 @@ beside PyTorch.
 Writes a file of random float32 weights of GPT-2's shapes to a temporary directory, then loads it in fresh
 processes, by turns:
 
-    tinygpt            load_pretrained(directory): config, model, and the mapped weights
+    tinygpt            load_pretrained(directory): config, model, and the weights
     torch, copied      load_state_dict(safetensors.torch.load_file(file)), into a model that is there already
     torch, assigned    the same with assign=True, into a model without storage: its shortest way
 
-Reports the time to load, and to load and add up all weights (mapped pages cost nothing until they are read),
+Reports the time to load, and to load and add up all weights (pages that are mapped cost nothing until they
+are read; tinygpt maps none),
 the ratios of medians, and the memory after that: the highest resident size, file pages included, less the
 size before loading, as a multiple of the file's size. PyTorch's model is built before the clock starts and
 before the size is taken; ours is built within. Exits with 1 where tinygpt needs more than 1.3 times the
@@ -34,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 MEMORY_LIMIT, TIME_LIMIT = 1.3, 1.0
-WAYS = {"tinygpt": "tinygpt, memory-mapped", "copied": "torch, copied", "assigned": "torch, assigned"}
+WAYS = {"tinygpt": "tinygpt", "copied": "torch, copied", "assigned": "torch, assigned"}
 
 
 def write_checkpoint(directory: Path, layers: int) -> int:

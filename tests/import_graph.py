@@ -68,11 +68,15 @@ def absolute(name: str, package: str) -> str:
 
 
 def imports_by_call(tree: ast.Module) -> Iterator[ast.Call]:
-    """Yields the calls of `importlib.import_module` and `__import__`."""
+    """Yields the calls of `importlib.import_module` and `__import__`, under whatever name."""
+    importers = {"import_module", "__import__"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.alias) and node.name in importers and node.asname:
+            importers.add(node.asname)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             function = ast.unparse(node.func).rpartition(".")[2]
-            if function in ("import_module", "__import__"):
+            if function in importers:
                 yield node
 
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -142,6 +143,69 @@ def test_the_readme_gives_the_sizes_in_hundreds(size: ModuleType) -> None:
     assert given == pytest.approx(counted, rel=0.05), f"the README's figures are old: {counted}"
 
 
+MUTATED = '''"""A module."""
+import math
+
+
+def mean(values: list[float], start: int = 0) -> float:
+    """Of those from `start` on."""
+    if not values:
+        raise ValueError(f"{len(values) + 1} values")
+    total = 0.0
+    for value in values[start:]:
+        total += value
+    return math.fsum([total, -0.0]) / max(1, len(values) - start)
+'''
+
+
+@pytest.fixture
+def mutants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return import_module("mutants")
+
+
+def test_mutants_are_one_change_each(mutants: ModuleType, tmp_path: Path) -> None:
+    """Of what computes, and not of text; each is another module, whose lines are where they were."""
+    (tmp_path / "mean.py").write_text(MUTATED)
+    found = mutants.mutants(tmp_path, "mean.py")
+    assert {f"{mutant.kind}: {mutant.before} -> {mutant.after}" for mutant in found} == {
+        "number: 0 -> 1",
+        "not left out: not values -> values",
+        "statement left out: raise ValueError(f'{len(values) + 1} values') -> pass",
+        "number: 0.0 -> 1.0",
+        "bound: start: -> start + 1:",
+        "statement left out: total += value -> pass",
+        "operator: total += value -> total -= value",
+        "operator: math.fsum([total, -0.0]) / max(1, len(values) - start) -> "
+        "math.fsum([total, -0.0]) * max(1, len(values) - start)",
+        "function: max(1, len(values) - start) -> min(1, len(values) - start)",
+        "number: 1 -> 2",
+        "operator: len(values) - start -> len(values) + start",
+    }
+    texts = {ast.unparse(mutants.mutated(MUTATED, mutant)) for mutant in found}
+    assert len(texts) == len({mutant.key for mutant in found}) == len(found)
+    assert ast.unparse(ast.parse(MUTATED)) not in texts
+    last = next(mutant for mutant in found if mutant.kind == "function")
+    assert (last.function, last.line, last.first) == ("mean", 12, 12)
+    place: dict[str, Any] = {}
+    exec(compile(mutants.mutated(MUTATED, last), "mean.py", "exec"), place)
+    assert place["mean"]([1.0, 3.0]) == 4.0
+
+
+def test_equivalent_mutants_are_there_and_explained(mutants: ModuleType) -> None:
+    entries = json.loads((ROOT / "benchmarks" / "equivalent_mutants.json").read_text(encoding="utf-8"))
+    known = {
+        mutant.key: mutant
+        for module in sorted({entry["module"] for entry in entries})
+        for mutant in mutants.mutants(ROOT, module)
+    }
+    for entry in entries:
+        mutant = known.get(entry["key"])
+        assert mutant is not None, f"{entry['module']} has no such mutant any more: {entry}"
+        assert entry["change"] == f"{mutant.function}: {mutant.kind}: {mutant.before} -> {mutant.after}"
+        assert len(entry["why"].split()) > 3, f"no reason: {entry}"
+
+
 @needs_numpy
 def test_backends(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
@@ -202,3 +266,25 @@ def test_the_gpu_script_runs_without_a_gpu(tmp_path: Path) -> None:
     ours, theirs = (results[f"losses {side} float32"]["losses"] for side in ("tinygpt", "torch"))
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-3
     assert "Not a measurement" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_the_plan_of_a_cluster_is_the_one_in_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    cluster, pairing = import_module("cluster"), import_module("pairing")
+    assert pairing.table(cluster.HEADER, cluster.plan()) in text_of(ROOT / "docs" / "cluster.md")
+
+
+def test_the_simulator_of_a_cluster_keeps_to_what_must_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: one bucket cannot hide; with many and a fast link nearly all of the first half is hidden."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    simulate = import_module("cluster").simulate
+    alone = simulate(1.0, 1e9, 1, 1e9)
+    assert (alone.seconds, alone.exposed, alone.bytes_sent) == (1.0, 0.0, 0.0)
+    one = simulate(1.0, 1e6, 2, 1e6, message=0.01, size=1e9)
+    assert one.seconds == pytest.approx(1.0 + 2 * (0.01 + 0.5))
+    assert (one.messages, one.bytes_sent) == (2, 1e6)
+    many = simulate(1.0, 1e6, 4, 1e7, size=1e4)
+    assert many.bytes_sent == pytest.approx(2 * 0.75e6)
+    assert many.seconds == pytest.approx(1.0 + 0.075, abs=0.002)
+    slow = simulate(0.0, 1e6, 2, 1e5)
+    assert slow.seconds == pytest.approx(1e6 / 1e5)

@@ -393,18 +393,51 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
     ids=lambda setting: setting.option,
 )
 def test_an_error_speaks_of_the_option(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And of nothing else: `warmup_--steps must be 0 or more` came of replacing names in the message."""
+    """And of nothing else: `warmup_--steps must be 0 or more` once came of replacing names in the message."""
     monkeypatch.setenv("TINYGPT_BACKEND", "python")
     if isinstance(setting.allowed, Range):
-        value = {"int": int, "float": float}[setting.type](setting.allowed.low - 1)
-        expected = f"{setting.option} must be {setting.allowed.text}, not {value}"
+        number = {"int": int, "float": float}[setting.type]
+        values = [number(setting.allowed.low - 1), number(2 * setting.allowed.high)]
+        expected = [f"{setting.option} must be {setting.allowed.text}, not {value}" for value in values]
+        if setting.allowed.high == math.inf:
+            values.pop()
     else:
         assert setting.allowed is not None
-        value = "nonsense"
-        expected = f"{setting.option} must be one of {', '.join(setting.allowed)}, not 'nonsense'"
-    with pytest.raises(cli.UsageError) as caught:
-        cli.settings_from(parsed(f"{setting.option}={value}"))
-    assert str(caught.value) == expected
+        values = ["nonsense"]
+        expected = [f"{setting.option} must be one of {', '.join(setting.allowed)}, not 'nonsense'"]
+    for value, message in zip(values, expected, strict=False):
+        with pytest.raises(cli.UsageError) as caught:
+            cli.settings_from(parsed(f"{setting.option}={value}"))
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [each for each in cli.SETTINGS if isinstance(each.allowed, Range)],
+    ids=lambda setting: setting.option,
+)
+def test_a_range_says_both_of_its_ends(setting: Setting) -> None:
+    """An end that a message does not name is one that nobody can keep to."""
+    assert isinstance(setting.allowed, Range)
+    text = re.sub(r" \(.*?\)", "", setting.allowed.text)
+    for end in (setting.allowed.low, setting.allowed.high):
+        if end != math.inf:
+            numbers = [power(word) for word in text.split() if word[0].isdigit()]
+            assert any(math.isclose(end, number, rel_tol=1e-9, abs_tol=1e-300) for number in numbers), text
+
+
+def power(word: str) -> float:
+    """The number that is written as 7, 1e6 or 2**31."""
+    base, _, exponent = word.partition("**")
+    return float(base) ** float(exponent or 1)
+
+
+def test_an_option_that_sets_a_setting_is_made_from_it() -> None:
+    """No other option of `train` sets one: what it is would be described twice."""
+    options = {setting.name: setting.option for setting in cli.SETTINGS}
+    for action in subparser("train")._actions:
+        if action.dest in options and action.option_strings:
+            assert action.option_strings == [options[action.dest]]
 
 
 def test_an_error_about_two_settings_speaks_of_two_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +468,7 @@ def test_what_may_stand_beside_resume_is_said_by_the_settings() -> None:
 def test_an_option_beside_resume_is_said_as_it_was_typed(place: Path) -> None:
     assert_refused(
         tinygpt("train", "--resume", "runs/tiny", "--eval-every", "-1", cwd=place),
-        "--eval-every must be 0 or more",
+        "--eval-every must be from 0 to 2**31",
     )
 
 
@@ -454,7 +487,7 @@ def test_an_option_beside_resume_is_said_as_it_was_typed(place: Path) -> None:
         (["train", "--contxt-length=3"], ["did you mean --context-length?"]),
         (["generate", "runs/tiny", "--token", "1"], ["did you mean --tokens?", "generate --help"]),
         (["train", "--steps", "0"], ["--steps", "0"]),
-        (["train", "--warmup-steps", "-1"], ["error: --warmup-steps must be 0 or more, not -1"]),
+        (["train", "--warmup-steps", "-1"], ["error: --warmup-steps must be from 0 to 2**31, not -1"]),
         (["train", "--steps", "ten"], ["--steps", "ten"]),
         (["train", "--batch-size", "-1"], ["--batch-size"]),
         (["train", "--heads", "3"], ["--embedding-dim", "--heads"]),

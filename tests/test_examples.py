@@ -136,3 +136,47 @@ def test_code_model(tmp_path, capsys):
     loss = example("code_model").main([*options, "--out", str(tmp_path / "run")])
     printed = capsys.readouterr().out
     assert 0.0 < loss < 6.0 and "def read(self, size):" in printed and "tokens of source code" in printed
+
+
+def test_like_micrograd(capsys):
+    """The expression's value and slopes are those that its formula has; both moons are told apart."""
+    module = example("like_micrograd")
+    a, b, step = -4.0, 2.0, 1e-6
+
+    def g(a, b):
+        c, d = a + b, a * b + b**3
+        c = c + c + 1
+        c = c + 1 + c - a
+        d = d + d * 2 + max(b + a, 0.0)
+        d = d + 3 * d + max(b - a, 0.0)
+        f = (c - d) ** 2
+        return f / 2 + 10 / f
+
+    value, by_a, by_b = module.one_expression()
+    assert value == pytest.approx(g(a, b), rel=1e-12)
+    assert by_a == pytest.approx((g(a + step, b) - g(a - step, b)) / (2 * step), rel=1e-6)
+    assert by_b == pytest.approx((g(a, b + step) - g(a, b - step)) / (2 * step), rel=1e-6)
+    losses, accuracy = module.main(["--steps", "40"])
+    assert losses[-1] < 0.3 * losses[0] and accuracy > 0.9
+    assert f"dg/da = {by_a:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("data", "steps"), [("diagonal", 60), ("xor", 150)])
+def test_like_minitorch(data, steps, capsys):
+    losses, accuracy = example("like_minitorch").main(["--data", data, "--steps", str(steps)])
+    assert losses[-1] < 0.5 * losses[0] and accuracy > 0.9
+    assert "derivative right: True" in capsys.readouterr().out
+
+
+def test_like_makemore(tmp_path, capsys):
+    """Pairs of letters tell something, counted or learned, and a context of three letters tells more."""
+    words = tmp_path / "words.txt"
+    words.write_text(
+        "\n".join(["anna", "emma", "ava", "mia", "nora", "ella", "lea", "lena", "mina", "ada"] * 4)
+    )
+    pairs, learned, network = example("like_makemore").main(
+        ["--data", str(words), "--backend", "numpy", "--steps", "300"]
+    )
+    assert network < min(pairs, learned) and max(pairs, learned) < math.log(12)
+    printed = capsys.readouterr().out.splitlines()
+    assert f"pairs counted {pairs:.3f}" in printed[0] and set(printed[1]) <= set("adelmnorvi ")

@@ -6,6 +6,7 @@ import os
 import warnings
 from array import array
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tinygpt_core.dataset import TokenStream, token_folders
 from tinygpt_core.dataset import corpora as folders
 from tinygpt_core.dataset.corpora import CorpusError, load_corpus
-from tinygpt_core.dataset.tokens import PIECE, first_outside
+from tinygpt_core.dataset.tokens import PIECE, FileIds, first_outside
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, TokenizerError, save_tokenizer
 from tinygpt_core.training import BOUNDARY, PRESETS, StepEvent, Trainer, TrainingConfig, prepare_data
 
@@ -318,3 +319,103 @@ def test_a_damaged_meta_json_and_a_lone_val_bin(tmp_path: Path) -> None:
     (tmp_path / "train.bin").rename(tmp_path / "val.bin")
     with pytest.raises(ValueError, match=r"val\.bin, but no train\.bin"):
         token_folders.is_token_folder(tmp_path)
+
+
+# ---------------------------------------------------------------- numbered files
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_numbered_files_are_one_row(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Wherever the files end, a slice is that of the ids in one list."""
+    place = tmp_path_factory.mktemp("numbered")
+    ids = data.draw(st.lists(st.integers(0, 500), min_size=1, max_size=60))
+    ends = data.draw(st.lists(st.integers(0, len(ids)), max_size=4))
+    cuts = sorted({0, len(ids), *ends})
+    paths = []
+    for number, (start, stop) in enumerate(pairwise(cuts)):
+        paths.append(place / f"train_{number:03}.bin")
+        write_ids(paths[-1], ids[start:stop])
+    stream = TokenStream.open_joined(paths, "H", 501)
+    assert len(stream) == len(ids) and list(stream) == ids
+    start = data.draw(st.integers(-70, 70))
+    stop = data.draw(st.integers(-70, 70))
+    step = data.draw(st.sampled_from([1, 2, -1]))
+    assert stream[start:stop:step].tolist() == ids[start:stop:step]
+    view = stream.view(max(start, 0), max(stop, 0))
+    assert list(view) == ids[max(start, 0) : max(stop, 0)]
+    assert stream[len(ids) - 1] == ids[-1]
+    with pytest.raises(IndexError):
+        stream[len(ids)]
+
+
+def test_a_run_on_numbered_files_is_that_on_one(tmp_path: Path) -> None:
+    config = token_folder(tmp_path / "ids", CharTokenizer.train(TEXT))
+    expected = prepare_data(config)
+    batches = [expected.training_batches.next_batch() for _ in range(20)]
+    whole = (tmp_path / "ids" / "train.bin").read_bytes()
+    (tmp_path / "ids" / "train.bin").unlink()
+    half = len(whole) // 4 * 2
+    (tmp_path / "ids" / "train_000.bin").write_bytes(whole[:half])
+    (tmp_path / "ids" / "train_001.bin").write_bytes(whole[half:])
+    data = prepare_data(config)
+    assert [data.training_batches.next_batch() for _ in range(20)] == batches
+    assert data.validation_batches == expected.validation_batches
+    assert data.num_tokens == expected.num_tokens
+    assert data.sha256 == prepare_data(config).sha256
+    (tmp_path / "ids" / "train_001.bin").write_bytes(whole[half + 2 :] + whole[half : half + 2])
+    assert data.sha256 != prepare_data(config).sha256
+
+
+def test_bad_numbered_files(tmp_path: Path) -> None:
+    tokenizer = CharTokenizer("abc")
+    for name in ("train_000.bin", "train_002.bin"):
+        write_ids(tmp_path / name, [0, 1, 2] * 10)
+    with pytest.raises(ValueError, match="of the train files number 1 is missing"):
+        token_folders.is_token_folder(tmp_path)
+    write_ids(tmp_path / "train_1.bin", [0, 1, 2])
+    write_ids(tmp_path / "train_01.bin", [0, 1, 2])
+    with pytest.raises(ValueError, match="train file number 1 twice"):
+        token_folders.is_token_folder(tmp_path)
+    (tmp_path / "train_01.bin").unlink()
+    write_ids(tmp_path / "train_1.bin", [0, 1, 3])
+    training = token_folders.open_token_folder(tmp_path, tokenizer).training
+    with pytest.raises(ValueError, match=r"train_1\.bin: token id 3 at position 2 does not fit vocab_size 3"):
+        training[25:35]
+    write_wide(tmp_path / "train_000.bin", "I", [1, 2, 1, 2])
+    with pytest.raises(ValueError, match="every second id is 0"):
+        token_folders.open_token_folder(tmp_path, tokenizer)
+    for path in tmp_path.glob("train*"):
+        path.unlink()
+    write_ids(tmp_path / "val_000.bin", [0, 1, 2])
+    with pytest.raises(ValueError, match=r"has a val_000\.bin, but no train\.bin"):
+        token_folders.is_token_folder(tmp_path)
+
+
+def test_gigabytes_of_numbered_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sparse files of 6 GiB, of which a run with two shards reads less than 8 MB."""
+    tokenizer = CharTokenizer("abc")
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    for number in range(3):
+        with open(tmp_path / f"train_{number:03}.bin", "wb") as file:
+            file.truncate(2 << 30)
+    write_ids(tmp_path / "val_000.bin", [0, 1, 2] * 100)
+    read = 0
+    read_bytes = FileIds._read_bytes
+
+    def counted(self: FileIds, offset: int, size: int) -> bytes:
+        nonlocal read
+        read += size
+        return read_bytes(self, offset, size)
+
+    monkeypatch.setattr(FileIds, "_read_bytes", counted)
+    config = replace(
+        PRESETS["debug"][1], corpus="text", data_file=str(tmp_path), steps=2, context_length=8, eval_batches=1
+    )
+    data = prepare_data(config)
+    assert data.num_tokens == 3 * (1 << 30) + 300
+    before = read
+    shards = data.training_batches.next_shards(2, [1])
+    assert read - before == 2 * 9 * 2  # two rows of nine ids of two bytes: this rank's part
+    assert shards.num_targets == 4 * 8
+    assert read < 8_000_000

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -574,7 +576,7 @@ def test_a_sharded_checkpoint(on: str, gpt2: Path, tmp_path: Path) -> None:
 def test_training_on_leaves_the_file_alone_and_goes_as_with_weights_of_its_own(
     on: str, kind: str, gpt2: Path, llama: Path
 ) -> None:
-    """Mapped weights, and the transposed views of them that Llama's matrices are, train like any others."""
+    """Weights, and the transposed views of them that Llama's matrices are, train like any others."""
     path = gpt2 if kind == "gpt2" else llama
     before = (path / "model.safetensors").read_bytes()
     model, twin = load_pretrained(path), load_pretrained(path)
@@ -953,7 +955,11 @@ def test_load_weights_takes_tinygpts_file(on: str, heads: int, tmp_path: Path, r
     again = GPT(max_seq_length=8, vocab_size=11, num_layers=2, num_heads=heads, embedding_dim=12)
     with pytest.warns(RuntimeWarning, match="ReLU after each MLP"):
         again.load_weights(tmp_path / "again.json")
-    for other in (again, load_pretrained(tmp_path / "again.json", num_heads=heads)):
+    model.save_weights(tmp_path / "again.safetensors")
+    third = GPT(max_seq_length=8, vocab_size=11, num_layers=2, num_heads=heads, embedding_dim=12)
+    with pytest.warns(RuntimeWarning, match="ReLU after each MLP"):
+        third.load_weights(tmp_path / "again.safetensors")
+    for other in (again, third, load_pretrained(tmp_path / "again.json", num_heads=heads)):
         other.eval()
         assert worst(other, tinygpt_logits(tensors, heads, 2, np.array(IDS))) < TOLERANCE
 
@@ -975,3 +981,28 @@ def test_load_weights_refuses_tinygpts_file_where_the_model_is_another(tmp_path:
     model = GPT(max_seq_length=8, vocab_size=11, num_layers=1, num_heads=3, embedding_dim=12)
     with pytest.raises(ValueError, match="does not have"):
         model.load_weights(path)
+
+
+USES_A_CUT_FILE = """
+import os, sys
+from tinygpt_core import Tensor, backends
+from tinygpt_core.formats import load_pretrained
+with backends.use(sys.argv[2]):
+    model = load_pretrained(sys.argv[1])
+    ids = Tensor([[1, 2, 3]])
+    before = model(ids).to_python()
+    path = os.path.join(sys.argv[1], "model.safetensors")
+    os.truncate(path, 0)
+    assert model(ids).to_python() == before
+    with open(path, "wb") as file:
+        file.write(b"\\xff" * 100_000)
+    assert model(ids).to_python() == before
+    print("alive")
+"""
+
+
+def test_a_file_may_be_cut_while_its_model_lives(on: str, gpt2: Path) -> None:
+    """Were it mapped into memory, SIGBUS would end the process."""
+    command = [sys.executable, "-c", USES_A_CUT_FILE, str(gpt2), on]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr

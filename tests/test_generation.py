@@ -9,6 +9,7 @@ import pytest
 
 from tinygpt_core import backends, random
 from tinygpt_core.generation import continue_ids, generate, generate_ids, most_probable, sample_index
+from tinygpt_core.module import Module
 from tinygpt_core.nn.gpt import GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
@@ -114,6 +115,83 @@ def test_the_cache_changes_nothing(model: GPT, keep: int) -> None:
         assert model.generate_greedy(Tensor([[3, 1]]), 20).to_python() == [[3, 1, *expected]]
 
 
+class Recorded:
+    """A model that notes what it sees: for each call, the ids at positions 0, 1, 2, … of its context."""
+
+    def __init__(self, model: GPT) -> None:
+        self.model, self.config = model, model.config
+        self.seen: list[list[int]] = []
+        self.runs: list[int] = []  # how many positions each call computes
+
+    @property
+    def training(self) -> bool:
+        return self.model.training
+
+    def eval(self) -> None:
+        self.model.eval()
+
+    def train(self, mode: bool) -> None:
+        self.model.train(mode)
+
+    def new_cache(self, batch_size: int) -> Any:
+        return self.model.new_cache(batch_size)
+
+    def __call__(self, token_ids: Tensor, cache: Any) -> Tensor:
+        ids = token_ids.to_python()[0]
+        before = self.seen[-1][: cache.length] if cache.length else []
+        assert len(before) == cache.length, "the cache holds positions that no call has filled"
+        self.seen.append([*before, *ids])
+        self.runs.append(len(ids))
+        return self.model(token_ids, cache=cache)
+
+
+@pytest.mark.parametrize("context_length", [1, 2, 3, 4, 7])
+def test_what_the_model_sees_at_each_token(context_length: int) -> None:
+    """Ids and positions of every call, for prompts around the length of the context and every `keep`.
+
+    As long as the context has room one position is added; the call that has none begins again with the last
+    `keep` ids at positions 0 to keep - 1. What is drawn is what the model without a cache draws from that.
+    """
+    random.seed(8)
+    model = GPT(
+        GPTConfig(vocab_size=11, context_length=context_length, num_layers=1, num_heads=2, embedding_dim=8)
+    )
+    model.eval()
+    for length in sorted(
+        {1, context_length - 1, context_length, context_length + 1, 2 * context_length} - {0}
+    ):
+        prompt = [(3 * i + 1) % 11 for i in range(length)]
+        for keep in range(1, context_length + 1):
+            recorded = Recorded(model)
+            new = list(
+                continue_ids(recorded, prompt, most_probable, tokens=2 * context_length + 2, keep=keep)
+            )
+            text, first, runs = [*prompt, *new], max(0, length - context_length), []
+            for number, (seen, drawn) in enumerate(zip(recorded.seen, new, strict=True)):
+                known = length + number  # ids there are before this one is drawn
+                runs.append(known - first if number == 0 else 1)
+                if known - first > context_length:
+                    first, runs[-1] = known - keep, keep
+                note = f"context {context_length}, prompt of {length}, keep {keep}, token {number}"
+                assert seen == text[first:known], f"{note}: the model saw {seen}"
+                row = model(Tensor([seen])).to_python()[0][-1]
+                assert drawn == row.index(max(row)), f"{note}: {drawn} was drawn"
+            assert recorded.runs == runs, "positions that a call computes"
+
+
+@pytest.mark.parametrize("context_length, half", [(1, 1), (2, 1), (3, 1), (4, 2), (7, 3)])
+def test_a_full_context_goes_on_with_its_last_half(context_length: int, half: int) -> None:
+    random.seed(8)
+    model = GPT(
+        GPTConfig(vocab_size=11, context_length=context_length, num_layers=1, num_heads=2, embedding_dim=8)
+    )
+    recorded = Recorded(model)
+    list(generate_ids(recorded, [1], tokens=2 * context_length + 1, temperature=0))
+    lengths = [len(seen) for seen in recorded.seen]
+    again = [*range(half, context_length + 1)] * (context_length + 2)
+    assert lengths == [*range(1, context_length + 1), *again][: len(lengths)]
+
+
 def test_a_prompt_longer_than_the_context_is_cropped(model: GPT) -> None:
     long = [index % 11 for index in range(50)]
     assert list(generate_ids(model, long, tokens=1, temperature=0)) == list(
@@ -145,20 +223,15 @@ def test_no_tokens_and_no_start(model: GPT) -> None:
 # ---- generate
 
 
-class Scripted:
+class Scripted(Module):
     """A model that gives the ids of a script, whatever it is shown."""
 
     class config:
         context_length = 1000
 
-    training = False
-
     def __init__(self, script: list[int], vocab_size: int) -> None:
+        super().__init__()
         self.script, self.vocab_size, self.calls = script, vocab_size, 0
-
-    def eval(self) -> None: ...
-
-    def train(self, mode: bool) -> None: ...
 
     def new_cache(self, batch_size: int) -> object:
         return type("Cache", (), {"length": 0})()

@@ -365,6 +365,8 @@ def banned_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
             names = [node.id]
         elif isinstance(node, ast.Attribute):
             names = [node.attr]
+        elif isinstance(node, ast.keyword) and node.arg != "bound":  # as in TypeVar("B", bound=Buffer)
+            names = [node.arg or ""]
         elif isinstance(node, ast.alias):
             names = [*node.name.split("."), node.asname or ""]
         for name in names:
@@ -390,6 +392,24 @@ MADE_BY_TYPE: dict[str, str] = {
     "tinygpt_accel/cuda_backend/buffer.py": "one for each device: how many there are is known at run time",
     "tinygpt_core/instrumentation.py": "a class like that of one object, with a method that is observed",
 }
+
+
+def classes_made_on_the_way(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Classes inside functions and loops, of which there is one for each turn."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.For, ast.While)):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.ClassDef):
+                    yield inner.lineno, f"class {inner.name}"
+
+
+def test_no_kernel_or_operation_is_made_in_a_function_or_loop() -> None:
+    found = [
+        line
+        for line in everywhere(classes_made_on_the_way)
+        if line.path.stem == "operations" or "kernels" in line.path.parts
+    ]
+    assert not found, _listed(found)
 
 
 def test_no_class_is_made_by_a_call() -> None:

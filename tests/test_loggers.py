@@ -13,6 +13,7 @@ import pytest
 
 from tinygpt_core import cli
 from tinygpt_core.training import loggers
+from tinygpt_core.training.events import StepEvent, ValidationEvent
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = [
@@ -175,6 +176,31 @@ def test_loggers_are_closed_when_a_run_fails(words: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(Trainer, "validate", lambda self: validate(self) if self.step < 4 else 1 / 0)
     assert train("--data", words, "--out", "run", "--log-to", "kept") == 1
     assert calls == [("opened", 0), 1, 2, 2, 3, 4, "closed"]
+
+
+def test_skipped_steps_are_counted() -> None:
+    written: list[dict[str, float]] = []
+
+    class Kept:
+        def __init__(self, directory: str, settings: object, step: int) -> None:
+            pass
+
+        def write(self, scalars: dict[str, float], step: int) -> None:
+            written.append(scalars)
+
+        def close(self) -> None:
+            pass
+
+    def step(number: int, skipped: bool | None) -> StepEvent:
+        return StepEvent(number, 1.0, 0.1, 10, 0.1, skipped=skipped)
+
+    with loggers.open_loggers([Kept], "run", {}, 0) as log:
+        for event in (step(1, None), step(2, True), ValidationEvent(2, 1.0), step(3, None), step(4, True)):
+            log(event)
+    assert [numbers.get("skipped_steps") for numbers in written] == [None, 1, None, 1, 2]
+    with loggers.open_loggers([Kept], "run", {}, 4, skipped_steps=2) as log:
+        log(step(5, None))
+    assert written[-1]["skipped_steps"] == 2
 
 
 def test_nothing_is_imported_until_a_logger_is_asked_for() -> None:

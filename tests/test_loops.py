@@ -76,6 +76,7 @@ def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
     both("normalize_gradients", g, weight, x, np.abs(g[:, 0]), out, np.zeros((2, size), F), flag)
     ids = np.random.default_rng(seed).integers(0, size, count)
     both("add_rows", np.zeros((size, size), F), ids, x)
+    both("add_columns", np.zeros((1, size)), x[None])
     losses = []
     # The shift of the exponentials is each one's own affair, the losses and probabilities are not
     for module in (chains, compiled):
@@ -84,6 +85,23 @@ def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
         losses.append((loss, exponentials / totals[:, None]))
     for first, second in zip(*losses, strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+
+
+@needs_numba
+def test_sums_of_many_rows() -> None:
+    """More than a few rows go on in doubles: the sums are those of doubles, whichever loop makes them."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(0.5, 1.5, (3, 4001, 5)).astype(F)
+    ids = np.concatenate([np.arange(70), rng.integers(0, 3, 3931)])
+    for module in (chains, compiled):
+        total = np.ones((3, 5))
+        module.add_columns(total, x)
+        np.testing.assert_allclose(total, 1 + x.sum(1, dtype=np.float64), rtol=2e-7)
+        by_index = np.ones((100, 5), F)
+        module.add_rows(by_index, ids, x[0])
+        expected = np.ones((100, 5))
+        np.add.at(expected, ids, x[0].astype(np.float64))
+        np.testing.assert_allclose(by_index, expected, rtol=2e-7)
 
 
 @needs_numba

@@ -1,6 +1,7 @@
 """Layers against compositions of Tensor operations, and their errors."""
 
 import math
+import statistics
 
 import pytest
 from hypothesis import given, settings
@@ -257,6 +258,33 @@ def test_the_plain_formula_and_the_layer_agree_in_values_and_gradients(num_heads
         results.append([y, x.grad, *(parameter.grad for _, parameter in attention.named_parameters())])
     for of_layer, of_formula in zip(*results, strict=True):
         close(of_layer, of_formula, 1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "swiglu"])
+def test_a_block_draws_its_weights_as_it_is_told(activation):
+    """`output_std` for the two layers that end in the residual stream, `std` for those before them."""
+    block = nn.TransformerBlock(16, 4, 2, activation=activation, std=0.5, output_std=0.01)
+    for name, parameter in block.named_parameters():
+        values = parameter.reshape((parameter.numel,)).to_python()
+        if parameter.ndim == 2:
+            wanted = 0.01 if name in ("attn.out.weights", "mlp.down.weights", "mlp.layers.1.weights") else 0.5
+            assert statistics.pstdev(values) == pytest.approx(wanted, rel=0.25), name
+        else:
+            assert set(values) == {1.0 if name.endswith("weights") else 0.0}, name
+
+
+def test_a_block_knows_the_order_of_what_was_before_only_by_rotary_encoding():
+    x = Tensor.normal((1, 3, 8))
+    swapped = Tensor([[x.to_python()[0][i] for i in (1, 0, 2)]])
+
+    def difference(**options):
+        random.seed(3)
+        block = randomized(nn.TransformerBlock(8, 4, 2, **options))
+        last = [block(each).to_python()[0][2] for each in (x, swapped)]
+        return max(abs(a - b) for a, b in zip(*last, strict=True))
+
+    assert difference() < 1e-5 < 1e-2 < difference(rotary=True)
+    assert difference(rotary=True, rotary_base=2.0) != difference(rotary=True)
 
 
 @pytest.mark.parametrize("rotary", [False, True])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -58,3 +62,47 @@ def test_extras_of_the_core_are_extras_of_the_plug_in(extra: str) -> None:
     for requirement in core["optional-dependencies"][extra]:
         found = re.fullmatch(r"tinygpt-accel\[([\w,-]+)\]", requirement)
         assert found and set(found[1].split(",")) <= set(accel["optional-dependencies"])
+
+
+@pytest.mark.parametrize("folder", PROJECTS, ids=lambda path: path.name)
+def test_each_package_carries_its_licence_and_says_that_it_is_typed(folder: Path) -> None:
+    described = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    package = ROOT / ("tinygpt_core" if folder == ROOT else "tinygpt_accel")
+    assert "MIT License" in (package / "LICENSE").read_text(encoding="utf-8")
+    assert (package / "py.typed").is_file()
+    assert described["project"]["license"] == "MIT"
+    licences = [(folder / name).resolve() for name in described["project"]["license-files"]]
+    assert licences == [package / "LICENSE"]
+    assert "py.typed" in described["tool"]["setuptools"]["package-data"][package.name]
+
+
+def build(what: str, folder: Path, destination: Path) -> Path:
+    """Builds a distribution with what the project's pyproject.toml asks for; returns its file."""
+    program = f"import sys, setuptools.build_meta; setuptools.build_meta.build_{what}(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(destination)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return next(destination.iterdir())
+
+
+def test_the_source_distribution_has_what_it_needs_and_no_tests(tmp_path: Path) -> None:
+    setuptools = pytest.importorskip("setuptools", minversion="77", reason="what builds the distributions")
+    assert setuptools
+    project = tmp_path / "project"
+    for folder in ("tinygpt_core", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "fixtures")
+        shutil.copytree(ROOT / folder, project / folder, ignore=ignored)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copyfile(ROOT / name, project / name)
+    archive = build("sdist", project, tmp_path / "sdist")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+        files.extractall(tmp_path / "unpacked", filter="data")
+    tests = {name for name in names if re.fullmatch(r"tests/.+\.py", name) and "tests/spec/" not in name}
+    assert tests == {"tests/source_distribution.py"}
+    wheel = build("wheel", next((tmp_path / "unpacked").iterdir()), tmp_path / "wheel")
+    with zipfile.ZipFile(wheel) as files:
+        packed = {name for name in files.namelist() if name.endswith(".py")}
+    source = {str(path.relative_to(ROOT)) for path in (ROOT / "tinygpt_core").rglob("*.py")}
+    assert {name for name in packed if name.startswith("tinygpt_core/")} == source
+    assert "tinygpt_spec/table.py" in packed and not any(name.startswith("tests/") for name in packed)

@@ -220,6 +220,14 @@ def test_any_runs_become_xml_whose_points_lie_in_the_drawing(runs: list[Run], lo
     ]
 
 
+def test_a_run_that_is_named_twice_is_drawn_once(runs: tuple[Path, Path]) -> None:
+    """As by `runs/*`, where `latest` leads to one of them."""
+    place = runs[0].parent
+    (place / "latest").symlink_to("first")
+    result = plot("first", "latest", "second & <b>", "--out", "curve.svg", cwd=place)
+    assert result.returncode == 0 and "curve.svg: 2 runs" in result.stdout
+
+
 def test_the_svg_is_complete(runs: tuple[Path, Path]) -> None:
     place = runs[0].parent
     result = plot("first", "second & <b>", "--out", "curve.svg", cwd=place)

@@ -29,6 +29,9 @@ documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(
 
 # What is run in place of a command that takes too long here, and why. {run} is a directory of the test's.
 OUTSIDE = (None, "tests/test_outside_backend.py runs the laws on a backend that is installed like this one")
+MPI = (None, "tests/test_parallel_runs.py starts runs like this one, where mpi4py and an mpiexec are there")
+HOSTS = (None, "needs two machines; benchmarks/two_hosts.py makes two of one, as root")
+GPUS = (None, "needs GPUs; tests/test_communicators.py runs the logic against a stand-in for NCCL")
 SUBSTITUTES = {
     "python3 -m tinygpt_core train": ("train --steps 3 --out {run}", "a minute"),
     'python3 -m tinygpt_core generate runs/latest --prompt "get_" --count 20': (
@@ -54,10 +57,8 @@ SUBSTITUTES = {
         None,
         "tests/spec is part of this very run",
     ),
-    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel && .venv/bin/pytest': (
-        None,
-        "installs; .ci/run runs these steps",
-    ),
+    'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" -e ./tinygpt_accel '
+    "&& .venv/bin/pytest -n 2": (None, "installs; .ci/run runs these steps"),
     'pip install -e ".[docs]"': (None, "installs; .ci/run does it"),
     "python docs/site/build.py": (
         None,
@@ -82,10 +83,31 @@ SUBSTITUTES = {
         None,
         "minutes of training, with PyTorch and a text that is fetched",
     ),
+    "python benchmarks/mutation.py --sample 400": (
+        None,
+        "half an hour; tests/test_benchmarks.py makes mutants and runs none",
+    ),
+    "python benchmarks/mutation.py --show": (None, "there is nothing to show before the other has run"),
+    'pip install . "./tinygpt_accel[fast,mpi]" mpich': (None, "installs; .ci/run does it"),
+    "mpiexec -n 2 python3 -m tinygpt_core train --backend numpy --preset nanogpt-cpu": MPI,
+    "mpiexec -n 2 python3 -m tinygpt_core train --shards 4 --out runs/mine": MPI,
+    "mpiexec -n 4 python3 -m tinygpt_core train --resume runs/mine": MPI,
+    "python3 -m tinygpt_core train --resume runs/mine": MPI,
+    'printf "alpha:2\\nbeta:2\\n" > hosts': HOSTS,
+    "mpiexec -f hosts -n 4 python3 -m tinygpt_core train --backend numpy --out runs/two-machines": HOSTS,
+    "srun python3 -m tinygpt_core train --backend numpy --preset nanogpt-cpu --shards 8 --out runs/slurm": (
+        None,
+        "needs a cluster; tests/test_sharding.py reads SLURM's variables",
+    ),
+    "mpiexec -n 4 apptainer exec tinygpt.sif python3 -m tinygpt_core train --backend numpy "
+    "--out runs/container": (None, "needs an image"),
+    "mpiexec -n 8 python3 -m tinygpt_core train --backend cupy --dtype bfloat16 --preset gpt2-124m": GPUS,
+    "torchrun --nproc-per-node 8 -m tinygpt_core train --backend cupy --dtype bfloat16 "
+    "--preset gpt2-124m": GPUS,
     "tinygpt spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend theirs": OUTSIDE,
     "python -m pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python,theirs "
-    "--laws thorough": OUTSIDE,
+    "--profile nightly": OUTSIDE,
 }
 
 

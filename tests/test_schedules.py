@@ -41,6 +41,12 @@ def test_known_values():
     assert [schedules.exponential_decay(2.0, factor=0.5)(step) for step in range(4)] == [2.0, 1.0, 0.5, 0.25]
 
 
+def test_where_the_rise_is_all_there_is():
+    for make in (schedules.cosine_with_warmup, schedules.linear):
+        schedule = make(1.0, total_steps=3, warmup_steps=3, minimum=0.25)
+        assert [schedule(step) for step in range(5)] == [0.25, 0.5, 0.75, 0.25, 0.25]
+
+
 def test_bad_settings():
     for options in (
         {"total_steps": 0},

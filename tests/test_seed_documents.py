@@ -181,3 +181,27 @@ def test_tinytensor_dense_layer() -> None:
     assert z.to_python() == [[-0.5]]
     assert z.relu().to_python() == [[0.0]]
     assert apply_op(operations.Sigmoid, z).close_to(Tensor([[0.37754067]]))
+
+
+def test_print_dag_takes_what_tinygpts_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    from tinygpt_core.utils import print_dag
+
+    y = Tensor([1.0, 2.0], requires_grad=True).exp().sum(0, keepdim=True)
+    y.print_dag()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("Sum") and "Exp" in lines[1] and "leaf" in lines[2]
+    print_dag(y)
+    assert capsys.readouterr().out.splitlines() == lines
+    print_dag(y.grad_fn, indent="> ", last=False, is_grad_fn=True)
+    assert capsys.readouterr().out.splitlines() == [f"> {line}" for line in lines]
+
+
+def test_parse_value_reads_what_a_serialized_tensor_holds() -> None:
+    from tinygpt_core.utils import parse_value
+
+    for value in ([[1.5, -2.0], [0.0, 1e-9]], [True, False], 3, -1.5, [], [[1]]):
+        assert parse_value(repr(value)) == value
+    assert parse_value("[inf, -inf]") == [float("inf"), -float("inf")]
+    for wrong in ("", "[1", "abc", "__import__('os')", "1; 2", "[1, [2]", "[" * 10_000, "Tensor", "True1"):
+        with pytest.raises(ValueError, match="numbers in brackets"):
+            parse_value(wrong)

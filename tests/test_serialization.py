@@ -230,8 +230,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         atomic_write(path, chunks())
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["t"]
     assert atomic_write(path, b"newer").size == 5 and path.read_bytes() == b"newer"
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         atomic_write(tmp_path / "missing" / "t", b"x")
+    assert caught.value.filename == str(tmp_path / "missing" / "t"), "not the temporary name"
 
 
 def test_json_files(tmp_path: Path) -> None:

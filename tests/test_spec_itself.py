@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,36 @@ def test_a_missing_backend_is_an_error() -> None:
     ):
         done = run_pytest("tests/spec/test_random_laws.py", *arguments, **environment)
         assert done.returncode == pytest.ExitCode.USAGE_ERROR and "nowhere" in done.stderr + done.stdout
+
+
+def test_every_installed_backend_is_tried_by_default() -> None:
+    """And only those where one is asked for; of one that cannot run, the end says why."""
+    law = "tests/spec/test_random_laws.py::test_uniform_bit_for_bit"
+    done = run_pytest(law, "--collect-only")
+    for name in {point.name for point in entry_points(group=backends.ENTRY_POINT_GROUP)} | {"python"}:
+        reason = backends.why_not(name)
+        assert (f"{law}[{name}]" in done.stdout) == (not reason)
+        assert (f"no law was tried on {name}: {reason}" in done.stdout) == bool(reason)
+    done = run_pytest(law, "--collect-only", "--backend", "python")
+    assert f"{law}[python]" in done.stdout and "[numpy]" not in done.stdout
+    assert "no law was tried" not in done.stdout
+
+
+def test_what_takes_long_is_made_when_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n@pytest.mark.thorough('a minute')\ndef test_long(): ...\ndef test_short(): ...\n"
+    )
+    options = ["-p", "spec.plugin", "--backend", "python"]
+    for more, wanted in (
+        ([], "1 passed, 1 deselected"),
+        (["--profile", "thorough"], "2 passed"),
+        (["test_it.py::test_long"], "1 passed"),
+        (["test_it.py"], "2 passed"),
+    ):
+        done = run_pytest(*options, *more, cwd=tmp_path, PYTHONPATH=str(ROOT / "tests"))
+        assert wanted in done.stdout, done.stdout + done.stderr
+    done = run_pytest(*options, "--profile", "hasty", cwd=tmp_path, PYTHONPATH=str(ROOT / "tests"))
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR and "quick, thorough, nightly" in done.stderr
 
 
 def test_several_backends_run_side_by_side() -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -512,3 +513,40 @@ with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(trained, range(4))) == alone
 print("alike")
 """
+
+
+# ---------------------------------------------------------------- one model, several samplers
+
+
+def modes(model: GPT) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def test_samplers_that_take_turns_leave_the_model_in_its_mode() -> None:
+    """Each module in its own: one may have been put out of training mode on purpose."""
+    model = GPT(replace(CONFIG, dropout=0.5))
+    model.modules()[1].eval()
+    before = modes(model)
+    assert True in before and False in before
+    first, second = (generate_ids(model, [1, 2], tokens=5, generator=Generator(1)) for _ in range(2))
+    drawn = [next(first), next(second)]
+    assert modes(model) == before, "while a sampler waits, the model is in its caller's mode"
+    rest = [*first], [*second]
+    assert drawn[0] == drawn[1] and rest[0] == rest[1], "dropout is off while a sampler computes"
+    assert modes(model) == before
+
+
+def test_threads_that_sample_from_one_model_leave_it_in_its_mode(threads_change_often: None) -> None:
+    model = GPT(replace(CONFIG, dropout=0.5))
+    expected = list(generate_ids(model, [1, 2], tokens=10, generator=Generator(1)))
+    for _ in range(10):
+        works = [lambda: list(generate_ids(model, [1, 2], tokens=10, generator=Generator(1)))] * 3
+        assert in_threads(*works) == [expected] * 3
+        assert all(modes(model))
+
+
+def test_an_evaluation_that_fails_ends() -> None:
+    model = GPT(CONFIG)
+    with pytest.raises(KeyError), model.evaluation():
+        raise KeyError
+    assert all(modes(model))

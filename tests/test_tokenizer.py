@@ -293,6 +293,13 @@ def test_calling_gives_tensors() -> None:
     assert ids.to_python() == [[0, 3, 3], [0, 1, 2]] and mask.to_python() == [[1, 0, 0], [1, 1, 1]]
     assert tokenizer(["a"], "max_length", "<pad>", max_length=2).to_python() == [[0, 3]]
     assert tokenizer("abc", max_length=2, truncation=True).to_python() == [[0, 1]]
+    # TinyGPT's rules: max_length is what to pad or to cut to, and does nothing by itself
+    assert tokenizer("abc", max_length=2).to_python() == [[0, 1, 2]]
+    assert tokenizer(["abc"], "max_length", "<pad>", max_length=2).to_python() == [[0, 1, 2]]
+    assert tokenizer(["a", "abc"], "longest", "<pad>", max_length=2, truncation=True).to_python() == [
+        [0, 3],
+        [0, 1],
+    ]
     assert tokenizer(text="ab<pad>", max_length=-1).to_python() == [[0, 1, 3]]
     assert tokenizer("aaa").shape == (1, 3)
     for wrong in (
@@ -300,7 +307,8 @@ def test_calling_gives_tensors() -> None:
         {"text": ["a"], "padding_type": "longest"},
         {"text": ["a"], "padding_type": "left"},
         {"text": ["a"], "padding_type": "max_length"},
-        {"text": "abc", "max_length": 2},
+        {"text": "abc", "truncation": True},
+        {"text": ["a", "abc"], "padding_type": "max_length", "padding_token": "<pad>", "max_length": 2},
     ):
         with pytest.raises(ValueError):
             tokenizer(**wrong)

@@ -270,6 +270,9 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
     if setting.name in ("num_heads", "embedding_dim"):
         values = [2, 2**24]  # they depend on each other
         others = [{"embedding_dim": value} for value in values]
+    elif setting.name == "shards":
+        values = [1, 2**20]
+        others = [{}, {"batch_size": 2**20}]  # a shard has a sequence at least
     elif isinstance(allowed, Range):
         number = {"int": int, "float": float}[setting.type]
         values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]
@@ -348,6 +351,39 @@ def test_the_events_are_the_log(config: TrainingConfig, tmp_path: Path) -> None:
             seen.append({key: value for key, value in event._asdict().items() if value is not None})
         assert [json.loads(line) for line in lines] == seen
     assert [e["step"] for e in seen if "val_loss" in e] == [10, 20]
+
+
+def test_every_step_has_the_learning_rate_of_its_number(config: TrainingConfig, tmp_path: Path) -> None:
+    """Update number n, counted from 0, is made with schedule(n), as written out here: in the optimizer, in
+    the event and in the log, also after the run was resumed.
+    """
+    config = replace(
+        config, steps=12, warmup_steps=3, learning_rate=0.01, minimum_learning_rate=0.001, checkpoint_every=4
+    )
+    wanted = [0.01 * (n + 1) / 4 for n in range(3)]
+    wanted += [0.001 + 0.009 * (1 + math.cos(math.pi * n / 9)) / 2 for n in range(9)]
+    used: list[float] = []
+    told: list[float] = []
+
+    def part_of_a_run(trainer: Trainer, steps: int) -> None:
+        update = trainer.optimizer.update
+
+        def noted() -> None:
+            used.append(trainer.optimizer.learning_rate)
+            update()
+
+        trainer.optimizer.update = noted  # type: ignore[method-assign]
+        for event in trainer.run():
+            if isinstance(event, StepEvent):
+                told.append(event.learning_rate)
+                trainer.stop_requested = event.step == steps
+
+    part_of_a_run(Trainer.start(config, str(tmp_path / "run")), 5)
+    part_of_a_run(Trainer.resume(str(tmp_path / "run")), 12)
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    logged = [entry["learning_rate"] for entry in map(json.loads, lines) if "learning_rate" in entry]
+    for where, found in (("optimizer", used), ("event", told), ("log", logged)):
+        assert found == pytest.approx(wanted, rel=1e-12), f"the learning rates of the {where}"
 
 
 def test_accumulation_equals_one_large_batch(config: TrainingConfig, tmp_path: Path) -> None:

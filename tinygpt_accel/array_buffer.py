@@ -285,6 +285,9 @@ class ArrayBuffer(Buffer):
     def _argmax(self: A, axis: int) -> A:
         return self.wrap(self.array.argmax(axis=axis, keepdims=True), DType.int64)
 
+    def _cumsum(self: A, axis: int) -> A:
+        return self.wrap(self.xp.cumsum(self.array, axis), self.dtype)
+
     def _matmul(self: A, other: A, shape: Shape) -> A:
         return self.wrap(self.xp.matmul(self.array, other.array), self.dtype)
 

@@ -93,7 +93,7 @@ def register(
         ValueError: an empty name, or one with ":".
     """
     if not name or ":" in name:
-        raise ValueError(f"a backend's name is not empty and has no ':', unlike {name!r}")
+        raise ValueError(f"a backend's name is not empty and has no ':', but got {name!r}")
     _plugins[name] = _Plugin(factory, probe, description, preference)
     for key in [key for key in _loaded if key.partition(":")[0] == name]:
         del _loaded[key]

@@ -81,11 +81,14 @@ class DType:
 
     @staticmethod
     def deduce_dtype(value: Any) -> DType:
-        """Returns the dtype of a bare Python scalar: bool, int32 (int64 where it needs more bits) or float32.
+        """Returns the dtype of a bare scalar: bool, int32 (int64 where it needs more bits) or float32.
 
         Raises:
-            TypeError: `value` is no bool, int or float.
+            TypeError: `value` is no bool, int or float, and no scalar of NumPy's that is one.
         """
+        if not isinstance(value, (bool, int, float)):
+            number = as_number(value)
+            value = value if number is None else number
         if isinstance(value, bool):
             return DType.bool
         if isinstance(value, int):

@@ -150,7 +150,7 @@ def continue_ids(
     along, since they were computed with what falls out of sight, so the cache is filled anew.
 
     Args:
-        model: a GPT, which is out of training mode meanwhile.
+        model: a GPT, which is out of training mode while it computes.
         prompt_ids: at least one id; of more than the context holds, the last ones are seen.
         draw: gives the id of the next token, given the logits of all.
         tokens: how many to draw at most.
@@ -168,23 +168,19 @@ def continue_ids(
     else:
         backend, dtype = type(like), like.dtype
     cache = model.new_cache(batch_size=1)
-    was_training = model.training
-    model.eval()
-    try:
-        for _ in range(tokens):
-            if cache.length + len(pending) > context_length:
-                cache.reset()
-                pending = history[-keep:]
-            ids = Tensor(backend([pending], dtype))
+    for _ in range(tokens):
+        if cache.length + len(pending) > context_length:
+            cache.reset()
+            pending = history[-keep:]
+        ids = Tensor(backend([pending], dtype))
+        with model.evaluation():  # closed before the yield: who waits here may train the model meanwhile
             logits = model(ids, cache=cache)
-            drawn = draw(logits.buffer[0, -1].to_python())
-            if drawn == stop_id:
-                return
-            yield drawn
-            history.append(drawn)
-            pending = [drawn]
-    finally:
-        model.train(was_training)
+        drawn = draw(logits.buffer[0, -1].to_python())
+        if drawn == stop_id:
+            return
+        yield drawn
+        history.append(drawn)
+        pending = [drawn]
 
 
 def _backend_of(model: Any) -> type[Buffer]:

@@ -11,13 +11,13 @@ from .tape import Differentiable, GradientFunction
 Node = Differentiable | GradientFunction  # a leaf, or the record of an operation
 
 
-def dag_lines(tensor: Differentiable) -> Iterator[str]:
-    """Yields the graph that made `tensor`, a line with its shape a node, its inputs indented below.
+def dag_lines(node: Node) -> Iterator[str]:
+    """Yields the graph of a node, a line with its shape for each, its inputs indented below.
 
     What was shown before is only named.
     """
     seen: set[int] = set()
-    stack: list[tuple[str, str, Node]] = [("", "", tensor.grad_fn or tensor)]
+    stack: list[tuple[str, str, Node]] = [("", "", node)]
     while stack:
         lead, indent, node = stack.pop()
         if not isinstance(node, GradientFunction):

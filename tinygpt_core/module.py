@@ -8,7 +8,9 @@ are private and are neither.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 from . import shape_errors
@@ -19,6 +21,7 @@ from .tree import tree_flatten
 Filter = Callable[["Module", str, Any], bool]
 Map = Callable[[Any], Any]
 Found = dict[str, Any]
+_EVALUATIONS = Lock()  # guards the counts of `Module.evaluation`
 MAXIMUM_JSON = 1 << 30  # bytes of a JSON file of weights that is read
 WeightFile = str | os.PathLike[str]
 Weights = WeightFile | Mapping[str, Tensor | Buffer] | Iterable[tuple[str, Tensor | Buffer]]
@@ -59,6 +62,8 @@ class Module:
 
     training: bool = True
     statistics: tuple[str, ...] = ()
+    _open_evaluations: int = 0
+    _modes_before: Sequence[tuple[Module, bool]] = ()
     __call__: Callable[..., Any]
 
     # ---------------------------------------------------------------- what is in it
@@ -280,6 +285,27 @@ class Module:
         """Puts this module and its submodules out of training mode."""
         self.train(False)
 
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Returns a context manager: inside it the module and its submodules are out of training mode.
+
+        Of several that are open at once, such as those of threads that sample from one model, the first puts
+        them out of training mode, and the last puts each back into its mode of before.
+        """
+        with _EVALUATIONS:
+            if self._open_evaluations == 0:
+                self._modes_before = [(module, module.training) for module in self.modules()]
+                self.eval()
+            self._open_evaluations += 1
+        try:
+            yield
+        finally:
+            with _EVALUATIONS:
+                self._open_evaluations -= 1
+                if self._open_evaluations == 0:
+                    for module, mode in self._modes_before:
+                        module.training = mode
+
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""
         for _, tensor in self.named_parameters():
@@ -447,9 +473,14 @@ def _suffix(file: WeightFile) -> str:
     return suffix
 
 
-def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> None:
+def write_tensors(
+    file: WeightFile, tensors: Mapping[str, Tensor | Buffer], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes named tensors of any shape to a `.safetensors` or `.json` file; an old one stays until the new
     one is whole.
+
+    Args:
+        metadata: free text for the header of a `.safetensors` file.
 
     Raises:
         ValueError: another kind of file, or a name that the format does not allow.
@@ -464,7 +495,7 @@ def write_tensors(file: WeightFile, tensors: Mapping[str, Tensor | Buffer]) -> N
         name: value if isinstance(value, Tensor) else Tensor(value) for name, value in tensors.items()
     }
     if _suffix(file) == ".safetensors":
-        save_safetensors(file, {name: tensor.buffer for name, tensor in as_tensors.items()})
+        save_safetensors(file, {name: tensor.buffer for name, tensor in as_tensors.items()}, metadata)
     else:
         texts = {name: tensor.serialize_tensor() for name, tensor in as_tensors.items()}
         atomic_write(file, json.dumps(texts, indent=2).encode())

@@ -317,7 +317,7 @@ class Generator:
             isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < 1 << 64 for v in values
         ):
             raise ValueError(
-                f"a generator's state has integers seed, stream and position in [0, 2^64), unlike {state!r}"
+                f"a generator's state has integers seed, stream and position in [0, 2^64), but got {state!r}"
             )
         with _moving:
             self.seed, self.stream, self.position = values  # type: ignore[assignment]

@@ -29,6 +29,14 @@ def numel(shape: Sequence[int]) -> int:
     return prod(shape)
 
 
+def check_int(what: str, value: Any) -> int:
+    """Returns an int; raises TypeError for what is none, saying `what` should be one."""
+    try:
+        return as_index(value)
+    except TypeError:
+        raise TypeError(f"{what} is an int, not {value!r}") from None
+
+
 def check_shape(shape: Any) -> Shape:
     """Returns `shape`, an int or a sequence of ints, as a tuple; raises TypeError or ValueError else."""
     try:
@@ -36,7 +44,7 @@ def check_shape(shape: Any) -> Shape:
     except TypeError:
         raise TypeError(f"a shape is an int or a tuple of ints, not {shape!r}") from None
     if any(size < 0 for size in axes):
-        raise ValueError(f"a shape has no negative axes, unlike {axes}")
+        raise ValueError(f"a shape has no negative axes, but got {axes}")
     return axes
 
 

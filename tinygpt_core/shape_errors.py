@@ -149,8 +149,8 @@ def wrong_shape(
 ) -> str:
     """Returns the text that says where the shape `found` is not the one it must be.
 
-        wrong_shape("linear", "weight", found, expected=("in", "out"))
-        wrong_shape("linear", "bias", found, expected=weights.shape, of="weight", axes=slice(1, None))
+        wrong_shape("linear", "weights", found, expected=("in", "out"))
+        wrong_shape("linear", "bias", found, expected=weights.shape, of="weights", axes=slice(1, None))
 
     Args:
         name, what: who wants it, and what it wants to have that shape.

@@ -16,11 +16,14 @@ from typing import Any
 from . import graph_text, operations, shape_errors
 from .backends import get as get_backend
 from .buffer.base import Buffer
+from .buffer.functions import eye, linspace
 from .buffer.text import array_html, array_text
 from .dtype import DType, as_number
 from .operations import Operation
-from .shape import Shape, ShapeError, exchanged, normalize_axes, normalize_axis
+from .shape import ShapeError, exchanged, normalize_axes, normalize_axis
 from .tape import CountedBlock, GradientFunction, is_recording, no_grad, walk_back
+from .tensor_methods import Elementwise, Indexing, Layout, Ordering, Reductions
+from .tensor_methods.layout import stack
 
 __all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad", "uninitialized"]
 
@@ -97,7 +100,7 @@ def _restored(kind: type[Tensor], buffer: Buffer, requires_grad: bool, grad: Ten
     return tensor
 
 
-class Tensor:
+class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
     """An array that can be differentiated.
 
     Args:
@@ -131,26 +134,6 @@ class Tensor:
             self.requires_grad = True
 
     # ---------------------------------------------------------------- what it is
-
-    @property
-    def shape(self) -> Shape:
-        """The size of each axis."""
-        return self.buffer.shape
-
-    @property
-    def ndim(self) -> int:
-        """How many axes there are."""
-        return len(self.buffer.shape)
-
-    @property
-    def numel(self) -> int:
-        """How many elements there are."""
-        return self.buffer.numel
-
-    @property
-    def dtype(self) -> DType:
-        """The type of the elements."""
-        return self.buffer.dtype
 
     @property
     def backend(self) -> str:
@@ -317,7 +300,7 @@ class Tensor:
 
     def print_dag(self) -> None:
         """Prints the graph of operations that made this Tensor, indented, shared parts once."""
-        for line in graph_text.dag_lines(self):
+        for line in graph_text.dag_lines(self.grad_fn or self):
             print(line)
 
     def to_dot(self) -> str:
@@ -351,6 +334,26 @@ class Tensor:
     ) -> Tensor:
         """Returns start, start + step, … along one axis, without stop; `arange(stop)` begins at 0."""
         return Tensor(Buffer.arange(start, stop, step, dtype))
+
+    @staticmethod
+    def linspace(start: float, stop: float, count: int, dtype: DType = DType.float32) -> Tensor:
+        """Returns `count` numbers along one axis, equally far apart, from start to stop, both included.
+
+        Raises:
+            ValueError: a negative count.
+            TypeError: a count that is no int, or a dtype that is none.
+        """
+        return Tensor(linspace(start, stop, count, dtype))
+
+    @staticmethod
+    def eye(rows: int, columns: int | None = None, dtype: DType = DType.float32) -> Tensor:
+        """Returns the identity matrix (rows, columns), square where columns are missing.
+
+        Raises:
+            ValueError: a negative size.
+            TypeError: a size that is no int, or a dtype that is none.
+        """
+        return Tensor(eye(rows, columns, dtype))
 
     @staticmethod
     def uniform(
@@ -393,6 +396,16 @@ class Tensor:
         return apply_op(operations.Concatenate, *tensors, axis=axis)
 
     @staticmethod
+    def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+        """Returns tensors of one shape joined along a new axis, which becomes axis `axis` of the result.
+
+        Raises:
+            ValueError: there are none, their shapes differ, or the result has no such axis.
+            TypeError: the axis is no int, or something is no Tensor.
+        """
+        return stack(tuple(tensors), axis)
+
+    @staticmethod
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
@@ -431,6 +444,12 @@ class Tensor:
                     return NotImplemented
             other = self._scalar(other)
         return apply_op(operation, other, self) if swap else apply_op(operation, self, other)
+
+    def _operate(self, operation: type[Operation], *others: Any, **options: Any) -> Tensor:
+        return apply_op(operation, self, *others, **options)
+
+    def _without_record(self, buffer: Buffer) -> Tensor:
+        return _wrap(buffer)
 
     def __add__(self, other: Any) -> Tensor:
         return self._apply(operations.Add, other)
@@ -669,12 +688,6 @@ class Tensor:
         """Returns a copy with zeros above a diagonal of the last two axes."""
         return apply_op(operations.Tril, self, diagonal=diagonal)
 
-    def __getitem__(self, index: Any) -> Tensor:
-        """Returns a view for ints, slices and `...`; for an integer Tensor, the rows it names (`take`)."""
-        if isinstance(index, Tensor):
-            return self.take(index)
-        return apply_op(operations.Slice, self, index=index)
-
     def cast(self, dtype: DType) -> Tensor:
         """Returns a copy of the same shape in another dtype; gradients are cast back."""
         return apply_op(operations.Cast, self, dtype=dtype)
@@ -723,7 +736,7 @@ class Tensor:
                     "or build the result with concatenate"
                 )
             value = value.buffer
-        self.buffer[index] = value
+        self._assign_at(index, value)
 
     def _in_place(self, operation: type[Operation], other: Any) -> Tensor:
         """Computes `self op= other`, in place where nothing is recorded; else this becomes the result."""
@@ -863,21 +876,35 @@ class Tensor:
                 "expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), "
                 f"not {str(text)[:60]!r}"
             )
-        import json
-
-        words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
-        try:
-            data = json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], found["data"]))
-        except (ValueError, KeyError, RecursionError):
-            raise ValueError(
-                f"the data of a serialized tensor are numbers in brackets, not {found['data'][:60]!r}"
-            ) from None
+        data = parse_value(found["data"])
         try:
             return Tensor(data, requires_grad=found["grad"] == "True")
         except (TypeError, ValueError, OverflowError, RuntimeError) as problem:
             raise ValueError(f"the data of a serialized tensor make none: {problem!s:.400}") from None
 
 
+def parse_value(text: str) -> Any:
+    """Returns what a text of numbers in brackets spells: a bool, an int or a float, or nested lists of them.
+
+    Nothing is evaluated. It is how the data of `serialize_tensor` are read.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    import json
+
+    words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
+    try:
+        if not _VALUE.fullmatch(text):
+            raise ValueError
+        return json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], text))
+    except (ValueError, KeyError, RecursionError):
+        raise ValueError(
+            f"the data of a serialized tensor are numbers in brackets, not {text[:60]!r}"
+        ) from None
+
+
+_VALUE = re.compile(r"[\[\]0-9eE+\-., TruFalsinf]+")
 _SERIALIZED = re.compile(
     r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)"
 )

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from .dtype import DType
-from .tensor import Tensor
+from .graph_text import dag_lines
+from .tape import GradientFunction
+from .tensor import Tensor, parse_value
 from .tree import tree_flatten, tree_map, tree_unflatten
 
-__all__ = ["DType", "argsort", "print_dag", "tree_flatten", "tree_map", "tree_unflatten"]
+__all__ = ["DType", "argsort", "parse_value", "print_dag", "tree_flatten", "tree_map", "tree_unflatten"]
 
 
 def argsort(values: Sequence[Any]) -> Any:
@@ -21,6 +23,16 @@ def argsort(values: Sequence[Any]) -> Any:
     return kind(positions)
 
 
-def print_dag(tensor: Tensor) -> None:
-    """Prints the graph of operations that made `tensor`, each with its shape."""
-    tensor.print_dag()
+def print_dag(
+    node: Tensor | GradientFunction, indent: str = "", last: bool = True, is_grad_fn: bool = False
+) -> None:
+    """Prints the graph of operations behind a node, each with its shape, shared parts once.
+
+    Args:
+        node: a Tensor, or its `grad_fn`.
+        indent: what stands before each line.
+        last, is_grad_fn: TinyGPT's function calls itself with them; here what node is says enough.
+    """
+    start = node if isinstance(node, GradientFunction) else node.grad_fn or node
+    for line in dag_lines(start):
+        print(f"{indent}{line}")

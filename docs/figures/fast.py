@@ -6,7 +6,7 @@ python docs/figures/fast.py
 from __future__ import annotations
 
 import drawing
-from drawing import BLUE, FAINT, FILLS, ORANGE, RED, Drawing
+from drawing import BLUE, FAINT, FILLS, INK, ORANGE, RED, Drawing
 
 CELL = 32
 
@@ -119,9 +119,47 @@ def query_blocks() -> str:
     return sheet.svg()
 
 
+def processes() -> str:
+    """Four shards on two processes: who adds up what, and what travels."""
+    sheet = Drawing(
+        700,
+        400,
+        "Two processes have two shards each. Each adds up its own, sends half of the sum to the other, adds "
+        "up its own half, and sends the result back",
+    )
+    width, cell = 140, 26
+    halves = (FILLS[0], FILLS[1])
+
+    def row(x: float, y: float, label: str, known: tuple[bool, bool] = (True, True)) -> None:
+        """The row of all gradients, in two halves, with what it is."""
+        for half in range(2):
+            fill = halves[half] if known[half] else "white"
+            sheet.rect(x + half * width / 2, y, width / 2, cell, fill, FAINT, 0)
+        sheet.text(x + width / 2, y + cell / 2 + 5, label, size=13)
+
+    for rank, (x, first) in enumerate(((40, 0), (360, 2))):
+        sheet.text(x + width + 10, 26, f"process {rank}", bold=True)
+        for k in range(2):
+            row(x + k * (width + 20), 40, f"gradient of shard {first + k}")
+        sheet.arrow((x + 70, 66), (x + 135, 108), INK)
+        sheet.arrow((x + 230, 66), (x + 165, 108), INK)
+        row(x + 80, 110, f"g{first} + g{first + 1}")
+        row(x + 80, 230, "(g0+g1) + (g2+g3)", (rank == 0, rank == 1))
+        row(x + 80, 340, "(g0+g1) + (g2+g3)")
+        sheet.arrow((x + 115 + 70 * rank, 136), (x + 115 + 70 * rank, 228), INK)
+        sheet.arrow((x + 115 + 70 * rank, 256), (x + 115 + 70 * rank, 338), INK)
+    sheet.arrow((225, 136), (505, 228), ORANGE)
+    sheet.arrow((475, 136), (195, 228), BLUE)
+    sheet.arrow((155, 256), (475, 338), BLUE)
+    sheet.arrow((545, 256), (225, 338), ORANGE)
+    sheet.text(350, 172, "half of each sum", FAINT, 12)
+    sheet.text(350, 284, "the finished halves", FAINT, 12)
+    return sheet.svg()
+
+
 def pictures() -> dict[str, str]:
     """The pictures by name."""
-    return {"heads": heads(), "passes": passes(), "query_blocks": query_blocks()}
+    return {"heads": heads(), "passes": passes(), "processes": processes(), "query_blocks": query_blocks()}
 
 
 if __name__ == "__main__":

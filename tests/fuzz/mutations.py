@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
-from typing import NamedTuple
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-KINDS = ("byte", "bit", "cut", "drop", "repeat", "swap", "insert", "number", "word", "splice")
+# The last one changes a value inside of JSON, so that what is damaged is still JSON
+KINDS = ("byte", "bit", "cut", "drop", "repeat", "swap", "insert", "number", "word", "splice", "value")
 WORDS = (
     b"null",
     b"true",
@@ -48,6 +52,46 @@ WORDS = (
     b"1" + b"0" * 400,
 )
 NUMBERS = (0, 1, -1, 2, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30)
+VALUES: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        3,
+        5,
+        0.5,
+        -0.5,
+        1e308,
+        1e-320,
+        2**24,
+        2**31,
+        2**53,
+        2**63,
+        2**64,
+        10**400,
+    ),
+    *(
+        "",
+        "a",
+        "0",
+        "1e3",
+        "/",
+        "..",
+        "\ud800",
+        "\0",
+        "\x1b[2J",
+        "é" * 300,
+        "(?:a+)+",
+        "python",
+        "numpy",
+        "bpe",
+    ),
+    *([], {}, [[]], [0] * 500, {"a": 1}, [None], [1.5], [True], ["a"], {"": {}}, [[1, 2], [3]]),
+    *(float("inf"), float("nan")),
+)
 LARGEST = 200_000  # bytes that a damaged file may grow to
 
 
@@ -90,6 +134,8 @@ def _step(data: bytes, mutation: Mutation) -> bytes:
         return head + tail[length : 2 * length] + tail[:length] + tail[2 * length :]
     if kind == "insert":
         return head + WORDS[value % len(WORDS)] + tail
+    if kind == "value":
+        return _with_other_value(data, share, value)
     if kind == "splice":  # something of the file itself, elsewhere
         start = value % (len(data) + 1)
         return head + data[start : start + length] + tail[length:]
@@ -99,3 +145,42 @@ def _step(data: bytes, mutation: Mutation) -> bytes:
         return data
     new = str(NUMBERS[value % len(NUMBERS)]).encode() if kind == "number" else WORDS[value % len(WORDS)]
     return head + tail[: found.start()] + new + tail[found.end() :]
+
+
+def _with_other_value(data: bytes, share: float, value: int) -> bytes:
+    """Returns JSON (or a safetensors file, of which the header is JSON) with one value, or key, replaced."""
+    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
+    is_header = 0 < length <= len(data) - 8
+    text = data[8 : 8 + length] if is_header else data
+    try:
+        root = json.loads(text)
+    except (ValueError, RecursionError):
+        return data
+    places = list(_places(root))
+    if not places:
+        return data
+    container, key = places[min(int(share * len(places)), len(places) - 1)]
+    new = VALUES[value % len(VALUES)]
+    if value >> 16 & 7 == 0:  # it goes
+        del container[key]
+    elif value >> 16 & 7 == 1 and isinstance(container, dict):  # it is called something else
+        container[str(new)[:100]] = container.pop(key)
+    elif value >> 16 & 7 == 2:  # another value of the same file
+        other, its_key = places[(value >> 20) % len(places)]
+        container[key] = json.loads(json.dumps(other[its_key]))
+    else:
+        container[key] = new
+    text = json.dumps(root).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :] if is_header else text
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields where each value inside of JSON stands: the object or list, and the key or index."""
+    pending = [value]
+    while pending:
+        container = pending.pop()
+        if not isinstance(container, (dict, list)):
+            continue
+        for key, inner in list(container.items() if isinstance(container, dict) else enumerate(container)):
+            yield container, key
+            pending.append(inner)

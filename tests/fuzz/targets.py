@@ -6,10 +6,12 @@ import base64
 import contextlib
 import io
 import json
+import random
 import shutil
 import struct
 from array import array
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +22,13 @@ from tinygpt_core.dataset.corpora import CorpusError
 from tinygpt_core.dataset.images import read_idx
 from tinygpt_core.dataset.token_folders import open_token_folder
 from tinygpt_core.explain.history import read_log
+from tinygpt_core.explain.writing import explain
 from tinygpt_core.files.json_objects import SerializationError, read_json_object
 from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
 from tinygpt_core.module import read_tensors, write_tensors
 from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.optimizers import AdamW
 from tinygpt_core.tokenizer import (
     BPETokenizer,
     CharTokenizer,
@@ -36,8 +40,13 @@ from tinygpt_core.tokenizer import (
 )
 from tinygpt_core.tokenizer.base import Tokenizer
 from tinygpt_core.tokenizer.vocabularies import byte_characters
-from tinygpt_core.training.checkpoint import CheckpointError
-from tinygpt_core.training.runs import load_model
+from tinygpt_core.training.checkpoint import FILES, CheckpointError, _state_digest
+from tinygpt_core.training.config import TrainingConfig
+from tinygpt_core.training.data import prepare_data
+from tinygpt_core.training.loop import Trainer
+from tinygpt_core.training.runs import load_model, settings_of_a_beginning
+
+from . import command_lines
 
 RUN = Path(__file__).parents[1] / "fixtures" / "runs" / "bpe" / "run"
 TEXT = "the theme of the thesis: 1234 😀 it's\n\n  "
@@ -228,6 +237,172 @@ def write_pretrained(format: str) -> Callable[[Path], None]:
     return write
 
 
+def seal(folder: Path) -> None:
+    """Makes the digests in state.json those of the files beside it, as one who means harm can."""
+    path = folder / "state.json"
+    with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        value = json.loads(path.read_bytes())
+        for name in FILES:
+            data = (folder / name).read_bytes()
+            value["files"][name] = {"size": len(data), "sha256": sha256(data).hexdigest()}
+        value["state_sha256"] = _state_digest(value["state"])
+        path.write_text(json.dumps(value))
+
+
+def write_own_run(folder: Path) -> None:
+    """Writes a run of two steps, of few numbers, with its corpus."""
+    (folder / "text.txt").write_text(TEXT * 20)
+    tokens = folder / "bpe"
+    save_tokenizer(tokenizer(), tokens)
+    sizes: dict[str, Any] = {"context_length": 4, "num_heads": 1, "embedding_dim": 2, "batch_size": 2}
+    config = TrainingConfig(
+        corpus="text",
+        data_file=str(folder / "text.txt"),
+        tokenizer=str(tokens),
+        steps=2,
+        eval_batches=1,
+        **sizes,
+    )
+    trainer = Trainer.start(config, str(folder / "run"))
+    for _ in trainer.run():
+        pass
+    for file in (folder / "run").iterdir():
+        shutil.move(file, folder / file.name)
+    (folder / "run").rmdir()
+    shutil.copyfile(folder / "state.json", folder / "whole state.json")
+
+
+def read_sealed(folder: Path) -> None:
+    """Loads a run whose digests are right, whatever its files hold, and lets it write."""
+    seal(folder)
+    model, its_tokenizer, config = load_model(str(folder), "python")
+    opening = config["data"]["opening"]
+    with contextlib.suppress(TokenizerError):
+        ids = its_tokenizer.encode(opening)
+        if ids:
+            model.generate_greedy(Tensor([ids[:2]]), 2)
+
+
+def resume_sealed(folder: Path) -> None:
+    """Goes on with such a run for a step."""
+    seal(folder)
+    trainer = Trainer.resume(str(folder), steps=3, backend="python")
+    if trainer.step < 3 and trainer.config.batch_size * trainer.config.accumulation < 100:
+        with contextlib.suppress(ArithmeticError):  # numbers that are not finite
+            trainer.train_step()
+
+
+def explain_sealed(folder: Path) -> None:
+    seal(folder)
+    explain(str(folder), folder / "page.html", backend="python")
+
+
+def write_settings(folder: Path) -> None:
+    config = TrainingConfig()
+    (folder / "beginning.json").write_text(json.dumps(config.to_dict()))
+    (folder / "model.json").write_text(json.dumps(config.model_config(300).to_dict()))
+
+
+def read_settings(folder: Path) -> None:
+    settings_of_a_beginning(str(folder))
+    GPTConfig.from_dict(read_json_object(folder / "model.json"))
+
+
+PATTERNS = {name: value for name, value in vars(RegexPatterns).items() if name.isupper()}
+
+
+def write_patterns(folder: Path) -> None:
+    for name, pattern in PATTERNS.items():
+        (folder / name).write_text(pattern, encoding="utf-8")
+    slow = r"(?:ab)+c?|[^\W\d]{2,9}+|(?<=a)\s+(?!\S)|(?i:'s)|\p{Lu}?\p{Ll}*"
+    (folder / "slow").write_text(slow, encoding="utf-8")
+
+
+def read_pattern(folder: Path) -> None:
+    for name in (*PATTERNS, "slow"):
+        path = folder / name
+        text = path.read_bytes().decode("utf-8", "replace")
+        if name == "slow" or text != PATTERNS[name]:
+            made = BPETokenizer(text)
+            made.train(TEXT * 2 + "a" * 200, 258)
+            use(made)
+
+
+def write_optimizer(folder: Path) -> None:
+    model = small_model()
+    optimizer = AdamW(model, 0.1)
+    model(Tensor([[1, 2]])).sum().backward()
+    optimizer.update()
+    optimizer.save_state(str(folder / "x.json"))
+
+
+def small_model() -> GPT:
+    sizes = {"vocab_size": 11, "context_length": 8, "num_layers": 1, "num_heads": 2, "embedding_dim": 4}
+    return GPT(GPTConfig(**sizes))
+
+
+def read_optimizer(folder: Path) -> None:
+    model = small_model()
+    optimizer = AdamW(model, 0.1)
+    optimizer.load_state(str(folder / "x.json"))
+    model(Tensor([[1, 2]])).sum().backward()
+    with contextlib.suppress(ArithmeticError):
+        optimizer.update()
+
+
+def write_tensor_text(folder: Path) -> None:
+    (folder / "x.txt").write_text(
+        Tensor([[1.5, -2e-8], [float("inf"), 4.0]], requires_grad=True).serialize_tensor()
+    )
+
+
+def read_tensor_text(folder: Path) -> None:
+    text = (folder / "x.txt").read_bytes().decode("utf-8", "replace")
+    if Tensor.validate_serialized_tensor(text):
+        Tensor.deserialize_tensor(text)
+
+
+def write_shards(folder: Path) -> None:
+    write_pretrained("gpt2")(folder)
+    tensors = load_safetensors(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {name: f"model-{1 + i % 2}.safetensors" for i, name in enumerate(sorted(tensors))}
+    for file in set(files.values()):
+        save_safetensors(folder / file, {name: tensors[name] for name in tensors if files[name] == file})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+
+
+def write_corpus(folder: Path) -> None:
+    (folder / "corpus").mkdir()
+    (folder / "a.txt").write_text(TEXT * 20)
+
+
+def read_corpus(folder: Path) -> None:
+    config = TrainingConfig(
+        corpus="text",
+        data_file=str(folder / "a.txt"),
+        context_length=4,
+        batch_size=2,
+        embedding_dim=2,
+        num_heads=1,
+    )
+    data = prepare_data(config)
+    data.training_batches.next_batch()
+
+
+def write_what_commands_take(folder: Path) -> None:
+    write_own_run(folder)
+    write_safetensors(folder)
+    script = "from tinygpt_core import Tensor\n(Tensor(2.0, requires_grad=True) * 3).backward()\n"
+    (folder / "script.py").write_text(script)
+    (folder / "empty").mkdir()
+    (folder / "words").write_text("what is drawn depends on this")
+
+
+def run_drawn_command(folder: Path) -> None:
+    command_lines.run(folder, command_lines.drawn(random.Random((folder / "words").read_bytes())))
+
+
 def inspect(folder: Path) -> None:
     """Lists whatever lies in the folder as a person would; an exit code is all that may come of it."""
     for file in sorted(folder.iterdir()):
@@ -285,6 +460,38 @@ TARGETS = {
         read_checkpoint,
         (CheckpointError,),
     ),
+    "sealed run": Target(
+        write_own_run,
+        ("config.json", "state.json", "tokenizer", "model.safetensors"),
+        read_sealed,
+        (CheckpointError,),
+    ),
+    "sealed run that is resumed": Target(
+        write_own_run,
+        ("config.json", "state.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "text.txt"),
+        resume_sealed,
+        (ValueError,),
+    ),
+    "sealed run that is explained": Target(
+        write_own_run,
+        ("config.json", "log.jsonl", "state.json", "tokenizer", "model.safetensors"),
+        explain_sealed,
+        (ValueError,),
+    ),
+    "settings": Target(
+        write_settings, ("beginning.json", "model.json"), read_settings, (ValueError, TypeError)
+    ),
+    "patterns": Target(write_patterns, (*PATTERNS, "slow"), read_pattern, (TokenizerError,)),
+    "optimizer": Target(write_optimizer, ("x.json",), read_optimizer, (ValueError,)),
+    "text of a Tensor": Target(write_tensor_text, ("x.txt",), read_tensor_text, (ValueError,)),
+    "corpus": Target(write_corpus, ("a.txt",), read_corpus, (ValueError,)),
+    "shards": Target(
+        write_shards,
+        ("model.safetensors.index.json", "model-1.safetensors", "config.json"),
+        load_pretrained,
+        (FormatError,),
+    ),
+    "command line": Target(write_what_commands_take, ("words",), run_drawn_command, ()),
     "gpt2": Target(
         write_pretrained("gpt2"), ("config.json", "model.safetensors"), load_pretrained, (FormatError,)
     ),

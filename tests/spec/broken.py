@@ -8,6 +8,7 @@ mistake is to raise what they raise, and why.
 
 from __future__ import annotations
 
+import math
 import random as unseeded
 from array import array
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from tinygpt_core import backends, kernels
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
-from tinygpt_core.shape import contiguous_strides
+from tinygpt_core.shape import broadcast_shapes, contiguous_strides
 
 from .minimal import MinimalBuffer
 
@@ -424,6 +425,59 @@ class OwnRandomNumbers(MinimalBuffer):
     def _random_uniform(cls, key: Any, shape: Any, dtype: DType, low: float, high: float) -> MinimalBuffer:
         zeros = cls._full(shape, 0, dtype)
         return zeros._map(lambda _: unseeded.uniform(low, high))
+
+
+@broken(value("floor_divide"))
+class QuotientTowardsZero(MinimalBuffer):
+    """Quotients are rounded towards 0, as C does, and not down."""
+
+    def _divmod(self, other: Any) -> tuple[Any, Any]:
+        quotient, remainder = super()._divmod(other)
+        pairs = zip(quotient._values(), remainder._values(), strict=True)
+        towards_zero = [q + 1 if q < 0 and r else q for q, r in pairs]
+        return self._of(towards_zero, quotient.shape, self.dtype), remainder
+
+
+@broken(value("remainder"))
+class RemainderOfTheDividend(MinimalBuffer):
+    """A remainder has the sign of what is divided, as C's has, and not of the divisor."""
+
+    def _divmod(self, other: Any) -> tuple[Any, Any]:
+        shape = broadcast_shapes(self.shape, other.shape)
+        pairs = zip(self._expand(shape)._values(), other._expand(shape)._values(), strict=True)
+        rest = [math.fmod(x, y) if y and math.isfinite(x) else math.nan for x, y in pairs]
+        quotient, _ = super()._divmod(other)
+        return quotient, self._of([self.dtype.convert(x) for x in rest], shape, self.dtype)
+
+
+@broken(value("argsort"), value("sort"))
+class NaNFirst(MinimalBuffer):
+    """NaN counts as the smallest."""
+
+    def _argsort(self, axis: int) -> Any:
+        rows = self._rows_along(axis)
+        order = [sorted(range(len(row)), key=lambda i, row=row: (row[i] == row[i], row[i])) for row in rows]
+        return self._of_rows_along(axis, order, DType.int64)
+
+
+@broken(value("argsort"))
+class UnstableSort(MinimalBuffer):
+    """Equal elements change places."""
+
+    def _argsort(self, axis: int) -> Any:
+        rows = self._rows_along(axis)
+        order = [
+            sorted(range(len(row)), key=lambda i, row=row: (row[i] != row[i], row[i], -i)) for row in rows
+        ]
+        return self._of_rows_along(axis, order, DType.int64)
+
+
+@broken(value("cumsum"))
+class CumsumWithoutItself(MinimalBuffer):
+    """A running sum leaves out the element it stands at."""
+
+    def _cumsum(self, axis: int) -> Any:
+        return super()._cumsum(axis)._sub(self)
 
 
 # ---------------------------------------------------------------- kernels

@@ -1,18 +1,24 @@
-"""The pytest plug-in of the specification: `--backend NAME[,NAME…]` and the `backend` fixture.
+"""The pytest plug-in of the specification: `--backend NAME[,NAME…]`, `--profile NAME`, and the `backend`
+fixture.
 
-A test that takes `backend` runs once for each named backend, which is active meanwhile; `backend` is its
-Buffer class. A backend that was asked for but cannot run is an error, never a skip. What a backend declares
-it cannot do (capabilities) is printed at the end.
+A test that takes `backend` runs once for each backend, which is active meanwhile; `backend` is its Buffer
+class. Without `--backend` (or $TINYGPT_BACKEND) these are `python` and every backend that is installed; one
+of them that cannot run here is named at the end, with the reason. A backend that was asked for but cannot run
+is an error, never a skip. What a backend declares it cannot do (capabilities) is printed at the end, too.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.errors import InvalidArgument
 
 from tinygpt_core import backends
 from tinygpt_core.buffer import Buffer
@@ -24,8 +30,11 @@ _common: dict[str, Any] = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 }
-settings.register_profile("quick", max_examples=20, derandomize=True, database=None, **_common)
-settings.register_profile("thorough", max_examples=400, **_common)
+# What is drawn is the same in every run, but for the last.
+PROFILES = {"quick": "the default", "thorough": "continuous integration", "nightly": "hours"}
+settings.register_profile("quick", max_examples=3, derandomize=True, database=None, **_common)
+settings.register_profile("thorough", max_examples=20, derandomize=True, database=None, **_common)
+settings.register_profile("nightly", max_examples=400, **_common)
 
 
 def resolve(name: str) -> type[Buffer]:
@@ -43,10 +52,24 @@ def resolve(name: str) -> type[Buffer]:
     return backends.get(name)
 
 
-def names(config: pytest.Config) -> list[str]:
-    """Returns the backends asked for: --backend, else $TINYGPT_BACKEND, else python."""
-    text = config.getoption("--backend") or os.environ.get(backends.ENVIRONMENT_VARIABLE) or "python"
+@cache
+def installed() -> dict[str, str]:
+    """Returns why each installed backend cannot run here, or "" where it can: python, and what entry points
+    name.
+    """
+    others = {point.name for point in entry_points(group=backends.ENTRY_POINT_GROUP)} - {"python"}
+    return {name: backends.why_not(name) for name in ["python", *sorted(others)]}
+
+
+def asked_for(config: pytest.Config) -> list[str]:
+    """Returns the backends of --backend, or else of $TINYGPT_BACKEND."""
+    text = config.getoption("--backend") or os.environ.get(backends.ENVIRONMENT_VARIABLE) or ""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def names(config: pytest.Config) -> list[str]:
+    """Returns the backends of this run: those asked for, else python and what else is installed and runs."""
+    return asked_for(config) or [name for name, reason in installed().items() if not reason]
 
 
 class Specification:
@@ -55,7 +78,15 @@ class Specification:
     """
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        settings.load_profile(config.getoption("--laws"))
+        config.addinivalue_line(
+            "markers", "thorough(why): takes long, and is made with --profile thorough or nightly only"
+        )
+        try:
+            settings.load_profile(config.getoption("--profile"))
+        except InvalidArgument:
+            raise pytest.UsageError(
+                f"--profile must be one of {', '.join(PROFILES)}, not {config.getoption('--profile')}"
+            ) from None
         for name in names(config):
             try:
                 resolve(name)
@@ -65,14 +96,47 @@ class Specification:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
-        """Says what no law has tried, because a backend declares (attribute `lacks`: capability -> reason)
-        that it cannot do it.
+        """Says what no law has tried: on an installed backend that cannot run here, and what a backend
+        declares (attribute `lacks`: capability -> reason) that it cannot do.
         """
+        if not asked_for(config):
+            for name, reason in installed().items():
+                if reason:
+                    terminalreporter.write_line(f"no law was tried on {name}: {reason}")
         for name in names(config):
             for capability, reason in getattr(resolve(name), "lacks", {}).items():
                 terminalreporter.write_line(
                     f"not tried on {name}, which declares that it lacks {capability}: {reason}"
                 )
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leaves out what is marked `thorough`, unless the profile asks for it, or its file was named."""
+        if config.getoption("--profile") in ("thorough", "nightly"):
+            return
+        base = config.invocation_params.dir
+        named = {(base / argument.partition("::")[0]).resolve() for argument in config.args}
+        left_out = [
+            item for item in items if item.get_closest_marker("thorough") and item.path.resolve() not in named
+        ]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in set(left_out)]
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Iterator[None]:
+        """Says of a law that fails what it states, and on what it was tried."""
+        report = (yield).get_result()  # type: ignore[misc]
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if report.failed and "backend" in parameters:
+            about = inspect.getdoc(getattr(item, "function", None)) or item.name.partition("[")[0]
+            lines = [f"{name}: {value}" for name, value in parameters.items()]
+            report.sections.append(("the law that fails", "\n".join([*lines, about])))
+
+    def pytest_report_header(self, config: pytest.Config) -> str:
+        profile = config.getoption("--profile")
+        about = PROFILES.get(profile, "a profile of its own")
+        return f"laws: profile {profile} ({about}), on {', '.join(names(config))}"
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "backend" in metafunc.fixturenames:
@@ -93,13 +157,14 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption(
         "--backend",
         metavar="NAME[,NAME…]",
-        help="backends that tests with a `backend` run on (default: python)",
+        help="backends that tests with a `backend` run on (default: every one that is installed and can run)",
     )
-    default = os.environ.get("TINYGPT_LAWS", "quick")
     group.addoption(
-        "--laws",
-        choices=["quick", "thorough"],
-        default=default,
-        help=f"how hard Hypothesis searches ({default})",
+        "--profile",
+        "--laws",  # its name before
+        metavar="NAME",
+        default="quick",
+        help="how many cases the laws draw, and which tests are made: "
+        + ", ".join(f"{name} ({about})" for name, about in PROFILES.items()),
     )
     pluginmanager.register(Specification(), NAME)

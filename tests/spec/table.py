@@ -98,6 +98,9 @@ class Row:
     def __repr__(self) -> str:
         return f"<row {self.name}>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # Hypothesis would print all that a row has
+
 
 def _elsewhere(x: Buffer | Tensor) -> str:
     """Returns the name of a backend that x is not on."""
@@ -511,9 +514,14 @@ def _silu(x: Any) -> Any:
     return x / (1 + np.exp(-x))
 
 
+def _relu(x: Any) -> Any:
+    return np.where(x <= 0, 0.0, x)  # NaN stays
+
+
 def _dropout(x: Any, probability: float, key: Key) -> Any:
+    """A mask times x, so that NaN and infinities are not dropped silently."""
     kept = np.array(uniforms32(key, x.size), np.float32).reshape(x.shape) >= np.float32(probability)
-    return np.where(kept, x / (1 - probability), 0.0)
+    return np.where(kept, 1 / (1 - probability), 0.0) * x
 
 
 def _attention(query: Any, key: Any, value: Any, causal: bool = True, scale: float | None = None) -> Any:
@@ -713,7 +721,7 @@ ROWS: list[Row] = [
     unary("cos", np.cos, special=False),
     unary("erf", _erf, operation=False),
     unary("erfc", np.vectorize(math.erfc, otypes=[np.float64]), operation=False),
-    Row("relu", (), lambda x: np.where(x > 0, x, 0.0), one(), None, lambda x: x.relu()),
+    Row("relu", (), _relu, one(), None, lambda x: x.relu()),
     Row("sigmoid", ("Sigmoid",), lambda x: 1 / (1 + np.exp(-x)), one(), None, lambda x: x.sigmoid()),
     Row(
         "log_sigmoid",
@@ -1293,7 +1301,7 @@ ROWS += [
             _kernel_error(kernels.GELU, "integers", TypeError, ("int32",), ((2, 3), _I)),
         ),
     ),
-    kernel_row(kernels.Relu, lambda x: np.where(x > 0, x, 0.0), one()),
+    kernel_row(kernels.Relu, _relu, one()),
     kernel_row(
         kernels.SiLU,
         _silu,
@@ -1621,5 +1629,9 @@ OWN_LAWS: dict[str, str] = {
     "AdamWStep": "test_kernel_laws",
     "SGDStep": "test_kernel_laws",
 }
+
+from . import method_rows  # noqa: E402  adds the rows for the methods of Tensor
+
+OWN_LAWS |= dict.fromkeys(method_rows.OWN_METHOD_LAWS, "test_method_laws")
 
 COVERED = {name for row in ROWS for name in row.covers} | set(OWN_LAWS)

@@ -71,7 +71,8 @@ def test_nested_lists_there_and_back(backend: type[Buffer], data: st.DataObject)
         assert type(buffer.to_python()) is type(expected.item())
     else:
         assert len(buffer) == len(expected) == len(list(buffer))
-        assert all(same(read(row), wanted) for row, wanted in zip(buffer, expected, strict=True))
+        for i, (row, wanted) in enumerate(zip(buffer, expected, strict=True)):
+            assert same(read(row), wanted), f"row {i} is {read(row)}, not {wanted}"
 
 
 @given(data=st.data())

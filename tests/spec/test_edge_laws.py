@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 
-from .strategies import FLOATS, INTEGERS, make, read, supported
+from .strategies import FLOATS, INTEGERS, arrays, make, read, supported
+from .table import ROWS, Row
+from .templates import truth
+from .tolerances import assert_close
 
 # ---------------------------------------------------------------- integers
 
@@ -193,6 +196,72 @@ def test_signs_of_zeros_and_subnormal_numbers(backend: type[Buffer], name: str, 
         wanted = theirs(a, b)
     found = read(ours(make(backend, a), make(backend, b)))
     assert [x.replace("-nan", "nan") for x in signed(found)] == signed(wanted)
+
+
+# Numbers that are not finite meet a zero or each other on the way, and it depends on the way whether that is
+# NaN, or still an infinity.
+ANY_NOT_FINITE = {"LogSoftmax", "CrossEntropy", "Rotary", "matmul", "Linear"}
+# They meet numbers whose share in the result is 0, which a reference may leave out and a kernel may not:
+# these get numbers below the normal ones and zeros with a sign only.
+ONLY_FINITE = {
+    "Attention": "keys that come later have a weight of 0",
+    "PackedAttention": "keys that come later have a weight of 0",
+    "Einsum": "what is added up before it is multiplied may be 0",
+    "Conv2d": "padding is an image of zeros",
+    "RMSNorm": "an infinity in the row makes the scale of all others 0",
+}
+# These only choose or move elements, so that every bit stays.
+MOVES = {
+    *("where", "reshape", "permute", "transpose", "expand", "slice", "concatenate", "tril", "cast", "to"),
+    *("take", "Embedding"),
+}
+ON_FLOATS = [
+    pytest.param(row, id=row.name)
+    for row in ROWS
+    if row.on_buffers and set(FLOATS) <= set(row.dtypes)
+    if row.name != "pow"  # test_powers_of_special_values
+]
+
+
+@pytest.mark.parametrize("row", ON_FLOATS)
+@given(data=st.data())
+def test_special_values_of_every_row(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
+    """-0, numbers below the normal ones, infinities and NaN give what they give in the reference; where that
+    is finite, so is the result.
+    """
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    tiny = float(np.finfo(dtype).tiny)
+    least = float(np.finfo(dtype).smallest_subnormal)
+    special = [0.0, -0.0, 1.0, -2.0, 0.5, tiny, -tiny, tiny / 2, least, -3 * least]
+    if row.name not in ONLY_FINITE:
+        special += [math.inf, -math.inf, math.nan]
+    case = data.draw(row.cases())
+    operands: list[Any] = []
+    for slot in case.slots:
+        if slot is None:
+            operands.append(None)
+        elif slot.dtype:
+            operands.append(data.draw(arrays(slot.dtype, slot.shape, slot.low, max(slot.low, slot.high))))
+        else:
+            count = math.prod(slot.shape)
+            values = data.draw(st.lists(st.sampled_from(special), min_size=count, max_size=count))
+            operands.append(np.array(values, dtype).reshape(slot.shape))
+    buffers = [None if x is None else make(backend, x) for x in operands]
+    found = row.on_buffers(*buffers, **case.options)  # type: ignore[misc]
+    given_ = [None if x is None else x.tolist() for x in operands]
+    what = f"{row.name} {dict(case.options)} of {given_} in {dtype}"
+    if row.name in MOVES:
+        wanted = np.asarray(row.reference(*operands, **case.options))
+        if row.name != "cast" and wanted.dtype.kind == "f":
+            assert signed(read(found)) == signed(wanted), what
+        return
+    expected, magnitude = truth(row, operands, case.options)
+    result = read(found)
+    if row.name in ANY_NOT_FINITE:
+        finite = np.isfinite(np.asarray(expected))
+        assert not np.isfinite(result[~finite]).any(), f"{what}: {result}, and not {expected}"
+        result = np.where(finite, result, expected)
+    assert_close(result, expected, found.dtype.name, magnitude, what)
 
 
 # ---------------------------------------------------------------- empty axes, views

@@ -4,6 +4,7 @@ hooks, does.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -90,13 +91,15 @@ def test_backward_can_run_again(backend: type[Buffer], row: Row, data: st.DataOb
     grad = make(backend, data.draw(arrays("float32", result.shape, -2, 2)))
     first, second = gradients_of(kernel, saved, grad), gradients_of(kernel, saved, grad)
     for one, other in zip(first, second, strict=True):
-        assert (one is None) == (other is None)
+        assert (one is None) == (other is None), f"{row.name}: {one!r} at first, then {other!r}"
         if one is not None:
-            assert np.array_equal(read(one), read(other), equal_nan=True)
+            assert np.array_equal(read(one), read(other), equal_nan=True), (
+                f"{row.name} {case.options}: {read(one)} at first, then {read(other)}"
+            )
 
 
 def test_attention_is_causal(backend: type[Buffer]) -> None:
-    """What comes after a position has no influence on it, not even infinities, and no gradient from it."""
+    """What comes after a position has no influence on it, however large it is, and no gradient from it."""
     values = np.random.default_rng(0).normal(size=(3, 1, 2, 5, 4)).astype(np.float32)
     changed = values.copy()
     changed[1:, :, :, 3:] = 1e4
@@ -251,10 +254,19 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
         versions = [x.version[0] for x in ours]
         for step in (1, 2, 3):
             kernel.forward(ours, gradients, first, second, step=step, **options)
-        for got, wanted in ((ours, p), (first, m), (second, v), (gradients, grads)):
-            for one, other in zip(got, wanted, strict=True):
-                assert_close(read(one), other, dtype, 2.0)
-        assert all(x.version[0] > version for x, version in zip(ours, versions, strict=True))
+        parts = {
+            "parameter": (ours, p),
+            "mean": (first, m),
+            "square": (second, v),
+            "grad": (gradients, grads),
+        }
+        for what, (got, wanted) in parts.items():
+            for i, (one, other) in enumerate(zip(got, wanted, strict=True)):
+                assert_close(read(one), other, dtype, 2.0, f"{kernel.__name__}, {what} {i}, {options}")
+        for i, (x, version) in enumerate(zip(ours, versions, strict=True)):
+            assert x.version[0] > version, (
+                f"{kernel.__name__}: parameter {i} changed, and its version did not"
+            )
 
 
 def test_adamw_with_a_beta_near_one(backend: type[Buffer]) -> None:
@@ -310,12 +322,29 @@ def test_sgd_step(backend: type[Buffer], data: st.DataObject) -> None:
         velocities = [make(backend, x * 0) for x in parameters] if momentum else None
         for step in (1, 2, 3):
             kernel.forward(ours, gradients, velocities, step=step, **options)
-        for got, wanted in ((ours, p), (velocities or [], u if momentum else []), (gradients, grads)):
-            for one, other in zip(got, wanted, strict=True):
-                assert_close(read(one), other, dtype, 2.0)
+        parts = {
+            "parameter": (ours, p),
+            "velocity": (velocities or [], u if momentum else []),
+            "grad": (gradients, grads),
+        }
+        for what, (got, wanted) in parts.items():
+            for i, (one, other) in enumerate(zip(got, wanted, strict=True)):
+                assert_close(read(one), other, dtype, 2.0, f"{kernel.__name__}, {what} {i}, {options}")
 
 
 # ---------------------------------------------------------------- the registry
+
+
+def test_registered_kernels_take_the_same_arguments(backend: type[Buffer]) -> None:
+    """Options have the same names and the same defaults as the textbook's."""
+    for kernel, own in kernels.base.registered(backend):
+        parameters, wanted = (inspect.signature(x.forward).parameters for x in (own, kernel))
+        for name, parameter in wanted.items():
+            if parameter.kind is not parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+                continue
+            assert name in parameters, f"{own.__name__}.forward takes no {name}"
+            found = parameters[name].default
+            assert found == parameter.default, f"{own.__name__}: {name} is {found}, not {parameter.default}"
 
 
 def test_lookup_walks_the_class_hierarchy(backend: type[Buffer]) -> None:

@@ -180,7 +180,10 @@ def _verdicts_of_changes(kind: type[Buffer], row: Row, case: Case, given: list[A
             result.backward()
         except RuntimeError as problem:
             assert "changed in place" in str(problem)
-            assert all(tensor is None or tensor.grad is None for tensor in tensors)
+            for position, tensor in enumerate(tensors):
+                assert tensor is None or tensor.grad is None, (
+                    f"{row.name}: backward refused, and still input {position} has the gradient {tensor.grad}"
+                )
             raise
         return [None if t is None or t.grad is None else read(t.grad.buffer) for t in tensors]
 

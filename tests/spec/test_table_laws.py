@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinygpt_core import kernels, operations
-from tinygpt_core.buffer import Buffer
+from tinygpt_core.buffer import Buffer, functions
+from tinygpt_core.tensor import Tensor
+from tinygpt_core.tensor_methods import Elementwise, Indexing, Layout, Ordering, Reductions
 
 from .strategies import read
 from .table import COVERED, OWN_LAWS, ROWS, Row, Wrong
@@ -127,12 +132,39 @@ def test_every_hook_has_a_row() -> None:
     assert hooks <= COVERED, f"without a row: {sorted(hooks - COVERED)}"
 
 
+BY_SUBJECT = (Elementwise, Reductions, Ordering, Layout, Indexing)
+
+
+def _names_in_their_modules(kind: type) -> set[str]:
+    """The names of what is of a kind in the modules of the methods by subject, and is made there."""
+    return {
+        name
+        for subject in BY_SUBJECT
+        for name, value in vars(sys.modules[subject.__module__]).items()
+        if isinstance(value, type) and issubclass(value, kind) and value.__module__ == subject.__module__
+    }
+
+
+def test_every_method_by_subject_has_a_row() -> None:
+    public = {f"Tensor.{name}" for kind in BY_SUBJECT for name in _own(kind) if not name.startswith("_")}
+    assert len(public) > 40 and public <= COVERED, f"without a row: {sorted(public - COVERED)}"
+
+
+def test_every_function_of_buffers_has_a_row() -> None:
+    public = {name for name, value in vars(functions).items() if inspect.isfunction(value)}
+    public = {
+        n for n in public if not n.startswith("_") and getattr(functions, n).__module__ == functions.__name__
+    }
+    assert len(public) > 20 and public <= COVERED, f"without a row: {sorted(public - COVERED)}"
+
+
 def test_every_operation_has_a_row() -> None:
     public = {
         name
         for name, value in vars(operations).items()
         if isinstance(value, type) and issubclass(value, operations.Operation)
     }
+    public |= _names_in_their_modules(operations.Operation)
     public = {name for name in public - {"Operation", "KernelOperation"} if not name.startswith("_")}
     assert len(public) > 25 and public <= COVERED, f"without a row: {sorted(public - COVERED)}"
 
@@ -151,6 +183,8 @@ def test_every_kernel_has_a_row() -> None:
 def test_the_table_names_nothing_that_is_gone() -> None:
     """Every name that a row covers exists, so a renamed thing cannot keep its row while it has no law."""
     known = set(dir(Buffer)) | {name[1:] for name in dir(Buffer)} | set(vars(operations)) | set(vars(kernels))
+    known |= _names_in_their_modules(operations.Operation) | set(vars(functions))
+    known |= {f"Tensor.{name}" for name in dir(Tensor)}
     known |= {"data", "dtype", "shape", "stride", "offset", "version", "backend"}
     missing = {name for row in ROWS for name in row.covers} | set(OWN_LAWS)
     missing -= known | {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}

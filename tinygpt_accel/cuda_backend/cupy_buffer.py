@@ -154,7 +154,8 @@ class CupyBuffer(CudaBuffer):
     @classmethod
     def memory(cls) -> tuple[int, int]:
         free, total = runtime.memGetInfo()
-        return int(free), int(total)
+        # What the pool keeps for later is free for us
+        return int(free + cupy.get_default_memory_pool().free_bytes()), int(total)
 
     @classmethod
     def peak_memory(cls) -> int:

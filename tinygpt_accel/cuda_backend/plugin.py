@@ -87,7 +87,7 @@ def factory(device: str) -> Any:
         BackendUnavailable: there is no GPU, or CuPy cannot use it; the message says what to install.
     """
     if device and not (device.isascii() and device.isdecimal()):
-        raise ValueError(f"a device of the cupy backend is a number, as in 'cupy:1', unlike 'cupy:{device}'")
+        raise ValueError(f"a device of the cupy backend is a number, as in 'cupy:1', not 'cupy:{device}'")
     if reason := probe():
         raise BackendUnavailable(reason)
     number = int(device or 0)

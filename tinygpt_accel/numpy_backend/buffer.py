@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, final
 
 import numpy
@@ -10,7 +12,9 @@ from tinygpt_core.dtype import DType
 from tinygpt_core.shape import Shape
 
 from ..array_buffer import ArrayBuffer
-from .sums import sum_over
+from . import threads
+from .loops import loops_for
+from .sums import AddColumns, sum_over
 
 # A decorator: infinities and NaN are answers that the contract asks for (IEEE 754), so NumPy's warnings about
 # them are noise.
@@ -28,6 +32,21 @@ class NumpyBuffer(ArrayBuffer):
     dtypes: ClassVar[dict[DType, Any]] = {
         dtype: numpy.dtype("bool" if dtype.kind == "b" else dtype.typecode) for dtype in DType.all
     }
+
+    @classmethod
+    def reproducible_arithmetic(cls) -> AbstractContextManager[Any]:
+        """Returns a context in which the bits of a result do not depend on the number of threads."""
+        return threads.reproducible_blas()
+
+    @classmethod
+    def arithmetic(cls) -> dict[str, str]:
+        """Returns what computes, by name and version: where these are alike, so are the bits of results."""
+        numba = sys.modules.get("numba")
+        loops = "NumPy"
+        if numba is not None:
+            cpu = sys.modules["llvmlite.binding"].get_host_cpu_name()
+            loops = f"Numba {numba.__version__} for {cpu}"
+        return {"NumPy": numpy.__version__, "BLAS": threads.blas_name(), "loops": loops}
 
     def _where(self, first: NumpyBuffer, second: NumpyBuffer) -> NumpyBuffer:
         mask = self.array
@@ -59,8 +78,15 @@ class NumpyBuffer(ArrayBuffer):
                 result = numpy.where(are_both, self.array + other.array, result)
         return self.wrap(result, self.dtype)
 
+    def _divmod(self, other: NumpyBuffer) -> tuple[NumpyBuffer, NumpyBuffer]:
+        quotient, remainder = numpy.divmod(self.array, other.array)
+        return self.wrap(quotient, self.dtype), self.wrap(remainder, self.dtype)
+
+    def _argsort(self, axis: int) -> NumpyBuffer:
+        return self.wrap(self.array.argsort(axis, kind="stable"), DType.int64)
+
     def _sum(self, axes: Shape) -> NumpyBuffer:
-        return self.wrap(sum_over(self.array, axes), self.dtype)
+        return self.wrap(sum_over(self.array, axes, _add_columns_for), self.dtype)
 
     def _scatter_add(self, indices: NumpyBuffer, values: NumpyBuffer) -> None:
         if self.dtype.kind != "f":
@@ -71,6 +97,11 @@ class NumpyBuffer(ArrayBuffer):
         sums = numpy.zeros((rows.size, *self.shape[1:]))
         numpy.add.at(sums, places.reshape(indices.shape), values.array)
         self.array[rows] += sums.astype(self.array.dtype)
+
+
+def _add_columns_for(dtype: Any) -> AddColumns:
+    add_columns: AddColumns = loops_for(dtype).add_columns
+    return add_columns
 
 
 _ELEMENTWISE = (
@@ -87,5 +118,14 @@ _ELEMENTWISE = (
     "_maximum",
     "_cast",
 )
-for _hook in (*_ELEMENTWISE, "_sum", "_matmul", "_scatter_add", "_accumulate", "_sum_of_squares"):
+for _hook in (
+    *_ELEMENTWISE,
+    "_divmod",
+    "_sum",
+    "_cumsum",
+    "_matmul",
+    "_scatter_add",
+    "_accumulate",
+    "_sum_of_squares",
+):
     setattr(NumpyBuffer, _hook, without_warnings(getattr(NumpyBuffer, _hook)))

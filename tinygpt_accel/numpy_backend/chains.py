@@ -14,7 +14,7 @@ from numpy import add, divide, einsum, exp, maximum, multiply, negative, sqrt, s
 
 from ..philox import philox4x32_10
 from .sums import BLOCK as ROWS
-from .sums import column_sums
+from .sums import add_blocks, column_sums
 from .threads import workspace
 
 BLOCK = 1 << 17  # elements: half a megabyte of float32
@@ -203,9 +203,12 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """Computes result = x factor where the mask is set, else x times 0, which is NaN where x is."""
-    multiply(mask, factor, out=result)
-    multiply(result, x, out=result)
+    """Computes result = x factor where the mask is set, else 0."""
+    multiply(x, factor, out=result)
+    # A choice by bits, not a product: an infinity times 0 would be NaN. All of the bits of -1 are set
+    size = result.dtype.itemsize
+    bits = result.view(f"i{size}")
+    numpy.bitwise_and(bits, numpy.negative(mask.view(numpy.int8), dtype=bits.dtype), out=bits)
 
 
 def add_rows(total: Any, indices: Any, values: Any) -> None:
@@ -217,9 +220,16 @@ def add_rows(total: Any, indices: Any, values: Any) -> None:
     is_start = numpy.concatenate(([True], ordered[1:] != ordered[:-1]))
     starts = numpy.flatnonzero(is_start)
     is_start[::ROWS] = True  # a few rows each are summed in their own dtype, and those sums in doubles
-    partial = add.reduceat(values[order], numpy.flatnonzero(is_start), axis=0)
-    firsts = numpy.cumsum(is_start)[starts] - 1
-    total[ordered[starts]] += add.reduceat(partial, firsts, axis=0, dtype=numpy.float64)
+    bounds = numpy.flatnonzero(is_start)
+    sums = add.reduceat(values[order], bounds, axis=0)
+    if len(bounds) > len(starts):
+        sums = add.reduceat(sums, numpy.cumsum(is_start)[starts] - 1, axis=0, dtype=numpy.float64)
+    total[ordered[starts]] += sums
+
+
+def add_columns(total: Any, x: Any) -> None:
+    """Adds the sums of x (N, R, C) over its rows to total (N, C), which is in doubles."""
+    add_blocks(total, x)
 
 
 def _move_towards(mean: Any, new: Any, beta: Any, share: Any, scratch: Any) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba import njit
-from numpy import float32, inf, int32, log, sqrt, uint64, zeros
+from numpy import float32, inf, int32, int64, log, sqrt, uint64, zeros
 
 from tinygpt_core.random import PHILOX_MULTIPLIERS
 
@@ -207,26 +207,37 @@ def normalize_gradients(
     sums (2, C), in doubles, grows by the sums over rows of grad normal, which is the gradient of the weights,
     and of grad, which is that of the bias.
     """
-    size = F(grad.shape[1])
     partial = zeros((2, grad.shape[1]), F)
     for first in range(0, grad.shape[0], ROWS):
-        partial[:] = F(0.0)
-        for i in range(first, min(first + ROWS, grad.shape[0])):
-            mean = F(0.0)
-            mean_product = F(0.0)
-            for j in range(grad.shape[1]):
-                h = grad[i, j] * weights[j]
-                mean += h
-                mean_product += h * normal[i, j]
-                partial[0, j] += grad[i, j] * normal[i, j]
-                partial[1, j] += grad[i, j]
-            mean = mean / size if centre else F(0.0)
-            mean_product /= size
-            for j in range(grad.shape[1]):
-                result[i, j] = scales[i] * (grad[i, j] * weights[j] - mean - normal[i, j] * mean_product)
+        last = min(first + ROWS, grad.shape[0])
+        part = (grad[first:last], weights, normal[first:last], scales[first:last], result[first:last])
+        _normalize_gradients_of_few(*part, partial, centre)
+        _move_row(sums[0], partial[0])
+        _move_row(sums[1], partial[1])
+
+
+@_loop
+def _normalize_gradients_of_few(
+    grad: Any, weights: Any, normal: Any, scales: Any, result: Any, sums: Any, centre: Any
+) -> None:
+    """Computes as `normalize_gradients`, with sums in float32.
+
+    A loop of its own, since LLVM looks once then, and not once a row, whether arrays overlap.
+    """
+    size = F(grad.shape[1])
+    for i in range(grad.shape[0]):
+        mean = F(0.0)
+        mean_product = F(0.0)
         for j in range(grad.shape[1]):
-            sums[0, j] += partial[0, j]
-            sums[1, j] += partial[1, j]
+            h = grad[i, j] * weights[j]
+            mean += h
+            mean_product += h * normal[i, j]
+            sums[0, j] += grad[i, j] * normal[i, j]
+            sums[1, j] += grad[i, j]
+        mean = mean / size if centre else F(0.0)
+        mean_product /= size
+        for j in range(grad.shape[1]):
+            result[i, j] = scales[i] * (grad[i, j] * weights[j] - mean - normal[i, j] * mean_product)
 
 
 @_row
@@ -336,17 +347,83 @@ def keep_mask(mask: Any, start: Any, stream: Any, keys: Any, threshold: Any) -> 
 
 @_loop
 def scale_where(x: Any, mask: Any, factor: Any, result: Any) -> None:
-    """Computes result = x factor where the mask is True, else x 0, so that NaN stays NaN."""
+    """Computes result = x factor where the mask is True, else 0."""
     for i in range(x.size):
-        result[i] = x[i] * (factor if mask[i] else F(0.0))  # not merely 0: NaN stays NaN
+        result[i] = x[i] * factor if mask[i] else F(0.0)
+
+
+@_row
+def _add_row(total: Any, row: Any) -> None:
+    for j in range(row.size):
+        total[j] += row[j]
+
+
+@_row
+def _move_row(total: Any, row: Any) -> None:
+    """Adds a row to a total in doubles, and makes it 0."""
+    for j in range(row.size):
+        total[j] += row[j]
+        row[j] = F(0.0)
 
 
 @_loop
 def add_rows(total: Any, indices: Any, values: Any) -> None:
-    """Adds values[i] to total[indices[i]] for each row i of values; rows that are named twice grow twice."""
+    """Adds values[i] to total[indices[i]] for each row i of values; rows that are named twice grow twice.
+
+    A row that is named more than `ROWS` times goes on in doubles after each `ROWS` of them.
+    """
+    uses = zeros(total.shape[0], N)
+    often = 0
     for i in range(indices.size):
-        for j in range(values.shape[1]):
-            total[indices[i], j] += values[i, j]
+        uses[indices[i]] += N(1)
+        often += uses[indices[i]] == N(ROWS + 1)
+    if often == 0:
+        for i in range(indices.size):
+            _add_row(total[indices[i]], values[i])
+        return
+    wide = zeros((often, total.shape[1]))
+    place = zeros(often, int64)
+    count = zeros(often, int64)
+    often = 0
+    for i in range(indices.size):
+        k = indices[i]
+        if uses[k] > N(ROWS):
+            uses[k] = N(-1 - often)
+            place[often] = k
+            often += 1
+        _add_row(total[k], values[i])
+        if uses[k] < N(0):
+            at = -1 - uses[k]
+            count[at] += 1
+            if count[at] % ROWS == 0:
+                _move_row(wide[at], total[k])
+    for at in range(often):
+        row = total[place[at]]
+        _move_row(wide[at], row)
+        for j in range(row.size):
+            row[j] = wide[at, j]
+
+
+@_loop
+def _add_few_rows(total: Any, x: Any) -> None:
+    """Adds the rows of x (R, C) to total (C,), four at a time."""
+    fours = x.shape[0] // 4 * 4
+    for i in range(0, fours, 4):
+        for j in range(x.shape[1]):
+            total[j] += (x[i, j] + x[i + 1, j]) + (x[i + 2, j] + x[i + 3, j])
+    for i in range(fours, x.shape[0]):
+        for j in range(x.shape[1]):
+            total[j] += x[i, j]
+
+
+@_loop
+def add_columns(total: Any, x: Any) -> None:
+    """Adds the sums of x (N, R, C) over its rows to total (N, C), which is in doubles."""
+    partial = zeros(x.shape[2], F)
+    for n in range(x.shape[0]):
+        for first in range(0, x.shape[1], ROWS):
+            _add_few_rows(partial, x[n, first : min(first + ROWS, x.shape[1])])
+            _move_row(total[n], partial)
 
 
 @_loop

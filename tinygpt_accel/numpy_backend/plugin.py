@@ -29,8 +29,10 @@ def factory(device: str) -> Any:
     if device:
         raise ValueError(f"the numpy backend has no devices, so 'numpy:{device}' means nothing: use 'numpy'")
     # After a product OpenBLAS's threads spin for milliseconds on the core that the next elementwise step
-    # wants: 2^16 cycles will do.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
+    # wants: 2^16 cycles will do. Without threadpoolctl they are woken for each small product of attention,
+    # which would take three times as long if they had gone to sleep.
+    if find_spec("threadpoolctl") is not None:
+        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
         backend = import_module("tinygpt_accel.numpy_backend.buffer")
         import_module("tinygpt_accel.numpy_backend.kernels")  # registers them

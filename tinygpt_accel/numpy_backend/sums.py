@@ -3,24 +3,33 @@
 NumPy adds up pairwise along an axis whose elements lie side by side, so that the error grows with the
 logarithm of the number of terms. Along every other axis it adds row after row to one running total: after
 300,000 rows of float32 five digits are left, and from 2^24 on ones no longer count. Here rows are added in
-blocks first, as products with a row of ones, which BLAS does faster than a sum; what the blocks come to is
-added in doubles.
+blocks first, by a compiled loop or as products with a row of ones, which BLAS does faster than a sum; what
+the blocks come to is added in doubles.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 
 from . import threads
 
-BLOCK = 32  # rows that are added up in their own dtype
+BLOCK = 64  # rows that are added up in their own dtype
+WORTH_A_LOOP = 1 << 13  # elements; for fewer, Numba is not imported
+AddColumns = Callable[[Any, Any], None]
 
 
-def sum_over(x: Any, axes: tuple[int, ...]) -> Any:
-    """Returns the sum of an array over axes, which stay with size 1, in the array's dtype."""
+def sum_over(
+    x: Any, axes: tuple[int, ...], add_columns_for: Callable[[Any], AddColumns] = lambda dtype: add_blocks
+) -> Any:
+    """Returns the sum of an array over axes, which stay with size 1, in the array's dtype.
+
+    Args:
+        add_columns_for: gives what adds the rows of matrices of a dtype, as `add_blocks` does.
+    """
     terms = math.prod([x.shape[axis] for axis in axes])
     if terms <= BLOCK or x.dtype.kind != "f" or not x.size:
         return numpy.add.reduce(x, axis=axes, keepdims=True)
@@ -40,7 +49,7 @@ def sum_over(x: Any, axes: tuple[int, ...]) -> Any:
         while order and (order[-1] in axes) == is_summed:
             size *= x.shape[order.pop()]
         if is_summed:
-            total = _sum_along(total.reshape(-1, size, inner))
+            total = _sum_along(total.reshape(-1, size, inner), add_columns_for)
         else:
             inner *= size
     total = total.reshape([x.shape[axis] for axis in kept]).transpose(numpy.argsort(kept))
@@ -49,55 +58,53 @@ def sum_over(x: Any, axes: tuple[int, ...]) -> Any:
     )
 
 
-def sums_by_index(indices: Any, values: Any, count: int, add_rows: Any) -> Any:
-    """Returns `count` rows, each the sum of the rows of values whose index it is, in the dtype of the values.
-
-    `add_rows(total, indices, values)` is the loop that adds them. Only where an index stands in many places
-    does it add in doubles; and where most of `count` do not occur, to rows for those that do.
-    """
-    dtype = values.dtype
-    shape = (count, values.shape[1])
-    if dtype == numpy.float64 or numpy.bincount(indices, minlength=1).max() <= BLOCK:
-        total = numpy.zeros(shape, dtype)
-        add_rows(total, indices, values)
-        return total
-    if count <= len(indices):
-        sums = numpy.zeros(shape)
-        add_rows(sums, indices, values)
-        return sums.astype(dtype)
-    occurring, places = numpy.unique(indices, return_inverse=True)
-    sums = numpy.zeros((len(occurring), values.shape[1]))
-    add_rows(sums, places, values)
-    total = numpy.zeros(shape, dtype)
-    total[occurring] = sums
-    return total
-
-
-def column_sums(x: Any) -> Any:
+def column_sums(x: Any, add_columns: AddColumns | None = None) -> Any:
     """Returns the sum of each column of a matrix, in doubles."""
-    return _sum_along(x[None])[0]
+    return _sum_along(x[None], lambda dtype: add_columns or add_blocks)[0]
 
 
-def _sum_along(x: Any) -> Any:
-    """Returns the sums along the middle one of three axes, without it; in doubles where there are many."""
+def add_blocks(total: Any, x: Any) -> None:
+    """Adds the sums of x (N, R, C) over its rows to total (N, C), which is in doubles: `BLOCK` rows at a time
+    by a product, and what these come to in doubles.
+    """
+    outer, count, inner = x.shape
+    blocks = count // BLOCK
+    whole = blocks * BLOCK
+    rows = x[:, :whole].reshape(outer, blocks, BLOCK, inner)
+    partial = numpy.matmul(numpy.ones((1, BLOCK), x.dtype), rows).reshape(outer, blocks, inner)
+    if blocks > BLOCK * BLOCK and x.dtype == numpy.float64:
+        add_blocks(total, partial)
+    else:
+        total += numpy.add.reduce(partial, axis=1, dtype=numpy.float64)
+    if whole < count:
+        total += numpy.add.reduce(x[:, whole:], axis=1)
+
+
+def _sum_along(x: Any, add_columns_for: Callable[[Any], AddColumns]) -> Any:
+    """Returns the sums along the middle one of three axes, without it; in doubles where there are many.
+
+    How rows are cut does not depend on the number of threads, so neither does the result.
+    """
     outer, count, inner = x.shape
     if inner == 1 or count <= BLOCK:  # along rows NumPy adds pairwise
         return numpy.add.reduce(x.reshape(outer, count) if inner == 1 else x, axis=1).reshape(outer, inner)
-    blocks = count // BLOCK
-    whole = blocks * BLOCK
-    ones = numpy.ones((1, BLOCK), x.dtype)
-    partial = numpy.empty((outer, blocks, 1, inner), x.dtype)
-    rows = x[:, :whole].reshape(outer, blocks, BLOCK, inner)
+    add_columns = add_columns_for(x.dtype) if x.size >= WORTH_A_LOOP else add_blocks
+    rows = max(BLOCK, threads.STEP_GRAIN // (2 * inner) // BLOCK * BLOCK)
+    if count <= 2 * rows:
+        total = numpy.zeros((outer, inner))
 
-    def work(start: int, stop: int) -> None:
-        numpy.matmul(ones, rows[:, start:stop], out=partial[:, start:stop])
+        def work(start: int, stop: int) -> None:
+            add_columns(total[start:stop], x[start:stop])
 
-    threads.parallel_for(work, blocks, threads.STEP_GRAIN // (outer * BLOCK * inner) + 1)
-    partial = partial.reshape(outer, blocks, inner)
-    if x.dtype != numpy.float64:
-        total = numpy.add.reduce(partial, axis=1, dtype=numpy.float64)
-    else:
-        total = _sum_along(partial)
-    if whole < count:
-        total = total + numpy.add.reduce(x[:, whole:], axis=1)
-    return total
+        threads.parallel_for(work, outer, threads.STEP_GRAIN // (count * inner) + 1)
+        return total
+    chunks = -(-count // rows)
+    partial = numpy.zeros((outer * chunks, 1, inner))
+
+    def work_on_chunks(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            matrix, chunk = divmod(i, chunks)
+            add_columns(partial[i], x[matrix : matrix + 1, chunk * rows : (chunk + 1) * rows])
+
+    threads.parallel_for(work_on_chunks, outer * chunks)
+    return numpy.add.reduce(partial.reshape(outer, chunks, inner), axis=1)

@@ -153,6 +153,34 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_single_threaded_blas.forget)
 
 
+def reproducible_blas() -> AbstractContextManager[Any]:
+    """Returns a context in which a product has the same bits however many threads the process has, which it
+    does not have by itself: BLAS cuts sums by the number of its threads.
+
+    Raises:
+        RuntimeError: BLAS has several threads, and threadpoolctl is not there to set it to one.
+    """
+    if _controller is not None:
+        return _single_threaded_blas
+    if any(os.environ.get(name) == "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")):
+        return nullcontext()
+    raise RuntimeError(
+        "a batch in shards has the same bits on any number of processes only if BLAS keeps to one thread: "
+        "pip install threadpoolctl, or set OPENBLAS_NUM_THREADS=1"
+    )
+
+
+def blas_name() -> str:
+    """Returns which BLAS computes products, with its version and the kind of processor it computes for; two
+    that differ in any of these may round differently.
+    """
+    if _controller is None:
+        return "unknown"
+    found = [library for library in _controller.info() if library.get("user_api") == "blas"]
+    names = ("internal_api", "version", "architecture")
+    return ", ".join(" ".join(str(library.get(name, "")) for name in names) for library in found)
+
+
 def single_threaded_blas() -> AbstractContextManager[Any]:
     """Returns a context in which BLAS keeps to the calling thread: for many small products on threads of our
     own. It holds for the whole process, until the last thread has left it.

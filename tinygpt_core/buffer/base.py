@@ -14,8 +14,8 @@ Hooks a backend MUST provide:
     by index        _take _scatter_add
 
 Hooks it MAY override, because a default stands here:
-    _erf _erfc _check_indices _check_writable _random_uniform _random_normal _sum_of_squares _accumulate
-    _from_memory _from_foreign
+    _divmod _argsort _cumsum _erf _erfc _check_indices _check_writable _random_uniform _random_normal
+    _sum_of_squares _accumulate _from_memory _from_foreign
 
 Nobody but Buffer calls a hook. What kernels, operations and optimizers need beyond arithmetic has public
 names: see "For kernels" in the class.
@@ -27,7 +27,7 @@ import math
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, ClassVar, TypeVar
 
 from .. import backends, random, shape_errors
@@ -95,17 +95,24 @@ def _pack(values: list[Any], dtype: DType) -> array[Any]:
         raise TypeError(f"cannot make a {dtype.name} Buffer of this data: {problem}") from None
 
 
-def _deduce(values: Sequence[Any], dimension: int) -> DType:
-    """Returns the dtype of flat elements that are all of one Python type; raises TypeError where they mix."""
+def _deduce(values: list[Any], dimension: int) -> tuple[DType, list[Any]]:
+    """Returns the dtype of flat elements that are all of one Python type, and these elements.
+
+    Scalars of NumPy's become Python's numbers. Raises TypeError where types mix.
+    """
     kinds = set(map(type, values))
+    if not kinds <= {bool, int, float}:
+        numbers = [as_number(value) for value in values]
+        if None not in numbers:
+            kinds, values = set(map(type, numbers)), numbers
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise TypeError(
             f"mixed data: dimension {max(dimension - 1, 0)} holds {names}; pass a dtype to convert them"
         )
     if kinds == {int} and not all(-(2**31) <= value < 2**31 for value in values):
-        return DType.int64
-    return DType.deduce_dtype(values[0]) if values else DType.float32
+        return DType.int64, values
+    return DType.deduce_dtype(values[0]) if values else DType.float32, values
 
 
 class Buffer:
@@ -176,7 +183,9 @@ class Buffer:
             there: Any = data.to(kind.backend)
             return there if dtype is None or dtype is there.dtype else there.cast(dtype)
         shape, values = _flatten(data)
-        dtype = _deduce(values, len(shape)) if dtype is None else check_dtype(dtype)
+        if dtype is None:
+            dtype, values = _deduce(values, len(shape))
+        check_dtype(dtype)
         return kind._from_array(_pack(values, dtype), shape, dtype)
 
     # ---------------------------------------------------------------- what it is
@@ -508,8 +517,8 @@ class Buffer:
             TypeError: a Buffer on another backend.
         """
         self._check_writable()
-        if isinstance(value, (bool, int, float)):
-            value = self._full((), self.dtype.convert(value), self.dtype)
+        if (number := None if isinstance(value, (Buffer, list, tuple)) else as_number(value)) is not None:
+            value = self._full((), self.dtype.convert(number), self.dtype)
         elif not isinstance(value, Buffer):
             value = type(self)(value, self.dtype)
         self.check_backend(value)
@@ -603,6 +612,25 @@ class Buffer:
             raise ValueError("an integer to a negative power is no integer: cast() the base to a float dtype")
         return self._pow(other)
 
+    def __floordiv__(self: B, other: Any) -> B:
+        """Returns quotients rounded down; raises ZeroDivisionError for an integer by 0."""
+        return self._arithmetic(other, lambda a, b: a._checked_divmod(b)[0], "//", least="i")
+
+    def __rfloordiv__(self: B, other: Any) -> B:
+        return self._arithmetic(other, lambda a, b: a._checked_divmod(b)[0], "//", swap=True, least="i")
+
+    def __mod__(self: B, other: Any) -> B:
+        """Returns what // leaves, with the divisor's sign; raises ZeroDivisionError for an integer by 0."""
+        return self._arithmetic(other, lambda a, b: a._checked_divmod(b)[1], "%", least="i")
+
+    def __rmod__(self: B, other: Any) -> B:
+        return self._arithmetic(other, lambda a, b: a._checked_divmod(b)[1], "%", swap=True, least="i")
+
+    def _checked_divmod(self: B, other: B) -> tuple[B, B]:
+        if other.dtype.kind == "i" and 0 in other._to_array():
+            raise ZeroDivisionError("an integer divided by 0 has no value: cast() to a float dtype first")
+        return self._divmod(other)
+
     def maximum(self: B, other: Any) -> B:
         """Returns the larger of two elements, broadcast; NaN where either is NaN. 0 is larger than -0.
 
@@ -632,6 +660,34 @@ class Buffer:
         return self._arithmetic(other, lambda a, b: b._less(a)._maximum(a._equal(b)), ">=")
 
     __hash__ = None  # type: ignore[assignment]  # == compares elements
+
+    def _logical(self: B, other: Any, hook: Callable[[B, B], B], name: str) -> B:
+        pair = self._promoted_pair(other, name)
+        if pair is None:
+            return NotImplemented
+        if pair[0].dtype.kind != "b":
+            raise TypeError(f"{name} combines conditions, of dtype bool, not {pair[0].dtype.name}")
+        return hook(*pair)
+
+    def __and__(self: B, other: Any) -> B:
+        return self._logical(other, type(self)._mul, "&")
+
+    __rand__ = __and__
+
+    def __or__(self: B, other: Any) -> B:
+        return self._logical(other, type(self)._add, "|")
+
+    __ror__ = __or__
+
+    def __xor__(self: B, other: Any) -> B:
+        return self._logical(other, lambda a, b: a._equal(b)._not(), "^")
+
+    __rxor__ = __xor__
+
+    def __invert__(self: B) -> B:
+        if self.dtype.kind != "b":
+            raise TypeError(f"~ turns a condition round, of dtype bool, not {self.dtype.name}")
+        return self._not()
 
     def _not(self: B) -> B:
         return self._equal(self._full((), False, DType.bool))
@@ -738,16 +794,49 @@ class Buffer:
     def argmax(self: B, axis: int) -> B:
         """Returns the int64 position of the largest element along `axis`, which stays with size 1.
 
-        Of equals it is the first, and the first NaN where there are any.
+        Of equals it is the first, and the first NaN where there are any. A result without elements is empty,
+        as that of `max` is.
 
         Raises:
             TypeError: the axis is no int.
-            ValueError: the axis is empty, or not there.
+            ValueError: the axis is empty, and the result is not; or it is not there.
         """
         axis = normalize_axis(axis, self.ndim)
+        shape = reduced_shape(self.shape, (axis,))
+        if not numel(shape):
+            return self._full(shape, 0, DType.int64)  # no elements
         if self.shape[axis] == 0:
             raise ValueError(f"argmax over the empty axis {axis} of shape {self.shape} has no value")
         return self._argmax(axis)
+
+    def argsort(self: B, axis: int = -1, descending: bool = False) -> B:
+        """Returns the int64 positions along `axis` that put the elements into order, of the same shape.
+
+        Equal elements stay in the order in which they stand, and NaN counts as the largest.
+
+        Raises:
+            TypeError: the axis is no int.
+            ValueError: the axis is not there.
+        """
+        axis = normalize_axis(axis, self.ndim)
+        if not descending:
+            return self._argsort(axis)
+        # Ascending from behind, so that equal elements stay in order when all is turned round
+        behind = tuple(slice(None, None, -1 if i == axis else 1) for i in range(self.ndim))
+        positions = self[behind]._argsort(axis)[behind]
+        return self.scalar(self.shape[axis] - 1).as_dtype(DType.int64)._sub(positions)
+
+    def cumsum(self: B, axis: int) -> B:
+        """Returns, along `axis`, the sum of the elements up to and with each, of the same shape.
+
+        As in `sum`, bool and int32 are added in int64.
+
+        Raises:
+            TypeError: the axis is no int.
+            ValueError: the axis is not there.
+        """
+        operand = self if self.dtype.kind == "f" else self.as_dtype(DType.int64)
+        return operand._cumsum(normalize_axis(axis, self.ndim))
 
     def matmul(self: B, other: B) -> B:
         """Returns the matrix product over the last two axes; the axes before them broadcast.
@@ -952,6 +1041,42 @@ class Buffer:
         if low < 0 or high >= size:
             raise IndexError(f"index {low if low < 0 else high} is out of range for an axis of size {size}")
 
+    def _divmod(self: B, other: B) -> tuple[B, B]:
+        """Returns quotients rounded down, and what they leave, of the divisor's sign: Python's divmod.
+
+        The operands are of one dtype, not bool, with shapes that broadcast, and no integer is divided by 0.
+        Floats by 0 give x / 0 and NaN.
+        """
+        shape = check_broadcast("//", self.shape, other.shape)
+        exact = divmod if self.dtype.kind == "i" else _float_divmod
+        pairs = map(exact, self._expand(shape)._to_array(), other._expand(shape)._to_array())
+        columns = list(zip(*pairs, strict=True)) or [(), ()]
+        first, second = (self._from_array(self.dtype.pack_wrapped(c), shape, self.dtype) for c in columns)
+        return first, second
+
+    def _rows_along(self, axis: int) -> list[array[Any]]:
+        """Returns the elements along an axis, one row for each place on the other axes."""
+        flat = self._permute((*(i for i in range(self.ndim) if i != axis), axis))._to_array()
+        return [flat[i : i + self.shape[axis]] for i in range(0, len(flat), self.shape[axis] or 1)]
+
+    def _of_rows_along(self: B, axis: int, rows: Sequence[Sequence[Any]], dtype: DType) -> B:
+        """Returns rows, as `_rows_along` gives them, as a Buffer of this shape."""
+        others = [i for i in range(self.ndim) if i != axis]
+        shape = (*(self.shape[i] for i in others), self.shape[axis])
+        flat = dtype.pack_wrapped(list(chain.from_iterable(rows)))
+        return self._from_array(flat, shape, dtype)._permute(
+            (*range(axis), self.ndim - 1, *range(axis, self.ndim - 1))
+        )
+
+    def _argsort(self: B, axis: int) -> B:
+        """Returns the int64 positions that sort along an axis: stable, NaN last."""
+        rows = [_stable_order(row, self.dtype.kind == "f") for row in self._rows_along(axis)]
+        return self._of_rows_along(axis, rows, DType.int64)
+
+    def _cumsum(self: B, axis: int) -> B:
+        """Returns running sums along an axis, of floats or int64 (which wrap around)."""
+        return self._of_rows_along(axis, [list(accumulate(r)) for r in self._rows_along(axis)], self.dtype)
+
     def _erf(self: B) -> B:
         return self._from_array(
             self.dtype.pack(list(map(math.erf, self._to_array()))), self.shape, self.dtype
@@ -1043,6 +1168,23 @@ class Buffer:
     # (indices): the slices along axis 0; (indices, values): adds `values` to them, in place. Indices are
     # valid
     _take = _scatter_add = _missing
+
+
+def _float_divmod(x: Real, y: Real) -> tuple[Real, Real]:
+    """Returns Python's divmod of floats; by 0 it is x / 0, as in IEEE 754, and NaN."""
+    if y:
+        return divmod(x, y)
+    quotient = math.nan if x == 0 or x != x else math.copysign(math.inf, x) * math.copysign(1.0, y)
+    return quotient, math.nan
+
+
+def _stable_order(row: Sequence[Any], has_nan: bool) -> list[int]:
+    """Returns the positions that sort a row, NaN last where there may be any."""
+    if not has_nan:
+        return sorted(range(len(row)), key=row.__getitem__)
+    numbers = [i for i, x in enumerate(row) if x == x]
+    nans = [i for i, x in enumerate(row) if x != x]
+    return sorted(numbers, key=row.__getitem__) + nans
 
 
 def _restored(backend: str, flat: array[Any], shape: Shape, dtype: DType) -> Buffer:

@@ -26,6 +26,7 @@ from .messages import (
     command_name,
     complain,
     describe_error,
+    give_way,
     one_line,
     raise_stopped,
     stop_signals,
@@ -109,6 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as problem:
         if os.environ.get("TINYGPT_DEBUG"):
             traceback.print_exc()
+        give_way()
         return complain(*describe_error(problem))
 
 

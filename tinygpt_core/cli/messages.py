@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from ..backends import BackendUnavailable
 from ..printable import escape_unprintable
 from ..shape_errors import without_pictures
+from ..training.communicator import HEAD_START, CommunicationError, launched
 
 FAILED = 1  # exit codes
 WRONG_INPUT = 2
@@ -107,6 +109,13 @@ def find_run(path: str) -> str:
     return os.path.normpath(path)
 
 
+def give_way() -> None:
+    """Lets the first of several processes speak first, whose end is the end of all: they often fail alike."""
+    launch = launched()
+    if launch is not None and launch.rank:
+        time.sleep(HEAD_START)
+
+
 def complain(message: str, code: int) -> int:
     """Prints an error in one line and returns the exit code."""
     with suppress(OSError):  # the terminal may be gone
@@ -132,6 +141,6 @@ def describe_error(problem: Exception) -> tuple[str, int]:
         return str(problem), WRONG_INPUT
     if isinstance(problem, MemoryError):
         return str(problem) or "not enough memory: a smaller model or batch would need less", FAILED
-    if isinstance(problem, ArithmeticError) or type(problem) is RuntimeError:
+    if isinstance(problem, (ArithmeticError, CommunicationError)) or type(problem) is RuntimeError:
         return str(problem), FAILED  # said by us, of something other than the input
     return f"{type(problem).__name__}: {problem} (this is a bug; TINYGPT_DEBUG=1 shows where)", FAILED

@@ -14,7 +14,8 @@ SETTINGS: tuple[Setting, ...] = tuple(each for each in config.SETTINGS.values() 
 RESUMABLE = tuple(each.name for each in SETTINGS if each.is_resumable)  # settings that --resume may change
 OPTIONS = {each.name: each.option for each in SETTINGS}  # name of a setting -> what a person types
 BESIDE_RESUME = (
-    f"only {', '.join(OPTIONS[name] for name in RESUMABLE)}, --log-to and --quiet may stand beside it"
+    f"only {', '.join(OPTIONS[name] for name in RESUMABLE)}, --log-to, --quiet, --communicator, "
+    "--collective-timeout and --shard-optimizer may stand beside it"
 )
 
 
@@ -38,7 +39,7 @@ def text(argument: str) -> str:
     try:
         return os.fsencode(argument).decode()
     except UnicodeError:
-        raise argparse.ArgumentTypeError(f"a text is UTF-8, unlike {argument!r}") from None
+        raise argparse.ArgumentTypeError(f"a text must be UTF-8, but got {argument!r}") from None
 
 
 def help_text(setting: Setting) -> str:

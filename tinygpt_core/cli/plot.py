@@ -49,8 +49,10 @@ def run_plot(arguments: argparse.Namespace) -> int:
         OSError: a file cannot be read or written.
     """
     if arguments.out is not None and not arguments.out.lower().endswith(".svg"):
-        raise ValueError(f"--out writes SVG, so its name ends in .svg, unlike {arguments.out!r}")
-    runs = [read_run(os.path.normpath(path)) for path in arguments.runs]
+        raise ValueError(f"--out writes SVG, so its name must end in .svg: {arguments.out!r} does not")
+    # One run may come under two names: `runs/*` has the link `latest`, too.
+    paths = {os.path.realpath(path): os.path.normpath(path) for path in reversed(arguments.runs)}
+    runs = [read_run(path) for path in reversed(paths.values())]
     if arguments.out is not None:
         written = atomic_write(arguments.out, svg(runs, log_steps=arguments.log_steps).encode())
         print(f"{arguments.out}: {plural(len(runs), 'run')}, {written.size:,} bytes")

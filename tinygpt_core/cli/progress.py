@@ -76,13 +76,16 @@ class Progress:
             return
         data = self.trainer.data
         config = self.trainer.config
-        tokens = f"{data.num_tokens:,} tokens of {data.tokenizer.vocab_size} kinds"
+        tokens = f"{data.num_tokens:,} tokens of {plural(data.tokenizer.vocab_size, 'kind')}"
         if data.ids_dtype is not None:
             tokens += f", read as {data.ids_dtype}"
         parameters = f"{self.trainer.model.num_parameters():,} parameters"
         self._say(f"corpus     {config.corpus}: {tokens}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
         self._say(f"backend    {config.backend}")
+        if self.trainer.is_sharded:
+            shards = plural(config.shards, "shard")
+            self._say(f"processes  {self.trainer.communicator.describe()}; {shards} of a batch")
         self._say(f"directory  {self.trainer.directory}")
         if self.first_step:
             self._say(f"resuming   after step {self.first_step} of {self.total}")

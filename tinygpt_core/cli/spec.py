@@ -14,7 +14,9 @@ def add_command(commands: Any) -> None:
     )
     parser.set_defaults(command=run_spec)
     parser.add_argument(
-        "--backend", default="python", metavar="NAME[,NAME...]", help="what to test (default: python)"
+        "--backend",
+        metavar="NAME[,NAME...]",
+        help="what to test (default: every backend that is installed and can run)",
     )
     parser.add_argument(
         "pytest_arguments", nargs="*", metavar="ARGUMENT", help="for pytest, after `--` (default: none)"
@@ -34,5 +36,6 @@ def run_spec(arguments: argparse.Namespace) -> int:
         raise RuntimeError(
             f'the specification needs {problem.name}: pip install ".[spec]" in the project\'s folder'
         ) from None
-    chosen = ["--pyargs", "tinygpt_spec", "--backend", arguments.backend, *arguments.pytest_arguments]
-    return int(pytest.main(["-p", "tinygpt_spec.plugin", *chosen]))
+    chosen = ["--backend", arguments.backend] if arguments.backend else []
+    options = ["-p", "tinygpt_spec.plugin", "--pyargs", "tinygpt_spec"]
+    return int(pytest.main([*options, *chosen, *arguments.pytest_arguments]))

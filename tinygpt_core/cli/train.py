@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -15,19 +16,31 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset import corpora
-from ..training import loggers
+from ..training import communicator, loggers
+from ..training.communicator import Communicator
 from ..training.config import TrainingConfig, describe_sizes, plural
 from ..training.loop import Trainer
 from ..training.presets import PRESETS
 from ..training.runs import DirectoryExistsError
 from ..training.settings import SettingError
 from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
-from .messages import Stopped, UsageError, command_name, complain, find_run, stop_signals, stopped_by
+from .messages import (
+    Stopped,
+    UsageError,
+    command_name,
+    complain,
+    describe_error,
+    find_run,
+    one_line,
+    stop_signals,
+    stopped_by,
+)
 from .options import BESIDE_RESUME, CORPUS, OPTIONS, RESUMABLE, SETTINGS, add_setting, help_text, path
 from .progress import Progress
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
+ONE_SIGNAL = 1.0  # seconds in which several signals to several processes count as one
 SAMPLE_STREAM = 3  # random stream of the run's seed for the samples at its end
 
 
@@ -65,6 +78,25 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--quiet", action="store_true", help="no progress, only the result (default: progress)"
     )
+    parser.add_argument(
+        "--communicator",
+        metavar="NAME",
+        help="what connects processes: mpi, nccl, or none for one process "
+        "(default: mpi or, for GPUs, nccl where mpiexec, srun or torchrun has started several)",
+    )
+    parser.add_argument(
+        "--collective-timeout",
+        type=float,
+        default=communicator.COLLECTIVE_TIMEOUT,
+        metavar="SECONDS",
+        help="the longest that one process waits for another, before all end "
+        f"(default: {communicator.COLLECTIVE_TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--shard-optimizer",
+        action="store_true",
+        help="each process keeps the optimizer's memory of a part of the model only (default: of all)",
+    )
 
 
 def _preset_lines(name: str) -> str:
@@ -78,26 +110,76 @@ def _preset_lines(name: str) -> str:
 def run_train(arguments: argparse.Namespace) -> int:
     """Runs `tinygpt train`: starts or resumes a run, shows its progress, ends with samples.
 
+    Where a launcher has started several processes, they do it together. Whatever ends one of them ends all.
+
     Returns:
         The exit code.
 
     Raises:
         UsageError: options that do not work, or no run to resume.
+        CommunicationError: processes were launched that cannot be connected.
     """
-    kinds = [loggers.find_logger(name) for name in arguments.log_to or []]
+    processes = _connect(arguments)
+    if processes.size == 1:
+        return _train(arguments, processes)
+    try:
+        code = _train(arguments, processes)
+        processes.close()
+    except Stopped as stop:
+        processes.abort(*stopped_by(stop.number))
+    except KeyboardInterrupt:
+        processes.abort(*stopped_by(signal.SIGINT))
+    except Exception as problem:
+        if os.environ.get("TINYGPT_DEBUG"):
+            traceback.print_exc()
+        message, code = describe_error(problem)
+        processes.abort(one_line(message), code)
+    return code
+
+
+def _connect(arguments: argparse.Namespace) -> Communicator:
+    """Returns what connects this process with the others of its run.
+
+    Raises:
+        UsageError: an option does not work.
+        CommunicationError: see `communicator.connect`.
+    """
+    if not 0.0 < arguments.collective_timeout < float("inf"):
+        raise UsageError(f"--collective-timeout is a time above 0, not {arguments.collective_timeout:g}")
+    if arguments.communicator is None and communicator.launched() is None:
+        return communicator.ONE_PROCESS
+    # The backend as far as it is known: it must not be imported yet, since it shares the cores with others.
+    backend = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE)
+    if backend is None:
+        usable = [status for status in backends.available() if status.available]
+        backend = max(usable, key=lambda status: status.preference).name
+    return communicator.connect(arguments.communicator, backend, arguments.collective_timeout)
+
+
+def _train(arguments: argparse.Namespace, processes: Communicator) -> int:
+    """Does what `run_train` says, in one of the processes; only the first prints anything."""
+    is_first = processes.is_first
+    kinds = [loggers.find_logger(name) for name in arguments.log_to or []] if is_first else []
+    together = {"communicator": processes, "shard_optimizer": arguments.shard_optimizer}
     if arguments.resume is not None:
-        trainer = _resume(arguments)
+        trainer = _resume(arguments, together)
     else:
-        settings = settings_from(arguments)
+        settings = settings_from(arguments, processes.size)
         try:
-            trainer = Trainer.start(settings, arguments.out) if arguments.out else _start_in_runs(settings)
+            if arguments.out or not is_first:  # the first process tells the others where
+                trainer = Trainer.start(settings, arguments.out or "", **together)
+            else:
+                trainer = _start_in_runs(settings, together)
         except SettingError as problem:
             raise UsageError(problem.worded(OPTIONS)) from None
-        _point_latest_at(trainer.directory)
-    progress = Progress(sys.stdout, trainer, quiet=arguments.quiet)
+        if is_first:
+            _point_latest_at(trainer.directory)
+    progress = Progress(sys.stdout, trainer, quiet=arguments.quiet or not is_first)
     progress.begin()
-    opened = loggers.open_loggers(kinds, trainer.directory, trainer.config.to_dict(), trainer.step)
-    number = signal.SIGINT  # of the signal that has stopped it
+    opened = loggers.open_loggers(
+        kinds, trainer.directory, trainer.config.to_dict(), trainer.step, trainer.skipped_steps
+    )
+    number: int | None = signal.SIGINT if processes.size == 1 else None  # of the signal that has stopped it
     signals: list[signal.Signals] = []
     try:
         with _polite_stop(trainer) as signals, opened as log:
@@ -117,7 +199,9 @@ def run_train(arguments: argparse.Namespace) -> int:
         number = signals[0]
     if trainer.step < trainer.config.steps:
         return _complain_that_it_stopped(trainer, number)
-    _summarize(trainer)
+    val_loss = trainer.validate()
+    if is_first:
+        _summarize(trainer, val_loss)
     return 0
 
 
@@ -127,8 +211,12 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
+def settings_from(arguments: argparse.Namespace, num_processes: int = 1) -> TrainingConfig:
     """Returns the settings of a new run: those of the preset, overridden by the options.
+
+    Args:
+        arguments: the options.
+        num_processes: that train together; a batch is cut into as many shards.
 
     Raises:
         UsageError: a preset there is none of, or a setting that does not work.
@@ -153,6 +241,7 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
         changes["tokenizer"] = os.path.abspath(changes["tokenizer"])
     if "learning_rate" in changes:  # the preset's minimum may lie above it
         changes.setdefault("minimum_learning_rate", changes["learning_rate"] / 10)
+    changes.setdefault("shards", num_processes)
     changes["backend"] = (
         arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
     )
@@ -163,8 +252,8 @@ def settings_from(arguments: argparse.Namespace) -> TrainingConfig:
         raise UsageError(problem.worded(OPTIONS)) from None
 
 
-def _resume(arguments: argparse.Namespace) -> Trainer:
-    """Returns the run of --resume.
+def _resume(arguments: argparse.Namespace, together: dict[str, Any]) -> Trainer:
+    """Returns the run of --resume, for the processes that go on together.
 
     Raises:
         UsageError: no such run, options that are not for a run that exists, or a value that does not work.
@@ -181,17 +270,24 @@ def _resume(arguments: argparse.Namespace) -> Trainer:
             f"so {', '.join(refused)} cannot be given; {BESIDE_RESUME}"
         )
     try:
-        return Trainer.resume(find_run(arguments.resume), **changes)
+        return Trainer.resume(find_run(arguments.resume), **together, **changes)
     except SettingError as problem:
         raise UsageError(problem.worded(OPTIONS)) from None
 
 
-def _complain_that_it_stopped(trainer: Trainer, number: int) -> int:
-    """Says that a run was stopped by a signal and how to go on; returns the exit code."""
+def _complain_that_it_stopped(trainer: Trainer, number: int | None) -> int:
+    """Says that a run was stopped by a signal and how to go on; returns the exit code.
+
+    Of several processes the first says so; where another one got the signal, its number is None.
+    """
     is_kept = trainer.saved_step == trainer.step
     kept = "is kept" if is_kept else f"is lost after step {trainer.saved_step}"
     advice = f"continue with: {command_name()} train --resume {shlex.quote(trainer.directory)}"
-    stopped, code = stopped_by(number)
+    stopped, code = stopped_by(signal.SIGINT if number is None else number)
+    if number is None:
+        stopped = "stopped by a signal to another of its processes"
+    if not trainer.communicator.is_first:
+        return code
     return complain(f"{stopped} at step {trainer.step}, which {kept}; {advice}", code)
 
 
@@ -201,8 +297,14 @@ def _polite_stop(trainer: Trainer) -> Iterator[list[signal.Signals]]:
     one stops at once. Yields a list, to which the signals are added as they come.
     """
     came: list[signal.Signals] = []
+    first_at = 0.0
 
     def stop(number: int, frame: object) -> None:
+        nonlocal first_at
+        if came and trainer.communicator.size > 1 and time.monotonic() - first_at < ONE_SIGNAL:
+            return  # the terminal and the launcher have sent the same one
+        if not came:
+            first_at = time.monotonic()
         came.append(signal.Signals(number))
         trainer.stop_requested = True
         if len(came) > 1:
@@ -212,7 +314,7 @@ def _polite_stop(trainer: Trainer) -> Iterator[list[signal.Signals]]:
         yield came
 
 
-def _summarize(trainer: Trainer) -> None:
+def _summarize(trainer: Trainer, val_loss: float) -> None:
     """Prints samples, how good they should be, and where the model is."""
     data = trainer.data
     generator = random.Generator(trainer.config.seed, stream=SAMPLE_STREAM)
@@ -234,7 +336,6 @@ def _summarize(trainer: Trainer) -> None:
             for piece in pieces(2 * SAMPLE_TOKENS):
                 write_text(piece)
             print()
-        val_loss = trainer.validate()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
     print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")
     peak_memory = getattr(backends.get(trainer.config.backend), "peak_memory", None)
@@ -247,11 +348,11 @@ def _summarize(trainer: Trainer) -> None:
     print(f"a look inside, as a page: {command_name()} explain {where}")
 
 
-def _start_in_runs(config: TrainingConfig) -> Trainer:
+def _start_in_runs(config: TrainingConfig, together: dict[str, Any]) -> Trainer:
     """Returns a new run in a directory of its own, also where others begin in the same second."""
     while True:
         with suppress(DirectoryExistsError):  # another process was faster
-            return Trainer.start(config, new_directory(config), must_be_new=True)
+            return Trainer.start(config, new_directory(config), must_be_new=True, **together)
 
 
 def new_directory(config: TrainingConfig) -> str:

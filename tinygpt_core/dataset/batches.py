@@ -41,6 +41,29 @@ class Batch(NamedTuple):
         return len(self.targets) - self.targets.count(IGNORED_TARGET)
 
 
+class Shards(NamedTuple):
+    """A batch that is cut into shards, some of which are here: see `next_shards`.
+
+    Attributes:
+        batches: those that are here, by their number.
+        num_targets: how many targets count, in all shards together.
+    """
+
+    batches: dict[int, Batch]
+    num_targets: int
+
+
+def shard_rows(rows: int, count: int, number: int) -> range:
+    """Returns which of a batch's rows are in shard `number` of `count`: as even a division as there is.
+
+    Raises:
+        ValueError: there are fewer rows than shards.
+    """
+    if not 0 < count <= rows:
+        raise ValueError(f"a batch of {rows} rows cannot be cut into {count} shards: each needs a row")
+    return range(rows * number // count, rows * (number + 1) // count)
+
+
 def _windows(stream: TokenStream, starts: Sequence[int], context_length: int) -> Batch:
     """Returns the batch of the windows that begin at `starts`."""
     inputs = array("i")
@@ -89,9 +112,25 @@ class StreamBatches:
 
     def next_batch(self) -> Batch:
         """Returns the next batch, of shape (batch_size, context_length); its windows are drawn now."""
+        return _windows(self.stream, self._draw_starts(), self.context_length)
+
+    def next_shards(self, count: int, wanted: Iterable[int]) -> Shards:
+        """Returns some shards of the next batch, whose rows are cut into `count` of them.
+
+        The places of all windows are drawn, so that the stream of random numbers goes on as with
+        `next_batch`; only the windows of the wanted shards are read.
+        """
+        starts = self._draw_starts()
+        rows = {number: shard_rows(self.batch_size, count, number) for number in wanted}
+        batches = {
+            number: _windows(self.stream, starts[each.start : each.stop], self.context_length)
+            for number, each in rows.items()
+        }
+        return Shards(batches, self.batch_size * self.context_length)
+
+    def _draw_starts(self) -> list[int]:
         end = len(self.stream) - self.context_length
-        starts = [self.generator.integer(0, end) for _ in range(self.batch_size)]
-        return _windows(self.stream, starts, self.context_length)
+        return [self.generator.integer(0, end) for _ in range(self.batch_size)]
 
     def get_state(self) -> dict[str, Any]:
         """Returns what `set_state` needs to continue with the very same batches, as JSON values."""
@@ -151,13 +190,35 @@ class DocumentBatches:
 
     def next_batch(self) -> Batch:
         """Returns the next `batch_size` documents."""
-        rows = []
+        return _padded(list(map(self._row, self._next_documents())), self.boundary_id)
+
+    def next_shards(self, count: int, wanted: Iterable[int]) -> Shards:
+        """Returns some shards of the next batch, whose rows are cut into `count` of them.
+
+        Each is as long as its own longest document; of the others only the lengths are looked at.
+        """
+        documents = self._next_documents()
+        batches = {}
+        for number in wanted:
+            chosen = shard_rows(self.batch_size, count, number)
+            rows = [self._row(index) for index in documents[chosen.start : chosen.stop]]
+            batches[number] = _padded(rows, self.boundary_id)
+        longest = self.context_length
+        num_targets = sum(min(self.store.length(index) + 1, longest) for index in documents)
+        return Shards(batches, num_targets)
+
+    def _next_documents(self) -> list[int]:
+        """Returns the numbers of the next `batch_size` documents, and goes on."""
+        documents = []
         for _ in range(self.batch_size):
             if self.position == len(self.store):
                 self._go_to(self.epoch + 1, 0)
-            rows.append(self.store.row(self._order[self.position], self.context_length, self.boundary_id))
+            documents.append(self._order[self.position])
             self.position += 1
-        return _padded(rows, self.boundary_id)
+        return documents
+
+    def _row(self, index: int) -> array[int]:
+        return self.store.row(index, self.context_length, self.boundary_id)
 
     def get_state(self) -> dict[str, Any]:
         """Returns what `set_state` needs to continue with the very same batches, as JSON values."""

@@ -114,6 +114,10 @@ class DocumentStore(Dataset):
             row.append(boundary_id)
         return row
 
+    def length(self, index: int) -> int:
+        """Returns how many tokens a document has."""
+        return self._stops[index] - self._starts[index]
+
     def __len__(self) -> int:
         return len(self._starts)
 

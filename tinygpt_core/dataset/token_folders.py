@@ -5,6 +5,9 @@
     tokenizer    what made the ids, in any form of `find_tokenizer`; nanoGPT keeps none beside them
     meta.json    {"dtype": "uint32"}: how wide an id is, if that is to be stated
 
+or, for ids that are too many for one file, train_000.bin, train_001.bin, … and val.bin or val_000.bin, …: the
+files of a part are one long row, in the order of their numbers.
+
 How wide an id is cannot be seen in such a file. Where meta.json does not say, it is what the writers of these
 folders do: uint16 (nanoGPT), and uint32 for a vocabulary that uint16 cannot number. Ids of 4 or 8 bytes that
 are read as uint16 become twice or four times as many, every second of them 0: a file that looks like that is
@@ -12,12 +15,15 @@ refused, unless meta.json says what it is.
 
 The ids stay in the files: only the windows that batches are made of are ever read, except for two passes at
 the start, a piece at a time: one that checks every id against the vocabulary, and one for the SHA-256
-by which a resumed run knows its data.
+by which a resumed run knows its data. Numbered files may have terabytes, and are not read as a whole: ids are
+checked when a window is read, and the SHA-256 is of the files' names and sizes and of 64 pieces that lie
+evenly in each.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from hashlib import sha256
 from typing import NamedTuple
@@ -34,6 +40,9 @@ VALIDATION = "val.bin"
 META = "meta.json"
 TYPECODES = {"uint8": "B", "uint16": "H", "uint32": "I"}  # of what meta.json may state
 MAXIMUM_META = 1_000_000  # bytes
+NUMBERED = re.compile(r"(train|val)_([0-9]+)\.bin")
+SAMPLED_PIECES = 64  # of each numbered file, for its SHA-256
+SAMPLED_IDS = 2048  # of each of them
 SAMPLE = 64 * 65_536  # ids whose frequencies stand for those of a longer stream
 
 
@@ -47,6 +56,7 @@ class TokenFolder(NamedTuple):
     tokenizer: Tokenizer
     sha256: str
     dtype: str = "uint16"
+    is_numbered: bool = False
 
     def counts(self) -> Counter[int]:
         """Returns how often ids occur: all of them, or `SAMPLE` of a longer stream in pieces that lie evenly
@@ -55,7 +65,7 @@ class TokenFolder(NamedTuple):
         stream = self.training
         if len(stream) <= SAMPLE:
             return Counter(stream)
-        piece = SAMPLE // 64
+        piece = SAMPLE // 64 if not self.is_numbered else SAMPLED_IDS
         starts = [number * (len(stream) - piece) // 63 for number in range(64)]
         return Counter(idx for start in starts for idx in stream[start : start + piece])
 
@@ -70,11 +80,39 @@ def is_token_folder(path: Path | None) -> bool:
         return False
     if os.path.isfile(os.path.join(path, TRAINING)):
         return True
-    if os.path.isfile(os.path.join(path, VALIDATION)):
-        raise ValueError(
-            f"{os.fspath(path)} has a {VALIDATION}, but no {TRAINING}: there is nothing to train on"
-        )
+    numbered = numbered_files(path)
+    if numbered["train"]:
+        return True
+    if numbered["val"] or os.path.isfile(os.path.join(path, VALIDATION)):
+        name = os.path.basename(numbered["val"][0]) if numbered["val"] else VALIDATION
+        raise ValueError(f"{os.fspath(path)} has a {name}, but no {TRAINING}: there is nothing to train on")
     return False
+
+
+def numbered_files(path: Path) -> dict[str, list[str]]:
+    """Returns the numbered files of a folder, for "train" and for "val", in the order of their numbers.
+
+    Raises:
+        ValueError: a number is missing between them, or there twice.
+    """
+    found: dict[str, dict[int, str]] = {"train": {}, "val": {}}
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    for name in names:
+        match = NUMBERED.fullmatch(name)
+        if match is None:
+            continue
+        numbers = found[match[1]]
+        if int(match[2]) in numbers:
+            raise ValueError(f"{os.fspath(path)} has {match[1]} file number {int(match[2])} twice: {name}")
+        numbers[int(match[2])] = os.path.join(path, name)
+    result = {}
+    for part, numbers in found.items():
+        order = sorted(numbers)
+        if order and order != list(range(order[0], order[0] + len(order))):
+            lacking = next(n for n in range(order[0], order[-1]) if n not in numbers)
+            raise ValueError(f"{os.fspath(path)}: of the {part} files number {lacking} is missing")
+        result[part] = [numbers[number] for number in order]
+    return result
 
 
 def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
@@ -99,6 +137,8 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
             f"{os.path.join(folder, META)}: {dtype} cannot number a vocabulary of "
             f"{tokenizer.vocab_size:,} tokens; write the ids as uint32"
         )
+    if not os.path.isfile(os.path.join(folder, TRAINING)):
+        return _open_numbered(folder, tokenizer, dtype, stated is not None)
     files = [os.path.join(folder, name) for name in (TRAINING, VALIDATION)]
     files = [file for file in files if os.path.isfile(file)]
     streams = [_open_stream(file, dtype, tokenizer.vocab_size, stated is not None) for file in files]
@@ -109,6 +149,33 @@ def open_token_folder(path: Path, tokenizer: Tokenizer | str) -> TokenFolder:
             digest.update(stream[start : start + PIECE])
     training, validation = streams if len(streams) == 2 else split_train_validation(streams[0])
     return TokenFolder(training, validation, tokenizer, digest.hexdigest(), dtype)
+
+
+def _open_numbered(folder: str, tokenizer: Tokenizer, dtype: str, is_stated: bool) -> TokenFolder:
+    """Returns the ids of a folder of numbered files, of which next to nothing is read."""
+    files = numbered_files(folder)
+    single = os.path.join(folder, VALIDATION)
+    if not files["val"] and os.path.isfile(single):
+        files["val"] = [single]
+    typecode = TYPECODES[dtype]
+    digest = sha256()
+    streams = []
+    for paths in (files["train"], files["val"]):
+        if not paths:
+            continue
+        joined = TokenStream.open_joined(paths, typecode, tokenizer.vocab_size)
+        if not is_stated and _looks_wider(TokenStream.open(paths[0], typecode).view(0, PIECE)):
+            raise ValueError(f"{paths[0]}: {_LOOKS_WIDER}; {_advice(folder, dtype, is_stated)}")
+        streams.append(joined)
+        for path in paths:
+            stream = TokenStream.open(path, typecode)
+            digest.update(f"{os.path.basename(path)} {len(stream)}\0".encode())
+            last = max(0, len(stream) - SAMPLED_IDS)
+            for number in range(SAMPLED_PIECES):
+                start = last * number // (SAMPLED_PIECES - 1)
+                digest.update(stream[start : start + SAMPLED_IDS])
+    training, validation = streams if len(streams) == 2 else split_train_validation(streams[0])
+    return TokenFolder(training, validation, tokenizer, digest.hexdigest(), dtype, True)
 
 
 def _stated_dtype(folder: str) -> str | None:
@@ -131,17 +198,26 @@ def _stated_dtype(folder: str) -> str | None:
 
 def _open_stream(path: str, dtype: str, vocab_size: int, is_stated: bool) -> TokenStream:
     """Returns the ids of one file, checked."""
-    meta = os.path.join(os.path.dirname(path), META)
-    advice = f'if they have another width, state it in {meta}, such as {{"dtype": "uint32"}}'
-    if not is_stated:
-        advice = f"nothing states the dtype of the ids, so they were read as {dtype}; " + advice
+    advice = _advice(os.path.dirname(path), dtype, is_stated)
     try:
         stream = TokenStream.open(path, TYPECODES[dtype], vocab_size)
     except ValueError as problem:
         raise ValueError(f"{problem}; {advice}") from None
     if not is_stated and _looks_wider(stream):
-        raise ValueError(f"{path}: every second id is 0, as when wide ids are read as narrow ones; {advice}")
+        raise ValueError(f"{path}: {_LOOKS_WIDER}; {advice}")
     return stream
+
+
+_LOOKS_WIDER = "every second id is 0, as when wide ids are read as narrow ones"
+
+
+def _advice(folder: str, dtype: str, is_stated: bool) -> str:
+    """Returns what to do about ids that do not fit the vocabulary."""
+    meta = os.path.join(folder, META)
+    advice = f'if they have another width, state it in {meta}, such as {{"dtype": "uint32"}}'
+    if not is_stated:
+        advice = f"nothing states the dtype of the ids, so they were read as {dtype}; " + advice
+    return advice
 
 
 def _looks_wider(stream: TokenStream) -> bool:

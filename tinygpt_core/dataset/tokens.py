@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from ..files.atomic import Path, atomic_write
@@ -89,6 +91,73 @@ class FileIds(Sequence[int]):
         return bytes(self.file.read(size))
 
 
+class JoinedIds(Sequence[int]):
+    """Ids in several files, one after the other as if they were in one; what is asked for is read, no more.
+
+    Args:
+        parts: the files' ids, all of one format.
+        vocab_size: what is read is checked against it, since files of many gigabytes are not read to check
+            them; None checks nothing.
+    """
+
+    def __init__(self, parts: Sequence[FileIds], vocab_size: int | None = None) -> None:
+        self.parts = list(parts)
+        self.format = self.parts[0].format
+        self.vocab_size = vocab_size
+        self._ends = list(accumulate(map(len, self.parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def part(self, start: int, stop: int) -> JoinedIds:
+        """Returns `self[start:stop]` without reading anything."""
+        first, last, _ = slice(start, stop).indices(len(self))
+        pieces = [part.part(low, high) for part, low, high in self._within(first, last)]
+        return JoinedIds(pieces or [self.parts[0].part(0, 0)], self.vocab_size)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if not isinstance(index, slice):
+            place = range(len(self))[index]
+            return self[place : place + 1][0]
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            return memoryview(array(self.format, [self[place] for place in range(start, stop, step)]))
+        pieces = [part[low:high] for part, low, high in self._within(start, stop)]
+        if len(pieces) == 1:
+            found = pieces[0]
+        else:
+            found = memoryview(b"".join(piece.tobytes() for piece in pieces)).cast(self.format)  # type: ignore[call-overload]
+        if self.vocab_size is not None:
+            self._check(found, start)
+        return found
+
+    def _within(self, start: int, stop: int) -> Iterator[tuple[FileIds, int, int]]:
+        """Yields the files of which something lies in a range, each with where it begins and ends there."""
+        number = bisect_right(self._ends, start)
+        while start < stop:
+            first = self._ends[number] - len(self.parts[number])
+            end = min(stop, self._ends[number])
+            if end > start:
+                yield self.parts[number], start - first, end - first
+            start = end
+            number += 1
+
+    def _check(self, found: memoryview, start: int) -> None:
+        """Raises ValueError where an id that was read is not in the vocabulary."""
+        if len(found) and max(found) >= (self.vocab_size or 0):
+            place = start + next(i for i, idx in enumerate(found) if idx >= (self.vocab_size or 0))
+            number = bisect_right(self._ends, place)
+            inside = place - (self._ends[number] - len(self.parts[number]))
+            raise ValueError(
+                f"{self.parts[number].file.name}: token id {found[place - start]} at position {inside} "
+                f"does not fit vocab_size {self.vocab_size}"
+            )
+
+    def __iter__(self) -> Iterator[int]:
+        for start in range(0, len(self), PIECE):
+            yield from self[start : start + PIECE]
+
+
 class TokenStream(Sequence[int]):
     """A long row of token ids in 1, 2 or 4 bytes each; a slice of it is an `array`.
 
@@ -104,7 +173,7 @@ class TokenStream(Sequence[int]):
     def __init__(self, tokens: Iterable[int], vocab_size: int | None = None) -> None:
         is_compact = isinstance(tokens, array) and tokens.typecode in VOCABULARY_LIMITS
         data = tokens if isinstance(tokens, array) and is_compact else unsigned_ids(tokens)
-        self._data: memoryview | FileIds = memoryview(data)
+        self._data: memoryview | FileIds | JoinedIds = memoryview(data)
         self.vocab_size = self._checked(max(data, default=0) + 1 if vocab_size is None else vocab_size)
         typecode = next(code for code, limit in VOCABULARY_LIMITS.items() if self.vocab_size <= limit)
         if typecode != data.typecode:
@@ -149,7 +218,18 @@ class TokenStream(Sequence[int]):
         atomic_write(path, data.tobytes())
 
     @classmethod
-    def _of(cls, view: memoryview | FileIds, vocab_size: int) -> TokenStream:
+    def open_joined(cls, paths: Sequence[Path], typecode: str, vocab_size: int) -> TokenStream:
+        """Returns the ids of several files as one stream: nothing is read, whatever their size, until it is
+        asked for, and then it is checked against `vocab_size`.
+
+        Raises:
+            ValueError, OSError: as `open`, for one of the files.
+        """
+        parts = [cls.open(path, typecode)._data for path in paths]
+        return cls._of(JoinedIds(parts, vocab_size), vocab_size)  # type: ignore[arg-type]
+
+    @classmethod
+    def _of(cls, view: memoryview | FileIds | JoinedIds, vocab_size: int) -> TokenStream:
         """Returns a stream over ids that are there already, and are not checked."""
         stream = cls.__new__(cls)
         stream._data = view
@@ -175,7 +255,7 @@ class TokenStream(Sequence[int]):
 
     def view(self, start: int, stop: int) -> TokenStream:
         """Returns `self[start:stop]` as a stream that shares the storage."""
-        if isinstance(self._data, FileIds):
+        if isinstance(self._data, (FileIds, JoinedIds)):
             return self._of(self._data.part(start, stop), self.vocab_size)
         return self._of(self._data[start:stop], self.vocab_size)
 
@@ -237,7 +317,7 @@ def unsigned_ids(tokens: Iterable[int]) -> array[int]:
         raise ValueError(f"token ids must be from 0 to 2**31 - 1: {error}") from None
 
 
-def first_outside(ids: memoryview | FileIds, vocab_size: int) -> int | None:
+def first_outside(ids: memoryview | FileIds | JoinedIds, vocab_size: int) -> int | None:
     """Returns the place of the first id that is not below `vocab_size`, or None; takes some megabytes of
     memory whatever the length.
 

@@ -4,22 +4,21 @@ parameter now and then.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from typing import Any
 
+from ..training.log_reading import LONGEST_LOG, is_number, read_lines
 from ..training.statistics import BINS
 
 POINTS = 600  # of a curve
-LONGEST_LOG = 1 << 30  # bytes; of a longer one nothing is shown
 HISTOGRAMS = 4000  # in one page, at most
 
 
 def read_log(path: str) -> dict[str, Any]:
     """Returns the curves in a run's log, and what it says of each parameter.
 
-    Lines that are no JSON objects, such as one that is being written, are left out.
+    Lines that are no JSON objects, such as one that is being written, are left out; of a log that is too long
+    nothing is shown.
 
     Returns:
         `log`: lists `step`, `loss`, `learning_rate` and, where it was kept, `gradient_norm`, at evenly spaced
@@ -30,26 +29,22 @@ def read_log(path: str) -> dict[str, Any]:
     validations: list[dict[str, Any]] = []
     snapshots: list[dict[str, Any]] = []
     if os.path.isfile(path) and os.path.getsize(path) <= LONGEST_LOG:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    entry = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(entry, dict) and _is_number(entry.get("step")):
-                    parameters = entry.pop("parameters", None)
-                    if _is_number(entry.get("loss")):
-                        steps.append(entry)
-                    elif _is_number(entry.get("val_loss")):
-                        validations.append(entry)
-                    if isinstance(parameters, list) and parameters and all(map(_is_statistics, parameters)):
-                        snapshots.append({"step": entry["step"], "parameters": parameters})
+        for line in read_lines(path):
+            entry = line.values
+            if entry is not None and is_number(entry.get("step")):
+                parameters = entry.pop("parameters", None)
+                if is_number(entry.get("loss")):
+                    steps.append(entry)
+                elif is_number(entry.get("val_loss")):
+                    validations.append(entry)
+                if isinstance(parameters, list) and parameters and all(map(_is_statistics, parameters)):
+                    snapshots.append({"step": entry["step"], "parameters": parameters})
     steps = thinned(steps, POINTS)
     validations = thinned(validations, POINTS)
     log: dict[str, list[Any]] = {
         name: [_number(entry.get(name)) for entry in steps] for name in ("step", "loss", "learning_rate")
     }
-    if any(_is_number(entry.get("gradient_norm")) for entry in steps):
+    if any(is_number(entry.get("gradient_norm")) for entry in steps):
         log["gradient_norm"] = [_number(entry.get("gradient_norm")) for entry in steps]
     validation = {
         "step": [entry["step"] for entry in validations],
@@ -76,21 +71,14 @@ def _is_statistics(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("name"), str)
-        and _is_number(entry.get("low"))
-        and _is_number(entry.get("high"))
-        and all(entry.get(name) is None or _is_number(entry[name]) for name in numbers)
+        and is_number(entry.get("low"))
+        and is_number(entry.get("high"))
+        and all(entry.get(name) is None or is_number(entry[name]) for name in numbers)
         and isinstance(entry.get("counts"), list)
         and len(entry["counts"]) == BINS
-        and all(map(_is_number, entry["counts"]))
+        and all(map(is_number, entry["counts"]))
     )
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value of JSON is a number that a float can be: an integer there may have any length."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max  # unlike math.isfinite, for integers of any size
-
-
 def _number(value: Any) -> float | None:
-    return float(f"{value:.5g}") if _is_number(value) else None
+    return float(f"{value:.5g}") if is_number(value) else None

@@ -60,6 +60,7 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
     if config.dtype not in getattr(backends.get(config.backend), "compute_dtypes", ("float32",)):
         dtype_facts = [["computed in", f"float32 (the run: {config.dtype})"]]
         config = replace(config, dtype="float32")
+    config = replace(config, shards=1)  # the page shows a batch as a whole
     data = prepare_data(config, saved.tokenizer, sha256)
     trainer = Trainer(config, directory, data)
     model = trainer.model

@@ -106,9 +106,12 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any], *, replace_anything:
         with open(temporary, "wb", opener=_as_a_new_file) as file:
             written = _write_pieces(file, chunks, path)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as problem:
         with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(problem, OSError) and problem.filename == temporary:
+            problem.filename = path  # the name that was asked for, not one that nobody knows
+            problem.filename2 = None
         raise
     sync_directory(folder or ".")
     return written

@@ -154,8 +154,8 @@ def _read_header(file: Any, path: str) -> SafetensorsHeader:
     (length,) = struct.unpack("<Q", file.read(8))
     if length > MAXIMUM_HEADER or 8 + length > size:
         raise SerializationError(
-            f"{path} claims a header of {length:,} bytes, but has {size:,} bytes in all "
-            f"(and a header at most {MAXIMUM_HEADER:,}): truncated, or no safetensors file"
+            f"{path} is truncated or no safetensors file: it claims a header of {length:,} bytes, "
+            f"but has {size:,} bytes in all (and a header at most {MAXIMUM_HEADER:,})"
         )
     text = file.read(length)
     if text[:1] != b"{":

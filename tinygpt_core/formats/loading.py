@@ -42,8 +42,7 @@ def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
 
     Its logits are those of the library that wrote it. Where the config ties the head to the embeddings, but
     the files hold another head, that one is kept, with a RuntimeWarning. Halves (F16, BF16) become float32.
-    Float32 weights in safetensors files are memory-mapped where the backend can use them in place; the file
-    must then stay as it is while the model lives.
+    Weights are read one tensor at a time; the file may be changed or removed as soon as this returns.
 
     Args:
         path: as for `find_source`.

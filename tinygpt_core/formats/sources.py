@@ -15,6 +15,7 @@ CONFIG = "config.json"
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TINYGPT_MODEL = "gpt_model.json"
+LONGEST_NAME = 255  # characters of the name of a file, which no common file system takes more of
 
 
 class Source(NamedTuple):
@@ -96,4 +97,5 @@ def _is_plain_name(name: Any) -> bool:
     """Whether it names a .safetensors file in the same directory, on any system."""
     if not isinstance(name, str) or not name.endswith(".safetensors"):
         return False
-    return os.path.basename(name) == name and "\\" not in name
+    is_too_long = len(name) > LONGEST_NAME
+    return os.path.basename(name) == name and "\\" not in name and not is_too_long

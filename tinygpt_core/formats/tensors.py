@@ -1,20 +1,24 @@
-"""The tensors in one or several safetensors files, memory-mapped where that is possible."""
+"""The tensors in one or several safetensors files, each read when it is asked for.
+
+They are read, and not memory-mapped: a mapped file that somebody cuts while the model lives ends the process
+with a SIGBUS, which no program can handle, and one that somebody writes to changes the model.
+"""
 
 from __future__ import annotations
 
-import mmap
 import sys
 from collections.abc import Iterable, Iterator
 
 from .. import backends
 from ..buffer.base import Buffer
 from ..dtype import DType
+from ..files.reading import open_file
 from ..files.safetensors import Entry, SafetensorsHeader, load_safetensors, read_safetensors_header
 from .base import FormatError, shortened
 
-MAPPABLE = {"F32": DType.float32, "F64": DType.float64}
+AS_THEY_LIE = {"F32": DType.float32, "F64": DType.float64}
 """What a backend may use as it lies in a file, by its name there."""
-FLOATING = (*MAPPABLE, "F16", "BF16")
+FLOATING = (*AS_THEY_LIE, "F16", "BF16")
 """What weights may be."""
 PIECE = 1 << 20  # bytes that are compared at once
 
@@ -37,7 +41,6 @@ class Tensors:
         self.entries: dict[str, Entry] = {}
         self.headers: dict[str, SafetensorsHeader] = {}
         self._files: dict[str, str] = {}  # for each name the file that has it
-        self._maps: dict[str, memoryview] = {}  # for each file that was mapped its bytes
         for path in paths:
             header = read_safetensors_header(path)
             if twice := self._files.keys() & header.entries.keys():
@@ -50,22 +53,22 @@ class Tensors:
             self._files |= dict.fromkeys(header.entries, path)
 
     def read(self, name: str) -> Buffer:
-        """Returns a tensor, in its shape, on the active backend, over memory-mapped pages where the elements
-        lie there as they are needed.
+        """Returns a tensor, in its shape, on the active backend, which may keep the bytes that were read.
 
         Raises:
             FormatError: the file has changed since its header was read.
         """
         entry = self.entries[name]
         path = self._files[name]
-        dtype = MAPPABLE.get(entry.dtype_name)
-        data_start = self.headers[path].data_start
-        start = data_start + entry.start
-        is_empty = entry.start == entry.stop
-        if dtype is None or sys.byteorder == "big" or start % dtype.itemsize or is_empty:
+        dtype = AS_THEY_LIE.get(entry.dtype_name)
+        if dtype is None or sys.byteorder == "big" or entry.start == entry.stop:
             return load_safetensors(path, [name])[name]
-        memory = self._map(path)[start : data_start + entry.stop]
-        return backends.active().from_memory(memory, entry.shape, dtype)
+        memory = bytearray(entry.stop - entry.start)
+        with open_file(path) as file:
+            file.seek(self.headers[path].data_start + entry.start)
+            if file.readinto(memory) != len(memory):
+                raise FormatError(f"{path} was cut meanwhile: it ends within tensor {shortened(name)}")
+        return backends.active().from_memory(memoryview(memory), entry.shape, dtype)
 
     def are_equal(self, first: str, second: str) -> bool:
         """Whether two tensors have one shape and hold the same numbers.
@@ -82,19 +85,7 @@ class Tensors:
     def _pieces(self, name: str) -> Iterator[bytes]:
         """Yields the bytes of a tensor, `PIECE` at a time."""
         entry = self.entries[name]
-        with open(self._files[name], "rb") as file:
+        with open_file(self._files[name]) as file:
             file.seek(self.headers[self._files[name]].data_start + entry.start)
             for start in range(entry.start, entry.stop, PIECE):
                 yield file.read(min(PIECE, entry.stop - start))
-
-    def _map(self, path: str) -> memoryview:
-        """Returns the bytes of a file, mapped; what is written there stays in this process."""
-        if path not in self._maps:
-            header = self.headers[path]
-            size = header.data_start + max((entry.stop for entry in header.entries.values()), default=0)
-            with open(path, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            if len(mapped) != size:
-                raise FormatError(f"{path} was changed while it was read")
-            self._maps[path] = memoryview(mapped)
-        return self._maps[path]

@@ -46,10 +46,10 @@ class Conv2d(Kernel):
         x: Buffer, weights: Buffer, bias: Buffer | None, stride: Any, padding: Any, dilation: Any, groups: int
     ) -> Windows:
         """Returns the windows; raises TypeError or ValueError unless shapes, dtypes and options fit."""
-        require_float("conv2d", x=x, weight=weights, bias=bias)
+        require_float("conv2d", x=x, weights=weights, bias=bias)
         if weights.ndim != 4:
             expected = ("out", "in / groups", "kernel height", "kernel width")
-            raise ShapeError(shape_errors.wrong_shape("conv2d", "weight", weights.shape, expected=expected))
+            raise ShapeError(shape_errors.wrong_shape("conv2d", "weights", weights.shape, expected=expected))
         windows = Windows.over("conv2d", x, weights.shape[2:], stride, padding, dilation)
         channels, out = x.shape[1], weights.shape[0]
         divides = isinstance(groups, int) and groups > 0 and channels % groups == 0 and out % groups == 0
@@ -60,11 +60,11 @@ class Conv2d(Kernel):
         if channels != weights.shape[1] * groups:
             name = f"conv2d of input {x.shape} with groups={groups}"
             wanted = (out, channels // groups, *weights.shape[2:])
-            raise ShapeError(shape_errors.wrong_shape(name, "weight", weights.shape, expected=wanted))
+            raise ShapeError(shape_errors.wrong_shape(name, "weights", weights.shape, expected=wanted))
         if bias is not None and bias.shape != weights.shape[:1]:
             raise ShapeError(
                 shape_errors.wrong_shape(
-                    "conv2d", "bias", bias.shape, expected=weights.shape, of="weight", axes=slice(0, 1)
+                    "conv2d", "bias", bias.shape, expected=weights.shape, of="weights", axes=slice(0, 1)
                 )
             )
         return windows

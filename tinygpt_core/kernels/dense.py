@@ -30,17 +30,17 @@ class Linear(Kernel):
     @staticmethod
     def check(x: Buffer, weights: Buffer, bias: Buffer | None) -> None:
         """Raises TypeError or ValueError unless shapes and dtypes fit."""
-        require_float("linear", x=x, weight=weights, bias=bias)
+        require_float("linear", x=x, weights=weights, bias=bias)
         if weights.ndim != 2:
             raise ShapeError(
-                shape_errors.wrong_shape("linear", "weight", weights.shape, expected=("in", "out"))
+                shape_errors.wrong_shape("linear", "weights", weights.shape, expected=("in", "out"))
             )
         if x.ndim == 0 or x.shape[-1] != weights.shape[0]:
-            raise ShapeError(shape_errors.matmul("linear", x.shape, weights.shape, ("input", "weight")))
+            raise ShapeError(shape_errors.matmul("linear", x.shape, weights.shape, ("input", "weights")))
         if bias is not None and bias.shape != weights.shape[1:]:
             raise ShapeError(
                 shape_errors.wrong_shape(
-                    "linear", "bias", bias.shape, expected=weights.shape, of="weight", axes=slice(1, None)
+                    "linear", "bias", bias.shape, expected=weights.shape, of="weights", axes=slice(1, None)
                 )
             )
 
@@ -69,8 +69,8 @@ class Embedding(Kernel):
     dL/dW[i] is the sum of g over the places where index i stood.
 
     Raises:
-        TypeError: a weight that is not floating, or indices that are no integers.
-        ShapeError: the weight is no matrix.
+        TypeError: weights that are not floating, or indices that are no integers.
+        ShapeError: the weights are no matrix.
         IndexError: an index outside [0, V).
     """
 
@@ -79,10 +79,10 @@ class Embedding(Kernel):
         """Raises TypeError, ShapeError or IndexError unless the weights are a float matrix and every index an
         id of one of its rows.
         """
-        require_float("embedding", weight=weights)
+        require_float("embedding", weights=weights)
         if weights.ndim != 2:
             raise ShapeError(
-                shape_errors.wrong_shape("embedding", "weight", weights.shape, expected=("ids", "size"))
+                shape_errors.wrong_shape("embedding", "weights", weights.shape, expected=("ids", "size"))
             )
         try:
             indices.check_indices(weights.shape[0])

@@ -2,7 +2,8 @@
 
     y = x m / (1 - p)    dL/dx = g m / (1 - p)    m is 0 with probability p and else 1
 
-Every backend draws the same mask m. Notation as in `base`.
+Every backend draws the same mask m. It chooses, and is not multiplied by: what is dropped becomes 0, whatever
+it was, and so does its gradient, also an infinite one. Notation as in `base`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ class Dropout(Kernel):
     def forward(x: Buffer, *, probability: float, key: random.Key) -> tuple[Buffer, Any]:
         require_float("dropout", x=x)
         if not 0.0 <= probability < 1.0:
-            raise ValueError(f"dropout: a probability lies in [0, 1), unlike {probability}")
+            raise ValueError(f"dropout: a probability lies in [0, 1), but got {probability}")
         uniform = type(x).uniform_at(key, x.shape)
-        mask = (uniform >= probability).cast(x.dtype) * (1.0 / (1.0 - probability))
-        return x * mask, mask
+        factor = 1.0 / (1.0 - probability)
+        is_kept = uniform >= probability
+        return Buffer.where(is_kept, x * factor, 0.0), (is_kept, factor)
 
     @staticmethod
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
-        mask = saved
-        return (grad * mask,)
+        is_kept, factor = saved
+        return (Buffer.where(is_kept, grad * factor, 0.0),)

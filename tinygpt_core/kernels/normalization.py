@@ -28,11 +28,11 @@ def normalized_shape(
         TypeError: operands that are not of one float dtype.
         ShapeError: x has fewer axes, or a parameter does not have exactly that shape.
     """
-    require_float(name, x=x, weight=weights, bias=bias)
+    require_float(name, x=x, weights=weights, bias=bias)
     if not 1 <= num_axes <= x.ndim:
         raise ShapeError(f"{name}: cannot normalize over {num_axes} axes of an input of shape {x.shape}")
     axes = slice(x.ndim - num_axes, None)
-    for what, parameter in (("weight", weights), ("bias", bias)):
+    for what, parameter in (("weights", weights), ("bias", bias)):
         if parameter is not None and parameter.shape != x.shape[axes]:
             raise ShapeError(
                 shape_errors.wrong_shape(name, what, parameter.shape, expected=x.shape, of="input", axes=axes)

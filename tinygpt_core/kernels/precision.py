@@ -111,7 +111,7 @@ class LossScaler:
             or steps < 0
         ):
             raise ValueError(
-                f"a loss scaler's state has a scale above 0 and good_steps from 0, unlike {state!r}"
+                f"a loss scaler's state has a scale above 0 and good_steps from 0, but got {state!r}"
             )
         self.scale = float(scale)
         self.good_steps = steps

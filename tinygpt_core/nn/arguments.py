@@ -11,9 +11,9 @@ def check_size(name: str, value: int) -> int:
         ValueError: it is below 1.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, but got {value!r}")
+        raise TypeError(f"{name} must be an int, but got {value!r:.80}")
     if value < 1:
-        raise ValueError(f"{name} must be at least 1, but got {value}")
+        raise ValueError(f"{name} must be at least 1, but got {value!r:.80}")
     return value
 
 

@@ -232,7 +232,7 @@ class BatchNorm2d(Module):
             if count < 2:
                 raise ShapeError(
                     "BatchNorm2d in training needs more than one number for each channel, "
-                    f"unlike an input of shape {x.shape}"
+                    f"but got an input of shape {x.shape}"
                 )
             mean = x.mean((0, 2, 3), keepdim=True)
             centred = x - mean

@@ -15,6 +15,7 @@ from ..buffer.base import Buffer
 from ..module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
+from ..tree import tree_flatten
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .arguments import check_divisible, check_size
 from .cache import KeyValueCache
@@ -31,6 +32,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "activation": (*ACTIVATION_FUNCTIONS, *GATED_ACTIVATIONS),
 }
 """For the fields of `GPTConfig` that are words: those that they may be."""
+FINAL_ACTIVATION = "final_activation"
+"""In the metadata of a `.safetensors` file of weights: they are of a model whose MLPs end with a ReLU."""
 
 
 @dataclass(frozen=True)
@@ -102,30 +105,34 @@ class GPTConfig:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r}")
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r:.80}")
 
     def _check_switches(self) -> None:
         for name in ("bias", "tied_head", "final_activation", "attention_bias"):
             value = getattr(self, name)
             may_be_none = name == "attention_bias"
             if not isinstance(value, bool) and not (may_be_none and value is None):
-                raise TypeError(f"{name} must be True or False, but got {value!r}")
+                raise TypeError(f"{name} must be True or False, but got {value!r:.80}")
 
     def _check_numbers(self) -> None:
         for name in ("dropout", "eps", "rotary_base"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a number, but got {value!r}")
+                raise TypeError(f"{name} must be a number, but got {value!r:.80}")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout}")
+            raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout!r:.80}")
         if not 0.0 < self.eps < 1.0:
-            raise ValueError(f"eps must lie in (0, 1), but got {self.eps}")
+            raise ValueError(f"eps must lie in (0, 1), but got {self.eps!r:.80}")
         if not 1.0 <= self.rotary_base <= sys.float_info.max:  # an integer may be beyond every float
-            raise ValueError(f"rotary_base must be a finite number of at least 1, but got {self.rotary_base}")
+            raise ValueError(
+                f"rotary_base must be a finite number of at least 1, not {self.rotary_base!r:.80}"
+            )
 
     def _check_combinations(self) -> None:
         if self.final_activation and self.activation in GATED_ACTIVATIONS:
-            raise ValueError(f"final_activation is for MLPs that are not gated, unlike {self.activation!r}")
+            raise ValueError(
+                f"final_activation is for MLPs that are not gated, but {self.activation!r:.80} is"
+            )
         check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
         check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)
         if self.positions == "rotary" and self.head_dim % 2:
@@ -177,7 +184,9 @@ class GPTConfig:
         names = [field.name for field in fields(cls)]
         required = [field.name for field in fields(cls) if field.default is MISSING]
         if unknown := sorted(str(name) for name in values if name not in names):
-            raise ValueError(f"unknown in a GPT config: {', '.join(unknown)}; it may hold {', '.join(names)}")
+            raise ValueError(
+                f"unknown in a GPT config: {', '.join(unknown):.400}; it may hold {', '.join(names)}"
+            )
         if missing := [name for name in required if name not in values]:
             raise ValueError(f"missing in a GPT config: {', '.join(missing)}")
         return cls(**values)
@@ -271,13 +280,14 @@ class GPT(Module):
                 otherwise than TinyGPT's. The model is then unchanged.
         """
         tensors = named_tensors(file_or_pairs)
-        if not any(name.endswith(".attn.query.weights") for name in tensors):
-            super().load_weights(list(tensors.items()), strict)
-            return
-        super().load_weights(list(self._from_tinygpt(tensors).items()), strict)
-        if not self.config.final_activation:
+        is_from_tinygpt = any(name.endswith(".attn.query.weights") for name in tensors)
+        if is_from_tinygpt:
+            tensors = dict(self._from_tinygpt(tensors))
+        super().load_weights(list(tensors.items()), strict)
+        needs_it = is_from_tinygpt or _says_final_activation(file_or_pairs)
+        if needs_it and not self.config.final_activation:
             warnings.warn(
-                "the weights are of TinyGPT's GPT, which has a ReLU after each MLP: this model has it now, "
+                "the weights are of TinyGPT's GPT, with a ReLU after each MLP: this model has it now, "
                 "and its config says final_activation=True",
                 RuntimeWarning,
                 stacklevel=2,
@@ -289,12 +299,16 @@ class GPT(Module):
 
     def save_weights(self, file: WeightFile) -> None:
         """Writes all parameters to a file, as `Module.save_weights` does; to `.json` under TinyGPT's names
-        and in its meaning where this model is TinyGPT's, ReLU after each MLP and all.
+        and in its meaning where this model is TinyGPT's, ReLU after each MLP and all. A `.safetensors` file
+        says in its metadata that there is that ReLU, so that `load_weights` gives the same logits.
 
         Args:
             file: ends in `.safetensors` or `.json`.
         """
         is_json = os.fspath(file).endswith(".json")
+        if self.config.final_activation and not is_json:
+            write_tensors(file, dict(tree_flatten(self.parameters())), {FINAL_ACTIVATION: "true"})
+            return
         if not (is_json and self.config.final_activation and self._is_like_tinygpt()):
             super().save_weights(file)
             return
@@ -504,6 +518,14 @@ class GPT(Module):
             if field.default is MISSING or field.default != value:
                 chosen.append(f"{field.name}={value!r}")
         return ", ".join(chosen)
+
+
+def _says_final_activation(source: Any) -> bool:
+    """Whether the metadata of a file of weights say that each MLP ends with its activation."""
+    from ..files.safetensors import read_safetensors_header  # most programs read no weights
+
+    is_file = isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(".safetensors")
+    return is_file and read_safetensors_header(source).metadata.get(FINAL_ACTIVATION) == "true"
 
 
 def _tinygpt_config(

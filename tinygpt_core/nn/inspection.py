@@ -131,14 +131,8 @@ def summary(model: Module, *inputs: Any) -> str:
     """
     shapes: dict[str, str] = {}
     if inputs:
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with no_grad(), inspect(model) as calls:
-                model(*inputs)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with model.evaluation(), no_grad(), inspect(model) as calls:
+            model(*inputs)
         shapes = {call.name: _shape_of(call.output) for call in calls}
     lines = [
         module_text(model, shapes, ("module", "output or parameter" if inputs else "parameter", "parameters"))

@@ -197,8 +197,9 @@ class Tokenizer:
             text: one or a list of them.
             padding_type: "none", "max_length" (to `max_length`) or "longest" (to the longest of the texts).
             padding_token: the special token to pad with.
-            max_length: the longest allowed; None or -1 for no limit.
-            truncation: cut longer texts instead of raising.
+            max_length: what to pad or to cut to; None or -1 for none. Without either it does nothing, as in
+                TinyGPT and Hugging Face's tokenizers: a longer text stays as long as it is.
+            truncation: cut longer texts to `max_length`.
             return_attention_mask: also return an int32 Tensor with 1 for tokens and 0 for padding.
             allowed_special: as in `encode`; here, special tokens in the texts are recognised by default.
             visualise: also prints the texts with their tokens set apart.
@@ -208,7 +209,7 @@ class Tokenizer:
             (texts, length); one text gives (1, length).
 
         Raises:
-            TokenizerError: texts of different lengths without padding, no padding token, or a text too long.
+            TokenizerError: rows of different lengths, or no padding token.
             ValueError: another padding_type, or no max_length where one is needed.
             TypeError: no text.
         """
@@ -221,20 +222,15 @@ class Tokenizer:
             max_length = None
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length is 1 or more, or -1 for no limit, not {max_length}")
-        if padding_type == "max_length" and max_length is None:
-            raise ValueError("padding_type='max_length' needs a max_length")
+        if max_length is None and (truncation or padding_type == "max_length"):
+            what = "truncation=True" if truncation else "padding_type='max_length'"
+            raise ValueError(f"{what} needs a max_length")
         all_texts = [text] if isinstance(text, str) else text
         rows = [self.encode(each, allowed_special, visualise) for each in all_texts]
-        if max_length is not None:
-            rows = _cut(rows, max_length, truncation)
+        if truncation:
+            rows = [row[:max_length] for row in rows]
         lengths = [len(row) for row in rows]
-        if padding_type == "none":
-            if len(set(lengths)) > 1:
-                raise TokenizerError(
-                    f"texts of {min(lengths)} to {max(lengths)} tokens need "
-                    f"padding_type='longest' or 'max_length'"
-                )
-        else:
+        if padding_type != "none":
             if padding_token not in self.special_tokens:
                 raise TokenizerError(
                     f"a padding_token is one of the special tokens {list(self.special_tokens)}, "
@@ -244,6 +240,9 @@ class Tokenizer:
             longest = max(lengths, default=0)
             width = max_length if padding_type == "max_length" and max_length is not None else longest
             rows = [row + [padding_id] * (width - len(row)) for row in rows]
+        if len({len(row) for row in rows}) > 1:
+            advice = "truncation=True" if padding_type != "none" else "padding_type='longest' or 'max_length'"
+            raise TokenizerError(f"texts of {min(lengths)} to {max(lengths)} tokens need {advice}")
         ids = Tensor(rows, dtype=DType.int32)
         if not return_attention_mask:
             return ids
@@ -257,16 +256,6 @@ class Tokenizer:
     def _visualise_tokens(self, ids: Iterable[int]) -> None:
         """Prints as `visualise_tokens` does, under TinyGPT's name."""
         self.visualise_tokens(ids)
-
-
-def _cut(rows: list[list[int]], max_length: int, truncation: bool) -> list[list[int]]:
-    """Returns the rows cut to `max_length` ids; raises where that would lose some without `truncation`."""
-    longest = max(map(len, rows), default=0)
-    if longest > max_length and not truncation:
-        raise TokenizerError(
-            f"a text has {longest} tokens, more than max_length={max_length}: pass truncation=True to cut it"
-        )
-    return [row[:max_length] for row in rows]
 
 
 def read_text_file(path: Path, maximum_bytes: int = MAXIMUM_FILE) -> str:

@@ -548,7 +548,8 @@ class BPETokenizer(Tokenizer):
         """
         if self._byte_ids != range(256):
             raise TokenizerError(
-                "a .model file numbers the bytes from 0 to 255, unlike this vocabulary: use save_tokenizer()"
+                "a .model file numbers the bytes from 0 to 255, which this vocabulary does not: "
+                "use save_tokenizer()"
             )
         is_verbose = self.pattern.startswith(VERBOSE)
         if ("\n" in self.pattern and not is_verbose) or any("\n" in text for text in self.special_tokens):

@@ -38,6 +38,7 @@ from ..files.json_objects import (
 from ..files.reading import open_file
 from ..files.safetensors import load_safetensors, safetensors_chunks
 from ..tokenizer.files import load_tokenizer, save_tokenizer
+from .log_reading import LONGEST_LINE
 
 FORMAT_VERSION = 1
 CONFIG = "config.json"
@@ -47,7 +48,6 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 FILES = (CONFIG, TOKENIZER, MODEL, OPTIMIZER)
 NEXT = ".next"
-LONGEST_LINE = 1 << 24  # bytes of a line of a log; what is longer is none
 ATTEMPTS = 100  # to read while another process saves, a hundredth of a second apart
 
 

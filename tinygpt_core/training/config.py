@@ -12,12 +12,12 @@ from ..kernels.precision import NAMES
 from ..nn.gpt import CHOICES, GPTConfig
 from .settings import Range, SettingError, SettingTypeError, check_settings, setting, settings_of
 
-COUNT = Range(1, 2**31, "1 or more")
+COUNT = Range(1, 2**31, "from 1 to 2**31")
 SIZE = Range(1, 2**24, "from 1 to 2**24")
-STEPS = Range(0, 2**31, "0 or more")
+STEPS = Range(0, 2**31, "from 0 to 2**31")
 FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
-NOT_NEGATIVE = Range(0.0, 1e6, "a finite number, 0 or more")
-POSITIVE = Range(math.ulp(0.0), 1e6, "a finite number above 0")  # ulp(0) is the least number above 0
+NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
+POSITIVE = Range(math.ulp(0.0), 1e6, "above 0 and at most 1e6")  # ulp(0) is the least number above 0
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,19 @@ class TrainingConfig:
     steps: int = setting(1100, "updates to make", COUNT, is_resumable=True)
     batch_size: int = setting(8, "sequences in a batch", COUNT)
     accumulation: int = setting(1, "batches whose gradients make one update", COUNT)
+    shards: int = setting(
+        1,
+        "parts of a batch that as many processes may compute; the number of processes changes no bit",
+        Range(1, 2**20, "from 1 to the batch size"),
+        default_help="as many as there are processes",
+    )
     learning_rate: float = setting(0.015, "highest learning rate, reached after the warm-up", POSITIVE)
     minimum_learning_rate: float = setting(0.0007, "learning rate at the end of the cosine", NOT_NEGATIVE)
     warmup_steps: int = setting(20, "steps over which the learning rate rises from 0", STEPS)
     decay_steps: int = setting(
         0,
         "step at which the cosine ends",
-        Range(0, 2**31, "0 or more (0: the last step, so with more steps the cosine is stretched)"),
+        Range(0, 2**31, "from 0 to 2**31 (0: the last step, so with more steps the cosine is stretched)"),
         is_resumable=True,
     )
     weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
@@ -111,11 +117,14 @@ class TrainingConfig:
     # ---- what happens now and then
 
     eval_every: int = setting(
-        250, "steps between validations", Range(0, 2**31, "0 or more (0: never)"), is_resumable=True
+        250, "steps between validations", Range(0, 2**31, "from 0 to 2**31 (0: never)"), is_resumable=True
     )
     eval_batches: int = setting(8, "batches in a validation", COUNT)
     checkpoint_every: int = setting(
-        250, "steps between checkpoints", Range(0, 2**31, "0 or more (0: only at the end)"), is_resumable=True
+        250,
+        "steps between checkpoints",
+        Range(0, 2**31, "from 0 to 2**31 (0: only at the end)"),
+        is_resumable=True,
     )
 
     def __post_init__(self) -> None:
@@ -123,7 +132,7 @@ class TrainingConfig:
         if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
             raise SettingError(
                 "tokenizer",
-                f" must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r}",
+                f" must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r:.80}",
             )
         # GPTConfig checks these two as well, but knows the settings by its own names only.
         if self.embedding_dim % self.num_heads:
@@ -142,6 +151,13 @@ class TrainingConfig:
                 "num_heads",
                 f" is {self.embedding_dim // self.num_heads}",
             )
+        if self.shards > self.batch_size:
+            raise SettingError(
+                "shards",
+                f" ({self.shards}) must be at most ",
+                "batch_size",
+                f" ({self.batch_size}): a shard has a sequence of each batch at least",
+            )
         self.model_config(vocab_size=1)
 
     def model_config(self, vocab_size: int) -> GPTConfig:
@@ -155,12 +171,14 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values.
 
-        `decay_steps` is among them only where it is set: it is younger than the others, and earlier versions
-        can go on reading.
+        `decay_steps` and `shards` are among them only where they are set: they are younger than the others,
+        and earlier versions can go on reading.
         """
         values = asdict(self)
         if not self.decay_steps:
             del values["decay_steps"]
+        if self.shards == 1:
+            del values["shards"]
         return values
 
     @classmethod
@@ -174,7 +192,7 @@ class TrainingConfig:
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise ValueError(f"unknown training settings: {', '.join(map(repr, unknown))}")
+            raise ValueError(f"unknown training settings: {', '.join(map(repr, unknown)):.400}")
         try:
             return cls(**values)
         except SettingTypeError as problem:

@@ -84,16 +84,22 @@ def find_logger(name: str) -> type[Logger]:
 
 @contextmanager
 def open_loggers(
-    kinds: Sequence[type[Logger]], directory: str, settings: Mapping[str, Any], step: int
+    kinds: Sequence[type[Logger]],
+    directory: str,
+    settings: Mapping[str, Any],
+    step: int,
+    skipped_steps: int = 0,
 ) -> Iterator[Callable[[Event], None]]:
     """Opens loggers for a run that is about to go on, and closes them at its end.
 
     Args:
         kinds: their classes.
         directory, settings, step: of the run, as a `Logger` takes them.
+        skipped_steps: how many of its steps changed nothing so far.
 
     Returns:
-        A context manager; what it gives is a function that writes an event to all of them.
+        A context manager; what it gives is a function that writes an event to all of them: its `scalars`, and
+        as `skipped_steps` how many changed nothing, once there are any.
     """
     with ExitStack() as stack:
         loggers: list[Logger] = []
@@ -103,7 +109,12 @@ def open_loggers(
             loggers.append(logger)
 
         def log(event: Event) -> None:
+            nonlocal skipped_steps
             numbers = scalars(event)
+            if isinstance(event, StepEvent):
+                skipped_steps += bool(event.skipped)
+                if skipped_steps:
+                    numbers["skipped_steps"] = skipped_steps
             if numbers:
                 for logger in loggers:
                     logger.write(numbers, event.step)

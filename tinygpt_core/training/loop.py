@@ -1,9 +1,9 @@
 """The training loop: how a model in a directory becomes a better one.
 
-Read it from top to bottom: `TrainingStep` is one update of a model, and `Trainer.run` makes them, one after
-the other. A run lives in one directory, see `checkpoint` and `runs`. Everything that the next step depends on
-is in the checkpoint, so a run that was killed and resumed gives the same losses, bit for bit, as one that was
-not.
+Read it from top to bottom: `step.TrainingStep` is one update of a model, and `Trainer.run` makes them, one
+after the other. A run lives in one directory, see `checkpoint` and `runs`. Everything that the next step
+depends on is in the checkpoint, so a run that was killed and resumed gives the same losses, bit for bit, as
+one that was not. Several processes may train together, see `communicator` and `sharding`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,10 @@ from .. import backends, random, schedules
 from ..dataset.batches import Batch
 from ..files.atomic import lock_directory
 from ..files.reading import NotAFileError
-from ..kernels.precision import LossScaler, autocast, check_compute_dtype
+from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
-from ..module import Module
 from ..nn.gpt import GPT
-from ..optimizers import AdamW, Optimizer, clip_gradients
+from ..optimizers import AdamW
 from ..tensor import Tensor, no_grad
 from . import statistics
 from .checkpoint import (
@@ -38,100 +37,19 @@ from .checkpoint import (
     tidy,
     truncate_log,
 )
+from .communicator import ONE_PROCESS, Communicator, require_agreement
 from .config import TrainingConfig
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
 from .memory import require_memory
 from .runs import LOG, beginning, empty_model, saved_settings, settings_of_a_beginning, usable_backend
 from .settings import SettingError
-from .step import as_tensors, step_class
+from .step import TrainingStep, as_tensors, training_step
 
 # Steps in a row whose gradient is not finite, after which a run has diverged. A loss scale, which begins at
 # 2**16, may have to be halved many times before float16 gradients fit.
 MOST_SKIPPED = 10
 MOST_SKIPPED_WITH_A_SCALE = 50
-
-
-class TrainingStep:
-    """One update of a model: the gradient of some batches' mean loss, clipped, then the optimizer.
-
-    Args:
-        model, optimizer: what to train.
-        total_loss: gives the sum of the losses of all targets of a batch that count, under the `autocast` of
-            `dtype`.
-        gradient_clip: the largest norm of the gradient.
-        dtype: the name for `autocast`; with "float16" the loss is scaled, by less after an overflow.
-
-    Attributes:
-        scaler: the `LossScaler`, or None where none is needed.
-        gradient_norm: the norm of the last step's gradient before it was clipped, or None where it was not
-            finite or that number stays on a device.
-        is_skipped: whether the last step's gradient was not finite. Such a step changes nothing: neither the
-            weights nor the optimizer, whose step does not count it.
-
-    Raises:
-        ValueError: a dtype that `autocast` does not know, or the active backend cannot.
-    """
-
-    def __init__(
-        self,
-        model: Module,
-        optimizer: Optimizer,
-        total_loss: Callable[[Any], Tensor],
-        gradient_clip: float,
-        dtype: str = "float32",
-    ) -> None:
-        check_compute_dtype(dtype)
-        self.model = model
-        self.optimizer = optimizer
-        self.total_loss = total_loss
-        self.gradient_clip = gradient_clip
-        self.dtype = dtype
-        self.scaler = LossScaler() if dtype == "float16" else None
-        self.gradient_norm: float | None = None
-        self.is_skipped = False
-
-    def __call__(self, batches: Sequence[Batch]) -> float:
-        """Makes the update and returns the mean loss a target before it.
-
-        A backend may do this in its own way, see `step`.
-        """
-        num_targets = sum(batch.num_targets for batch in batches)
-        self.optimizer.zero_grad()
-        loss = 0.0
-        for batch in batches:
-            # Divided by the targets of all batches, so that they count like one large batch, padded or not.
-            part = self.total_loss(batch) / num_targets
-            self._scaled(part).backward()
-            loss += part.item()
-        self._unscale_gradients()
-        norm = clip_gradients(self.model, self.gradient_clip)
-        self.is_skipped = not math.isfinite(norm)
-        if self.scaler is not None:
-            self.scaler.update(not self.is_skipped)
-        if not self.is_skipped:
-            self.optimizer.update()
-        self.gradient_norm = None if self.is_skipped else norm  # JSON has no infinity
-        return loss
-
-    # ---- float16: its gradients are computed from a loss that is scaled up, so that they do not vanish
-
-    def _scaled(self, loss: Tensor) -> Tensor:
-        return loss if self.scaler is None else loss * self.scaler.scale
-
-    def _unscale_gradients(self) -> None:
-        if self.scaler is None:
-            return
-        factor = 1.0 / self.scaler.scale
-        unique = {id(tensor): tensor for _, tensor in self.model.named_parameters()}  # tied weights once
-        for tensor in unique.values():
-            if tensor.grad is not None:
-                tensor.grad = Tensor(tensor.grad.buffer * factor)
-
-
-def training_step(*arguments: Any) -> TrainingStep:
-    """Returns the active backend's TrainingStep, which takes the same arguments."""
-    return step_class(TrainingStep)(*arguments)
 
 
 class Trainer:
@@ -147,15 +65,26 @@ class Trainer:
         generator: where the first weights and the dropout come from; nobody else draws from it.
         schedule: gives the learning rate by the number of updates made before.
         update: makes one update of the model when called with batches, see `TrainingStep`.
+        communicator: the processes that train together. Only the first of them writes anything.
         step: how many updates were made, or would have been.
         skipped_steps: how many of them changed nothing, since their gradient was not finite.
         saved_step: how many were when the newest checkpoint was written.
         stop_requested: may be set at any time; `run` then ends after the step that is going on.
+
+    Raises:
+        CommunicationError: processes that differ, or that are more than there are shards.
     """
 
     def __init__(
-        self, config: TrainingConfig, directory: str, data: Data, state: Checkpoint | None = None
+        self,
+        config: TrainingConfig,
+        directory: str,
+        data: Data,
+        state: Checkpoint | None = None,
+        communicator: Communicator = ONE_PROCESS,
+        shard_optimizer: bool = False,
     ) -> None:
+        self.communicator = communicator
         self.config = config
         self.directory = directory
         self.data = data
@@ -176,24 +105,83 @@ class Trainer:
                 weight_decay=config.weight_decay,
             )
             self.schedule = learning_rate_schedule(config)
-            self.update = training_step(
-                self.model,
-                self.optimizer,
-                lambda batch: self.total_loss(batch),  # looked up at each call, since one may replace it
-                config.gradient_clip,
-                config.dtype,
-            )
+            self.update = self._update(shard_optimizer)
         if state is not None:
             self.restore(state)
+        require_agreement(communicator, self._facts())
+        if communicator.size > 1:
+            self.directory = communicator.broadcast(directory.encode()).decode()
+
+    def _update(self, shard_optimizer: bool) -> TrainingStep:
+        """Returns what makes an update: the backend's step, or one in shards."""
+        arguments = (
+            self.model,
+            self.optimizer,
+            lambda batch: self.total_loss(batch),  # looked up at each call, since one may replace it
+            self.config.gradient_clip,
+            self.config.dtype,
+        )
+        if not self.is_sharded:
+            return training_step(*arguments)
+        from .sharding import ShardedStep  # rarely needed
+
+        config = self.config
+        return ShardedStep(arguments, self.communicator, config.shards, config.seed, shard_optimizer)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether batches are cut into shards, which several processes may compute."""
+        return self.config.shards > 1 or self.communicator.size > 1
+
+    def _facts(self) -> dict[str, Any]:
+        """Returns what all processes of a run must agree on."""
+        if self.communicator.size == 1:
+            return {}
+        import platform
+
+        from .. import __version__
+
+        kind = backends.get(self.config.backend)
+        arithmetic = getattr(kind, "arithmetic", dict)
+        with self.context():
+            squares = [tensor.buffer.sum_of_squares() for _, tensor in self.model.named_parameters()]
+        return {
+            "number of processes": self.communicator.size,
+            "setting": self.config.to_dict(),
+            "version of": {
+                "Python": f"{platform.python_implementation()} {platform.python_version()}",
+                "tinygpt": __version__,
+                **arithmetic(),
+            },
+            "SHA-256 of the data": self.data.sha256,
+            "step": self.step,
+            "sum of squared weights": math.fsum(squares),
+        }
 
     @classmethod
-    def start(cls, config: TrainingConfig, directory: str, *, must_be_new: bool = False) -> Trainer:
+    def start(
+        cls,
+        config: TrainingConfig,
+        directory: str,
+        *,
+        must_be_new: bool = False,
+        communicator: Communicator = ONE_PROCESS,
+        shard_optimizer: bool = False,
+    ) -> Trainer:
         """Returns a new run in a directory that is new or empty, with its first checkpoint (step 0) kept.
 
         The directory is made and locked before anything else is done: of several processes that want one
         directory, one gets it and the others are told.
 
+        Args:
+            config: the settings.
+            directory: of the run; that of the first process counts.
+            must_be_new: whether a directory that is empty is refused, too.
+            communicator: the processes that train together, each of which calls this.
+            shard_optimizer: whether each of them keeps only a part of the optimizer's memory.
+
         Raises:
+            CommunicationError: the processes differ in something, or are more than there are shards.
             ValueError: the settings do not fit the corpus or the memory, or the directory already holds
                 something.
             DirectoryExistsError: the directory exists, and `must_be_new` is set.
@@ -202,19 +190,29 @@ class Trainer:
         """
         backends.get(config.backend)  # before the corpus is read, which may take minutes
         require_memory(config)
-        with beginning(directory, config, must_be_new=must_be_new):
+        is_first = communicator.is_first
+        with beginning(directory, config, must_be_new=must_be_new) if is_first else nullcontext():
             data = prepare_data(config)
             require_memory(config, data.tokenizer.vocab_size)
-            trainer = cls(config, directory, data)
+            trainer = cls(config, directory, data, None, communicator, shard_optimizer)
             trainer.save()
         return trainer
 
     @classmethod
-    def resume(cls, directory: str, **changes: Any) -> Trainer:
+    def resume(
+        cls,
+        directory: str,
+        *,
+        communicator: Communicator = ONE_PROCESS,
+        shard_optimizer: bool = False,
+        **changes: Any,
+    ) -> Trainer:
         """Returns the run in `directory` as its newest checkpoint left it.
 
         Args:
             directory: of an earlier run.
+            communicator, shard_optimizer: as for `start`. A run of several processes goes on with as many or
+                fewer, to the same bits.
             changes: settings that may differ without changing what was computed: steps, decay_steps,
                 eval_every, checkpoint_every; and the backend, which changes roundings. Without it the run
                 keeps its own, or goes on with python (and a warning) where that cannot run. Another number
@@ -232,17 +230,22 @@ class Trainer:
                 stacklevel=2,
             )
             changes["backend"] = changes.get("backend") or usable_backend(config.backend)
-            return cls.start(replace(config, **changes), directory)
+            config = replace(config, **changes)
+            return cls.start(config, directory, communicator=communicator, shard_optimizer=shard_optimizer)
         load_checkpoint(directory, optimizer=False)  # complains of a directory that is none, and has no lock
+        if not communicator.is_first:
+            return cls._resumed(directory, changes, communicator, shard_optimizer)
         with lock_directory(directory):
-            trainer = cls._resumed(directory, changes)
+            trainer = cls._resumed(directory, changes, communicator, shard_optimizer)
             tidy(directory)
             truncate_log(os.path.join(directory, LOG), trainer.step)
             trainer.fingerprint = fingerprint(directory)
         return trainer
 
     @classmethod
-    def _resumed(cls, directory: str, changes: dict[str, Any]) -> Trainer:
+    def _resumed(
+        cls, directory: str, changes: dict[str, Any], communicator: Communicator, shard_optimizer: bool
+    ) -> Trainer:
         saved = load_checkpoint(directory)
         try:
             config = saved_settings(saved, directory)
@@ -259,7 +262,7 @@ class Trainer:
             empty_model(config.model_config(saved.tokenizer.vocab_size), saved, directory)
             require_memory(config, saved.tokenizer.vocab_size)
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
-            trainer = cls(config, directory, data, saved)
+            trainer = cls(config, directory, data, saved, communicator, shard_optimizer)
             if "decay_steps" not in changes:
                 _warn_of_another_schedule(before, config, steps_made)
             return trainer
@@ -279,14 +282,9 @@ class Trainer:
             ArithmeticError: see `train_step`.
         """
         config = self.config
-        path = os.path.join(self.directory, LOG)
-        with lock_directory(self.directory), _Log(path) as log:
-            if fingerprint(self.directory) != self.fingerprint:
-                raise CheckpointError(
-                    f"another process has trained in {self.directory} meanwhile: "
-                    "resume the run to go on from where that one ended"
-                )
-            while self.step < config.steps and not self.stop_requested:
+        with ExitStack() as stack:
+            log = self._open_log(stack) if self.communicator.is_first else None
+            while self.step < config.steps and not self._must_stop():
                 yield self._logged(log, self.train_step())
                 is_last = self.step == config.steps
                 if config.eval_every and (is_last or self.step % config.eval_every == 0):
@@ -298,12 +296,34 @@ class Trainer:
                 self.save()
                 yield CheckpointEvent(self.step, self.directory)
 
-    def _logged(self, log: _Log, event: Any) -> Any:
-        """Returns an event that is now in the log.
+    def _open_log(self, stack: ExitStack) -> _Log:
+        """Returns the log of the run, whose directory is locked until the stack is left.
+
+        Raises:
+            BlockingIOError, CheckpointError: see `run`.
+        """
+        stack.enter_context(lock_directory(self.directory))
+        log = stack.enter_context(_Log(os.path.join(self.directory, LOG)))
+        if fingerprint(self.directory) != self.fingerprint:
+            raise CheckpointError(
+                f"another process has trained in {self.directory} meanwhile: "
+                "resume the run to go on from where that one ended"
+            )
+        return log
+
+    def _must_stop(self) -> bool:
+        """Whether `stop_requested` is set, in any process of the run: all stop after the same step."""
+        self.stop_requested = self.communicator.any(self.stop_requested)
+        return self.stop_requested
+
+    def _logged(self, log: _Log | None, event: Any) -> Any:
+        """Returns an event that is now in the log, which only the first process keeps.
 
         Raises:
             CheckpointError: the directory of the run was removed; a checkpoint is in a new one of its name.
         """
+        if log is None:
+            return event
         values = {name: value for name, value in event._asdict().items() if value is not None}
         try:
             log.write(json.dumps(values))
@@ -326,7 +346,7 @@ class Trainer:
         """
         started = time.perf_counter()
         config = self.config
-        batches = [self.data.training_batches.next_batch() for _ in range(config.accumulation)]
+        batches = [self._next_batch() for _ in range(config.accumulation)]
         keeps_statistics = statistics.are_due(self.step + 1, config.steps)
         with self.context():
             before = statistics.copies(self.model) if keeps_statistics else None
@@ -352,6 +372,15 @@ class Trainer:
             skipped=True if self.update.is_skipped else None,
         )
 
+    def _next_batch(self) -> Any:
+        """Returns the next batch, or this process's shards of it, for `update`."""
+        if not self.is_sharded:
+            return self.data.training_batches.next_batch()
+        update: Any = self.update
+        update.number = self.step
+        update.keeps_gradients = statistics.are_due(self.step + 1, self.config.steps)
+        return self.data.training_batches.next_shards(self.config.shards, update.mine)
+
     def _count_skipped(self) -> None:
         """Counts a step that changed nothing; raises ArithmeticError after too many of them in a row."""
         if not self.update.is_skipped:
@@ -375,13 +404,18 @@ class Trainer:
     def validate(self) -> float:
         """Returns the mean loss a target token over the validation batches, which are the same each time."""
         self.model.eval()
-        total = 0.0
-        num_targets = 0
+        batches = self.data.validation_batches
+        communicator = self.communicator
+        losses = [0.0] * len(batches)
         with self.context(), no_grad():
-            for batch in self.data.validation_batches:
-                total += self.total_loss(batch).item()
-                num_targets += batch.num_targets
-        return total / num_targets
+            for number in range(communicator.rank, len(batches), communicator.size):
+                losses[number] = self.total_loss(batches[number]).item()
+        if communicator.size > 1:  # each loss is a number from one process, and zeros from the others
+            losses = communicator.all_reduce(losses)
+        total = 0.0
+        for loss in losses:  # in the order of the batches, whoever has computed them
+            total += loss
+        return total / sum(batch.num_targets for batch in batches)
 
     def save(self) -> None:
         """Writes a checkpoint: the weights, the optimizer and everything random.
@@ -394,6 +428,11 @@ class Trainer:
         """
         self._require_finite_weights()
         data = self.data
+        update: Any = self.update
+        optimizer_tensors = update.optimizer_state() if self.is_sharded else self.optimizer.state_dict()
+        if not self.communicator.is_first:
+            self.saved_step = self.step
+            return
         state = {
             "step": self.step,
             "skipped_steps": self.skipped_steps,
@@ -412,7 +451,7 @@ class Trainer:
             },
             tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
-            optimizer_tensors=self.optimizer.state_dict(),
+            optimizer_tensors=optimizer_tensors,
             state=state,
         )
         self.saved_step = self.step
@@ -441,12 +480,13 @@ class Trainer:
             if type(count) is not int or not 0 <= count <= self.step:
                 raise CheckpointError(
                     f"the checkpoint in {self.directory} is damaged: "
-                    f"its {name} must be an integer from 0 to {self.step}, not {count!r}"
+                    f"its {name} must be an integer from 0 to {self.step}, not {count!r:.80}"
                 )
             setattr(self, name, count)
         with self.context():
             self.model.load_weights(list(saved.model_tensors.items()))
-            self.optimizer.load_state(list(saved.optimizer_tensors.items()))
+            optimizer: Any = self.update if self.is_sharded else self.optimizer
+            optimizer.load_state(list(saved.optimizer_tensors.items()))
         self._require_step_of_the_optimizer("skipped_steps" in saved.state)
         self.data.training_batches.set_state(saved.state["data_order"])
         self.generator.set_state(saved.state["random"])
@@ -475,8 +515,18 @@ class Trainer:
         No method of the trainer leaves it open for its caller, whose own stay what they were: two trainers,
         or one and a thread that samples, do not disturb each other.
         """
-        with backends.use(self.config.backend), random.use_generator(self.generator):
+        with backends.use(self.config.backend), random.use_generator(self.generator), self._arithmetic():
             yield
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        """Returns a context manager: inside it, numbers do not depend on how many threads a process has.
+
+        Only a run in shards needs that, where a shard may be computed by a process with more threads or
+        fewer. A backend whose sums depend on the number of threads has a class method
+        `reproducible_arithmetic`, which returns such a context manager.
+        """
+        own = getattr(backends.active(), "reproducible_arithmetic", None) if self.is_sharded else None
+        return nullcontext() if own is None else own()
 
 
 def learning_rate_schedule(config: TrainingConfig) -> schedules.Schedule:
@@ -522,7 +572,7 @@ def _check_step(step: Any, config: TrainingConfig, directory: str) -> None:
     if type(step) is not int or not 0 <= step <= config.steps:
         raise CheckpointError(
             f"the checkpoint in {directory} is damaged: "
-            f"its step must be an integer from 0 to {config.steps}, not {step!r}"
+            f"its step must be an integer from 0 to {config.steps}, not {step!r:.80}"
         )
 
 

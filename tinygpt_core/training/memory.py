@@ -68,7 +68,8 @@ def require_memory(config: TrainingConfig, vocab_size: int = 1) -> None:
     """
     kind = backends.get(config.backend)
     device = getattr(kind, "memory", None)
-    available = (device()[1] if device is not None else 0) or memory_of_the_machine()
+    # Of a device, what is free: what others have taken of it they keep, and it cannot be swapped out
+    available = (device()[0] if device is not None else 0) or memory_of_the_machine()
     needed = least_memory(config, vocab_size)
     if available is not None and needed > available:
         raise SettingError(

@@ -214,4 +214,12 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
         raise CheckpointError(
             f"the checkpoint in {directory} lacks what a model needs: {str(problem)[:400]}"
         ) from problem
+    except CheckpointError:
+        raise
+    except ValueError as problem:
+        if backend:
+            backends.get(backend)  # what the caller has passed is no fault of the checkpoint
+        raise CheckpointError(
+            f"the checkpoint in {directory} is of no model: {str(problem)[:400]}"
+        ) from problem
     return model, saved.tokenizer, saved.config

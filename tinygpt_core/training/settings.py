@@ -154,9 +154,9 @@ def check_settings(config: Any) -> None:
         if isinstance(value, bool) and each.type != "bool":  # Python counts it among the ints
             has_type = False
         if not has_type:
-            raise SettingTypeError(each.name, f" must be {each.type}, not {value!r}")
+            raise SettingTypeError(each.name, f" must be {each.type}, not {value!r:.80}")
         if isinstance(each.allowed, Range):
             if not each.allowed.low <= value <= each.allowed.high:
-                raise SettingError(each.name, f" must be {each.allowed.text}, not {value}")
+                raise SettingError(each.name, f" must be {each.allowed.text}, not {value!r:.80}")
         elif each.allowed is not None and value not in each.allowed:
-            raise SettingError(each.name, f" must be one of {', '.join(each.allowed)}, not {value!r}")
+            raise SettingError(each.name, f" must be one of {', '.join(each.allowed)}, not {value!r:.80}")

@@ -121,19 +121,20 @@ __global__ void dropout(const T* x, T* y, int64 size, int64 seed, int64 stream, 
     const float limit = (float)probability;
     const W scale = (W)(1.0 / (1.0 - probability));
     const uint64 first = (uint64)(block + (moved ? *moved : 0));
-    auto factor = [limit, scale](unsigned word) { return (float)(word >> 8) * 5.9604644775390625e-08f >= limit ? scale : (W)0; };  // 2^-24
+    // A choice, not a product with 0: what is dropped is 0, also where it was infinite. 5.96e-08 is 2^-24
+    auto kept = [limit, scale](unsigned word, W value) { return (float)(word >> 8) * 5.9604644775390625e-08f >= limit ? value * scale : (W)0; };
     int64 packs = aligned(x) && aligned(y) ? size / 8 : 0;
     for (int64 j = first_index(); j < packs; j += index_step()) {
         Eight<T> values = load_eight(x, j);
         for (int half = 0; half < 2; half++) {
             Words words = philox((uint64)seed, (uint64)stream, first + 2 * j + half);
-            for (int k = 0; k < 4; k++) store(values.v, 4 * half + k, load(values.v, 4 * half + k) * factor(words.w[k]));
+            for (int k = 0; k < 4; k++) store(values.v, 4 * half + k, kept(words.w[k], load(values.v, 4 * half + k)));
         }
         store_eight(y, j, values);
     }
     for (int64 four = 2 * packs + first_index(); four < (size + 3) / 4; four += index_step()) {
         Words words = philox((uint64)seed, (uint64)stream, first + four);
-        for (int64 i = 4 * four; i < 4 * four + 4 && i < size; i++) store(y, i, load(x, i) * factor(words.w[i % 4]));
+        for (int64 i = 4 * four; i < 4 * four + 4 && i < size; i++) store(y, i, kept(words.w[i % 4], load(x, i)));
     }
 }
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from tinygpt_core.kernels.activations import GELU, Relu, SiLU
 from tinygpt_core.kernels.attention import Attention, PackedAttention
 from tinygpt_core.kernels.base import register
-from tinygpt_core.kernels.convolution import Conv2d, MaxPool2d
+from tinygpt_core.kernels.convolution import AvgPool2d, Conv2d, MaxPool2d
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.dropout import Dropout
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
@@ -25,7 +25,7 @@ from tinygpt_core.kernels.softmax import CrossEntropy, LogSoftmax, Softmax
 from ..buffer import NumpyBuffer
 from .activations import NumpyGELU, NumpyRelu, NumpySiLU
 from .attention import NumpyAttention, NumpyPackedAttention
-from .convolution import NumpyConv2d, NumpyMaxPool2d
+from .convolution import NumpyAvgPool2d, NumpyConv2d, NumpyMaxPool2d
 from .dense import NumpyEmbedding, NumpyLinear
 from .dropout import NumpyDropout
 from .normalization import NumpyLayerNorm, NumpyRMSNorm
@@ -47,4 +47,5 @@ register(Attention, NumpyBuffer, NumpyAttention)
 register(PackedAttention, NumpyBuffer, NumpyPackedAttention)
 register(Conv2d, NumpyBuffer, NumpyConv2d)
 register(MaxPool2d, NumpyBuffer, NumpyMaxPool2d)
+register(AvgPool2d, NumpyBuffer, NumpyAvgPool2d)
 register(AdamWStep, NumpyBuffer, NumpyAdamWStep)

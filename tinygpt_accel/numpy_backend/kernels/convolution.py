@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 import numpy
 
+from tinygpt_core.kernels.base import Gradient
 from tinygpt_core.kernels.windows import Windows
 
-from ...convolution import ArrayConv2d, ArrayMaxPool2d
+from ...convolution import ArrayAvgPool2d, ArrayConv2d, ArrayMaxPool2d
 from .. import threads
+from ..buffer import without_warnings
 from ..loops import loops_for
 
 # Elements of the planes that are pooled at a time: 256 KB of float32, of which a few fit a core's
@@ -65,6 +67,20 @@ class NumpyMaxPool2d(ArrayMaxPool2d):
             loops.spread_to_four(x, y, g, total)
         else:
             super().pool_gradient(xp, x, y, g, total, offsets, windows, disjoint)
+
+
+class NumpyAvgPool2d(ArrayAvgPool2d):
+    """Average pooling, y = the mean x of each window, of which NumPy warns nobody where infinities meet."""
+
+    @classmethod
+    @without_warnings
+    def forward(cls, x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0) -> tuple[Any, Any]:
+        return super().forward(x, kernel_size=kernel_size, stride=stride, padding=padding)
+
+    @classmethod
+    @without_warnings
+    def backward(cls, saved: Any, grad: Any) -> tuple[Gradient, ...]:
+        return super().backward(saved, grad)
 
 
 def _loops_of_two_by_two(x: Any, windows: Windows) -> Any:

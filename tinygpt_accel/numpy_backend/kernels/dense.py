@@ -12,7 +12,7 @@ from tinygpt_core.kernels.dense import Embedding, Linear
 from .. import threads
 from ..buffer import NumpyBuffer, without_warnings
 from ..loops import loops_for
-from ..sums import column_sums, sums_by_index
+from ..sums import column_sums
 from .layout import as_flat, as_matrix
 
 
@@ -55,7 +55,9 @@ class NumpyLinear(Linear):
             return NumpyBuffer.wrap(rows.T @ g, x.dtype)
 
         def of_bias() -> Any:
-            return NumpyBuffer.wrap(column_sums(g).astype(g.dtype, copy=False), x.dtype)
+            return NumpyBuffer.wrap(
+                column_sums(g, loops_for(g.dtype).add_columns).astype(g.dtype, copy=False), x.dtype
+            )
 
         return of_input, of_weights, of_bias
 
@@ -76,7 +78,8 @@ class NumpyEmbedding(Embedding):
         def of_weights() -> Any:
             ids = as_flat(indices.array)
             rows = numpy.ascontiguousarray(grad.array).reshape(indices.numel, -1)
-            total = sums_by_index(ids, rows, shape[0], loops_for(rows.dtype).add_rows)
+            total = numpy.zeros((shape[0], rows.shape[1]), rows.dtype)
+            loops_for(rows.dtype).add_rows(total, ids, rows)
             return NumpyBuffer.wrap(total.reshape(shape), dtype)
 
         return of_weights, None

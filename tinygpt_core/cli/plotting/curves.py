@@ -12,17 +12,14 @@ Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, secti
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ...files.reading import open_file
 from ...printable import replace_unprintable
+from ...training.log_reading import read_lines
 
-LONGEST_LINE = 1 << 24  # bytes of a line of a log
-LONGEST_LOG = 1 << 30  # bytes of a log
 LARGEST_LOSS = 1e30  # beyond it a run has diverged, and its axis would show nothing else
 BINS = 800  # a drawn curve has no more columns
 Point = tuple[float, float]
@@ -57,41 +54,23 @@ def read_run(path: str) -> Run:
     name = os.path.basename(os.path.realpath(directory))
     losses: dict[float, float] = {}
     validations: dict[float, float] = {}
-    with open_file(file_name) as file:
-        if os.fstat(file.fileno()).st_size > LONGEST_LOG:
-            raise ValueError(f"{file_name} has more than {LONGEST_LOG:,} bytes; at most that many are read")
-        number = 0
-        while line := file.readline(LONGEST_LINE):
-            number += 1
-            try:
-                is_validation, (step, loss) = _parse_line(line)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-                is_being_written = not line.endswith(b"\n") and not file.read(1)
-                if is_being_written:
-                    break
-                raise ValueError(
-                    f"{file_name}: line {number} is no JSON object with a step and its loss or val_loss"
-                ) from None
-            if abs(loss) <= LARGEST_LOSS:  # false of a NaN, too
-                (validations if is_validation else losses)[step] = float(loss)
+    for line in read_lines(file_name):
+        values: dict[str, Any] = line.values or {}
+        step: Any = values.get("step")
+        is_validation = "loss" not in values
+        loss: Any = values.get("val_loss" if is_validation else "loss")
+        is_right = type(step) is int and 0 <= step < 2**53 and type(loss) in (int, float)
+        if not is_right and line.is_being_written:
+            break
+        if not is_right:
+            raise ValueError(
+                f"{file_name}: line {line.number} is no JSON object with a step and its loss or val_loss"
+            )
+        if abs(loss) <= LARGEST_LOSS:  # false of a NaN, too
+            (validations if is_validation else losses)[step] = float(loss)
     if not losses and not validations:
         raise ValueError(f"{file_name} has no loss in it yet")
     return Run(name or "run", sorted(losses.items()), sorted(validations.items()))
-
-
-def _parse_line(line: bytes) -> tuple[bool, Point]:
-    """Returns whether a line of a log is of a validation, and its step and loss; raises one of many errors
-    where it is no such line.
-    """
-    record = json.loads(line)
-    step = record["step"]
-    is_validation = "loss" not in record
-    loss = record.get("val_loss") if is_validation else record["loss"]
-    if type(step) is not int or not 0 <= step < 2**53:
-        raise ValueError("no step")
-    if type(loss) not in (int, float):
-        raise ValueError("no loss")
-    return is_validation, (step, loss)
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:

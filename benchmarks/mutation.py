@@ -1,0 +1,639 @@
+"""How many small mistakes the tests notice: a mutation run over what computes.
+
+    python benchmarks/mutation.py --sample 400 [--room kernels]
+    python benchmarks/mutation.py --show [--markdown]
+
+Each mutant (`mutants.py`) is a module with one mistake. It lives in a process of its own, forked from one
+that has loaded pytest, Hypothesis and NumPy but nothing of ours, so that it is imported anew; there the tests
+that run the changed lines are made, the quickest first, until one fails. Which tests those are is found out
+first, by running all tests of a room once with every line noted. A mutant is
+
+- killed, if a test fails, or cannot be collected, or runs ten times as long as without it;
+- equivalent, if `equivalent_mutants.json` says why nobody could notice;
+- a survivor otherwise, also where no test runs the lines at all.
+
+The score is the share of killed ones among all that are not equivalent. What was found is kept in --results
+(not committed) and a run goes on where the last one ended; what changed since is run again: a mutant whose
+function, a room whose tests.
+
+It takes hours for all mutants and is not part of continuous integration; `docs/mutation.md` has the figures
+of a sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import gc
+import hashlib
+import importlib.abc
+import importlib.machinery
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from mutants import Mutant, mutants, mutated  # noqa: E402
+
+RESULTS = ROOT / "build" / "mutation.json"
+EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.json"
+# Seconds of the processor: that a machine is busy makes no difference.
+SLOWER = 10.0  # times as long as without the mistake is a timeout,
+GRACE = 5.0  # and this many seconds more
+IMPORTS = 30.0  # to import and to collect
+WAITING = 10.0  # times as many seconds by the clock, and as much for what waits and does not compute
+MEMORY = 6 << 30  # bytes of address space
+TIMED_OUT, SURVIVED, KILLED = 42, 0, 1
+
+
+class Room(NamedTuple):
+    """Modules that one set of tests covers."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    backends: str
+
+
+def laws(*names: str) -> tuple[str, ...]:
+    """Returns files of the specification."""
+    return tuple(f"spec/test_{name}.py" for name in names)
+
+
+KERNEL_LAWS = laws("kernel_laws", "table_laws", "operation_laws", "precision_laws")
+ROOMS: dict[str, Room] = {
+    "operations": Room(
+        ("tinygpt_core/operations.py",),
+        laws("operation_laws", "autograd_laws", "precision_laws", "float32_stays"),
+        "python",
+    ),
+    "kernels": Room(
+        ("tinygpt_core/kernels/*.py",),
+        (
+            *KERNEL_LAWS,
+            *laws("einsum_laws", "random_laws"),
+            "test_convolution.py",
+            "test_precision.py",
+            "test_defaults.py",
+        ),
+        "python",
+    ),
+    "fast kernels": Room(("tinygpt_core/kernels/python/*.py",), KERNEL_LAWS, "python"),
+    "numpy kernels": Room(
+        ("tinygpt_accel/numpy_backend/kernels/*.py",),
+        (*KERNEL_LAWS, *laws("random_laws"), "test_loops.py", "test_numpy_convolution.py"),
+        "numpy",
+    ),
+    "optimizers": Room(
+        ("tinygpt_core/optimizers.py",),
+        ("test_optimizers.py", "test_threads.py", "test_defaults.py"),
+        "python",
+    ),
+    "schedules": Room(
+        ("tinygpt_core/schedules.py",),
+        ("test_schedules.py", "test_training.py", "test_defaults.py"),
+        "python",
+    ),
+    "tokenizer": Room(
+        ("tinygpt_core/tokenizer/*.py",),
+        (
+            "test_tokenizer.py",
+            "test_encoders.py",
+            "test_pretokenize.py",
+            "test_pipelines.py",
+            "test_vocabularies.py",
+            "test_seed_documents.py",
+        ),
+        "python",
+    ),
+    "attention": Room(
+        (
+            "tinygpt_core/nn/attention.py",
+            "tinygpt_core/nn/cache.py",
+            "tinygpt_core/nn/rotary.py",
+            "tinygpt_core/nn/transformer.py",
+        ),
+        ("test_nn.py", "test_gpt.py", "test_generation.py", "test_seed_documents.py", "test_defaults.py"),
+        "python",
+    ),
+    "generation": Room(
+        ("tinygpt_core/generation.py",),
+        ("test_generation.py", "test_gpt.py", "test_training.py", "test_defaults.py"),
+        "python",
+    ),
+    "trainer": Room(
+        (
+            "tinygpt_core/training/loop.py",
+            "tinygpt_core/training/step.py",
+            "tinygpt_core/training/statistics.py",
+        ),
+        ("test_training.py", "test_runs.py", "test_precision.py", "test_checkpoint.py", "test_explain.py"),
+        "python",
+    ),
+}
+
+
+def modules_of(room: Room) -> list[str]:
+    """Returns the paths of a room's modules, but for those that only register kernels."""
+    paths = sorted(path for pattern in room.modules for path in ROOT.glob(pattern))
+    return [str(path.relative_to(ROOT)) for path in paths if path.name != "__init__.py"]
+
+
+# ---------------------------------------------------------------- inside a forked process
+
+
+class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds modules that are changed, and loads what they have become.
+
+    Args:
+        trees: the changed modules, by their paths.
+        names: what they find as globals beside their own.
+    """
+
+    def __init__(self, trees: dict[str, ast.Module], names: dict[str, Any] | None = None) -> None:
+        self.trees = {
+            ".".join(Path(path).with_suffix("").parts): (path, tree) for path, tree in trees.items()
+        }
+        self.names = names or {}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in self.trees:
+            return None
+        spec = importlib.machinery.ModuleSpec(name, self, origin=str(ROOT / self.trees[name][0]))
+        spec.has_location = True
+        return spec
+
+    def exec_module(self, module: Any) -> None:
+        path, tree = self.trees[module.__name__]
+        vars(module).update(self.names)
+        exec(compile(tree, str(ROOT / path), "exec"), module.__dict__)
+
+
+def _end_after(seconds: float) -> None:
+    """Ends this process as one that takes too long, unless it is called again before."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAITING * seconds)
+
+
+class _Chosen:
+    """A pytest plug-in: makes only the chosen tests, in their order, each within its time."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        order = {name: place for place, name in enumerate(self.seconds)}
+        items[:] = sorted(
+            (item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid]
+        )
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.failed = nodeid
+        _end_after(GRACE + SLOWER * self.seconds.get(nodeid, 0.0))
+
+    def pytest_runtest_logfinish(self) -> None:
+        _end_after(IMPORTS)
+
+
+def noting(path: str, tree: ast.Module) -> ast.Module:
+    """Returns a module that calls `__note__(path, line)` before every statement of its functions."""
+
+    def noted(body: list[ast.stmt]) -> list[ast.stmt]:
+        result: list[ast.stmt] = []
+        for statement in body:
+            call = ast.parse(f"__note__(({path!r}, {statement.lineno}))").body[0]
+            result += [ast.copy_location(call, statement), inside(statement)]
+        return result
+
+    def inside(statement: Any) -> Any:
+        is_code = not isinstance(statement, ast.ClassDef)
+        for name in ("body", "orelse", "finalbody"):
+            if body := getattr(statement, name, None):
+                setattr(statement, name, noted(body) if is_code else list(map(inside, body)))
+        for part in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+            part.body = noted(part.body)
+        return statement
+
+    tree.body = [inside(x) if isinstance(x, (ast.FunctionDef, ast.ClassDef)) else x for x in tree.body]
+    return ast.fix_missing_locations(tree)
+
+
+class _Lines:
+    """A pytest plug-in: notes which statements of some files each test runs, and how long it takes."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self.lines: set[tuple[str, int]] = set()
+        self.imported: set[tuple[str, int]] = set()
+        self.shared: dict[str, set[tuple[str, int]]] = {}  # by the fixtures of a test file
+        self.tests: dict[str, set[tuple[str, int]]] = {}
+        self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
+        trees = {name: noting(name, ast.parse((ROOT / name).read_text(encoding="utf-8"))) for name in files}
+        sys.meta_path.insert(0, _Changed(trees, {"__note__": self.lines.add}))
+
+    def pytest_collection_finish(self) -> None:
+        self.imported |= self.lines
+
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
+        before = set(self.lines)
+        self.lines.clear()
+        yield
+        if fixturedef.scope != "function":
+            file = request.node.nodeid.partition("::")[0]
+            self.shared.setdefault(file, set()).update(self.lines)
+        self.lines |= before
+
+    pytest_fixture_setup.hookwrapper = True  # type: ignore[attr-defined]
+
+    def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
+        self.lines.clear()
+        started = time.process_time()
+        yield
+        self.seconds[item.nodeid] = time.process_time() - started
+        self.tests[item.nodeid] = set(self.lines)
+
+    pytest_runtest_protocol.hookwrapper = True  # type: ignore[attr-defined]
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+
+def _pytest(plugin: Any, files: Iterable[str], backends: str, examples: int = 10) -> int:
+    import pytest
+    from hypothesis import HealthCheck, Phase, settings
+
+    # Draws the same each time, and does not make a failure small.
+    settings.register_profile(
+        "mutation",
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    if isinstance(plugin, _Lines):
+        options.remove("-x")
+    options += [
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--backend",
+        backends,
+        "--profile",
+        "mutation",
+        "-m",
+        "not thorough",
+    ]
+    return int(pytest.main([*options, *(str(ROOT / "tests" / name) for name in files)], plugins=[plugin]))
+
+
+def _forked(work: Callable[[Any], int], limit: float) -> tuple[int, str]:
+    """Calls a function in a forked process, with a file for its answer; returns its exit code and that."""
+    place = tempfile.mkdtemp(prefix="mutant-")
+    answer = Path(place) / "answer"
+    process = os.fork()
+    if process == 0:
+        os.setsid()
+        code = 99
+        try:
+            for number in (signal.SIGALRM, signal.SIGPROF):
+                signal.signal(number, lambda *_: os._exit(TIMED_OUT))
+            _end_after(IMPORTS)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            os.environ["TMPDIR"] = tempfile.tempdir = place
+            output = os.open(Path(place) / "output", os.O_WRONLY | os.O_CREAT)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            code = work(answer)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    code = _waited(process, limit)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)  # what it may have started
+    text = answer.read_text() if answer.exists() else ""
+    if code not in (SURVIVED, KILLED, TIMED_OUT) and not text:
+        text = (Path(place) / "output").read_text(errors="replace")[-2000:]
+    shutil.rmtree(place, ignore_errors=True)
+    return code, text
+
+
+def _waited(process: int, limit: float) -> int:
+    """Returns the exit code of a process, which is ended after some seconds."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return TIMED_OUT
+
+
+# ---------------------------------------------------------------- one room, one mutant
+
+
+class Coverage(NamedTuple):
+    """What a run without a mistake has shown of a room.
+
+    Attributes:
+        seconds: that each test takes.
+        lines: which tests run a statement, by the text "file:line" of where it begins.
+        imported: the lines that are run by importing.
+    """
+
+    seconds: dict[str, float]
+    lines: dict[str, list[str]]
+    imported: list[str]
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """Returns the tests that run a mutant's lines, or else its module: the quickest files first."""
+        lines = [f"{mutant.module}:{mutant.first}"]
+        if not mutant.function or any(line in self.imported for line in lines):
+            prefix = f"{mutant.module}:"
+            lines = [line for line in self.lines if line.startswith(prefix)]
+        elif not self.lines.get(lines[0]):  # by few of what the laws draw, or by none
+            lines = [line for line in self.lines if line.startswith(f"{mutant.module}:")]
+        tests = {test for line in lines for test in self.lines.get(line, [])}
+        of_file: Counter[str] = Counter()
+        for test in tests:
+            of_file[test.partition("::")[0]] += self.seconds[test]  # type: ignore[assignment]
+
+        def order(test: str) -> tuple[float, str, float]:
+            file = test.partition("::")[0]
+            return of_file[file], file, self.seconds[test]
+
+        return sorted(tests, key=order)
+
+
+def cover(room: Room, report: Callable[[str], None]) -> Coverage:
+    """Runs all tests of a room, on the code as it is.
+
+    Raises:
+        SystemExit: a test fails without any mistake.
+    """
+
+    def work(answer: Path) -> int:
+        _end_after(0)
+        plugin = _Lines(modules_of(room))
+        code = _pytest(plugin, room.tests, room.backends, examples=4)
+        lines: dict[str, list[str]] = {}
+        for test, found in plugin.tests.items():
+            for name, line in found | plugin.shared.get(test.partition("::")[0], set()):
+                lines.setdefault(f"{name}:{line}", []).append(test)
+        imported = [f"{name}:{line}" for name, line in plugin.imported]
+        answer.write_text(json.dumps([plugin.seconds, lines, imported, plugin.failed]))
+        return code
+
+    code, text = _forked(work, 3600)
+    if code == 99 or not text.startswith("["):
+        raise SystemExit(f"the tests could not be run: {text}")
+    seconds, lines, imported, failed = json.loads(text)
+    if failed:
+        report(f"  left out, for they fail without a mistake: {', '.join(failed)}")
+        for tests in lines.values():
+            tests[:] = [test for test in tests if test not in failed]
+    return Coverage(seconds, lines, imported)
+
+
+def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
+    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
+    started = time.perf_counter()
+    tests = coverage.tests_of(mutant)
+    seconds = {test: coverage.seconds[test] for test in tests}
+    source = (ROOT / mutant.module).read_text(encoding="utf-8")
+    files = list(dict.fromkeys(test.partition("::")[0].removeprefix("tests/") for test in tests))
+
+    def work(answer: Path) -> int:
+        sys.meta_path.insert(0, _Changed({mutant.module: mutated(source, mutant)}))
+        for file in files:
+            plugin = _Chosen(seconds)
+            if _pytest(plugin, [file], room.backends):
+                answer.write_text(plugin.failed or f"importing it for {file}")
+                return KILLED
+        return SURVIVED
+
+    # Each test has its own limit; this is for what does not even notice that.
+    code, text = _forked(work, WAITING * (IMPORTS + len(tests) * GRACE + SLOWER * sum(seconds.values())))
+    verdict = {SURVIVED: "survived", TIMED_OUT: "timeout"}.get(code, "killed")
+    by = f"{len(tests)} tests" if verdict == "survived" else text[-300:]
+    return {"verdict": verdict, "by": by, "seconds": round(time.perf_counter() - started, 2)}
+
+
+# ---------------------------------------------------------------- a run
+
+
+def sampled(size: int, seed: int) -> dict[str, list[Mutant]]:
+    """Returns mutants of each room, drawn without preference: as many as its share of all, and at least 15.
+
+    Args:
+        size: about how many in all; 0 stands for every one.
+    """
+    everything = {
+        name: [mutant for module in modules_of(room) for mutant in mutants(ROOT, module)]
+        for name, room in ROOMS.items()
+    }
+    total = sum(map(len, everything.values()))
+    chosen = {}
+    for name, found in everything.items():
+        count = len(found) if not size else min(len(found), max(15, round(size * len(found) / total)))
+        # By keys that are mixed with the seed: a mutant that comes or goes moves no other one.
+        order = sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.key}".encode()).hexdigest())
+        chosen[name] = sorted(order[:count], key=lambda m: (m.module, m.number))
+    return chosen
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def state_of(room: Room) -> str:
+    """Returns a digest of a room's modules and tests, which changes with any of them."""
+    files = [*modules_of(room), *(f"tests/{name}" for name in room.tests), "tests/spec/table.py"]
+    return _digest(room.backends, *((ROOT / name).read_text(encoding="utf-8") for name in files))
+
+
+def function_text(mutant: Mutant) -> str:
+    """Returns the source of what stands around a mutant: its function, or the module."""
+    source = (ROOT / mutant.module).read_text(encoding="utf-8")
+    outermost = mutant.function.split(".")[0]
+    for node in ast.parse(source).body:
+        if getattr(node, "name", "") == outermost:
+            return ast.get_source_segment(source, node) or ""
+    return source
+
+
+class Results:
+    """What is known, in a file that is written after every mutant."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        known = json.loads(path.read_text()) if path.exists() else {}
+        self.mutants: dict[str, dict[str, Any]] = known.get("mutants", {})
+        self.coverage: dict[str, Any] = known.get("coverage", {})
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
+        draft.replace(self.path)
+
+    def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
+        state = state_of(ROOMS[name])
+        if self.coverage.get(name, {}).get("state") != state:
+            report(f"{name}: noting which tests run which lines …")
+            started = time.perf_counter()
+            self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
+            report(f"  {time.perf_counter() - started:.0f} s")
+            self.save()
+        return Coverage(*self.coverage[name]["found"])
+
+
+def equivalent() -> dict[str, str]:
+    """Returns the reasons for which mutants cannot be noticed, by their keys."""
+    if not EQUIVALENT.exists():
+        return {}
+    return {entry["key"]: entry["why"] for entry in json.loads(EQUIVALENT.read_text(encoding="utf-8"))}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the mutants that were asked for and are not known yet."""
+    import hypothesis.strategies
+    import numpy  # noqa: F401
+    import pytest
+
+    with contextlib.suppress(ImportError):
+        import numba  # noqa: F401
+    import hypothesis.extra.numpy  # noqa: F401
+
+    # pytest loads its parts when it is called: once here, and not in every process.
+    with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["-p", "no:cacheprovider", "--rootdir", empty, "-c", os.devnull, empty])
+    assert not any(name.startswith("tinygpt") for name in sys.modules)
+    gc.freeze()
+    os.chdir(ROOT)
+    results, why = Results(arguments.results), equivalent()
+    end = time.monotonic() + arguments.minutes * 60
+
+    def report(text: str) -> None:
+        print(text, flush=True)
+
+    for name, chosen in sampled(arguments.sample, arguments.seed).items():
+        if name not in (arguments.room or ROOMS):
+            continue
+        waiting = []
+        for mutant in chosen:
+            known = results.mutants.get(mutant.key)
+            again = known is not None and known["verdict"] == "survived" and arguments.again
+            changed = known is not None and known["text"] != _digest(function_text(mutant))
+            if mutant.key not in why and (known is None or again or changed):
+                waiting.append(mutant)
+        report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
+        if not waiting:
+            continue
+        coverage = results.covered(name, report)
+        for mutant in waiting:
+            if time.monotonic() > end:
+                return
+            found = judge(ROOMS[name], mutant, coverage)
+            results.mutants[mutant.key] = {**found, "text": _digest(function_text(mutant))}
+            results.save()
+            if found["verdict"] == "survived" or arguments.verbose:
+                report(f"  {found['verdict']} ({found['seconds']} s, {found['by']})\n    {described(mutant)}")
+
+
+def described(mutant: Mutant) -> str:
+    where = f"{mutant.module}:{mutant.line} {mutant.function or 'module'}"
+    return f"{mutant.key} {where}: {mutant.kind}: {mutant.before} -> {mutant.after}"
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Prints the score of each room, and the survivors."""
+    results, why = Results(arguments.results), equivalent()
+    sums: Counter[str] = Counter()
+    survivors = []
+    print("| room | mutants | run | equivalent | killed by a test | by time | survived | score |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    def row(name: str, counts: Counter[str]) -> str:
+        killed = counts["killed"] + counts["timeout"]
+        score = killed / max(1, killed + counts["survived"])
+        names = ("all", "run", "equivalent", "killed", "timeout", "survived")
+        cells = [f"{counts[name]:,}" for name in names]
+        return f"| {name} | {' | '.join(cells)} | {100 * score:.1f} % |"
+
+    everything = sampled(0, 0)
+    for name, chosen in sampled(arguments.sample, arguments.seed).items():
+        counts: Counter[str] = Counter(all=len(everything[name]))
+        for mutant in chosen:
+            known = results.mutants.get(mutant.key)
+            if mutant.key in why:
+                counts["equivalent"] += 1
+            elif known is not None:
+                counts[known["verdict"]] += 1
+                if known["verdict"] == "survived":
+                    survivors.append(described(mutant))
+            counts["run"] += mutant.key in why or known is not None
+        print(row(name, counts))
+        sums += counts
+    print(row("**all**", sums))
+    print(f"\n{len(survivors)} survivors")
+    for line in survivors:
+        print(f"  {line}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--sample", type=int, default=400, metavar="N", help="how many mutants (0: all; default: 400)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
+    parser.add_argument(
+        "--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated"
+    )
+    parser.add_argument("--again", action="store_true", help="run survivors again, after tests were added")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="begin no mutant after this time (default: none)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="what was found (default: build/mutation.json)"
+    )
+    parser.add_argument("--show", action="store_true", help="run nothing; print the scores and the survivors")
+    parser.add_argument("--verbose", action="store_true", help="print every mutant, not only survivors")
+    arguments = parser.parse_args()
+    if arguments.show:
+        show(arguments)
+        return
+    if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is the same in every mutant
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+    run(arguments)
+
+
+if __name__ == "__main__":
+    main()

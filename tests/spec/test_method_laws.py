@@ -1,0 +1,311 @@
+"""Laws about the methods of Tensor that rows of the table cannot say: ties, zeros and their signs, writes by
+index, views, what makes arrays, and the scalars of NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt_core.buffer import Buffer
+from tinygpt_core.dtype import DType
+from tinygpt_core.tensor import Tensor
+
+from .strategies import DTYPES, FLOATS, INTEGERS, arrays, lacks, make, operands, read, supported
+from .table import method_rows
+
+
+def tensor(values: Any, dtype: DType = DType.float64, requires_grad: bool = True) -> Tensor:
+    return Tensor(values, dtype=dtype, requires_grad=requires_grad)
+
+
+def gradient_of(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    x = tensor(values)
+    function(x).sum().backward()
+    assert x.grad is not None
+    return x.grad.to_python()
+
+
+# ---------------------------------------------------------------- ties, and where a derivative is a choice
+
+
+def test_equal_elements_share_the_gradient(backend: type[Buffer]) -> None:
+    assert gradient_of(lambda x: x.min(1), [[2.0, 1.0, 1.0]]) == [[0.0, 0.5, 0.5]]
+    assert gradient_of(lambda x: x.minimum(1.0), [2.0, 1.0, 0.0]) == [0.0, 0.5, 1.0]
+    assert gradient_of(lambda x: x.norm(math.inf), [-3.0, 3.0, 1.0]) == [-0.5, 0.5, 0.0]
+    assert gradient_of(lambda x: x.norm(-math.inf), [-3.0, 1.0, -1.0]) == [0.0, 0.5, -0.5]
+
+
+def test_a_clamp_passes_the_gradient_on_its_limits(backend: type[Buffer]) -> None:
+    assert gradient_of(lambda x: x.clamp(0.0, 1.0), [-1.0, 0.0, 0.5, 1.0, 2.0]) == [0.0, 1.0, 1.0, 1.0, 0.0]
+    low, high = tensor([0.0, 0.0, 3.0]), tensor([1.0, 1.0, 1.0])
+    tensor([-1.0, 2.0, 2.0]).clamp(low, high).backward()  # in the last place low lies above high
+    assert low.grad is not None and high.grad is not None
+    assert (low.grad.to_python(), high.grad.to_python()) == ([1.0, 0.0, 0.0], [0.0, 1.0, 1.0])
+
+
+def test_zeros_are_no_exception_for_a_product(backend: type[Buffer]) -> None:
+    assert gradient_of(lambda x: x.prod(), [2.0, 0.0, 3.0, 5.0]) == [0.0, 30.0, 0.0, 0.0]
+    assert gradient_of(lambda x: x.prod(), [2.0, 0.0, 0.0]) == [0.0, 0.0, 0.0]
+    assert gradient_of(lambda x: x.prod((0, 2)), [[[1.0, 2.0]], [[3.0, 0.0]]]) == [[[0.0, 0.0]], [[0.0, 6.0]]]
+
+
+def test_where_a_slope_is_infinite_or_none_the_gradient_is_0(backend: type[Buffer]) -> None:
+    assert gradient_of(lambda x: x.std(), [4.0, 4.0]) == [0.0, 0.0]
+    assert gradient_of(lambda x: x.norm(), [0.0, 0.0]) == [0.0, 0.0]
+    assert gradient_of(lambda x: x.norm(0.5), [0.0, 4.0]) == [0.0, 1.0]
+    assert gradient_of(lambda x: x.abs(), [0.0, -0.0, -2.0]) == [0.0, 0.0, -1.0]
+    for step in ("floor", "ceil", "round", "trunc", "sign"):
+        assert gradient_of(lambda x, step=step: getattr(x, step)(), [0.0, 1.0, 2.5]) == [0.0, 0.0, 0.0]
+
+
+def test_infinities_have_no_nan_in_the_gradient_of_logsumexp(backend: type[Buffer]) -> None:
+    inf = math.inf
+    assert gradient_of(lambda x: x.logsumexp(), [-inf, 0.0, 0.0]) == [0.0, 0.5, 0.5]
+    assert gradient_of(lambda x: x.logsumexp(), [inf, 0.0]) == [1.0, 0.0]
+    assert gradient_of(lambda x: x.logsumexp(), [-inf, -inf]) == [0.0, 0.0]
+    assert gradient_of(lambda x: x.logsumexp(), [1000.0, 1000.0]) == [0.5, 0.5]
+
+
+# ---------------------------------------------------------------- zeros, small numbers, least integers
+
+
+@given(data=st.data())
+def test_rounding_keeps_the_sign_of_zero(backend: type[Buffer], data: st.DataObject) -> None:
+    """Also of what becomes zero, as IEEE 754 has it; and what has no fraction is itself, however large."""
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    values = data.draw(arrays(dtype, (6,), -3, 3, special=True))
+    large = data.draw(
+        st.sampled_from([2.0**22 + 0.5, 2.0**23 - 0.5, 2.0**24 + 2, -(2.0**23) - 1, 2.0**51 + 0.5])
+    )
+    values[0] = large
+    for name in ("floor", "ceil", "trunc", "round"):
+        ours = read(getattr(Tensor(make(backend, values)), name)().buffer)
+        with np.errstate(all="ignore"):
+            theirs = getattr(np, name)(values)
+        assert np.array_equal(ours, theirs, equal_nan=True), (name, values, ours, theirs)
+        numbers = ~np.isnan(theirs)
+        assert np.array_equal(np.signbit(ours)[numbers], np.signbit(theirs)[numbers]), (name, values, ours)
+
+
+@given(data=st.data())
+def test_what_is_small_keeps_its_digits(backend: type[Buffer], data: st.DataObject) -> None:
+    """log1p and expm1 are right to some units in the last place of a result near 0."""
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    exponent = data.draw(st.integers(-30, 0))
+    values = data.draw(arrays(dtype, (4,), -0.9, 0.9)) * np.dtype(dtype).type(2.0**exponent)
+    units = 8 * np.finfo(dtype).eps
+    for name in ("log1p", "expm1"):
+        ours = read(getattr(Tensor(make(backend, values)), name)().buffer).astype(np.float64)
+        theirs = np.array([getattr(math, name)(float(value)) for value in values])
+        assert np.all(np.abs(ours - theirs) <= units * np.abs(theirs)), (name, values, ours, theirs)
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_the_least_integer_has_its_place(backend: type[Buffer], name: str) -> None:
+    """-x of it is itself, so nothing may be built on that."""
+    if lacks(backend, name):
+        pytest.skip(f"no {name}")
+    dtype = DType.from_name(name)
+    least, most = int(np.iinfo(name).min), int(np.iinfo(name).max)
+    x = Tensor([least, most, 0], dtype=dtype)
+    assert (x.min().item(), x.argmin().item(), x.argsort().to_python()) == (least, 0, [0, 2, 1])
+    assert x.minimum(0).to_python() == [least, 0, 0]
+    assert x.clamp(-1, 1).to_python() == [-1, 1, 0]
+    assert (x // -1).to_python() == [least, -most, 0]  # it wraps around, as NumPy's does
+    assert ((x // 7).to_python(), (x % 7).to_python()) == (
+        [least // 7, most // 7, 0],
+        [least % 7, most % 7, 0],
+    )
+    assert x[:1].abs().to_python() == [least]
+
+
+# ---------------------------------------------------------------- order
+
+
+@given(data=st.data())
+def test_sort_says_where_elements_stood(backend: type[Buffer], data: st.DataObject) -> None:
+    """values are the elements at indices, which name each place once; topk is the beginning of that."""
+    case = data.draw(method_rows.ordering())
+    axis, descending = case.options["axis"], case.options["descending"]
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    (slot,) = case.slots
+    assert slot is not None
+    x = Tensor(data.draw(operands(backend, slot.shape, dtype, special=True)).buffer)
+    values, order = x.sort(axis, descending)
+    assert np.array_equal(read(x.gather(axis, order).buffer), read(values.buffer), equal_nan=dtype in FLOATS)
+    lines = np.moveaxis(read(order.buffer), axis, -1).reshape(-1, x.shape[axis])
+    assert all(sorted(line) == list(range(x.shape[axis])) for line in lines.tolist())
+    k = data.draw(st.integers(0, x.shape[axis]))
+    first = x.topk(k, axis, largest=descending)
+    expected = np.take(read(order.buffer), range(k), axis)
+    assert np.array_equal(read(first.indices.buffer), expected)
+    assert first.values.shape == first.indices.shape and first.indices.dtype is DType.int64
+
+
+# ---------------------------------------------------------------- by index
+
+
+@given(data=st.data())
+def test_writes_by_index_are_numpys(backend: type[Buffer], data: st.DataObject) -> None:
+    """x[index] = value, of masks, arrays, None and the rest, with a number or an array that broadcasts."""
+    case = data.draw(method_rows.indices())
+    shape, index = case.slots[0].shape, case.options["index"]  # type: ignore[union-attr]
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    made = data.draw(operands(backend, shape, dtype, expand=False))
+    expected, x = made.array.copy(), Tensor(made.buffer)
+    target = np.asarray(expected[index]).shape
+    if data.draw(st.booleans()):
+        value: Any = 2.5
+        expected[index] = value
+    else:
+        kept = target[data.draw(st.integers(0, len(target))) :]
+        value = data.draw(arrays(dtype, kept))
+        expected[index] = value
+        value = Tensor(make(backend, value))
+    version = x.buffer.version[0]
+    x[method_rows.own_index(index, backend)] = value
+    assert np.array_equal(read(x.buffer), expected)
+    if expected[index].size:
+        assert x.buffer.version[0] > version, "autograd cannot notice the write"
+
+
+def test_of_several_values_for_one_place_the_last_stays(backend: type[Buffer]) -> None:
+    x = Tensor([0.0, 0.0, 0.0])
+    x[[1, 1, 2]] = Tensor([5.0, 6.0, math.nan])
+    assert x[:2].to_python() == [0.0, 6.0] and math.isnan(x[2].item())
+
+
+def test_the_gradient_of_what_is_taken_twice_adds_up(backend: type[Buffer]) -> None:
+    assert gradient_of(lambda x: x[[0, 0, 1], [1, 1, 0]], [[1.0, 2.0], [3.0, 4.0]]) == [
+        [0.0, 2.0],
+        [1.0, 0.0],
+    ]
+    assert gradient_of(lambda x: x.gather(1, [[1, 1], [0, 1]]), [[1.0, 2.0], [3.0, 4.0]]) == [
+        [0.0, 2.0],
+        [1.0, 1.0],
+    ]
+    assert gradient_of(lambda x: x[x > 1.5], [1.0, 2.0, 3.0]) == [0.0, 1.0, 1.0]
+
+
+def test_views_share_their_storage(backend: type[Buffer]) -> None:
+    """What only looks at elements in another way shows what is written later."""
+    x = Tensor([[1.0, 2.0, 3.0]])
+    views = {
+        "squeeze": (x.squeeze(0), [9.0, 2.0, 3.0]),
+        "unsqueeze": (x.unsqueeze(0), [[[9.0, 2.0, 3.0]]]),
+        "flatten": (x.flatten(), [9.0, 2.0, 3.0]),
+        "flip": (x.flip(1), [[3.0, 2.0, 9.0]]),
+        "split": (x.split(2, 1)[0], [[9.0, 2.0]]),
+        "chunk": (x.chunk(3, 1)[0], [[9.0]]),
+        "T": (x.T, [[9.0], [2.0], [3.0]]),
+        "None": (x[0, None, :2], [[9.0, 2.0]]),
+    }
+    x[0, 0] = 9.0
+    for name, (view, expected) in views.items():
+        assert view.to_python() == expected, name
+
+
+# ---------------------------------------------------------------- what makes arrays
+
+
+@given(data=st.data())
+def test_linspace_and_eye_are_numpys(backend: type[Buffer], data: st.DataObject) -> None:
+    start, stop = (data.draw(st.floats(-100, 100, width=32)) for _ in range(2))
+    count = data.draw(st.integers(0, 6))
+    ours = Tensor.linspace(start, stop, count, DType.float64)
+    assert np.allclose(read(ours.buffer), np.linspace(start, stop, count), rtol=1e-13, atol=1e-13)
+    if count > 1:
+        assert (ours[0].item(), ours[-1].item()) == (start, stop)
+    rows, columns = data.draw(st.integers(0, 4)), data.draw(st.one_of(st.none(), st.integers(0, 4)))
+    dtype = data.draw(st.sampled_from(supported(backend, DTYPES)))
+    eye = Tensor.eye(rows, columns, DType.from_name(dtype))
+    assert eye.dtype.name == dtype and np.array_equal(read(eye.buffer), np.eye(rows, columns, dtype=dtype))
+
+
+def test_what_makes_arrays_says_what_is_wrong(backend: type[Buffer]) -> None:
+    with pytest.raises(ValueError, match="-1"):
+        Tensor.linspace(0, 1, -1)
+    with pytest.raises(TypeError, match=r"2\.5"):
+        Tensor.linspace(0, 1, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="-2"):
+        Tensor.eye(-2)
+    with pytest.raises(TypeError, match="float32"):
+        Tensor.eye(2, dtype="float32")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- the scalars of NumPy
+
+_SCALARS = [
+    np.float32(2),
+    np.float64(2),
+    np.float16(2),
+    np.int64(2),
+    np.int32(2),
+    np.uint8(2),
+    np.bool_(True),
+]
+_ARITHMETIC = [
+    operator.add,
+    operator.mul,
+    operator.truediv,
+    operator.lt,
+    operator.ge,
+    operator.eq,
+    operator.ne,
+]
+_NUMBERS_ONLY = [operator.sub, operator.pow, operator.floordiv, operator.mod]
+
+
+@pytest.mark.parametrize("scalar", _SCALARS, ids=lambda scalar: type(scalar).__name__)
+def test_a_scalar_of_numpys_is_a_python_number(backend: type[Buffer], scalar: Any) -> None:
+    """On either side of an operator, in a method, in a list, and as what fills an array: never an ndarray."""
+    number = scalar.item()
+    for x in (Tensor([1.0, 3.0], requires_grad=True), Tensor([1, 3])):
+        for apply in _ARITHMETIC if isinstance(number, bool) else _ARITHMETIC + _NUMBERS_ONLY:
+            for ours, expected in (
+                (apply(x, scalar), apply(x, number)),
+                (apply(scalar, x), apply(number, x)),
+                (apply(scalar, x.buffer), apply(number, x.buffer)),
+            ):
+                assert type(ours) is type(expected) and ours.dtype is expected.dtype, apply
+                assert ours.to_python() == expected.to_python(), apply
+    x = Tensor([1.0, 3.0])
+    assert x.clamp(scalar).to_python() == x.clamp(number).to_python()
+    assert x.maximum(scalar).to_python() == x.maximum(number).to_python()
+    assert x.masked_fill(x > 2, scalar).to_python() == [1.0, float(number)]
+    assert Tensor.where(x > 2, scalar, x).to_python() == [1.0, float(number)]
+    assert Tensor.full((2,), scalar).dtype is Tensor.full((2,), number).dtype
+    assert Tensor([scalar, scalar]).dtype is Tensor([number, number]).dtype
+    x[0] = scalar
+    x += scalar
+    assert x.to_python() == [2.0 * number, 3.0 + number]
+
+
+def test_an_ndarray_with_axes_is_refused(backend: type[Buffer]) -> None:
+    """NumPy would answer with an ndarray, and no gradient."""
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    for call in (
+        lambda: np.ones(2) * x,
+        lambda: x * np.ones(2),
+        lambda: x // np.ones(2),
+        lambda: np.ones(2) % x,
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_what_is_masked_with_minus_infinity_has_no_part(backend: type[Buffer]) -> None:
+    """The mask of attention: probability 0, and gradient 0, not NaN."""
+    x = Tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    y = x.masked_fill(Tensor([[False, True, False]]), -math.inf).softmax()
+    (y * Tensor([[1.0, 2.0, 3.0]])).sum().backward()
+    assert y[0, 1].item() == 0.0 and x.grad is not None and x.grad[0, 1].item() == 0.0
+    assert np.isfinite(read(x.grad.buffer)).all()
