@@ -228,10 +228,10 @@ class _Cell:
     # ---- the formulas
 
     def _sum(self, *names: str) -> dict[str, Any]:
-        steps = [
-            [self.trace.views[name].title, self.trace.matrix(name)[self.row][self.column]] for name in names
-        ]
-        return {"computed": math.fsum(value for _, value in steps), "steps": steps}
+        values = [self.trace.matrix(name)[self.row][self.column] for name in names]
+        titles = [self.trace.views[name].title for name in names]
+        steps = [list(pair) for pair in zip(titles, values, strict=True)]
+        return {"computed": math.fsum(values), "steps": steps}
 
     def _linear(self, name: str, module: Any, column: int | None = None) -> dict[str, Any]:
         return self._linear_of(self.trace.matrix(name)[self.row], module, column)
@@ -246,12 +246,12 @@ class _Cell:
         return made
 
     def _products(self, a: tuple[str, list[float]], b: tuple[str, list[float]]) -> dict[str, Any]:
-        terms = [
+        terms: list[list[Any]] = [
             [f"{a[0]}[{place}]", x, f"{b[0]}[{place}]", y, x * y]
             for place, (x, y) in enumerate(zip(a[1], b[1], strict=True))
         ]
-        terms.sort(key=lambda term: -abs(float(term[4])))
-        others = [float(term[4]) for term in terms[MOST_TERMS:]]
+        terms.sort(key=lambda term: -abs(term[4]))
+        others = [term[4] for term in terms[MOST_TERMS:]]
         return {
             "computed": dot(a[1], b[1]),
             "terms": terms[:MOST_TERMS],

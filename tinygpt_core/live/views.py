@@ -16,6 +16,7 @@ from typing import Any
 from .. import operations
 from ..buffer.base import Buffer
 from ..dtype import DType
+from ..module import Module
 from ..nn.attention import CausalSelfAttention
 from ..nn.gpt import GPT
 from ..nn.inspection import ForwardHook
@@ -202,9 +203,10 @@ def _run(model: GPT, ids: Sequence[int], switches: Switches) -> dict[str, Any]:
     buffer_class: Any = type(model.embedding_layer.embeddings.buffer)
     with ExitStack() as hooks, no_grad():
         for layer, block in enumerate(model.transformer_blocks):
-            for part, module in ((ATTENTION, block.attn), (MULTI_LAYER, block.mlp)):
+            parts: tuple[tuple[str, Module], ...] = ((ATTENTION, block.attn), (MULTI_LAYER, block.mlp))
+            for part, switched in parts:
                 if (layer, part) in switches.parts:
-                    hooks.enter_context(ForwardHook(module, nothing))
+                    hooks.enter_context(ForwardHook(switched, nothing))
         for name, module in model.named_modules():
             hooks.enter_context(ForwardHook(module, keep(name)))
         for layer, block in enumerate(model.transformer_blocks):
