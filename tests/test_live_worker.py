@@ -12,6 +12,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -72,6 +73,21 @@ def test_the_bundled_runs_are_the_default_one_and_one_with_merges():
         "backend": ""
     }
     assert settings["byte pairs"].tokenizer == "bpe"
+
+
+def test_every_question_mark_leads_to_a_section_of_the_book():
+    sys.path.insert(0, str(ROOT / "docs" / "site"))
+    try:
+        anchors = import_module("markdown_text").anchors
+    finally:
+        sys.path.remove(str(ROOT / "docs" / "site"))
+    script = (ROOT / "tinygpt_core" / "live" / "page" / "help.js").read_text(encoding="utf-8")
+    chapters = dict(re.findall(r'(\w+): "(\d\d-[\w-]+)"', script))
+    topics = re.findall(r'"(\w+)", "([\w-]+)"\],\n', script)
+    assert len(topics) > 15 and len(chapters) == 6
+    for chapter, section in topics:
+        text = (ROOT / "docs" / f"{chapters[chapter]}.md").read_text(encoding="utf-8")
+        assert section in anchors(text), f"{chapters[chapter]} has no section {section}"
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
