@@ -53,7 +53,7 @@ export function valuesView() {
         found.cut ? element("p", { class: "note" }, found.cut) : null);
     } catch (problem) { tell("problem", problem.message); }
   }
-  const view = element("div", { class: "values" }, element("section", { "aria-label": "Every value, in order" }, list), element("section", { "aria-label": "One value" }, large));
+  const view = element("div", { class: "values" }, element("section", { "aria-label": "Every value, in order" }, element("h2", {}, "From the text to what comes next"), list), element("section", { "aria-label": "One value" }, large));
   on("forward", refresh);
   view.shown = refresh;
   view.choose = (name) => { chosen = name; head = 0; return refresh(); };
