@@ -181,6 +181,8 @@ def _is_left_alone(node: ast.AST) -> bool:
         return getattr(node.func, "id", getattr(node.func, "attr", "")) in ONLY_TEXT
     if isinstance(node, ast.Assign):
         return getattr(node.targets[0], "id", "") in ("__all__", "__slots__")
+    if isinstance(node, ast.keyword):
+        return node.arg == "strict"
     return isinstance(node, (ast.JoinedStr, ast.Import, ast.ImportFrom, ast.Assert))
 
 

@@ -57,6 +57,7 @@ IMPORTS = 30.0  # to import and to collect
 WAITING = 10.0  # times as many seconds by the clock, and as much for what waits and does not compute
 MEMORY = 6 << 30  # bytes of address space
 TIMED_OUT, SURVIVED, KILLED = 42, 0, 1
+NOTHING_TO_RUN = 5  # an exit code of pytest
 
 
 class Room(NamedTuple):
@@ -76,7 +77,7 @@ KERNEL_LAWS = laws("kernel_laws", "table_laws", "operation_laws", "precision_law
 ROOMS: dict[str, Room] = {
     "operations": Room(
         ("tinygpt_core/operations.py",),
-        laws("operation_laws", "autograd_laws", "precision_laws", "float32_stays"),
+        (*laws("operation_laws", "autograd_laws", "precision_laws", "float32_stays"), "test_defaults.py"),
         "python",
     ),
     "kernels": Room(
@@ -188,14 +189,22 @@ def _end_after(seconds: float) -> None:
 
 
 class _Chosen:
-    """A pytest plug-in: makes only the chosen tests, in their order, each within its time."""
+    """A pytest plug-in: makes only the chosen tests, in their order, each within its time.
 
-    def __init__(self, seconds: dict[str, float]) -> None:
+    Args:
+        seconds: what each chosen test takes.
+        known: tests that are not new; without it no test is, and of new ones all are chosen.
+    """
+
+    def __init__(self, seconds: dict[str, float], known: Iterable[str] | None = None) -> None:
         self.seconds = seconds
+        self.known = None if known is None else set(known)
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         order = {name: place for place, name in enumerate(self.seconds)}
+        if self.known is not None:
+            order |= {item.nodeid: -1 for item in items if item.nodeid not in self.known}
         items[:] = sorted(
             (item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid]
         )
@@ -419,8 +428,12 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
     return Coverage(seconds, lines, imported)
 
 
-def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
-    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
+def judge(room: Room, mutant: Mutant, coverage: Coverage, with_new_tests: bool = False) -> dict[str, Any]:
+    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values.
+
+    Args:
+        with_new_tests: tests of the room that are not in `coverage` come first.
+    """
     started = time.perf_counter()
     tests = coverage.tests_of(mutant)
     seconds = {test: coverage.seconds[test] for test in tests}
@@ -429,10 +442,12 @@ def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
 
     def work(answer: Path) -> int:
         sys.meta_path.insert(0, _Changed({mutant.module: mutated(source, mutant)}))
-        for file in files:
-            plugin = _Chosen(seconds)
-            if _pytest(plugin, [file], room.backends):
-                answer.write_text(plugin.failed or f"importing it for {file}")
+        runs = [(_Chosen(seconds), [file]) for file in files]
+        if with_new_tests:
+            runs.insert(0, (_Chosen({}, coverage.seconds), list(room.tests)))
+        for plugin, chosen in runs:
+            if _pytest(plugin, chosen, room.backends) not in (0, NOTHING_TO_RUN):
+                answer.write_text(plugin.failed or f"importing it for {chosen}")
                 return KILLED
         return SURVIVED
 
@@ -462,7 +477,7 @@ def sampled(size: int, seed: int) -> dict[str, list[Mutant]]:
         count = len(found) if not size else min(len(found), max(15, round(size * len(found) / total)))
         # By keys that are mixed with the seed: a mutant that comes or goes moves no other one.
         order = sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.key}".encode()).hexdigest())
-        chosen[name] = sorted(order[:count], key=lambda m: (m.module, m.number))
+        chosen[name] = order[:count]  # in this order: what a run has done when it is stopped is a sample, too
     return chosen
 
 
@@ -501,9 +516,11 @@ class Results:
         draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
         draft.replace(self.path)
 
-    def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
+    def covered(self, name: str, report: Callable[[str], None], again: bool) -> Coverage:
+        """Returns what is known of a room; `again` is content with what was known before tests were added."""
         state = state_of(ROOMS[name])
-        if self.coverage.get(name, {}).get("state") != state:
+        known = self.coverage.get(name, {})
+        if known.get("state") != state and not (again and known):
             report(f"{name}: noting which tests run which lines …")
             started = time.perf_counter()
             self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
@@ -554,11 +571,11 @@ def run(arguments: argparse.Namespace) -> None:
         report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
         if not waiting:
             continue
-        coverage = results.covered(name, report)
+        coverage = results.covered(name, report, arguments.again)
         for mutant in waiting:
             if time.monotonic() > end:
                 return
-            found = judge(ROOMS[name], mutant, coverage)
+            found = judge(ROOMS[name], mutant, coverage, with_new_tests=arguments.again)
             results.mutants[mutant.key] = {**found, "text": _digest(function_text(mutant))}
             results.save()
             if found["verdict"] == "survived" or arguments.verbose:
@@ -614,7 +631,9 @@ def main() -> None:
     parser.add_argument(
         "--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated"
     )
-    parser.add_argument("--again", action="store_true", help="run survivors again, after tests were added")
+    parser.add_argument(
+        "--again", action="store_true", help="run survivors again, with the tests that were added"
+    )
     parser.add_argument(
         "--minutes", type=float, default=1e9, help="begin no mutant after this time (default: none)"
     )

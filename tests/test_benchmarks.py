@@ -263,9 +263,34 @@ def test_the_gpu_script_runs_without_a_gpu(tmp_path: Path) -> None:
     assert not [name for name, result in results.items() if "failed" in result]
     for name in ("gpt2-124m", "code-49m", "baby"):
         assert all(len(results[f"{name} {side}"]["seconds"]) == 2 for side in ("tinygpt", "torch"))
-    ours, theirs = (results[f"losses {side} float32"]["losses"] for side in ("tinygpt", "torch"))
+    ours, theirs = (results[f"losses baby {side} float32"]["losses"] for side in ("tinygpt", "torch"))
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-3
+    assert "difference" in results["losses gpt2-124m tinygpt float32"]
+    assert all(f"gpt2-124m {side}" in results for side in ("tinygpt-eager", "torch-padded"))
     assert "Not a measurement" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
+
+
+@needs_numpy
+def test_the_plan_of_a_step_on_a_gpu() -> None:
+    """Counted without a GPU: no pass over the elements stands between the products but those that must, and
+    next to nothing is filled with zeros.
+    """
+    found = json.loads(run(str(ROOT / "benchmarks" / "gpu_plan.py"), "--preset", "baby").splitlines()[-1])
+    layers, kernels = 6, {name: count for name, (count, _) in found["kernels"].items()}
+    products = sum(count for name, count in kernels.items() if name.startswith("product"))
+    assert products == 12 * layers + 3 and kernels["product with gelu"] == layers
+    assert kernels["product with gelu_gradient"] == layers and kernels["product with bias"] == 3 * layers
+    assert kernels["normalize"] == kernels["normalize_gradient"] == 2 * layers + 1
+    assert not {"add", "add_bias", "gelu", "gelu_gradient", "cross_entropy_gradient"} & set(kernels)
+    assert kernels["adamw"] == kernels["squares"] == kernels["cross_entropy_both"] == 1
+    assert sum(part["memsets"] for part in found["phases"].values()) <= 3
+
+
+@needs_numpy
+def test_the_first_look_at_a_gpu_runs_without_one() -> None:
+    """Tiny, on NumPy: what there is to look at there is looked at."""
+    said = run(str(ROOT / "benchmarks" / "gpu_first.py"), "--quick", "--backend", "numpy")
+    assert said.splitlines()[-1] == "nothing wants a look" and said.count(" ok ") == 5
 
 
 def test_the_plan_of_a_cluster_is_the_one_in_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:

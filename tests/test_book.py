@@ -5,8 +5,10 @@ something that is there.
 from __future__ import annotations
 
 import ast
+import codeop
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,7 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 CHAPTERS = sorted(DOCS.glob("[0-9][0-9]-*.md"))
-EXERCISES = sorted((DOCS / "exercises").glob("chapter_*.py"))
+WITH_EXERCISES = CHAPTERS[1:]  # chapter 0 asks for nothing but a look
+EXERCISES = sorted((DOCS / "exercises").glob("*.py"))
 FIGURES = sorted(path for path in (DOCS / "figures").glob("*.py") if path.stem != "drawing")
 # Drawn by benchmarks from what they measured
 MEASURED = {"scaling.svg": "scaling.py", "shakespeare_cpu.svg": "shakespeare_cpu.py"}
@@ -59,7 +62,7 @@ def test_every_picture_has_a_script_and_a_place_in_the_book():
     committed = {path.name for path in (DOCS / "pictures").glob("*.svg")}
     used = {
         Path(name).name
-        for path in DOCS.rglob("*.md")
+        for path in [ROOT / "README.md", *DOCS.rglob("*.md")]
         for name in re.findall(r"!\[[^\]]+\]\(([^)]+\.svg)\)", text_of(path))
     }
     assert drawn | set(MEASURED) == committed, "pictures without a script, or not written"
@@ -81,10 +84,10 @@ def test_solutions_of_the_exercises_are_right(path, name):
     getattr(load(path), name)()
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", WITH_EXERCISES, ids=lambda path: path.stem)
 def test_every_exercise_has_a_solution(chapter):
     asked = re.findall(r"^\*\*Exercise (\d+\.\d+)", text_of(chapter), re.MULTILINE)
-    solutions = DOCS / "exercises" / f"chapter_{chapter.name[:2]}.py"
+    solutions = DOCS / "exercises" / f"{chapter.stem[3:].replace('-', '_')}.py"
     solved = [
         ".".join(numbers)
         for numbers in re.findall(r"^def test_(\d+)_(\d+)_", text_of(solutions), re.MULTILINE)
@@ -92,6 +95,100 @@ def test_every_exercise_has_a_solution(chapter):
     assert asked, "a chapter has exercises"
     assert asked == sorted(set(solved), key=solved.index), "exercises and solutions, in order"
     assert f"exercises/{solutions.name}" in text_of(chapter), "a chapter says where its solutions are"
+
+
+# ---------------------------------------------------------------- how a chapter is made
+
+
+@pytest.mark.parametrize("chapter", WITH_EXERCISES, ids=lambda path: path.stem)
+def test_a_chapter_begins_with_a_question_and_a_picture(chapter):
+    title, question, picture = text_of(chapter).split("\n\n")[:3]
+    assert title.startswith(f"# {int(chapter.name[:2])} ")
+    assert re.match(r"\*[^*]+\?\* ", question), "a question in italics, and what the picture says about it"
+    assert re.match(r"!\[[^\]]+\]\(pictures/[\w-]+\.svg\)$", picture)
+
+
+def test_the_whole_game_is_short_and_a_text_is_written_early():
+    words = len(text_of(CHAPTERS[0]).split())
+    assert words <= 1500
+    assert "tinygpt_core generate" in text_of(CHAPTERS[0])
+
+
+def typed(code):
+    """What an interactive interpreter says of lines that are pasted into it: None, or what is wrong.
+
+    It runs a statement that goes over several lines as soon as an empty line comes.
+    """
+    compiler, lines = codeop.CommandCompiler(), []
+    for line in [*code.splitlines(), ""]:
+        lines.append(line)
+        try:
+            if compiler("\n".join(lines), symbol="single") is not None:
+                lines = []
+        except SyntaxError as error:
+            return f"{error}: {line}"
+    return "unfinished" if any(lines) else None
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.stem
+)
+def test_blocks_can_be_pasted(document):
+    for code in re.findall(r"^```python\n(.*?)^```", text_of(document), re.DOTALL | re.MULTILINE):
+        assert typed(code) is None, code
+
+
+def test_an_interpreter_says_the_same_of_pasted_blocks():
+    """The check above is what `python3 -i` does: on a block, and on one with empty lines in a class."""
+    good = (
+        "class A:\n    def f(self):\n        pass\n    def g(self):\n        return 2\n\n\nprint(A().g())\n"
+    )
+    bad = good.replace("    def g", "\n    def g")
+    for code in (good, bad):
+        done = subprocess.run(
+            [sys.executable, "-i", "-q"], input=code + "\n", capture_output=True, text=True, timeout=60
+        )
+        assert ("IndentationError" in done.stderr) == (typed(code) is not None) == (code is bad)
+        assert ("2" in done.stdout) == (code is good)
+
+
+# ---------------------------------------------------------------- terms
+
+# Where a term is defined, in bold; it is not used in an earlier chapter, or only where that one says what it
+# means, or where it will be explained.
+TERMS = {
+    "loss": 0,
+    "token": 0,
+    "parameters": 0,
+    "prompt": 0,
+    "gradient": 1,
+    "Jacobian": 1,
+    "cross-entropy": 1,
+    "perplexity": 4,
+    "overfitting": 4,
+    "n-gram": 4,
+    "byte-pair encoding": 5,
+    "one-hot": 6,
+    "residual stream": 8,
+    "layer normalization": 8,
+    "GELU": 8,
+    "logits": 9,
+    "top-p": 9,
+    "dropout": 10,
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_is_defined_where_it_is_first_used(term):
+    """In bold in its chapter; before that only in code, or with a chapter's number."""
+    number = TERMS[term]
+    assert re.search(rf"\*\*[^*]*{term}", text_of(CHAPTERS[number]), re.IGNORECASE), f"{term} is not defined"
+    for chapter in CHAPTERS[1:number]:
+        prose = re.split(r"^## Exercises", text_of(chapter), flags=re.MULTILINE)[0]
+        prose = re.sub(r"```.*?```|`[^`]*`|!?\[[^\]]*\]\([^)]*\)", " ", prose, flags=re.DOTALL)
+        for paragraph in prose.split("\n\n"):
+            if re.search(rf"\b{term}\b", paragraph, re.IGNORECASE):
+                assert re.search(r"chapters? \d|\*\*", paragraph), f"{chapter.stem} uses {term}: {paragraph}"
 
 
 # ---------------------------------------------------------------- links to code

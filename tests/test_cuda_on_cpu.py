@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from hypothesis import strategies as st
 from tinygpt_accel.cuda_backend import sources as cuda_sources
 from tinygpt_accel.cuda_backend.kernels import flash_attention
 from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched
-from tinygpt_accel.cuda_backend.kernels.rotary import clear_rotary_cache
 from tinygpt_accel.cuda_backend.kernels.softmax import softmax
 from tinygpt_core import Tensor, backends, kernels, random
 from tinygpt_core.dataset import StreamBatches, TokenStream
@@ -242,13 +240,12 @@ def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
     bias = r.normal(size=columns).astype(np.float32)
     ids = kind([int(i) for i in r.integers(0, columns, size=rows)])
 
-    def placed(array: Any, offset: int, bias: Any = None) -> Any:
-        room = np.zeros(array.size + 32, array.dtype)
-        skipped = -room.__array_interface__["data"][0] % 16 // room.itemsize + offset
-        room[skipped : skipped + array.size] = array.reshape(-1)
-        return kind.wrap_stored(
-            room[skipped : skipped + array.size].reshape(array.shape), kind([1.0]).dtype, bias
-        )
+    def placed(array: Any, offset: int) -> Any:
+        room = np.zeros(array.size + 32, array.dtype)  # which the pool puts at a multiple of 512
+        skipped = offset
+        room[skipped : skipped + array.size] = kind.to_host(array).reshape(-1)
+        result = kind.xp.asarray(room)[skipped : skipped + array.size].reshape(array.shape)
+        return kind.wrap_stored(result, kind([1.0]).dtype)
 
     def everything(offset: int) -> list[np.ndarray]:
         a, found = placed(x, offset), []
@@ -260,13 +257,16 @@ def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
             ("Dropout", [], {"probability": 0.3, "key": random.Key(1, 2, 3)}),
         ):
             kernel = kernels.lookup(getattr(kernels, name), kind)
-            given = placed(x, offset, bias if name == "GELU" else None)
+            given = placed(x, offset)
             result, saved = kernel.forward(given, *more, **options)
             grad = placed(y, offset) if result.ndim == 2 else kind(y[:, 0].astype(np.float32).tolist())
             found += [result.array, given.array, kernel.backward(saved, grad)[0].array]
-        biased = placed(x, offset, bias)
+        biased = placed(x, offset)
+        row = kind(bias.tolist()).in_format(form)
+        stored = biased.stored
+        kind.launch_elementwise("add_bias", form, x.size, stored, row, rows, columns, columns)
         found += [
-            (placed(y, offset) + placed(x, offset, bias)).array,
+            (placed(y, offset) + placed(x, offset)).array,
             biased.array,
             (kind(bias.tolist()).expand((rows, columns)) + a).array,
         ]
@@ -277,39 +277,6 @@ def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
             assert np.allclose(one, other, rtol=2 * ROUNDING.get(form, 1e-6), atol=1e-6)
         else:
             assert np.array_equal(one, other), i
-
-
-def test_a_bias_that_waits_is_added_once(kind: Any) -> None:
-    """By whatever reads a product first: GELU, an addition, a view, a copy; and all who read it later see the
-    same.
-    """
-    r = np.random.default_rng(11)
-    x, w, b, residual = (r.normal(size=size).astype(np.float32) for size in ((4, 6), (6, 10), (10,), (4, 10)))
-    expected = (rounded(x, "bfloat16") @ rounded(w, "bfloat16")).astype(np.float32) + b
-    linear = kernels.lookup(kernels.Linear, kind)
-    readers: list[Any] = [
-        lambda y: kernels.lookup(kernels.GELU, kind).forward(y)[0],
-        lambda y: kind(residual.tolist()) + y,
-        lambda y: y + kind(residual.tolist()),
-        lambda y: y.reshape((2, 20)),
-        lambda y: y[1:, ::2],
-        lambda y: y.copy(),
-        lambda y: y + y,
-        lambda y: y.transpose(0, 1),
-    ]
-    for reader in readers:
-        with autocast("bfloat16"):
-            y, _ = linear.forward(kind(x.tolist()), kind(w.tolist()), kind(b.tolist()))
-        assert y._pending_bias is not None
-        result = reader(y)
-        assert np.allclose(y.array, expected, rtol=2**-6, atol=2**-6)
-        assert np.isfinite(result.array).all()
-        if result.shape == (2, 20):
-            assert np.array_equal(result.array.reshape(4, 10), y.array)
-    assert np.allclose(readers[1](y).array, residual + y.array, atol=1e-5)
-    with autocast("bfloat16"):
-        y, _ = linear.forward(kind(x.tolist()), kind(w.tolist()), kind(b.tolist()))
-    assert np.allclose(readers[2](y).array, residual + expected, rtol=2**-6, atol=2**-6)
 
 
 def test_a_16_bit_copy_is_made_again_after_a_write(kind: Any) -> None:
@@ -397,178 +364,6 @@ def test_an_overflow_of_float16_changes_nothing_but_the_scale(kind: Any) -> None
     assert np.isfinite(run.weights()).all() and losses[-1] < losses[0]
 
 
-class FilledAtOnce(list[Any]):
-    """For a recording whose work does run, so that its tables cannot wait."""
-
-    def append(self, item: Any) -> None:
-        if item[1] is not None:
-            item[0][...] = item[1]
-        super().append(item)
-
-
-class ReplayedCapture:
-    """What a CUDA graph does, by other means: `launch` does the recorded work again, on the recorded arrays,
-    and nothing on the host.
-
-    The work is Python here, so the host's part of it (where the random stream and the optimizer stand) is put
-    back after each launch.
-    """
-
-    def __init__(self, run: Run, kind: Any) -> None:
-        self.run = run
-        self.kind = kind
-        self.launches = 0
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *problem: object) -> None:
-        pass
-
-    def record(self, work: Any) -> tuple[Any, Any]:
-        optimizer = self.run.optimizer
-        moments = [m.buffer for state in optimizer.state.values() for m in state.values()]
-        live = [p.buffer for _, p in self.run.model.named_parameters()] + moments
-        before = [buffer.array.copy() for buffer in live]
-        self.work = work
-        self.position = random.default_generator().position
-        self.random_offset = self.kind.random_offset
-        tables = self.kind.graph_tables
-        self.kind.graph_tables = FilledAtOnce()
-        self.loss, self.norm = work()
-        tables += self.kind.graph_tables
-        self.kind.graph_tables = tables
-        for buffer, array in zip(live, before, strict=True):  # recording runs nothing
-            buffer.array[...] = array
-            buffer.version[0] += 1
-        return self, (self.loss, self.norm)
-
-    def launch(self) -> None:
-        generator = random.default_generator()
-        optimizer = self.run.optimizer
-        position = generator.position
-        step = optimizer.step
-        generator.position = self.position
-        self.kind.random_offset = self.random_offset
-        self.launches += 1
-        try:
-            self.loss[...], self.norm[...] = self.work()
-        finally:
-            self.kind.random_offset = None
-            generator.position = position
-            optimizer.step = step
-
-
-@pytest.mark.parametrize("form", ["float32", "bfloat16"])
-def test_replayed_steps_are_steps(kind: Any, form: str) -> None:
-    """With new data, another learning rate and other dropout masks each time, bit for bit; and other shapes
-    are recorded anew.
-    """
-    losses, weights = {}, {}
-    for replayed in (False, True):
-        run = Run(dtype=form)
-        if replayed:
-            run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
-        losses[replayed] = []
-        for i in range(9):
-            run.optimizer.learning_rate = 1e-2 / (i + 1)
-            losses[replayed] += run.losses(1)
-        if replayed:
-            assert run.step.capture.launches == 7 and run.step.reason == ""
-        # Without accumulation, so not the recorded step
-        losses[replayed].append(run.step([run.batches.next_batch()]))
-        assert run.optimizer.step == 10 and run.step.recording is None
-        weights[replayed] = run.weights()
-    assert losses[True] == losses[False] and np.array_equal(weights[True], weights[False])
-
-
-@pytest.mark.parametrize("replayed", [False, True])
-def test_a_gradient_that_is_not_finite_changes_nothing(kind: Any, replayed: bool) -> None:
-    """Launched piece by piece and replayed: the step is skipped, does not count, and the next one does."""
-    run = Run(config=replace(CONFIG, dropout=0.0))
-    if replayed:
-        run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
-    run.losses(4)
-    weights = run.weights()
-    optimizer = {name: buffer.to_python() for name, buffer in run.optimizer.state_dict().items()}
-    poisoned = run.model.named_parameters()[-1][1].buffer
-    kept = poisoned.array.copy()
-    poisoned.array[...] = np.inf
-    run.losses(1)
-    poisoned.array[...] = kept
-    assert run.step.is_skipped and np.array_equal(run.weights(), weights)
-    assert {name: buffer.to_python() for name, buffer in run.optimizer.state_dict().items()} == optimizer
-    run.losses(1)
-    assert not run.step.is_skipped and run.optimizer.step == 5 and np.isfinite(run.weights()).all()
-    assert not replayed or run.step.capture.launches == 4
-
-
-def test_what_cannot_be_recorded_is_launched(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error while recording leaves a reason, and a run like any other."""
-    expected = Run().losses(5)
-    run = Run()
-    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
-
-    def fail(work: Any) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(run.step.capture, "record", fail)
-    monkeypatch.setattr(kind, "graph_errors", (RuntimeError,))
-    assert run.losses(5) == expected and "not permitted" in run.step.reason
-
-
-@pytest.mark.parametrize("launches", [0, 30, 90])
-def test_a_recording_that_fails_leaves_nothing_behind(
-    kind: Any, monkeypatch: pytest.MonkeyPatch, launches: int
-) -> None:
-    """What is launched while a graph is recorded does not run, so where recording ends in an error no copy
-    that it made may be used.
-    """
-    config = replace(CONFIG, positions="rotary")
-    expected = Run(dtype="bfloat16", config=config).losses(5)
-    run = Run(dtype="bfloat16", config=config)
-    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
-    left = [launches]
-
-    def recorded(*arguments: Any, **options: Any) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise RuntimeError("out of memory while recording")
-
-    def record(work: Any) -> None:
-        clear_rotary_cache()  # as if other lengths had taken their places in the cache
-        with monkeypatch.context() as patch:
-            for name in ("launch", "product", "batched_product"):
-                patch.setattr(kind, name, recorded)
-            work()
-
-    monkeypatch.setattr(run.step.capture, "record", record)
-    monkeypatch.setattr(kind, "graph_errors", (RuntimeError,))
-    assert run.losses(5) == expected and "while recording" in run.step.reason
-
-
-def test_what_a_graph_takes_for_granted(kind: Any) -> None:
-    """Other settings and other arrays than those of the recording are noticed; a table that a graph reads is
-    kept with it.
-    """
-    run = Run(config=replace(CONFIG, positions="rotary"))
-    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
-    run.losses(3)
-    first = run.step.recording
-    assert any(isinstance(kept, tuple) for kept in first.tables)
-    run.losses(1)
-    assert run.step.recording is first
-    run.optimizer.weight_decay = 0.0
-    run.losses(1)
-    assert run.step.recording is None
-    run.losses(2)
-    assert run.step.recording is not None and run.step.recording is not first
-    # Which puts other moments in the place of those
-    run.optimizer.load_state_dict(run.optimizer.state_dict())
-    run.losses(1)
-    assert run.step.recording is None
-
-
 def test_a_model_without_a_vocabulary_is_launched(kind: Any) -> None:
     class Wrapped(Module):
         def __init__(self, model: GPT) -> None:
@@ -618,16 +413,6 @@ def test_attention_that_cudnn_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch
     assert len(flash_attention.refused) == 1 and "no engine" in flash_attention.refused[0]
 
 
-def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
-    run = Run()
-    run.step.capture, run.step.reason = ReplayedCapture(run, kind), ""
-    run.losses(4)
-    batch = run.batches.next_batch()
-    batch.inputs[0] = 29
-    with pytest.raises(IndexError, match="vocabulary of 29"):
-        run.step([batch, run.batches.next_batch()])
-
-
 def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much was asked for, how much there was, and the options that take less."""
     run = Run()
@@ -647,61 +432,6 @@ def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.Monkey
         "--context-length below 12",
     ):
         assert part in str(caught.value)
-
-
-def test_the_class_of_another_device_does_everything_there() -> None:
-    """A second device's class is there, with all its hooks and kernels, and whatever is launched is launched
-    on it.
-    """
-    from cuda_on_cpu.backend import EmulatedBuffer
-
-    from tinygpt_accel.cuda_backend.buffer import subclass_for_device
-
-    active: list[int] = []
-
-    class Arrays:
-        """NumPy, with a device for those functions that give memory."""
-
-        def __getattr__(self, name: str) -> Any:
-            assert active or name not in (
-                "empty",
-                "zeros",
-                "full",
-                "asarray",
-                "arange",
-                "concatenate",
-                "ascontiguousarray",
-            )
-            return getattr(np, name)
-
-    class Checked(EmulatedBuffer):
-        __slots__ = ()
-        xp = Arrays()
-
-        @classmethod
-        def launch(cls, *arguments: Any, **options: Any) -> None:
-            assert active and active[-1] == cls.device_id
-            super().launch(*arguments, **options)
-
-        @classmethod
-        def product(cls, *arguments: Any, **options: Any) -> None:
-            assert active and active[-1] == cls.device_id
-            super().product(*arguments, **options)
-
-    @contextmanager
-    def device() -> Iterator[None]:
-        active.append(1)
-        yield
-        active.pop()
-
-    second = subclass_for_device(Checked, "cuda-on-cpu:1", 1, device)
-    backends.register("second", lambda _: second)
-    with backends.use("second"):
-        for dtype in LOW:
-            run = Run(dtype=dtype)
-            assert np.isfinite(run.losses(2)).all()
-            assert {type(p.buffer) for _, p in run.model.named_parameters()} == {second}
-    assert not active
 
 
 def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt_core import generation, kernels, losses, nn, optimizers, schedules
+from tinygpt_core import generation, kernels, losses, nn, operations, optimizers, schedules
 
 ROTARY = {"rotary": False, "rotary_base": 10000.0}
 DEFAULTS: dict[Any, dict[str, Any]] = {
@@ -51,6 +51,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     kernels.RMSNorm.forward: {"eps": 1e-5, "num_axes": 1},
     kernels.Rotary.forward: {"positions_start": 0, "base": 10000.0},
     kernels.Softmax.forward: {"axis": -1},
+    operations.Tril.forward: {"diagonal": 0},
     optimizers.Adam: {"betas": (0.9, 0.999), "eps": 1e-8},
     optimizers.AdamW: {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
     optimizers.SGD: {"momentum": 0.0, "weight_decay": 0.0, "dampening": 0.0, "nesterov": False},

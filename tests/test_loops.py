@@ -88,6 +88,22 @@ def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
 
 
 @needs_numba
+def test_sums_along_wide_rows() -> None:
+    """A part of a row is added up in float32, and the parts in doubles."""
+    x = np.random.default_rng(3).uniform(0.0, 1.0, (1, 1 << 20)).astype(F)
+    wide = x.astype(np.float64)
+    y, normal = np.empty_like(x), np.empty_like(x)
+    compiled.softmax(x[None], y[None], F(1.0), False)
+    np.testing.assert_allclose(y, np.exp(wide) / np.exp(wide).sum(), rtol=6e-7)
+    ones = np.ones(x.size, F)
+    scales = np.empty(1, F)
+    compiled.normalize(x, ones, ones, y, normal, scales, EPS, False)
+    np.testing.assert_allclose(scales, 1 / np.sqrt((wide * wide).mean() + EPS), rtol=3e-7)
+    compiled.normalize(x, ones, ones, y, normal, scales, EPS, True)
+    np.testing.assert_allclose(scales, 1 / np.sqrt(wide.var() + EPS), rtol=3e-7)
+
+
+@needs_numba
 def test_sums_of_many_rows() -> None:
     """More than a few rows go on in doubles: the sums are those of doubles, whichever loop makes them."""
     rng = np.random.default_rng(5)

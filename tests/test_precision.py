@@ -39,6 +39,18 @@ def test_autocast_is_for_backends_that_can() -> None:
     assert compute_dtype() == "float32"
 
 
+def test_the_largest_loss_scale_and_its_state() -> None:
+    """Twice as large at most is 2^127, the largest power that float32 has; no step is forgotten."""
+    for exponent in (125, 126, 127):
+        scaler = LossScaler(2.0**exponent, patience=2)
+        scaler.update(True)
+        again = LossScaler(patience=2)
+        again.set_state(scaler.get_state())
+        assert again.get_state() == {"scale": 2.0**exponent, "good_steps": 1}
+        again.update(True)
+        assert again.get_state() == {"scale": 2.0 ** min(exponent + 1, 127), "good_steps": 0}
+
+
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 5))
 def test_loss_scaler(finite: list[bool], patience: int) -> None:
     """Halved by each overflow, doubled after `patience` good steps in a row, always a power of two; its state

@@ -33,7 +33,16 @@ MPI = (None, "tests/test_parallel_runs.py starts runs like this one, where mpi4p
 HOSTS = (None, "needs two machines; benchmarks/two_hosts.py makes two of one, as root")
 GPUS = (None, "needs GPUs; tests/test_communicators.py runs the logic against a stand-in for NCCL")
 SUBSTITUTES = {
+    "git clone URL tinygpt && cd tinygpt": (None, "the reader's own copy of what the tests run in"),
     "python3 -m tinygpt_core train": ("train --steps 3 --out {run}", "a minute"),
+    'python3 -m tinygpt_core generate runs/latest --prompt "get_" --count 5': (
+        'generate {run} --prompt "get_" --count 2',
+        "another directory",
+    ),
+    'python3 -m tinygpt_core generate runs/latest --prompt "Abstract" --temperature 0.5 --count 5': (
+        'generate {run} --prompt "Abstract" --temperature 0.5 --count 2',
+        "another directory",
+    ),
     'python3 -m tinygpt_core generate runs/latest --prompt "get_" --count 20': (
         'generate {run} --prompt "get_" --count 2',
         "another directory",
@@ -65,7 +74,6 @@ SUBSTITUTES = {
         "tests/test_site.py builds the site where Sphinx is installed, as .ci/run does",
     ),
     'pip install . "./tinygpt_accel[cuda13]"': (None, "installs CuPy for a GPU; tests/gpu is run there"),
-    'pip install . "./tinygpt_accel[flash]"': (None, "installs cuDNN for a GPU; tests/gpu is run there"),
     "tinygpt train --backend cupy --dtype bfloat16 --preset gpt2-124m": (
         None,
         "needs a GPU; benchmarks/gpu.py runs it there",

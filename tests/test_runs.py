@@ -408,6 +408,22 @@ def test_integers_beyond_floats_in_a_log(tmp_path: Path) -> None:
     assert read_log(str(log))["log"]["loss"] == [2.5]
 
 
+# ---- what atomic_write says
+
+
+def test_errors_name_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    """And not the temporary one beside it; of a full disk the system names none."""
+    (tmp_path / "folder").mkdir()
+    os.symlink("loop", tmp_path / "loop")
+    for path in (tmp_path / "folder", tmp_path / "nowhere" / "x", tmp_path / "loop", Path("/dev/full")):
+        if path == Path("/dev/full") and not path.exists():
+            continue
+        with pytest.raises(OSError) as failed:
+            atomic_write(path, b"x")
+        assert failed.value.filename == str(path) and failed.value.filename2 is None
+    assert sorted(os.listdir(tmp_path)) == ["folder", "loop"]
+
+
 # ---- what atomic_write replaces
 
 

@@ -188,7 +188,7 @@ def test_notebooks_are_made_without_anything_installed(tmp_path):
     command = [sys.executable, "-S", str(SITE / "notebooks.py"), "--out", str(tmp_path)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert [Path(line).stem for line in printed.split()] == [path.stem for path in notebooks.documents()]
-    assert json.loads(text_of(tmp_path / "01-strided-arrays.ipynb"))["nbformat"] == 4
+    assert json.loads(text_of(tmp_path / "11-strided-arrays.ipynb"))["nbformat"] == 4
 
 
 # ---------------------------------------------------------------- the site
@@ -312,7 +312,7 @@ def test_the_site_is_built_without_a_warning(site):
         site / "reference" / "tinygpt_core.tensor.html"
     )
     assert 'href="source/tinygpt_core/shape.py.html#reshape_strides"' in text_of(
-        site / "01-strided-arrays.html"
+        site / "11-strided-arrays.html"
     )
     assert load("build").faults(site) == []
 
@@ -347,7 +347,7 @@ def test_the_site_works_from_disk_in_a_browser(site):
         page.wait_for_selector("ul.search li a", timeout=30_000)
         assert page.locator("ul.search li a", has_text="Strided arrays").count()
 
-        page.goto((site / "01-strided-arrays.html").as_uri())
+        page.goto((site / "11-strided-arrays.html").as_uri())
         page.get_by_role("link", name="reshape_strides").first.click()
         page.wait_for_url("**/source/tinygpt_core/shape.py.html#reshape_strides")
         page.wait_for_timeout(1000)
@@ -364,7 +364,7 @@ def test_the_site_works_from_disk_in_a_browser(site):
         for name in (
             "index",
             "coming-from-pytorch",
-            "12-the-laws",
+            "16-the-laws",
             "reference/tinygpt_core.tensor",
             "source/tinygpt_core/tensor.py",
         ):
@@ -390,7 +390,7 @@ def test_axe_finds_nothing_on_the_site(site, colours):
         page = browser.new_page(color_scheme=colours, reduced_motion="reduce")
         for name in (
             "index",
-            "06-attention",
+            "07-attention",
             "coming-from-pytorch",
             "reference/tinygpt_core.optimizers",
             "source/tinygpt_core/tree.py",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -392,3 +393,13 @@ def test_everything_a_law_needs_is_in_the_package() -> None:
                 package = words[1].split(".")[0]
                 allowed = {"numpy", "hypothesis", "pytest", "tinygpt_core", *sys.stdlib_module_names}
                 assert package in allowed, f"{file.name}: {line}"
+
+
+def test_what_is_said_to_take_long_is_there() -> None:
+    """Every file and test in the list of `conftest.py`, with its reason."""
+    text = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    named = re.findall(r'^    "((?:spec/)?test_\w+\.py)(?:::(\w+))?": "([^"]+)",$', text, re.MULTILINE)
+    assert len(named) > 20
+    for file, test, why in named:
+        assert re.search(rf"^def {test or 'test_'}", (ROOT / "tests" / file).read_text("utf-8"), re.MULTILINE)
+        assert why, f"{file}::{test}"

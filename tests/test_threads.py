@@ -23,6 +23,7 @@ from tinygpt_core.buffer.python import PythonBuffer
 from tinygpt_core.generation import generate_ids
 from tinygpt_core.kernels.precision import autocast, compute_dtype
 from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.module import evaluating
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.random import Generator, use_generator
@@ -487,6 +488,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tinygpt_core import Tensor, no_grad
 from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.module import evaluating
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.random import Generator, use_generator
@@ -513,6 +515,65 @@ with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(trained, range(4))) == alone
 print("alike")
 """
+
+
+# ---------------------------------------------------------------- generators, and the mode of a model
+
+
+@pytest.mark.parametrize("name", ["no_grad", "uninitialized", "autocast", "use_generator"])
+def test_every_block_decorates_generators(name: str, their_backend: None) -> None:
+    make, look, inside, outside = BLOCKS[name]
+
+    @make()
+    def watch() -> Iterator[Any]:
+        yield look()
+        yield look()
+
+    with backends.use("python"), use_generator(Generator(0)):
+        seen = watch()
+        assert (next(seen), look()) == (inside, outside)
+        with make():
+            assert next(seen) == inside
+        assert look() == outside and list(seen) == []
+
+
+def test_a_thread_samples_from_a_model_that_another_trains(threads_change_often: None) -> None:
+    """Sampling needs dropout off, training needs it on: both have the same model, and its flag stays."""
+    config = GPTConfig(
+        vocab_size=7, context_length=8, num_layers=1, num_heads=1, embedding_dim=4, dropout=0.5
+    )
+    model = GPT(config)
+    alone = list(generate_ids(model, [1], tokens=12, temperature=0))
+    is_over = threading.Event()
+    seen: set[tuple[bool, bool]] = set()
+
+    def train() -> None:
+        ids = Tensor([[1, 2, 3, 4]])
+        for _ in range(40):
+            with use_generator(Generator(5)):
+                first = model(ids).to_python()
+            with use_generator(Generator(6)):
+                seen.add((model.training, model(ids).to_python() != first))  # another mask
+        is_over.set()
+
+    def sample() -> None:
+        while not is_over.is_set():
+            assert list(generate_ids(model, [1], tokens=12, temperature=0)) == alone
+
+    in_threads(train, sample)
+    assert seen == {(True, True)} and model.training
+
+
+def test_evaluating_is_for_one_thread_and_leaves_the_flag() -> None:
+    model = GPT(GPTConfig(vocab_size=7, context_length=8, num_layers=1, num_heads=1, embedding_dim=4))
+    with evaluating():
+        assert not model.training and in_threads(lambda: model.training) == [True]
+        model.train()
+        assert not model.training
+        model.eval()
+    assert not model.training
+    model.train()
+    assert model.training and pickle.loads(pickle.dumps(model)).training
 
 
 # ---------------------------------------------------------------- one model, several samplers
@@ -548,5 +609,6 @@ def test_threads_that_sample_from_one_model_leave_it_in_its_mode(threads_change_
 def test_an_evaluation_that_fails_ends() -> None:
     model = GPT(CONFIG)
     with pytest.raises(KeyError), model.evaluation():
+        assert not any(modes(model))
         raise KeyError
     assert all(modes(model))

@@ -26,7 +26,7 @@ from tinygpt_core.tokenizer import (
     save_tokenizer,
     train_textbook,
 )
-from tinygpt_core.tokenizer.bpe import merge_steps
+from tinygpt_core.tokenizer.bpe import _string_literal, merge_steps
 from tinygpt_core.tokenizer.patterns import compile_pattern
 
 few = settings(max_examples=40, deadline=None)
@@ -226,8 +226,23 @@ def test_a_tokenizer_is_found_in_a_folder(tmp_path: Path) -> None:
             find(tmp_path)
 
 
+def test_escapes_in_the_first_line_of_a_model_file() -> None:
+    r"""Any character by its number, up to the largest there is; halves of surrogate pairs are none."""
+    assert _string_literal(r"'a\ud7ff\ue000\U0010ffff\x41'") == "a\ud7ff\ue000\U0010ffffA"
+    for wrong in (r"'\ud800'", r"'\udfff'", r"'\U00110000'"):
+        with pytest.raises(TokenizerError, match="no character"):
+            _string_literal(wrong)
+
+
 def test_half_a_tokenizer_says_what_it_lacks() -> None:
-    for use in (lambda t: t.encode("a"), lambda t: t.decode([0]), lambda t: t.vocab_size):
+    for use in (
+        lambda t: t.encode("a"),
+        lambda t: t.decode([0]),
+        lambda t: t.vocab_size,
+        lambda t: t.register_special_tokens({"<end>": 1}),
+        lambda t: t._to_json(),
+        lambda t: t._from_json({}),
+    ):
         with pytest.raises(NotImplementedError, match="Half must define"):
             use(type("Half", (Tokenizer,), {})())
 

@@ -33,6 +33,7 @@ class ArrayBuffer(Buffer):
     dtypes: ClassVar[dict[DType, Any]]
     # Random numbers that are drawn at a time, so that the temporaries stay in the cache; a multiple of 4
     chunk: ClassVar[int] = 1 << 16
+    is_fast: ClassVar[bool] = True  # by which `training.presets` chooses how large a default run is
 
     array: Any
 

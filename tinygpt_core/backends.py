@@ -162,7 +162,7 @@ def why_not(name: str) -> str:
 
 
 def get(name: str) -> BufferClass:
-    """Returns the backend called `name` ("python", "numpy", "cupy:1"), importing it if needed.
+    """Returns the backend called `name` ("python", "numpy", "cupy"), importing it if needed.
 
     Raises:
         ValueError: no backend has that name, or it has no such device.

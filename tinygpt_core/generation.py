@@ -150,7 +150,7 @@ def continue_ids(
     along, since they were computed with what falls out of sight, so the cache is filled anew.
 
     Args:
-        model: a GPT, which is out of training mode while it computes.
+        model: a GPT. It computes as out of training mode; its flag stays, for others may be training it.
         prompt_ids: at least one id; of more than the context holds, the last ones are seen.
         draw: gives the id of the next token, given the logits of all.
         tokens: how many to draw at most.

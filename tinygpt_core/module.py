@@ -8,20 +8,19 @@ are private and are neither.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from . import shape_errors
 from .buffer.base import Buffer
+from .contexts import CountedBlock
 from .tensor import Tensor, no_grad
 from .tree import tree_flatten
 
 Filter = Callable[["Module", str, Any], bool]
 Map = Callable[[Any], Any]
 Found = dict[str, Any]
-_EVALUATIONS = Lock()  # guards the counts of `Module.evaluation`
 MAXIMUM_JSON = 1 << 30  # bytes of a JSON file of weights that is read
 WeightFile = str | os.PathLike[str]
 Weights = WeightFile | Mapping[str, Tensor | Buffer] | Iterable[tuple[str, Tensor | Buffer]]
@@ -47,6 +46,19 @@ def _public_attributes(module: Module) -> list[tuple[str, Any]]:
     return [item for item in vars(module).items() if not item[0].startswith("_")]
 
 
+_open_evaluations = ContextVar("open evaluating blocks", default=0)
+
+
+class evaluating(CountedBlock):
+    """`with evaluating():` every module is out of training mode, whatever its flag is.
+
+    Also decorates functions. Holds for the calling thread only: so one can sample from a model that another
+    one trains.
+    """
+
+    open_blocks = _open_evaluations
+
+
 class Module:
     """Base class of everything that has parameters: layers, models, losses.
 
@@ -54,17 +66,23 @@ class Module:
     `__call__`.
 
     Attributes:
-        training: whether the module is in training mode; layers such as Dropout behave differently outside
-            it.
+        training: whether the module is in training mode here and now; layers such as Dropout behave
+            differently outside it. It is a flag that `train` and `eval` set, and False inside `evaluating`.
         statistics: names of attributes that are kept with the weights but never trained, such as a running
             mean.
     """
 
-    training: bool = True
     statistics: tuple[str, ...] = ()
-    _open_evaluations: int = 0
-    _modes_before: Sequence[tuple[Module, bool]] = ()
     __call__: Callable[..., Any]
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is in training mode here and now: False inside `evaluating`, else its flag."""
+        return not _open_evaluations.get() and bool(self.__dict__.get("training", True))
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["training"] = mode
 
     # ---------------------------------------------------------------- what is in it
 
@@ -225,6 +243,7 @@ class Module:
                 result = map_fn(tensor)
                 if isinstance(result, Tensor) and result is not tensor:
                     result.requires_grad = tensor.requires_grad and result.dtype.is_floating
+                    result.sparse_grad = tensor.sparse_grad
                 results[id(tensor)] = result
             return results[id(tensor)]
 
@@ -232,7 +251,7 @@ class Module:
             self.update(self.filter_and_map(filter_fn or Module.valid_parameter_filter, mapped))
 
     def to(self, backend_name: str) -> Module:
-        """Moves all parameters to a backend, such as `"numpy"` or `"cupy:1"`; returns the module itself."""
+        """Moves all parameters to a backend, such as `"numpy"` or `"cupy"`; returns the module itself."""
         self.apply(lambda tensor: tensor.to(backend_name))
         return self
 
@@ -285,26 +304,12 @@ class Module:
         """Puts this module and its submodules out of training mode."""
         self.train(False)
 
-    @contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Returns a context manager: inside it the module and its submodules are out of training mode.
+    def evaluation(self) -> evaluating:
+        """Returns a context manager: inside it modules are out of training mode, for the calling thread only.
 
-        Of several that are open at once, such as those of threads that sample from one model, the first puts
-        them out of training mode, and the last puts each back into its mode of before.
+        No flag is changed, so several threads can sample from one model while another trains it.
         """
-        with _EVALUATIONS:
-            if self._open_evaluations == 0:
-                self._modes_before = [(module, module.training) for module in self.modules()]
-                self.eval()
-            self._open_evaluations += 1
-        try:
-            yield
-        finally:
-            with _EVALUATIONS:
-                self._open_evaluations -= 1
-                if self._open_evaluations == 0:
-                    for module, mode in self._modes_before:
-                        module.training = mode
+        return evaluating()
 
     def zero_grad(self) -> None:
         """Forgets the gradients of all parameters."""

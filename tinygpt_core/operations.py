@@ -31,6 +31,7 @@ from .kernels import (
     dense,
     dropout,
     einsum,
+    ngrams,
     normalization,
     rotary,
     softmax,
@@ -92,6 +93,50 @@ class PartialGradient:
         else:
             total[self.index].add_in_place(self.values)
         return total
+
+
+class SparseGradient(PartialGradient):
+    """The gradient of a table of which few rows were looked up: `values[k]` in row `rows[k]`, else zeros.
+
+    A vocabulary has thousands of rows and a batch looks up a hundred of them, so that what is kept, added up,
+    clipped and given to an optimizer is these alone.
+
+    Args:
+        shape: of the table.
+        rows: integers (n,), none of them twice.
+        values: (n, ...), of which each is of a row's shape.
+
+    Attributes:
+        shown: where a Tensor has shown the whole gradient: that copy, and its version then.
+    """
+
+    __slots__ = ("rows", "shown")
+
+    def __init__(self, shape: Shape, rows: Buffer, values: Buffer) -> None:
+        super().__init__(shape, None, values)
+        self.rows = rows
+        self.shown: tuple[Any, int] | None = None
+
+    def add_to(self, total: Buffer | None) -> Buffer:
+        """Returns `total`, of the table's shape (zeros where there is none), with the rows added in place."""
+        if total is None:
+            total = type(self.values).zeros(self.shape, self.values.dtype)
+        return total.scatter_add(self.rows, self.values)
+
+    def plus(self, other: SparseGradient) -> SparseGradient:
+        """Returns the sum with another gradient of the same table."""
+        kind = type(self.values)
+        rows = kind.concatenate([self.rows, other.rows], axis=0)
+        values = kind.concatenate([self.values, other.values], axis=0)
+        return SparseGradient(self.shape, *dense.sums_by_row(rows, values))
+
+    def __mul__(self, factor: float) -> SparseGradient:
+        """Returns the gradient with each element multiplied by a number."""
+        return SparseGradient(self.shape, self.rows, self.values * factor)
+
+    def sum_of_squares(self) -> float:
+        """Returns the sum of the squares of all elements, added up in doubles."""
+        return float(self.values.sum_of_squares())
 
 
 # ---------------------------------------------------------------- two operands
@@ -524,10 +569,38 @@ class Linear(KernelOperation):
 class Embedding(KernelOperation):
     """y = W[indices], rows of a table; dL/dW[i] = sum of g where index i stood.
 
-    The textbook form is `dense.Embedding`.
+    With `sparse` the gradient is a `SparseGradient`, of the rows that were looked up. The textbook form is
+    `dense.Embedding`.
     """
 
     kernel = dense.Embedding
+
+    def forward(self, weights: Buffer, indices: Buffer, *, sparse: bool = False) -> Buffer:
+        self.sparse = sparse
+        return super().forward(weights, indices)
+
+    def backward(self, grad: Buffer) -> tuple[Any, ...]:
+        backward_by_rows = getattr(self.implementation, "backward_by_rows", None)
+        if not self.sparse or backward_by_rows is None:
+            return super().backward(grad)
+
+        def of_weights() -> SparseGradient:
+            _, shape, _ = self.saved
+            return SparseGradient(shape, *backward_by_rows(self.saved, grad))
+
+        return of_weights, None
+
+
+class HashNgrams(KernelOperation):
+    """rows[k, b, t] = the row of table k for the k + 2 ids of row b that end at t; no gradient flows.
+
+    The textbook form is `ngrams.HashNgrams`.
+    """
+
+    kernel = ngrams.HashNgrams
+
+    def backward(self, grad: Buffer) -> tuple[Gradient, ...]:
+        return (None,)
 
 
 class Softmax(KernelOperation):

@@ -2,6 +2,14 @@
 
 Symbols: p is a parameter, g its gradient, η the learning rate, λ the weight decay, and t the number of
 updates, this one included.
+
+Of a parameter with `sparse_grad`, such as the table of `Embedding(sparse=True)`, only the rows are updated
+whose gradient is not zero in every element; the others, and what is remembered of them, stay as they are, to
+the bit. So a row's moments do not fade while it is not looked up, its weights do not decay then, and t counts
+all updates: this is "lazy" Adam, and what PyTorch's SparseAdam does. (A row that was looked up and got a
+gradient of exactly zero, as those of padding do, counts as not looked up.) Which rows these are depends on
+the values of the gradient alone, so it makes no difference whether that is kept as rows or whole. Clipping
+counts all rows in the norm, and scales them.
 """
 
 from __future__ import annotations
@@ -9,14 +17,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from itertools import repeat
+from typing import Any, NamedTuple
 
 from . import shape_errors
 from .buffer.base import Buffer
 from .dtype import DType
 from .kernels.base import lookup
-from .kernels.optimizer_steps import AdamWStep, SGDStep
+from .kernels.optimizer_steps import AdamWStep, NonzeroRows, PutRows, SGDStep
 from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
+from .operations import SparseGradient
 from .shape_errors import ShapeError
 from .tensor import Tensor, no_grad
 
@@ -29,6 +39,37 @@ class OptimizerState(dict[Any, Any]):
     def __missing__(self, key: Any) -> OptimizerState:
         self[key] = OptimizerState()
         return self[key]
+
+
+class Operands(NamedTuple):
+    """What a kernel's step is made with; the lists go side by side.
+
+    Attributes:
+        parameters: the Buffers to update, in place.
+        gradients: of each, of its shape.
+        slots: for each slot, what is remembered of each, of its shape.
+        taken: tables, rows of theirs, and the copies of these rows that are updated.
+    """
+
+    parameters: list[Buffer]
+    gradients: list[Buffer]
+    slots: list[list[Buffer]]
+    taken: list[tuple[Buffer, Buffer, Buffer]]
+
+    def put_back(self) -> None:
+        """Puts rows that were taken out of tables back into their places."""
+        for table, rows, values in self.taken:
+            lookup(PutRows, type(table)).forward(table, rows, values)
+
+
+def _rows_with_gradient(gradient: Buffer | SparseGradient) -> tuple[Buffer, Buffer]:
+    """Returns the rows of a table with a gradient that is not 0, integers (n,), and their gradients."""
+    rows = gradient.rows if isinstance(gradient, SparseGradient) else None
+    values = gradient.values if isinstance(gradient, SparseGradient) else gradient
+    places, _ = lookup(NonzeroRows, type(values)).forward(values)
+    if places.numel == values.shape[0] and rows is not None:
+        return rows, values
+    return places if rows is None else rows.take(places), values.take(places)
 
 
 class Optimizer:
@@ -63,7 +104,7 @@ class Optimizer:
         named = [
             (name, parameter)
             for name, parameter in self.module.named_parameters(trainable_only=True)
-            if parameter.grad is not None
+            if parameter.compact_grad is not None
         ]
         if not named:
             return
@@ -118,6 +159,34 @@ class Optimizer:
                 )
             buffers.append(remembered[slot].buffer)
         return buffers
+
+    def operands(self, named: Named, slots: tuple[str, ...]) -> Operands:
+        """Returns what a kernel's step is made with: of each parameter, or of its rows that have a gradient.
+
+        Args:
+            named: the parameters, which have gradients.
+            slots: the names of what is remembered of each.
+        """
+        found = Operands([], [], [[] for _ in slots], [])
+        remembered = [self.slot_buffers(slot, named) for slot in slots]
+        for place, (_, parameter) in enumerate(named):
+            gradient = parameter.compact_grad
+            assert gradient is not None
+            buffers = [parameter.buffer, *(buffers[place] for buffers in remembered)]
+            if parameter.sparse_grad:
+                rows, gradient = _rows_with_gradient(gradient)
+                if not rows.numel:
+                    continue
+                tables = buffers
+                buffers = [table.take(rows) for table in tables]
+                found.taken.extend(zip(tables, repeat(rows), buffers, strict=False))
+            elif isinstance(gradient, SparseGradient):
+                gradient = gradient.add_to(None)
+            found.parameters.append(buffers[0])
+            found.gradients.append(gradient)
+            for slot, buffer in zip(found.slots, buffers[1:], strict=True):
+                slot.append(buffer)
+        return found
 
     def zero_grad(self) -> None:
         """Forgets the gradients of the module's parameters."""
@@ -263,18 +332,19 @@ class SGD(Optimizer):
         self.slots = ("velocity",) if momentum else ()
 
     def _update_all(self, named: Named) -> None:
-        parameters = [parameter.buffer for _, parameter in named]
-        lookup(SGDStep, type(parameters[0])).forward(
-            parameters,
-            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self.slot_buffers("velocity", named) if self.slots else None,
+        operands = self.operands(named, self.slots)
+        lookup(SGDStep, type(named[0][1].buffer)).forward(
+            operands.parameters,
+            operands.gradients,
+            operands.slots[0] if self.slots else None,
             learning_rate=self.learning_rate,
             momentum=self.momentum,
             dampening=self.dampening,
             nesterov=self.nesterov,
-            weight_decays=[self.weight_decay] * len(named),
+            weight_decays=[self.weight_decay] * len(operands.parameters),
             step=self.step,
         )
+        operands.put_back()
 
 
 class Adam(Optimizer):
@@ -312,18 +382,19 @@ class Adam(Optimizer):
         self.weight_decay = 0.0
 
     def _update_all(self, named: Named) -> None:
-        parameters = [parameter.buffer for _, parameter in named]
-        lookup(AdamWStep, type(parameters[0])).forward(
+        operands = self.operands(named, self.slots)
+        parameters = operands.parameters
+        lookup(AdamWStep, type(named[0][1].buffer)).forward(
             parameters,
-            [parameter.grad.buffer for _, parameter in named if parameter.grad is not None],
-            self.slot_buffers("first_moment", named),
-            self.slot_buffers("second_moment", named),
+            operands.gradients,
+            *operands.slots,
             learning_rate=self.learning_rate,
             betas=self.betas,
             eps=self.eps,
             weight_decays=[self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters],
             step=self.step,
         )
+        operands.put_back()
 
 
 class AdamW(Adam):
@@ -379,12 +450,14 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
         tensors: Iterable[Tensor] = [parameter for _, parameter in parameters.named_parameters()]
     else:
         tensors = parameters
-    with_gradient = [(tensor, tensor.grad.buffer) for tensor in tensors if tensor.grad is not None]
+    with_gradient = [(tensor, tensor.compact_grad) for tensor in tensors]
     # A tensor that stands twice, such as a tied weight, counts once.
-    unique = {id(tensor): (tensor, gradient) for tensor, gradient in with_gradient}.values()
+    unique = {
+        id(tensor): (tensor, gradient) for tensor, gradient in with_gradient if gradient is not None
+    }.values()
     norm = math.sqrt(sum(gradient.sum_of_squares() for _, gradient in unique))
     if max_norm < norm < math.inf:
         factor = max_norm / norm
         for tensor, gradient in unique:
-            tensor.grad = Tensor(gradient * factor)
+            tensor.compact_grad = gradient * factor
     return norm

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from _thread import allocate_lock  # `threading.Lock`, whose module takes a millisecond to import
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import accumulate
 from math import frexp, sqrt
 from typing import Any, NamedTuple
+
+from .contexts import ChoiceBlock
 
 _MASK = 0xFFFFFFFF
 _MASK64 = (1 << 64) - 1
@@ -325,6 +326,7 @@ class Generator:
 
 _process_generator = Generator(0)
 _chosen: ContextVar[Generator | None] = ContextVar("chosen generator", default=None)
+_chosen_before: ContextVar[tuple[Generator | None, ...]] = ContextVar("generators before", default=())
 
 
 def default_generator() -> Generator:
@@ -335,14 +337,19 @@ def default_generator() -> Generator:
     return _chosen.get() or _process_generator
 
 
-@contextmanager
-def use_generator(generator: Generator) -> Iterator[Generator]:
-    """Makes a generator the default one, for a `with` block of the calling thread only; yields it."""
-    before = _chosen.set(generator)
-    try:
-        yield generator
-    finally:
-        _chosen.reset(before)
+class use_generator(ChoiceBlock):
+    """Makes a generator the default one, for a `with` block, which it gives, or a decorated function; for the
+    calling thread only.
+
+    Args:
+        generator: it.
+    """
+
+    chosen = _chosen
+    before = _chosen_before
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__(generator)
 
 
 def seed(value: int) -> None:

@@ -17,85 +17,19 @@ from __future__ import annotations
 
 import heapq
 import weakref
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ContextDecorator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from functools import wraps
 from itertools import count
-from types import TracebackType
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from .buffer.base import Buffer
+from .contexts import CountedBlock
 from .dtype import DType
 from .kernels.base import sum_to
-from .operations import Operation, PartialGradient
+from .operations import Operation, PartialGradient, SparseGradient
 from .shape import Shape
 
 # ---------------------------------------------------------------- whether operations are recorded
-
-
-# Flags of a function's code, as in the standard library's `inspect`, which takes long to import
-_CO_GENERATOR = 0x20
-_CO_COROUTINE = 0x80
-_CO_ASYNC_GENERATOR = 0x200
-
-
-class CountedBlock(ContextDecorator):
-    """A `with` block, or a decorated function, during which something is switched off.
-
-    A context variable counts the blocks that are open, so blocks may stand inside each other, a decorated
-    function may call itself, and each thread has a count of its own that begins at 0.
-
-    A decorated generator is inside while it runs, and outside while it waits at a `yield`. (A `with` block
-    that holds a `yield` stays open for whoever takes the values.)
-    """
-
-    open_blocks: ClassVar[ContextVar[int]]
-
-    def __call__(self, function: Any) -> Any:
-        """Returns the function with this block around each of its calls.
-
-        Raises:
-            TypeError: a coroutine function, which runs when it is awaited and not when it is called.
-        """
-        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-        if flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR):
-            name = type(self).__name__
-            raise TypeError(f"{name} does not decorate coroutines: write `with {name}():` inside of it")
-        if not flags & _CO_GENERATOR:
-            return super().__call__(function)
-
-        @wraps(function)
-        def generator(*arguments: Any, **options: Any) -> Generator[Any, Any, Any]:
-            with self:
-                inner = function(*arguments, **options)
-            step, value = inner.send, None
-            try:
-                while True:
-                    with self:
-                        result = step(value)
-                    try:
-                        step, value = inner.send, (yield result)
-                    except GeneratorExit:
-                        raise
-                    except BaseException as problem:
-                        step, value = inner.throw, problem
-            except StopIteration as end:
-                return end.value
-            finally:
-                with self:
-                    inner.close()
-
-        return generator
-
-    def __enter__(self) -> None:
-        self.open_blocks.set(self.open_blocks.get() + 1)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.open_blocks.set(self.open_blocks.get() - 1)
-
 
 _open_no_grad_blocks = ContextVar("open no_grad blocks", default=0)
 
@@ -139,10 +73,14 @@ class Differentiable(Protocol):
         """The record of the operation that made it; None for a leaf."""
 
     @property
-    def grad(self) -> object | None:
+    def sparse_grad(self) -> bool:
+        """Whether it keeps a gradient of single rows as such."""
+
+    @property
+    def compact_grad(self) -> object | None:
         """The gradient that earlier walks have left in it; None where there is none."""
 
-    def accumulate_gradient(self, gradient: Buffer) -> None:
+    def accumulate_gradient(self, gradient: Buffer | SparseGradient) -> None:
         """Adds a gradient, of its own shape, to `grad`."""
 
 
@@ -343,7 +281,7 @@ def _collect_buffers(
 
 def walk_back(
     last: GradientFunction, gradient: Buffer, retain_graph: bool = False
-) -> Iterator[tuple[Differentiable, Buffer]]:
+) -> Iterator[tuple[Differentiable, Buffer | SparseGradient]]:
     """Yields every Tensor that shall keep a gradient, with that gradient, of its shape.
 
     These are the leaves, once for each use, and what `retain_grad` was called on.
@@ -421,12 +359,14 @@ class PendingGradients:
             self._totals[record] = total + part
             self._own.add(record)
 
-    def to_keep(self, leaf: Differentiable, part: Buffer | PartialGradient) -> Buffer:
+    def to_keep(self, leaf: Differentiable, part: Buffer | PartialGradient) -> Buffer | SparseGradient:
         """Returns a part of a leaf's gradient, of the leaf's shape, as the leaf can keep it."""
+        if isinstance(part, SparseGradient) and leaf.sparse_grad:
+            return part
         if isinstance(part, PartialGradient):
             return part.add_to(None)
         storage = id(part.version)
         is_shared = storage in self._storages
         self._storages.add(storage)
         # What is added to an earlier gradient is not kept itself
-        return part.copy() if is_shared and leaf.grad is None else part
+        return part.copy() if is_shared and leaf.compact_grad is None else part

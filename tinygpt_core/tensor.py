@@ -18,10 +18,11 @@ from .backends import get as get_backend
 from .buffer.base import Buffer
 from .buffer.functions import eye, linspace
 from .buffer.text import array_html, array_text
+from .contexts import CountedBlock
 from .dtype import DType, as_number
-from .operations import Operation
+from .operations import Operation, SparseGradient
 from .shape import ShapeError, exchanged, normalize_axes, normalize_axis
-from .tape import CountedBlock, GradientFunction, is_recording, no_grad, walk_back
+from .tape import GradientFunction, is_recording, no_grad, walk_back
 from .tensor_methods import Elementwise, Indexing, Layout, Ordering, Reductions
 from .tensor_methods.layout import stack
 
@@ -87,16 +88,24 @@ def _wrap(buffer: Buffer) -> Tensor:
     tensor._grad = None
     tensor.grad_fn = None
     tensor._requires_grad = False
+    tensor.sparse_grad = False
     return tensor
 
 
-def _restored(kind: type[Tensor], buffer: Buffer, requires_grad: bool, grad: Tensor | None) -> Tensor:
+def _restored(
+    kind: type[Tensor],
+    buffer: Buffer,
+    requires_grad: bool,
+    grad: Tensor | SparseGradient | None,
+    sparse_grad: bool = False,
+) -> Tensor:
     """Returns the leaf, in the Buffer's shape, that was pickled or copied."""
     tensor = object.__new__(kind)
     tensor.buffer = buffer
     tensor._grad = grad
     tensor.grad_fn = None
     tensor._requires_grad = requires_grad
+    tensor.sparse_grad = sparse_grad
     return tensor
 
 
@@ -112,13 +121,15 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
     Attributes:
         buffer: the Buffer with the elements.
         grad_fn: the record of the operation that made this Tensor; None for a leaf.
+        sparse_grad: of a table of which few rows are looked up at a time, such as `Embedding(sparse=True)`
+            has: its gradient is kept as these rows, and an optimizer leaves the others as they are.
 
     Raises:
         RuntimeError: gradients are required of a Tensor that is not floating point.
     """
 
     __array_ufunc__ = None  # ndarray + Tensor is a TypeError: NumPy would otherwise answer, without gradients
-    __slots__ = ("__weakref__", "_grad", "_requires_grad", "buffer", "grad_fn")
+    __slots__ = ("__weakref__", "_grad", "_requires_grad", "buffer", "grad_fn", "sparse_grad")
 
     def __init__(self, data: Any, dtype: DType | None = None, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
@@ -127,9 +138,10 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
             self.buffer: Buffer = data if dtype is None or dtype is data.dtype else data.cast(dtype)
         else:
             self.buffer = Buffer(data, dtype)
-        self._grad: Tensor | None = None
+        self._grad: Tensor | SparseGradient | None = None
         self.grad_fn: GradientFunction | None = None
         self._requires_grad = False
+        self.sparse_grad = False
         if requires_grad:
             self.requires_grad = True
 
@@ -145,8 +157,14 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
         """The gradient, of this Tensor's shape, or None before any backward. Passes add up until `zero_grad`.
 
         Backward leaves it in leaves only, and where `retain_grad` asked for it before; else there is a
-        warning.
+        warning. One that is kept as rows (`sparse_grad`) is shown whole.
         """
+        if isinstance(self._grad, SparseGradient):
+            kept = self._grad
+            if kept.shown is None:
+                whole = _wrap(kept.add_to(None))
+                kept.shown = (whole, whole.buffer.version[0])
+            return kept.shown[0]
         if self._grad is None and self.grad_fn is not None and self.grad_fn.output is None:
             warnings.warn(
                 "the grad of a result that is no leaf stays None: call retain_grad() on it before "
@@ -158,6 +176,26 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         self._grad = value
+
+    @property
+    def compact_grad(self) -> Buffer | SparseGradient | None:
+        """The gradient as it is kept: the rows that have one (of shape (n, ...), for a `sparse_grad`), or a
+        Buffer of this Tensor's shape; None where there is none.
+
+        Both have `sum_of_squares()` and can be multiplied by a number.
+        """
+        kept = self._grad
+        if kept is None:
+            return None
+        if isinstance(kept, SparseGradient):
+            if kept.shown is None or kept.shown[0].buffer.version[0] == kept.shown[1]:
+                return kept
+            kept = kept.shown[0]  # somebody has changed in place what `grad` has shown
+        return kept.buffer
+
+    @compact_grad.setter
+    def compact_grad(self, value: Buffer | SparseGradient | None) -> None:
+        self._grad = _wrap(value) if isinstance(value, Buffer) else value
 
     @property
     def is_leaf(self) -> bool:
@@ -189,11 +227,13 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
                 "detach() it"
             )
         copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
-        copy._grad = None if self._grad is None else Tensor(self._grad.buffer.copy())
+        copy.sparse_grad = self.sparse_grad
+        grad = self.compact_grad
+        copy.compact_grad = grad.copy() if isinstance(grad, Buffer) else grad  # rows are never written into
         return copy
 
     def __copy__(self) -> Tensor:
-        copy = _restored(type(self), self.buffer, self._requires_grad, self._grad)
+        copy = _restored(type(self), self.buffer, self._requires_grad, self._grad, self.sparse_grad)
         copy.grad_fn = self.grad_fn
         if hasattr(self, "__dict__"):
             copy.__dict__.update(self.__dict__)
@@ -211,7 +251,10 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
                 "stays in this process; detach() it"
             )
         state = getattr(self, "__dict__", None)  # of a subclass
-        return _restored, (type(self), self.buffer, self._requires_grad, self._grad), state or None
+        arguments: tuple[Any, ...] = (type(self), self.buffer, self._requires_grad, self.grad)
+        if self.sparse_grad:
+            arguments = (*arguments, True)
+        return _restored, arguments, state or None
 
     def __len__(self) -> int:
         return len(self.buffer)
@@ -806,10 +849,19 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
                 )
             self.grad_fn.output = weakref.ref(self)
 
-    def accumulate_gradient(self, gradient: Buffer) -> None:
+    def accumulate_gradient(self, gradient: Buffer | SparseGradient) -> None:
         """Adds a gradient of this Tensor's shape to `grad`; the first one is kept itself, not copied."""
-        earlier = self._grad
-        self._grad = _wrap(gradient if earlier is None else earlier.buffer + gradient)
+        earlier = self.compact_grad
+        if earlier is None:
+            self.compact_grad = gradient
+        elif isinstance(earlier, Buffer) and isinstance(gradient, Buffer):
+            self._grad = _wrap(earlier + gradient)
+        elif isinstance(earlier, Buffer):
+            self._grad = _wrap(gradient.add_to(earlier.copy()))  # type: ignore[union-attr]
+        elif isinstance(gradient, Buffer):
+            self._grad = _wrap(earlier.add_to(gradient.copy()))
+        else:
+            self._grad = earlier.plus(gradient)
 
     def backward(self, incoming_gradient: Any = None, retain_graph: bool = False) -> None:
         """Adds dL/dx to `x.grad` for every leaf x that requires it.

@@ -1,4 +1,4 @@
-"""The pictures of chapter 6: a lookup, the square root, two heads made by hand, rotary positions, and two
+"""The pictures of chapter 7: a lookup, the square root, two heads made by hand, rotary positions, and two
 heads of a trained model.
 
 python docs/figures/attention.py
@@ -108,7 +108,7 @@ def rotary(names: dict[str, Any]) -> str:
 
 
 def trained(names: dict[str, Any]) -> str:
-    """The attention weights of chapter 7's model on one numeral."""
+    """The attention weights of chapter 9's model on one numeral."""
     model, text = names["model"], ".DCCCLXXXVIII"
     block, heads = model.transformer_blocks[0], model.config.num_heads
     with no_grad():
@@ -129,13 +129,13 @@ def trained(names: dict[str, Any]) -> str:
 
 def pictures() -> dict[str, str]:
     """The pictures by name."""
-    names = chapter("06-attention")
+    names = chapter("07-attention")
     return {
         "attention-lookup": lookup(names),
         "attention-scale": scale(names),
         "attention-by-hand": by_hand(names),
         "attention-rotary": rotary(names),
-        "attention-trained": trained(chapter("07-a-gpt-that-writes")),
+        "attention-trained": trained(chapter("09-a-gpt-that-writes")),
     }
 
 

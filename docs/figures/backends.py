@@ -1,4 +1,4 @@
-"""The pictures of chapter 11: where one storage is exchanged for another, and how a kernel is found.
+"""The pictures of chapter 15: where one storage is exchanged for another, and how a kernel is found.
 
 python docs/figures/backends.py
 """

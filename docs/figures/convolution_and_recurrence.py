@@ -1,4 +1,4 @@
-"""The pictures of chapter 10: windows of a picture, the gradient of a convolution, what a network learnt,
+"""The pictures of chapter 14: windows of a picture, the gradient of a convolution, what a network learnt,
 gradients by distance.
 
 python docs/figures/convolution_and_recurrence.py
@@ -11,7 +11,7 @@ from drawing import BLUE, FAINT, FILLS, GREEN, INK, ORANGE, Drawing, line_chart
 
 from tinygpt_core import no_grad
 
-CHAPTER = "10-convolution-and-recurrence"
+CHAPTER = "14-convolution-and-recurrence"
 
 
 def windows_as_columns() -> str:

@@ -1,4 +1,4 @@
-"""The pictures of chapter 2: slopes, how well they can be measured, and how they are multiplied.
+"""The pictures of chapter 1: slopes, how well they can be measured, and how they are multiplied.
 
 python docs/figures/derivatives.py
 """

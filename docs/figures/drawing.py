@@ -27,6 +27,26 @@ INK, FAINT, PAPER = "#1a202c", "#718096", "#f7fafc"
 BLUE, ORANGE, GREEN, RED, PURPLE = "#2b6cb0", "#c05621", "#2f855a", "#c53030", "#6b46c1"
 FILLS = ("#bee3f8", "#feebc8", "#c6f6d5", "#e9d8fd", "#fed7d7", "#b2f5ea", "#fefcbf", "#e2e8f0")
 
+# What a themed picture has instead of each colour where the reader's screen is dark. The light ones stand in
+# the elements, so that a viewer without style sheets shows something too.
+DARK = {
+    INK: "#e2e8f0",
+    FAINT: "#a0aec0",
+    PAPER: "#1a202c",
+    "white": "#2d3748",
+    BLUE: "#90cdf4",
+    ORANGE: "#f6ad55",
+    GREEN: "#9ae6b4",
+    RED: "#feb2b2",
+    PURPLE: "#d6bcfa",
+} | dict(
+    zip(
+        FILLS,
+        ("#2a4365", "#7b341e", "#22543d", "#44337a", "#742a2a", "#234e52", "#744210", "#4a5568"),
+        strict=True,
+    )
+)
+
 Point = tuple[float, float]
 
 
@@ -42,19 +62,28 @@ def shade(colour: str, share: float) -> str:
     return "#" + "".join(f"{round(255 + (int(colour[i : i + 2], 16) - 255) * share):02x}" for i in (1, 3, 5))
 
 
+def dark_style() -> str:
+    """The style sheet that exchanges the colours of a picture on a dark page."""
+    rules = "".join(
+        f'[fill="{light}"]{{fill:{dark}}}[stroke="{light}"]{{stroke:{dark}}}' for light, dark in DARK.items()
+    )
+    return f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+
+
 class Drawing:
-    """A light sheet of `width` by `height`; `title` says in a sentence what it shows, for those who cannot
-    see it.
+    """A sheet of `width` by `height`; `title` says in a sentence what it shows, for those who cannot see it.
+    A `themed` one has no paper of its own, and colours for light and for dark pages; any other is light.
     """
 
-    def __init__(self, width: int, height: int, title: str) -> None:
+    def __init__(self, width: int, height: int, title: str, themed: bool = False) -> None:
         self.width, self.height = width, height
+        paper = f'<rect width="{width}" height="{height}" rx="8" fill="{PAPER}"/>'
         self.parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
             f'height="{height}" role="img" '
             f'font-family="system-ui, sans-serif" font-size="14" fill="{INK}">',
             f"<title>{escape(title)}</title>",
-            f'<rect width="{width}" height="{height}" rx="8" fill="{PAPER}"/>',
+            dark_style() if themed else paper,
         ]
 
     def rect(

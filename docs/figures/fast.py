@@ -1,4 +1,4 @@
-"""The pictures of chapter 8: where heads lie, how often memory is touched, and which scores are computed.
+"""The pictures of chapter 12: where heads lie, how often memory is touched, and which scores are computed.
 
 python docs/figures/fast.py
 """

@@ -1,4 +1,4 @@
-"""The pictures of chapter 7: the loss of its training, and what temperature, top-k and top-p do to a
+"""The pictures of chapter 9: the loss of its training, and what temperature, top-k and top-p do to a
 distribution.
 
 python docs/figures/gpt.py
@@ -27,7 +27,8 @@ def training(names: dict[str, Any]) -> str:
     )
     levels = {
         "knows nothing: ln 8": math.log(8),
-        "counts pairs of letters": names["counting_loss"](names["hidden"]),
+        "counts, one letter back": names["COUNTING"]["one letter back"],
+        "two": names["COUNTING"]["two"],
     }
     line_chart(
         sheet,
@@ -75,7 +76,7 @@ def sampling(names: dict[str, Any]) -> str:
 
 def pictures() -> dict[str, str]:
     """The pictures by name."""
-    names = chapter("07-a-gpt-that-writes")
+    names = chapter("09-a-gpt-that-writes")
     return {"gpt-loss": training(names), "gpt-sampling": sampling(names)}
 
 

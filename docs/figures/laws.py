@@ -1,4 +1,4 @@
-"""The pictures of chapter 12: a counterexample that shrinks, and the errors of differences and of sums.
+"""The pictures of chapter 16: a counterexample that shrinks, and the errors of differences and of sums.
 
 python docs/figures/laws.py
 """
@@ -10,7 +10,7 @@ import math
 import drawing
 from drawing import BLUE, FAINT, FILLS, ORANGE, Drawing, line_chart
 
-CHAPTER = "12-the-laws"
+CHAPTER = "16-the-laws"
 
 
 def shrinking() -> str:

@@ -1,4 +1,4 @@
-"""The pictures of chapter 1: storages and the views on them.
+"""The pictures of chapter 11: storages and the views on them.
 
 python docs/figures/strided_arrays.py
 """

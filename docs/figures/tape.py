@@ -1,4 +1,4 @@
-"""The pictures of chapter 3: why paths are too many, what a tape is, and what it keeps.
+"""The pictures of chapter 2: why paths are too many, what a tape is, and what it keeps.
 
 python docs/figures/tape.py
 """

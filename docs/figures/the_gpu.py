@@ -1,4 +1,4 @@
-"""The pictures of chapter 9: the butterfly, the roofline, attention in tiles, formats of numbers, and who
+"""The pictures of chapter 13: the butterfly, the roofline, attention in tiles, formats of numbers, and who
 waits for whom.
 
 python docs/figures/the_gpu.py
@@ -9,7 +9,7 @@ from __future__ import annotations
 import drawing
 from drawing import BLUE, FAINT, FILLS, GREEN, INK, ORANGE, PURPLE, Chart, Drawing
 
-CHAPTER = "09-the-gpu"
+CHAPTER = "13-the-gpu"
 
 
 def butterfly() -> str:

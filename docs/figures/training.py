@@ -1,5 +1,5 @@
-"""The pictures of chapter 4: where weights start, how rules descend, how rates change, and what a network
-learns.
+"""The pictures of chapters 3 and 10: where weights start, how rules descend, how rates change, and what a
+network learns.
 
 python docs/figures/training.py
 """
@@ -18,7 +18,7 @@ from tinygpt_core import Module, Tensor, backends, no_grad, seed
 from tinygpt_core.dataset.toy_data import two_moons
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import FullyConnectedLayer
-from tinygpt_core.optimizers import AdamW, clip_gradients
+from tinygpt_core.optimizers import AdamW
 from tinygpt_core.random import Generator
 from tinygpt_core.schedules import cosine_with_warmup, linear, step_decay
 
@@ -149,14 +149,11 @@ def train(moments: tuple[int, ...], notice: Callable[[int, Network], Any]) -> No
     seed(0)
     model = Network(2, 16, 16, 2)
     loss_function, optimizer = CrossEntropyLoss(reduction="mean"), AdamW(model, learning_rate=0.05)
-    schedule = cosine_with_warmup(0.05, total_steps=150, warmup_steps=10)
     for step in range(151):
         if step in moments:
             notice(step, model)
-        optimizer.learning_rate = schedule(step)
         optimizer.zero_grad()
         loss_function(model(points), classes).backward()
-        clip_gradients(model, 1.0)
         optimizer.update()
 
 

@@ -17,8 +17,10 @@
 #include <ucontext.h>
 
 #define __global__
+#define __launch_bounds__(threads)
 #define __device__
 #define __shared__ static
+#define SHARED_ROOM(name) static double name##_room[1 << 14]; float* name = (float*)name##_room
 
 struct Place { unsigned x, y, z; };
 static Place threadIdx, blockIdx, blockDim, gridDim;

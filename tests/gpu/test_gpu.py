@@ -57,7 +57,7 @@ def test_every_kernel_launches(cupy_backend: Any) -> None:
                     for each in types.split(", ")
                     if each
                 ]
-                assert backend._kernel(name, ",".join(formats), 0).kernel is not None
+                assert backend._kernel(name, ",".join(formats)).kernel is not None
 
 
 def test_foreign_arrays(cupy_backend: Any) -> None:
@@ -120,6 +120,48 @@ def test_products(cupy_backend: Any, form: str, rows: int, inputs: int, outputs:
         for got, expected in ((y, x @ w + b), (of_x, g @ w.T), (of_w, x.T @ g), (of_b, g.sum(0))):
             found = np.array(got.to_array()).reshape(got.shape)
             assert np.max(np.abs(found - expected)) <= ROUNDING[form] * max(np.max(np.abs(expected)), 1.0) * 2
+
+
+@pytest.mark.parametrize("form", ["float32", *LOW])
+@pytest.mark.parametrize("name", ["bias", "gelu", "gelu with bias", "gelu_gradient", "column_sums"])
+def test_epilogues(cupy_backend: Any, form: str, name: str) -> None:
+    """What cuBLASLt does to a product, where it grants that for the format, is what our kernels do."""
+    from tinygpt_accel.cuda_backend.buffer import Epilogue
+
+    r = np.random.default_rng(5)
+    dtype = cupy_backend([1.0]).dtype
+    x, w, row, before = (
+        buffer(cupy_backend, r.normal(size=size)) for size in ((96, 64), (64, 128), (128,), (96, 128))
+    )
+    a, b, vector, auxiliary = (each.in_format(form).copy() for each in (x, w, row, before))
+    out = cupy_backend.xp.empty((96, 128), a.dtype)
+    if name == "column_sums":
+        vector = cupy_backend.xp.empty(128, "float32")
+        out = cupy_backend.xp.empty((96, 128), "float32")
+    given_vector = vector if name in ("bias", "gelu with bias", "column_sums") else None
+    given_auxiliary = auxiliary if "gelu" in name else None
+    epilogue = Epilogue(name.removesuffix(" with bias"), given_vector, given_auxiliary)
+    if not cupy_backend.product(a, b, out, False, epilogue):
+        pytest.skip(f"cuBLASLt knows no way for {name} in {form}")
+
+    def numbers(array: Any) -> np.ndarray:
+        wide = cupy_backend.wrap_stored(array, dtype)
+        return np.array(wide.to_array()).reshape(array.shape).astype(np.float64)
+
+    product = numbers(a) @ numbers(b)
+    if name == "column_sums":
+        assert np.allclose(numbers(vector), numbers(b).sum(0), rtol=1e-2, atol=ROUNDING[form] * 64)
+    if name in ("bias", "gelu with bias"):
+        product = product + numbers(vector)
+    share = 1 / (1 + np.exp(-2 * 0.7978845608 * (product + 0.044715 * product**3)))
+    if name.startswith("gelu") and name != "gelu_gradient":
+        assert np.max(np.abs(numbers(auxiliary) - product)) <= 4 * ROUNDING[form] * np.max(np.abs(product))
+        product = product * share
+    elif name == "gelu_gradient":
+        z = numbers(auxiliary)
+        share = 1 / (1 + np.exp(-2 * 0.7978845608 * (z + 0.044715 * z**3)))
+        product = product * (share + 2 * z * share * (1 - share) * 0.7978845608 * (1 + 0.134145 * z * z))
+    assert np.max(np.abs(numbers(out) - product)) <= 4 * max(ROUNDING[form], 1e-3) * np.max(np.abs(product))
 
 
 @pytest.mark.parametrize("form", LOW)

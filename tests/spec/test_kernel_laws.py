@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,6 +99,82 @@ def test_backward_can_run_again(backend: type[Buffer], row: Row, data: st.DataOb
             )
 
 
+# Relu is a maximum, which integers have, and an einsum a sum of products.
+OF_FLOATS = [param for param in KERNELS if param.id not in ("Relu", "Einsum")]
+
+
+@pytest.mark.parametrize("row", OF_FLOATS)
+@given(data=st.data())
+def test_every_operand_is_of_one_float_dtype(backend: type[Buffer], row: Row, data: st.DataObject) -> None:
+    """An integer in the place of any one operand, or a float64 beside float32, is a TypeError, also where the
+    textbook's kernel is asked.
+    """
+    case = data.draw(row.cases())
+    free = [i for i, slot in enumerate(case.slots) if slot is not None and not slot.dtype]
+    textbook: type[kernels.Kernel] = row.kernel  # type: ignore[assignment]
+    for wrong in free:
+        for dtype in supported(backend, ("int32", "float64") if len(free) > 1 else ("int32",)):
+            buffers = [
+                None
+                if slot is None
+                else make(backend, np.zeros(slot.shape, dtype if i == wrong else slot.dtype or "float32"))
+                for i, slot in enumerate(case.slots)
+            ]
+            for kernel in {textbook, kernels.lookup(textbook, backend)}:
+                with pytest.raises(TypeError, match=dtype):
+                    kernel.forward(*buffers, **case.options)
+                    pytest.fail(f"{kernel.__name__} {case.options} takes {dtype} as operand {wrong}")
+
+
+# Shapes of operands, the last of which has an axis too few or too many; and what the others say it must be.
+OF_OTHER_AXES: list[tuple[type[kernels.Kernel], str, list[tuple[int, ...]], dict[str, Any]]] = [
+    (kernels.Linear, "(3,)", [(2, 3), (3,)], {}),
+    (kernels.Linear, "(3, 4, 1)", [(2, 3), (3, 4, 1)], {}),
+    (kernels.Linear, "()", [(), (1, 1)], {}),
+    (kernels.Linear, "(1, 4)", [(2, 3), (3, 4), (1, 4)], {}),
+    (kernels.Embedding, "(3,)", [(3,), (2,)], {}),
+    (kernels.Embedding, "(3, 2, 1)", [(3, 2, 1), (2,)], {}),
+    (kernels.Rotary, "(1, 3, 2)", [(1, 3, 2)], {}),
+    (kernels.Rotary, "(1, 1, 3, 2, 1)", [(1, 1, 3, 2, 1)], {}),
+    (kernels.Rotary, "(1, 1, 3, 5)", [(1, 1, 3, 5)], {}),
+    (kernels.Attention, "(2, 3)", [(2, 3)] * 3, {}),
+    (kernels.Attention, "(1, 2, 3)", [(1, 2, 3)] * 3, {}),
+    (kernels.Attention, "(1, 1, 2, 4)", [(1, 1, 2, 3), (1, 1, 2, 4), (1, 1, 2, 4)], {}),
+    (kernels.Attention, "(1, 1, 4, 3)", [(1, 1, 2, 3), (1, 1, 3, 3), (1, 1, 4, 3)], {}),
+    (kernels.PackedAttention, "(2, 6)", [(2, 6)], {"num_heads": 1}),
+    (kernels.PackedAttention, "(1, 2, 6, 1)", [(1, 2, 6, 1)], {"num_heads": 1}),
+    (kernels.PackedAttention, "(1, 2, 6)", [(1, 2, 6)], {"num_heads": 4}),
+    (kernels.CrossEntropy, "()", [(), ()], {}),
+    (kernels.CrossEntropy, "(2, 1)", [(2, 3), (2, 1)], {}),
+    (kernels.LayerNorm, "(3, 1)", [(2, 3), (3, 1)], {}),
+    (kernels.LayerNorm, "(2,)", [(2, 3), (3,), (2,)], {}),
+    (kernels.RMSNorm, "(1, 3)", [(2, 3), (1, 3)], {}),
+    (kernels.Conv2d, "(4, 5, 5)", [(4, 5, 5), (8, 4, 3, 3)], {}),
+    (kernels.Conv2d, "(8, 4, 3)", [(2, 4, 5, 5), (8, 4, 3)], {}),
+    (kernels.Conv2d, "(8, 4, 3, 3, 1)", [(2, 4, 5, 5), (8, 4, 3, 3, 1)], {}),
+    (kernels.Conv2d, "(1, 8)", [(2, 4, 5, 5), (8, 4, 3, 3), (1, 8)], {}),
+    (kernels.MaxPool2d, "(4, 5, 5)", [(4, 5, 5)], {"kernel_size": 2}),
+    (kernels.AvgPool2d, "(1, 2, 4, 5, 5)", [(1, 2, 4, 5, 5)], {"kernel_size": 2}),
+]
+
+
+@pytest.mark.parametrize(
+    "case", OF_OTHER_AXES, ids=lambda case: f"{case[0].__name__}-{case[1]}".replace(" ", "")
+)
+def test_shapes_that_do_not_fit_are_named(backend: type[Buffer], case: Any) -> None:
+    """By every kernel of a name, the textbook's as well, and as a ValueError."""
+    textbook, named, shapes_, options = case
+    integers = textbook in (kernels.CrossEntropy, kernels.Embedding)
+    buffers = [
+        make(backend, np.zeros(shape, "int64" if integers and i == 1 else "float32"))
+        for i, shape in enumerate(shapes_)
+    ]
+    for kernel in {textbook, kernels.lookup(textbook, backend)}:
+        with pytest.raises(ValueError, match=re.escape(named)):
+            kernel.forward(*buffers, **options)
+            pytest.fail(f"{kernel.__name__} takes operands of the shapes {shapes_}")
+
+
 def test_attention_is_causal(backend: type[Buffer]) -> None:
     """What comes after a position has no influence on it, however large it is, and no gradient from it."""
     values = np.random.default_rng(0).normal(size=(3, 1, 2, 5, 4)).astype(np.float32)
@@ -163,6 +240,19 @@ def test_packed_attention_is_attention_of_its_parts(backend: type[Buffer], data:
         assert_close(read(result[:, :, own]), read(y)[:, 0], "float32", 4.0)
         for each, wanted in zip(columns, gradients_of(kernels.Attention, saved_of_head, g), strict=True):
             assert_close(read(gradient[:, :, each]), read(wanted)[:, 0], "float32", 16.0)
+
+
+def test_weights_scale_what_is_normalized_and_a_bias_shifts_it(backend: type[Buffer]) -> None:
+    x = make(backend, np.random.default_rng(4).normal(size=(3, 4)).astype(np.float32))
+    weights, bias = np.array([0.5, 2.0, -3.0, 8.0], np.float32), np.array([1.0, -2.0, 0.25, 4.0], np.float32)
+    w, b = make(backend, weights), make(backend, bias)
+    for textbook in (kernels.LayerNorm, kernels.RMSNorm):
+        kernel: Any = kernels.lookup(textbook, backend)
+        normal = read(kernel.forward(x)[0])
+        assert_close(read(kernel.forward(x, w)[0]), normal * weights, "float32", 8.0, kernel.__name__)
+    normal = read(kernels.lookup(kernels.LayerNorm, backend).forward(x)[0])
+    shifted = read(kernels.lookup(kernels.LayerNorm, backend).forward(x, w, b)[0])
+    assert_close(shifted, normal * weights + bias, "float32", 8.0, "LayerNorm with a bias")
 
 
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
@@ -232,7 +322,7 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
     dtype, (parameters, grads) = data.draw(parameter_lists(2))
     options: dict[str, Any] = {
         "learning_rate": data.draw(st.sampled_from([1e-3, 0.1])),
-        "betas": data.draw(st.sampled_from([(0.9, 0.999), (0.0, 0.95)])),
+        "betas": data.draw(st.sampled_from([(0.9, 0.999), (0.0, 0.95), (0.3, 0.4)])),
         "eps": 1e-3,
         "weight_decays": [data.draw(st.sampled_from([0.0, 0.1])) for _ in parameters],
     }
@@ -269,23 +359,20 @@ def test_adamw_step(backend: type[Buffer], data: st.DataObject) -> None:
             )
 
 
-def test_adamw_with_a_beta_near_one(backend: type[Buffer]) -> None:
-    """50 steps at beta2 = 0.9999 in float32 are those in float64: 1 - beta2 keeps all its digits."""
+@pytest.mark.parametrize("betas", [(0.99, 0.9999), (0.3, 0.4)], ids=str)
+def test_fifty_steps_of_adamw(backend: type[Buffer], betas: tuple[float, float]) -> None:
+    """In float32 they are those in float64: of a beta near one, 1 - beta keeps all its digits."""
+    beta1, beta2 = betas
     draw = np.random.default_rng(0)
     grads = draw.normal(size=(50, 64)).astype(np.float32)
     start = draw.normal(size=64).astype(np.float32)
-    options: dict[str, Any] = {
-        "learning_rate": 1e-2,
-        "betas": (0.99, 0.9999),
-        "eps": 1e-8,
-        "weight_decays": [0.01],
-    }
+    options: dict[str, Any] = {"learning_rate": 1e-2, "betas": betas, "eps": 1e-8, "weight_decays": [0.01]}
     p, m, v = start.astype(np.float64), np.zeros(64), np.zeros(64)
     for step, grad in enumerate(grads, 1):
         g = grad.astype(np.float64)
-        m = 0.99 * m + (1 - 0.99) * g
-        v = 0.9999 * v + (1 - 0.9999) * g * g
-        p = p * (1 - 1e-4) - 1e-2 * (m / (1 - 0.99**step)) / (np.sqrt(v / (1 - 0.9999**step)) + 1e-8)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        p = p * (1 - 1e-4) - 1e-2 * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + 1e-8)
     for kernel in {kernels.AdamWStep, kernels.lookup(kernels.AdamWStep, backend)}:
         ours = [[make(backend, x)] for x in (start, start * 0, start * 0)]
         for step, grad in enumerate(grads, 1):
@@ -330,6 +417,111 @@ def test_sgd_step(backend: type[Buffer], data: st.DataObject) -> None:
         for what, (got, wanted) in parts.items():
             for i, (one, other) in enumerate(zip(got, wanted, strict=True)):
                 assert_close(read(one), other, dtype, 2.0, f"{kernel.__name__}, {what} {i}, {options}")
+
+
+# ---------------------------------------------------------------- tables of which few rows are looked up
+
+
+@given(data=st.data())
+def test_hash_ngrams(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook hash against the definition, one n-gram at a time in Python's own integers."""
+    rows, length = data.draw(st.tuples(st.integers(0, 3), st.integers(0, 6)))
+    sizes = data.draw(st.lists(st.sampled_from([1, 7, 4096, 2**24, 2**31 - 1]), min_size=1, max_size=4))
+    ids = np.array(
+        data.draw(
+            st.lists(
+                st.sampled_from([0, 1, 2, 63, 50256, 2**31 - 2]),
+                min_size=rows * length,
+                max_size=rows * length,
+            )
+        ),
+        dtype=data.draw(st.sampled_from(supported(backend, ("int32", "int64")))),
+    ).reshape(rows, length)
+    expected = np.zeros((len(sizes), rows, length), np.int32)
+    for k, row, place in np.ndindex(expected.shape):
+        h = 0
+        for back in range(k + 2):
+            token = int(ids[row, place - back]) if back <= place else -1
+            y = (h ^ (token + 1)) * 2654435769 % 2**32
+            h = y ^ (y >> 15)
+        expected[k, row, place] = h * sizes[k] // 2**32
+    for kernel in {kernels.HashNgrams, kernels.lookup(kernels.HashNgrams, backend)}:
+        found, _ = kernel.forward(make(backend, ids), table_sizes=tuple(sizes))
+        assert (found.shape, found.dtype.name) == (expected.shape, "int32")
+        assert np.array_equal(read(found), expected), kernel.__name__
+        with pytest.raises(TypeError, match="float32"):
+            kernel.forward(backend.zeros((1, 2)), table_sizes=(4,))
+        with pytest.raises(ValueError, match="positions"):
+            kernel.forward(make(backend, np.zeros(3, np.int32)), table_sizes=(4,))
+
+
+@given(data=st.data())
+def test_nonzero_rows(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook kernel: rows with an element that is not 0; NaN is not, and -0 is."""
+    shape = data.draw(st.sampled_from([(0, 3), (4, 1), (5, 3), (3, 2, 2)]))
+    values = np.array(
+        data.draw(
+            st.lists(
+                st.sampled_from([0.0, 0.0, 0.0, -0.0, 1e-30, -2.0, math.nan, math.inf]),
+                min_size=math.prod(shape),
+                max_size=math.prod(shape),
+            )
+        ),
+        dtype=data.draw(st.sampled_from(supported(backend, FLOATS))),
+    ).reshape(shape)
+    expected = [i for i in range(shape[0]) if np.any(values[i] != 0)]
+    for kernel in {kernels.NonzeroRows, kernels.lookup(kernels.NonzeroRows, backend)}:
+        found, _ = kernel.forward(make(backend, values))
+        assert found.dtype.name == "int32" and found.to_python() == expected, kernel.__name__
+
+
+@given(data=st.data())
+def test_put_rows(backend: type[Buffer], data: st.DataObject) -> None:
+    """Registered and textbook kernel: rows are replaced, in tables of any layout; all others stay."""
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    table = data.draw(operands(backend, (5, 3), dtype, -2, 2))
+    rows = data.draw(st.lists(st.integers(0, 4), unique=True, max_size=5))
+    values = data.draw(arrays(dtype, (len(rows), 3), -2, 2))
+    expected = read(table.buffer).copy()
+    for row, value in zip(rows, values, strict=True):
+        expected[row] = value
+    places = make(backend, np.array(rows, np.int32))
+    for kernel in {kernels.PutRows, kernels.lookup(kernels.PutRows, backend)}:
+        for target in (table.buffer.copy(), table.buffer.copy().transpose(0, 1).copy().transpose(0, 1)):
+            before = target.version[0]
+            kernel.forward(target, places, make(backend, values))
+            assert np.array_equal(read(target), expected), kernel.__name__
+            assert target.version[0] > before or not rows
+        with pytest.raises(IndexError):
+            kernel.forward(
+                table.buffer.copy(),
+                make(backend, np.array([5], np.int32)),
+                backend.zeros((1, 3)).cast(table.buffer.dtype),
+            )
+
+
+@given(data=st.data())
+def test_the_rows_of_an_embedding_are_its_gradient(backend: type[Buffer], data: st.DataObject) -> None:
+    """`backward_by_rows`, put into a table of zeros, is the whole gradient; no row comes twice."""
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    shape = data.draw(st.sampled_from([(0,), (1,), (6,), (2, 4)]))
+    count = math.prod(shape)
+    ids = np.array(data.draw(st.lists(st.integers(0, 4), min_size=count, max_size=count)), np.int32)
+    grad = data.draw(operands(backend, (*shape, 3), dtype, -2, 2))
+    for kernel in {kernels.Embedding, kernels.lookup(kernels.Embedding, backend)}:
+        if kernel.backward_by_rows is None:
+            continue
+        weights = make(backend, np.zeros((5, 3), dtype))
+        _, saved = kernel.forward(weights, make(backend, ids.reshape(shape)))
+        rows, values = kernel.backward_by_rows(saved, grad.buffer)
+        assert rows.dtype.kind == "i" and values.dtype.name == dtype
+        found = rows.to_python()
+        assert sorted(found) == sorted(set(ids.tolist()))
+        whole = np.zeros((5, 3))
+        whole[np.array(found, int)] = read(values).reshape(len(found), 3)
+        expected = np.zeros((5, 3))
+        np.add.at(expected, ids, read(grad.buffer).astype(np.float64).reshape(count, 3))
+        assert_close(whole, expected, dtype, 2.0 * max(1, count))
 
 
 # ---------------------------------------------------------------- the registry

@@ -292,6 +292,9 @@ def test_a_scalar_of_numpys_is_a_python_number(backend: type[Buffer], scalar: An
 def test_an_ndarray_with_axes_is_refused(backend: type[Buffer]) -> None:
     """NumPy would answer with an ndarray, and no gradient."""
     x = Tensor([1.0, 2.0], requires_grad=True)
+    for compare in (lambda: x == np.ones(2), lambda: np.ones(2) != x, lambda: x.buffer == np.ones(2)):
+        with pytest.raises(TypeError, match="ndarray"):
+            compare()
     for call in (
         lambda: np.ones(2) * x,
         lambda: x * np.ones(2),

@@ -16,10 +16,10 @@ from tinygpt_core.buffer import Buffer
 from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
 from tinygpt_core.random import Generator
-from tinygpt_core.tensor import Tensor
+from tinygpt_core.tensor import Tensor, apply_op
 
 from .strategies import arrays, layouts, make, operands, read
-from .table import ROWS, Case, Row, Slot
+from .table import ROWS, Case, Row, Slot, elsewhere_of
 from .templates import draw_smooth, truth
 from .tolerances import STEP, assert_close, assert_gradient_close
 
@@ -233,6 +233,18 @@ def test_a_change_in_place_is_refused_or_harmless(
     found = _verdicts_of_changes(backend, row, case, given)
     if backend.backend != "python":
         assert found == _verdicts_of_changes(backends.get("python"), row, case, given)
+
+
+def test_kernels_of_two_backends_are_refused(backend: type[Buffer]) -> None:
+    """Whichever operand is from elsewhere, and both are named."""
+    here = Tensor([[1.0, 2.0], [3.0, 4.0]])
+    elsewhere = elsewhere_of(here)
+    with backends.use(elsewhere):
+        there = Tensor([[1.0, 2.0], [3.0, 4.0]])
+    for first, second in ((here, there), (there, here)):
+        with pytest.raises(TypeError, match=backend.backend) as caught:
+            apply_op(operations.Linear, first, second, None)
+        assert elsewhere in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [DType.int32, DType.int64, DType.bool], ids=str)

@@ -84,10 +84,12 @@ class NCCLCommunicator(Communicator):
         self.device = device
         self.control = control
         self.timeout = timeout
+        self.rank = rank
+        self.size = size
         if control is not None:
-            self.rank, self.size, self.hosts = control.rank, control.size, control.hosts
+            self.hosts = control.hosts
         else:
-            self.rank, self.size, self.hosts = rank, size, [""] * size
+            self.hosts = [""] * size
             self.hosts = [data.decode() for data in self.gather(socket.gethostname().encode())]
 
     # ---- how a run gets one

@@ -3,6 +3,7 @@ that the tests run.
 
 A subclass binds a namespace of arrays and four ways to the device (`launch`, `product`, `batched_product`,
 `_add_at`). Everything else is here and in `kernels`, so what the tests run without a GPU is what runs on one.
+The kernels serve float32; float64 is computed by the core's composed ones.
 
 **Where 16-bit numbers live.** A Buffer's dtype is float32 whatever autocast is in force: it says what an
 operation that knows nothing of autocast reads and computes. But a product or a fused kernel under
@@ -12,28 +13,32 @@ parameters and optimizers are float32 by construction, and activations take half
 
 How the numbers of an array are stored is its *format*: "float32", "float64", "bfloat16" or "float16". Those
 of bfloat16 lie in arrays of uint16, as NumPy has no such dtype.
+
+**Work that waits.** Within a training step a kernel may return a Buffer whose elements are not computed yet,
+but
+waiting: it keeps the work (`Waiting`), and whoever asks for the elements has it launched. A kernel that knows
+how to do it on its own way through the elements takes it over instead: GELU takes a product over and lets
+cuBLASLt apply it, layer norm an addition, and so on. What waits is launched before anything is written to in
+place.
 """
 
 from __future__ import annotations
 
-import inspect
 from array import array as host_array
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import wraps
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import numpy
 
 from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
-from tinygpt_core.kernels.base import register, registered
 from tinygpt_core.shape import Index, Shape, expand_strides, inverse_permutation, reshape_strides
 
 from ..array_buffer import ArrayBuffer
 from .sources import BY_EIGHT
 
 C = TypeVar("C", bound="CudaBuffer")
+W = TypeVar("W", bound="Waiting")
 # Name of an array's dtype -> format
 FORMAT_OF = {"float32": "float32", "float64": "float64", "uint16": "bfloat16", "float16": "float16"}
 ARRAY_DTYPE = {fmt: name for name, fmt in FORMAT_OF.items()}
@@ -43,6 +48,51 @@ THREADS = 256
 def format_of(array: Any) -> str:
     """Returns how the floats of an array are stored: "float32", "float64", "bfloat16" or "float16"."""
     return FORMAT_OF[array.dtype.name]
+
+
+class Epilogue(NamedTuple):
+    """What is done to a product before it is written, see `cublaslt`.
+
+    Attributes:
+        name: "bias": out = a b + vector. "gelu": auxiliary = a b (+ vector), out = gelu(auxiliary), in the
+        tanh
+            form. "gelu_gradient": out = a b times the slope of gelu at auxiliary. "column_sums": vector = the
+            sums down the columns of b, beside out = a b.
+        vector: of as many numbers as out has columns, in out's format, or None.
+        auxiliary: a matrix of out's shape and format, or None.
+    """
+
+    name: str
+    vector: Any = None
+    auxiliary: Any = None
+
+
+class Waiting:
+    """Work that computes the elements of a Buffer and has not been launched yet.
+
+    Attributes:
+        out: the array that will hold them; `launch` may put another in its place.
+    """
+
+    def __init__(self, kind: type[CudaBuffer], out: Any) -> None:
+        self.kind = kind
+        self.out = out
+        self.is_done = False
+        if kind.may_wait:
+            kind.all_waiting.add(self)
+        else:
+            self.run()
+
+    def launch(self) -> None:
+        """Launches the work as it is."""
+        raise NotImplementedError
+
+    def run(self) -> Any:
+        """Returns the elements, computed now if they were not yet."""
+        if not self.is_done:
+            self.is_done = True
+            self.launch()
+        return self.out
 
 
 class CudaBuffer(ArrayBuffer):
@@ -55,31 +105,37 @@ class CudaBuffer(ArrayBuffer):
             change.
     """
 
-    __slots__ = ("_conversions", "_known_range", "_pending_bias", "_stored")
+    __slots__ = ("_conversions", "_known_range", "_permuted", "_stored", "_waiting")
 
     lacks: ClassVar[dict[str, str]] = {"host_memory": "the elements are on a GPU"}
     compute_dtypes: ClassVar[tuple[str, ...]] = ("float32", "tf32", "bfloat16", "float16")
     threads: ClassVar[int] = THREADS  # of a block; a multiple of 32
+    threads_of_long_rows: ClassVar[int] = 1024  # of a block that has one row of logits to itself
     blocks: ClassVar[int] = 1 << 16  # the most of a launch that goes over its elements
     # Ids that one block numbers, at most 1024, and rows that one block adds up
     ids_chunk: ClassVar[int] = 1024
     rows_piece: ClassVar[int] = 64
+    # Rows that a block of the norms' backward adds up, one after the other, at most
+    norm_rows: ClassVar[int] = 32
+    shared_memory: ClassVar[int] = 48 << 10  # bytes that a block may have
     has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
-    device_id: ClassVar[int] = 0
     training_step: ClassVar[Any]  # set by `step`
     # While a graph is recorded: an int64 on the device, how many blocks the random stream has moved on since
     random_offset: ClassVar[Any] = None
-    # While a graph is recorded: the tables that it will read, to be kept as long as it, and what to fill each
-    # with before it runs (None: nothing)
-    graph_tables: ClassVar[list[tuple[Any, Any]] | None] = None
-    # Within it, memory is allocated and work launched on this device
-    device_context: ClassVar[Callable[[], Any]] = nullcontext
+    # Within a training step: whether work may wait, all that does, and the gradient that each loss will get
+    may_wait: ClassVar[bool] = False
+    all_waiting: ClassVar[WeakSet[Waiting]] = WeakSet()
+    loss_scale: ClassVar[float | None] = None
+    # While a graph is recorded: what it will read and did not write itself, see `kept_for_graph`
+    graph_tables: ClassVar[GraphTables | None] = None
     # Random numbers that are drawn at a time: a launch each for many steps, whatever their number
     chunk: ClassVar[int] = 1 << 22
 
     _stored: Any
-    # A row still to be added to each row of `_stored`: what a product leaves for the kernel that comes next
-    _pending_bias: Any
+    # What will compute the elements, where that has not been done
+    _waiting: Waiting | None
+    # The Buffer and the order of its axes of which this one is a view, where it is one of all its elements
+    _permuted: tuple[CudaBuffer, Shape] | None
     # Copies in another format, each with the version of which it was made
     _conversions: dict[str, tuple[int, Any]]
     # Version, smallest and largest integer where the host knows them
@@ -88,16 +144,21 @@ class CudaBuffer(ArrayBuffer):
     # ---------------------------------------------------------------- the device
 
     @classmethod
-    def launch(cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
+    def launch(
+        cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0, shared: int = 0
+    ) -> None:
         """Runs the kernel `name` for arrays of `formats` (separated by commas) on a grid of blocks of `block`
-        threads.
+        threads, with so many bytes of shared memory each beside those that the kernel names itself.
         """
         raise NotImplementedError
 
     @classmethod
-    def product(cls, a: Any, b: Any, out: Any, fast: bool = False) -> None:
+    def product(cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None) -> bool:
         """Writes out = a b for matrices of one float format, added up in float32 (float64); `out` may be
         wider. `fast`: float32 by way of TF32.
+
+        Returns:
+            Whether it could: False where the epilogue is not to be had, and nothing is written.
         """
         raise NotImplementedError
 
@@ -119,12 +180,14 @@ class CudaBuffer(ArrayBuffer):
     @classmethod
     def new_graph_capture(cls) -> Any:
         """Returns a context with a stream and memory of its own, whose `record(work)` gives a graph and what
-        `work` returned.
+        `work` returned. Within `outside()` memory is that of everybody; `free()` gives back what nobody uses.
         """
         raise NotImplementedError
 
-    # What recording raises where something in a step cannot be recorded
-    graph_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    @classmethod
+    def why_not_recorded(cls, problem: BaseException) -> str:
+        """Returns what a recording is known to refuse, where that is what an error says; else ""."""
+        return ""
 
     @classmethod
     def upload(cls, array: Any, host: Any) -> None:
@@ -149,6 +212,28 @@ class CudaBuffer(ArrayBuffer):
             blocks = min(-(-size // elements_per_block), cls.blocks)
             cls.launch(name, formats, (blocks,), *arguments)
 
+    # ---------------------------------------------------------------- work that waits
+
+    @classmethod
+    def launch_waiting(cls) -> None:
+        """Launches all that waits: something that it reads is about to be written to."""
+        for work in list(cls.all_waiting):
+            work.run()
+        cls.all_waiting.clear()
+
+    def _check_writable(self) -> None:
+        super()._check_writable()
+        self.launch_waiting()
+
+    def waiting_for(self, which: type[W]) -> W | None:
+        """Returns the work that this Buffer's elements wait for, where it is of that class; else None.
+
+        Who does it on the way and leaves the elements where they belong says so by `is_done`. Who only needs
+        what comes of them leaves it waiting, for others who may ask.
+        """
+        work = self._waiting
+        return work if isinstance(work, which) and not work.is_done else None
+
     # ---------------------------------------------------------------- formats of the elements
 
     @property
@@ -161,27 +246,18 @@ class CudaBuffer(ArrayBuffer):
     @array.setter
     def array(self, value: Any) -> None:
         self._stored = value
-        self._pending_bias = None
+        self._waiting = None
+        self._permuted = None
         self._conversions = {}
         self._known_range = None
 
     @property
     def stored(self) -> Any:
-        """The elements as they are stored, once a pending bias is added."""
-        if self._pending_bias is not None:
-            array, bias = self.take_bias()
-            rows, columns, stride = matrix_layout(array)
-            size = rows * columns
-            self.launch_elementwise("add_bias", format_of(array), size, array, bias, rows, columns, stride)
+        """The elements as they are stored."""
+        if self._waiting is not None:
+            self._stored = self._waiting.run()
+            self._waiting = None
         return self._stored
-
-    def take_bias(self) -> tuple[Any, Any]:
-        """Returns the elements and the bias that is still to be added to them (or None), which becomes the
-        caller's duty.
-        """
-        bias = self._pending_bias
-        self._pending_bias = None
-        return self._stored, bias
 
     def _is_16_bit(self) -> bool:
         return self._stored.dtype.itemsize == 2
@@ -190,14 +266,37 @@ class CudaBuffer(ArrayBuffer):
         """Returns the elements as an array in a format: `stored`, or a copy, which is kept until the elements
         change.
         """
-        stored = self.stored
-        if stored.dtype.name == ARRAY_DTYPE[fmt]:
-            return stored
+        if self._stored.dtype.name == ARRAY_DTYPE[fmt]:
+            return self.stored
+        if (
+            self._permuted is not None
+        ):  # so that weights that are read as they are and transposed have one copy
+            whole, axes = self._permuted
+            return whole.in_format(fmt).transpose(axes)
         version, copy = self._conversions.get(fmt, (-1, None))
         if version != self.version[0]:
-            copy = self.convert(stored, fmt)
-            self._conversions[fmt] = self.version[0], copy
+            copy = self.convert(self.stored, fmt)
+            self.keep_conversion(copy)
         return copy
+
+    def keep_conversion(self, copy: Any) -> None:
+        """Keeps what somebody has made of the elements in another format, until they change."""
+        self._conversions[format_of(copy)] = self.version[0], copy
+
+    def has_conversion(self, copy: Any) -> bool:
+        """Whether this very array is known to hold the elements as they are now."""
+        version, kept = self._conversions.get(format_of(copy), (-1, None))
+        return kept is copy and version == self.version[0]
+
+    def convert_into(self, copy: Any) -> None:
+        """Writes the elements into an array of their shape in another format, and keeps it; both dense."""
+        formats = f"{format_of(self.stored)},{format_of(copy)}"
+        self.launch_elementwise("cast", formats, copy.size, self.stored, copy, copy.size)
+        self.keep_conversion(copy)
+
+    def forget_conversions(self) -> None:
+        """Has the elements converted again when they are next asked for in another format."""
+        self._conversions = {}
 
     @classmethod
     def convert(cls, array: Any, fmt: str) -> Any:
@@ -210,10 +309,11 @@ class CudaBuffer(ArrayBuffer):
         return result.transpose(order)
 
     @classmethod
-    def wrap_stored(cls: type[C], array: Any, dtype: DType, bias: Any = None) -> C:
-        """Returns a float Buffer over an array in any format, with a bias that is still to be added."""
+    def wrap_stored(cls: type[C], array: Any, dtype: DType, work: Waiting | None = None) -> C:
+        """Returns a float Buffer over an array in any format, whose elements `work` will compute there."""
         self = cls.wrap(array, dtype)
-        self._pending_bias = bias
+        if work is not None and not work.is_done:
+            self._waiting = work
         return self
 
     # ---------------------------------------------------------------- integers that the host knows
@@ -278,7 +378,9 @@ class CudaBuffer(ArrayBuffer):
         return self.wrap(stored.reshape(shape), self.dtype)
 
     def _permute(self: C, axes: Shape) -> C:
-        return self._view(self.stored.transpose(axes))
+        view = self._view(self.stored.transpose(axes))
+        view._permuted = self, axes
+        return view
 
     def _expand(self: C, shape: Shape) -> C:
         if shape == self.shape:
@@ -334,7 +436,7 @@ class CudaBuffer(ArrayBuffer):
         chunk = cls.ids_chunk
         chunks = -(-size // chunk)
         # The places sorted by their ids: numbered within chunks, counted, and put where the counts say
-        counts = xp.zeros(chunks * classes, "int32")
+        counts = xp.empty(chunks * classes, "int32")
         totals = xp.empty(classes, "int32")
         starts = xp.empty(classes + 1, "int32")
         ranks = xp.empty(size, "int32")
@@ -362,21 +464,27 @@ class CudaBuffer(ArrayBuffer):
     def _add(self: C, other: C) -> C:
         if self.dtype is not DType.float32 or self.shape != other.shape:
             return super()._add(other)
-        if not self._is_16_bit() and not other._is_16_bit():
-            return super()._add(other)
+        for one, two in ((self, other), (other, self)):
+            term = two.waiting_for(WaitingTerm)
+            if term is not None:
+                return type(self).wrap_sum(term, one)
         wide, low = (other, self) if self._is_16_bit() else (self, other)
-        if wide._is_16_bit() and wide._stored.dtype != low._stored.dtype:
+        if not low._is_16_bit() or (wide._is_16_bit() and wide._stored.dtype != low._stored.dtype):
             return super()._add(other)
         if not wide.is_contiguous() or not low.is_contiguous():
             return super()._add(other)
-        a = wide.stored
-        b, bias = low.take_bias()
-        result = self.xp.empty(self.shape, a.dtype)
-        formats = f"{format_of(a)},{format_of(b)},{format_of(a)}"
-        columns = a.shape[-1] if a.ndim else 1
-        self.launch_elementwise("add", formats, a.size, a, b, bias, result, a.size, columns)
-        low._pending_bias = bias  # it is in the sum, and `low` itself is as it was
-        return self.wrap(result, self.dtype)
+        result = self.xp.empty(self.shape, wide._stored.dtype)
+        work = WaitingSum(type(self), wide.stored, low.stored, result)
+        return self.wrap_stored(result, self.dtype, work)
+
+    @classmethod
+    def wrap_sum(cls: type[C], work: WaitingTerm, other: C) -> C:
+        """Returns the sum of a Buffer and of what `work` computes."""
+        total, conversions = work.added_to(other)
+        result = cls.wrap_stored(total, DType.float32)
+        for copy in conversions:
+            result.keep_conversion(copy)
+        return result
 
     def _sum_of_squares(self) -> float:
         if self.dtype.kind != "f":
@@ -411,57 +519,65 @@ class CudaBuffer(ArrayBuffer):
         return cls.xp.asarray(host)
 
 
-def subclass_for_device(
-    kind: type[CudaBuffer], name: str, number: int, device: Callable[[], Any]
-) -> type[CudaBuffer]:
-    """Returns a subclass of a CudaBuffer for device `number`, called `name`: all it does on the device
-    happens within `device()`.
+class WaitingTerm(Waiting):
+    """Work that can add its result to something at little cost."""
 
-    That is every hook of the contract, and the forward and the backward of every kernel, with what a backward
-    leaves to be called later.
-    """
-    # What touches no device, or is called by hooks only
-    exempt = ("check_backend", "_backend", "address_of", "_from_host", "_not", "_promoted_pair")
-    attributes: dict[str, Any] = {
-        "__slots__": (),
-        "backend": name,
-        "device_id": number,
-        "device_context": staticmethod(device),
-    }
-    for hook in dir(kind):
-        found = inspect.getattr_static(kind, hook)
-        if isinstance(found, property) and hook in ("array", "stored"):
-            attributes[hook] = property(_on_device(device, found.fget), found.fset)
-        elif hook.startswith("__") or hook in exempt:
-            continue
-        elif isinstance(found, classmethod):
-            attributes[hook] = classmethod(_on_device(device, found.__func__))
-        elif inspect.isfunction(found):
-            attributes[hook] = _on_device(device, found)
-    made: Any = type(f"{kind.__name__}{number}", (kind,), attributes)
-    for kernel, implementation in list(registered(kind)):
-        passes = {
-            "forward": staticmethod(_on_device(device, implementation.forward)),
-            "backward": staticmethod(_on_device(device, implementation.backward)),
-        }
-        register(kernel, made, type(implementation.__name__, (implementation,), passes))
-    return made
+    def added_to(self, other: Any) -> tuple[Any, list[Any]]:
+        """Launches it and returns the sum of a Buffer of its shape and its result, and copies of that in
+        other formats.
+        """
+        raise NotImplementedError
 
 
-def _on_device(device: Callable[[], Any], function: Any) -> Any:
-    """Returns a function that does what `function` does within `device()`, and so do functions that it
-    returns.
+class WaitingSum(Waiting):
+    """out = a + b of two formats: the residual stream, and what a product adds to it."""
+
+    def __init__(self, kind: type[CudaBuffer], a: Any, b: Any, out: Any) -> None:
+        self.a = a
+        self.b = b
+        super().__init__(kind, out)
+
+    def launch(self) -> None:
+        formats = f"{format_of(self.a)},{format_of(self.b)},{format_of(self.out)}"
+        size = self.out.size
+        self.kind.launch_elementwise("add", formats, size, self.a, self.b, self.out, size)
+
+
+class GraphTables:
+    """What a graph reads and does not write itself: tables that the host fills once, before its first launch.
+
+    They must not lie in memory that the graph writes, so they come from outside of its pool, and they are
+    kept as long as it.
+
+    Args:
+        outside: a context within which memory is that of everybody.
     """
 
-    @wraps(function)
-    def call(*arguments: Any, **options: Any) -> Any:
-        with device():
-            result = function(*arguments, **options)
-        if isinstance(result, tuple) and any(inspect.isfunction(part) for part in result):
-            return tuple(_on_device(device, part) if inspect.isfunction(part) else part for part in result)
-        return result
+    def __init__(self, outside: Any) -> None:
+        self.outside = outside
+        self.kept: list[Any] = []
+        self.to_fill: list[tuple[Any, Any]] = []
+        self.by_name: dict[Any, Any] = {}
 
-    return call
+    def add(self, kind: type[CudaBuffer], host: Any) -> Any:
+        """Returns an array on the device that will hold what an ndarray of the host's holds."""
+        with self.outside():
+            device = kind.xp.empty(host.shape, host.dtype)
+        self.to_fill.append((device, host))
+        self.kept.append(device)
+        return device
+
+    def named(self, kind: type[CudaBuffer], name: Any, hosts: Any) -> Any:
+        """Returns `add` of several ndarrays, the same ones whenever they are asked for by that name."""
+        if name not in self.by_name:
+            self.by_name[name] = tuple(self.add(kind, host) for host in hosts)
+        return self.by_name[name]
+
+    def fill(self, kind: type[CudaBuffer]) -> None:
+        """Fills all tables."""
+        for device, host in self.to_fill:
+            kind.upload(device, host)
+        self.to_fill = []
 
 
 def matrix_layout(array: Any) -> tuple[int, int, int]:

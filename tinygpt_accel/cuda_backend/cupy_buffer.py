@@ -1,12 +1,11 @@
-"""The CuPy backend: Buffers on a CUDA device, kernels through NVRTC, products through cuBLAS."""
+"""The CuPy backend: Buffers on a CUDA device, kernels through NVRTC, products through cuBLASLt."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from math import copysign
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -14,50 +13,50 @@ import cupy
 import cupyx
 import numpy
 from cupy.cuda import device, runtime
-from cupy_backends.cuda import libs  # libs.cublas loads the library where it is first asked for
 
 from tinygpt_core.dtype import DType
 
-from . import sources
-from .buffer import CudaBuffer, format_of, subclass_for_device
+from . import cublaslt, sources
+from .buffer import CudaBuffer, Epilogue
 
 GRAPH_VARIABLE = "TINYGPT_CUDA_GRAPH"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy's runtime has no name for
-
-_TYPE = {
-    "float32": runtime.CUDA_R_32F,
-    "float64": runtime.CUDA_R_64F,
-    "bfloat16": runtime.CUDA_R_16BF,
-    "float16": runtime.CUDA_R_16F,
-}
-_ONE = {"float32": numpy.ones((), "float32"), "float64": numpy.ones((), "float64")}
-_ZERO = {"float32": numpy.zeros((), "float32"), "float64": numpy.zeros((), "float64")}
+FREE_SHARED_MEMORY = 40 << 10  # bytes that a kernel may have beside its own without being told before
+# cudaErrorStreamCaptureUnsupported to cudaErrorStreamCaptureWrongThread
+CAPTURE_ERRORS = range(900, 909)
 
 
 @cache
-def _module(file: str, device_id: int) -> Any:
-    """Returns a source compiled for a device. CuPy keeps the result on disk, so only the first process waits
-    for NVRTC.
+def _module(file: str) -> Any:
+    """Returns a source compiled for the device. CuPy keeps the result on disk, so only the first process
+    waits for NVRTC.
     """
     options = ("--std=c++17",)
     return cupy.RawModule(code=sources.text(file), options=options, name_expressions=sources.names(file))
 
 
 @cache
-def _kernel(name: str, formats: str, device_id: int) -> Any:
+def _kernel(name: str, formats: str) -> Any:
     """Returns the instance of a kernel for arrays of formats, separated by commas."""
     types = ", ".join(sources.TYPES[fmt] for fmt in formats.split(",")) if formats else ""
-    return _module(sources.file_of(name), device_id).get_function(f"{name}<{types}>" if types else name)
+    return _module(sources.file_of(name)).get_function(f"{name}<{types}>" if types else name)
+
+
+class OutOfMemoryWhileRecording(RuntimeError):
+    """A recording needs more memory than there is."""
 
 
 class GraphCapture:
-    """A stream and a pool of memory for a step that is recorded: a graph writes where it did when it was
-    recorded, so nobody else may.
+    """A stream, a pool of memory and a workspace for a step that is recorded: a graph writes where it did
+    when it was recorded, so nobody else may.
     """
+
+    current: ClassVar[GraphCapture | None] = None  # within which work is launched
 
     def __init__(self) -> None:
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.pool = cupy.cuda.MemoryPool(self._from_device)
+        self.workspace = cupy.empty(cublaslt.WORKSPACE_BYTES, "uint8")
         self.is_recording = False
         _captures.add(self)
 
@@ -67,6 +66,18 @@ class GraphCapture:
         self.inside = ExitStack()
         self.inside.enter_context(cupy.cuda.using_allocator(self.pool.malloc))
         self.inside.enter_context(self.stream)
+        GraphCapture.current = self
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Returns a context within which memory comes from the pool for everything else."""
+        with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
+            yield
+
+    def free(self) -> None:
+        """Gives back to the device what nobody uses."""
+        self.stream.synchronize()
+        self.pool.free_all_blocks()
 
     def _from_device(self, size: int) -> Any:
         """Returns what the pool lacks, if need be after the pool for everything else has given back what it
@@ -85,10 +96,12 @@ class GraphCapture:
             return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
         except runtime.CUDARuntimeError as problem:
             if self.is_recording and problem.status == OUT_OF_MEMORY:
-                raise RuntimeError(f"no memory is left for another {size:,} bytes") from problem
+                said = f"no memory is left for another {size:,} bytes"
+                raise OutOfMemoryWhileRecording(said) from problem
             raise
 
     def __exit__(self, *problem: object) -> None:
+        GraphCapture.current = None
         self.inside.close()
         self.outer.wait_event(self.stream.record())
 
@@ -108,10 +121,11 @@ class GraphCapture:
 
 
 _captures: WeakSet[GraphCapture] = WeakSet()
+_told: dict[tuple[str, str], int] = {}  # how much shared memory instances of kernels were told they may have
 
 
 class CupyBuffer(CudaBuffer):
-    """A Buffer over a `cupy.ndarray` on the first device; `on_device` makes the classes of the others."""
+    """A Buffer over a `cupy.ndarray` on the first device that CUDA_VISIBLE_DEVICES shows."""
 
     __slots__ = ()
 
@@ -127,17 +141,15 @@ class CupyBuffer(CudaBuffer):
         return int(array.data.ptr)
 
     @classmethod
-    def _full(cls, shape: Any, value: Any, dtype: DType) -> Any:
-        made = super()._full(shape, value, dtype)
-        # CuPy fills with zero bytes where value == 0, and so loses the sign of -0.0.
-        is_negative_zero = value == 0 and dtype.kind == "f" and copysign(1.0, value) < 0.0
-        return made.neg() if is_negative_zero else made
-
-    @classmethod
     def to_host(cls, result: Any) -> Any:
         return cupy.asnumpy(result)
 
-    graph_errors: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)  # CuPy's are subclasses of it
+    @classmethod
+    def why_not_recorded(cls, problem: BaseException) -> str:
+        is_refused = isinstance(problem, runtime.CUDARuntimeError) and problem.status in CAPTURE_ERRORS
+        # What CuPy raises by itself, as from its own calls of cuBLAS
+        is_refused |= isinstance(problem, NotImplementedError) and "stream capture" in str(problem)
+        return str(problem) if is_refused or isinstance(problem, OutOfMemoryWhileRecording) else ""
 
     @classmethod
     def why_no_graph(cls) -> str:
@@ -170,83 +182,33 @@ class CupyBuffer(CudaBuffer):
         return int(cupy.cuda.get_current_stream().ptr)
 
     @classmethod
-    def launch(cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0) -> None:
+    def launch(
+        cls, name: str, formats: str, grid: tuple[int, ...], *arguments: Any, block: int = 0, shared: int = 0
+    ) -> None:
+        kernel = _kernel(name, formats)
+        if shared > _told.get((name, formats), FREE_SHARED_MEMORY):
+            kernel.max_dynamic_shared_size_bytes = _told[name, formats] = shared
         values = tuple(_as_argument(argument) for argument in arguments)
-        _kernel(name, formats, cls.device_id)(grid, (block or cls.threads,), values)
+        kernel(grid, (block or cls.threads,), values, shared_mem=shared)
 
     @classmethod
-    def product(cls, a: Any, b: Any, out: Any, fast: bool = False) -> None:
-        m, n = out.shape
-        k = a.shape[1]
-        if not (m and n):
-            return
-        if not k:
-            out[...] = 0
-            return
-        a, a_transposed, lda = _as_operand(a)
-        b, b_transposed, ldb = _as_operand(b)
-        scalar = "float64" if format_of(a) == "float64" else "float32"
-        # cuBLAS counts down columns, so this is out^T = b^T a^T for matrices that lie as they are.
-        libs.cublas.gemmEx(
-            device.get_cublas_handle(),
-            b_transposed,
-            a_transposed,
-            n,
-            m,
-            k,
-            _ONE[scalar].ctypes.data,
-            b.data.ptr,
-            _TYPE[format_of(b)],
-            ldb,
-            a.data.ptr,
-            _TYPE[format_of(a)],
-            lda,
-            _ZERO[scalar].ctypes.data,
-            out.data.ptr,
-            _TYPE[format_of(out)],
-            out.strides[0] // out.itemsize if m > 1 else max(n, 1),
-            _compute(format_of(a), fast),
-            libs.cublas.CUBLAS_GEMM_DEFAULT,
-        )
+    def product(cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None) -> bool:
+        return cls._multiply(a, b, out, fast, 1.0, epilogue)
 
     @classmethod
     def batched_product(cls, a: Any, b: Any, out: Any, fast: bool = False, scale: float = 1.0) -> None:
-        count, m, n = out.shape
-        k = a.shape[2]
+        cls._multiply(a, b, out, fast, scale, None)
+
+    @classmethod
+    def _multiply(cls, a: Any, b: Any, out: Any, fast: bool, scale: float, epilogue: Epilogue | None) -> bool:
         if not out.size:
-            return
-        if not k:
-            out[...] = 0
-            return
-        a, a_transposed, lda = _as_operand(a)
-        b, b_transposed, ldb = _as_operand(b)
-        scalar = "float64" if format_of(a) == "float64" else "float32"
-        factor = numpy.array(scale, scalar)
-        libs.cublas.gemmStridedBatchedEx(
-            device.get_cublas_handle(),
-            b_transposed,
-            a_transposed,
-            n,
-            m,
-            k,
-            factor.ctypes.data,
-            b.data.ptr,
-            _TYPE[format_of(b)],
-            ldb,
-            b.strides[0] // b.itemsize,
-            a.data.ptr,
-            _TYPE[format_of(a)],
-            lda,
-            a.strides[0] // a.itemsize,
-            _ZERO[scalar].ctypes.data,
-            out.data.ptr,
-            _TYPE[format_of(out)],
-            out.strides[1] // out.itemsize,
-            out.strides[0] // out.itemsize,
-            count,
-            _compute(format_of(a), fast),
-            libs.cublas.CUBLAS_GEMM_DEFAULT,
-        )
+            return epilogue is None
+        if not a.shape[-1]:
+            if epilogue is None:
+                out[...] = 0
+            return epilogue is None
+        a, b = (x if cublaslt.is_operand(x) else cupy.ascontiguousarray(x) for x in (a, b))
+        return cublaslt.load().matmul(cls, a, b, out, _workspace(), fast, scale, epilogue)
 
     @classmethod
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:
@@ -270,33 +232,17 @@ def _as_argument(argument: Any) -> Any:
     return numpy.int64(0) if argument is None else argument
 
 
-def _as_operand(x: Any) -> tuple[Any, int, int]:
-    """Returns matrices, whether cuBLAS is to transpose them, and the distance of their rows or columns;
-    copies what is strided otherwise.
-    """
-    rows, columns = x.shape[-2:]
-    down = x.strides[-2] // x.itemsize
-    along = x.strides[-1] // x.itemsize
-    if (along == 1 or columns == 1) and (down >= columns or rows == 1):
-        return x, libs.cublas.CUBLAS_OP_N, max(down if rows > 1 else columns, 1)
-    if (down == 1 or rows == 1) and (along >= rows or columns == 1):
-        return x, libs.cublas.CUBLAS_OP_T, max(along if columns > 1 else rows, 1)
-    return cupy.ascontiguousarray(x), libs.cublas.CUBLAS_OP_N, max(columns, 1)
-
-
-def _compute(fmt: str, fast: bool) -> int:
-    """Returns cuBLAS's number for how products of a format are added up."""
-    if fmt == "float64":
-        return int(libs.cublas.CUBLAS_COMPUTE_64F)
-    if fmt == "float32" and fast:
-        return int(libs.cublas.CUBLAS_COMPUTE_32F_FAST_TF32)
-    return int(libs.cublas.CUBLAS_COMPUTE_32F)
-
-
 @cache
-def on_device(number: int) -> type[CupyBuffer]:
-    """Returns the Buffer class of a device."""
-    if number == 0:
-        return CupyBuffer
-    kind: Any = subclass_for_device(CupyBuffer, f"cupy:{number}", number, lambda: device.Device(number))
-    return kind
+def _eager_workspace() -> Any:
+    return cupy.empty(cublaslt.WORKSPACE_BYTES, "uint8")
+
+
+def _workspace() -> Any:
+    """Returns room for cuBLASLt's scratch, which nothing uses at the same time: one for each stream."""
+    return _eager_workspace() if GraphCapture.current is None else GraphCapture.current.workspace
+
+
+def prepare() -> None:
+    """Asks the device how much shared memory a block may have."""
+    # Less some for what kernels name themselves
+    CupyBuffer.shared_memory = int(device.Device().attributes["MaxSharedMemoryPerBlockOptin"]) - 1024

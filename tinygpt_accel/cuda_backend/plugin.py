@@ -80,28 +80,27 @@ def probe() -> str:
 
 
 def factory(device: str) -> Any:
-    """Returns the Buffer class of a device, the first for "".
+    """Returns the Buffer class of the first device that CUDA_VISIBLE_DEVICES shows; `device` is "" or "0".
 
     Raises:
-        ValueError: `device` is no number of a device that there is.
+        ValueError: another device; the message says how to choose one.
         BackendUnavailable: there is no GPU, or CuPy cannot use it; the message says what to install.
     """
-    if device and not (device.isascii() and device.isdecimal()):
-        raise ValueError(f"a device of the cupy backend is a number, as in 'cupy:1', not 'cupy:{device}'")
+    if device not in ("", "0"):
+        raise ValueError(
+            f"the cupy backend has one device, 'cupy', unlike 'cupy:{device}': the environment variable "
+            "CUDA_VISIBLE_DEVICES says which GPU that is, as in CUDA_VISIBLE_DEVICES=1"
+        )
     if reason := probe():
         raise BackendUnavailable(reason)
-    number = int(device or 0)
-    _, count = _count_devices(_driver())
-    if number >= count:
-        gpus = f"{count} GPU{'s' * (count > 1)}"
-        raise ValueError(f"there is no cupy:{number}: the driver sees {gpus}, cupy:0 to cupy:{count - 1}")
     try:
         backend = import_module("tinygpt_accel.cuda_backend.cupy_buffer")
         import_module("tinygpt_accel.cuda_backend.kernels")  # registers them
         import_module("tinygpt_accel.cuda_backend.step")  # and makes it the Buffer class's
-        _ = backend.libs.cublas  # an ImportError where its library is missing
+        import_module("tinygpt_accel.cuda_backend.cublaslt").load()
     except ImportError as problem:
         raise BackendUnavailable(
             f"CuPy cannot be imported ({problem}): pip install --upgrade {_installed()[0]}[ctk]"
         ) from problem
-    return backend.on_device(number)
+    backend.prepare()
+    return backend.CupyBuffer

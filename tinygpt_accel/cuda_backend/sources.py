@@ -13,53 +13,47 @@ FOLDER = Path(__file__).resolve().parent / "cu"
 # arrays are of uint16.
 TYPES = {"float32": "float", "float64": "double", "bfloat16": "bf16", "float16": "fp16"}
 SIXTEEN_BIT = ("bfloat16", "float16")
-_ALL = tuple(TYPES.values())
-_WIDE = ("float", "double")
-# What comes in as float32 may go out in 16 bits, and the reverse.
-_PAIRS = ("float, float", "double, double", "float, bf16", "float, fp16")
+SIXTEEN_BIT_TYPES = tuple(TYPES[fmt] for fmt in SIXTEEN_BIT)
+_SINGLE = ("float", "bf16", "fp16")
+_TO_LOW = ("float, bf16", "float, fp16")
 _TO_FLOAT = ("bf16, float", "fp16, float")
 _SUMS = ("float, bf16, float", "float, fp16, float", "bf16, bf16, bf16", "fp16, fp16, fp16")
 
 INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
-    "normalization.cu": {
-        "normalize": _PAIRS,
-        "normalize_gradient": _PAIRS,
-        "normalize_parameter_gradients": _PAIRS,
-        "column_sums": _ALL,
-    },
+    "normalization.cu": {"normalize": _SINGLE, "normalize_gradient": _SINGLE, "column_sums": _SINGLE},
     "elementwise.cu": {
-        "cast": (*_PAIRS[2:], *_TO_FLOAT),
+        "cast": (*_TO_LOW, *_TO_FLOAT),
         "add": _SUMS,
-        "add_bias": _ALL,
-        "bias_gelu": _ALL,
-        "gelu_gradient": _ALL,
-        "silu": _ALL,
-        "silu_gradient": _ALL,
-        "dropout": _ALL,
-        "rotate": _ALL,
+        "add_bias": _SINGLE,
+        "gelu": _SINGLE,
+        "gelu_gradient": _SINGLE,
+        "silu": _SINGLE,
+        "silu_gradient": _SINGLE,
+        "dropout": _SINGLE,
+        "rotate": _SINGLE,
     },
     "softmax.cu": {
-        "softmax": _ALL,
-        "softmax_gradient": _ALL,
-        "cross_entropy": _ALL,
-        "cross_entropy_gradient": _ALL,
+        "softmax": _SINGLE,
+        "softmax_gradient": _SINGLE,
+        "cross_entropy": _SINGLE,
+        "cross_entropy_gradient": _SINGLE,
+        "cross_entropy_both": _SINGLE,
+        "rescale_rows": _SINGLE,
     },
     "rows.cu": {
         "rank_ids": (),
         "scan_chunks": (),
         "scan_counts": (),
         "place_ids": (),
-        "add_rows": _ALL,
-        "join_rows": _WIDE,
+        "add_rows": tuple(TYPES.values()),
+        "join_rows": ("float", "double"),
     },
-    "optimizer.cu": {"squares": _WIDE, "finish_norm": (), "adamw": _WIDE},
+    "optimizer.cu": {"squares": (), "finish_norm": (), "adamw": SIXTEEN_BIT_TYPES},
 }
 
 
 # Elementwise kernels whose threads take eight neighbours at a time.
-BY_EIGHT = frozenset(
-    ["cast", "add", "add_bias", "bias_gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"]
-)
+BY_EIGHT = frozenset(["cast", "add", "add_bias", "gelu", "gelu_gradient", "silu", "silu_gradient", "dropout"])
 
 
 def names(file: str) -> list[str]:

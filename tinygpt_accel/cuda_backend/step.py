@@ -1,6 +1,9 @@
 """A training step on a CUDA device that asks the device for nothing but the loss and whether the gradient was
 finite, once it has done everything, and from the third time on is one CUDA graph.
 
+Within it work may wait for the kernel that comes next (see `buffer`), and what gradient each loss gets is
+known beforehand. The 16-bit copies of the weights belong to the step: AdamW writes them with the weights.
+
 The gradient's norm, the factor that clips it and whether it is finite stay on the device, where AdamW reads
 them. What differs from step to step (ids, learning rate, how far the random stream has moved on) lies in
 arrays of which a recorded graph knows the addresses.
@@ -14,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy
 
 from tinygpt_core import random
+from tinygpt_core.dtype import DType
 from tinygpt_core.optimizers import Adam, Optimizer
 from tinygpt_core.tensor import Tensor, no_grad
-from tinygpt_core.training.loop import TrainingStep
-from tinygpt_core.training.step import as_tensors
+from tinygpt_core.training.step import TrainingStep, as_tensors
 
-from .buffer import CudaBuffer
+from .buffer import ARRAY_DTYPE, CudaBuffer, GraphTables
 from .kernels.optimizer_steps import adamw, adamw_scalars, gradient_norm
-from .kernels.rotary import clear_rotary_cache
+from .sources import SIXTEEN_BIT
 
 # Steps of one shape before they are recorded: the pool then holds what a step needs, and every kernel is
 # compiled
@@ -49,6 +52,8 @@ class Recording(NamedTuple):
         assumptions: what the graph took for granted, see `CudaTrainingStep._assumptions`.
         random_position: where the random stream stood at the recording.
         random_blocks: by how many blocks a step moves it on.
+        written: the Buffers of the parameters that it writes, each with its 16-bit copy, which it writes,
+        too.
     """
 
     graph: Any
@@ -61,6 +66,7 @@ class Recording(NamedTuple):
     assumptions: list[Any]
     random_position: int
     random_blocks: int
+    written: list[tuple[Any, Any]]
 
 
 class CudaTrainingStep(TrainingStep):
@@ -79,6 +85,9 @@ class CudaTrainingStep(TrainingStep):
         self.steps_of_shape = 0  # made in a row
         self.recording: Recording | None = None
         self.capture: Any = None if self.reason else kind.new_graph_capture()
+        # By a parameter's name its 16-bit copy, which lies where it does as long as the step is there
+        self.copies: dict[str, Any] = {}
+        self.parameters: list[tuple[str, Tensor]] = []  # of the step that is being made, found once
 
     def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
@@ -94,12 +103,13 @@ class CudaTrainingStep(TrainingStep):
             MemoryError: the device is full; the message says what would need less.
             IndexError: an id that is not in the vocabulary.
         """
-        with self.kind.device_context():
-            return self._step(batches)
-
-    def _step(self, batches: Sequence[Any]) -> float:
         optimizer = self.optimizer
-        if not isinstance(optimizer, Adam) or type(optimizer).apply_single is not Optimizer.apply_single:
+        is_adam = isinstance(optimizer, Adam) and type(optimizer).apply_single is Optimizer.apply_single
+        self.parameters = self.model.named_parameters()
+        if not is_adam or any(p.dtype is not DType.float32 for _, p in self.parameters):
+            return super().__call__(batches)
+        if any(parameter.sparse_grad for _, parameter in self.model.named_parameters()):
+            # Which rows of a table have a gradient, and how many, is known on the host only
             return super().__call__(batches)
         shape = [(batch.shape, batch.num_targets) for batch in batches]
         if shape != self.shape:
@@ -108,9 +118,10 @@ class CudaTrainingStep(TrainingStep):
             self.recording = None
         self.steps_of_shape += 1
         try:
-            if self.reason:
+            self._refresh_copies()
+            if self.capture is None:
                 return self._finish(self._launch(batches))
-            with self.capture:
+            with self.capture:  # also after a recording that failed: the pool holds what a step needs
                 return self._with_graph(batches)
         except MemoryError as problem:
             raise MemoryError(self._advice(batches, problem)) from problem
@@ -128,26 +139,53 @@ class CudaTrainingStep(TrainingStep):
         num_targets = sum(batch.num_targets for batch in batches)
         scale = 1.0 if self.scaler is None else self.scaler.scale
         optimizer.zero_grad()
-        loss = xp.zeros((), "float32")
-        for batch in batches:
-            part = self.total_loss(batch) / num_targets
-            (part if scale == 1.0 else part * scale).backward()
-            result: Any = part.buffer
-            loss += result.array.reshape(())
-        named = [
-            (name, p) for name, p in self.model.named_parameters(trainable_only=True) if p.grad is not None
-        ]
-        grads: list[Any] = [p.grad.buffer for _, p in named if p.grad is not None]
-        norm = gradient_norm(kind, [grad.array for grad in grads], self.gradient_clip, 1.0 / scale)
+        parts: list[Any] = []
+        kind.may_wait = True
+        kind.loss_scale = scale / num_targets if num_targets else None
+        try:
+            for batch in batches:
+                part = self.total_loss(batch) / num_targets
+                (part if scale == 1.0 else part * scale).backward()
+                parts.append(part.buffer)
+            named = [(name, p) for name, p in self.parameters if p.requires_grad and p.grad is not None]
+            grads: list[Any] = [p.grad.buffer for _, p in named if p.grad is not None]
+            arrays = [grad.array for grad in grads]
+        finally:
+            kind.may_wait = False
+            kind.loss_scale = None
+        loss, *more = (part.array.reshape(()) for part in parts)
+        for part in more:
+            loss = loss + part
+        norm = gradient_norm(kind, arrays, self.gradient_clip, 1.0 / scale)
         with no_grad():
             parameters = [p.buffer for _, p in named]
             moments = [optimizer.slot_buffers(slot, named) for slot in optimizer.slots]
             decays = [optimizer.weight_decay if p.ndim >= 2 else 0.0 for _, p in named]
             if scalars is None:
                 scalars = xp.asarray(self._scalars(optimizer.step + 1))
-            adamw(kind, [parameters, grads, *moments], decays, scalars, norm, skip=True)
+            copies = [self.copies.get(name) for name, _ in named]
+            adamw(kind, [parameters, grads, *moments], decays, scalars, norm, skip=True, copies=copies)
         optimizer.step += 1
         return loss, norm
+
+    def _refresh_copies(self) -> None:
+        """Makes sure that every weight's 16-bit copy is of what the weight holds now, and lies where it did:
+        somebody may have written to the weight, or had it converted.
+        """
+        kind = self.kind
+        if self.dtype not in SIXTEEN_BIT:
+            return
+        for name, parameter in self.parameters:
+            if not parameter.requires_grad:
+                continue
+            buffer: Any = parameter.buffer
+            copy = self.copies.get(name)
+            if copy is None or copy.shape != buffer.shape:
+                if not buffer.is_contiguous():  # a copy lies as its weight does, for AdamW to write both
+                    continue
+                self.copies[name] = copy = kind.xp.empty(buffer.shape, ARRAY_DTYPE[self.dtype])
+            if not buffer.has_conversion(copy):
+                buffer.convert_into(copy)
 
     def _scalars(self, step: int) -> Any:
         """Returns what `adamw` reads at a step, on the host."""
@@ -177,7 +215,7 @@ class CudaTrainingStep(TrainingStep):
             self.recording = None
             self.steps_of_shape = 1
         if self.recording is None:
-            if self.steps_of_shape <= WARM_UP:
+            if self.steps_of_shape <= WARM_UP or self.reason:
                 return self._finish(self._launch(batches))
             self._record(batches)
         if self.recording is None:
@@ -193,19 +231,19 @@ class CudaTrainingStep(TrainingStep):
         optimizer = self.optimizer
         position = generator.position
         step = optimizer.step
-        on_device = [self._to_device(batch) for batch in batches]
-        scalars = kind.xp.zeros(5, "float64")
-        kind.random_offset = kind.xp.zeros(1, "int64")
-        kind.graph_tables = []
+        with self.capture.outside():
+            on_device = [self._to_device(batch) for batch in batches]
+            scalars = kind.xp.zeros(5, "float64")
+            kind.random_offset = kind.xp.zeros(1, "int64")
+        self._forget_conversions()
+        kind.graph_tables = tables = GraphTables(self.capture.outside)
         try:
             graph, (loss, norm) = self.capture.record(lambda: self._launch(on_device, scalars))
-            for device, host in kind.graph_tables:
-                if host is not None:
-                    kind.upload(device, host)
+            tables.fill(kind)
             buffers: list[Any] = [tensor.buffer for batch in on_device for tensor in batch.tensors]
             self.recording = Recording(
                 graph=graph,
-                tables=[device for device, _ in kind.graph_tables],
+                tables=tables.kept,
                 ids=[buffer.array for buffer in buffers],
                 scalars=scalars,
                 random_offset=kind.random_offset,
@@ -214,18 +252,38 @@ class CudaTrainingStep(TrainingStep):
                 assumptions=self._assumptions(),
                 random_position=position,
                 random_blocks=generator.position - position,
+                written=[
+                    (parameter.buffer, self.copies.get(name))
+                    for name, parameter in self.parameters
+                    if parameter.requires_grad
+                ],
             )
         except BaseException as problem:
-            self._discard_what_never_ran()
-            if not isinstance(problem, kind.graph_errors):
+            refused = kind.why_not_recorded(problem)
+            if not refused:
                 raise
-            self.reason = f"the step cannot be recorded: {problem}"
+            self.reason = f"the step cannot be recorded: {refused}"
         finally:
             kind.random_offset = None
             kind.graph_tables = None
             generator.position = position
             optimizer.step = step
             optimizer.zero_grad()
+            # Copies that were recorded and have never been computed
+            self._forget_conversions()
+            if self.recording is None:
+                self.capture.free()
+
+    def _forget_conversions(self) -> None:
+        """Has no parameter know a copy of itself but those that the step keeps: a recording that finds one
+        made would not record how it is made.
+        """
+        for name, parameter in self.parameters:
+            buffer: Any = parameter.buffer
+            buffer.forget_conversions()
+            copy = self.copies.get(name)
+            if copy is not None:
+                buffer.keep_conversion(copy)
 
     def _replay(self, recording: Recording, batches: Sequence[Any]) -> float:
         """Uploads what differs from step to step, launches the graph, and returns the loss."""
@@ -243,9 +301,10 @@ class CudaTrainingStep(TrainingStep):
         kind.upload(recording.random_offset, numpy.array([offset], numpy.int64))
         recording.graph.launch()
         generator.position += recording.random_blocks
-        named = self.model.named_parameters(trainable_only=True)
-        for _, parameter in named:  # their 16-bit copies are old now
-            parameter.buffer.version[0] += 1
+        for buffer, copy in recording.written:
+            buffer.version[0] += 1
+            if copy is not None:
+                buffer.keep_conversion(copy)
         return self._finish((recording.loss, recording.norm))
 
     def _to_device(self, batch: Any) -> _BatchOnDevice:
@@ -271,26 +330,19 @@ class CudaTrainingStep(TrainingStep):
         """Returns what a recorded step takes for granted: where its numbers lie, and the settings that are no
         numbers in its arrays.
 
-        Of a parameter that does not learn the graph reads the 16-bit copy that was there, so that one's
-        version counts, too.
+        Of a parameter that does not learn the graph may read a 16-bit copy that it does not make again, so
+        that one's version counts, too.
         """
         optimizer: Any = self.optimizer
         kind = self.kind
         found: list[Any] = [self.gradient_clip, optimizer.weight_decay, self.model.training]
-        for _, parameter in self.model.named_parameters():
+        for _, parameter in self.parameters:
             buffer: Any = parameter.buffer
             found.append((kind.address_of(buffer.stored), parameter.requires_grad or buffer.version[0]))
+            found.append(parameter.shape)
         for moments in optimizer.state.values():
             found += [kind.address_of(moment.buffer.stored) for moment in moments.values()]
         return found
-
-    def _discard_what_never_ran(self) -> None:
-        """Makes old what a recording that failed left in caches: copies in 16 bits and angles, which were
-        recorded and never computed.
-        """
-        for _, parameter in self.model.named_parameters():
-            parameter.buffer.version[0] += 1
-        clear_rotary_cache()
 
     # ---------------------------------------------------------------- memory
 

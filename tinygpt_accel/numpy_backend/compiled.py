@@ -33,6 +33,7 @@ LN2_LOW = F(-2.12194440e-4)
 ROUND = F(12582912.0)
 
 ROWS = 64  # that are added up in float32; what they come to is added in doubles
+LONG = 1 << 14  # elements of a row, likewise
 
 # Of Philox4x32: the halves of a 64-bit number, and the two multipliers
 LOW_32 = uint64(0xFFFFFFFF)
@@ -180,17 +181,24 @@ def normalize(
     Without `centre` the mean that is subtracted is 0. scales is (R,), normal like x; weights and bias are
     (C,).
     """
-    size = F(x.shape[1])
+    columns = x.shape[1]
     for i in range(x.shape[0]):
         mean = F(0.0)
-        total = F(0.0)
         if centre:
-            for j in range(x.shape[1]):
-                mean += x[i, j]
-            mean /= size
-        for j in range(x.shape[1]):
-            total += (x[i, j] - mean) * (x[i, j] - mean)
-        scale = F(1.0) / sqrt(total / size + eps)
+            wide: Any = 0.0
+            for first in range(0, columns, LONG):
+                part = F(0.0)
+                for j in range(first, min(first + LONG, columns)):
+                    part += x[i, j]
+                wide += part
+            mean = F(wide / columns)
+        squares: Any = 0.0
+        for first in range(0, columns, LONG):
+            part = F(0.0)
+            for j in range(first, min(first + LONG, columns)):
+                part += (x[i, j] - mean) * (x[i, j] - mean)
+            squares += part
+        scale = F(1.0) / sqrt(F(squares / columns) + eps)
         scales[i] = scale
         for j in range(x.shape[1]):
             normal[i, j] = (x[i, j] - mean) * scale
@@ -245,20 +253,28 @@ def _softmax_row(row: Any, seen: Any, scale: Any, out: Any) -> Any:
     """Writes e^(x scale) of what a row sees to `out`, less the largest where that is needed; returns their
     sum and what was subtracted.
     """
-    total = F(0.0)
+    wide: Any = 0.0
     shift = F(0.0)
-    for j in range(seen):
-        out[j] = exp(row[j] * scale)
-        total += out[j]
+    for first in range(0, seen, LONG):
+        part = F(0.0)
+        for j in range(first, min(first + LONG, seen)):
+            out[j] = exp(row[j] * scale)
+            part += out[j]
+        wide += part
+    total = F(wide)
     if not (total > F(1e-20) and total < F(1e30)):
         shift = F(-inf)
         for j in range(seen):
             if not row[j] * scale <= shift:  # takes a NaN, too
                 shift = row[j] * scale
-        total = F(0.0)
-        for j in range(seen):
-            out[j] = exp(row[j] * scale - shift)  # an infinity less itself is NaN, as it should be
-            total += out[j]
+        wide = 0.0
+        for first in range(0, seen, LONG):
+            part = F(0.0)
+            for j in range(first, min(first + LONG, seen)):
+                out[j] = exp(row[j] * scale - shift)  # an infinity less itself is NaN, as it should be
+                part += out[j]
+            wide += part
+        total = F(wide)
     return total, shift
 
 

@@ -277,6 +277,63 @@ class Buffer:
 
     __dlpack_device__ = __dlpack__
 
+    # ---------------------------------------------------------------- the array API standard's names
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        """Returns `tinygpt_core.array_api`, the standard's functions of Buffers; see there for its version.
+
+        Raises:
+            ValueError: another version is asked for.
+        """
+        from .. import array_api
+
+        if api_version not in (None, array_api.__array_api_version__):
+            raise ValueError(
+                f"the array API is here in version {array_api.__array_api_version__}, not {api_version!r}"
+            )
+        return array_api
+
+    @property
+    def size(self) -> int:
+        """How many elements there are: `numel`."""
+        return self.numel
+
+    @property
+    def device(self) -> str:
+        """Where the elements are: the backend's name."""
+        return self.backend
+
+    def to_device(self, device: str, /, *, stream: Any = None) -> Buffer:
+        """Returns the elements, in the same shape, on another device, a backend: `to`."""
+        return self.to(device)
+
+    @property
+    def T(self: B) -> B:
+        """A view of a matrix with its two axes exchanged; raises ValueError for another number of axes."""
+        if self.ndim != 2:
+            raise ShapeError(f"T is the transpose of a matrix, not of shape {self.shape}: use permute")
+        return self.permute((1, 0))
+
+    @property
+    def mT(self: B) -> B:
+        """A view with the last two axes exchanged; raises ValueError for fewer axes."""
+        return self.transpose(-2, -1)
+
+    def __index__(self) -> int:
+        if self.dtype.kind != "i" or self.shape:
+            raise TypeError(
+                f"an index is an integer without axes, not {self.dtype.name} of shape {self.shape}"
+            )
+        return int(self.item())
+
+    def __abs__(self: B) -> B:
+        if self.dtype.kind == "b":
+            raise TypeError("abs is not defined on bool: cast() to an integer dtype first")
+        return self.maximum(-self)
+
+    def __pos__(self: B) -> B:
+        return self.copy()
+
     # ---------------------------------------------------------------- making one
 
     @classmethod
@@ -547,7 +604,8 @@ class Buffer:
     def _promoted_pair(self: B, other: Any, name: str) -> tuple[B, B] | None:
         """Returns this Buffer and `other` as operands of a hook; None where `other` is no operand.
 
-        They are on one backend and in one dtype, the promoted one, and their shapes broadcast.
+        They are on one backend and in one dtype, the promoted one, and their shapes broadcast. An ndarray is
+        an error.
         """
         if isinstance(other, Buffer):
             self.check_backend(other)
@@ -558,9 +616,12 @@ class Buffer:
                 return self.as_dtype(dtype), other.as_dtype(dtype)  # type: ignore[return-value]
             return self, other  # type: ignore[return-value]
         if not isinstance(other, (bool, int, float)):
-            other = as_number(other)
-            if other is None:
+            number = as_number(other)
+            if number is None:
+                if getattr(other, "__array_ufunc__", None) is not None:  # an ndarray: == would be False
+                    raise TypeError(f"{name} takes Tensors and numbers, not an ndarray: wrap it in Tensor(…)")
                 return None
+            other = number
         scalar = self.scalar(other)
         return self.as_dtype(scalar.dtype), scalar
 

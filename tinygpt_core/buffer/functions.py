@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import compress
 from typing import Any
 
 from ..dtype import DType, check_dtype
@@ -57,8 +56,7 @@ def absolute(x: Buffer) -> Buffer:
     Raises:
         TypeError: x is bool.
     """
-    _refuse_bool("abs", x)
-    return x.maximum(-x)
+    return abs(x)
 
 
 def sign(x: Buffer) -> Buffer:
@@ -360,9 +358,14 @@ def triu(x: Buffer, diagonal: int = 0) -> Buffer:
 # ---------------------------------------------------------------- by index
 
 
-def nonzero_positions(x: Buffer) -> list[int]:
-    """Returns where the elements of x that are not 0 stand, counted through it in C order."""
-    return list(compress(range(x.numel), x.to_array()))
+def nonzero_positions(x: Buffer) -> Buffer:
+    """Returns where the elements of x that are not 0 stand (count,), int64, counted through it in C order.
+
+    They come first, and in order, where it is sorted what is 0 and what is not.
+    """
+    is_zero = (x == 0).reshape((x.numel,))
+    count = x.numel - int(is_zero.sum())
+    return is_zero.argsort(0)[:count]
 
 
 def nonzero(x: Buffer) -> tuple[Buffer, ...]:
@@ -373,12 +376,11 @@ def nonzero(x: Buffer) -> tuple[Buffer, ...]:
     """
     if not x.ndim:
         raise ValueError("nonzero needs at least one axis: a Buffer of shape () has no positions")
-    flat = nonzero_positions(x)
-    result, step = [], x.numel
-    for size in x.shape:
-        step //= max(size, 1)
-        result.append(type(x)([position // max(step, 1) % max(size, 1) for position in flat], DType.int64))
-    return tuple(result)
+    rest, result = nonzero_positions(x), []
+    for size in reversed(x.shape[1:]):
+        result.append(rest % max(size, 1))
+        rest = rest // max(size, 1)
+    return (rest, *reversed(result))
 
 
 def counted_from_front(indices: Buffer, size: int) -> Buffer:

@@ -37,7 +37,7 @@ def add_command(commands: Any) -> None:
     option(
         "--backend",
         metavar="NAME[,NAME...]",
-        help="what to compare with python, such as numpy or cupy:1 (default: all that can run)",
+        help="what to compare with python, such as numpy or cupy (default: all that can run)",
     )
     option(
         "--preset",

@@ -118,7 +118,7 @@ def compare(
     """Measures one training step on the python backend and on others.
 
     Args:
-        names: backends or devices of them ("numpy", "cupy:1"); default: every one that can run here.
+        names: backends or devices of them ("numpy", "cupy"); default: every one that can run here.
         preset: whose sizes and settings the model has; the text is always the corpus `identifiers`, in
             characters.
         steps: how many are timed, fewer where they take longer than `PATIENCE`.

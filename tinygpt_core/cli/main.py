@@ -17,7 +17,7 @@ import warnings
 from typing import Any, NoReturn
 
 from .. import __version__
-from . import backends, compare, convert, explain, generate, inspect, live, plot, spec, train
+from . import backends, compare, convert, exercise, explain, generate, inspect, live, plot, spec, train
 from .messages import (
     FAILED,
     WRONG_INPUT,
@@ -33,7 +33,19 @@ from .messages import (
     stopped_by,
 )
 
-COMMANDS: tuple[Any, ...] = (train, generate, convert, inspect, explain, live, plot, compare, backends, spec)
+COMMANDS: tuple[Any, ...] = (
+    train,
+    generate,
+    convert,
+    inspect,
+    explain,
+    live,
+    plot,
+    compare,
+    backends,
+    spec,
+    exercise,
+)
 
 
 class _Parser(argparse.ArgumentParser):

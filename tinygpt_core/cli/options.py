@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..training import config
+from ..training.presets import PRESETS
 from ..training.settings import Range, Setting
 
 CORPUS = config.SETTINGS["corpus"]  # has no option: it stands on the command line by itself
@@ -42,6 +43,38 @@ def text(argument: str) -> str:
         raise argparse.ArgumentTypeError(f"a text must be UTF-8, but got {argument!r}") from None
 
 
+def sizes(argument: str) -> tuple[int, ...]:
+    """Returns an argument that is several integers, "4096,8192"; "none" means none of them.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    if argument == "none":
+        return ()
+    try:
+        return tuple(int(part) for part in argument.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"numbers with commas between them, such as 4096,8192, or none: not {argument!r}"
+        ) from None
+
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(argument: str) -> float:
+    """Returns a time in seconds: a number, or one with its unit, such as 90s, 5m or 1.5h.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such time.
+    """
+    unit = UNITS.get(argument[-1:])
+    try:
+        return float(argument if unit is None else argument[:-1]) * (unit or 1.0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a time is like 60s, 5m or 1h, unlike {argument!r}") from None
+
+
 def help_text(setting: Setting) -> str:
     """Returns what `--help` says of a setting: what it is, what it may be, and its default."""
     text = setting.help
@@ -49,17 +82,26 @@ def help_text(setting: Setting) -> str:
         text += f"; {setting.allowed.text}"
     elif setting.allowed is not None:
         text += f": {', '.join(setting.allowed)}"
-    default = setting.default_help or f"the preset's; {config.SETTINGS['preset'].default}: {setting.default}"
+    value = getattr(PRESETS[config.SETTINGS["preset"].default].config, setting.name)
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value)) or "none"
+    default = setting.default_help or f"the preset's; {config.SETTINGS['preset'].default}: {value}"
     return f"{text} (default: {default})"
 
 
 def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
     """Adds the option of a setting to a parser, which leaves it None where it is not given."""
-    types: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": path}
+    types: dict[str, Any] = {
+        "int": int,
+        "float": float,
+        "str": str,
+        "str | None": path,
+        "tuple[int, ...]": sizes,
+    }
     parser.add_argument(
         setting.option,
         dest=setting.name,
-        type=types[setting.type],
+        type=seconds if setting.metavar == "TIME" else types[setting.type],
         metavar=setting.metavar,
         help=help_text(setting),
     )

@@ -50,6 +50,7 @@ class Progress:
         self.first_step = trainer.step
         self.total = trainer.config.steps
         self.every = max(1, (self.total - self.first_step) // PLAIN_LINES)
+        self.budget = trainer.config.time_budget  # in seconds; 0 where steps say when the run ends
         # What the steps so far came to
         self.tokens = 0
         self.seconds = 0.0
@@ -80,15 +81,21 @@ class Progress:
         if data.ids_dtype is not None:
             tokens += f", read as {data.ids_dtype}"
         parameters = f"{self.trainer.model.num_parameters():,} parameters"
-        self._say(f"corpus     {config.corpus}: {tokens}")
+        source = f", from {os.path.basename(config.data_file)}" if config.data_file else ""
+        self._say(f"corpus     {config.corpus}{source}: {tokens}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
         self._say(f"backend    {config.backend}")
+        self._say(f"preset     {config.preset}")
         if self.trainer.is_sharded:
             shards = plural(config.shards, "shard")
             self._say(f"processes  {self.trainer.communicator.describe()}; {shards} of a batch")
         self._say(f"directory  {self.trainer.directory}")
+        if self.budget:
+            self._say(f"until      {duration(self.budget)} have passed; the learning rate falls by the clock")
         if self.first_step:
-            self._say(f"resuming   after step {self.first_step} of {self.total}")
+            self._say(f"resuming   after step {self.first_step}{self._of_total(' of ')}")
+        if self.first_step == config.steps:
+            self._say("           nothing is left to do: --steps N goes on for longer")
         if self.first_step and self.is_live:
             self._read_earlier_losses()
 
@@ -120,7 +127,11 @@ class Progress:
         self.validation = f"  validation {event.val_loss:z.4f}"
         self.run.validations.append((event.step, event.val_loss))
         if not self.is_live:
-            self._say(f"step {event.step:>6}/{self.total}  validation loss {event.val_loss:z.4f}")
+            self._say(f"step {event.step:>6}{self._of_total('/')}  validation loss {event.val_loss:z.4f}")
+
+    def _of_total(self, before: str) -> str:
+        """Returns of how many steps it is one, or nothing where the clock says when the run ends."""
+        return "" if self.budget else f"{before}{self.total}"
 
     def _show_step(self, event: StepEvent) -> None:
         self.tokens += event.tokens
@@ -134,13 +145,16 @@ class Progress:
         if not self._is_time_to_show(event.step, now - self.shown_at):
             return
         self.shown_at = now
-        left = duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
+        if self.budget:
+            left = duration(max(0.0, self.budget - (event.elapsed or 0.0) - event.seconds))
+        else:
+            left = duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
         speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
         # Divided as in Adam, since it began at 0: otherwise it would be far below the losses at first
         mean = self.loss / (1.0 - KEPT**self.count)
         # On a terminal nothing is padded: four digits of steps and a validation just fit into 80 columns.
         step = f"{event.step}" if self.is_live else f"{event.step:>6}"
-        self.line = f"step {step}/{self.total}  mean loss {mean:z.4f}  {speed}  {left} left"
+        self.line = f"step {step}{self._of_total('/')}  mean loss {mean:z.4f}  {speed}  {left} left"
         if self.skipped:
             self.line += f"  {plural(self.skipped, 'step')} skipped: gradient not finite"
         if self.is_live:
@@ -153,6 +167,8 @@ class Progress:
             return True
         if self.is_live:
             return waited > 0.1
+        if self.budget:
+            return waited > self.budget / PLAIN_LINES
         return waited > 30 or step % self.every == 0
 
     def _add_point(self, step: float, loss: float) -> None:
@@ -180,7 +196,13 @@ class Progress:
         elif started >= self.next_curve_at:
             width = min(columns - 1, 120)
             height = min(ROWS, rows - 6)
-            self.curve = chart([self.run], width, height, **abilities(self.stream), last_step=self.total)
+            self.curve = chart(
+                [self.run],
+                width,
+                height,
+                **abilities(self.stream),
+                last_step=None if self.budget else self.total,
+            )
             ended = time.monotonic()
             self.next_curve_at = ended + max(0.5, (ended - started) / SHARE)
         line = (self.line + self.validation)[: columns - 1]  # one that wraps could not be drawn over

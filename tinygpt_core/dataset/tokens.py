@@ -126,7 +126,8 @@ class JoinedIds(Sequence[int]):
         if len(pieces) == 1:
             found = pieces[0]
         else:
-            found = memoryview(b"".join(piece.tobytes() for piece in pieces)).cast(self.format)  # type: ignore[call-overload]
+            joined = memoryview(b"".join(piece.tobytes() for piece in pieces))
+            found = joined.cast(self.format)  # type: ignore[call-overload]
         if self.vocab_size is not None:
             self._check(found, start)
         return found

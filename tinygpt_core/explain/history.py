@@ -12,6 +12,7 @@ from ..training.statistics import BINS
 
 POINTS = 600  # of a curve
 HISTOGRAMS = 4000  # in one page, at most
+MOST_RUNGS = 20  # of a ladder
 
 
 def read_log(path: str) -> dict[str, Any]:
@@ -22,8 +23,9 @@ def read_log(path: str) -> dict[str, Any]:
 
     Returns:
         `log`: lists `step`, `loss`, `learning_rate` and, where it was kept, `gradient_norm`, at evenly spaced
-        steps; `validation`: lists `step` and `loss`; `snapshots`: for some steps the statistics of each
-        parameter.
+        steps; `validation`: lists `step` and `loss`; `ladder`: what counting needs on the same text, by its
+        name (see `training.ladder`), empty until a run has ended; `snapshots`: for some steps the statistics
+        of each parameter.
     """
     steps: list[dict[str, Any]] = []
     validations: list[dict[str, Any]] = []
@@ -46,6 +48,9 @@ def read_log(path: str) -> dict[str, Any]:
     }
     if any(is_number(entry.get("gradient_norm")) for entry in steps):
         log["gradient_norm"] = [_number(entry.get("gradient_norm")) for entry in steps]
+    rungs: dict[str, Any] = next(
+        (entry["ladder"] for entry in reversed(validations) if _is_ladder(entry.get("ladder"))), {}
+    )
     validation = {
         "step": [entry["step"] for entry in validations],
         "loss": [_number(entry["val_loss"]) for entry in validations],
@@ -54,6 +59,7 @@ def read_log(path: str) -> dict[str, Any]:
     return {
         "log": log,
         "validation": validation,
+        "ladder": {name: _number(nats) for name, nats in rungs.items()},
         "snapshots": thinned(snapshots, max(2, HISTOGRAMS // largest)),
     }
 
@@ -78,6 +84,11 @@ def _is_statistics(entry: Any) -> bool:
         and len(entry["counts"]) == BINS
         and all(map(is_number, entry["counts"]))
     )
+
+
+def _is_ladder(value: Any) -> bool:
+    """Returns whether an entry of a log is a ladder: a few names with numbers."""
+    return isinstance(value, dict) and 0 < len(value) <= MOST_RUNGS and all(map(is_number, value.values()))
 
 
 def _number(value: Any) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -28,29 +29,38 @@ def write_durably(path: Path, chunks: bytes | Iterable[Any]) -> Written:
     Returns:
         The file's size and SHA-256.
     """
-    with open(path, "wb", opener=_without_links) as file:
-        return _write_pieces(file, chunks, os.fspath(path))
+    with _errors_that_name(os.fspath(path)), open(path, "wb", opener=_without_links) as file:
+        return _write_pieces(file, chunks)
 
 
-def _write_pieces(file: Any, chunks: bytes | Iterable[Any], path: str, *, durably: bool = True) -> Written:
-    """Writes to an open file, which errors call `path`; returns its size and SHA-256."""
+def _write_pieces(file: Any, chunks: bytes | Iterable[Any], *, durably: bool = True) -> Written:
+    """Writes to an open file; returns its size and SHA-256."""
     import hashlib  # 3 ms to import, which `import tinygpt_core` shall not take
 
     pieces: Iterable[Any] = (chunks,) if isinstance(chunks, bytes) else chunks
     digest = hashlib.sha256()
     size = 0
-    try:
-        for piece in pieces:
-            digest.update(piece)
-            size += file.write(piece)
-        file.flush()
-        if durably:
-            os.fsync(file.fileno())
-    except OSError as problem:
-        if problem.errno is not None and problem.filename is None:
-            problem.filename = path  # of a full disk the system does not say which file did not fit
-        raise
+    for piece in pieces:
+        digest.update(piece)
+        size += file.write(piece)
+    file.flush()
+    if durably:
+        os.fsync(file.fileno())
     return Written(size, digest.hexdigest())
+
+
+@contextmanager
+def _errors_that_name(path: str, temporary: str | None = None) -> Iterator[None]:
+    """Inside it an OSError names `path`: of a full disk the system does not say which file did not fit, and
+    of a temporary file nobody has heard.
+    """
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno is not None and problem.filename in (None, temporary):
+            problem.filename = path
+            problem.filename2 = None
+        raise
 
 
 def _without_links(path: str, flags: int) -> int:
@@ -97,21 +107,21 @@ def atomic_write(path: Path, chunks: bytes | Iterable[Any], *, replace_anything:
     path = os.fspath(path)
     if os.path.islink(path) and not replace_anything:
         path = os.path.realpath(path)
+        if os.path.islink(path):  # it leads to itself
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     if _is_pipe_or_device(path) and not replace_anything:
-        with open(path, "wb") as file:
-            return _write_pieces(file, chunks, path, durably=False)
+        with _errors_that_name(path), open(path, "wb") as file:
+            return _write_pieces(file, chunks, durably=False)
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.urandom(8).hex()}.tmp")
     try:
-        with open(temporary, "wb", opener=_as_a_new_file) as file:
-            written = _write_pieces(file, chunks, path)
-        os.replace(temporary, path)
-    except BaseException as problem:
+        with _errors_that_name(path, temporary):
+            with open(temporary, "wb", opener=_as_a_new_file) as file:
+                written = _write_pieces(file, chunks)
+            os.replace(temporary, path)
+    except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
-        if isinstance(problem, OSError) and problem.filename == temporary:
-            problem.filename = path  # the name that was asked for, not one that nobody knows
-            problem.filename2 = None
         raise
     sync_directory(folder or ".")
     return written

@@ -149,8 +149,13 @@ def require_values(values: Mapping[str, Any], required: Mapping[str, Any]) -> No
 
 
 def other_values(config: GPTConfig, required: Mapping[str, Any]) -> list[str]:
-    """Returns which fields of a config of ours have other values than a format requires, in words."""
+    """Returns which fields of a config of ours have other values than a format requires, in words.
+
+    No format of another library has `ngram_tables`.
+    """
+    required = {"ngram_tables": (), **required}
     values = config.to_dict()
+    values["ngram_tables"] = config.ngram_tables
     values["attention_bias"] = config.has_attention_bias
     values["hidden_dim"] = config.mlp_dim
     return [

@@ -13,7 +13,8 @@ from .convolution import AvgPool2d, Conv2d, MaxPool2d
 from .dense import Embedding, Linear
 from .dropout import Dropout
 from .einsum import Einsum
+from .ngrams import HashNgrams
 from .normalization import LayerNorm, RMSNorm
-from .optimizer_steps import AdamWStep, SGDStep
+from .optimizer_steps import AdamWStep, NonzeroRows, PutRows, SGDStep
 from .rotary import Rotary
 from .softmax import CrossEntropy, LogSoftmax, Softmax

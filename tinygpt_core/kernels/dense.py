@@ -9,10 +9,12 @@ Notation as in `base`.
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 from .. import shape_errors
 from ..buffer.base import Buffer
+from ..dtype import DType
 from ..shape_errors import ShapeError
 from .base import Gradient, Kernel, require_float, rows_of
 
@@ -98,3 +100,24 @@ class Embedding(Kernel):
     def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
         indices, shape, dtype = saved
         return lambda: type(grad).zeros(shape, dtype).scatter_add(indices, grad), None
+
+    @staticmethod
+    def backward_by_rows(saved: Any, grad: Buffer) -> tuple[Buffer, Buffer]:
+        """Returns dL/dW as the rows that were looked up, integers (n,), and their gradients (n, C).
+
+        A backend for which it is None gives the whole gradient, where rows were asked for, too.
+        """
+        indices, (_, width), _ = saved
+        return sums_by_row(indices.reshape((indices.numel,)), grad.reshape((indices.numel, width)))
+
+
+def sums_by_row(rows: Buffer, values: Buffer) -> tuple[Buffer, Buffer]:
+    """Returns each of the rows (m,) once, integers (n,), and the sums (n, ...) of its values (m, ...)."""
+    places: dict[int, int] = {}  # in the order in which they come
+    order = [places.setdefault(row, len(places)) for row in rows.to_array()]
+    if len(places) == len(order):
+        return rows, values
+    kind = type(values)
+    total = kind.zeros((len(places), *values.shape[1:]), values.dtype)
+    total.scatter_add(kind.from_array(array("i", order), rows.shape, DType.int32), values)
+    return kind.from_array(array("i", places), (len(places),), DType.int32), total

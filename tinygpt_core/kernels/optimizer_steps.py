@@ -6,13 +6,19 @@
 
 for each element of a parameter p with gradient g, at a learning rate lr and with a weight decay wd. The
 velocity u and the moments m and v are kept from step to step, t counts the steps from 1.
+
+For tables of which few rows are looked up, an optimizer takes those rows that have a gradient out of the
+table and its moments (`NonzeroRows`), makes a step with them as with any parameter, and puts them back
+(`PutRows`).
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 
 from ..buffer.base import Buffer
+from ..dtype import DType
 from .base import Kernel
 
 
@@ -89,4 +95,33 @@ class SGDStep(Kernel):
                 u.assign(d if step == 1 else u * momentum + d * (1.0 - dampening))
                 d = d + u * momentum if nesterov else u
             p.assign(p - d * learning_rate)
+        return None, None
+
+
+class NonzeroRows(Kernel):
+    """y = the positions, ascending integers (k,), of the rows of x (n, ...) with an element that is not 0.
+
+    NaN is not 0.
+    """
+
+    @staticmethod
+    def forward(x: Buffer) -> tuple[Buffer, None]:
+        count = x.shape[0]
+        elements = x.reshape((count, x.numel // max(1, count)))
+        found = [position for position, row in enumerate(elements.to_python()) if any(row)]
+        return type(x).from_array(array("i", found), (len(found),), DType.int32), None
+
+
+class PutRows(Kernel):
+    """table[rows[k]] = values[k] for each k, in place; rows are integers (n,) and values (n, ...).
+
+    Raises:
+        IndexError: a row that the table does not have.
+    """
+
+    @staticmethod
+    def forward(table: Buffer, rows: Buffer, values: Buffer) -> tuple[None, None]:
+        rows.check_indices(table.shape[0])
+        for k, row in enumerate(rows.to_array()):
+            table[row] = values[k]
         return None, None

@@ -14,15 +14,16 @@ does every Buffer's dtype. float16 has so small a range that gradients vanish: `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from .. import backends
+from ..contexts import ChoiceBlock
 
 NAMES = ("float32", "tf32", "bfloat16", "float16")
 _compute_dtype = ContextVar("compute dtype", default="float32")
+_compute_dtypes_before: ContextVar[tuple[str, ...]] = ContextVar("compute dtypes before", default=())
 
 
 def compute_dtype() -> str:
@@ -42,23 +43,26 @@ def check_compute_dtype(name: str) -> None:
         )
 
 
-@contextmanager
-def autocast(name: str) -> Iterator[None]:
-    """Computes products in another dtype, for a `with` block or a decorated function; yields nothing.
+class autocast(ChoiceBlock):
+    """Computes products in another dtype, for a `with` block or a decorated function or generator.
 
     Args:
         name: "bfloat16" or "float16" (with sums in float32), "tf32" (float32 with a shorter fraction) or
             "float32".
 
     Raises:
-        ValueError: no such name, or the active backend cannot.
+        ValueError: when it is entered: no such name, or the active backend cannot.
     """
-    check_compute_dtype(name)
-    before = _compute_dtype.set(name)
-    try:
-        yield
-    finally:
-        _compute_dtype.reset(before)
+
+    chosen = _compute_dtype
+    before = _compute_dtypes_before
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+
+    def __enter__(self) -> None:
+        check_compute_dtype(self.value)
+        super().__enter__()
 
 
 class LossScaler:

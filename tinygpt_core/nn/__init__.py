@@ -7,7 +7,7 @@ from .attention import CasualSelfAttention, CausalSelfAttention
 from .cache import KeyValueCache
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, Flatten, MaxPool2d
 from .dropout import Dropout
-from .embedding import Embedding
+from .embedding import Embedding, NgramEmbedding
 from .gpt import GPT, GPTConfig
 from .linear import FullyConnectedLayer, Linear
 from .mlp import MLP, GatedMLP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..buffer.base import Buffer
+from ..dtype import DType
 from ..tensor import Tensor
 from .arguments import check_size
 
@@ -18,6 +19,8 @@ class KeyValueCache:
     Attributes:
         length: how many positions every layer has stored.
         keys, values: for each layer a Buffer (batch_size, num_heads, context_length, head_dim).
+        ids: int32 (batch_size, context_length), the tokens at the positions, for models that look at n-grams;
+            None until `store_ids` is first called.
 
     Raises:
         TypeError: a batch_size that is no int.
@@ -39,6 +42,7 @@ class KeyValueCache:
         self.length = 0
         self.keys = [type(like).zeros(shape, like.dtype) for _ in range(num_layers)]
         self.values = [type(like).zeros(shape, like.dtype) for _ in range(num_layers)]
+        self.ids: Buffer | None = None
 
     def reset(self) -> None:
         """Forgets all positions; the storage is kept."""
@@ -54,3 +58,14 @@ class KeyValueCache:
         self.keys[layer][:, :, self.length : end, :] = key.buffer
         self.values[layer][:, :, self.length : end, :] = value.buffer
         return Tensor(self.keys[layer][:, :, :end, :]), Tensor(self.values[layer][:, :, :end, :])
+
+    def store_ids(self, token_ids: Tensor) -> None:
+        """Writes the ids (B, T) of new positions; like `store`, it leaves `length` alone."""
+        buffer = token_ids.buffer
+        if self.ids is None:
+            self.ids = type(buffer).zeros((self.batch_size, self.context_length), DType.int32)
+        self.ids[:, self.length : self.length + token_ids.shape[1]] = buffer.as_dtype(DType.int32)
+
+    def past_ids(self) -> Tensor | None:
+        """Returns the ids (B, length) that were stored; None where there are none."""
+        return None if self.ids is None or not self.length else Tensor(self.ids[:, : self.length])

@@ -20,7 +20,7 @@ from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .arguments import check_divisible, check_size
 from .cache import KeyValueCache
 from .dropout import Dropout
-from .embedding import Embedding
+from .embedding import Embedding, NgramEmbedding
 from .linear import FullyConnectedLayer
 from .mlp import MLP
 from .normalization import NORMALIZATIONS, normalization_layer
@@ -34,6 +34,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """For the fields of `GPTConfig` that are words: those that they may be."""
 FINAL_ACTIVATION = "final_activation"
 """In the metadata of a `.safetensors` file of weights: they are of a model whose MLPs end with a ReLU."""
+
+
+MOST_ROWS = 2**31 - 1  # of a table: ids of rows are int32
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class GPTConfig:
             "geglu", "reglu", "glu".
         final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated
             ones.
+        ngram_tables: rows of tables of hashed n-gram embeddings, the first for the last two tokens, the next
+            for three, and so on (see `NgramEmbedding`); what they hold is added to the token's embedding.
+            Empty: none.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -82,8 +88,10 @@ class GPTConfig:
     num_key_value_heads: int | None = None
     rotary_base: float = 10000.0
     final_activation: bool = False
+    ngram_tables: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_tables()
         self._check_sizes()
         self._check_choices()
         self._check_switches()
@@ -100,6 +108,17 @@ class GPTConfig:
             check_size("hidden_dim", self.hidden_dim)
         if self.num_key_value_heads is not None:
             check_size("num_key_value_heads", self.num_key_value_heads)
+
+    def _check_tables(self) -> None:
+        if not isinstance(self.ngram_tables, (tuple, list)):
+            raise TypeError(
+                f"ngram_tables must be a tuple of sizes, such as (4096, 8192), but got {self.ngram_tables!r}"
+            )
+        for size in self.ngram_tables:
+            check_size("ngram_tables", size)
+            if size > MOST_ROWS:
+                raise ValueError(f"ngram_tables may have at most {MOST_ROWS:,} rows each, but got {size:,}")
+        object.__setattr__(self, "ngram_tables", tuple(self.ngram_tables))  # JSON has lists
 
     def _check_choices(self) -> None:
         for name, choices in CHOICES.items():
@@ -166,8 +185,17 @@ class GPTConfig:
         return 4 * self.embedding_dim
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields by name, ready for JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Returns the fields by name, ready for JSON.
+
+        `ngram_tables` is among them only where there are some: it is younger than the others, and earlier
+        versions can go on reading.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.ngram_tables:
+            values["ngram_tables"] = list(self.ngram_tables)
+        else:
+            del values["ngram_tables"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
@@ -196,6 +224,8 @@ class GPT(Module):
     """A language model: for each position, the logits of the next token.
 
     `x = embed(token_ids) + embed(positions); x = block(x) for each block; logits = layer_norm(x) head`
+
+    With `ngram_tables`, x also gets `embed(the last two tokens) + embed(the last three) + ...` at the start.
 
     Weights start as GPT-2's do: normal with standard deviation 0.02, those that write to the residual stream
     0.02 / sqrt(2 num_layers), biases zero.
@@ -238,6 +268,8 @@ class GPT(Module):
         self.embedding_layer = Embedding(config.vocab_size, config.embedding_dim, std=std)
         if config.positions == "learned":
             self.position_embedding_layer = Embedding(config.context_length, config.embedding_dim, std=std)
+        if config.ngram_tables:
+            self.ngram_embedding_layer = NgramEmbedding(config.ngram_tables, config.embedding_dim)
         self.dropout = Dropout(config.dropout)
         self.transformer_blocks = [
             TransformerBlock(
@@ -394,6 +426,8 @@ class GPT(Module):
             return self._logits(token_ids, None)
         with no_grad():
             logits = self._logits(token_ids, cache)
+        if self.config.ngram_tables:
+            cache.store_ids(token_ids)
         cache.length += token_ids.shape[1]
         return logits
 
@@ -404,6 +438,8 @@ class GPT(Module):
         if self.config.positions == "learned":
             end = start + token_ids.shape[1]
             x = x + self.position_embedding_layer.embeddings[start:end]
+        if self.config.ngram_tables:
+            x = x + self.ngram_embedding_layer(token_ids, None if cache is None else cache.past_ids())
         x = self.dropout(x)
         for layer, block in enumerate(self.transformer_blocks):
             x = block(x, cache, layer)

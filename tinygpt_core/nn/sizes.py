@@ -27,6 +27,8 @@ def require_room(config: GPTConfig, shapes: Collection[Shape]) -> None:
     }
     if config.positions == "learned":
         sizes["context_length"] = config.context_length
+    if config.ngram_tables:
+        sizes["ngram_tables"] = sum(config.ngram_tables)
     for name, size in sizes.items():
         if size > elements:
             raise ValueError(f"{name} {size:,} does not fit a file of {elements:,} elements")

@@ -19,6 +19,8 @@ FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
 POSITIVE = Range(math.ulp(0.0), 1e6, "above 0 and at most 1e6")  # ulp(0) is the least number above 0
 
+YOUNGER = ("decay_steps", "ngram_tables", "time_budget")  # settings that the first runs did not have
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -85,6 +87,9 @@ class TrainingConfig:
     tied_head: bool = setting(False, "whether the head's weights are the token embeddings", option="")
     # GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16.
     initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
+    ngram_tables: tuple[int, ...] = setting(
+        (), "rows of tables of hashed 2-grams, 3-grams, ..., or none", SIZE, metavar="N,N,..."
+    )
     dropout: float = setting(0.0, "probability of dropping an activation", FRACTION)
 
     # ---- updates
@@ -105,6 +110,14 @@ class TrainingConfig:
         0,
         "step at which the cosine ends",
         Range(0, 2**31, "from 0 to 2**31 (0: the last step, so with more steps the cosine is stretched)"),
+        is_resumable=True,
+    )
+    time_budget: float = setting(
+        0.0,
+        "time after which the run ends, such as 60s or 5m; the learning rate falls by the clock",
+        Range(0.0, 1e9, "from 0 to 1e9 seconds (0: --steps says when)"),
+        option="--until",
+        metavar="TIME",
         is_resumable=True,
     )
     weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
@@ -128,6 +141,8 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.ngram_tables, list):  # JSON has lists
+            object.__setattr__(self, "ngram_tables", tuple(self.ngram_tables))
         check_settings(self)
         if self.tokenizer not in ("characters", "bpe") and not os.path.isabs(self.tokenizer):
             raise SettingError(
@@ -171,12 +186,15 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values.
 
-        `decay_steps` and `shards` are among them only where they are set: they are younger than the others,
-        and earlier versions can go on reading.
+        `shards` and those of YOUNGER are among them only where they are set: they are younger than the
+        others, and earlier versions can go on reading.
         """
         values = asdict(self)
-        if not self.decay_steps:
-            del values["decay_steps"]
+        for name in YOUNGER:
+            if not values[name]:
+                del values[name]
+        if self.ngram_tables:
+            values["ngram_tables"] = list(self.ngram_tables)
         if self.shards == 1:
             del values["shards"]
         return values

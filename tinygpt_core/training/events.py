@@ -10,7 +10,8 @@ class StepEvent(NamedTuple):
 
     Where they are known, also the gradient's norm before it was clipped and, now and then, what the update
     did to each parameter (see `statistics.statistics`). `skipped` is True where the gradient was not finite:
-    then nothing was changed.
+    then nothing was changed. `elapsed` is the time in seconds that a run with a time budget had behind it
+    when the step began, by which its learning rate was chosen.
     """
 
     step: int
@@ -21,13 +22,18 @@ class StepEvent(NamedTuple):
     gradient_norm: float | None = None
     parameters: list[dict[str, Any]] | None = None
     skipped: bool | None = None
+    elapsed: float | None = None
 
 
 class ValidationEvent(NamedTuple):
-    """The mean loss over the fixed validation batches after `step` updates."""
+    """The mean loss over the fixed validation batches after `step` updates.
+
+    At the end of a run also the `ladder`: what others need on the same batches (see `ladder`).
+    """
 
     step: int
     val_loss: float
+    ladder: dict[str, float] | None = None
 
 
 class CheckpointEvent(NamedTuple):

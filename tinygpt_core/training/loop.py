@@ -28,6 +28,7 @@ from ..nn.gpt import GPT
 from ..optimizers import AdamW
 from ..tensor import Tensor, no_grad
 from . import statistics
+from .budget import Clock, recorded_times
 from .checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -73,6 +74,7 @@ class Trainer:
 
     Raises:
         CommunicationError: processes that differ, or that are more than there are shards.
+        SettingError: a budget of time for several processes.
     """
 
     def __init__(
@@ -92,8 +94,15 @@ class Trainer:
         self.skipped_steps = 0
         self.skipped_in_a_row = 0
         self.saved_step = 0
+        self.validated: ValidationEvent | None = None  # what `run` has found last
+        self.rungs: dict[str, float] | None = None  # of the ladder, once it was asked for
         self.fingerprint: tuple[int, ...] | None = None  # of the checkpoint that this run wrote or read last
         self.stop_requested = False
+        if config.time_budget and communicator.size > 1:
+            raise SettingError(
+                "time_budget", " is for one process: the clocks of several differ; give ", "steps", " instead"
+            )
+        self.clock = Clock(config.time_budget)
         self.criterion = CrossEntropyLoss()
         self.generator = random.Generator(config.seed)
         with self.context():
@@ -138,8 +147,7 @@ class Trainer:
         if self.communicator.size == 1:
             return {}
         import platform
-
-        from .. import __version__
+        import sys
 
         kind = backends.get(self.config.backend)
         arithmetic = getattr(kind, "arithmetic", dict)
@@ -150,7 +158,7 @@ class Trainer:
             "setting": self.config.to_dict(),
             "version of": {
                 "Python": f"{platform.python_implementation()} {platform.python_version()}",
-                "tinygpt": __version__,
+                "tinygpt": sys.modules["tinygpt_core"].__version__,
                 **arithmetic(),
             },
             "SHA-256 of the data": self.data.sha256,
@@ -238,6 +246,8 @@ class Trainer:
         with lock_directory(directory):
             trainer = cls._resumed(directory, changes, communicator, shard_optimizer)
             tidy(directory)
+            if trainer.config.time_budget:
+                trainer.clock.recorded = recorded_times(os.path.join(directory, LOG), trainer.step)
             truncate_log(os.path.join(directory, LOG), trainer.step)
             trainer.fingerprint = fingerprint(directory)
         return trainer
@@ -263,7 +273,7 @@ class Trainer:
             require_memory(config, saved.tokenizer.vocab_size)
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
             trainer = cls(config, directory, data, saved, communicator, shard_optimizer)
-            if "decay_steps" not in changes:
+            if "decay_steps" not in changes and not config.time_budget:
                 _warn_of_another_schedule(before, config, steps_made)
             return trainer
         except (KeyError, TypeError) as problem:
@@ -284,11 +294,15 @@ class Trainer:
         config = self.config
         with ExitStack() as stack:
             log = self._open_log(stack) if self.communicator.is_first else None
-            while self.step < config.steps and not self._must_stop():
+            self.clock.start()
+            is_last = self.is_finished
+            while not is_last and not self._must_stop():
                 yield self._logged(log, self.train_step())
-                is_last = self.step == config.steps
+                is_last = self.is_finished
                 if config.eval_every and (is_last or self.step % config.eval_every == 0):
-                    yield self._logged(log, ValidationEvent(self.step, self.validate()))
+                    rungs = self.ladder() if is_last and self.communicator.is_first else None
+                    self.validated = ValidationEvent(self.step, self.validate(), rungs)
+                    yield self._logged(log, self.validated)
                 if config.checkpoint_every and self.step % config.checkpoint_every == 0:
                     self.save()
                     yield CheckpointEvent(self.step, self.directory)
@@ -347,11 +361,17 @@ class Trainer:
         started = time.perf_counter()
         config = self.config
         batches = [self._next_batch() for _ in range(config.accumulation)]
-        keeps_statistics = statistics.are_due(self.step + 1, config.steps)
+        elapsed = self.clock.read(self.step + 1)
+        if elapsed is None:
+            keeps_statistics = statistics.are_due(self.step + 1, config.steps)
+        else:
+            keeps_statistics = self.clock.has_passed_a_share(statistics.TIMES)
         with self.context():
             before = statistics.copies(self.model) if keeps_statistics else None
             self.model.train()
             self.optimizer.learning_rate = self.schedule(self.step)
+            if elapsed is not None:
+                self.optimizer.learning_rate = timed_learning_rate(config, self.step, elapsed)
             loss = self.update(batches)
             self.step += 1
             parameters = statistics.statistics(self.model, before) if keeps_statistics else None
@@ -370,7 +390,13 @@ class Trainer:
             gradient_norm=self.update.gradient_norm,
             parameters=parameters,
             skipped=True if self.update.is_skipped else None,
+            elapsed=elapsed,
         )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are made, or the time for them is over."""
+        return self.step >= self.config.steps or self.clock.is_over
 
     def _next_batch(self) -> Any:
         """Returns the next batch, or this process's shards of it, for `update`."""
@@ -417,6 +443,16 @@ class Trainer:
             total += loss
         return total / sum(batch.num_targets for batch in batches)
 
+    def ladder(self) -> dict[str, float]:
+        """Returns what guessing and counting need on the validation batches, in nats a token, by their names
+        (see `ladder.ladder`).
+        """
+        from .ladder import ladder  # here, because only the end of a run needs it
+
+        if self.rungs is None:
+            self.rungs = ladder(self.data)
+        return self.rungs
+
     def save(self) -> None:
         """Writes a checkpoint: the weights, the optimizer and everything random.
 
@@ -440,6 +476,8 @@ class Trainer:
             "data_order": data.training_batches.get_state(),
             "random": self.generator.get_state(),
         }
+        if self.config.time_budget:
+            state["elapsed"] = self.clock.elapsed
         if self.update.scaler is not None:
             state["loss_scale"] = self.update.scaler.get_state()
         save_checkpoint(
@@ -487,6 +525,7 @@ class Trainer:
             self.model.load_weights(list(saved.model_tensors.items()))
             optimizer: Any = self.update if self.is_sharded else self.optimizer
             optimizer.load_state(list(saved.optimizer_tensors.items()))
+        self.clock.elapsed = _elapsed(saved.state.get("elapsed", 0.0), self.directory)
         self._require_step_of_the_optimizer("skipped_steps" in saved.state)
         self.data.training_batches.set_state(saved.state["data_order"])
         self.generator.set_state(saved.state["random"])
@@ -538,6 +577,33 @@ def learning_rate_schedule(config: TrainingConfig) -> schedules.Schedule:
         warmup_steps=min(config.warmup_steps, end - 1),
         minimum=config.minimum_learning_rate,
     )
+
+
+def timed_learning_rate(config: TrainingConfig, step: int, elapsed: float) -> float:
+    """Returns the learning rate of a run with a time budget: a warm-up by steps, a cosine by time.
+
+        rate = minimum + (learning_rate - minimum) (1 + cos(π r)) / 2    with r = elapsed / time_budget <= 1
+
+    and at most learning_rate (step + 1) / (warmup_steps + 1).
+
+    Args:
+        config: the settings.
+        step: the number of updates made before.
+        elapsed: the time that training has taken before, in seconds.
+    """
+    ratio = min(1.0, elapsed / config.time_budget)
+    lowest = config.minimum_learning_rate
+    falling = lowest + (config.learning_rate - lowest) * (1.0 + math.cos(math.pi * ratio)) / 2.0
+    return min(config.learning_rate * (step + 1) / (config.warmup_steps + 1), falling)
+
+
+def _elapsed(value: Any, directory: str) -> float:
+    """Returns the time that a checkpoint has behind it; raises CheckpointError where that is none."""
+    if type(value) not in (int, float) or not 0.0 <= value < math.inf:
+        raise CheckpointError(
+            f"the checkpoint in {directory} is damaged: its elapsed must be seconds, not {value!r}"
+        )
+    return float(value)
 
 
 def _warn_of_another_schedule(before: TrainingConfig, after: TrainingConfig, step: int) -> None:

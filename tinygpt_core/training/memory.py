@@ -36,6 +36,7 @@ def least_memory(config: TrainingConfig, vocab_size: int = 1) -> int:
     embeddings = vocab_size * width * (1 if config.tied_head else 2)
     if config.positions == "learned":
         embeddings += config.context_length * width
+    embeddings += sum(config.ngram_tables) * width
     parameters = embeddings + layers * 12 * width * width
     # The text may be shorter than a context, but the rows of a batch are there
     tokens = config.batch_size * config.context_length

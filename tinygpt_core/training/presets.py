@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from .. import backends
 from .config import TrainingConfig
 
 
@@ -26,12 +27,18 @@ def _preset(name: str, about: str, *, like: str | None = None, **changes: Any) -
 
 # ---- for pure Python
 
-_preset("identifiers", "about a minute in pure Python: names like Python's own, letter by letter")
+_preset(
+    "identifiers",
+    "about a minute in pure Python: names like Python's own, letter by letter",
+    ngram_tables=(4096, 16384, 32768, 65536, 65536),
+    eval_every=550,
+    eval_batches=79,  # all names that are not learned from
+    checkpoint_every=550,
+)
 _preset("names", "the same on first names", like="identifiers", corpus="names")
 _preset(
     "text",
     "a few minutes in pure Python: any text file, letter by letter",
-    like="identifiers",
     corpus="text",
     num_heads=4,
     embedding_dim=32,
@@ -53,9 +60,27 @@ _preset("stdlib", "the same on the standard library's source", like="docs", corp
 # ---- for a fast backend, and for GPUs
 
 _preset(
+    "identifiers-fast",
+    "about a minute on a fast backend: the same names, and a larger model",
+    like="identifiers",
+    num_layers=2,
+    num_heads=4,
+    embedding_dim=64,
+    initial_std=0.08,
+    dropout=0.2,
+    steps=1000,
+    batch_size=32,
+    learning_rate=0.002,
+    minimum_learning_rate=0.0001,
+    warmup_steps=50,
+    eval_every=250,
+    eval_batches=20,
+    checkpoint_every=250,
+)
+
+_preset(
     "nanogpt-cpu",
     "nanoGPT's size and steps for a CPU; wants a fast backend",
-    like="identifiers",
     corpus="shakespeare",
     context_length=64,
     num_layers=4,
@@ -129,7 +154,6 @@ _preset(
 _preset(
     "debug",
     "seconds: to see that everything works",
-    like="identifiers",
     embedding_dim=8,
     steps=20,
     batch_size=4,
@@ -138,3 +162,14 @@ _preset(
     eval_batches=2,
     checkpoint_every=10,
 )
+
+
+def default_preset(backend: str) -> str:
+    """Returns the preset of a run that names none, by the backend that it runs on: about a minute on either
+    kind.
+
+    Raises:
+        BackendUnavailable: the backend cannot run here.
+    """
+    is_fast = getattr(backends.get(backend), "is_fast", False)
+    return "identifiers-fast" if is_fast else "identifiers"

@@ -138,6 +138,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "str": (str,),
     "str | None": (str, type(None)),
+    "tuple[int, ...]": (tuple,),
 }
 
 
@@ -156,7 +157,10 @@ def check_settings(config: Any) -> None:
         if not has_type:
             raise SettingTypeError(each.name, f" must be {each.type}, not {value!r:.80}")
         if isinstance(each.allowed, Range):
-            if not each.allowed.low <= value <= each.allowed.high:
-                raise SettingError(each.name, f" must be {each.allowed.text}, not {value!r:.80}")
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(value, tuple) and type(number) is not int:
+                    raise SettingTypeError(each.name, f" must be {each.type}, not {value!r}")
+                if not each.allowed.low <= number <= each.allowed.high:
+                    raise SettingError(each.name, f" must be {each.allowed.text}, not {value!r:.80}")
         elif each.allowed is not None and value not in each.allowed:
             raise SettingError(each.name, f" must be one of {', '.join(each.allowed)}, not {value!r:.80}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..buffer.base import Buffer
 from ..module import Module
+from ..operations import SparseGradient
 
 BINS = 36  # of a histogram
 SAMPLE = 2048  # elements of a parameter, at most and evenly spaced, in its histogram
@@ -42,10 +43,15 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
     for name, tensor in model.named_parameters():
         entry = {"name": name, "norm": _rounded(_norm(tensor.buffer)), **histogram(_sample(tensor.buffer))}
         if before is not None:
+            gradient = tensor.compact_grad
             old_norm = _norm(before[name])
-            change = _norm(tensor.buffer - before[name])
+            if isinstance(gradient, SparseGradient):  # the other rows are what they were
+                rows = gradient.rows
+                change = _norm(tensor.buffer.take(rows) - before[name].take(rows))
+            else:
+                change = _norm(tensor.buffer - before[name])
             entry["ratio"] = _rounded(change / old_norm) if old_norm else None
-            entry["gradient"] = None if tensor.grad is None else _rounded(_norm(tensor.grad.buffer))
+            entry["gradient"] = None if gradient is None else _rounded(_norm(gradient))
         entries.append(entry)
     return entries
 
@@ -78,7 +84,7 @@ def _sample(buffer: Buffer) -> list[float]:
     return values
 
 
-def _norm(buffer: Buffer) -> float:
+def _norm(buffer: Buffer | SparseGradient) -> float:
     return math.sqrt(buffer.sum_of_squares())
 
 

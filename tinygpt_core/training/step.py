@@ -102,8 +102,8 @@ class TrainingStep:
         factor = 1.0 / self.scaler.scale
         unique = {id(tensor): tensor for _, tensor in self.model.named_parameters()}  # tied weights once
         for tensor in unique.values():
-            if tensor.grad is not None:
-                tensor.grad = Tensor(tensor.grad.buffer * factor)
+            if (gradient := tensor.compact_grad) is not None:
+                tensor.compact_grad = gradient * factor
 
 
 def training_step(*arguments: Any) -> TrainingStep:

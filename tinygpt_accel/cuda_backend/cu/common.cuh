@@ -1,8 +1,9 @@
 // What all kernels share: number types, loads that widen and stores that round, sums over a warp and a block, and Philox.
 //
 // Conventions: every integer argument is a `long long`, every scalar a `double`, every missing array a null pointer. A kernel reads
-// float32, float64, bfloat16 or float16 and computes in `Wide`: float64 for float64, float32 for the rest. Blocks have whole warps.
+// float32, bfloat16 or float16 and computes in float32 (float64 is served by the composed kernels of the core). Blocks have whole warps.
 // Nothing is included, so NVRTC needs no toolkit's headers; on a CPU (tests/cuda_on_cpu) the same text compiles behind a small shim.
+// Lambdas name the types of their arguments: NVRTC before 13.2 refuses generic ones.
 #pragma once
 
 typedef long long int64;
@@ -11,11 +12,10 @@ typedef unsigned long long uint64;
 struct bf16 { unsigned short bits; };
 struct fp16 { unsigned short bits; };
 
-template <typename T> struct WideOf { typedef float type; };
-template <> struct WideOf<double> { typedef double type; };
-template <typename T> using Wide = typename WideOf<T>::type;
-
 #ifndef TINYGPT_ON_CPU
+// Shared memory of the size that the launch says.
+#define SHARED_ROOM(name) extern __shared__ __align__(16) float name[]
+
 __device__ inline float half_to_float(unsigned short bits) {
     float value;
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
@@ -53,18 +53,7 @@ template <typename T> __device__ inline void store_eight(T* p, int64 pack, const
 // Division by 64 bits is a call of some dozens of instructions, and hardly any index needs it.
 __device__ inline int64 quotient(int64 a, int64 b) { return (a | b) >> 32 ? a / b : (int64)((unsigned)a / (unsigned)b); }
 
-// Overloads, so that a template names one function for both widths.
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
-__device__ inline float logarithm(float x) { return logf(x); }
-__device__ inline double logarithm(double x) { return log(x); }
-__device__ inline float root(float x) { return sqrtf(x); }
-__device__ inline double root(double x) { return sqrt(x); }
-// 1 less the error function, with all digits where that is tiny.
-__device__ inline float complementary_error(float x) { return erfcf(x); }
-__device__ inline double complementary_error(double x) { return erfc(x); }
-
-template <typename T> __device__ inline T infinity() { return (T)__uint_as_float(0x7f800000u); }
+__device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 template <typename T> __device__ inline T larger(T a, T b) { return b > a || b != b ? b : a; }
 
 template <typename T> __device__ inline T warp_sum(T value) {

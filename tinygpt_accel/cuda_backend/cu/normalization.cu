@@ -1,100 +1,83 @@
 // Layer norm (centre = 1) and RMS norm (centre = 0) over rows: y = n w + b with n = (x - mean) / sqrt(mean of (x - mean)^2 + eps).
-// One block a row, and two passes for the variance: the row is in the cache by then, and nothing cancels. X is the type of what comes in
-// (the residual stream), Y of what goes out to a product. Forward keeps the mean and the scale of each row.
+// X is the residual stream, float32; Y what goes out to a product, and comes back from it as a gradient.
 #include "common.cuh"
 
-template <typename X, typename Y>
-__global__ void normalize(const X* x, const Wide<X>* weight, const Wide<X>* bias, Y* y, Wide<X>* means, Wide<X>* scales, int64 rows,
-                          int64 columns, double eps, int64 centre) {
-    typedef Wide<X> W;
-    __shared__ W room[32];
+// One block a row, and two passes for the variance: the row is in the cache by then, and nothing cancels. Where there is a `branch`,
+// x + branch takes the place of x first and is written to `sum`: the residual's addition costs no walk of its own.
+template <typename Y>
+__global__ void normalize(const float* x, const Y* branch, const float* weight, const float* bias, float* sum, Y* y, float* means,
+                          float* scales, int64 rows, int64 columns, double eps, int64 centre) {
+    __shared__ float room[32];
     for (int64 row = blockIdx.x; row < rows; row += gridDim.x) {
-        const X* in = x + row * columns;
-        W mean = 0, squares = 0;
+        const float* in = x + row * columns;
+        float mean = 0, squares = 0;
+        if (branch) {
+            float* out = sum + row * columns;
+            #pragma unroll 4
+            for (int64 i = threadIdx.x; i < columns; i += blockDim.x) out[i] = in[i] + load(branch + row * columns, i);
+            in = out;  // of which each thread reads what it wrote
+        }
         if (centre) {
             #pragma unroll 4
-            for (int64 i = threadIdx.x; i < columns; i += blockDim.x) mean += load(in, i);
-            mean = block_sum(mean, room) / (W)columns;
+            for (int64 i = threadIdx.x; i < columns; i += blockDim.x) mean += in[i];
+            mean = block_sum(mean, room) / (float)columns;
         }
         #pragma unroll 4
-        for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
-            W d = load(in, i) - mean;
-            squares += d * d;
-        }
-        W scale = (W)1 / root(block_sum(squares, room) / (W)columns + (W)eps);
+        for (int64 i = threadIdx.x; i < columns; i += blockDim.x) squares += (in[i] - mean) * (in[i] - mean);
+        float scale = 1.0f / sqrtf(block_sum(squares, room) / (float)columns + (float)eps);
         #pragma unroll 4
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
-            W n = (load(in, i) - mean) * scale;
-            store(y + row * columns, i, n * (weight ? weight[i] : (W)1) + (bias ? bias[i] : (W)0));
+            store(y + row * columns, i, (in[i] - mean) * scale * (weight ? weight[i] : 1.0f) + (bias ? bias[i] : 0.0f));
         }
         if (threadIdx.x == 0) means[row] = mean, scales[row] = scale;
     }
 }
 
-// dL/dx = r (h - mean h - n mean(h n)) with h = g w; without mean h where the norm does not centre.
-template <typename X, typename Y>
-__global__ void normalize_gradient(const X* x, const Wide<X>* weight, const Y* grad, const Wide<X>* means, const Wide<X>* scales, X* result,
-                                   int64 rows, int64 columns, int64 centre) {
-    typedef Wide<X> W;
-    __shared__ W room[32];
+// All gradients in one walk. dL/dx = r (h - mean h - n mean(h n)) with h = g w (without mean h where the norm does not centre), to which
+// `residual` (or null) is added: the gradient that went past the norm. It is written as float32, and as Y to `low` (or null), as the next
+// product reads it. A block takes every gridDim-th row; each thread adds up its columns of g n and of g in shared memory, in the order of
+// the rows, and `partial` gets (blocks, 2, columns), which `column_sums` adds up: the same bits in every run.
+template <typename Y>
+__global__ void normalize_gradient(const float* x, const float* weight, const Y* grad, const float* means, const float* scales,
+                                   const float* residual, float* result, Y* low, float* partial, int64 rows, int64 columns,
+                                   int64 centre) {
+    SHARED_ROOM(sums);
+    __shared__ float room[32];
+    for (int64 i = threadIdx.x; i < columns; i += blockDim.x) sums[i] = sums[columns + i] = 0.0f;
     for (int64 row = blockIdx.x; row < rows; row += gridDim.x) {
-        const X* in = x + row * columns;
+        const float* in = x + row * columns;
         const Y* g = grad + row * columns;
-        W mean = means[row], scale = scales[row], sum = 0, dot = 0;
+        float mean = means[row], scale = scales[row], sum = 0, dot = 0;
         #pragma unroll 4
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
-            W h = load(g, i) * (weight ? weight[i] : (W)1);
-            sum += h;
-            dot += h * ((load(in, i) - mean) * scale);
+            float given = load(g, i), n = (in[i] - mean) * scale, h = given * (weight ? weight[i] : 1.0f);
+            sum += h, dot += h * n;
+            sums[i] += given * n, sums[columns + i] += given;
         }
-        sum = centre ? block_sum(sum, room) / (W)columns : (W)0;
-        dot = block_sum(dot, room) / (W)columns;
+        sum = centre ? block_sum(sum, room) / (float)columns : 0.0f;
+        dot = block_sum(dot, room) / (float)columns;
         #pragma unroll 4
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
-            W h = load(g, i) * (weight ? weight[i] : (W)1);
-            store(result + row * columns, i, scale * (h - sum - (load(in, i) - mean) * scale * dot));
+            float n = (in[i] - mean) * scale, h = load(g, i) * (weight ? weight[i] : 1.0f);
+            float value = scale * (h - sum - n * dot) + (residual ? residual[row * columns + i] : 0.0f);
+            result[row * columns + i] = value;
+            if (low) store(low + row * columns, i, value);
         }
+    }
+    for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
+        partial[blockIdx.x * 2 * columns + i] = sums[i];
+        partial[(blockIdx.x * 2 + 1) * columns + i] = sums[columns + i];
     }
 }
 
-// Sums down the columns of g n and of g, in two stages of fixed order. A block takes 32 columns (x) of a chunk of rows (y), a warp every
-// so many rows of it; `partial` gets (chunks, 2, columns), which `column_sums` adds up.
-template <typename X, typename Y>
-__global__ void normalize_parameter_gradients(const X* x, const Y* grad, const Wide<X>* means, const Wide<X>* scales, Wide<X>* partial,
-                                              int64 rows, int64 columns, int64 chunk) {
-    typedef Wide<X> W;
-    __shared__ W of_weight[1024], of_bias[1024];
-    int64 column = (int64)blockIdx.x * 32 + threadIdx.x % 32, warps = blockDim.x / 32;
-    int64 start = (int64)blockIdx.y * chunk, stop = start + chunk < rows ? start + chunk : rows;
-    W weight_sum = 0, bias_sum = 0;
-    if (column < columns) {
-        #pragma unroll 4
-        for (int64 row = start + threadIdx.x / 32; row < stop; row += warps) {
-            W g = load(grad, row * columns + column);
-            weight_sum += g * ((load(x, row * columns + column) - means[row]) * scales[row]);
-            bias_sum += g;
-        }
-    }
-    of_weight[threadIdx.x] = weight_sum, of_bias[threadIdx.x] = bias_sum;
-    __syncthreads();
-    if (threadIdx.x < 32 && column < columns) {
-        for (int64 warp = 1; warp < warps; warp++) {
-            weight_sum += of_weight[warp * 32 + threadIdx.x];
-            bias_sum += of_bias[warp * 32 + threadIdx.x];
-        }
-        partial[(int64)blockIdx.y * 2 * columns + column] = weight_sum;
-        partial[((int64)blockIdx.y * 2 + 1) * columns + column] = bias_sum;
-    }
-}
-
-// The sums down the columns of a chunk of rows, laid out as above; rows begin `stride` elements apart. partial: (chunks, columns).
+// The sums down the columns of a chunk of rows, in a fixed order: a block takes 32 columns (y) of a chunk (x), a warp every so many rows
+// of it. Rows begin `stride` elements apart. partial: (chunks, columns).
 template <typename T>
-__global__ void column_sums(const T* x, Wide<T>* partial, int64 rows, int64 columns, int64 stride, int64 chunk) {
-    typedef Wide<T> W;
-    __shared__ W sums[1024];
-    int64 column = (int64)blockIdx.x * 32 + threadIdx.x % 32, warps = blockDim.x / 32;
-    int64 start = (int64)blockIdx.y * chunk, stop = start + chunk < rows ? start + chunk : rows;
-    W sum = 0;
+__global__ void column_sums(const T* x, float* partial, int64 rows, int64 columns, int64 stride, int64 chunk) {
+    __shared__ float sums[1024];
+    int64 column = (int64)blockIdx.y * 32 + threadIdx.x % 32, warps = blockDim.x / 32;
+    int64 start = (int64)blockIdx.x * chunk, stop = start + chunk < rows ? start + chunk : rows;
+    float sum = 0;
     if (column < columns) {
         #pragma unroll 4
         for (int64 row = start + threadIdx.x / 32; row < stop; row += warps) sum += load(x, row * stride + column);
@@ -103,6 +86,6 @@ __global__ void column_sums(const T* x, Wide<T>* partial, int64 rows, int64 colu
     __syncthreads();
     if (threadIdx.x < 32 && column < columns) {
         for (int64 warp = 1; warp < warps; warp++) sum += sums[warp * 32 + threadIdx.x];
-        partial[(int64)blockIdx.y * columns + column] = sum;
+        partial[(int64)blockIdx.x * columns + column] = sum;
     }
 }

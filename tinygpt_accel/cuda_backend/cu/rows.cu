@@ -3,13 +3,19 @@
 // piece, however often an id stands in it: in a text some stand at every fourth place, and most nowhere.
 #include "common.cuh"
 
+// What sums of T are kept in.
+template <typename T> struct WideOf { typedef float type; };
+template <> struct WideOf<double> { typedef double type; };
+template <typename T> using Wide = typename WideOf<T>::type;
+
 // For chunks of at most 1024 places, a block each: ranks[i] = how many places of the chunk before i have its id, and
-// counts[chunk, id] = how many places have it in all (the others stay 0).
+// counts[chunk, id] = how many places have it in all.
 __global__ void rank_ids(const int64* ids, int* counts, int* ranks, int64 size, int64 classes, int64 chunk) {
     __shared__ int those[1024];
     const int64 begin = blockIdx.x * chunk;
     const int count = (int)(size - begin < chunk ? size - begin : chunk);
     for (int i = threadIdx.x; i < count; i += blockDim.x) those[i] = (int)ids[begin + i];
+    for (int64 id = threadIdx.x; id < classes; id += blockDim.x) counts[blockIdx.x * classes + id] = 0;
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         const int id = those[i];

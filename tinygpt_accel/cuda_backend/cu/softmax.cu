@@ -4,17 +4,16 @@
 // y = softmax(x scale). Of `queries` rows a matrix, row i sees its first `offset` + i columns, the rest become 0; queries = 0: all.
 template <typename T>
 __global__ void softmax(const T* x, T* y, int64 rows, int64 columns, double scale, int64 queries, int64 offset) {
-    typedef Wide<T> W;
-    __shared__ W room[32];
+    __shared__ float room[32];
     for (int64 row = blockIdx.x; row < rows; row += gridDim.x) {
         int64 seen = queries ? offset + row % queries : columns;
-        W top = -infinity<W>(), sum = 0;
-        for (int64 i = threadIdx.x; i < seen; i += blockDim.x) top = larger(top, load(x, row * columns + i) * (W)scale);
+        float top = -infinity(), sum = 0;
+        for (int64 i = threadIdx.x; i < seen; i += blockDim.x) top = larger(top, load(x, row * columns + i) * (float)scale);
         top = block_max(top, room);
-        for (int64 i = threadIdx.x; i < seen; i += blockDim.x) sum += exponential(load(x, row * columns + i) * (W)scale - top);
-        W factor = (W)1 / block_sum(sum, room);
+        for (int64 i = threadIdx.x; i < seen; i += blockDim.x) sum += expf(load(x, row * columns + i) * (float)scale - top);
+        float factor = 1.0f / block_sum(sum, room);
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
-            W value = i < seen ? exponential(load(x, row * columns + i) * (W)scale - top) * factor : (W)0;
+            float value = i < seen ? expf(load(x, row * columns + i) * (float)scale - top) * factor : 0.0f;
             store(y, row * columns + i, value);
         }
     }
@@ -24,67 +23,50 @@ __global__ void softmax(const T* x, T* y, int64 rows, int64 columns, double scal
 template <typename T>
 __global__ void softmax_gradient(const T* y, const T* grad, T* result, int64 rows, int64 columns, double scale, int64 queries,
                                  int64 offset) {
-    typedef Wide<T> W;
-    __shared__ W room[32];
+    __shared__ float room[32];
     for (int64 row = blockIdx.x; row < rows; row += gridDim.x) {
         int64 seen = queries ? offset + row % queries : columns;
         const T *p = y + row * columns, *g = grad + row * columns;
-        W dot = 0;
+        float dot = 0;
         for (int64 i = threadIdx.x; i < seen; i += blockDim.x) dot += load(p, i) * load(g, i);
         dot = block_sum(dot, room);
         for (int64 i = threadIdx.x; i < columns; i += blockDim.x) {
-            W value = i < seen ? (W)scale * load(p, i) * (load(g, i) - dot) : (W)0;
-            store(result + row * columns, i, value);
+            store(result + row * columns, i, i < seen ? (float)scale * load(p, i) * (load(g, i) - dot) : 0.0f);
         }
     }
 }
 
-// loss = log sum exp(x - max) - (x_target - max), reading each logit once: every thread keeps the largest so far and the sum relative to
+struct Normalizer { float top, sum; };
+
+// The largest of a row and sum exp(x - largest), reading each logit once: every thread keeps the largest so far and the sum relative to
 // it, which it rescales when a larger one comes among the next eight (Milakov, Gimelshein, "Online normalizer calculation for softmax",
-// 2018). Kept for the backward are the maximum and the sum of each row, not the probabilities. Rows begin `stride` elements apart.
-template <typename T>
-__global__ void cross_entropy(const T* logits, const int64* targets, Wide<T>* losses, Wide<T>* maxima, Wide<T>* sums, int64 columns,
-                              int64 stride, int64 has_ignored, int64 ignored) {
-    typedef Wide<T> W;
-    __shared__ W room[32];
-    int64 row = blockIdx.x, target = targets[row];
-    const T* x = logits + row * stride;
-    W top = -infinity<W>(), sum = 0;
+// 2018). What is read is left in `kept`, too, if there is room for it in shared memory.
+template <typename T> __device__ inline Normalizer normalizer_of(const T* x, T* kept, int64 columns, float* room) {
+    float top = -infinity(), sum = 0;
     const int64 packs = aligned(x) ? columns / 8 : 0;
     for (int64 j = threadIdx.x; j < packs; j += blockDim.x) {
         Eight<T> values = load_eight(x, j);
-        W most = top;
+        if (kept) store_eight(kept, j, values);
+        float most = top;
         for (int k = 0; k < 8; k++) most = load(values.v, k) > most ? load(values.v, k) : most;
-        if (most > top) sum *= exponential(top - most), top = most;
-        for (int k = 0; k < 8; k++) sum += load(values.v, k) == -infinity<W>() ? (W)0 : exponential(load(values.v, k) - top);
+        if (most > top) sum *= expf(top - most), top = most;
+        for (int k = 0; k < 8; k++) sum += load(values.v, k) == -infinity() ? 0.0f : expf(load(values.v, k) - top);
     }
     for (int64 i = 8 * packs + threadIdx.x; i < columns; i += blockDim.x) {
-        W value = load(x, i);
-        if (value > top) sum *= exponential(top - value), top = value;
-        sum += value == -infinity<W>() ? (W)0 : exponential(value - top);
+        if (kept) kept[i] = x[i];
+        float value = load(x, i);
+        if (value > top) sum *= expf(top - value), top = value;
+        sum += value == -infinity() ? 0.0f : expf(value - top);
     }
-    W whole = block_max(top, room);
-    sum = block_sum(top == -infinity<W>() ? sum : sum * exponential(top - whole), room);
-    if (threadIdx.x == 0) {
-        maxima[row] = whole, sums[row] = sum;
-        bool skipped = has_ignored && target == ignored;
-        losses[row] = skipped ? (W)0 : logarithm(sum) - (load(x, target) - whole);
-    }
+    float whole = block_max(top, room);
+    return {whole, block_sum(top == -infinity() ? sum : sum * expf(top - whole), room)};
 }
 
-// dL/dlogits = g (exp(x - max) / sum - [column is the target]); 0 in a row that is ignored.
+// out = g (exp(x - top) / sum - [column is the target]) for a row; x and out may be one.
 template <typename T>
-__global__ void cross_entropy_gradient(const T* logits, const int64* targets, const Wide<T>* grad, const Wide<T>* maxima,
-                                       const Wide<T>* sums, T* result, int64 columns, int64 stride, int64 has_ignored, int64 ignored) {
-    typedef Wide<T> W;
-    int64 row = blockIdx.x, target = targets[row];
-    bool skipped = has_ignored && target == ignored;
-    W g = grad[row], top = maxima[row], factor = (W)1 / sums[row];
-    const T* x = logits + row * stride;
-    T* out = result + row * stride;
-    auto gradient = [=](W value, int64 i) {
-        return skipped ? (W)0 : g * (exponential(value - top) * factor - (i == target ? (W)1 : (W)0));
-    };
+__device__ inline void write_gradient(const T* x, T* out, int64 columns, int64 target, Normalizer of, float g) {
+    const float factor = 1.0f / of.sum;
+    auto gradient = [=](float value, int64 i) { return g * (expf(value - of.top) * factor - (i == target ? 1.0f : 0.0f)); };
     const int64 packs = aligned(x) && aligned(out) ? columns / 8 : 0;
     for (int64 j = threadIdx.x; j < packs; j += blockDim.x) {
         Eight<T> values = load_eight(x, j);
@@ -92,4 +74,64 @@ __global__ void cross_entropy_gradient(const T* logits, const int64* targets, co
         store_eight(out, j, values);
     }
     for (int64 i = 8 * packs + threadIdx.x; i < columns; i += blockDim.x) store(out, i, gradient(load(x, i), i));
+}
+
+template <typename T> __device__ inline void write_zeros(T* out, int64 columns) {
+    for (int64 i = threadIdx.x; i < columns; i += blockDim.x) store(out, i, 0.0f);
+}
+
+// loss = log sum exp(x - max) - (x_target - max), 0 in a row that is ignored. Kept for the backward are the maximum and the sum of each
+// row, not the probabilities. Rows begin `stride` elements apart.
+template <typename T>
+__global__ void cross_entropy(const T* logits, const int64* targets, float* losses, float* maxima, float* sums, int64 columns,
+                              int64 stride, int64 has_ignored, int64 ignored) {
+    __shared__ float room[32];
+    int64 row = blockIdx.x, target = targets[row];
+    const T* x = logits + row * stride;
+    Normalizer of = normalizer_of(x, (T*)0, columns, room);
+    if (threadIdx.x == 0) {
+        maxima[row] = of.top, sums[row] = of.sum;
+        losses[row] = has_ignored && target == ignored ? 0.0f : logf(of.sum) - (load(x, target) - of.top);
+    }
+}
+
+// dL/dlogits = g (exp(x - max) / sum - [column is the target]); 0 in a row that is ignored.
+template <typename T>
+__global__ void cross_entropy_gradient(const T* logits, const int64* targets, const float* grad, const float* maxima, const float* sums,
+                                       T* result, int64 columns, int64 stride, int64 has_ignored, int64 ignored) {
+    int64 row = blockIdx.x, target = targets[row];
+    T* out = result + row * stride;
+    if (has_ignored && target == ignored) {
+        write_zeros(out, columns);
+    } else {
+        write_gradient(logits + row * stride, out, columns, target, Normalizer{maxima[row], sums[row]}, grad[row]);
+    }
+}
+
+// Both in one: the loss, and over the logits their gradient, where the gradient of each loss will be `scale`. A row is read once if it
+// fits in shared memory (`staged`), else its second reading finds it in the cache.
+template <typename T>
+__global__ __launch_bounds__(1024) void cross_entropy_both(T* logits, const int64* targets, float* losses, int64 columns, int64 stride, int64 has_ignored,
+                                   int64 ignored, double scale, int64 staged) {
+    SHARED_ROOM(space);
+    __shared__ float room[32];
+    int64 row = blockIdx.x, target = targets[row];
+    T *x = logits + row * stride, *kept = staged ? (T*)space : (T*)0;
+    bool skipped = has_ignored && target == ignored;
+    Normalizer of = normalizer_of((const T*)x, kept, columns, room);
+    if (threadIdx.x == 0) losses[row] = skipped ? 0.0f : logf(of.sum) - (load(x, target) - of.top);
+    __syncthreads();  // before anybody writes over the target's logit
+    if (skipped) {
+        write_zeros(x, columns);
+    } else {
+        write_gradient((const T*)(kept ? kept : x), x, columns, target, of, (float)scale);
+    }
+}
+
+// What `cross_entropy_both` left, where the gradient of a loss turns out to be another than `scale`.
+template <typename T> __global__ void rescale_rows(T* x, const float* grad, int64 columns, int64 stride, double scale) {
+    int64 row = blockIdx.x;
+    if (grad[row] == (float)scale) return;
+    const float factor = grad[row] / (float)scale;
+    for (int64 i = threadIdx.x; i < columns; i += blockDim.x) store(x + row * stride, i, load(x + row * stride, i) * factor);
 }

@@ -1,4 +1,4 @@
-"""The kernels of a GPT's step on a CUDA device, divided by subject: products by cuBLAS, what lies between
+"""The kernels of a GPT's step on a CUDA device, divided by subject: products by cuBLASLt, what lies between
 them by the sources in `cu`. Importing this package registers them.
 
 Under autocast (`tinygpt_core.kernels.precision`) a product rounds its operands to 16 bits, adds up in float32
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tinygpt_core.kernels.activations import GELU, SiLU
 from tinygpt_core.kernels.attention import Attention, PackedAttention
-from tinygpt_core.kernels.base import register
+from tinygpt_core.kernels.base import Kernel, register
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.dropout import Dropout
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
@@ -21,6 +21,7 @@ from tinygpt_core.kernels.softmax import CrossEntropy, Softmax
 from ..buffer import CudaBuffer
 from .activations import CudaGELU, CudaSiLU
 from .attention import CudaAttention, CudaPackedAttention
+from .common import for_float32
 from .dense import CudaEmbedding, CudaLinear
 from .dropout import CudaDropout
 from .normalization import CudaLayerNorm, CudaRMSNorm
@@ -28,16 +29,20 @@ from .optimizer_steps import CudaAdamWStep
 from .rotary import CudaRotary
 from .softmax import CudaCrossEntropy, CudaSoftmax
 
-register(Linear, CudaBuffer, CudaLinear)
-register(Embedding, CudaBuffer, CudaEmbedding)
-register(GELU, CudaBuffer, CudaGELU)
-register(SiLU, CudaBuffer, CudaSiLU)
-register(LayerNorm, CudaBuffer, CudaLayerNorm)
-register(RMSNorm, CudaBuffer, CudaRMSNorm)
-register(Softmax, CudaBuffer, CudaSoftmax)
-register(CrossEntropy, CudaBuffer, CudaCrossEntropy)
-register(Dropout, CudaBuffer, CudaDropout)
-register(Attention, CudaBuffer, CudaAttention)
-register(PackedAttention, CudaBuffer, CudaPackedAttention)
-register(Rotary, CudaBuffer, CudaRotary)
+KERNELS: dict[type[Kernel], type[Kernel]] = {
+    Linear: CudaLinear,
+    Embedding: CudaEmbedding,
+    GELU: CudaGELU,
+    SiLU: CudaSiLU,
+    LayerNorm: CudaLayerNorm,
+    RMSNorm: CudaRMSNorm,
+    Softmax: CudaSoftmax,
+    CrossEntropy: CudaCrossEntropy,
+    Dropout: CudaDropout,
+    Attention: CudaAttention,
+    PackedAttention: CudaPackedAttention,
+    Rotary: CudaRotary,
+}
+for kernel, implementation in KERNELS.items():
+    register(kernel, CudaBuffer, for_float32(kernel, implementation))
 register(AdamWStep, CudaBuffer, CudaAdamWStep)

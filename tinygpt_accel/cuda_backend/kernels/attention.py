@@ -64,9 +64,6 @@ class CudaAttention(Attention):
         query: Any, key: Any, value: Any, *, causal: bool = True, scale: float | None = None
     ) -> tuple[Any, Any]:
         Attention.check(query, key, value, causal)
-        if not query.numel or not key.numel:
-            y, saved = Attention.forward(query, key, value, causal=causal, scale=scale)
-            return y, [saved]  # a list, so that the backward can tell it from ours
         kind = type(query)
         fmt = compute_format(query.dtype)
         arrays = [buffer.in_format(fmt) for buffer in (query, key, value)]
@@ -77,8 +74,6 @@ class CudaAttention(Attention):
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        if isinstance(saved, list):
-            return Attention.backward(saved[0], grad)
         query, key, value, fmt, of_arrays = saved
         kind = type(query)
         arrays = [buffer.in_format(fmt) for buffer in (query, key, value)]
@@ -97,9 +92,6 @@ class CudaPackedAttention(PackedAttention):
     @staticmethod
     def forward(x: Any, *, num_heads: int) -> tuple[Any, Any]:
         PackedAttention.heads(x, num_heads)
-        if not x.numel:
-            y, saved = PackedAttention.forward(x, num_heads=num_heads)
-            return y, [saved]  # a list, so that the backward can tell it from ours
         kind = type(x)
         fmt = compute_format(x.dtype)
         heads = _split(x.in_format(fmt), num_heads)
@@ -110,8 +102,6 @@ class CudaPackedAttention(PackedAttention):
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        if isinstance(saved, list):
-            return PackedAttention.backward(saved[0], grad)
         x, fmt, num_heads, of_arrays = saved
         kind = type(x)
         packed = x.in_format(fmt)

@@ -1,5 +1,5 @@
 """What several kernels share: arrays as matrices and rows, the format that autocast asks for, sums down
-columns.
+columns, and what is left to the core's composed kernels.
 
 As in `buffer`, `kind` is the Buffer class, which stands for the device.
 """
@@ -7,16 +7,17 @@ As in `buffer`, `kind` is the Buffer class, which stands for the device.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygpt_core.dtype import DType
+from tinygpt_core.kernels.base import Gradient, Kernel
 from tinygpt_core.kernels.precision import compute_dtype
 
 from ..buffer import CudaBuffer, format_of, matrix_layout
 from ..sources import SIXTEEN_BIT
 
 ROWS = 1 << 16  # the most blocks of a launch with a block for each row
-ROW_CHUNK = 256  # rows whose sums are added up by one block
+ROW_CHUNK = 512  # rows whose sums are added up by one block
 
 
 def compute_format(dtype: DType) -> str:
@@ -32,9 +33,9 @@ def as_matrix(array: Any, columns: int) -> Any:
     return array.reshape(-1, columns) if columns else array.reshape(math.prod(array.shape[:-1]), 0)
 
 
-def as_row(kind: type[CudaBuffer], buffer: Any) -> Any:
-    """Returns the elements of a parameter one after the other; None where there is no parameter."""
-    return None if buffer is None else kind.xp.ascontiguousarray(buffer.array).reshape(-1)
+def as_row(kind: type[CudaBuffer], buffer: Any, fmt: str = "float32") -> Any:
+    """Returns the elements of a parameter in a row, in a format; None where there is no parameter."""
+    return None if buffer is None else kind.xp.ascontiguousarray(buffer.in_format(fmt)).reshape(-1)
 
 
 def with_dense_rows(kind: type[CudaBuffer], x: Any) -> Any:
@@ -45,19 +46,53 @@ def with_dense_rows(kind: type[CudaBuffer], x: Any) -> Any:
 
 
 def column_sums(kind: type[CudaBuffer], x: Any) -> Any:
-    """Returns the sums down the columns of a matrix whose rows are dense, in float32 (float64), in an order
-    that is always the same: those of chunks of rows, then those of these sums, until one is left.
+    """Returns the sums down the columns of a matrix whose rows are dense, in float32, in an order that is
+    always the same: those of chunks of rows, then those of these sums, until one is left.
     """
     rows, columns, stride = matrix_layout(x)
-    wide = "float64" if format_of(x) == "float64" else "float32"
     while True:
         chunks = max(-(-rows // ROW_CHUNK), 1)
-        partial = kind.xp.empty((chunks, columns), wide)
+        partial = kind.xp.empty((chunks, columns), "float32")
         if columns:
-            grid = (-(-columns // 32), chunks)
+            grid = (chunks, -(-columns // 32))
             kind.launch("column_sums", format_of(x), grid, x, partial, rows, columns, stride, ROW_CHUNK)
         if chunks == 1:
             return partial.reshape(columns)
         x = partial
         rows = chunks
         stride = columns
+
+
+# ---------------------------------------------------------------- what the composed kernels serve
+
+
+class Composed(NamedTuple):
+    """What the core's composed kernel saved, where it computed the forward."""
+
+    saved: Any
+
+
+def for_float32(kernel: type[Kernel], ours: type[Kernel]) -> type[Kernel]:
+    """Returns `ours`, which serves float32 alone, with the core's composed kernel for all else: float64, and
+    arrays without elements.
+    """
+
+    class Float32(ours):  # type: ignore[misc, valid-type]
+        __doc__ = ours.__doc__
+
+        @staticmethod
+        def forward(*buffers: Any, **options: Any) -> tuple[Any, Any]:
+            floats = [x for x in buffers if isinstance(x, CudaBuffer) and x.dtype.kind == "f"]
+            if floats and all(x.dtype is DType.float32 and x.numel for x in floats):
+                return ours.forward(*buffers, **options)
+            y, saved = kernel.forward(*buffers, **options)
+            return y, Composed(saved)
+
+        @staticmethod
+        def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
+            if isinstance(saved, Composed):
+                return kernel.backward(saved.saved, grad)
+            return ours.backward(saved, grad)
+
+    Float32.__name__ = ours.__name__
+    return Float32

@@ -21,18 +21,20 @@ class CudaDropout(Dropout):
         require_float("dropout", x=x)
         if not 0.0 <= probability < 1.0:
             return Dropout.forward(x, probability=probability, key=key)  # which raises
+        stored = x.stored
         saved = probability, key, type(x).random_offset
-        return _masked(x, *saved), saved
+        return _masked(x, stored, *saved), (format_of(stored), *saved)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        return (_masked(grad, *saved),)
+        fmt, *rest = saved
+        return (_masked(grad, grad.in_format(fmt), *rest),)  # as what comes before it reads it
 
 
-def _masked(x: Any, probability: float, key: Any, random_offset: Any) -> Any:
-    """Returns x / (1 - p) where the mask of the stream at `key` is set, else 0."""
+def _masked(x: Any, stored: Any, probability: float, key: Any, random_offset: Any) -> Any:
+    """Returns x, as it is `stored`, / (1 - p) where the mask of the stream at `key` is set, else 0."""
     kind = type(x)
-    flat = kind.xp.ascontiguousarray(x.stored)
+    flat = kind.xp.ascontiguousarray(stored)
     y = kind.xp.empty(x.shape, flat.dtype)
     stream = (_as_signed(key.seed), _as_signed(key.stream), _as_signed(key.block))
     kind.launch_elementwise(

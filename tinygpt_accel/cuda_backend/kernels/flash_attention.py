@@ -2,13 +2,14 @@
 
 One plan is built for each shape, layout and scale, and kept; where cuDNN builds none, `NoPlan` says why, and
 `attention` goes on without it. The backward is the deterministic one, so that a resumed run repeats bit for
-bit.
+bit, unless TINYGPT_CUDA_ATTENTION is "any-order".
 
 Source: Dao et al., "FlashAttention", 2022.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +19,8 @@ from ..sources import SIXTEEN_BIT
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape and strides in elements
 ALIGNED = 16  # bytes: where rows begin
+
+ORDER_VARIABLE = "TINYGPT_CUDA_ATTENTION"
 
 refused: list[str] = []  # why plans could not be built, in this process
 
@@ -31,7 +34,7 @@ def why_not() -> str:
     """Returns why cuDNN's flash attention cannot be used here, or ""."""
     if find_spec("cudnn") is None:
         return (
-            'nvidia-cudnn-frontend is not installed: pip install . "./tinygpt_accel[flash]" '
+            'nvidia-cudnn-frontend is not installed: pip install . "./tinygpt_accel[cuda13]" '
             "in the project's folder"
         )
     try:
@@ -73,7 +76,7 @@ def _layout(x: Any) -> Layout:
 
 
 @cache
-def _handle(device: int) -> Any:
+def _handle() -> Any:
     import cudnn
 
     return cudnn.create_handle()
@@ -86,12 +89,12 @@ class _Plan:
         inputs: the layout of each by its name, and whether it is float32.
     """
 
-    def __init__(self, fmt: str, device: int, inputs: dict[str, tuple[Layout, bool]]) -> None:
+    def __init__(self, fmt: str, inputs: dict[str, tuple[Layout, bool]]) -> None:
         import cudnn
 
         low = cudnn.data_type.BFLOAT16 if fmt == "bfloat16" else cudnn.data_type.HALF
         wide = cudnn.data_type.FLOAT
-        self.handle = _handle(device)
+        self.handle = _handle()
         self.graph = cudnn.pygraph(
             io_data_type=low, intermediate_data_type=wide, compute_data_type=wide, handle=self.handle
         )
@@ -133,17 +136,9 @@ class _Plan:
 
 
 def _forward_plan(
-    fmt: str,
-    device: int,
-    q: Layout,
-    k: Layout,
-    v: Layout,
-    y: Layout,
-    stats: Layout,
-    causal: bool,
-    scale: float,
+    fmt: str, q: Layout, k: Layout, v: Layout, y: Layout, stats: Layout, causal: bool, scale: float
 ) -> _Plan:
-    plan = _Plan(fmt, device, {"q": (q, False), "k": (k, False), "v": (v, False)})
+    plan = _Plan(fmt, {"q": (q, False), "k": (k, False), "v": (v, False)})
     result, sums = plan.graph.sdpa(
         name="sdpa", **plan.inputs, generate_stats=True, attn_scale=scale, use_causal_mask=causal
     )
@@ -152,7 +147,6 @@ def _forward_plan(
 
 def _backward_plan(
     fmt: str,
-    device: int,
     layouts: tuple[Layout, ...],
     results: tuple[Layout, ...],
     causal: bool,
@@ -161,7 +155,7 @@ def _backward_plan(
 ) -> _Plan:
     names = ("q", "k", "v", "o", "dO", "stats")
     inputs = {name: (layout, name == "stats") for name, layout in zip(names, layouts, strict=True)}
-    plan = _Plan(fmt, device, inputs)
+    plan = _Plan(fmt, inputs)
     gradients = plan.graph.sdpa_backward(
         name="sdpa_backward",
         **plan.inputs,
@@ -202,7 +196,7 @@ def forward(
     y = kind.xp.empty((batch, length, heads, size), q.dtype).transpose(0, 2, 1, 3)
     stats = kind.xp.empty((batch, heads, length, 1), "float32")
     arrays = [q, k, v, y, stats]
-    plan = _plan(_forward_plan, format_of(q), kind.device_id, *map(_layout, arrays), causal, scale)
+    plan = _plan(_forward_plan, format_of(q), *map(_layout, arrays), causal, scale)
     plan.run(kind, arrays)
     return y, stats
 
@@ -225,13 +219,7 @@ def backward(
     """
     v, g = (_with_aligned_rows(kind, x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
-    plan = _plan(
-        _backward_plan,
-        format_of(q),
-        kind.device_id,
-        tuple(map(_layout, arrays)),
-        tuple(map(_layout, out)),
-        causal,
-        scale,
-    )
+    deterministic = os.environ.get(ORDER_VARIABLE) != "any-order"
+    layouts, results = (tuple(map(_layout, group)) for group in (arrays, out))
+    plan = _plan(_backward_plan, format_of(q), layouts, results, causal, scale, deterministic)
     plan.run(kind, [*arrays, *out])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 
+from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.optimizer_steps import AdamWStep
 
 from ..buffer import CudaBuffer, format_of
@@ -38,6 +39,18 @@ class CudaAdamWStep(AdamWStep):
     ) -> tuple[None, None]:
         if not parameters:
             return None, None
+        if any(p.dtype is not DType.float32 for p in parameters):
+            return AdamWStep.forward(
+                parameters,
+                grads,
+                first,
+                second,
+                learning_rate=learning_rate,
+                betas=betas,
+                eps=eps,
+                weight_decays=weight_decays,
+                step=step,
+            )
         for buffer in (*parameters, *first, *second):
             buffer.check_writable()
         kind = type(parameters[0])
@@ -62,8 +75,9 @@ def adamw(
     scalars: Any,
     clip: Any = None,
     skip: bool = False,
+    copies: list[Any] | None = None,
 ) -> None:
-    """Updates parameters by one launch for each float dtype.
+    """Updates float32 parameters by one launch.
 
     Args:
         buffers: lists of parameters, gradients, first and second moments.
@@ -71,73 +85,79 @@ def adamw(
         scalars: the numbers of `adamw_scalars`, on the device.
         clip: what `gradient_norm` returned, by whose factor gradients are multiplied.
         skip: whether nothing is updated where the norm is not finite.
+        copies: for each parameter an array for its copy in 16 bits, all in one format, or None.
     """
-    parameters, grads, first, second = buffers
-    for dtype in ("float32", "float64"):
-        tensors: list[list[Any]] = [[], [], [], []]
-        chosen: list[float] = []
-        copies: list[tuple[Any, Any]] = []  # Buffers and what is to be written back to them
-        for p, g, m, v, decay in zip(parameters, grads, first, second, decays, strict=True):
-            if p.dtype.name != dtype or not p.numel:
-                continue
-            chosen.append(decay)
-            for column, buffer in zip(tensors, (p, g, m, v), strict=True):
-                array = buffer.array
-                if not array.flags.c_contiguous:  # all four in one order of elements
-                    array = kind.xp.ascontiguousarray(array)
-                    if buffer is not g:
-                        copies.append((buffer, array))
-                column.append(array)
-        if not chosen:
+    kind.launch_waiting()
+    rows: list[tuple[Any, ...]] = []
+    chosen: list[float] = []
+    to_write: list[tuple[Any, Any]] = []  # Buffers and what is to be written back to them
+    fmt = "bfloat16"
+    for i, (tensors, decay) in enumerate(zip(zip(*buffers, strict=True), decays, strict=True)):
+        parameter, gradient, *_ = tensors
+        copy = copies[i] if copies else None
+        if not parameter.numel:
             continue
-        table, chunks, count = tensor_table(kind, tensors, chosen)
-        kind.launch("adamw", dtype, (count,), table, chunks, PARAMETER_CHUNK, scalars, clip, int(skip))
-        for buffer, array in copies:
-            buffer.array[...] = array
-    for buffer in (*parameters, *first, *second):
+        row = []
+        for buffer in tensors:
+            array = buffer.array
+            if not array.flags.c_contiguous:  # all in one order of elements
+                array = kind.xp.ascontiguousarray(array)
+                if buffer is not gradient:
+                    to_write.append((buffer, array))
+            row.append(array)
+        rows.append((*row, copy))
+        chosen.append(decay)
+        fmt = fmt if copy is None else format_of(copy)
+    if rows:
+        table, chunks, count = tensor_table(kind, rows, chosen)
+        kind.launch("adamw", fmt, (count,), table, chunks, PARAMETER_CHUNK, scalars, clip, int(skip))
+    for buffer, array in to_write:
+        buffer.array[...] = array
+    for buffer in (*buffers[0], *buffers[2], *buffers[3]):
         buffer.version[0] += 1
+    if copies:
+        for buffer, copy in zip(buffers[0], copies, strict=True):
+            if copy is not None:
+                buffer.keep_conversion(copy)
 
 
 def gradient_norm(kind: type[CudaBuffer], grads: list[Any], limit: float, unscale: float = 1.0) -> Any:
-    """Returns (norm, factor, finite) on the device, see `finish_norm` in cu/optimizer.cu. Nothing comes to
-    the host.
+    """Returns (norm, factor, finite) of float32 gradients on the device, see `finish_norm` in
+    cu/optimizer.cu. Nothing comes to the host.
     """
-    parts = []
-    for dtype in ("float32", "float64"):
-        arrays = [_filling(kind, g) for g in grads if format_of(g) == dtype and g.size]
-        if arrays:
-            table, chunks, count = tensor_table(kind, [arrays, arrays], [0.0] * len(arrays))
-            parts.append(kind.xp.empty(count, "float64"))
-            kind.launch("squares", dtype, (count,), table, chunks, PARAMETER_CHUNK, parts[-1])
-    partial = kind.xp.concatenate(parts) if parts else kind.xp.zeros(1, "float64")
+    rows = [(None, _filling(kind, g), None, None, None) for g in grads if g.size]
+    partial, count = None, 0
+    if rows:
+        table, chunks, count = tensor_table(kind, rows, [0.0] * len(rows))
+        partial = kind.xp.empty(count, "float64")
+        kind.launch("squares", "", (count,), table, chunks, PARAMETER_CHUNK, partial)
     result = kind.xp.empty(3, "float64")
-    kind.launch("finish_norm", "", (1,), partial, partial.size, float(limit), float(unscale), result)
+    kind.launch("finish_norm", "", (1,), partial, count, float(limit), float(unscale), result)
     return result
 
 
 def tensor_table(
-    kind: type[CudaBuffer], columns: list[list[Any]], decays: list[float]
+    kind: type[CudaBuffer], rows: list[tuple[Any, ...]], decays: list[float]
 ) -> tuple[Any, Any, int]:
     """Returns what cu/optimizer.cu calls table and chunks, on the device, and how many chunks there are.
 
-    A row of the table describes a parameter: up to four addresses, of arrays in the lists `columns`, the
-    number of elements, and the bits of its weight decay. A chunk is a parameter and where in it a block
-    begins.
+    A row of the table describes a parameter: the addresses of p, g, m and v, its size, the bits of its weight
+    decay, and the address of its copy in 16 bits; 0 for an array that is None. A chunk is a parameter and
+    where in it a block begins.
     """
-    table = numpy.zeros((len(decays), 6), numpy.int64)
+    table = numpy.zeros((len(rows), 7), numpy.int64)
     table[:, 5] = numpy.array(decays, numpy.float64).view(numpy.int64)
     chunks: list[tuple[int, int]] = []
-    for i, row in enumerate(zip(*columns, strict=True)):
-        size = row[0].size
-        table[i, : len(row)] = [kind.address_of(array) for array in row]
+    for i, row in enumerate(rows):
+        size = row[1].size
+        addresses = [0 if array is None else kind.address_of(array) for array in row]
+        table[i, :4] = addresses[:4]
         table[i, 4] = size
+        table[i, 6] = addresses[4]
         chunks += [(i, start) for start in range(0, size, PARAMETER_CHUNK)]
     both = numpy.concatenate([table.reshape(-1), numpy.array(chunks, numpy.int64).reshape(-1)])
-    if kind.graph_tables is None:
-        device = kind.xp.asarray(both)
-    else:  # a graph is being recorded, and cannot copy from the host
-        device = kind.xp.empty(both.shape, both.dtype)
-        kind.graph_tables.append((device, both))
+    # A graph that is being recorded cannot copy from the host
+    device = kind.xp.asarray(both) if kind.graph_tables is None else kind.graph_tables.add(kind, both)
     return device[: table.size], device[table.size :], len(chunks)
 
 

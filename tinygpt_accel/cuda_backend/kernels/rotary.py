@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy
+
+from tinygpt_core.buffer.python import PythonBuffer
 from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.base import Gradient
 from tinygpt_core.kernels.rotary import Rotary
@@ -21,13 +24,9 @@ class CudaRotary(Rotary):
 
     @staticmethod
     def forward(x: Any, *, positions_start: int = 0, base: float = 10000.0) -> tuple[Any, Any]:
-        if x.ndim != 4 or x.shape[3] % 2 or x.dtype.kind != "f":
+        if x.ndim != 4 or x.shape[3] % 2:
             return Rotary.forward(x, positions_start=positions_start, base=base)  # which raises
-        kind: Any = type(x)
-        tables: Any = _angles(kind, x.shape[2], x.shape[3], positions_start, base, x.dtype)
-        if kind.graph_tables is not None:
-            # A graph reads them where they lie, also when the cache has let them go
-            kind.graph_tables.append((tables, None))
+        tables = _angles(type(x), x.shape[2], x.shape[3], positions_start, base)
         return _rotated(x, tables, 1.0), tables
 
     @staticmethod
@@ -36,22 +35,39 @@ class CudaRotary(Rotary):
 
 
 @lru_cache(maxsize=16)
-def _angles(kind: Any, length: int, size: int, start: int, base: float, dtype: DType) -> tuple[Any, Any]:
-    """Returns cosine and sine of the angles, as Buffers."""
-    like = kind.zeros((1, 1, length, size), dtype)
-    cosine, sine = Rotary.angles(like, start, base)
+def _host_angles(length: int, size: int, start: int, base: float) -> tuple[Any, Any]:
+    """Returns cosine and sine of the angles, (length, size / 2) in float32, in the host's memory."""
+    like = PythonBuffer.zeros((1, 1, length, size), DType.float32)
+    cosine, sine = (
+        numpy.frombuffer(table.to_array(), numpy.float32).reshape(length, size // 2)
+        for table in Rotary.angles(like, start, base)
+    )
     return cosine, sine
 
 
-def clear_rotary_cache() -> None:
-    """Has the angles computed again when they are next asked for."""
-    _angles.cache_clear()
+_uploaded: dict[Any, tuple[Any, Any]] = {}  # for eager work, the 16 last used
+
+
+def _angles(kind: Any, length: int, size: int, start: int, base: float) -> tuple[Any, Any]:
+    """Returns cosine and sine of the angles on the device. A graph has tables of its own."""
+    described = (length, size, start, base)
+    if kind.graph_tables is not None:
+        return kind.graph_tables.named(kind, described, _host_angles(*described))
+    key = (kind, *described)
+    found = _uploaded.pop(key, None)
+    if found is None:
+        cosine, sine = (kind.xp.asarray(table) for table in _host_angles(*described))
+        found = cosine, sine
+        if len(_uploaded) == 16:
+            del _uploaded[next(iter(_uploaded))]
+    _uploaded[key] = found
+    return found
 
 
 def _rotated(x: Any, tables: Any, sign: float) -> Any:
     """Returns x with its pairs turned by the angles (`sign` 1.0), or back (-1.0)."""
     kind = type(x)
-    cosine, sine = (table.array for table in tables)
+    cosine, sine = tables
     stored = x.stored
     if stored.shape[3] > 1 and stored.strides[3] != stored.itemsize:
         stored = kind.xp.ascontiguousarray(stored)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygpt_core.kernels.base import Gradient, require_float
 from tinygpt_core.kernels.softmax import CrossEntropy, Softmax
 from tinygpt_core.shape import ShapeError, normalize_axis
 
 from ..buffer import CudaBuffer, format_of, matrix_layout
-from .common import ROWS, as_matrix, with_dense_rows
+from .common import ROWS, Composed, as_matrix, with_dense_rows
+from .products import ProductAgain, WaitingProduct
 
 
 def softmax(kind: type[CudaBuffer], x: Any, scale: float = 1.0, queries: int = 0, offset: int = 0) -> Any:
@@ -49,28 +50,27 @@ class CudaSoftmax(Softmax):
 
     @staticmethod
     def forward(x: Any, *, axis: int = -1) -> tuple[Any, Any]:
-        if x.dtype.kind != "f" or not x.numel or not x.ndim or normalize_axis(axis, x.ndim) != x.ndim - 1:
-            return Softmax.forward(x, axis=axis)
+        if normalize_axis(axis, x.ndim) != x.ndim - 1 or not x.ndim:
+            y, saved = Softmax.forward(x, axis=axis)
+            return y, Composed(saved)
         kind = type(x)
-        y = softmax(kind, kind.xp.ascontiguousarray(x.stored))
-        result = kind.wrap(y, x.dtype)
-        return result, (result, x.ndim - 1)
+        result = kind.wrap(softmax(kind, kind.xp.ascontiguousarray(x.stored)), x.dtype)
+        return result, result
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        result, axis = saved
-        if axis != result.ndim - 1 or not result.numel:
-            return Softmax.backward(saved, grad)
-        kind = type(result)
-        y = kind.xp.ascontiguousarray(result.stored)
+        kind = type(saved)
+        y = kind.xp.ascontiguousarray(saved.stored)
         g = kind.xp.ascontiguousarray(grad.in_format(format_of(y)))
-        return (kind.wrap(softmax_gradient(kind, y, g), result.dtype),)
+        return (kind.wrap(softmax_gradient(kind, y, g), saved.dtype),)
 
 
 class CudaCrossEntropy(CrossEntropy):
     """The cross-entropy, y = log sum e^x - x[target].
 
-    Fast: it reads the logits once and keeps them as they are, with a maximum and a sum for each row.
+    Fast: it reads the logits once and keeps them as they are, with a maximum and a sum for each row. Within a
+    training step, where it is known what gradient each loss will get, it writes the gradient of the logits
+    over them at once; whoever asks for the logits after that has them computed again.
     """
 
     @staticmethod
@@ -86,32 +86,48 @@ class CudaCrossEntropy(CrossEntropy):
         count = targets.numel
         if not _are_known_to_be_classes(targets, classes, ignore_index):
             CrossEntropy.check(logits, targets, ignore_index)
-        if not count or not classes:
-            return CrossEntropy.forward(logits, targets, ignore_index=ignore_index)
+        product = logits.waiting_for(WaitingProduct)
         x = with_dense_rows(kind, as_matrix(logits.stored, classes))
         ids = kind.xp.ascontiguousarray(targets.array).reshape(-1).astype("int64", copy=False)
-        wide = "float64" if format_of(x) == "float64" else "float32"
-        losses = kind.xp.empty(count, wide)
-        maxima = kind.xp.empty(count, wide)
-        sums = kind.xp.empty(count, wide)
+        losses = kind.xp.empty(count, "float32")
         stride = matrix_layout(x)[2]
         ignored = (int(ignore_index is not None), ignore_index or 0)
-        kind.launch(
-            "cross_entropy", format_of(x), (count,), x, ids, losses, maxima, sums, classes, stride, *ignored
-        )
-        # A list, so that the backward can tell it from what the textbook forward keeps
-        saved = [logits, targets, x, ids, maxima, sums, ignored]
-        return kind.wrap(losses.reshape(targets.shape), logits.dtype), saved
+        result = kind.wrap(losses.reshape(targets.shape), logits.dtype)
+        fmt = format_of(x)
+        if product is not None and kind.loss_scale is not None:
+            room = classes * x.itemsize
+            is_staged = room <= kind.shared_memory
+            kind.launch(
+                "cross_entropy_both",
+                fmt,
+                (count,),
+                x,
+                ids,
+                losses,
+                classes,
+                stride,
+                *ignored,
+                kind.loss_scale,
+                int(is_staged),
+                block=kind.threads_of_long_rows,
+                shared=room if is_staged else 0,
+            )
+            logits._waiting = ProductAgain(product)
+            return result, GradientInPlace([x], logits.shape, kind.loss_scale)
+        maxima = kind.xp.empty(count, "float32")
+        sums = kind.xp.empty(count, "float32")
+        kind.launch("cross_entropy", fmt, (count,), x, ids, losses, maxima, sums, classes, stride, *ignored)
+        return result, (logits, targets, x, ids, maxima, sums, ignored)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        if isinstance(saved, tuple):  # by the textbook forward
-            return CrossEntropy.backward(saved, grad)
+        kind = type(grad)
+        g = kind.xp.ascontiguousarray(grad.array).reshape(-1)
+        if isinstance(saved, GradientInPlace):
+            return kind.wrap_stored(saved.for_losses(kind, g), grad.dtype), None
         logits, _, x, ids, maxima, sums, ignored = saved
-        kind = type(logits)
         rows, classes = x.shape
         stride = matrix_layout(x)[2]
-        g = kind.xp.ascontiguousarray(grad.array).reshape(-1)
         result = kind.xp.empty((rows, stride), x.dtype)[:, :classes]
         kind.launch(
             "cross_entropy_gradient",
@@ -128,6 +144,33 @@ class CudaCrossEntropy(CrossEntropy):
             *ignored,
         )
         return kind.wrap_stored(result.reshape(logits.shape), logits.dtype), None
+
+
+class GradientInPlace(NamedTuple):
+    """The gradient of some logits, written where they were.
+
+    Attributes:
+        arrays: the one that holds it as a matrix; none any more once it was handed out.
+        shape: of the logits.
+        scale: the gradient that each loss was thought to get.
+    """
+
+    arrays: list[Any]
+    shape: Any
+    scale: float
+
+    def for_losses(self, kind: type[CudaBuffer], g: Any) -> Any:
+        """Returns the gradient of the logits, given that of the losses.
+
+        Raises:
+            RuntimeError: for the second time.
+        """
+        if not self.arrays:
+            raise RuntimeError("within a training step a cross-entropy can be differentiated once")
+        x = self.arrays.pop()
+        rows, classes = x.shape
+        kind.launch("rescale_rows", format_of(x), (rows,), x, g, classes, matrix_layout(x)[2], self.scale)
+        return x.reshape(self.shape)
 
 
 def _are_known_to_be_classes(targets: Any, classes: int, ignore_index: int | None) -> bool:

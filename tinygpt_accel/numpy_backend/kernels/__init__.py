@@ -18,8 +18,9 @@ from tinygpt_core.kernels.base import register
 from tinygpt_core.kernels.convolution import AvgPool2d, Conv2d, MaxPool2d
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.dropout import Dropout
+from tinygpt_core.kernels.ngrams import HashNgrams
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
-from tinygpt_core.kernels.optimizer_steps import AdamWStep
+from tinygpt_core.kernels.optimizer_steps import AdamWStep, NonzeroRows, PutRows
 from tinygpt_core.kernels.softmax import CrossEntropy, LogSoftmax, Softmax
 
 from ..buffer import NumpyBuffer
@@ -28,8 +29,9 @@ from .attention import NumpyAttention, NumpyPackedAttention
 from .convolution import NumpyAvgPool2d, NumpyConv2d, NumpyMaxPool2d
 from .dense import NumpyEmbedding, NumpyLinear
 from .dropout import NumpyDropout
+from .ngrams import NumpyHashNgrams
 from .normalization import NumpyLayerNorm, NumpyRMSNorm
-from .optimizer_steps import NumpyAdamWStep
+from .optimizer_steps import NumpyAdamWStep, NumpyNonzeroRows, NumpyPutRows
 from .softmax import NumpyCrossEntropy, NumpyLogSoftmax, NumpySoftmax
 
 register(Linear, NumpyBuffer, NumpyLinear)
@@ -49,3 +51,6 @@ register(Conv2d, NumpyBuffer, NumpyConv2d)
 register(MaxPool2d, NumpyBuffer, NumpyMaxPool2d)
 register(AvgPool2d, NumpyBuffer, NumpyAvgPool2d)
 register(AdamWStep, NumpyBuffer, NumpyAdamWStep)
+register(NonzeroRows, NumpyBuffer, NumpyNonzeroRows)
+register(PutRows, NumpyBuffer, NumpyPutRows)
+register(HashNgrams, NumpyBuffer, NumpyHashNgrams)

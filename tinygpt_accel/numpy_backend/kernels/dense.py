@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.base import Gradient
 from tinygpt_core.kernels.dense import Embedding, Linear
 
@@ -83,3 +84,15 @@ class NumpyEmbedding(Embedding):
             return NumpyBuffer.wrap(total.reshape(shape), dtype)
 
         return of_weights, None
+
+    @staticmethod
+    @without_warnings
+    def backward_by_rows(saved: Any, grad: Any) -> tuple[Any, Any]:
+        if not grad.numel:
+            return Embedding.backward_by_rows(saved, grad)
+        indices, _, dtype = saved
+        rows = numpy.ascontiguousarray(grad.array).reshape(indices.numel, -1)
+        occurring, places = numpy.unique(as_flat(indices.array), return_inverse=True)
+        total = numpy.zeros((len(occurring), rows.shape[1]), rows.dtype)
+        loops_for(rows.dtype).add_rows(total, places.reshape(-1).astype(indices.array.dtype), rows)
+        return NumpyBuffer.wrap(occurring.astype(numpy.int32), DType.int32), NumpyBuffer.wrap(total, dtype)

@@ -1,14 +1,17 @@
-"""AdamW's step on NumPy."""
+"""AdamW's step on NumPy, and rows that are taken out of a table for it."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from tinygpt_core.kernels.optimizer_steps import AdamWStep
+import numpy
+
+from tinygpt_core.dtype import DType
+from tinygpt_core.kernels.optimizer_steps import AdamWStep, NonzeroRows, PutRows
 
 from .. import threads
-from ..buffer import without_warnings
+from ..buffer import NumpyBuffer, without_warnings
 from ..loops import loops_for
 from .layout import as_flat
 
@@ -82,3 +85,25 @@ def _flat_to_write(buffer: Any, copies: list[tuple[Any, Any]]) -> Any:
         copies.append((buffer.array, flat))
     buffer.version[0] += 1
     return flat
+
+
+class NumpyNonzeroRows(NonzeroRows):
+    """y = the positions of the rows with an element that is not 0, with one look at each element."""
+
+    @staticmethod
+    def forward(x: Any) -> tuple[Any, None]:
+        is_nonzero = (x.array != 0).any(axis=tuple(range(1, x.ndim)))
+        found = numpy.flatnonzero(is_nonzero).astype(numpy.int32)
+        return NumpyBuffer.wrap(found, DType.int32), None
+
+
+class NumpyPutRows(PutRows):
+    """`PutRows` as one assignment."""
+
+    @staticmethod
+    def forward(table: Any, rows: Any, values: Any) -> tuple[None, None]:
+        rows.check_indices(table.shape[0])
+        table.check_writable()
+        table.array[rows.array] = values.array
+        table.version[0] += 1
+        return None, None

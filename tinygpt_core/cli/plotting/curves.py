@@ -21,16 +21,20 @@ from ...printable import replace_unprintable
 from ...training.log_reading import read_lines
 
 LARGEST_LOSS = 1e30  # beyond it a run has diverged, and its axis would show nothing else
+MOST_RUNGS = 20  # of a ladder
 BINS = 800  # a drawn curve has no more columns
 Point = tuple[float, float]
 
 
 class Run(NamedTuple):
-    """What a log says: training losses and validation losses, as pairs of step and loss."""
+    """What a log says: training losses and validation losses, as pairs of step and loss, and at the end of a
+    run what others need on the same validation text, by their names (see `training.ladder`).
+    """
 
     name: str
     losses: list[Point]
     validations: list[Point]
+    ladder: dict[str, float] = {}  # noqa: RUF012 - nobody writes into it
 
 
 def read_run(path: str) -> Run:
@@ -54,6 +58,7 @@ def read_run(path: str) -> Run:
     name = os.path.basename(os.path.realpath(directory))
     losses: dict[float, float] = {}
     validations: dict[float, float] = {}
+    ladder: dict[str, float] = {}
     for line in read_lines(file_name):
         values: dict[str, Any] = line.values or {}
         step: Any = values.get("step")
@@ -68,9 +73,18 @@ def read_run(path: str) -> Run:
             )
         if abs(loss) <= LARGEST_LOSS:  # false of a NaN, too
             (validations if is_validation else losses)[step] = float(loss)
+        ladder = _ladder_of(values.get("ladder")) or ladder
     if not losses and not validations:
         raise ValueError(f"{file_name} has no loss in it yet")
-    return Run(name or "run", sorted(losses.items()), sorted(validations.items()))
+    return Run(name or "run", sorted(losses.items()), sorted(validations.items()), ladder)
+
+
+def _ladder_of(value: object) -> dict[str, float]:
+    """Returns the rungs that can be drawn of what a log has as its ladder."""
+    if not isinstance(value, dict) or len(value) > MOST_RUNGS:
+        return {}
+    numbers = {name: nats for name, nats in value.items() if type(nats) in (int, float)}
+    return {name: float(nats) for name, nats in numbers.items() if 0 <= nats <= LARGEST_LOSS}
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
@@ -117,6 +131,16 @@ def thinned(
 
 def _loss(point: Point) -> float:
     return point[1]
+
+
+def rungs_of(runs: Sequence[Run]) -> dict[str, float]:
+    """Returns the rungs to draw beside the curves: those of the first run, where no other run has another
+    ladder (then they were validated on other texts).
+    """
+    ladders = [run.ladder for run in runs if run.ladder]
+    if not ladders or any(other != ladders[0] for other in ladders):
+        return {}
+    return {replace_unprintable(name): nats for name, nats in ladders[0].items() if 0 <= nats <= LARGEST_LOSS}
 
 
 def legend_text(run: Run) -> str:

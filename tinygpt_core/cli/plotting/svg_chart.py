@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...printable import replace_unprintable
 from .axes import limits, step_scale, step_ticks, ticks
-from .curves import BINS, Point, Run, legend_text, smoothed, thinned
+from .curves import BINS, Point, Run, legend_text, rungs_of, smoothed, thinned
 
 # One colour a run: with a contrast of at least 4.5 to the ground of its theme, and apart for the colour-blind
 # (dashes tell them apart too).
@@ -75,7 +75,8 @@ def svg(runs: Sequence[Run], width: int = 840, height: int = 460, *, log_steps: 
     for run, smooth in zip(runs, smooth_curves, strict=True):
         everything += [*smooth, *run.losses, *run.validations]
     x_low, x_high = limits(along(step) for step, _ in everything)
-    y_low, y_high = limits((loss for _, loss in everything), 0.04)
+    rungs = rungs_of(runs)
+    y_low, y_high = limits([*(loss for _, loss in everything), *rungs.values()], 0.04)
     frame = _Frame(width, height, along, x_low, x_high, y_low, y_high)
     first_step = min(step for step, _ in everything)
     last_step = int(max(step for step, _ in everything))
@@ -85,6 +86,8 @@ def svg(runs: Sequence[Run], width: int = 840, height: int = 460, *, log_steps: 
         parts += _loss_tick(frame, loss)
     for step in step_ticks(first_step, last_step, log_steps):
         parts += _step_tick(frame, step)
+    for name, nats in rungs.items():
+        parts += _rung(frame, name, nats)
     parts += _axes(frame, "step (logarithmic)" if log_steps else "step", "loss (nats a token)")
     for place, (run, smooth) in enumerate(zip(runs, smooth_curves, strict=True)):
         parts += _curve(frame, place, run, smooth)
@@ -125,6 +128,16 @@ def _loss_tick(frame: _Frame, loss: float) -> list[str]:
     return [
         f'<line class="grid" x1="{LEFT}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>',
         f'<text class="tick" text-anchor="end" x="{LEFT - 8}" y="{y + 4:.1f}">{loss:g}</text>',
+    ]
+
+
+def _rung(frame: _Frame, name: str, nats: float) -> list[str]:
+    """Returns a dashed line across the drawing where something else than the model is, with its name."""
+    y = frame.y(nats)
+    words = escape(f"{name} {nats:.3f}")
+    return [
+        f'<line class="rung" x1="{LEFT}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>',
+        f'<text class="tick" x="{LEFT + 6}" y="{y - 3:.1f}">{words}</text>',
     ]
 
 
@@ -213,6 +226,7 @@ def _style(count: int) -> str:
         "text{font:12px system-ui,sans-serif}"
         ".heading{font-size:15px;font-weight:600}"
         ".grid,.axis{fill:none;stroke-width:1}"
+        ".rung{stroke-width:1;stroke-dasharray:2 4}"
         ".raw,.smooth{fill:none;stroke-linejoin:round}"
         ".raw{stroke-width:1;opacity:.28}"
         ".smooth,.point{stroke-width:2}"
@@ -230,7 +244,7 @@ def _colours(ground: str, ink: str, soft: str, grid: str, palette: Sequence[str]
         f"text{{fill:{ink}}}",
         f".tick{{fill:{soft}}}",
         f".grid{{stroke:{grid}}}",
-        f".axis{{stroke:{soft}}}",
+        f".axis,.rung{{stroke:{soft}}}",
     ]
     for place, colour in enumerate(palette):
         rules.append(f".run{place} *{{stroke:{colour}}}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .axes import limits, step_scale
-from .curves import Point, Run, legend_text, smoothed, thinned
+from .curves import Point, Run, legend_text, rungs_of, smoothed, thinned
 
 ANSI = (36, 33, 32, 35, 34, 31)  # the terminal's own colours, in the order of the runs
 NO_RUN = -1  # of a cell in which none is drawn
@@ -60,7 +60,7 @@ def chart(
     last_step: int | None = None,
 ) -> list[str]:
     """Returns loss curves as lines of text: smoothed training losses in dots of Braille, eight to a
-    character, validations as marks.
+    character, validations as marks; rungs of the ladder as lines across, with their names at the right.
 
     Args:
         runs: at least one with a loss in it.
@@ -73,11 +73,12 @@ def chart(
     along = step_scale(log_steps)
     curves = [(smoothed(run.losses), run.validations) for run in runs]
     points = [point for curve, validations in curves for point in (*curve, *validations)]
+    rungs = rungs_of(runs)
     steps = [step for step, _ in points]
     if last_step is not None:
         steps.append(float(last_step))
     x_low, x_high = limits(map(along, steps))
-    y_low, y_high = limits(loss for _, loss in points)
+    y_low, y_high = limits([*(loss for _, loss in points), *rungs.values()])
     height = rows - 2
     labels = _loss_labels(y_low, y_high, height)
     label_width = max(map(len, labels.values()))
@@ -86,6 +87,10 @@ def chart(
 
     characters = _UNICODE if unicode else _ASCII
     cells: Cells = {}
+    for name, nats in rungs.items():
+        _, y = frame.dot(steps[0], nats)
+        for column, character in enumerate(name[-width:].rjust(width, characters.horizontal)):
+            cells[y // 4, column] = (character, NO_RUN)
     for place, (curve, validations) in enumerate(curves):
         for cell, bits in _curve_bits(frame, curve).items():
             cells[cell] = (chr(BRAILLE + bits) if unicode else "*", place)

@@ -53,13 +53,24 @@ function histogram(entry, width = 150, height = 34) {
 const DECADES = [-5, -1]; // of the scale for update-to-weight ratios
 const onScale = (ratio) => Math.max(0, Math.min(1, (Math.log10(Math.max(ratio, 1e-30)) - DECADES[0]) / (DECADES[1] - DECADES[0])));
 
+// What guessing and counting need on the validation text, and the model among them, the best last.
+function ladderTable(ladder, loss) {
+  const words = { uniform: "guessing evenly", unigram: "counting tokens" };
+  const rungs = Object.entries(ladder).map(([name, nats]) => [words[name] || `counting ${name}`, nats]);
+  rungs.push(["this model", loss]);
+  rungs.sort(([, a], [, b]) => b - a);
+  const row = ([name, nats]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, number(nats, 4)));
+  return element("table", { class: "ladder" }, element("caption", {}, "The ladder: nats a token on the validation text"), element("tbody", {}, rungs.map(row)));
+}
+
 function trainingView(data) {
-  const { log, snapshots, note } = data.training, view = element("div", { class: "training" });
+  const { log, validation, ladder, snapshots, note } = data.training, view = element("div", { class: "training" });
   if (log && log.step.length > 1) {
     const charts = element("div", { class: "charts" }, lineChart("Loss", lossLines(data.training), "nats a token"), lineChart("Learning rate", [{ x: log.step, y: log.learning_rate, style: "first", name: "" }], ""));
     if (log.gradient_norm) charts.append(lineChart("Gradient norm", noisy("gradient norm", log.step, log.gradient_norm), "before clipping"));
     else charts.append(element("p", { class: "note" }, "The log of this run does not tell the gradient's norm: an earlier version wrote it, or a device that kept that number to itself."));
     view.append(element("h2", {}, "The run so far"), charts);
+    if (ladder && Object.keys(ladder).length) view.append(ladderTable(ladder, validation.loss[validation.loss.length - 1]));
   } else view.append(element("h2", {}, "The run so far"), element("p", { class: "note" }, "The log of this run has no steps yet."));
   if (snapshots.length) parameterTable(view, snapshots, note);
   return view;

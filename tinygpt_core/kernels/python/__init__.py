@@ -15,16 +15,16 @@ from ..activations import GELU
 from ..attention import Attention
 from ..base import register
 from ..convolution import Conv2d, MaxPool2d
-from ..dense import Linear
+from ..dense import Embedding, Linear
 from ..normalization import LayerNorm, RMSNorm
-from ..optimizer_steps import AdamWStep
+from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
 from ..softmax import CrossEntropy
 from .activations import PythonGELU
 from .attention import PythonAttention
 from .convolution import PythonConv2d, PythonMaxPool2d
-from .dense import PythonLinear
+from .dense import PythonEmbedding, PythonLinear
 from .normalization import PythonLayerNorm, PythonRMSNorm
-from .optimizer_steps import PythonAdamWStep
+from .optimizer_steps import PythonAdamWStep, PythonNonzeroRows, PythonPutRows
 from .softmax import PythonCrossEntropy
 
 
@@ -42,6 +42,7 @@ def python_backend(device: str) -> type[PythonBuffer]:
 backends.register("python", python_backend, description="the reference: pure Python, no dependencies")
 
 register(Linear, PythonBuffer, PythonLinear)
+register(Embedding, PythonBuffer, PythonEmbedding)
 register(CrossEntropy, PythonBuffer, PythonCrossEntropy)
 register(LayerNorm, PythonBuffer, PythonLayerNorm)
 register(RMSNorm, PythonBuffer, PythonRMSNorm)
@@ -50,3 +51,5 @@ register(Attention, PythonBuffer, PythonAttention)
 register(Conv2d, PythonBuffer, PythonConv2d)
 register(MaxPool2d, PythonBuffer, PythonMaxPool2d)
 register(AdamWStep, PythonBuffer, PythonAdamWStep)
+register(NonzeroRows, PythonBuffer, PythonNonzeroRows)
+register(PutRows, PythonBuffer, PythonPutRows)

@@ -6,13 +6,15 @@ and each product runs over whole rows (`buffer.rows`). The bias rides along as t
 
 from __future__ import annotations
 
+import operator
+from array import array
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import column_sums, product, product_transposed
+from ...buffer.rows import chunks, column_sums, product, product_transposed
 from ...dtype import DType
 from ..base import Gradient
-from ..dense import Linear
+from ..dense import Embedding, Linear
 
 
 class PythonLinear(Linear):
@@ -47,3 +49,16 @@ class PythonLinear(Linear):
             return PythonBuffer.of(column_sums(g, weights.shape[1]), weights.shape[1:], x.dtype)
 
         return of_input, of_weights, of_bias
+
+
+class PythonEmbedding(Embedding):
+    """`Embedding` whose gradient by rows is added up in lists of floats, and rounded once."""
+
+    @staticmethod
+    def backward_by_rows(saved: Any, grad: Any) -> tuple[Any, Any]:
+        indices, (_, width), dtype = saved
+        sums: dict[int, Any] = {}
+        for row, new in zip(indices.to_array(), chunks(grad.values(), width), strict=True):
+            sums[row] = list(map(operator.add, sums[row], new)) if row in sums else new
+        rows = PythonBuffer.from_array(array("i", sums), (len(sums),), DType.int32)
+        return rows, PythonBuffer.of_rows(sums.values(), (len(sums), width), dtype)

@@ -1,4 +1,4 @@
-"""AdamW's step in pure Python.
+"""AdamW's step in pure Python, and rows that are taken out of a table for it.
 
 What is fast here: one loop over the elements of a parameter computes both moments and the update, and the two
 corrections for moments that start at 0 are folded into the learning rate and eps, out of the loop:
@@ -9,10 +9,14 @@ corrections for moments that start at 0 are folded into the learning rate and ep
 from __future__ import annotations
 
 import math
+from array import array
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ..optimizer_steps import AdamWStep
+from ...buffer.rows import chunks
+from ...dtype import DType
+from ...shape import is_contiguous
+from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
 
 
 class PythonAdamWStep(AdamWStep):
@@ -54,4 +58,34 @@ class PythonAdamWStep(AdamWStep):
                 updated.append(x - rate * m / (sqrt(v) + corrected_eps))
             for buffer, new in ((first, new_first), (second, new_second), (parameter, updated)):
                 buffer.assign(PythonBuffer.of(new, buffer.shape, buffer.dtype))
+        return None, None
+
+
+class PythonNonzeroRows(NonzeroRows):
+    """y = the positions of the rows with an element that is not 0, by `any`, which looks at a row in C."""
+
+    @staticmethod
+    def forward(x: Any) -> tuple[Any, None]:
+        if not x.numel:
+            return NonzeroRows.forward(x)
+        rows = chunks(x.values(), x.numel // x.shape[0])
+        found = array("i", [position for position, row in enumerate(rows) if any(row)])
+        return PythonBuffer.from_array(found, (len(found),), DType.int32), None
+
+
+class PythonPutRows(PutRows):
+    """`PutRows` with a slice for each row."""
+
+    @staticmethod
+    def forward(table: Any, rows: Any, values: Any) -> tuple[None, None]:
+        if not is_contiguous(table.shape, table.stride) or values.dtype is not table.dtype:
+            return PutRows.forward(table, rows, values)
+        rows.check_indices(table.shape[0])
+        table.check_writable()
+        data = table.data
+        width = table.numel // table.shape[0]
+        for row, new in zip(rows.to_array(), chunks(values.to_array(), width), strict=True):
+            start = table.offset + row * width
+            data[start : start + width] = new
+        table.version[0] += 1
         return None, None

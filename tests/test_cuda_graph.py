@@ -1,0 +1,437 @@
+"""A recorded training step without a GPU: the lifetimes of what a graph reads and writes, on the arena of
+tests/cuda_on_cpu, whose replays do the recorded work and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_on_cpu import emulation
+from cuda_on_cpu.device import Capture, CaptureRefused, Chunk, Device, Pool
+
+from tinygpt_core import Tensor, backends, operations, random
+from tinygpt_core.dataset import StreamBatches, TokenStream
+from tinygpt_core.kernels.precision import autocast
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.optimizers import AdamW
+from tinygpt_core.tensor import apply_op, no_grad
+from tinygpt_core.training import TrainingStep, as_tensors, training_step
+
+pytestmark = pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
+CONFIG = GPTConfig(vocab_size=29, context_length=12, num_layers=2, num_heads=2, embedding_dim=16, dropout=0.1)
+FORMS = ["float32", "bfloat16"]
+
+
+@pytest.fixture
+def kind() -> Iterator[Any]:
+    """The emulated Buffer class, active."""
+    with backends.use("cuda-on-cpu") as backend:
+        yield backend
+
+
+class Run:
+    """A small model in training, on the active backend; `eager`: without recordings."""
+
+    def __init__(
+        self, dtype: str = "float32", config: GPTConfig = CONFIG, eager: bool = False, step: Any = None
+    ) -> None:
+        random.seed(5)
+        self.dtype, self.model = dtype, GPT(config)
+        self.optimizer = AdamW(self.model, 1e-2)
+        ids = [int(i) % 29 for i in np.random.default_rng(2).integers(0, 1000, size=400)]
+        self.batches = StreamBatches(TokenStream(ids, 29), 12, 3, random.Generator(4))
+        made = step or training_step
+        self.step: Any = made(self.model, self.optimizer, self.total_loss, 0.5, dtype)
+        if eager:
+            self.step.reason, self.step.capture = "not asked for", None
+
+    def total_loss(self, batch: Any) -> Tensor:
+        inputs, targets = as_tensors(batch)
+        with autocast(self.dtype):
+            return CrossEntropyLoss()(logits=self.model(inputs), labels=targets).sum()
+
+    def losses(self, count: int) -> list[float]:
+        return [self.step([self.batches.next_batch(), self.batches.next_batch()]) for _ in range(count)]
+
+    def weights(self) -> np.ndarray:
+        return np.concatenate([np.ravel(p.to_python()) for _, p in self.model.named_parameters()])
+
+    def validate(self) -> None:
+        """What a validation does: a forward in eval mode, which leaves weights converted."""
+        self.model.eval()
+        kept = random.default_generator().position
+        with no_grad(), autocast(self.dtype):
+            for length in (12, 5):
+                self.model(Tensor(backends.active()(np.zeros((2, length), np.int32)))).sum().item()
+        random.default_generator().position = kept
+        self.model.train()
+
+
+def moments(run: Run) -> np.ndarray:
+    return np.concatenate([np.ravel(b.to_python()) for _, b in sorted(run.optimizer.state_dict().items())])
+
+
+# ---------------------------------------------------------------- the checker
+
+
+def test_the_pool_is_cupys(kind: Any) -> None:
+    """Best fit, split, merged with free neighbours, and asked of the device only where nothing fits."""
+    pool = Pool()
+    first, second, third = (pool.malloc(size) for size in (1000, 512, 700))
+    assert [block.chunk.size for block in (first, second, third)] == [1024, 512, 1024]
+    assert pool.total_bytes == 2560 and pool.used_bytes == 2560
+    address = first.chunk.address
+    del first
+    small = pool.malloc(5)
+    assert small.chunk.address == address and small.chunk.size == 512  # the one chunk that is large enough
+    rest = pool.malloc(512)
+    assert rest.chunk.address == address + 512 and pool.total_bytes == 2560
+    del small, rest
+    again = pool.malloc(1024)  # the two are one again
+    assert again.chunk.address == address and pool.total_bytes == 2560
+    held = pool.malloc(2048)
+    assert pool.total_bytes == 2560 + 2048
+    del held
+    pool.free_all_blocks()
+    assert pool.total_bytes == 2560
+
+
+def test_a_recording_runs_nothing_and_replays_what_was_recorded(kind: Any) -> None:
+    """Work is done at addresses, not on arrays: what has gone back to the pool is somebody else's."""
+    xp = kind.xp
+    x = xp.asarray(np.arange(4, dtype=np.float32))
+    capture = Capture()
+    with capture:
+        graph, y = capture.record(lambda: (x + x) * x)
+        assert np.isnan(kind.to_host(xp.empty(3, "float32"))).all()
+    graph.launch()
+    assert kind.to_host(y).tolist() == [0, 2, 8, 18] and graph.names() == [
+        "add.__call__",
+        "multiply.__call__",
+    ]
+    x[...] = xp.asarray(np.ones(4, np.float32))
+    graph.launch()
+    assert kind.to_host(y).tolist() == [2, 2, 2, 2]
+
+    def work() -> Any:
+        table = xp.empty(4, "float32")  # whose memory the sum's was
+        return table, table + x
+
+    with capture:
+        _, (table, _) = capture.record(work)
+    for refused in (lambda: float(x.sum()), lambda: xp.asarray(np.zeros(3))):
+        with pytest.raises(CaptureRefused):
+            capture.record(refused)
+    assert Device.graph is None and table.size == 4
+
+
+# ---------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_replayed_steps_are_steps(kind: Any, form: str, positions: str) -> None:
+    """With new data, another learning rate and other dropout masks each time, bit for bit; and other shapes
+    are recorded anew.
+    """
+    found = []
+    for eager in (True, False):
+        run = Run(form, replace(CONFIG, positions=positions), eager)
+        losses = []
+        for i in range(8):
+            run.optimizer.learning_rate = 1e-2 / (i + 1)
+            losses += run.losses(1)
+        assert eager or (run.step.capture.launches == 6 and run.step.reason == "")
+        losses.append(run.step([run.batches.next_batch()]))  # without accumulation, so not the recorded step
+        assert run.optimizer.step == 9 and run.step.recording is None
+        found.append((losses, run.weights(), moments(run)))
+    assert found[0][0] == found[1][0]
+    assert np.array_equal(found[0][1], found[1][1]) and np.array_equal(found[0][2], found[1][2])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_validation_changes_no_step(kind: Any, form: str, after: int) -> None:
+    """Also between the last launched step and the recording, where it leaves converted weights behind: a
+    recording that found them would compute with these for ever.
+    """
+    expected = Run(form, eager=True)
+    losses = expected.losses(6)
+    run = Run(form)
+    found = run.losses(after)
+    run.validate()
+    found += run.losses(6 - after)
+    assert run.step.reason == "" and found == losses and np.array_equal(run.weights(), expected.weights())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_recording_holds_as_many_casts_whatever_ran_before(kind: Any, form: str) -> None:
+    """None of a weight that learns, whose copy AdamW writes; and one each of one that does not."""
+
+    def casts(frozen: bool, validate: bool) -> int:
+        run = Run(form, replace(CONFIG, dropout=0.0))
+        if frozen:
+            for _, parameter in run.model.transformer_blocks[0].named_parameters():
+                parameter.requires_grad = False
+        run.losses(2)
+        if validate:
+            run.validate()
+        run.losses(1)
+        weights = {kind.address_of(p.buffer.stored) for _, p in run.model.named_parameters()}
+        return sum(
+            piece.name == "cast" and any(x.__array_interface__["data"][0] in weights for x in piece.arrays)
+            for piece in run.step.recording.graph.work
+        )
+
+    expected = 0 if form == "float32" else 8  # two norms apart, of weights and biases of four maps
+    assert casts(False, False) == casts(False, True) == 0
+    assert casts(True, False) == casts(True, True) == expected
+
+
+def test_tables_lie_where_no_graph_writes(kind: Any) -> None:
+    """What the host fills once before the first launch overlaps with nothing that a recorded kernel
+    writes, be it tables of addresses or rotary angles.
+    """
+    run = Run("bfloat16", replace(CONFIG, positions="rotary"))
+    run.losses(3)
+    recording = run.step.recording
+    assert len(recording.tables) >= 4  # of the norm and of AdamW, cosines and sines
+    assert chunks_of(run.step.capture.pool)
+    for table in recording.tables:
+        address = table.__array_interface__["data"][0]
+        for chunk in chunks_of(run.step.capture.pool):
+            assert not chunk.address < address + table.nbytes or not address < chunk.address + chunk.size
+    losses = run.losses(2)
+    assert np.isfinite(losses).all()
+
+
+def chunks_of(pool: Pool) -> list[Any]:
+    """All that the device gave to a pool, whole."""
+    return [
+        Chunk(np.frombuffer(memory, "u1").__array_interface__["data"][0], len(memory))
+        for memory in pool.from_device
+    ]
+
+
+def test_a_step_after_many_lengths(kind: Any) -> None:
+    """Rotary angles of more lengths than are kept for eager work, before a recording and between replays."""
+    config = replace(CONFIG, positions="rotary", context_length=24)
+    expected = Run("bfloat16", config, eager=True)
+    losses = expected.losses(5)
+    run = Run("bfloat16", config)
+    found = []
+    for _ in range(5):
+        found += run.losses(1)
+        run.model.eval()
+        with no_grad(), autocast("bfloat16"):
+            for length in range(1, 20):
+                run.model(Tensor(kind(np.zeros((1, length), np.int32))))
+        run.model.train()
+    assert run.step.reason == "" and run.step.recording is not None and found == losses
+
+
+@pytest.mark.parametrize("change", ["assign", "load", "replace", "weight_decay", "moments", "clip"])
+def test_what_a_graph_takes_for_granted(kind: Any, change: str) -> None:
+    """New weights count from the next step on, wherever they lie, with their 16-bit copies; other settings
+    and other arrays than those of the recording are recorded anew.
+    """
+    found = []
+    for eager in (True, False):
+        run = Run("bfloat16", eager=eager)
+        run.losses(4)
+        recording = run.step.recording
+        weight = run.model.transformer_blocks[0].mlp.layers[0].weights
+        if change == "assign":
+            weight.assign(weight.detach() * 0.5)
+        elif change == "load":
+            run.model.load_weights({name: p.buffer.copy() for name, p in Run().model.named_parameters()})
+        elif change == "replace":
+            weight.buffer = (weight.detach() * 0.5).buffer
+        elif change == "weight_decay":
+            run.optimizer.weight_decay = 0.0
+        elif change == "moments":
+            run.optimizer.load_state_dict(run.optimizer.state_dict())
+        else:
+            run.step.gradient_clip = 0.1
+        losses = run.losses(4)
+        found.append((losses, run.weights()))
+        if not eager:
+            assert (run.step.recording is recording) == (change in ("assign", "load"))
+    assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_gradient_that_is_not_finite_changes_nothing(kind: Any, eager: bool, form: str) -> None:
+    """Launched piece by piece and replayed: the step is skipped, does not count, and the next one does."""
+    run = Run(form, replace(CONFIG, dropout=0.0), eager)
+    run.losses(4)
+    weights, before = run.weights(), moments(run)
+    poisoned = run.model.named_parameters()[-1][1].buffer
+    kept = poisoned.array.copy()
+    poisoned.assign(float("inf"))
+    run.losses(1)
+    poisoned.assign(kind.wrap(kept, poisoned.dtype))
+    assert run.step.is_skipped and np.array_equal(run.weights(), weights)
+    assert np.array_equal(moments(run), before)
+    run.losses(1)
+    assert not run.step.is_skipped and run.optimizer.step == 5 and np.isfinite(run.weights()).all()
+    assert eager or run.step.capture.launches == 4
+
+
+# ---------------------------------------------------------------- recordings that fail
+
+
+@pytest.mark.parametrize("pieces", [0, 30, 70, 105])
+def test_a_recording_that_fails_leaves_nothing_behind(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    """A reason, and a run like any other: no copy that was recorded and not computed, and no memory."""
+    config = replace(CONFIG, positions="rotary")
+    expected = Run("bfloat16", config, eager=True).losses(5)
+    run = Run("bfloat16", config)
+    found = run.losses(2)
+    pools = (Device.default_pool, run.step.capture.pool)
+    held = sum(pool.total_bytes for pool in pools)
+    left = [pieces]
+    launch = type(kind).__getattribute__(kind, "launch")
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0 and Device.graph is not None:
+            raise CaptureRefused("operation not permitted when stream is capturing")
+        launch(*arguments, **options)
+
+    monkeypatch.setattr(kind, "launch", refuse)
+    found += run.losses(1)
+    assert "not permitted" in run.step.reason and run.step.recording is None
+    found += run.losses(2)
+    # What was allocated while it was recorded has gone back, and launched steps use the same memory
+    assert sum(pool.total_bytes for pool in pools) < 1.2 * held
+    assert found == expected
+
+
+def test_only_what_a_capture_refuses_is_caught(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of ours while recording is raised, and not a reason that few read."""
+    run = Run("float32")
+    run.losses(2)
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "product", broken)
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            run.losses(1)
+    assert run.step.reason == "" and Device.graph is None
+    assert np.isfinite(run.losses(2)).all() and run.step.recording is not None
+
+
+def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
+    run = Run()
+    run.losses(4)
+    batch = run.batches.next_batch()
+    batch.inputs[0] = 29
+    with pytest.raises(IndexError, match="vocabulary of 29"):
+        run.step([batch, run.batches.next_batch()])
+
+
+# ---------------------------------------------------------------- work that waits
+
+
+@pytest.mark.parametrize("refused", [(), ("bias",), ("gelu",), ("gelu_gradient",), ("column_sums",)])
+@pytest.mark.parametrize("form", ["float32", "bfloat16", "float16"])
+def test_a_step_is_the_textbooks(
+    kind: Any, form: str, refused: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever cuBLASLt refuses, losses and weights are those of the textbook step with the same kernels, to
+    the roundings of the form.
+    """
+    config = replace(CONFIG, dropout=0.0)
+    plain = Run(form, config, step=TrainingStep)
+    expected = plain.losses(4)
+    monkeypatch.setattr(kind, "refused_epilogues", refused)
+    run = Run(form, config)
+    rounding = {"float32": 1e-6, "bfloat16": 2e-3, "float16": 3e-4}[form]
+    assert np.allclose(run.losses(4), expected, rtol=rounding)
+    # AdamW makes much of the roundings of a gradient that is almost 0: so on average
+    difference = np.abs(run.weights() - plain.weights())
+    assert np.max(difference) < 2e-5 if form == "float32" else np.mean(difference) < 1e-3
+
+
+def test_logits_can_be_read_after_their_gradient_lies_there(kind: Any) -> None:
+    """The cross-entropy of a step writes over them, and whoever asks gets them again: bit for bit, and views
+    of them, too. Where somebody has looked before, nothing is written over.
+    """
+
+    class Looking(Run):
+        when = "never"
+
+        def total_loss(self, batch: Any) -> Tensor:
+            inputs, targets = as_tensors(batch)
+            with autocast(self.dtype):
+                logits = self.model(inputs)
+                view = logits[0] if self.when == "before" else None
+                loss = CrossEntropyLoss()(logits=logits, labels=targets).sum()
+            if self.when == "after":
+                view = logits[0]
+            if view is not None:
+                self.seen.append(np.array(view.to_python()))
+            return loss
+
+    found = {}
+    for when in ("never", "after", "before"):
+        run = Looking("bfloat16", eager=True)
+        run.when, run.seen = when, []
+        found[when] = [*run.losses(3), run.weights(), *run.seen]
+    assert len(found["after"]) == 10
+    for one, other in zip(found["after"], found["before"], strict=True):
+        assert np.array_equal(one, other)
+    assert np.array_equal(found["never"][3], found["after"][3])
+
+
+def test_another_gradient_than_expected_rescales(kind: Any) -> None:
+    """A loss that is weighted after the cross-entropy: the gradient that lies over the logits is brought to
+    that of the losses.
+    """
+    weights = np.linspace(0.0, 2.0, 36).astype(np.float32).reshape(3, 12)
+
+    class Weighted(Run):
+        def total_loss(self, batch: Any) -> Tensor:
+            inputs, targets = as_tensors(batch)
+            with autocast(self.dtype):
+                losses = CrossEntropyLoss()(logits=self.model(inputs), labels=targets)
+            return (losses * Tensor(weights.tolist())).sum()
+
+    config = replace(CONFIG, dropout=0.0)
+    plain = Weighted("float32", config, step=TrainingStep)
+    run = Weighted("float32", config)
+    assert np.allclose(run.losses(5), plain.losses(5), rtol=1e-6)
+    assert np.allclose(run.weights(), plain.weights(), atol=2e-5)
+
+
+def test_what_waits_is_launched_before_a_write(kind: Any) -> None:
+    """A product and a sum whose operands are written to meanwhile are of what stood there."""
+    r = np.random.default_rng(1)
+    x, w, other = (kind(r.normal(size=size).astype(np.float32)) for size in ((4, 8), (8, 16), (4, 16)))
+    expected = None
+    for waits in (False, True):
+        kind.may_wait = waits
+        try:
+            tensors = [Tensor(b.copy()) for b in (x, w, other)]
+            with autocast("bfloat16"), no_grad():
+                y = apply_op(operations.Linear, tensors[0], tensors[1], None)
+                total = tensors[2] + y
+            assert not waits or len(kind.all_waiting) >= 1
+            tensors[1].assign(0.0)
+            tensors[2].assign(0.0)
+            found = (y.to_python(), total.to_python())
+        finally:
+            kind.may_wait = False
+        expected = expected or found
+        assert found == expected
