@@ -52,6 +52,10 @@ SUBSTITUTES = {
         'explain {run} --prompt "get_" --out {run}.html',
         "another directory",
     ),
+    "python3 -m tinygpt_core live runs/latest": (
+        None,
+        "answers until Ctrl-C; tests/test_live_server.py starts and stops it",
+    ),
     "python3 -m tinygpt_core plot runs/latest": ("plot {run}", "another directory"),
     "python3 -m tinygpt_core inspect runs/latest": ("inspect {run}", "another directory"),
     "python3 -m tinygpt_core convert gpt2 runs/gpt2": (

@@ -87,13 +87,28 @@ def sample_index(
 
     Source: Holtzman et al. 2020, https://arxiv.org/abs/1904.09751 (nucleus sampling)
     """
+    candidates, weights = sampling_candidates(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    if temperature == 0:
+        return candidates[0]
+    generator = generator or random.default_generator()
+    return candidates[generator.choice(weights)]
+
+
+def sampling_candidates(
+    logits: Sequence[float], *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> tuple[list[int], list[float]]:
+    """Returns the indices that `sample_index` draws from, most probable first, and their relative weights.
+
+    The weights are `exp((logit_i - max) / temperature)`. The arguments and errors are those of
+    `sample_index`; at temperature 0 there is one candidate.
+    """
     check_sampling(0, temperature, top_k, top_p)
     if not logits:
         raise ValueError("cannot draw from an empty list of logits")
     if any(map(math.isnan, logits)) or math.isinf(max(logits)):
         raise ValueError("the model's logits are not finite (nan or inf): its weights have diverged")
     if temperature == 0:
-        return most_probable(logits)
+        return [most_probable(logits)], [1.0]
 
     probabilities = relative_probabilities(logits, temperature)
     # Sorting is stable, so equally probable tokens stay in the order of their indices.
@@ -102,8 +117,7 @@ def sample_index(
         candidates = candidates[:top_k]
     if top_p is not None:
         candidates = _nucleus(candidates, probabilities, top_p)
-    generator = generator or random.default_generator()
-    return candidates[generator.choice([probabilities[index] for index in candidates])]
+    return candidates, [probabilities[index] for index in candidates]
 
 
 def _nucleus(candidates: list[int], probabilities: Sequence[float], top_p: float) -> list[int]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import live
 import notebooks
 import reference
 import sources
@@ -34,6 +36,14 @@ from markdown_text import Link, links, parts, replace_links
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 DOCS = ROOT / "docs"
+
+
+# Documents that lead to the live page, which the site alone has, and what the link says
+LIVE_LINKS = {
+    "index.md": "Try it here: the live microscope, a model that answers while you type",
+    "live.md": "Open the live microscope in this browser",
+    "explain.md": "Open the live microscope in this browser",
+}
 
 
 class Pages:
@@ -73,6 +83,10 @@ class Pages:
                 title, _, rest = text.partition("\n")
                 link = f'<a href="notebooks/{path.stem}.ipynb" download>Download this page as a notebook</a>'
                 text = f'{title}\n\n<p class="notebook">{link}</p>\n{rest}'
+            if name in LIVE_LINKS:
+                title, _, rest = text.partition("\n")
+                link = f'<a href="live/index.html">{LIVE_LINKS[name]}</a>'
+                text = f'{title}\n\n<p class="live-link">{link}</p>\n{rest}'
             self._write(name, text + (self._contents() if name == "index.md" else ""))
         self._reference()
         done: set[Path] = set()
@@ -291,6 +305,13 @@ def build(out: Path) -> None:
         str(out),
     ]
     subprocess.run([*command, "-d", str(pages / "doctrees")], check=True)
+    try:
+        live.write(out, out.parent / "site-cache")
+    except live.Unavailable as reason:
+        print(f"without the live page: {reason}")
+        for path in out.rglob("*.html"):
+            text = path.read_text(encoding="utf-8")
+            path.write_text(re.sub(r'<p class="live-link">.*?</p>', "", text), encoding="utf-8")
     make_accessible(out)
     if broken := faults(out):
         sys.exit("\n".join(broken))

@@ -17,7 +17,7 @@ import warnings
 from typing import Any, NoReturn
 
 from .. import __version__
-from . import backends, compare, convert, exercise, explain, generate, inspect, plot, spec, train
+from . import backends, compare, convert, exercise, explain, generate, inspect, live, plot, spec, train
 from .messages import (
     FAILED,
     WRONG_INPUT,
@@ -39,6 +39,7 @@ COMMANDS: tuple[Any, ...] = (
     convert,
     inspect,
     explain,
+    live,
     plot,
     compare,
     backends,

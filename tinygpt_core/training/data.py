@@ -70,23 +70,31 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
             expected.
         OSError: a file cannot be read.
     """
-    tokens: Documents | Stream
-    ids_dtype = None
     if config.data_file is not None and is_token_folder(config.data_file):
         folder = open_token_folder(config.data_file, trained_tokenizer or config.tokenizer)
-        digest = folder.sha256
-        _require_same_corpus(config, sha256, digest)
-        tokenizer = folder.tokenizer
-        tokens = stream_of_folder(folder)
-        ids_dtype = folder.dtype
-    else:
-        corpus = load_corpus(config.corpus, config.data_file)
-        digest = corpus_digest(corpus)
-        _require_same_corpus(config, sha256, digest)
-        tokenizer = trained_tokenizer
-        if tokenizer is None:
-            tokenizer = choose_tokenizer(config, corpus)
-        tokens = tokenize(corpus, tokenizer, config.context_length)
+        _require_same_corpus(config, sha256, folder.sha256)
+        return _data(config, folder.tokenizer, stream_of_folder(folder), folder.sha256, folder.dtype)
+    corpus = load_corpus(config.corpus, config.data_file)
+    _require_same_corpus(config, sha256, corpus_digest(corpus))
+    return data_of_corpus(config, corpus, trained_tokenizer)
+
+
+def data_of_corpus(config: TrainingConfig, corpus: Corpus, trained_tokenizer: Any = None) -> Data:
+    """Returns the data of a run on a corpus that is read already; arguments and errors as `prepare_data`."""
+    tokenizer = trained_tokenizer
+    if tokenizer is None:
+        tokenizer = choose_tokenizer(config, corpus)
+    tokens = tokenize(corpus, tokenizer, config.context_length)
+    return _data(config, tokenizer, tokens, corpus_digest(corpus))
+
+
+def _data(
+    config: TrainingConfig,
+    tokenizer: Any,
+    tokens: Documents | Stream,
+    digest: str,
+    ids_dtype: str | None = None,
+) -> Data:
     training_batches, validation_batches = tokens.batches(config)
     return Data(
         tokenizer=tokenizer,

@@ -30,7 +30,7 @@ function start() {
     if (from) document.getElementById(`tab-${key}`).focus();
   };
   for (const [name, label] of views) {
-    tabs.append(element("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}`, on: { click: () => show(name) } }, label));
+    tabs.append(element("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}`, on: { click: (event) => { show(name); if (event.detail && name === "step") main.focus({ preventScroll: true }); } } }, label)); // by mouse: so that the arrow keys go through the steps
     main.append(element("div", { role: "tabpanel", id: `view-${name}`, "aria-labelledby": `tab-${name}`, hidden: true }));
   }
   tabs.addEventListener("keydown", (event) => {

@@ -24,11 +24,13 @@ function overviewView(data, show) {
     card("attention", "Each token looks back", canvas, `${count(attention.length, "layer")} with ${count(middle.heads.length, "head")} each. A row is a token, a column what it looks at: only tokens before it, and itself.`);
   }
   if (tokens) {
-    const places = tokens.positions.map((_, i) => i).filter((i) => tokens.positions[i].target), known = places.filter((i) => tokens.positions[i].target.rank <= 6), place = known[Math.floor(known.length / 2)] ?? places[0] ?? 0;
+    const places = tokens.positions.map((_, i) => i).filter((i) => tokens.positions[i].target), place = places[Math.floor(places.length / 2)] ?? 0;
     const position = tokens.positions[place], most = position.top[0][1];
-    const rows = position.top.slice(0, 6).map(([text, share, id]) => bar(visible(text), share, most, `token ${id}`, position.target && position.target.id === id ? "true" : ""));
+    const target = position.target, shown = position.top.slice(0, 6);
+    if (target && !shown.some(([, , id]) => id === target.id)) shown[5] = [target.text, target.probability, target.id]; // what came, however far down it ranked
+    const rows = shown.map(([text, share, id]) => bar(visible(text), share, most, `token ${id}`, target && target.id === id ? "true" : ""));
     card("tokens", "It says what comes next", [element("p", { class: "after" }, "After ", element("q", {}, visible(tokens.texts.slice(Math.max(0, place - 11), place + 1).join("")))), element("ol", { class: "weights" }, rows)],
-      position.target ? ["What came is ", element("b", {}, visible(position.target.text)), `, to which it gave ${percent(position.target.probability)}: a loss of ${number(position.loss)}.`] : "Nothing came after it.");
+      position.target ? ["What came is ", element("b", {}, visible(position.target.text)), `, to which it gave ${percent(position.target.probability)} (place ${position.target.rank}): a loss of ${number(position.loss)}.${data.is_generation ? "" : " The mean over all tokens of the batch is the loss of the step."}`] : "Nothing came after it.");
   }
   const snapshots = training ? training.snapshots : [], latest = snapshots.length ? snapshots[snapshots.length - 1].parameters : [];
   if (hasBackward) {

@@ -167,7 +167,8 @@ function stepView(data) {
     if (target) target.classList.add("now", phase);
     stage.classList.toggle("backward", phase === "backward");
     const flow = (tensor, role) => svg.querySelectorAll(`.edge[data-tensor="${tensor}"]`).forEach((edge) => edge.classList.add(role, phase));
-    operation.inputs.forEach((tensor) => flow(tensor, phase === "forward" ? "reads" : "writes"));
+    // On the way back nothing flows to what has no gradient: targets, indices, constants.
+    operation.inputs.forEach((tensor, i) => { if (phase === "forward" || (operation.grads && operation.grads[i] !== null)) flow(tensor, phase === "forward" ? "reads" : "writes"); });
     flow(operation.output, phase === "forward" ? "writes" : "reads");
   }
 

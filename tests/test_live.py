@@ -1,0 +1,554 @@
+"""The live microscope's protocol: every number that it shows is computed again, in NumPy's doubles by
+formulas of its own, and everything that is not a question is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinygpt_core import random
+from tinygpt_core.dataset.corpora import Corpus
+from tinygpt_core.generation import generate_ids
+from tinygpt_core.live import Microscope
+from tinygpt_core.live.cells import explain_attention, explain_cell
+from tinygpt_core.live.protocol import METHODS, MOST_CHARACTERS, runs_of
+from tinygpt_core.live.session import TrainingSession
+from tinygpt_core.live.views import Switches, trace
+from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.tensor import Tensor
+from tinygpt_core.training import PRESETS
+
+RUNS = Path(__file__).parent / "fixtures" / "runs"
+SIZES: dict[str, Any] = {
+    "vocab_size": 13,
+    "context_length": 12,
+    "num_layers": 2,
+    "num_heads": 2,
+    "embedding_dim": 8,
+}
+IDS = [3, 1, 12, 0, 5, 5, 7]
+KINDS = {
+    "default": {"positions": "rotary", "tied_head": False},
+    "gpt2": {},
+    "llama": {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu", "bias": False},
+    "grouped": {"num_heads": 4, "num_key_value_heads": 2, "positions": "rotary", "activation": "silu"},
+    "tinygpt": {"activation": "relu", "final_activation": True, "positions": "none", "attention_bias": False},
+    "geglu": {"activation": "geglu", "num_layers": 1},
+}
+WORDS = ["get_name", "set_name", "is_path", "has_size", "get_size", "set_path"] * 3
+
+
+def model_of(kind: str) -> GPT:
+    with random.use_generator(random.Generator(5)):
+        model = GPT(GPTConfig(**(SIZES | KINDS[kind])))
+        for _, parameter in model.named_parameters():  # so that nothing is as small as at a beginning
+            parameter.assign(parameter + Tensor.normal(parameter.shape, std=0.3))
+    return model
+
+
+@pytest.fixture
+def microscope() -> Microscope:
+    return Microscope({"documents": str(RUNS / "documents" / "run"), "bpe": str(RUNS / "bpe" / "run")})
+
+
+def ask(microscope: Microscope, method: str, **params: Any) -> dict[str, Any]:
+    answer = json.loads(microscope.answer_text(json.dumps({"method": method, "params": params})))
+    assert "error" not in answer, answer
+    return answer["result"]
+
+
+# ---------------------------------------------------------------- a forward pass
+
+
+class Reference:
+    """A forward pass in NumPy's doubles, of the default architecture, by a textbook's formulas."""
+
+    def __init__(self, model: GPT, weights: dict[str, Any] | None = None) -> None:
+        self.config = model.config
+        self.weights = weights or {
+            name: np.array(tensor.to_python(), dtype=np.float64) for name, tensor in model.named_parameters()
+        }
+
+    def norm(self, x: Any, name: str) -> Any:
+        mean = x.mean(-1, keepdims=True)
+        y = (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + self.config.eps)
+        return y * self.weights[f"{name}.weights"] + self.weights[f"{name}.bias"]
+
+    def linear(self, x: Any, name: str) -> Any:
+        return x @ self.weights[f"{name}.weights"] + self.weights.get(f"{name}.bias", 0.0)
+
+    def turned(self, x: Any) -> Any:  # (T, D)
+        half = x.shape[1] // 2
+        angles = np.arange(len(x))[:, None] * 10000.0 ** (-np.arange(half) / half)
+        a, b = x[:, :half], x[:, half:]
+        return np.concatenate(
+            [a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], 1
+        )
+
+    def __call__(self, ids: list[int], off: tuple[tuple[int, int], ...] = ()) -> dict[str, Any]:
+        heads, size = self.config.num_heads, self.config.head_dim
+        views: dict[str, Any] = {"embedding": self.weights["embedding_layer.embeddings"][ids]}
+        x = views["stream"] = views["embedding"]
+        for layer in range(self.config.num_layers):
+            own, path = f"blocks.{layer}", f"transformer_blocks.{layer}"
+            views[f"{own}.ln_1"] = self.norm(x, f"{path}.ln_1")
+            packed = self.linear(views[f"{own}.ln_1"], f"{path}.attn.query_key_value")
+            q, k, v = (part.reshape(-1, heads, size).transpose(1, 0, 2) for part in np.split(packed, 3, 1))
+            views |= {f"{own}.query": q, f"{own}.key": k, f"{own}.value": v}
+            q, k = (np.stack([self.turned(head) for head in part]) for part in (q, k))
+            views |= {f"{own}.turned_query": q, f"{own}.turned_key": k}
+            scores = views[f"{own}.scores"] = q @ k.transpose(0, 2, 1) / math.sqrt(size)
+            shares = np.exp(np.where(np.tril(np.ones(scores.shape[1:])) == 1, scores, -np.inf))
+            shares = views[f"{own}.attention"] = shares / shares.sum(-1, keepdims=True)
+            values = shares @ v
+            for of, head in off:
+                values[head] *= of != layer
+            views[f"{own}.values"] = values
+            attn = self.linear(values.transpose(1, 0, 2).reshape(len(ids), -1), f"{path}.attn.out")
+            views |= {f"{own}.attn": attn, f"{own}.middle": x + attn}
+            views[f"{own}.ln_2"] = self.norm(x + attn, f"{path}.ln_2")
+            hidden = views[f"{own}.hidden"] = self.linear(views[f"{own}.ln_2"], f"{path}.mlp.layers.0")
+            inner = math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)
+            views[f"{own}.activated"] = hidden / 2 * (1 + np.tanh(inner))
+            mlp = views[f"{own}.mlp"] = self.linear(views[f"{own}.activated"], f"{path}.mlp.layers.1")
+            x = views[f"{own}.stream"] = x + attn + mlp
+        views["norm"] = self.norm(x, "layer_norm")
+        logits = views["logits"] = views["norm"] @ self.weights["head.weights"]
+        views["probabilities"] = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        return views
+
+    def loss(self, batch: Any) -> float:
+        rows, length = batch.shape
+        total = 0.0
+        for row in range(rows):
+            ids = list(batch.inputs[row * length : (row + 1) * length])
+            shares = self(ids)["probabilities"]
+            for place, target in enumerate(batch.targets[row * length : (row + 1) * length]):
+                total -= math.log(shares[place, target]) if target >= 0 else 0.0
+        return total / batch.num_targets
+
+
+@pytest.mark.parametrize("off", [(), ((0, 1),), ((0, 0), (1, 1))], ids=["all on", "one head off", "two off"])
+def test_every_view_is_what_numpy_computes(off):
+    model = model_of("default")
+    found = trace(model, IDS, Switches(heads=frozenset(off)))
+    expected = Reference(model)(IDS, off)
+    assert set(found.views) == set(expected)
+    for name, view in found.views.items():
+        values = np.array(view.matrices if len(view.axes) == 3 else view.matrices[0])
+        assert values.shape == expected[name].shape == tuple(view.shape), name
+        np.testing.assert_allclose(values, expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trace_is_the_models_own_pass(kind):
+    model = model_of(kind)
+    model.train()
+    found = trace(model, IDS)
+    assert model.training, "the mode is as it was"
+    model.eval()
+    assert found.matrix("logits") == model(Tensor([IDS])).to_python()[0], "to the bit"
+    assert type(model.transformer_blocks[0].attn).__name__ == "CausalSelfAttention", "no hook stays"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("switches", [Switches(), Switches(frozenset({(0, 1)}), frozenset({(0, "mlp")}))])
+def test_every_cell_is_what_its_formula_gives(kind, switches):
+    found = trace(model_of(kind), IDS, switches)
+    seen = 0
+    for name, view in found.views.items():
+        for head, matrix in enumerate(view.matrices):
+            for row in (0, 3, len(IDS) - 1):
+                for column in (0, 1, len(matrix[0]) - 1):
+                    cell = explain_cell(found, name, row, column, head)
+                    assert cell["value"] == matrix[row][column]
+                    assert cell["computed"] == pytest.approx(cell["value"], rel=1e-5, abs=2e-6), (name, cell)
+                    products = math.fsum(term[4] for term in cell["terms"]) + cell["other_sum"]
+                    assert not cell["terms"] or len(cell["terms"]) + cell["other_terms"] > 0
+                    if cell["terms"] and not cell["steps"]:
+                        assert products == pytest.approx(cell["computed"], rel=1e-9, abs=1e-12)
+                    seen += 1
+    assert seen > 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_of_attention_adds_up(kind):
+    model = model_of(kind)
+    found = trace(model, IDS)
+    for layer in range(model.config.num_layers):
+        for head in range(model.config.num_heads):
+            row = explain_attention(found, layer, head, 4)
+            weights = np.array([entry["weight"] for entry in row["keys"]])
+            products = np.array([np.dot(row["query"], entry["key"]) for entry in row["keys"]])
+            np.testing.assert_allclose(
+                [entry["product"] for entry in row["keys"]], products, rtol=1e-9, atol=1e-12
+            )
+            scaled = products[:5] / math.sqrt(model.config.head_dim)
+            np.testing.assert_allclose(weights[:5], np.exp(scaled) / np.exp(scaled).sum(), rtol=1e-9)
+            assert [entry["masked"] for entry in row["keys"]] == [False] * 5 + [True] * 2 and not weights[
+                5:
+            ].any()
+            summed = sum(np.array(entry["weighted"]) for entry in row["keys"])
+            np.testing.assert_allclose(row["output"], summed, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(
+                row["output"], found.matrix(f"blocks.{layer}.values", head)[4], rtol=1e-5, atol=1e-6
+            )
+
+
+def test_what_is_switched_off_adds_nothing():
+    model = model_of("gpt2")
+    everything = [(layer, part) for layer in range(2) for part in ("attention", "mlp")]
+    found = trace(model, IDS, Switches(parts=frozenset(everything)))
+    assert found.matrix("blocks.1.stream") == found.matrix("stream")
+    heads = Switches(heads=frozenset((layer, head) for layer in range(2) for head in range(2)))
+    bias = model.transformer_blocks[0].attn.out.bias.to_python()
+    np.testing.assert_allclose(trace(model, IDS, heads).matrix("blocks.0.attn"), [bias] * len(IDS), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        Switches(heads=frozenset({(2, 0)})),
+        Switches(heads=frozenset({(0, 2)})),
+        Switches(parts=frozenset({(0, "x")})),
+    ],
+)
+def test_what_is_not_there_cannot_be_switched_off(switches):
+    with pytest.raises(ValueError, match=r"there is no|has no part"):
+        trace(model_of("gpt2"), IDS, switches)
+
+
+# ---------------------------------------------------------------- what comes next
+
+
+def test_the_distribution_is_reshaped(microscope):
+    logits = np.array(ask(microscope, "view", text="get_", view="logits")["matrices"][0][-1])
+    plain = np.exp(logits) / np.exp(logits).sum()
+    found = ask(microscope, "distribution", text="get_", temperature=0.5, top_k=6, top_p=0.8)
+    for entry in found["tokens"]:
+        assert entry["probability"] == pytest.approx(plain[entry["id"]], rel=1e-9)
+    sharp = np.exp(logits / 0.5) / np.exp(logits / 0.5).sum()
+    order = np.argsort(-sharp, kind="stable")[:6]
+    shares = sharp[order] / sharp[order].sum()
+    count = int(np.searchsorted(np.cumsum(shares), 0.8 - 1e-12)) + 1
+    expected = dict(
+        zip(order[:count].tolist(), (shares[:count] / shares[:count].sum()).tolist(), strict=True)
+    )
+    assert found["kept"] == count
+    for entry in found["tokens"]:
+        assert entry["share"] == pytest.approx(expected.get(entry["id"], 0.0), rel=1e-9)
+    assert found["entropy"] == pytest.approx(-(plain * np.log(plain)).sum(), rel=1e-9)
+
+
+def test_what_a_head_changes_is_said(microscope):
+    on = ask(microscope, "distribution", text="get_")["tokens"]
+    off = ask(microscope, "distribution", text="get_", heads=[[0, 1]])
+    before = {entry["id"]: entry["probability"] for entry in on}
+    assert all(entry["baseline"] == pytest.approx(before[entry["id"]], rel=1e-12) for entry in off["tokens"])
+    assert off["divergence"] > 0 and ask(microscope, "distribution", text="get_")["divergence"] is None
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_draws_are_those_of_generate(microscope, seed):
+    boundary = microscope.boundary
+    expected = list(
+        generate_ids(
+            microscope.model,
+            [boundary, *microscope.tokenizer.encode("ge")],
+            tokens=8,
+            temperature=0.8,
+            top_k=9,
+            generator=random.Generator(seed),
+            stop_id=boundary,
+        )
+    )
+    text, drawn = "ge", []
+    for number in range(8):
+        step = ask(microscope, "draw", text=text, seed=seed, draw=number, temperature=0.8, top_k=9)
+        chosen = next(entry for entry in step["candidates"] if entry["id"] == step["id"])
+        assert chosen["until"] - chosen["share"] <= step["number"] <= chosen["until"] + 1e-12
+        if step["is_end"]:
+            break
+        drawn.append(step["id"])
+        text = step["text"]
+    assert drawn == expected
+
+
+def test_temperature_zero_draws_the_most_probable(microscope):
+    step = ask(microscope, "draw", text="ge", temperature=0)
+    best = ask(microscope, "distribution", text="ge", temperature=0)["tokens"][0]
+    assert step["id"] == best["id"] and step["number"] is None and best["share"] == 1.0
+
+
+# ---------------------------------------------------------------- training
+
+
+def session_of(tied: bool = False, **changes: Any) -> TrainingSession:
+    config = replace(
+        PRESETS["debug"].config,
+        corpus="text",
+        steps=40,
+        batch_size=3,
+        context_length=12,
+        num_layers=2,
+        tied_head=tied,
+        gradient_clip=0.7,
+        weight_decay=0.1,
+        backend="python",
+        **changes,
+    )
+    return TrainingSession(config, Corpus("words", WORDS, None))
+
+
+def test_a_recorded_step_is_the_step_of_any_run():
+    watched, plain = session_of(), session_of()
+    for number in range(3):
+        event = watched.step() if number == 1 else watched.run(1, 0.0)[0]
+        assert event["loss"] == plain.run(1, 0.0)[0]["loss"]
+    for (name, a), (_, b) in zip(
+        watched.trainer.model.named_parameters(), plain.trainer.model.named_parameters(), strict=True
+    ):
+        assert a.to_python() == b.to_python(), name
+
+
+WEIGHTS = [
+    ("embedding_layer.embeddings", 0), ("transformer_blocks.0.ln_1.weights", 3),
+    ("transformer_blocks.1.ln_2.bias", 2), ("transformer_blocks.0.attn.query_key_value.weights", 40),
+    ("transformer_blocks.1.attn.out.bias", 1), ("transformer_blocks.1.mlp.layers.0.weights", 17),
+    ("transformer_blocks.0.mlp.layers.1.bias", 5), ("layer_norm.weights", 7), ("head.weights", 11),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stepped() -> TrainingSession:
+    session = session_of()
+    session.run(4, 1e9)
+    session.step()
+    return session
+
+
+@pytest.mark.parametrize(("name", "place"), WEIGHTS, ids=[name for name, _ in WEIGHTS])
+def test_why_a_weight_moved(stepped, name, place):
+    recorded = stepped.recorded
+    shape = recorded.before[name].shape
+    if name == "embedding_layer.embeddings":  # of a token that is in the batch
+        index = [recorded.batch.inputs[1], 2]
+    else:
+        index = [place] if len(shape) == 1 else [place // shape[1], place % shape[1]]
+    why = recorded.explain_weight(name, index)
+
+    weights = {
+        each: np.array(buffer.to_python(), dtype=np.float64) for each, buffer in recorded.before.items()
+    }
+    reference = Reference(stepped.trainer.model, weights)
+    h = 1e-4
+    losses = []
+    for sign in (1, -1):
+        weights[name][tuple(index)] += sign * h
+        losses.append(reference.loss(recorded.batch))
+        weights[name][tuple(index)] -= sign * h
+    assert why["gradient"] == pytest.approx((losses[0] - losses[1]) / (2 * h), rel=2e-3, abs=2e-6)
+    assert why["gradient"] != 0.0
+    assert why["other_sum"] + math.fsum(term["value"] for term in why["terms"]) == pytest.approx(
+        why["gradient"]
+    )
+    for term in why["terms"]:
+        product = term["output_gradient"] * (1.0 if term["input"] is None else term["input"])
+        assert term["value"] == pytest.approx(product)
+
+    factor = min(1.0, 0.7 / why["norm"])
+    assert why["factor"] == pytest.approx(factor)
+    assert why["clipped"] == pytest.approx(why["gradient"] * factor, rel=1e-4, abs=1e-9)
+    g, t = why["clipped"], 5
+    m = 0.9 * why["m_before"] + 0.1 * g
+    v = 0.99 * why["v_before"] + 0.01 * g * g
+    assert why["m"] == pytest.approx(m, rel=1e-4, abs=1e-9) and why["v"] == pytest.approx(
+        v, rel=1e-4, abs=1e-12
+    )
+    decay = 0.1 if len(shape) == 2 else 0.0
+    rate = why["learning_rate"]
+    moved = rate * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.99**t)) + 1e-8) + rate * decay * why["before"]
+    assert why["after"] == pytest.approx(why["before"] - moved, rel=1e-5, abs=1e-7)
+    assert why["computed"] == pytest.approx(why["after"], rel=1e-6, abs=1e-7)
+    after = dict(stepped.trainer.model.named_parameters())[name].to_python()
+    assert why["after"] == (after[index[0]] if len(index) == 1 else after[index[0]][index[1]])
+
+
+def test_the_batch_is_reconciled_with_its_losses(stepped):
+    recorded = stepped.recorded
+    losses = [entry["loss"] for row in recorded.texts() for entry in row if entry["loss"] is not None]
+    assert len(losses) == recorded.batch.num_targets
+    assert math.fsum(losses) / len(losses) == pytest.approx(recorded.event["loss"], rel=1e-5)
+
+
+def test_the_loss_where_only_one_weight_moves(stepped):
+    recorded = stepped.recorded
+    name, index = "head.weights", [1, 11]
+    before = {each: tensor.to_python() for each, tensor in stepped.trainer.model.named_parameters()}
+    points = recorded.loss_along(name, index, scales=(0.0, 1.0, 300.0))["points"]
+    after = {each: tensor.to_python() for each, tensor in stepped.trainer.model.named_parameters()}
+    assert before == after, "the model is as it was"
+    weights = {
+        each: np.array(buffer.to_python(), dtype=np.float64) for each, buffer in recorded.before.items()
+    }
+    for point in points:
+        weights[name][tuple(index)] = point["value"]
+        assert point["loss"] == pytest.approx(
+            Reference(stepped.trainer.model, weights).loss(recorded.batch), rel=1e-5
+        )
+    assert points[0]["loss"] == pytest.approx(recorded.event["loss"], rel=1e-6)
+    assert points[1]["value"] == pytest.approx(recorded.explain_weight(name, index)["after"])
+
+
+def test_a_tied_weight_is_used_twice():
+    session = session_of(tied=True)
+    session.run(2, 1e9)
+    session.step()
+    recorded = session.recorded
+    why = recorded.explain_weight("embedding_layer.embeddings", [recorded.batch.inputs[1], 2])
+    assert {term["use"] for term in why["terms"]} == {"looked up", "as the head's weight"}
+    assert why["clipped"] == pytest.approx(why["gradient"] * why["factor"], rel=1e-4, abs=1e-9)
+
+
+def test_learned_positions_have_a_gradient():
+    session = session_of(positions="learned")
+    session.step()
+    why = session.recorded.explain_weight("position_embedding_layer.embeddings", [2, 1])
+    assert why["clipped"] == pytest.approx(why["gradient"] * why["factor"], rel=1e-4, abs=1e-9)
+    assert {term["position"] for term in why["terms"]} == {2}
+
+
+def test_the_largest_movers_moved_most(stepped):
+    recorded = stepped.recorded
+    movers = recorded.movers(5)
+    sizes = [abs(mover["after"] - mover["before"]) for mover in movers]
+    everything = [
+        np.abs(
+            np.array(recorded.after[name].to_python()) - np.array(recorded.before[name].to_python())
+        ).ravel()
+        for name in recorded.before
+    ]
+    assert sizes == pytest.approx(sorted(np.concatenate(everything), reverse=True)[:5])
+
+
+def test_a_training_by_the_protocol(microscope):
+    state = ask(
+        microscope, "train_new", own_text="\n".join(WORDS), by_line=True, width=8, steps=30, show=True
+    )
+    assert state["step"] == 0 and ask(microscope, "about")["shows_training"]
+    first = ask(microscope, "forward", text="get_")
+    done = ask(microscope, "train_run", steps=25, milliseconds=2000)["steps"]
+    assert done and done[0]["step"] == 1
+    assert ask(microscope, "forward", text="get_")["predictions"] != first["predictions"], "it has learned"
+    step = ask(microscope, "train_step")
+    mover = step["movers"][0]
+    why = ask(microscope, "weight", parameter=mover["parameter"], index=mover["index"])
+    assert why["before"] == mover["before"] and why["after"] == mover["after"]
+    assert (
+        len(ask(microscope, "weight_loss", parameter=mover["parameter"], index=mover["index"])["points"]) == 7
+    )
+    assert len(ask(microscope, "train_sample", count=2)["texts"]) == 2
+    assert ask(microscope, "train_weights", parameter="head.weights")["shape"] == [8, state["vocabulary"]]
+    assert ask(microscope, "train_show", show=False)["run"] == "documents"
+
+
+def test_a_run_can_be_gone_on_with(microscope, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(WORDS))
+    microscope.corpora["words"] = str(words)
+    before = json.dumps(ask(microscope, "forward", text="ge")["predictions"])
+    state = ask(microscope, "train_new", corpus="words", continue_run=True)
+    assert (
+        state["step"] > 0 and ask(microscope, "train_run", steps=1)["steps"][0]["step"] == state["step"] + 1
+    )
+    assert json.dumps(ask(microscope, "forward", text="ge")["predictions"]) == before, "the run itself stays"
+
+
+# ---------------------------------------------------------------- requests that make no sense
+
+HOSTILE = [
+    "</script>",
+    "<img src=x onerror=alert(1)>",
+    "\u2028\u2029",
+    "\u202eabc\u202c",
+    "\ud800",
+    "\0\x1b[31m",
+]
+
+
+@pytest.mark.parametrize("run", ["documents", "bpe"])
+@pytest.mark.parametrize("text", [*HOSTILE, "x" * MOST_CHARACTERS])
+def test_any_text_is_read_or_refused_in_one_line(microscope, run, text):
+    ask(microscope, "open", run=run)
+    answer = microscope.answer_text(json.dumps({"method": "forward", "params": {"text": text}}))
+    assert answer.isascii()
+    found = json.loads(answer)
+    assert ("result" in found) != ("error" in found)
+    assert "error" not in found or "\n" not in found["error"]
+    if run == "bpe":
+        assert "result" in found, "bytes can be any text"
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "", "[]", "null", "{", '{"method": 1}', '{"method": "__init__"}', '{"method": "answer_text"}',
+        '{"method": "open", "params": {"run": "../../etc"}}', '{"method": "forward", "params": []}',
+        '{"method": "forward", "params": {"text": 3}}', '{"method": "forward", "params": {}}',
+        '{"method": "forward", "params": {"text": "a", "heads": [[0, 99]]}}',
+        '{"method": "forward", "params": {"text": "a", "heads": "all"}}',
+        '{"method": "forward", "params": {"text": "a", "parts": [[0, "soul"]]}}',
+        '{"method": "view", "params": {"text": "a", "view": "nothing"}}',
+        '{"method": "cell", "params": {"text": "a", "view": "stream", "row": 99, "column": 0}}',
+        '{"method": "cell", "params": {"text": "a", "view": "stream", "row": -1, "column": 0}}',
+        '{"method": "cell", "params": {"text": "a", "view": "stream", "row": 1e400, "column": 0}}',
+        '{"method": "cell", "params": {"text": "a", "view": "stream", "row": true, "column": 0}}',
+        '{"method": "cell", "params": {"text": "a", "view": "blocks.7.query", "row": 0, "column": 0}}',
+        '{"method": "attention", "params": {"text": "a", "layer": 5, "head": 0, "row": 0}}',
+        '{"method": "distribution", "params": {"text": "a", "temperature": -1}}',
+        '{"method": "distribution", "params": {"text": "a", "temperature": NaN}}',
+        '{"method": "distribution", "params": {"text": "a", "top_p": 0}}',
+        '{"method": "draw", "params": {"text": "a", "seed": -1}}',
+        '{"method": "train_step"}', '{"method": "weight"}', '{"method": "train_weights"}',
+        '{"method": "train_new", "params": {"corpus": "/etc/passwd"}}',
+        '{"method": "train_new", "params": {"own_text": ""}}',
+        '{"method": "train_new", "params": {"own_text": "abc", "layers": 99}}',
+        '{"method": "train_new", "params": {"own_text": "ab"}}',
+        "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_in_one_line(microscope, request_text):
+    answer = json.loads(microscope.answer_text(request_text))
+    assert set(answer) == {"error"} and answer["error"] and "\n" not in answer["error"]
+
+
+def test_nothing_but_the_methods_can_be_asked_for(microscope):
+    public = {
+        name for name in vars(Microscope) if not name.startswith("_") and callable(getattr(microscope, name))
+    }
+    assert public - set(METHODS) == {"answer", "answer_text"}
+    for name in METHODS:
+        assert set(microscope.answer({"method": name, "params": {"text": 1.5}})) <= {"result", "error"}
+
+
+def test_runs_have_names_of_their_own(tmp_path):
+    for folder in ("a/run", "b/run"):
+        (tmp_path / folder).mkdir(parents=True)
+    named = runs_of([str(tmp_path / "a/run"), str(tmp_path / "b/run")])
+    assert list(named) == ["run", "run'"]
+
+
+def test_importing_the_core_loads_no_microscope():
+    code = "import tinygpt_core, sys; print([n for n in sys.modules if 'live' in n or n == 'http.server'])"
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=RUNS.parents[2])
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,300 @@
+"""The live microscope in a real browser, with Python on this machine: what is shown is what Python says, it
+can be reached by keyboard, and hostile text stays text.
+
+Needs a Chromium and the extra `browser`, as tests/test_explain_page.py; skips with the reason where they are
+missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinygpt_core.live import Microscope
+from tinygpt_core.live.server import LiveServer, serve
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="drives a browser: pip install -e '.[browser]'"
+)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium on this machine (apt-get install chromium)"
+)
+
+RUNS = Path(__file__).parent / "fixtures" / "runs"
+TABS = ("next", "attention", "values", "tokens", "train")
+WORDS = "get_a\nset_b\nis_value\nget_value\nhas_size\nset_name\n"
+SLOW = 120_000  # milliseconds: a machine may have much else to do
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    runs = {"letters": str(RUNS / "documents" / "run"), "byte pairs": str(RUNS / "bpe" / "run")}
+    with serve(Microscope(runs, backend="python")) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        yield browser
+        browser.close()
+
+
+class Window:
+    """The page, opened; `problems` collects what the console and the network say."""
+
+    def __init__(
+        self, browser: Any, server: LiveServer, theme: str = "light", size: tuple[int, int] = (1400, 900)
+    ) -> None:
+        self.server = server
+        self.context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce"
+        )
+        self.context.set_default_timeout(SLOW)
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.problems.append(dialog.message))
+        self.page.on(
+            "request", lambda request: None if self.is_own(request.url) else self.problems.append(request.url)
+        )
+        self.page.goto(server.address)
+        self.page.wait_for_selector("html[data-ready=true]", state="attached")
+
+    def is_own(self, address: str) -> bool:
+        return address.startswith((self.server.address, "data:"))
+
+    def ask(self, method: str, **params: Any) -> Any:
+        """What Python says, asked beside the page."""
+        with self.server.lock:
+            answer = self.server.microscope.answer({"method": method, "params": params})
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def write(self, text: str, tokens: int) -> None:
+        """Types a text and waits until it is read."""
+        self.page.fill("#text", text)
+        self.page.wait_for_selector(f"#chips .chip:nth-child({tokens}):last-child")
+
+    def text(self, selector: str) -> str:
+        return str(self.page.inner_text(selector))
+
+    def tab(self, name: str) -> None:
+        self.page.click(f"#tab-{name}")
+
+    def train(self) -> None:
+        """Begins a small training and records a step of it."""
+        self.tab("train")
+        self.page.fill("#own-text", WORDS * 4)
+        self.page.fill("#new-width", "8")
+        self.page.click("#train-new")
+        self.page.wait_for_selector(".samples p")
+        self.page.click("#train-step")
+        self.page.wait_for_selector(".along svg")
+
+
+@pytest.fixture
+def window(browser: Any, server: LiveServer) -> Iterator[Window]:
+    server.microscope.answer({"method": "open", "params": {"run": "letters"}})
+    window = Window(browser, server)
+    yield window
+    assert not window.problems
+    window.context.close()
+
+
+def number(text: str) -> float:
+    """A number as the page writes it."""
+    raised = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+    return float(re.sub(r" · 10([⁻⁰-⁹¹²³]+)", lambda m: "e" + m[1].translate(raised), text).replace("−", "-"))
+
+
+# ---------------------------------------------------------------- what is shown is what Python says
+
+
+def test_the_distribution_follows_the_text(window):
+    window.write("get", 4)
+    window.page.wait_for_selector("text=at position 3")
+    best = window.ask("distribution", text="get")["tokens"][0]
+    window.page.wait_for_selector(f".bars .bar:first-child .token:text-is('{best['text']}')")
+    shown = window.text(".bars .bar:first-child .value")
+    assert float(shown.split()[0]) == pytest.approx(100 * best["share"], abs=0.006)
+    window.page.focus("#top_k")
+    window.page.keyboard.press("Home")
+    window.page.wait_for_selector("text=1 of 26 tokens may be drawn")
+    assert window.text(".bars .bar:first-child .value") == "100.0 %"
+
+
+def test_writing_draws_what_python_draws(window):
+    window.write("ge", 3)
+    drawn = window.ask("draw", text="ge", seed=1, draw=0)
+    window.page.click("text=Write one")
+    window.page.wait_for_selector(".draw")
+    assert window.page.input_value("#text") == drawn["text"] and drawn["token"] in window.text(".draw")
+    if not drawn["is_end"]:
+        window.page.click("#player >> text=Back")
+        window.page.wait_for_selector("#chips .chip:nth-child(3):last-child")
+        assert window.page.input_value("#text") == "ge"
+
+
+def test_a_row_of_attention_and_a_head_that_is_off(window):
+    window.write("get", 4)
+    window.tab("attention")
+    window.page.wait_for_selector("#attention-row tbody tr:nth-child(4)")
+    row = window.ask("attention", text="get", layer=0, head=0, row=3)
+    for place, entry in enumerate(row["keys"], 1):
+        cells = window.page.locator(f"#attention-row .scroll tbody tr:nth-child({place}) td")
+        assert number(cells.nth(0).inner_text()) == pytest.approx(entry["product"], rel=6e-4, abs=1e-9)
+        assert number(cells.nth(1).inner_text()) == pytest.approx(entry["scaled"], rel=6e-4, abs=1e-9)
+    window.page.click('.switch[data-key="heads-0-0"]')
+    window.page.wait_for_selector('.switch[data-key="heads-0-0"][aria-checked="false"]')
+    window.page.wait_for_selector("text=This head is switched off")
+    window.tab("next")
+    window.page.wait_for_selector("text=Kullback")
+    window.tab("attention")
+    window.page.click('.switch[data-key="heads-0-0"]')
+    window.page.wait_for_selector('.switch[data-key="heads-0-0"][aria-checked="true"]')
+
+
+def test_every_view_has_a_cell_that_says_how_it_was_made(window):
+    window.write("get", 4)
+    window.tab("values")
+    views = window.ask("forward", text="get")["views"]
+    for view in views:
+        window.page.click(f"[data-view='{view['name']}']")
+        window.page.wait_for_selector(f"#view-values .large .formula:text-is({_quoted(view['formula'])})")
+        window.page.wait_for_selector(f"#view-values .large h2:has-text({_quoted(view['title'])})")
+        window.page.focus("#view-values .large .heat-canvas")
+        window.page.keyboard.press("ArrowLeft")
+        window.page.keyboard.press("Enter")
+        window.page.wait_for_selector(f"#drawer h2:text-is({_quoted(view['title'])})")
+        row = view["shape"][-2] - 1
+        cell = window.ask("cell", text="get", view=view["name"], row=row, column=0)
+        assert number(window.text("#drawer .value")) == pytest.approx(cell["value"], rel=1e-6, abs=1e-12), (
+            view["name"]
+        )
+    window.page.keyboard.press("Escape")
+    assert not window.page.is_visible("#drawer")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def test_why_a_weight_moved(window):
+    window.train()
+    recorded = window.server.microscope.session.recorded
+    mover = recorded.movers(1)[0]
+    why = recorded.explain_weight(mover["parameter"], mover["index"])
+    for selector, value in (("gradient", "gradient"), ("clipped", "clipped"), ("after", "after")):
+        assert number(window.text(f"#weight-{selector}")) == pytest.approx(why[value], rel=1e-5, abs=1e-12)
+    window.page.select_option("#weights-of", "head.weights")
+    window.page.wait_for_selector("[aria-label^='head.weights']")
+    window.page.focus("[aria-label^='head.weights']")
+    window.page.keyboard.press("Enter")
+    window.page.wait_for_selector("#weight-detail h2:has-text('head.weights')")
+
+
+def test_training_starts_and_pauses_and_the_page_answers_meanwhile(window):
+    window.train()
+    window.page.click("#train-start")
+    window.page.wait_for_selector("#train-facts:has-text('Step 4 ')")
+    window.tab("next")
+    window.write("ge", 3)
+    window.tab("train")
+    window.page.click("#train-start")
+    window.page.wait_for_selector("#train-step:not([disabled])")
+    window.page.click("#train-look")
+    window.page.wait_for_selector("#about:has-text('The model in training')")
+    window.page.click("#train-look")
+    window.page.wait_for_selector("#about:has-text('letters')")
+
+
+def test_the_tour_has_ten_stops(window):
+    window.server.microscope.corpora = {}
+    window.train()
+    window.page.click("#tour")
+    for stop in range(1, 11):
+        window.page.wait_for_selector(f".tour:not([aria-busy=true]) >> text=Stop {stop} of 10")
+        assert window.page.evaluate("document.activeElement.closest('.tour') !== null")
+        assert window.page.locator(".toured").count() == 1, stop
+        window.page.click(".tour .main")
+    window.page.wait_for_selector(".tour", state="detached")
+
+
+# ---------------------------------------------------------------- people
+
+
+@pytest.mark.parametrize("size", [(1400, 900), (390, 800)], ids=["wide", "narrow"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_view_fits_and_axe_finds_nothing(browser, server, theme, size):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[browser]'")
+    server.microscope.answer({"method": "open", "params": {"run": "letters"}})
+    window = Window(browser, server, theme, size)
+    window.write("get", 4)
+    window.train()
+    for tab in reversed(TABS):
+        window.tab(tab)
+        window.page.wait_for_timeout(300)
+        if tab == "values":
+            window.page.focus("#view-values .large .heat-canvas")
+            window.page.keyboard.press("Enter")
+            window.page.wait_for_selector("#drawer .value")
+        overflow = window.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert overflow <= 0, f"{tab} is {overflow} pixels too wide"
+        result = axe.Axe().run(window.page)
+        assert len(result.response["passes"]) > 10 and result.violations_count == 0, result.generate_report()
+        if tab == "values":
+            window.page.click("#drawer .close")
+    assert not window.problems
+    window.context.close()
+
+
+def test_the_keyboard_alone(window):
+    window.page.focus("#text")
+    reached = set()
+    for _ in range(60):
+        window.page.keyboard.press("Tab")
+        reached.add(window.page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"play", "seed", "tab-next", "temperature", "top_k", "top_p", "run", "tour", "theme"} <= reached
+    window.page.focus("#tab-next")
+    for name in (*TABS[1:], TABS[0]):
+        window.page.keyboard.press("ArrowRight")
+        assert window.page.evaluate("document.activeElement.id") == f"tab-{name}"
+        assert window.page.is_visible(f"#view-{name}")
+    window.write("get", 4)
+    window.page.focus("#chips .chip[tabindex='0']")
+    window.page.keyboard.press("Home")
+    window.page.wait_for_selector("text=at position 0")
+
+
+# ---------------------------------------------------------------- hostile text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["</script><b>x", "<img src=x onerror=alert(1)>", "a\u2028b\u2029c", "\u202eabc\u202c", "x" * 100_000],
+    ids=["script", "onerror", "line separators", "right to left", "100 kB"],
+)  # fmt: skip
+def test_hostile_text_is_text(window, text):
+    window.page.select_option("#run", "byte pairs")
+    window.page.wait_for_selector("#about:has-text('byte pairs')")
+    window.page.fill("#text", text)
+    window.page.wait_for_timeout(500)
+    for tab in TABS:
+        window.tab(tab)
+    assert window.page.locator("#chips img, #chips b, #views img, #views script, .bars img").count() == 0
+    assert window.page.locator("#chips .chip").count() > 1
