@@ -410,7 +410,7 @@ def classes_made_on_the_way(tree: ast.Module) -> Iterator[tuple[int, str]]:
 WRAPPERS: dict[str, str] = {
     "tinygpt_accel/cuda_backend/kernels/common.py": (
         "for_float32 sends all but float32 to the core's kernel; the CUDA kernels themselves are written out"
-    ),
+    )
 }
 
 

@@ -326,6 +326,12 @@ class PythonBuffer(Buffer):
         zero = 0.0 if self.dtype.kind == "f" else 0
         return self.of([sum(group, zero) for group in self._groups(axes)], shape, self.dtype)
 
+    def _sum_of_squares(self) -> float:
+        if self.dtype.kind != "f":
+            return super()._sum_of_squares()
+        values = self.values()
+        return sum(map(operator.mul, values, values), 0.0)  # Python's floats are doubles
+
     def _max(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
         # A sum is NaN where an element is, or where infinities of both signs are.
