@@ -24,7 +24,6 @@ from statistics import median
 from typing import Any
 
 import gpu  # beside this file; puts the repository on sys.path
-import numpy as np
 
 from tinygpt_core import Tensor, backends, random
 from tinygpt_core.kernels.precision import autocast
@@ -95,6 +94,8 @@ class FirstRun:
 
         What is refused is launched by itself, so the results are right and the step is slower.
         """
+        import numpy as np
+
         self._cuda_only()
         from tinygpt_accel.cuda_backend.buffer import Epilogue
 
@@ -142,8 +143,10 @@ class FirstRun:
 
     def validation(self) -> str:
         """Validations and other lengths between two replays change nothing: buffer.py, rotary.py."""
+        import numpy as np
 
         def between(model: GPT) -> None:
+
             model.eval()
             kept = random.default_generator().position
             with no_grad(), autocast("bfloat16" if self.is_cuda else "float32"):
@@ -242,6 +245,8 @@ def loss_of(model: GPT, dtype: str) -> Callable[[Any], Tensor]:
 
 def windows(vocabulary: int, length: int, rows: int) -> Iterator[Any]:
     """Yields batches of ids that something can be learnt from."""
+    import numpy as np
+
     from tinygpt_core.dataset import StreamBatches, TokenStream
 
     ids = [int(i) for i in np.random.default_rng(2).zipf(1.3, size=length * rows * 3) % vocabulary]

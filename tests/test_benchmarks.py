@@ -135,12 +135,13 @@ def test_sizes_add_up_to_all_there_is(size: ModuleType) -> None:
     assert run(str(ROOT / "benchmarks" / "size.py")).count("\n| 1 dtype, shape") == 1
 
 
-def test_the_readme_gives_the_sizes_in_hundreds(size: ModuleType) -> None:
-    row = next(line for line in text_of(ROOT / "README.md").splitlines() if "`benchmarks/size.py`" in line)
+def test_the_documents_give_the_sizes_in_hundreds(size: ModuleType) -> None:
+    text = text_of(ROOT / "docs" / "performance.md")
+    row = next(line for line in text.splitlines() if "`benchmarks/size.py`" in line)
     given = [int(number.replace(",", "")) for number in re.findall(r"\d+,\d{3}", row)]
     core, plugin = (sorted((ROOT / folder).rglob("*.py")) for folder in ("tinygpt_core", "tinygpt_accel"))
     counted = [size.size(files).code for files in (size.engine(), core, plugin)]
-    assert given == pytest.approx(counted, rel=0.05), f"the README's figures are old: {counted}"
+    assert given == pytest.approx(counted, rel=0.05), f"the figures are old: {counted}"
 
 
 MUTATED = '''"""A module."""

@@ -129,7 +129,7 @@ def test_the_log_has_one_object_a_step_and_one_a_validation(place: Path) -> None
         set(line) == {"step", "loss", "learning_rate", "tokens", "seconds", "gradient_norm", "parameters"}
         for line in steps
     )
-    assert all(set(line) == {"step", "val_loss"} for line in validations)
+    assert [set(line) for line in validations] == [{"step", "val_loss"}, {"step", "val_loss", "ladder"}]
     assert all(line["seconds"] > 0 and line["tokens"] > 0 and line["learning_rate"] > 0 for line in steps)
 
 
@@ -377,6 +377,10 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
     monkeypatch.setenv("TINYGPT_BACKEND", "python")
     others = {"preset": "debug", "backend": "python", "data_file": __file__, "tokenizer": "bpe"}
     value = others.get(setting.name, setting.default)
+    if setting.type == "tuple[int, ...]":
+        config = cli.settings_from(parsed(setting.option, "64,128"))
+        assert getattr(config, setting.name) == (64, 128) != setting.default
+        return
     if isinstance(setting.allowed, tuple):
         value = setting.allowed[-1]
     elif isinstance(setting.allowed, Range):
@@ -396,9 +400,10 @@ def test_an_error_speaks_of_the_option(setting: Setting, monkeypatch: pytest.Mon
     """And of nothing else: `warmup_--steps must be 0 or more` once came of replacing names in the message."""
     monkeypatch.setenv("TINYGPT_BACKEND", "python")
     if isinstance(setting.allowed, Range):
-        number = {"int": int, "float": float}[setting.type]
+        number = {"float": float}.get(setting.type, int)
         values = [number(setting.allowed.low - 1), number(2 * setting.allowed.high)]
-        expected = [f"{setting.option} must be {setting.allowed.text}, not {value}" for value in values]
+        written = [(value,) if setting.type == "tuple[int, ...]" else value for value in values]
+        expected = [f"{setting.option} must be {setting.allowed.text}, not {value}" for value in written]
         if setting.allowed.high == math.inf:
             values.pop()
     else:
@@ -458,6 +463,7 @@ def test_what_may_stand_beside_resume_is_said_by_the_settings() -> None:
         "decay_steps",
         "eval_every",
         "checkpoint_every",
+        "time_budget",
         "backend",
         "dtype",
     }

@@ -248,7 +248,7 @@ def test_refused_inspections(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "holds no .safetensors file" in refused(capsys, "inspect", tmp_path)
     assert "No such file" in refused(capsys, "inspect", tmp_path / "nothing")
     (tmp_path / "t.safetensors").write_bytes(b"nonsense")
-    assert "truncated, or no safetensors file" in refused(capsys, "inspect", tmp_path / "t.safetensors")
+    assert "is truncated or no safetensors file" in refused(capsys, "inspect", tmp_path / "t.safetensors")
     (tmp_path / "t.json").write_text('{"a": [1, 2]}')
     assert "'a' is not a tensor in TinyGPT's form" in refused(capsys, "inspect", tmp_path / "t.json")
 

@@ -569,8 +569,8 @@ class Linear(KernelOperation):
 class Embedding(KernelOperation):
     """y = W[indices], rows of a table; dL/dW[i] = sum of g where index i stood.
 
-    With `sparse` the gradient is a `SparseGradient`, of the rows that were looked up. The textbook form is
-    `dense.Embedding`.
+    With `sparse` the gradient is a `SparseGradient`, of the rows that were looked up.
+    The textbook form is `dense.Embedding`.
     """
 
     kernel = dense.Embedding

@@ -100,7 +100,7 @@ class TrainingConfig:
     shards: int = setting(
         1,
         "parts of a batch that as many processes may compute; the number of processes changes no bit",
-        Range(1, 2**20, "from 1 to the batch size"),
+        Range(1, 2**20, "from 1 to 2**20"),
         default_help="as many as there are processes",
     )
     learning_rate: float = setting(0.015, "highest learning rate, reached after the warm-up", POSITIVE)
