@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from .base import TokenizerError, has_surrogates
 
 MAXIMUM_PATTERN = 10_000
-MAXIMUM_SPELLED_OUT = 400_000  # characters, with all classes; half a second to compile
+MAXIMUM_SPELLED_OUT = 200_000  # characters, with all classes; GPT-4's has 50,000
 MAXIMUM_CLASSES = (
-    4_000_000  # characters in the bracket expressions of a pattern together; a second to compile
+    2_000_000  # characters in the bracket expressions of a pattern together; half a second to compile
 )
 MANY = 16  # a repetition that may be longer counts as one without end
 MAXIMUM_REPETITIONS = 3  # without end, one after the other, that a match may go through
