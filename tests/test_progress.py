@@ -85,7 +85,9 @@ def test_a_terminal_shows_the_curve_and_one_line_in_place(place: Path) -> None:
     written = on_terminal(place, "names", "--data", "words.txt", "--out", "run", "--steps", "60", *TINY)
     lines = screen(written, 80)
     axis = [i for i, line in enumerate(lines) if "└" in line]
-    assert len(axis) == 1 and sum("│" in line for line in lines) == axis[0] - 4 == progress.ROWS - 2
+    header = next(i for i, line in enumerate(lines) if "│" in line)
+    assert len(axis) == 1 and sum("│" in line for line in lines) == axis[0] - header == progress.ROWS - 2
+    assert header == 5
     assert re.fullmatch(r" +1 +step 60", lines[axis[0] + 1])
     assert re.fullmatch(
         r"step +60/60  mean loss \d\.\d+  [\d,]+ tokens/s  0:00 left  validation \d\.\d+", lines[axis[0] + 2]
@@ -165,7 +167,7 @@ def shown_by(
     monkeypatch.setenv("TERM", "xterm")
     stream, trainer = (
         Terminal(),
-        SimpleNamespace(step=0, config=SimpleNamespace(steps=total), directory="nowhere"),
+        SimpleNamespace(step=0, config=SimpleNamespace(steps=total, time_budget=0.0), directory="nowhere"),
     )
     shown = progress.Progress(stream, trainer)  # type: ignore[arg-type]
     for number, event in enumerate(events):
