@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import random
 from .buffer.base import Buffer
 from .dtype import DType
-from .module import Module
+from .module import Module, evaluating
 from .tensor import Tensor
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ def sampling_candidates(
 
     The weights are `exp((logit_i - max) / temperature)`. The arguments and errors are those of
     `sample_index`; at temperature 0 there is one candidate.
+
+    Raises:
+        ValueError: a setting is out of range.
     """
     check_sampling(0, temperature, top_k, top_p)
     if not logits:
@@ -173,7 +176,7 @@ def continue_ids(
             cache.reset()
             pending = history[-keep:]
         ids = Tensor(backend([pending], dtype))
-        with model.evaluation():  # closed before the yield: who waits here may train the model meanwhile
+        with evaluating():  # closed before the yield: who waits here may train the model meanwhile
             logits = model(ids, cache=cache)
         drawn = draw(logits.buffer[0, -1].to_python())
         if drawn == stop_id:

@@ -46,6 +46,9 @@ class Parameters:
 
     Args:
         values: as they came.
+
+    Raises:
+        ProtocolError: what was asked for does not fit; the message says what would.
     """
 
     def __init__(self, values: Any) -> None:
@@ -54,7 +57,11 @@ class Parameters:
         self.values = values
 
     def text(self, name: str, most: int, default: str | None = None) -> str:
-        """Returns a text; one without surrogates, which no tokenizer takes."""
+        """Returns a text; one without surrogates, which no tokenizer takes.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         value = self.values.get(name, default)
         if not isinstance(value, str):
             raise ProtocolError(f"{name} must be a text")
@@ -63,7 +70,11 @@ class Parameters:
         return value.encode("utf-8", "replace").decode("utf-8")
 
     def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        """Returns an integer from `low` to `high`."""
+        """Returns an integer from `low` to `high`.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         value = self.values.get(name, default)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -72,7 +83,11 @@ class Parameters:
         return value
 
     def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
-        """Returns a number from `low` to `high`."""
+        """Returns a number from `low` to `high`.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         value = self.values.get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise ProtocolError(f"{name} must be a number from {low} to {high}, not {_short(value)}")
@@ -83,14 +98,22 @@ class Parameters:
         return None if self.values.get(name) is None else read(name)
 
     def flag(self, name: str) -> bool:
-        """Returns a truth value, False by default."""
+        """Returns a truth value, False by default.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         value = self.values.get(name, False)
         if not isinstance(value, bool):
             raise ProtocolError(f"{name} must be true or false, not {_short(value)}")
         return value
 
     def integers(self, name: str, most: int) -> list[int]:
-        """Returns a list of integers that are not negative."""
+        """Returns a list of integers that are not negative.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         value = self.values.get(name)
         if not isinstance(value, list) or len(value) > most:
             raise ProtocolError(f"{name} must be a list of at most {most} integers")
@@ -99,7 +122,11 @@ class Parameters:
         return value
 
     def switches(self) -> Switches:
-        """Returns what is to be switched off: lists `heads` and `parts` of pairs."""
+        """Returns what is to be switched off: lists `heads` and `parts` of pairs.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         found: dict[str, frozenset[Any]] = {}
         for name, kind in (("heads", int), ("parts", str)):
             pairs = self.values.get(name) or []
@@ -133,6 +160,9 @@ class Microscope:
 
     Attributes:
         session: the model in training, or None.
+
+    Raises:
+        ProtocolError: what was asked for does not fit; the message says what would.
     """
 
     def __init__(
@@ -227,7 +257,11 @@ class Microscope:
         }
 
     def open(self, params: Parameters) -> dict[str, Any]:
-        """Opens another of the runs; returns what `about` does."""
+        """Opens another of the runs; returns what `about` does.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         self._open(params.text("run", 1000))
         self._is_training_shown = False
         return self.about(params)
@@ -263,6 +297,9 @@ class Microscope:
             maps of its heads; `views`, what there is to be seen, in order; `stream`, the names of those that
             run through the model; `predictions`, for each position the best tokens and the loss of the one
             that came.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
         """
         found = self._traced(params)
         layers = self.model.config.num_layers
@@ -304,7 +341,11 @@ class Microscope:
         return entries
 
     def view(self, params: Parameters) -> dict[str, Any]:
-        """Returns the matrices of a view."""
+        """Returns the matrices of a view.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         found = self._traced(params)
         name = params.text("view", 200)
         view = found.views.get(name)
@@ -325,14 +366,22 @@ class Microscope:
         return {"name": name, "matrices": matrices, "columns": labels, "cut": cut}
 
     def cell(self, params: Parameters) -> dict[str, Any]:
-        """Returns how a cell of a view was made, see `cells.explain_cell`."""
+        """Returns how a cell of a view was made, see `cells.explain_cell`.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         found = self._traced(params)
         row, column = (params.integer(name, 0, SEED_LIMIT) for name in ("row", "column"))
         head = params.integer("head", 0, SEED_LIMIT, 0)
         return explain_cell(found, params.text("view", 200), row, column, head)
 
     def attention(self, params: Parameters) -> dict[str, Any]:
-        """Returns how one position of one head looks back, see `cells.explain_attention`."""
+        """Returns how one position of one head looks back, see `cells.explain_attention`.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         found = self._traced(params)
         layer, head, row = (params.integer(name, 0, SEED_LIMIT) for name in ("layer", "head", "row"))
         return explain_attention(found, layer, head, row)
@@ -351,6 +400,9 @@ class Microscope:
             temperature makes of it, and the `share` with which it would be drawn, 0 where it is cut off;
             `kept`, how many may be drawn; `others` and `other_probability`; `entropy` in nats; and where
             something is switched off, the probability `without` that.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
         """
         found = self._traced(params)
         row = params.integer("position", 0, len(found.ids) - 1, len(found.ids) - 1)
@@ -411,6 +463,9 @@ class Microscope:
             `candidates` with the `share` of each and where it ends between 0 and 1 (`until`); `number`, the
             one that was drawn between 0 and 1; the token (`id`, `text`); `is_end` where it ends a document;
             `text`, all that is written now.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
         """
         found = self._traced(params)
         temperature, top_k, top_p = self._sampling(params)
@@ -480,6 +535,9 @@ class Microscope:
 
         Returns:
             What `train_state` does.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
         """
         corpus = self._corpus(params)
         if params.flag("continue_run"):
@@ -538,12 +596,20 @@ class Microscope:
         self._is_training_shown = shows
 
     def train_show(self, params: Parameters) -> dict[str, Any]:
-        """Looks at the model in training (`show`), or at the run again; returns what `about` does."""
+        """Looks at the model in training (`show`), or at the run again; returns what `about` does.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         self._show_training(params.flag("show"))
         return self.about(params)
 
     def train_state(self, params: Parameters) -> dict[str, Any]:
-        """Returns where the training stands: its settings, the curve, the parameters."""
+        """Returns where the training stands: its settings, the curve, the parameters.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         session = self._require_session()
         trainer = session.trainer
         return {
@@ -563,7 +629,11 @@ class Microscope:
         }
 
     def train_run(self, params: Parameters) -> dict[str, Any]:
-        """Makes steps until some milliseconds are over; returns them."""
+        """Makes steps until some milliseconds are over; returns them.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         session = self._require_session()
         steps = params.integer("steps", 1, 10_000, 1000)
         seconds = params.number("milliseconds", 0.0, 2000.0, 200.0) / 1000
@@ -579,7 +649,11 @@ class Microscope:
             self._forget()
 
     def train_step(self, params: Parameters) -> dict[str, Any]:
-        """Makes one step that can be looked into; returns it, its batch with losses, and what moved most."""
+        """Makes one step that can be looked into; returns it, its batch with losses, and what moved most.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         session = self._require_session()
         event = session.step()
         self._forget_where_training_is_shown()
@@ -587,7 +661,11 @@ class Microscope:
         return event | {"batch": session.recorded.texts(), "movers": session.recorded.movers()}
 
     def train_sample(self, params: Parameters) -> dict[str, Any]:
-        """Returns some texts of the model in training."""
+        """Returns some texts of the model in training.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         from ..generation import generate
 
         session = self._require_session()
@@ -610,7 +688,11 @@ class Microscope:
         return {"step": trainer.step, "texts": texts}
 
     def train_weights(self, params: Parameters) -> dict[str, Any]:
-        """Returns the values of a parameter of the model in training, as a matrix."""
+        """Returns the values of a parameter of the model in training, as a matrix.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         session = self._require_session()
         name = params.text("parameter", 300)
         parameters = dict(session.trainer.model.named_parameters())
@@ -634,7 +716,11 @@ class Microscope:
         return session.recorded
 
     def movers(self, params: Parameters) -> dict[str, Any]:
-        """Returns the weights that the recorded step moved most."""
+        """Returns the weights that the recorded step moved most.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         name = params.optional("parameter", lambda key: params.text(key, 300))
         recorded = self._recorded()
         if name is not None and name not in recorded.parameters:
@@ -642,14 +728,22 @@ class Microscope:
         return {"movers": recorded.movers(params.integer("count", 1, 100, 12), name)}
 
     def weight(self, params: Parameters) -> dict[str, Any]:
-        """Returns why a weight moved, see `RecordedStep.explain_weight`."""
+        """Returns why a weight moved, see `RecordedStep.explain_weight`.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         explained: dict[str, Any] = self._recorded().explain_weight(
             params.text("parameter", 300), params.integers("index", 2)
         )
         return explained
 
     def weight_loss(self, params: Parameters) -> dict[str, Any]:
-        """Returns the loss of the batch where only this weight moves, see `RecordedStep.loss_along`."""
+        """Returns the loss of the batch where only this weight moves, see `RecordedStep.loss_along`.
+
+        Raises:
+            ProtocolError: what was asked for does not fit; the message says what would.
+        """
         along: dict[str, Any] = self._recorded().loss_along(
             params.text("parameter", 300), params.integers("index", 2)
         )

@@ -183,7 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuses a request that is no HTTP, or of another method, without repeating any of it."""
         if not hasattr(self, "requestline"):
-            self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""
+            self.requestline = ""
+            self.request_version = "HTTP/1.1"
+            self.command = ""
         self.close_connection = True
         self._send(code, b"this is no request that is answered here\n")
 
