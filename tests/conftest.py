@@ -42,7 +42,6 @@ LONG = {
     "test_explain_page.py": "looks at pages in a browser",
     "test_live_page.py": "looks at a page in a browser",
     "test_live_worker.py": "runs Python in a browser",
-    "test_parallel_runs.py": "trains in several processes, and kills some",
     "test_cuda_on_cpu.py": "compiles the CUDA kernels for the CPU, and runs one thread after the other",
     "test_outside_backend.py": "runs laws in an environment of its own",
     "test_resume.py": "kills runs and resumes them",

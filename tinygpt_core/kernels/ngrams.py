@@ -28,9 +28,10 @@ SHIFT = 15
 
 
 class HashNgrams(Kernel):
-    """rows[k, b, t] = the row, of `table_sizes[k]`, that table k has for the k + 2 tokens that end at t.
+    """rows[k, b, t] = the row, of `table_sizes[k]`, that table k has for the k + 2 tokens that end at t;
+    dL/dids = 0, since integers have no gradient.
 
-    ids: integers (B, T), 0 or more and below 2^31. Result: int32 (len(table_sizes), B, T). No gradient flows.
+    ids: integers (B, T), 0 or more and below 2^31. Result: int32 (len(table_sizes), B, T).
 
     Raises:
         TypeError: ids that are no integers.
