@@ -468,7 +468,7 @@ def test_what_may_stand_beside_resume_is_said_by_the_settings() -> None:
         "dtype",
     }
     for name in cli.RESUMABLE:
-        assert f"--{name.replace('_', '-')}" in cli.BESIDE_RESUME
+        assert cli.OPTIONS[name] in cli.BESIDE_RESUME
 
 
 def test_an_option_beside_resume_is_said_as_it_was_typed(place: Path) -> None:
