@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tinygpt_core import cli
-from tinygpt_core.cli.options import help_text
+from tinygpt_core.cli.options import OPTIONS, help_text
 from tinygpt_core.training.settings import Range, Setting
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -468,7 +468,7 @@ def test_what_may_stand_beside_resume_is_said_by_the_settings() -> None:
         "dtype",
     }
     for name in cli.RESUMABLE:
-        assert cli.OPTIONS[name] in cli.BESIDE_RESUME
+        assert OPTIONS[name] in cli.BESIDE_RESUME
 
 
 def test_an_option_beside_resume_is_said_as_it_was_typed(place: Path) -> None:
