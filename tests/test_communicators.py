@@ -7,6 +7,7 @@ from __future__ import annotations
 import queue
 import threading
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from tinygpt_accel.communicators.mpi import DeviceMemory, HostMemory, MPICommuni
 from tinygpt_accel.communicators.nccl import NCCLCommunicator, take_device
 from tinygpt_core import Buffer, backends
 from tinygpt_core.training import Trainer
-from tinygpt_core.training.communicator import CommunicationError, Communicator, Launch
+from tinygpt_core.training.communicator import (
+    ENTRY_POINT_GROUP,
+    CommunicationError,
+    Communicator,
+    Launch,
+    connect,
+)
 
 
 class Event:
@@ -123,6 +130,37 @@ def test_nccl_notices_a_rank_that_does_not_come() -> None:
     assert not pending.test()
     with pytest.raises(CommunicationError, match=r"waited 0\.1 seconds for rank 1 of 2"):
         pending.wait()
+
+
+class MadeForGPUs(Communicator):
+    for_backends = ("cupy", "other")
+
+    @staticmethod
+    def why_not() -> str:
+        return "GPUs are away"
+
+
+class MadeForAny(Communicator):
+    @staticmethod
+    def why_not() -> str:
+        return "any is away"
+
+
+def test_a_run_gets_the_communicator_that_is_made_for_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {
+        "a-broken": EntryPoint("a-broken", "no_such_library_for_a_communicator", ENTRY_POINT_GROUP),
+        "any": EntryPoint("any", f"{__name__}:MadeForAny", ENTRY_POINT_GROUP),
+        "gpus": EntryPoint("gpus", f"{__name__}:MadeForGPUs", ENTRY_POINT_GROUP),
+    }
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: list(points.values()))
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    for backend, reason in {"cupy": "GPUs", "other:1": "GPUs", "numpy": "any", "python": "any"}.items():
+        with pytest.raises(CommunicationError, match=f"{reason} (is|are) away"):
+            connect(None, backend)
+    del points["any"]
+    with pytest.raises(CommunicationError, match="nothing connects them"):
+        connect(None, "numpy")
 
 
 def test_nccl_is_for_gpus() -> None:

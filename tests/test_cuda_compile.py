@@ -230,5 +230,5 @@ def test_the_probe_says_what_is_wrong(fault: str, monkeypatch: pytest.MonkeyPatc
     else:
         assert fault == "none"
     for device in ("1", "first"):
-        with pytest.raises(ValueError, match=f"unlike 'cupy:{device}'.*CUDA_VISIBLE_DEVICES"):
+        with pytest.raises(ValueError, match=f"no 'cupy:{device}'.*CUDA_VISIBLE_DEVICES"):
             cupy_plugin.factory(device)

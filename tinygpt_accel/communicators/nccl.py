@@ -77,6 +77,7 @@ class NCCLCommunicator(Communicator):
     """
 
     name = "nccl"
+    for_backends = ("cupy",)
 
     def __init__(
         self, device: Any, control: Communicator | None, rank: int, size: int, timeout: float
@@ -110,7 +111,7 @@ class NCCLCommunicator(Communicator):
         Raises:
             CommunicationError: the run's backend is none for GPUs, or they cannot be connected.
         """
-        if backend.partition(":")[0] != "cupy":
+        if backend.partition(":")[0] not in cls.for_backends:
             raise CommunicationError(
                 f"NCCL connects GPUs, and the {backend} backend has none: --communicator mpi"
             )

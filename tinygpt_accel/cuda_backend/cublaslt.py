@@ -194,7 +194,7 @@ class CublasLt:
         fmt = format_of(a)
         first, second, result = (operand_of(kind, x) for x in (b, a, out))
         if result.operation != AS_IT_LIES:
-            raise ValueError(f"the rows of a product must be dense, unlike strides {out.strides}")
+            raise ValueError(f"the rows of a product must be dense, but have the strides {out.strides}")
         compute = COMPUTE_64F if fmt == "float64" else COMPUTE_32F_FAST_TF32 if fast else COMPUTE_32F
         extra = epilogue or Epilogue("")
         name = extra.name + (" with bias" if extra.name == "gelu" and extra.vector is not None else "")

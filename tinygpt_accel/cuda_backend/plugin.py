@@ -88,7 +88,7 @@ def factory(device: str) -> Any:
     """
     if device not in ("", "0"):
         raise ValueError(
-            f"the cupy backend has one device, 'cupy', unlike 'cupy:{device}': the environment variable "
+            f"the cupy backend has one device, 'cupy', and no 'cupy:{device}': the environment variable "
             "CUDA_VISIBLE_DEVICES says which GPU that is, as in CUDA_VISIBLE_DEVICES=1"
         )
     if reason := probe():

@@ -72,7 +72,7 @@ def seconds(argument: str) -> float:
     try:
         return float(argument if unit is None else argument[:-1]) * (unit or 1.0)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a time is like 60s, 5m or 1h, unlike {argument!r}") from None
+        raise argparse.ArgumentTypeError(f"a time is like 60s, 5m or 1h, not {argument!r}") from None
 
 
 def help_text(setting: Setting) -> str:

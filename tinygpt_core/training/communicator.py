@@ -109,6 +109,7 @@ class Communicator:
         name: of the plug-in, or "".
         hosts: the name of the machine of each rank.
         timeout: the longest that one waits for another, in seconds.
+        for_backends: the backends that it is made for; empty means any.
     """
 
     rank = 0
@@ -116,6 +117,7 @@ class Communicator:
     name = ""
     hosts: Sequence[str] = ("",)
     timeout = COLLECTIVE_TIMEOUT
+    for_backends: tuple[str, ...] = ()
 
     # ---- what a plug-in overrides
 
@@ -237,15 +239,38 @@ def available() -> list[tuple[str, str]]:
 
     Imports neither MPI nor an array library.
     """
+    found = []
+    for name, point in _installed().items():
+        try:
+            found.append((name, str(point.load().why_not())))
+        except Exception as problem:  # whatever a broken plug-in raises must not break the core
+            found.append((name, f"its plug-in cannot be imported: {type(problem).__name__}: {problem}"))
+    return found
+
+
+def _installed() -> dict[str, Any]:
+    """Returns the entry points of communicators, by name and in the order of the names."""
     from importlib.metadata import entry_points  # 20 ms to import, so only when someone asks
 
-    found = []
-    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
+    return {point.name: point for point in points}
+
+
+def _made_for(backend: str, points: Mapping[str, Any]) -> str | None:
+    """Returns the name of the communicator that is made for a backend, or else of the first that connects
+    processes of any; None where there is neither.
+    """
+    for_any = None
+    for name, point in points.items():
         try:
-            found.append((point.name, str(point.load().why_not())))
-        except Exception as problem:  # whatever a broken plug-in raises must not break the core
-            found.append((point.name, f"its plug-in cannot be imported: {type(problem).__name__}: {problem}"))
-    return found
+            made_for = point.load().for_backends
+        except Exception:  # a broken plug-in, which `available` speaks of
+            continue
+        if backend.partition(":")[0] in made_for:
+            return name
+        if not made_for and for_any is None:
+            for_any = name
+    return for_any
 
 
 def connect(
@@ -255,7 +280,7 @@ def connect(
 
     Args:
         name: "mpi", "nccl" or another that is installed; "none" for one process, whatever was launched.
-            Default: where several were launched, nccl for GPUs and else mpi.
+            Default: where several were launched, the one that is made for the backend, or else for any.
         backend: that the run is going to use.
         timeout: the longest that one process waits for another, in seconds.
 
@@ -266,10 +291,8 @@ def connect(
     launch = launched()
     if name == "none" or (name is None and launch is None):
         return ONE_PROCESS
-    chosen = name or ("nccl" if backend.partition(":")[0] == "cupy" else "mpi")
-    from importlib.metadata import entry_points
-
-    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    points = _installed()
+    chosen = name or _made_for(backend, points)
     if chosen not in points:
         advice = 'they come with: pip install . "./tinygpt_accel[mpi]" in the project\'s folder'
         if name is not None and points:
