@@ -181,6 +181,8 @@ def test_each_process_sees_its_own_gpu(visible: str, local_rank: int, expected: 
 def test_a_process_without_a_gpu_is_told() -> None:
     with pytest.raises(CommunicationError, match="process 2 on this machine has no GPU"):
         take_device(Launch(2, 3, 2, 3, "srun"), {"CUDA_VISIBLE_DEVICES": "0,1"})
+    with pytest.raises(CommunicationError, match="CUDA_VISIBLE_DEVICES is empty"):
+        take_device(Launch(0, 2, 0, 2, "srun"), {"CUDA_VISIBLE_DEVICES": ""})
 
 
 def test_torchruns_variables_connect_no_cpus() -> None:
@@ -223,8 +225,12 @@ def test_processes_share_the_cores_unless_the_environment_says_otherwise(
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    # A container with eight of a machine's cores
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for alone in (None, 1):
+        share_cores(alone)
+        assert "TINYGPT_THREADS" not in os.environ
     share_cores(4)
     assert (os.environ["OMP_NUM_THREADS"], os.environ["TINYGPT_THREADS"]) == ("3", "2")
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TINYGPT_THREADS"):

@@ -191,7 +191,6 @@ def headers() -> list[Path]:
 
 CHECK = """
 #define __cdecl
-typedef void* cudaStream_t_of_the_check;
 #include "cublasLt.h"
 #include <cstdio>
 #include <cstddef>

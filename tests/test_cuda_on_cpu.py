@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_on_cpu import emulation
+from cuda_on_cpu.training import CONFIG, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,11 +24,9 @@ from tinygpt_accel.cuda_backend.kernels import flash_attention
 from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched
 from tinygpt_accel.cuda_backend.kernels.softmax import softmax
 from tinygpt_core import Tensor, backends, kernels, random
-from tinygpt_core.dataset import StreamBatches, TokenStream
 from tinygpt_core.kernels.precision import autocast
-from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
-from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.nn import GPT
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.training import PRESETS, Trainer, TrainingStep, as_tensors, training_step
 
@@ -294,34 +293,6 @@ def test_a_16_bit_copy_is_made_again_after_a_write(kind: Any) -> None:
     assert shared.to_python() == [[9.0, 9.0], [3.0, 4.0]] and shared.stored.dtype.itemsize == 2
 
 
-CONFIG = GPTConfig(vocab_size=29, context_length=12, num_layers=2, num_heads=2, embedding_dim=16, dropout=0.1)
-
-
-class Run:
-    """A small model in training, on the active backend."""
-
-    def __init__(
-        self, step: Any = None, dtype: str = "float32", optimizer: Any = AdamW, config: GPTConfig = CONFIG
-    ) -> None:
-        random.seed(5)
-        self.dtype, self.model = dtype, GPT(config)
-        self.optimizer = optimizer(self.model, 1e-2)
-        ids = [int(i) % 29 for i in np.random.default_rng(2).integers(0, 1000, size=400)]
-        self.batches = StreamBatches(TokenStream(ids, 29), 12, 3, random.Generator(4))
-        self.step = (step or training_step)(self.model, self.optimizer, self.total_loss, 0.5, dtype)
-
-    def total_loss(self, batch: Any) -> Tensor:
-        inputs, targets = as_tensors(batch)
-        with autocast(self.dtype):
-            return CrossEntropyLoss()(logits=self.model(inputs), labels=targets).sum()
-
-    def losses(self, count: int) -> list[float]:
-        return [self.step([self.batches.next_batch(), self.batches.next_batch()]) for _ in range(count)]
-
-    def weights(self) -> np.ndarray:
-        return np.concatenate([np.ravel(p.to_python()) for _, p in self.model.named_parameters()])
-
-
 def test_a_step_on_the_device_is_the_step(kind: Any) -> None:
     """Losses and weights after steps with dropout, clipping and accumulation are those of the textbook step,
     and those of NumPy.
@@ -329,7 +300,7 @@ def test_a_step_on_the_device_is_the_step(kind: Any) -> None:
     ours = Run()
     losses = ours.losses(4)
     assert type(ours.step) is not TrainingStep and ours.optimizer.step == 4
-    plain = Run(TrainingStep)
+    plain = Run(step=TrainingStep)
     assert np.allclose(losses, plain.losses(4), rtol=1e-6)
     assert np.allclose(ours.weights(), plain.weights(), atol=2e-5)
     with backends.use("numpy"):

@@ -37,7 +37,6 @@ class EmulatedBuffer(CudaBuffer):
     blocks: ClassVar[int] = 2  # so that threads walk on
     ids_chunk: ClassVar[int] = 50  # and ids go on from chunk to chunk, and from piece to piece
     rows_piece: ClassVar[int] = 16
-    graph_errors: ClassVar[tuple[type[Exception], ...]] = (CaptureRefused,)
     refused_epilogues: ClassVar[tuple[str, ...]] = ()  # of which the library is said to know no way
 
     @classmethod

@@ -213,7 +213,6 @@ class Device:
     pool: ClassVar[Pool]
     graph: ClassVar[Recorded | None] = None  # the one that is being recorded
     is_dry: ClassVar[bool] = False  # whether nothing ever runs: for plans of sizes that no CPU computes
-    log: ClassVar[Recorded | None] = None  # where there is one, work that runs is noted there, too
 
     @classmethod
     def map(cls, size: int) -> mmap.mmap:
@@ -242,8 +241,6 @@ class Device:
         if cls.graph is not None:
             cls.graph.work.append(piece)
             return
-        if cls.log is not None:
-            cls.log.work.append(piece)
         if not cls.is_dry:
             with numpy.errstate(all="ignore"):
                 piece.run()
@@ -267,7 +264,7 @@ class Device:
 
     @classmethod
     @contextmanager
-    def recording(cls, pool: Pool) -> Iterator[Recorded]:
+    def recording(cls) -> Iterator[Recorded]:
         """Within it, work is recorded instead of done."""
         assert cls.graph is None
         cls.graph = Recorded()
@@ -305,7 +302,7 @@ class Capture:
 
     def record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
         """Returns what `work` does as a graph, and what it returns. Nothing runs yet."""
-        with Device.recording(self.pool) as graph:
+        with Device.recording() as graph:
             result = work()
         self.recorded.append(graph)
         return graph, result

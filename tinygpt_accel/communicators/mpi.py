@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
@@ -107,6 +107,9 @@ class MPICommunicator(Communicator):
         mpi: the module `mpi4py.MPI`.
         timeout: the longest that one process waits for another, in seconds.
         watches: whether a sentinel shall say which rank has died, where the launcher does not.
+
+    Attributes:
+        on_these_cores: how many processes may use the cores that this one may use, itself included.
     """
 
     name = "mpi"
@@ -121,10 +124,12 @@ class MPICommunicator(Communicator):
         self.size = self._world.Get_size()
         self.hosts = [""] * self.size
         self._watch: int | None = None
-        about = f"{socket.gethostname()}\0{os.getpid()}".encode()
+        cores = ",".join(map(str, usable_cores()))
+        about = f"{socket.gethostname()}\0{os.getpid()}\0{cores}".encode()
         known = [data.decode().split("\0") for data in self.gather(about)]
-        self.hosts = [host for host, _ in known]
-        self._start_sentinel([int(pid) for _, pid in known], watches)
+        self.hosts = [host for host, _, _ in known]
+        self.on_these_cores = sum((host, its) == (self.hosts[self.rank], cores) for host, _, its in known)
+        self._start_sentinel([int(pid) for _, pid, _ in known], watches)
 
     def _start_sentinel(self, pids: Sequence[int], watches: bool) -> None:
         """Lets the first rank of each machine start a sentinel; all ranks there learn its number."""
@@ -156,7 +161,6 @@ class MPICommunicator(Communicator):
                 f"torchrun's variables say that this is process {launch.rank} of {launch.size}: they "
                 "connect processes with a GPU each (--backend cupy); on CPUs use mpiexec or srun"
             )
-        share_cores(launch.local_size if launch is not None else None)
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as problem:  # mpi4py without a library of MPI
@@ -171,7 +175,9 @@ class MPICommunicator(Communicator):
                 f"{MPI.COMM_WORLD.Get_size()}: start them with the mpiexec of that MPI"
             )
         is_hydra = "PMI_FD" in os.environ or "PMI_PORT" in os.environ  # MPICH's mpiexec names no rank
-        return cls(MPI, timeout, watches=is_hydra)
+        connected = cls(MPI, timeout, watches=is_hydra)
+        share_cores(connected.on_these_cores)
+        return connected
 
     # ---- messages
 
@@ -208,18 +214,11 @@ class MPICommunicator(Communicator):
         for _ in range(SPINS):
             if self.all_done(requests):
                 return
-        deadline = time.monotonic() + self.timeout
-        pause = SHORTEST_PAUSE
-        while not self.all_done(requests):
-            if time.monotonic() > deadline:
-                late = [rank for rank, request in zip(peers, requests, strict=False) if not request.Test()]
-                names = ", ".join(self.who(rank) for rank in dict.fromkeys(late)) or "the others"
-                raise CommunicationError(
-                    f"waited {self.timeout:g} seconds for {names}: dead, cut off, or too slow "
-                    "(--collective-timeout allows more)"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+
+        def late() -> list[int]:
+            return [rank for rank, request in zip(peers, requests, strict=False) if not request.Test()]
+
+        wait_until(self, lambda: bool(self.all_done(requests)), late)
 
     # ---- the end
 
@@ -245,15 +244,52 @@ class MPICommunicator(Communicator):
         return f"{self._mpi.get_vendor()[0]} {number}".strip()
 
 
-def share_cores(local_size: int | None) -> None:
-    """Gives each of the processes on a machine its share of the cores, unless the environment says otherwise.
+def wait_until(
+    communicator: Communicator, is_done: Callable[[], bool], late: Callable[[], Iterable[int]]
+) -> None:
+    """Waits until something is done, with pauses that grow.
+
+    Args:
+        communicator: whose `timeout` it is.
+        is_done: whether it is.
+        late: gives the ranks that have not come.
+
+    Raises:
+        CommunicationError: it takes longer than the timeout; the message names those who are late.
+    """
+    deadline = time.monotonic() + communicator.timeout
+    pause = SHORTEST_PAUSE
+    while not is_done():
+        if time.monotonic() > deadline:
+            names = ", ".join(map(communicator.who, dict.fromkeys(late()))) or "the others"
+            raise CommunicationError(
+                f"waited {communicator.timeout:g} seconds for {names}: dead, cut off, or too slow "
+                "(--collective-timeout allows more)"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def usable_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may use: all, or those that a launcher or a
+    container has left it.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def share_cores(processes: int | None) -> None:
+    """Gives each of the processes that may use the same cores its share of them, unless the environment says
+    otherwise.
 
     It must come before NumPy is imported, whose libraries read it once.
+
+    Args:
+        processes: how many they are; None where nobody knows.
     """
-    if not local_size or "numpy" in sys.modules:
+    if not processes or processes == 1 or "numpy" in sys.modules:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores == (os.cpu_count() or 1):  # a launcher may have bound this process to its cores already
-        cores = max(1, cores // local_size)
+    share = max(1, len(usable_cores()) // processes)
     for name in (*THREAD_VARIABLES, "TINYGPT_THREADS"):
-        os.environ.setdefault(name, str(min(cores, 8)))
+        os.environ.setdefault(name, str(min(share, 8)))

@@ -30,7 +30,7 @@ from tinygpt_core.training.communicator import (
     Pending,
 )
 
-from .mpi import LONGEST_PAUSE, SHORTEST_PAUSE, MPICommunicator, share_cores
+from .mpi import MPICommunicator, share_cores, wait_until
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -53,17 +53,7 @@ class NCCLPending(Pending):
         Raises:
             CommunicationError: it takes longer than the communicator's `timeout`.
         """
-        deadline = time.monotonic() + self.communicator.timeout
-        pause = SHORTEST_PAUSE
-        while not self.done.done:
-            if time.monotonic() > deadline:
-                names = ", ".join(map(self.communicator.who, dict.fromkeys(self.peers))) or "the others"
-                raise CommunicationError(
-                    f"waited {self.communicator.timeout:g} seconds for {names}: dead, cut off, or too slow "
-                    "(--collective-timeout allows more)"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        wait_until(self.communicator, self.test, lambda: self.peers)
 
 
 class NCCLCommunicator(Communicator):
@@ -144,15 +134,11 @@ class NCCLCommunicator(Communicator):
         if self.control is not None:
             return self.control.all_gather(data)
         own = self.device.from_bytes(data)
-        found = [self.device.from_bytes(data) for _ in self._ranks]
-        others = [rank for rank in self._ranks if rank != self.rank]
+        found = [self.device.from_bytes(data) for _ in range(self.size)]
+        others = [rank for rank in range(self.size) if rank != self.rank]
         if data:
             self.exchange([(rank, own) for rank in others], [(rank, found[rank]) for rank in others]).wait()
         return [self.device.to_bytes(array) for array in found]
-
-    @property
-    def _ranks(self) -> range:
-        return range(self.size)
 
     # ---- the end
 
@@ -244,10 +230,12 @@ def take_device(launch: Launch | None, environment: MutableMapping[str, str]) ->
     It must come before CUDA is used. A launcher may have given it one already.
 
     Raises:
-        CommunicationError: fewer GPUs are visible than there are processes on this machine.
+        CommunicationError: the environment shows no GPU, or fewer than there are processes on this machine.
     """
     if launch is None or launch.local_rank is None:
         return
+    if environment.get(VISIBLE) == "":
+        raise CommunicationError(f"{VISIBLE} is empty, which hides all GPUs: unset it, or --communicator mpi")
     visible = [name for name in environment.get(VISIBLE, "").split(",") if name]
     if len(visible) == 1:
         return

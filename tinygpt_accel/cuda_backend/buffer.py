@@ -14,12 +14,10 @@ parameters and optimizers are float32 by construction, and activations take half
 How the numbers of an array are stored is its *format*: "float32", "float64", "bfloat16" or "float16". Those
 of bfloat16 lie in arrays of uint16, as NumPy has no such dtype.
 
-**Work that waits.** Within a training step a kernel may return a Buffer whose elements are not computed yet,
-but
-waiting: it keeps the work (`Waiting`), and whoever asks for the elements has it launched. A kernel that knows
-how to do it on its own way through the elements takes it over instead: GELU takes a product over and lets
-cuBLASLt apply it, layer norm an addition, and so on. What waits is launched before anything is written to in
-place.
+**Work that waits.** Within a training step a kernel may return a Buffer whose elements are not computed yet:
+it keeps the work (`Waiting`), and whoever asks for the elements has it launched. A kernel that knows how to
+do it on its own way through the elements takes it over instead: GELU takes a product over and lets cuBLASLt
+apply it, layer norm an addition, and so on. What waits is launched before anything is written to in place.
 """
 
 from __future__ import annotations
@@ -55,9 +53,8 @@ class Epilogue(NamedTuple):
 
     Attributes:
         name: "bias": out = a b + vector. "gelu": auxiliary = a b (+ vector), out = gelu(auxiliary), in the
-        tanh
-            form. "gelu_gradient": out = a b times the slope of gelu at auxiliary. "column_sums": vector = the
-            sums down the columns of b, beside out = a b.
+            tanh form. "gelu_gradient": out = a b times the slope of gelu at auxiliary. "column_sums":
+            vector = the sums down the columns of b, beside out = a b.
         vector: of as many numbers as out has columns, in out's format, or None.
         auxiliary: a matrix of out's shape and format, or None.
     """
@@ -268,9 +265,8 @@ class CudaBuffer(ArrayBuffer):
         """
         if self._stored.dtype.name == ARRAY_DTYPE[fmt]:
             return self.stored
-        if (
-            self._permuted is not None
-        ):  # so that weights that are read as they are and transposed have one copy
+        # Weights that are read as they are and transposed have one copy
+        if self._permuted is not None:
             whole, axes = self._permuted
             return whole.in_format(fmt).transpose(axes)
         version, copy = self._conversions.get(fmt, (-1, None))

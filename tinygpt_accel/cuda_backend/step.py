@@ -52,8 +52,8 @@ class Recording(NamedTuple):
         assumptions: what the graph took for granted, see `CudaTrainingStep._assumptions`.
         random_position: where the random stream stood at the recording.
         random_blocks: by how many blocks a step moves it on.
-        written: the Buffers of the parameters that it writes, each with its 16-bit copy, which it writes,
-        too.
+        written: the Buffers of the parameters that it writes, each with its 16-bit copy, which is written,
+            too.
     """
 
     graph: Any
@@ -73,18 +73,20 @@ class CudaTrainingStep(TrainingStep):
     """TrainingStep for CUDA devices.
 
     Attributes:
-        reason: why steps are not replayed from a graph, or "" while they are or may be.
+        reason: why the last step was not replayed from a graph, or "" while steps are or may be.
+        why_no_graph: why no step of these settings can be recorded, or "".
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         kind: Any = type(self.model.named_parameters()[0][1].buffer)
         self.kind = kind
-        self.reason = self._why_no_graph(kind)
+        self.why_no_graph = self._why_no_graph(kind)
+        self.reason = self.why_no_graph
         self.shape: Any = None  # of the batches of the last step
         self.steps_of_shape = 0  # made in a row
         self.recording: Recording | None = None
-        self.capture: Any = None if self.reason else kind.new_graph_capture()
+        self.capture: Any = None if self.why_no_graph else kind.new_graph_capture()
         # By a parameter's name its 16-bit copy, which lies where it does as long as the step is there
         self.copies: dict[str, Any] = {}
         self.parameters: list[tuple[str, Tensor]] = []  # of the step that is being made, found once
@@ -96,6 +98,18 @@ class CudaTrainingStep(TrainingStep):
             return "the model has no config.vocab_size, by which ids are checked before a replay"
         return str(kind.why_no_graph())
 
+    def _why_textbook(self) -> str:
+        """Returns why this step is made as on every backend, or ""."""
+        optimizer = self.optimizer
+        if not isinstance(optimizer, Adam) or type(optimizer).apply_single is not Optimizer.apply_single:
+            return f"the step on the device is Adam's, and the optimizer is {type(optimizer).__name__}"
+        for name, parameter in self.parameters:
+            if parameter.dtype is not DType.float32:
+                return f"the step on the device is for float32, and {name} is {parameter.dtype.name}"
+            if parameter.sparse_grad:
+                return f"{name} has a sparse gradient, whose number of rows differs from step to step"
+        return ""
+
     def __call__(self, batches: Sequence[Any]) -> float:
         """Makes the update and returns the loss.
 
@@ -103,13 +117,10 @@ class CudaTrainingStep(TrainingStep):
             MemoryError: the device is full; the message says what would need less.
             IndexError: an id that is not in the vocabulary.
         """
-        optimizer = self.optimizer
-        is_adam = isinstance(optimizer, Adam) and type(optimizer).apply_single is Optimizer.apply_single
         self.parameters = self.model.named_parameters()
-        if not is_adam or any(p.dtype is not DType.float32 for _, p in self.parameters):
-            return super().__call__(batches)
-        if any(parameter.sparse_grad for _, parameter in self.model.named_parameters()):
-            # Which rows of a table have a gradient, and how many, is known on the host only
+        why_textbook = self._why_textbook()
+        self.reason = why_textbook or self.why_no_graph
+        if why_textbook:
             return super().__call__(batches)
         shape = [(batch.shape, batch.num_targets) for batch in batches]
         if shape != self.shape:
@@ -215,7 +226,7 @@ class CudaTrainingStep(TrainingStep):
             self.recording = None
             self.steps_of_shape = 1
         if self.recording is None:
-            if self.steps_of_shape <= WARM_UP or self.reason:
+            if self.steps_of_shape <= WARM_UP or self.why_no_graph:
                 return self._finish(self._launch(batches))
             self._record(batches)
         if self.recording is None:
@@ -262,7 +273,7 @@ class CudaTrainingStep(TrainingStep):
             refused = kind.why_not_recorded(problem)
             if not refused:
                 raise
-            self.reason = f"the step cannot be recorded: {refused}"
+            self.why_no_graph = self.reason = f"the step cannot be recorded: {refused}"
         finally:
             kind.random_offset = None
             kind.graph_tables = None

@@ -45,7 +45,11 @@ def _host_angles(length: int, size: int, start: int, base: float) -> tuple[Any, 
     return cosine, sine
 
 
-_uploaded: dict[Any, tuple[Any, Any]] = {}  # for eager work, the 16 last used
+@lru_cache(maxsize=16)
+def _device_angles(kind: Any, length: int, size: int, start: int, base: float) -> tuple[Any, Any]:
+    """Returns the same on the device."""
+    cosine, sine = (kind.xp.asarray(table) for table in _host_angles(length, size, start, base))
+    return cosine, sine
 
 
 def _angles(kind: Any, length: int, size: int, start: int, base: float) -> tuple[Any, Any]:
@@ -53,15 +57,7 @@ def _angles(kind: Any, length: int, size: int, start: int, base: float) -> tuple
     described = (length, size, start, base)
     if kind.graph_tables is not None:
         return kind.graph_tables.named(kind, described, _host_angles(*described))
-    key = (kind, *described)
-    found = _uploaded.pop(key, None)
-    if found is None:
-        cosine, sine = (kind.xp.asarray(table) for table in _host_angles(*described))
-        found = cosine, sine
-        if len(_uploaded) == 16:
-            del _uploaded[next(iter(_uploaded))]
-    _uploaded[key] = found
-    return found
+    return _device_angles(kind, *described)
 
 
 def _rotated(x: Any, tables: Any, sign: float) -> Any:

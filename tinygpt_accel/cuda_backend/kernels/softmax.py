@@ -50,7 +50,7 @@ class CudaSoftmax(Softmax):
 
     @staticmethod
     def forward(x: Any, *, axis: int = -1) -> tuple[Any, Any]:
-        if normalize_axis(axis, x.ndim) != x.ndim - 1 or not x.ndim:
+        if normalize_axis(axis, x.ndim) != x.ndim - 1:
             y, saved = Softmax.forward(x, axis=axis)
             return y, Composed(saved)
         kind = type(x)
