@@ -87,6 +87,28 @@ def test_a_run_that_was_killed_makes_the_same_steps_again(clock: FakeTime, tmp_p
     assert again[8]["elapsed"] >= expected[7]["elapsed"]
 
 
+def test_a_run_whose_time_is_over_makes_no_more_steps(clock: FakeTime, tmp_path: Path) -> None:
+    first = Trainer.start(CONFIG, str(tmp_path / "run"))
+    list(first.run())
+    assert first.is_finished and first.clock.elapsed >= 8.0
+    elapsed = first.clock.elapsed
+    again = Trainer.resume(str(tmp_path / "run"))
+    assert again.is_finished and again.clock.elapsed == pytest.approx(elapsed, abs=1.0)
+    assert list(again.run()) == [] and again.step == first.step
+
+
+def test_a_run_that_was_stopped_stays_unfinished_while_the_clock_stands(
+    clock: FakeTime, tmp_path: Path
+) -> None:
+    """What comes after the loop, such as samples, takes nothing from the budget."""
+    trainer = Trainer.start(CONFIG, str(tmp_path / "run"))
+    for event in trainer.run():
+        if hasattr(event, "loss") and event.step == 4:
+            trainer.stop_requested = True
+    clock.now += 1000.0
+    assert not trainer.is_finished and trainer.clock.elapsed < 8.0
+
+
 def test_more_time_goes_on(clock: FakeTime, tmp_path: Path) -> None:
     first = Trainer.start(CONFIG, str(tmp_path / "run"))
     list(first.run())
@@ -104,6 +126,8 @@ def test_times_in_a_log_that_cannot_be_are_left_out(tmp_path: Path) -> None:
         "not json",
         '{"step": 5, "elapsed": "soon"}',
         '{"step": 6, "elapsed": 3.0}',
+        f'{{"step": 5, "elapsed": {10**400}}}',
+        '{"step": 5, "elapsed": Infinity}',
         '{"step": true, "elapsed": 3.0}',
         "[]",
     ]
@@ -112,7 +136,7 @@ def test_times_in_a_log_that_cannot_be_are_left_out(tmp_path: Path) -> None:
     assert recorded_times(str(tmp_path / "none"), 0) == {}
 
 
-@pytest.mark.parametrize("elapsed", ["soon", -1.0, True, None])
+@pytest.mark.parametrize("elapsed", ["soon", -1.0, True, None, 10**400, math.inf, math.nan])
 def test_a_damaged_time_is_refused(clock: FakeTime, tmp_path: Path, elapsed: object) -> None:
     from tinygpt_core.training.loop import _elapsed
 

@@ -45,6 +45,11 @@ def _warmed_up(
     return schedule
 
 
+def half_a_cosine(ratio: float) -> float:
+    """Returns `(1 + cos(π ratio)) / 2`, which falls from 1 at ratio 0 to 0 at ratio 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * ratio))
+
+
 def constant(learning_rate: float) -> Schedule:
     """Returns `rate(step) = learning_rate`, the same for every step.
 
@@ -89,10 +94,6 @@ def cosine_with_warmup(
     Source: Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016,
     https://arxiv.org/abs/1608.03983
     """
-
-    def half_a_cosine(ratio: float) -> float:
-        return 0.5 * (1.0 + math.cos(math.pi * ratio))
-
     return _warmed_up(learning_rate, minimum, warmup_steps, total_steps, half_a_cosine)
 
 

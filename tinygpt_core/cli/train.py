@@ -191,9 +191,13 @@ def _train(arguments: argparse.Namespace, processes: Communicator) -> int:
                 log(event)
     except Stopped as stop:
         trainer.stop_requested = True
+        if processes.size > 1:  # the others wait for this one: `run_train` ends them, too
+            raise
         number = signal.Signals(stop.number)
     except KeyboardInterrupt:
         trainer.stop_requested = True
+        if processes.size > 1:
+            raise
     finally:
         with suppress(OSError) if trainer.stop_requested else nullcontext():
             progress.end()

@@ -7,11 +7,10 @@ take those times in place of the clock's: they are the same steps, to the bit.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
-LONGEST_LINE = 1 << 24  # bytes of a line of a log
+from .log_reading import is_number, read_lines
 
 
 class Clock:
@@ -30,20 +29,34 @@ class Clock:
         self.budget = budget
         self.elapsed = 0.0
         self.recorded: dict[int, float] = {}
-        self._read_at = time.perf_counter()
+        self._read_at: float | None = None  # while the clock runs
         self._shares = -1
 
     def start(self) -> None:
         """Goes on from now."""
         self._read_at = time.perf_counter()
 
+    def stop(self) -> None:
+        """Stands still until it is started again."""
+        self.advance()
+        self._read_at = None
+
+    def advance(self) -> None:
+        """Takes into `elapsed` what has passed since it was last read. Of steps that are made again the log
+        says it.
+        """
+        if self._read_at is None:
+            return
+        now = time.perf_counter()
+        if not self.recorded:
+            self.elapsed += now - self._read_at
+        self._read_at = now
+
     def read(self, step: int) -> float | None:
         """Returns the time at which a step, counted from 1, begins; None where there is no budget."""
         if not self.budget:
             return None
-        now = time.perf_counter()
-        self.elapsed += now - self._read_at
-        self._read_at = now
+        self.advance()
         if step in self.recorded:
             self.elapsed = self.recorded.pop(step)
         return self.elapsed
@@ -60,24 +73,26 @@ class Clock:
         """Whether the budget has passed. Steps that were made before are made again in any case."""
         if not self.budget or self.recorded:
             return False
-        return self.elapsed + time.perf_counter() - self._read_at >= self.budget
+        self.advance()
+        return self.elapsed >= self.budget
 
 
 def recorded_times(path: str, after: int) -> dict[int, float]:
-    """Returns the times at which the steps after one began, as a log has them; of a damaged line none."""
+    """Returns the times at which the steps after one began, as a log has them; of a damaged line none.
+
+    Raises:
+        ValueError: the log has more bytes than are read.
+        OSError: it cannot be read.
+    """
     found: dict[int, float] = {}
     if not os.path.isfile(path):
         return found
-    with open(path, "rb") as file:
-        while line := file.readline(LONGEST_LINE):
-            try:
-                entry = json.loads(line)
-                step = entry["step"]
-                elapsed = entry["elapsed"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
-            if type(step) is int and step > after and type(elapsed) in (int, float) and elapsed >= 0.0:
-                found[step] = float(elapsed)
+    for line in read_lines(path):
+        values = line.values or {}
+        step = values.get("step")
+        elapsed = values.get("elapsed")
+        if type(step) is int and step > after and is_number(elapsed) and elapsed is not None and elapsed >= 0:
+            found[step] = float(elapsed)
     known: dict[int, float] = {}
     step = after + 1
     while step in found:  # what comes after a gap cannot be made again as it was

@@ -299,7 +299,12 @@ def connect(
             advice = f"known are {', '.join(sorted(points))}, and none"
         what = f"there is no communicator {chosen!r}" if name is not None else _nobody_connects(launch)
         raise (ValueError if name is not None else CommunicationError)(f"{what}: {advice}")
-    kind = points[chosen].load()
+    try:
+        kind = points[chosen].load()
+    except Exception as problem:  # whatever a broken plug-in raises
+        raise CommunicationError(
+            f"the communicator {chosen!r} cannot be imported: {type(problem).__name__}: {problem}"
+        ) from problem
     reason = kind.why_not()
     if reason:
         what = f"the communicator {chosen!r} cannot be used" if launch is None else _nobody_connects(launch)

@@ -75,17 +75,20 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         _require_same_corpus(config, sha256, folder.sha256)
         return _data(config, folder.tokenizer, stream_of_folder(folder), folder.sha256, folder.dtype)
     corpus = load_corpus(config.corpus, config.data_file)
-    _require_same_corpus(config, sha256, corpus_digest(corpus))
-    return data_of_corpus(config, corpus, trained_tokenizer)
+    return data_of_corpus(config, corpus, trained_tokenizer, sha256)
 
 
-def data_of_corpus(config: TrainingConfig, corpus: Corpus, trained_tokenizer: Any = None) -> Data:
+def data_of_corpus(
+    config: TrainingConfig, corpus: Corpus, trained_tokenizer: Any = None, sha256: str | None = None
+) -> Data:
     """Returns the data of a run on a corpus that is read already; arguments and errors as `prepare_data`."""
+    digest = corpus_digest(corpus)
+    _require_same_corpus(config, sha256, digest)
     tokenizer = trained_tokenizer
     if tokenizer is None:
         tokenizer = choose_tokenizer(config, corpus)
     tokens = tokenize(corpus, tokenizer, config.context_length)
-    return _data(config, tokenizer, tokens, corpus_digest(corpus))
+    return _data(config, tokenizer, tokens, digest)
 
 
 def _data(

@@ -42,6 +42,7 @@ from .communicator import ONE_PROCESS, Communicator, require_agreement
 from .config import TrainingConfig
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
+from .log_reading import is_number
 from .memory import require_memory
 from .runs import LOG, beginning, empty_model, saved_settings, settings_of_a_beginning, usable_backend
 from .settings import SettingError
@@ -119,7 +120,7 @@ class Trainer:
             self.restore(state)
         require_agreement(communicator, self._facts())
         if communicator.size > 1:
-            self.directory = communicator.broadcast(directory.encode()).decode()
+            self.directory = os.fsdecode(communicator.broadcast(os.fsencode(directory)))
 
     def _update(self, shard_optimizer: bool) -> TrainingStep:
         """Returns what makes an update: the backend's step, or one in shards."""
@@ -295,16 +296,21 @@ class Trainer:
         with ExitStack() as stack:
             log = self._open_log(stack) if self.communicator.is_first else None
             self.clock.start()
+            stack.callback(self.clock.stop)
             is_last = self.is_finished
             while not is_last and not self._must_stop():
                 yield self._logged(log, self.train_step())
                 is_last = self.is_finished
-                if config.eval_every and (is_last or self.step % config.eval_every == 0):
-                    rungs = self.ladder() if is_last and self.communicator.is_first else None
-                    self.validated = ValidationEvent(self.step, self.validate(), rungs)
-                    yield self._logged(log, self.validated)
-                if config.checkpoint_every and self.step % config.checkpoint_every == 0:
+                if is_last:  # before the validation and the ladder, which may take long
                     self.save()
+                if config.eval_every and (is_last or self.step % config.eval_every == 0):
+                    val_loss = self.validate()
+                    rungs = self.ladder() if is_last and self.communicator.is_first else None
+                    self.validated = ValidationEvent(self.step, val_loss, rungs)
+                    yield self._logged(log, self.validated)
+                if is_last or (config.checkpoint_every and self.step % config.checkpoint_every == 0):
+                    if self.saved_step != self.step:
+                        self.save()
                     yield CheckpointEvent(self.step, self.directory)
             if self.saved_step != self.step:
                 self.save()
@@ -360,18 +366,18 @@ class Trainer:
         """
         started = time.perf_counter()
         config = self.config
-        batches = [self._next_batch() for _ in range(config.accumulation)]
         elapsed = self.clock.read(self.step + 1)
         if elapsed is None:
             keeps_statistics = statistics.are_due(self.step + 1, config.steps)
+            learning_rate = self.schedule(self.step)
         else:
             keeps_statistics = self.clock.has_passed_a_share(statistics.TIMES)
+            learning_rate = timed_learning_rate(config, self.step, elapsed)
+        batches = [self._next_batch(keeps_statistics) for _ in range(config.accumulation)]
         with self.context():
             before = statistics.copies(self.model) if keeps_statistics else None
             self.model.train()
-            self.optimizer.learning_rate = self.schedule(self.step)
-            if elapsed is not None:
-                self.optimizer.learning_rate = timed_learning_rate(config, self.step, elapsed)
+            self.optimizer.learning_rate = learning_rate
             loss = self.update(batches)
             self.step += 1
             parameters = statistics.statistics(self.model, before) if keeps_statistics else None
@@ -384,7 +390,7 @@ class Trainer:
         return StepEvent(
             step=self.step,
             loss=loss,
-            learning_rate=self.optimizer.learning_rate,
+            learning_rate=learning_rate,
             tokens=sum(batch.num_targets for batch in batches),
             seconds=time.perf_counter() - started,
             gradient_norm=self.update.gradient_norm,
@@ -398,13 +404,17 @@ class Trainer:
         """Whether all steps are made, or the time for them is over."""
         return self.step >= self.config.steps or self.clock.is_over
 
-    def _next_batch(self) -> Any:
-        """Returns the next batch, or this process's shards of it, for `update`."""
+    def _next_batch(self, keeps_gradients: bool) -> Any:
+        """Returns the next batch, or this process's shards of it, for `update`.
+
+        Args:
+            keeps_gradients: whether the gradients of all parameters are wanted after the update.
+        """
         if not self.is_sharded:
             return self.data.training_batches.next_batch()
         update: Any = self.update
         update.number = self.step
-        update.keeps_gradients = statistics.are_due(self.step + 1, self.config.steps)
+        update.keeps_gradients = keeps_gradients
         return self.data.training_batches.next_shards(self.config.shards, update.mine)
 
     def _count_skipped(self) -> None:
@@ -477,6 +487,7 @@ class Trainer:
             "random": self.generator.get_state(),
         }
         if self.config.time_budget:
+            self.clock.advance()
             state["elapsed"] = self.clock.elapsed
         if self.update.scaler is not None:
             state["loss_scale"] = self.update.scaler.get_state()
@@ -593,15 +604,15 @@ def timed_learning_rate(config: TrainingConfig, step: int, elapsed: float) -> fl
     """
     ratio = min(1.0, elapsed / config.time_budget)
     lowest = config.minimum_learning_rate
-    falling = lowest + (config.learning_rate - lowest) * (1.0 + math.cos(math.pi * ratio)) / 2.0
-    return min(config.learning_rate * (step + 1) / (config.warmup_steps + 1), falling)
+    falling = lowest + (config.learning_rate - lowest) * schedules.half_a_cosine(ratio)
+    return min(schedules.linear_warmup(config.learning_rate, config.warmup_steps)(step), falling)
 
 
 def _elapsed(value: Any, directory: str) -> float:
     """Returns the time that a checkpoint has behind it; raises CheckpointError where that is none."""
-    if type(value) not in (int, float) or not 0.0 <= value < math.inf:
+    if not is_number(value) or value < 0:
         raise CheckpointError(
-            f"the checkpoint in {directory} is damaged: its elapsed must be seconds, not {value!r}"
+            f"the checkpoint in {directory} is damaged: its elapsed must be seconds, not {value!r:.80}"
         )
     return float(value)
 
