@@ -91,12 +91,13 @@ def run_ranks(size: int, work: Callable[[Communicator], Any]) -> list[Any]:
     meeting = Meeting(size)
     results: list[Any] = [None] * size
     problems: list[BaseException] = []
+    broken: list[int] = []
 
     def run(rank: int) -> None:
         try:
             results[rank] = work(ThreadRank(meeting, rank))
         except threading.BrokenBarrierError:
-            pass  # another rank has failed
+            broken.append(rank)  # another rank has failed, or did not come
         except BaseException as problem:
             problems.append(problem)
             meeting.barrier.abort()
@@ -108,4 +109,6 @@ def run_ranks(size: int, work: Callable[[Communicator], Any]) -> list[Any]:
         thread.join()
     if problems:
         raise problems[0]
+    if broken:
+        raise CommunicationError(f"ranks {broken} waited for another in vain")
     return results

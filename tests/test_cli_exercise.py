@@ -35,7 +35,9 @@ def test_a_skeleton_has_all_that_its_solution_needs(exercise):
     """The names that the solution reads are given, asked for, its own, or Python's."""
     solution = Solution(exercise)
     text = skeleton(exercise)
-    given = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    parts = list(ast.walk(ast.parse(text)))
+    given = {node.id for node in parts if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    given |= {node.arg for node in parts if isinstance(node, ast.arg)}
     given |= {name for line in re.findall(r"import (.+)", text) for name in re.findall(r"\w+", line)}
     given |= set(re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE))
     defined = set(re.findall(r"^(?:def|class) (\w+)|^(\w+) =", solution.source, re.MULTILINE))

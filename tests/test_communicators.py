@@ -233,5 +233,3 @@ def test_processes_share_the_cores_unless_the_environment_says_otherwise(
         assert "TINYGPT_THREADS" not in os.environ
     share_cores(4)
     assert (os.environ["OMP_NUM_THREADS"], os.environ["TINYGPT_THREADS"]) == ("3", "2")
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TINYGPT_THREADS"):
-        monkeypatch.delenv(name)

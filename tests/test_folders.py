@@ -336,7 +336,7 @@ def test_numbered_files_are_one_row(tmp_path_factory: pytest.TempPathFactory, da
     for number, (start, stop) in enumerate(pairwise(cuts)):
         paths.append(place / f"train_{number:03}.bin")
         write_ids(paths[-1], ids[start:stop])
-    stream = TokenStream.open_joined(paths, "H", 501)
+    stream = TokenStream.joined([TokenStream.open(path, "H") for path in paths], 501)
     assert len(stream) == len(ids) and list(stream) == ids
     start = data.draw(st.integers(-70, 70))
     stop = data.draw(st.integers(-70, 70))

@@ -123,16 +123,6 @@ class Recorded:
         self.seen: list[list[int]] = []
         self.runs: list[int] = []  # how many positions each call computes
 
-    @property
-    def training(self) -> bool:
-        return self.model.training
-
-    def eval(self) -> None:
-        self.model.eval()
-
-    def train(self, mode: bool) -> None:
-        self.model.train(mode)
-
     def new_cache(self, batch_size: int) -> Any:
         return self.model.new_cache(batch_size)
 

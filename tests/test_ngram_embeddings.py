@@ -96,6 +96,8 @@ def test_backends_agree() -> None:
             continue
         with backends.use(name), random.use_generator(random.Generator(3)):
             found.append(filled(GPT(CONFIG))(ids_of([[1, 9, 3, 3, 0, 10]])).to_python()[0])
+    if len(found) < 2:
+        pytest.skip("one backend can run here")
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
             assert one == pytest.approx(two, rel=1e-4, abs=1e-5)

@@ -456,8 +456,20 @@ def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> fl
         id(tensor): (tensor, gradient) for tensor, gradient in with_gradient if gradient is not None
     }.values()
     norm = math.sqrt(sum(gradient.sum_of_squares() for _, gradient in unique))
+    scale_gradients((tensor for tensor, _ in unique), norm, max_norm)
+    return norm
+
+
+def scale_gradients(tensors: Iterable[Tensor], norm: float, max_norm: float) -> None:
+    """Scales gradients whose global norm is `norm` to `max_norm` where that is smaller and the norm finite:
+    g = g max_norm / norm, for gradients of any shape.
+
+    Args:
+        tensors: each once; those without a gradient stay without.
+        norm, max_norm: as in `clip_gradients`.
+    """
     if max_norm < norm < math.inf:
         factor = max_norm / norm
-        for tensor, gradient in unique:
-            tensor.compact_grad = gradient * factor
-    return norm
+        for tensor in tensors:
+            if (gradient := tensor.compact_grad) is not None:
+                tensor.compact_grad = gradient * factor

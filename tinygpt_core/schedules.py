@@ -46,7 +46,10 @@ def _warmed_up(
 
 
 def half_a_cosine(ratio: float) -> float:
-    """Returns `(1 + cos(π ratio)) / 2`, which falls from 1 at ratio 0 to 0 at ratio 1."""
+    """Returns `y = (1 + cos(π ratio)) / 2`, which falls from 1 at ratio 0 to 0 at ratio 1: the shape of
+    cosine annealing (Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017,
+    arXiv:1608.03983).
+    """
     return 0.5 * (1.0 + math.cos(math.pi * ratio))
 
 

@@ -37,7 +37,7 @@ Cell = int | str | None
 Cells = Sequence[Cell]
 
 BROADCAST_RULE = "sizes must be equal, or one of them 1"
-_PICTURE = re.compile(r"(?:\n {4}.*)*\n {4} *\^[ ^]*")
+_PICTURE = r"(?:\n {4}.*)*\n {4} *\^[ ^]*"
 _NAMES_OF_SIGNS = {
     "+": "add",
     "-": "subtract",
@@ -93,7 +93,7 @@ def without_pictures(message: str) -> str:
     """Returns a message with each picture replaced by what it says about the axes under its carets, for
     places that hold one line.
     """
-    return _PICTURE.sub(": ", message)
+    return re.sub(_PICTURE, ": ", message)
 
 
 # ---------------------------------------------------------------- cells and notes

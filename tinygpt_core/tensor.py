@@ -28,6 +28,10 @@ from .tensor_methods.layout import stack
 
 __all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad", "uninitialized"]
 
+# Compiled where they are first used: importing the core is to cost little
+SERIALIZED_DATA = r"[\[\]0-9eE+\-., TruFalsinf]+"
+SERIALIZED = rf"Tensor\(data=(?P<data>{SERIALIZED_DATA}), requires_grad=(?P<grad>True|False)\)"
+
 
 class uninitialized(CountedBlock):
     """`with uninitialized():` new Tensors take no memory, for a model to be loaded into.
@@ -911,7 +915,7 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
     @staticmethod
     def validate_serialized_tensor(text: str) -> bool:
         """Returns whether `text` has the form that `serialize_tensor` writes, which is never evaluated."""
-        return isinstance(text, str) and _SERIALIZED.fullmatch(text) is not None
+        return isinstance(text, str) and re.fullmatch(SERIALIZED, text) is not None
 
     @staticmethod
     def deserialize_tensor(text: str) -> Tensor:
@@ -922,7 +926,7 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
         Raises:
             ValueError: the text has another form, or its data are ragged.
         """
-        found = _SERIALIZED.fullmatch(text) if isinstance(text, str) else None
+        found = re.fullmatch(SERIALIZED, text) if isinstance(text, str) else None
         if found is None:
             raise ValueError(
                 "expected Tensor(data=<numbers in brackets>, requires_grad=<True or False>), "
@@ -947,16 +951,10 @@ def parse_value(text: str) -> Any:
 
     words = {"True": "true", "False": "false", "inf": "Infinity", "nan": "NaN"}
     try:
-        if not _VALUE.fullmatch(text):
+        if not re.fullmatch(SERIALIZED_DATA, text):
             raise ValueError
         return json.loads(re.sub(r"[A-Za-z]{3,}", lambda word: words[word.group()], text))
     except (ValueError, KeyError, RecursionError):
         raise ValueError(
             f"the data of a serialized tensor are numbers in brackets, not {text[:60]!r}"
         ) from None
-
-
-_VALUE = re.compile(r"[\[\]0-9eE+\-., TruFalsinf]+")
-_SERIALIZED = re.compile(
-    r"Tensor\(data=(?P<data>[\[\]0-9eE+\-., TruFalsinf]+), requires_grad=(?P<grad>True|False)\)"
-)

@@ -22,7 +22,7 @@ def run_backends(arguments: argparse.Namespace) -> int:
 
     Where several processes were launched, the first says how many they are, and where.
     """
-    processes = communicator.connect() if communicator.launched() is not None else communicator.ONE_PROCESS
+    processes = communicator.connect()
     if processes.is_first:
         for status in available():
             text = status.description if status.available else f"not available: {status.reason}"

@@ -73,11 +73,14 @@ class Solution:
             raise RuntimeError(f"{exercise.path} has no solution of {self.number}")
         self.first = mine[0]
         self.last = min((i - 1 for i in starts if i > self.first), default=len(self.lines))
-        inside = [node for node in self.body if self.first <= node.lineno <= self.last]
+        inside = [node for node in self.body if self._is_mine(node)]
         definitions = [node for node in inside if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
         laws = [node.name for node in definitions if node.name.startswith("test_")]
         self.law = laws[0]
         self.asked = [node for node in definitions if node.name not in laws and not self._is_given(node)]
+
+    def _is_mine(self, node: ast.stmt) -> bool:
+        return self.first <= node.lineno <= self.last
 
     def _is_given(self, node: ast.stmt) -> bool:
         return self.lines[_first_line(node) - 2].startswith("# Given")
@@ -103,13 +106,8 @@ class Solution:
         """What the skeleton hands over: whatever the solution needs that the reader is not asked for."""
         asked = {node.name for node in self.asked}
         known = {name: node for node in self.body for name in _names(node) if name not in asked}
-        todo: list[ast.AST] = list(self.asked)
-        todo += [
-            node for node in self.body if self._is_given(node) and self.first <= node.lineno <= self.last
-        ]
-        needed: set[ast.stmt] = {
-            node for node in todo if node not in self.asked and isinstance(node, ast.stmt)
-        }
+        needed = {node for node in self.body if self._is_mine(node) and self._is_given(node)}
+        todo: list[ast.AST] = [*self.asked, *needed]
         while todo:
             for part in ast.walk(todo.pop()):
                 node = known.get(part.id) if isinstance(part, ast.Name) else None

@@ -101,7 +101,7 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
     parser.add_argument(
         setting.option,
         dest=setting.name,
-        type=seconds if setting.metavar == "TIME" else types[setting.type],
+        type=seconds if setting.unit == "s" else types[setting.type],
         metavar=setting.metavar,
         help=help_text(setting),
     )

@@ -21,7 +21,7 @@ from ..training.communicator import Communicator
 from ..training.config import TrainingConfig, describe_sizes, plural
 from ..training.loop import Trainer
 from ..training.presets import PRESETS, default_preset
-from ..training.runs import DirectoryExistsError
+from ..training.runs import DirectoryExistsError, backend_of
 from ..training.settings import SettingError
 from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
 from .messages import (
@@ -151,7 +151,10 @@ def _connect(arguments: argparse.Namespace) -> Communicator:
     if arguments.communicator is None and communicator.launched() is None:
         return communicator.ONE_PROCESS
     # The backend as far as it is known: it must not be imported yet, since it shares the cores with others.
-    backend = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE)
+    backend = arguments.backend
+    if backend is None and arguments.resume is not None:
+        backend = backend_of(find_run(arguments.resume))
+    backend = backend or os.environ.get(backends.ENVIRONMENT_VARIABLE)
     if backend is None:
         usable = [status for status in backends.available() if status.available]
         backend = max(usable, key=lambda status: status.preference).name

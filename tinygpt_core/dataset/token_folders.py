@@ -163,12 +163,11 @@ def _open_numbered(folder: str, tokenizer: Tokenizer, dtype: str, is_stated: boo
     for paths in (files["train"], files["val"]):
         if not paths:
             continue
-        joined = TokenStream.open_joined(paths, typecode, tokenizer.vocab_size)
-        if not is_stated and _looks_wider(TokenStream.open(paths[0], typecode).view(0, PIECE)):
+        opened = [TokenStream.open(path, typecode) for path in paths]
+        if not is_stated and _looks_wider(opened[0].view(0, PIECE)):
             raise ValueError(f"{paths[0]}: {_LOOKS_WIDER}; {_advice(folder, dtype, is_stated)}")
-        streams.append(joined)
-        for path in paths:
-            stream = TokenStream.open(path, typecode)
+        streams.append(TokenStream.joined(opened, tokenizer.vocab_size))
+        for path, stream in zip(paths, opened, strict=True):
             digest.update(f"{os.path.basename(path)} {len(stream)}\0".encode())
             last = max(0, len(stream) - SAMPLED_IDS)
             for number in range(SAMPLED_PIECES):

@@ -219,14 +219,11 @@ class TokenStream(Sequence[int]):
         atomic_write(path, data.tobytes())
 
     @classmethod
-    def open_joined(cls, paths: Sequence[Path], typecode: str, vocab_size: int) -> TokenStream:
-        """Returns the ids of several files as one stream: nothing is read, whatever their size, until it is
-        asked for, and then it is checked against `vocab_size`.
-
-        Raises:
-            ValueError, OSError: as `open`, for one of the files.
+    def joined(cls, streams: Sequence[TokenStream], vocab_size: int) -> TokenStream:
+        """Returns the ids of several files, each opened by `open`, as one stream: nothing is read, whatever
+        their size, until it is asked for, and then it is checked against `vocab_size`.
         """
-        parts = [cls.open(path, typecode)._data for path in paths]
+        parts = [stream._data for stream in streams]
         return cls._of(JoinedIds(parts, vocab_size), vocab_size)  # type: ignore[arg-type]
 
     @classmethod

@@ -7,12 +7,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..training.log_reading import LONGEST_LOG, is_number, read_lines
+from ..training.log_reading import LONGEST_LOG, is_number, ladder_of, read_lines
 from ..training.statistics import BINS
 
 POINTS = 600  # of a curve
 HISTOGRAMS = 4000  # in one page, at most
-MOST_RUNGS = 20  # of a ladder
 
 
 def read_log(path: str) -> dict[str, Any]:
@@ -29,6 +28,7 @@ def read_log(path: str) -> dict[str, Any]:
     """
     steps: list[dict[str, Any]] = []
     validations: list[dict[str, Any]] = []
+    rungs: dict[str, float] = {}
     snapshots: list[dict[str, Any]] = []
     if os.path.isfile(path) and os.path.getsize(path) <= LONGEST_LOG:
         for line in read_lines(path):
@@ -39,6 +39,7 @@ def read_log(path: str) -> dict[str, Any]:
                     steps.append(entry)
                 elif is_number(entry.get("val_loss")):
                     validations.append(entry)
+                    rungs = ladder_of(entry.get("ladder")) or rungs
                 if isinstance(parameters, list) and parameters and all(map(_is_statistics, parameters)):
                     snapshots.append({"step": entry["step"], "parameters": parameters})
     steps = thinned(steps, POINTS)
@@ -48,9 +49,6 @@ def read_log(path: str) -> dict[str, Any]:
     }
     if any(is_number(entry.get("gradient_norm")) for entry in steps):
         log["gradient_norm"] = [_number(entry.get("gradient_norm")) for entry in steps]
-    rungs: dict[str, Any] = next(
-        (entry["ladder"] for entry in reversed(validations) if _is_ladder(entry.get("ladder"))), {}
-    )
     validation = {
         "step": [entry["step"] for entry in validations],
         "loss": [_number(entry["val_loss"]) for entry in validations],
@@ -84,11 +82,6 @@ def _is_statistics(entry: Any) -> bool:
         and len(entry["counts"]) == BINS
         and all(map(is_number, entry["counts"]))
     )
-
-
-def _is_ladder(value: Any) -> bool:
-    """Returns whether an entry of a log is a ladder: a few names with numbers."""
-    return isinstance(value, dict) and 0 < len(value) <= MOST_RUNGS and all(map(is_number, value.values()))
 
 
 def _number(value: Any) -> float | None:

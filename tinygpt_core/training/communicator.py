@@ -295,10 +295,11 @@ def connect(
     chosen = name or _made_for(backend, points)
     if chosen not in points:
         advice = 'they come with: pip install . "./tinygpt_accel[mpi]" in the project\'s folder'
-        if name is not None and points:
+        if name is None and launch is not None:
+            raise CommunicationError(f"{_nobody_connects(launch)}: {advice}")
+        if points:
             advice = f"known are {', '.join(sorted(points))}, and none"
-        what = f"there is no communicator {chosen!r}" if name is not None else _nobody_connects(launch)
-        raise (ValueError if name is not None else CommunicationError)(f"{what}: {advice}")
+        raise ValueError(f"there is no communicator {name!r}: {advice}")
     try:
         kind = points[chosen].load()
     except Exception as problem:  # whatever a broken plug-in raises
@@ -313,9 +314,7 @@ def connect(
     return connected
 
 
-def _nobody_connects(launch: Launch | None) -> str:
-    if launch is None:
-        return "nothing connects processes"
+def _nobody_connects(launch: Launch) -> str:
     place = f"{launch.rank} of {launch.size} that {launch.launcher} started"
     return f"this is process {place}, and nothing connects them"
 

@@ -19,7 +19,7 @@ FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
 POSITIVE = Range(math.ulp(0.0), 1e6, "above 0 and at most 1e6")  # ulp(0) is the least number above 0
 
-YOUNGER = ("decay_steps", "ngram_tables", "time_budget")  # settings that the first runs did not have
+YOUNGER = ("decay_steps", "ngram_tables", "shards", "time_budget")  # that the first runs did not have
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class TrainingConfig:
         "time after which the run ends, such as 60s or 5m; the learning rate falls by the clock",
         Range(0.0, 1e9, "from 0 to 1e9 seconds (0: --steps says when)"),
         option="--until",
-        metavar="TIME",
+        unit="s",
         is_resumable=True,
     )
     weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
@@ -186,17 +186,14 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values.
 
-        `shards` and those of YOUNGER are among them only where they are set: they are younger than the
-        others, and earlier versions can go on reading.
+        Those of YOUNGER are among them only where they are set: earlier versions can go on reading.
         """
         values = asdict(self)
         for name in YOUNGER:
-            if not values[name]:
+            if values[name] == SETTINGS[name].default:
                 del values[name]
         if self.ngram_tables:
             values["ngram_tables"] = list(self.ngram_tables)
-        if self.shards == 1:
-            del values["shards"]
         return values
 
     @classmethod

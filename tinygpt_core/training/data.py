@@ -81,7 +81,11 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
 def data_of_corpus(
     config: TrainingConfig, corpus: Corpus, trained_tokenizer: Any = None, sha256: str | None = None
 ) -> Data:
-    """Returns the data of a run on a corpus that is read already; arguments and errors as `prepare_data`."""
+    """Returns the data of a run on a corpus that is read already; arguments as `prepare_data`.
+
+    Raises:
+        ValueError: as `prepare_data`: another corpus than the run's, or one that is too small.
+    """
     digest = corpus_digest(corpus)
     _require_same_corpus(config, sha256, digest)
     tokenizer = trained_tokenizer

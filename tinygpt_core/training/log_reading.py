@@ -16,6 +16,7 @@ from ..files.reading import open_file
 
 LONGEST_LINE = 1 << 24  # bytes of a line; what is longer is none
 LONGEST_LOG = 1 << 30  # bytes
+MOST_RUNGS = 20  # of a ladder
 
 
 class Line(NamedTuple):
@@ -61,3 +62,12 @@ def is_number(value: Any) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return abs(value) <= sys.float_info.max  # unlike math.isfinite, for integers of any size
+
+
+def ladder_of(value: Any) -> dict[str, float]:
+    """Returns the rungs of what a log has as its ladder: names with finite numbers of at least 0; empty where
+    it is no ladder.
+    """
+    if not isinstance(value, dict) or len(value) > MOST_RUNGS:
+        return {}
+    return {name: float(nats) for name, nats in value.items() if is_number(nats) and nats >= 0}

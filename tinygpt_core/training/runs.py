@@ -19,7 +19,16 @@ from ..files.json_objects import read_json_object, write_json
 from ..nn.gpt import GPT, GPTConfig
 from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
-from .checkpoint import FILES, NEXT, STATE, Checkpoint, CheckpointError, load_checkpoint, remove_unfinished
+from .checkpoint import (
+    CONFIG,
+    FILES,
+    NEXT,
+    STATE,
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    remove_unfinished,
+)
 from .config import TrainingConfig
 from .data import BOUNDARY
 
@@ -126,6 +135,18 @@ def settings_of_a_beginning(directory: str) -> TrainingConfig | None:
         return TrainingConfig.from_dict(read_json_object(path))
     except ValueError as problem:
         raise CheckpointError(f"the settings in {path} do not work: {problem}") from None
+
+
+def backend_of(directory: str) -> str | None:
+    """Returns the name of the backend of the run in a directory, or None where nothing there says it."""
+    for name in (CONFIG, BEGINNING):
+        with suppress(OSError, ValueError):
+            values = read_json_object(os.path.join(directory, name))
+            settings = values.get("training", values)
+            found = settings.get("backend") if isinstance(settings, dict) else None
+            if isinstance(found, str):
+                return found
+    return None
 
 
 def saved_settings(saved: Checkpoint, directory: str) -> TrainingConfig:

@@ -38,6 +38,7 @@ class Setting:
         metavar: what stands for its value in `--help`.
         default_help: where the command line takes it from if it is not given; "" means from the preset.
         is_resumable: whether a run that is resumed may have another value.
+        unit: "s" where it is a time, which a person may type as 90s, 5m or 1.5h.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Setting:
     metavar: str
     default_help: str
     is_resumable: bool
+    unit: str
 
 
 def setting(
@@ -60,12 +62,13 @@ def setting(
     metavar: str | None = None,
     default_help: str = "",
     is_resumable: bool = False,
+    unit: str = "",
 ) -> Any:
     """Returns a field of a dataclass that describes a setting. The arguments are the attributes of `Setting`.
 
     Args:
         option: default: the field's name with dashes, such as "--batch-size" for batch_size.
-        metavar: default: N for an int, X for a float, KIND for words.
+        metavar: default: N for an int, X for a float, TIME where the unit is "s", KIND for words.
     """
     description = {
         "help": help,
@@ -74,6 +77,7 @@ def setting(
         "metavar": metavar,
         "default_help": default_help,
         "is_resumable": is_resumable,
+        "unit": unit,
     }
     return field(default=default, metadata=description)
 
@@ -88,7 +92,7 @@ def settings_of(config: type) -> dict[str, Setting]:
         if description["option"] is None:
             description["option"] = "--" + each.name.replace("_", "-")
         if description["metavar"] is None:
-            description["metavar"] = metavars.get(kind, "KIND")
+            description["metavar"] = "TIME" if description["unit"] == "s" else metavars.get(kind, "KIND")
         result[each.name] = Setting(name=each.name, type=kind, default=each.default, **description)
     return result
 
@@ -154,12 +158,12 @@ def check_settings(config: Any) -> None:
         has_type = isinstance(value, _TYPES[each.type])
         if isinstance(value, bool) and each.type != "bool":  # Python counts it among the ints
             has_type = False
+        if isinstance(value, tuple) and any(type(number) is not int for number in value):
+            has_type = False
         if not has_type:
             raise SettingTypeError(each.name, f" must be {each.type}, not {value!r:.80}")
         if isinstance(each.allowed, Range):
             for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(value, tuple) and type(number) is not int:
-                    raise SettingTypeError(each.name, f" must be {each.type}, not {value!r}")
                 if not each.allowed.low <= number <= each.allowed.high:
                     raise SettingError(each.name, f" must be {each.allowed.text}, not {value!r:.80}")
         elif each.allowed is not None and value not in each.allowed:

@@ -27,6 +27,7 @@ import math
 import struct
 import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .. import random
@@ -34,7 +35,7 @@ from ..buffer.base import Buffer
 from ..dataset.batches import Shards
 from ..dtype import DType
 from ..module import Module
-from ..optimizers import Optimizer, clip_gradients
+from ..optimizers import Optimizer, clip_gradients, scale_gradients
 from ..tape import GradientFunction, walk_back
 from ..tensor import Tensor
 from .communicator import CommunicationError, Communicator, Message, Pending
@@ -192,8 +193,7 @@ class _Row:
         self.views: dict[int, Buffer] = {}
         for bucket in buckets:
             flat = kind.zeros((bucket.bounds[-1],), bucket.dtype)
-            ends = zip(bucket.bounds, bucket.bounds[1:], strict=False)
-            parts = [flat[start:stop] for start, stop in ends]
+            parts = [flat[start:stop] for start, stop in pairwise(bucket.bounds)]
             self.flats.append(flat)
             self.parts.append(parts)
             self.memories.append([communicator.memory(part) if part.numel else None for part in parts])
@@ -558,11 +558,7 @@ class ShardedStep(TrainingStep):
         found = [struct.unpack(form, data) for data in gathered]
         assert self.owned_by is not None
         norm = math.sqrt(sum(found[owner][number] for number, owner in enumerate(self.owned_by)))
-        if self.gradient_clip < norm < math.inf:
-            factor = self.gradient_clip / norm
-            for tensor in self.parameters:
-                if tensor.grad is not None:
-                    tensor.grad = Tensor(tensor.grad.buffer * factor)
+        scale_gradients(self.parameters, norm, self.gradient_clip)
         return norm
 
     def _share_parameters(self) -> None:

@@ -18,10 +18,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from ...printable import replace_unprintable
-from ...training.log_reading import read_lines
+from ...training.log_reading import ladder_of, read_lines
 
 LARGEST_LOSS = 1e30  # beyond it a run has diverged, and its axis would show nothing else
-MOST_RUNGS = 20  # of a ladder
 BINS = 800  # a drawn curve has no more columns
 Point = tuple[float, float]
 
@@ -73,18 +72,10 @@ def read_run(path: str) -> Run:
             )
         if abs(loss) <= LARGEST_LOSS:  # false of a NaN, too
             (validations if is_validation else losses)[step] = float(loss)
-        ladder = _ladder_of(values.get("ladder")) or ladder
+        ladder = ladder_of(values.get("ladder")) or ladder
     if not losses and not validations:
         raise ValueError(f"{file_name} has no loss in it yet")
     return Run(name or "run", sorted(losses.items()), sorted(validations.items()), ladder)
-
-
-def _ladder_of(value: object) -> dict[str, float]:
-    """Returns the rungs that can be drawn of what a log has as its ladder."""
-    if not isinstance(value, dict) or len(value) > MOST_RUNGS:
-        return {}
-    numbers = {name: nats for name, nats in value.items() if type(nats) in (int, float)}
-    return {name: float(nats) for name, nats in numbers.items() if 0 <= nats <= LARGEST_LOSS}
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
