@@ -31,7 +31,7 @@ from tinygpt_core.training.communicator import (
 from . import sentinel
 
 # Looks at what is under way without a pause, since most waits are short, and then with pauses (seconds)
-SPINS = 200
+SPIN_SECONDS = 5e-3  # as long as MPI is asked again and again, which also moves what is on its way
 SHORTEST_PAUSE = 20e-6
 LONGEST_PAUSE = 200e-6
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -124,11 +124,14 @@ class MPICommunicator(Communicator):
         self.size = self._world.Get_size()
         self.hosts = [""] * self.size
         self._watch: int | None = None
+        self._spin_seconds = 0.0
         cores = ",".join(map(str, usable_cores()))
         about = f"{socket.gethostname()}\0{os.getpid()}\0{cores}".encode()
         known = [data.decode().split("\0") for data in self.gather(about)]
         self.hosts = [host for host, _, _ in known]
         self.on_these_cores = sum((host, its) == (self.hosts[self.rank], cores) for host, _, its in known)
+        if self.on_these_cores <= len(usable_cores()):  # or else it would keep from work those it waits for
+            self._spin_seconds = SPIN_SECONDS
         self._start_sentinel([int(pid) for _, pid, _ in known], watches)
 
     def _start_sentinel(self, pids: Sequence[int], watches: bool) -> None:
@@ -211,9 +214,12 @@ class MPICommunicator(Communicator):
         Raises:
             CommunicationError: it takes longer than `timeout`; the message names those who have not sent.
         """
-        for _ in range(SPINS):
-            if self.all_done(requests):
-                return
+        until = time.monotonic() + self._spin_seconds
+        while not self.all_done(requests):
+            if time.monotonic() > until:
+                break
+        else:
+            return
 
         def late() -> list[int]:
             return [rank for rank, request in zip(peers, requests, strict=False) if not request.Test()]
