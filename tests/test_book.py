@@ -188,7 +188,8 @@ def test_a_term_is_defined_where_it_is_first_used(term):
         prose = re.sub(r"```.*?```|`[^`]*`|!?\[[^\]]*\]\([^)]*\)", " ", prose, flags=re.DOTALL)
         for paragraph in prose.split("\n\n"):
             if re.search(rf"\b{term}\b", paragraph, re.IGNORECASE):
-                assert re.search(r"chapters? \d|\*\*", paragraph), f"{chapter.stem} uses {term}: {paragraph}"
+                said = rf"chapters? \d|\*\*[^*]*\b{term}\b"
+                assert re.search(said, paragraph, re.IGNORECASE), f"{chapter.stem} uses {term}: {paragraph}"
 
 
 # ---------------------------------------------------------------- links to code

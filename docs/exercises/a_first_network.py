@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 3, modules and optimizers. `python -m pytest tests/test_book.py -k
+"""Solutions of the exercises of chapter 3, a first network. `python -m pytest tests/test_book.py -k
 a_first_network` checks them.
 """
 

@@ -221,7 +221,7 @@ def test_9_6_temperature():
 # 9.7 The eight words have no more to give than ln 8 a word. The model goes on making them likelier, and all
 # other words less likely.
 #
-# Hint: only the first choice among the eight is open; everything after it can be known
+# Hint: which of the eight it is, is all that a word says; add up the letters that this is spread over
 
 
 def least_loss(words):

@@ -1,4 +1,4 @@
-"""Solutions of the exercises of chapter 1, derivatives. `python -m pytest tests/test_book.py -k slopes`
+"""Solutions of the exercises of chapter 1, slopes. `python -m pytest tests/test_book.py -k slopes`
 checks them.
 """
 

@@ -48,7 +48,7 @@ SAMPLE_STREAM = 3  # random stream of the run's seed for the samples at its end
 def add_command(commands: Any) -> None:
     """Adds `train` to the subcommands of a parser."""
     about = (
-        "Train a GPT on a corpus. With no arguments: about a minute on `identifiers`, "
+        "Train a GPT on a corpus. With no arguments: a minute or two on `identifiers`, "
         "the names in Python's own library, by the preset `identifiers` in pure Python "
         "and by `identifiers-fast` on a faster backend."
     )

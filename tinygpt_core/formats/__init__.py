@@ -13,8 +13,7 @@ ours. Everything else follows from the table: loading, saving, and what to say o
     native   what `tinygpt train` writes     see training/checkpoint
 
 Files are hostile: names, shapes and dtypes are compared with what the config asks for before a tensor is read
-or memory is taken. Weights in safetensors files are memory-mapped where they lie as the backend wants them:
-copy-on-write, so training on changes no file.
+or memory is taken. Weights are read, tensor by tensor, and never memory-mapped (`tensors` says why).
 
 Reading order: `base` (what a table is), `gpt2`, `llama` and `tinygpt` (one each), `families` (all of them),
 `sources` (what a directory holds), `tensors` (what is in its files), `loading`, `saving`.

@@ -29,7 +29,7 @@ def _preset(name: str, about: str, *, like: str | None = None, **changes: Any) -
 
 _preset(
     "identifiers",
-    "about a minute in pure Python: names like Python's own, letter by letter",
+    "a minute or two in pure Python: names like Python's own, letter by letter",
     ngram_tables=(4096, 16384, 32768, 65536, 65536),
     eval_every=550,
     eval_batches=79,  # all names that are not learned from
@@ -61,7 +61,7 @@ _preset("stdlib", "the same on the standard library's source", like="docs", corp
 
 _preset(
     "identifiers-fast",
-    "about a minute on a fast backend: the same names, and a larger model",
+    "a minute or two on a fast backend: the same names, and a larger model",
     like="identifiers",
     num_layers=2,
     num_heads=4,
@@ -165,7 +165,7 @@ _preset(
 
 
 def default_preset(backend: str) -> str:
-    """Returns the preset of a run that names none, by the backend that it runs on: about a minute on either
+    """Returns the preset of a run that names none, by the backend that it runs on: a minute or two on either
     kind.
 
     Raises:
