@@ -26,7 +26,7 @@ mutations = st.lists(
 
 @pytest.mark.parametrize("name", TARGETS)
 @settings(
-    max_examples=60,
+    max_examples=4 * settings().max_examples,  # of the profile
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

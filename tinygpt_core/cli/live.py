@@ -47,12 +47,12 @@ def run_live(arguments: argparse.Namespace) -> int:
     directories = [find_run(directory) for directory in arguments.directories or ["runs/latest"]]
     microscope = Microscope(runs_of(directories), backend=arguments.backend)
     with serve(microscope, arguments.port) as server:
-        print(f"{server.address}\nCtrl-C stops it", flush=True)
-        if not arguments.no_browser:
-            import webbrowser
-
-            webbrowser.open(server.address)
         try:
+            print(f"{server.address}\nCtrl-C stops it", flush=True)
+            if not arguments.no_browser:
+                import webbrowser
+
+                webbrowser.open(server.address)
             server.serve_forever(poll_interval=0.2)
         except (Stopped, KeyboardInterrupt):
             print("\nstopped", flush=True)
