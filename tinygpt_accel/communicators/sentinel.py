@@ -23,9 +23,9 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 ranks, size, host = json.loads(sys.argv[1])
 files = {os.pidfd_open(pid): rank for rank, pid in ranks.items()}
 sys.stdin.close()
-wait = select.poll()
+wait = select.epoll()  # unlike poll, it gives what has ended in the order in which it has
 for file in files:
-    wait.register(file, select.POLLIN)
+    wait.register(file, select.EPOLLIN)
 ended = [files[file] for file, _ in wait.poll()]
 print(f"tinygpt: error: rank {ended[0]} of {size} (on {host}) has died without a word, as one that was "
       "killed; all end, and `train --resume DIR` goes on from the last checkpoint", file=sys.stderr)
