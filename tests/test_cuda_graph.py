@@ -15,6 +15,9 @@ from cuda_on_cpu import emulation
 from cuda_on_cpu.device import Capture, CaptureRefused, Chunk, Device, Pool
 from cuda_on_cpu.training import CONFIG, Run
 
+from tinygpt_accel.cuda_backend.buffer import GraphTables
+from tinygpt_accel.cuda_backend.kernels import rotary
+from tinygpt_accel.cuda_backend.step import CudaTrainingStep
 from tinygpt_core import Tensor, backends, operations
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
@@ -157,15 +160,20 @@ def test_tables_lie_where_no_graph_writes(kind: Any) -> None:
     """
     run = Run("bfloat16", replace(CONFIG, positions="rotary"))
     run.losses(3)
-    recording = run.step.recording
-    assert len(recording.tables) >= 4  # of the norm and of AdamW, cosines and sines
-    assert chunks_of(run.step.capture.pool)
-    for table in recording.tables:
-        address = table.__array_interface__["data"][0]
-        for chunk in chunks_of(run.step.capture.pool):
-            assert not chunk.address < address + table.nbytes or not address < chunk.address + chunk.size
+    assert len(run.step.recording.tables) >= 4  # of the norm and of AdamW, cosines and sines
+    assert chunks_of(run.step.capture.pool) and not tables_in_the_pool(run)
     losses = run.losses(2)
     assert np.isfinite(losses).all()
+
+
+def tables_in_the_pool(run: Run) -> int:
+    """How many tables of a recording lie where its graph writes."""
+    return sum(
+        chunk.address < address + table.nbytes and address < chunk.address + chunk.size
+        for table in run.step.recording.tables
+        for address in [table.__array_interface__["data"][0]]
+        for chunk in chunks_of(run.step.capture.pool)
+    )
 
 
 def chunks_of(pool: Pool) -> list[Any]:
@@ -297,6 +305,48 @@ def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
     batch.inputs[0] = 29
     with pytest.raises(IndexError, match="vocabulary of 29"):
         run.step([batch, run.batches.next_batch()])
+
+
+# ---------------------------------------------------------------- the laws notice mistakes
+
+
+def test_tables_from_the_pool_of_the_graph_are_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that was there: best fit gives them memory that earlier kernels of the graph wrote."""
+    monkeypatch.setattr(GraphTables, "add", add_inside)
+    monkeypatch.setattr(CudaTrainingStep, "_replay", lambda *given: 0.0)  # which would read anywhere
+    run = Run("bfloat16", replace(CONFIG, positions="rotary"))
+    run.losses(3)
+    assert tables_in_the_pool(run)
+
+
+def add_inside(self: GraphTables, kind: Any, host: Any) -> Any:
+    """`GraphTables.add`, with memory from wherever it comes."""
+    device = kind.xp.empty(host.shape, host.dtype)
+    self.to_fill.append((device, host))
+    self.kept.append(device)
+    return device
+
+
+def test_casts_that_a_recording_found_made_are_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that was there: after a validation, replays compute with the weights of that time."""
+    monkeypatch.setattr(CudaTrainingStep, "_refresh_copies", lambda self: None)
+    monkeypatch.setattr(CudaTrainingStep, "_forget_conversions", lambda self: None)
+    expected = Run("bfloat16", eager=True).losses(5)
+    run = Run("bfloat16")
+    found = run.losses(2)
+    run.validate()
+    found += run.losses(3)
+    assert run.step.reason == "" and found[:3] == expected[:3] and found != expected
+
+
+def test_rotary_tables_that_were_dropped_are_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that was there: a table that no cache holds any more is uploaded while a step is recorded."""
+    monkeypatch.setattr(rotary, "_angles", rotary._device_angles)
+    run = Run("bfloat16", replace(CONFIG, positions="rotary"))
+    run.losses(2)
+    rotary._device_angles.cache_clear()
+    run.losses(1)
+    assert "copy from the host" in run.step.reason and run.step.recording is None
 
 
 # ---------------------------------------------------------------- work that waits

@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_on_cpu import emulation
+from cuda_on_cpu.device import Device
 from cuda_on_cpu.training import CONFIG, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt_accel.cuda_backend import sources as cuda_sources
-from tinygpt_accel.cuda_backend.kernels import flash_attention
+from tinygpt_accel.cuda_backend.buffer import ARRAY_DTYPE
+from tinygpt_accel.cuda_backend.kernels import common, flash_attention
 from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched
+from tinygpt_accel.cuda_backend.kernels.common import column_sums
 from tinygpt_accel.cuda_backend.kernels.softmax import softmax
 from tinygpt_core import Tensor, backends, kernels, random
+from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.module import Module
 from tinygpt_core.nn import GPT
@@ -427,3 +431,60 @@ def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> Non
     moved = Trainer.resume(resumed.directory, backend="numpy", dtype="float32", steps=5)
     list(moved.run())
     assert moved.step == 5 and moved.update.scaler is None
+
+
+# ---------------------------------------------------------------- more rows than an axis of a grid takes
+
+
+@pytest.fixture
+def dry() -> Iterator[None]:
+    """Within it launches are checked and nothing runs, so arrays of any size take no memory."""
+    Device.is_dry = True
+    try:
+        yield
+    finally:
+        Device.is_dry = False
+
+
+MANY = 17 << 20  # rows; 65,535 blocks of 256 rows are 16.8 million
+
+
+@pytest.mark.parametrize("form", ["float32", *LOW])
+def test_launches_fit_a_grid_however_many_rows_there_are(kind: Any, dry: None, form: str) -> None:
+    """Of 17 million rows, of which nothing is computed: sums for a bias, the norms, softmax, the loss, GELU,
+    and the rows of an embedding's gradient.
+    """
+    x = kind.wrap_stored(kind.xp.empty((MANY, 8), ARRAY_DTYPE[form]), DType.float32)
+    column_sums(kind, x.stored)
+    row, grad = (kind.wrap(kind.xp.empty(8, "float32"), DType.float32) for _ in range(2))
+    ids = kind.wrap(kind.xp.empty(MANY, "int64"), DType.int64)
+    ids._set_known_range(0, 7)
+    for name, inputs in (
+        ("LayerNorm", [x, row, row]),
+        ("RMSNorm", [x, row]),
+        ("Softmax", [x]),
+        ("CrossEntropy", [x, ids]),
+        ("GELU", [x]),
+    ):
+        registered = kernels.lookup(getattr(kernels, name), kind)
+        y, saved = registered.forward(*inputs)
+        grad = kind.wrap(kind.xp.empty(y.shape, "float32"), DType.float32)
+        for part in registered.backward(saved, grad):
+            _ = part().array if callable(part) else part
+    kind.add_rows(kind.xp.empty((8, 8), "float32"), ids, x.stored)
+
+
+def test_the_emulation_refuses_what_a_device_refuses(kind: Any, dry: None) -> None:
+    x = kind.xp.empty((8, 8), "float32")
+    for grid, said in (((1, 65_536), "65536 blocks along y"), ((0,), "0 blocks along x")):
+        with pytest.raises(ValueError, match=said):
+            kind.launch("column_sums", "float32", grid, x, x, 8, 8, 8, 1)
+    with pytest.raises(ValueError, match="a block of 1056 threads"):
+        kind.launch("column_sums", "float32", (1,), x, x, 8, 8, 8, 1, block=1056)
+
+
+def test_sums_of_more_chunks_than_an_axis_takes(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In numbers, with chunks of two rows."""
+    monkeypatch.setattr(common, "ROW_CHUNK", 2)
+    x = np.random.default_rng(0).integers(0, 3, size=(140_000, 1)).astype(np.float32)
+    assert kind.to_host(column_sums(kind, kind.xp.asarray(x))).tolist() == [x.sum()]

@@ -32,9 +32,8 @@ INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
         "dropout": _SINGLE,
         "rotate": _SINGLE,
     },
-    "softmax.cu": {
-        "softmax": _SINGLE,
-        "softmax_gradient": _SINGLE,
+    "softmax.cu": {"softmax": _SINGLE, "softmax_gradient": _SINGLE},
+    "cross_entropy.cu": {
         "cross_entropy": _SINGLE,
         "cross_entropy_gradient": _SINGLE,
         "cross_entropy_both": _SINGLE,

@@ -11,6 +11,7 @@ arrays of which a recorded graph knows the addresses.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from .buffer import ARRAY_DTYPE, CudaBuffer, GraphTables
 from .kernels.optimizer_steps import adamw, adamw_scalars, gradient_norm
 from .sources import SIXTEEN_BIT
 
+LOGITS_VARIABLE = "TINYGPT_CUDA_LOGIT_ROWS"
 # Steps of one shape before they are recorded: the pool then holds what a step needs, and every kernel is
 # compiled
 WARM_UP = 2
@@ -83,6 +85,7 @@ class CudaTrainingStep(TrainingStep):
         self.kind = kind
         self.why_no_graph = self._why_no_graph(kind)
         self.reason = self.why_no_graph
+        self.logit_rows = logit_rows(os.environ.get(LOGITS_VARIABLE, ""))
         self.shape: Any = None  # of the batches of the last step
         self.steps_of_shape = 0  # made in a row
         self.recording: Recording | None = None
@@ -153,6 +156,7 @@ class CudaTrainingStep(TrainingStep):
         parts: list[Any] = []
         kind.may_wait = True
         kind.loss_scale = scale / num_targets if num_targets else None
+        kind.logit_rows = self.logit_rows
         try:
             for batch in batches:
                 part = self.total_loss(batch) / num_targets
@@ -164,6 +168,7 @@ class CudaTrainingStep(TrainingStep):
         finally:
             kind.may_wait = False
             kind.loss_scale = None
+            kind.logit_rows = 0
         loss, *more = (part.array.reshape(()) for part in parts)
         for part in more:
             loss = loss + part
@@ -368,6 +373,20 @@ class CudaTrainingStep(TrainingStep):
             f"in about half the memory (now {rows} and {count}), "
             f"and a --context-length below {length} takes less, too"
         )
+
+
+def logit_rows(text: str) -> int:
+    """Returns how many rows of logits a step has in memory at a time, as a text says it; 0, all, for an empty
+    one.
+
+    Raises:
+        ValueError: the text is no whole number from 0 on.
+    """
+    if text and not (text.isascii() and text.isdigit()):
+        raise ValueError(
+            f"${LOGITS_VARIABLE} is a number of rows, such as 2048, or 0 for all; not {text!r:.80}"
+        )
+    return int(text or 0)
 
 
 def _gigabytes(size: int) -> str:
