@@ -7,9 +7,11 @@ The laws of tests/spec run on the same backend: `pytest tests/spec --backend cud
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -386,6 +388,49 @@ def test_attention_that_cudnn_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch
     for _ in range(2):
         assert all(np.array_equal(one, other) for one, other in zip(attention(), expected, strict=True))
     assert len(flash_attention.refused) == 1 and "no engine" in flash_attention.refused[0]
+
+
+@pytest.mark.parametrize(("said", "expected"), [("", True), ("in-order", True), ("any-order", False)])
+def test_attentions_backward_is_deterministic_unless_asked_otherwise(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, said: str, expected: bool
+) -> None:
+    """What cuDNN's front end is told, through a stand-in for it."""
+    told: list[dict[str, Any]] = []
+
+    class Anything:
+        """A graph, a tensor, and whatever else: it takes every call."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *given, **options: self
+
+        def sdpa_backward(self, **options: Any) -> tuple[Any, Any, Any]:
+            told.append(options)
+            return Anything(), Anything(), Anything()
+
+        def get_workspace_size(self) -> int:
+            return 1
+
+    front_end = SimpleNamespace(
+        data_type=SimpleNamespace(BFLOAT16=0, HALF=1, FLOAT=2),
+        heur_mode=SimpleNamespace(A=0, FALLBACK=1),
+        pygraph=lambda **options: Anything(),
+        create_handle=lambda: 0,
+        set_stream=lambda **options: None,
+    )
+    monkeypatch.setitem(sys.modules, "cudnn", front_end)
+    monkeypatch.setenv("TINYGPT_CUDA_ATTENTION", said)
+    monkeypatch.setattr(flash_attention, "_built", flash_attention._built.__wrapped__)
+    monkeypatch.setattr(flash_attention, "_handle", lambda: 0)
+    q, k, v, y, g, *out = (kind.xp.empty((1, 2, 4, 8), "uint16") for _ in range(8))
+    sums = kind.xp.empty((1, 2, 4, 1), "float32")
+    flash_attention.backward(kind, q, k, v, y, g, True, 0.5, False, sums, out)
+    assert [options["use_deterministic_algorithm"] for options in told] == [expected]
+
+
+def test_another_order_of_attention_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYGPT_CUDA_ATTENTION", "anyorder")
+    with pytest.raises(ValueError, match=r"in-order .* or any-order, not 'anyorder'"):
+        flash_attention.is_deterministic()
 
 
 def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
