@@ -44,7 +44,7 @@ INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
         "scan_chunks": (),
         "scan_counts": (),
         "place_ids": (),
-        "add_rows": tuple(TYPES.values()),
+        "add_rows": tuple(TYPES.values()),  # float64, too: nothing composes a Buffer's `scatter_add`
         "join_rows": ("float", "double"),
     },
     "optimizer.cu": {"squares": (), "finish_norm": (), "adamw": SIXTEEN_BIT_TYPES},
