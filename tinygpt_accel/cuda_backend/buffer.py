@@ -15,7 +15,8 @@ How the numbers of an array are stored is its *format*: "float32", "float64", "b
 of bfloat16 lie in arrays of uint16, as NumPy has no such dtype.
 
 **Work that waits.** Within a training step a kernel may return a Buffer whose elements are not computed yet:
-it keeps the work (`Waiting`), and whoever asks for the elements has it launched. A kernel that knows how to
+it keeps the work (`Waiting`), and whoever asks for the elements has it launched; until then they have a shape
+and no memory (`Promised`). A kernel that knows how to
 do it on its own way through the elements takes it over instead: GELU takes a product over and lets cuBLASLt
 apply it, layer norm an addition, and so on. What waits is launched before anything is written to in place.
 """

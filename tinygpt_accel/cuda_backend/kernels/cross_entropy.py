@@ -16,7 +16,7 @@ from tinygpt_core.kernels.base import Gradient, require_float
 from tinygpt_core.kernels.cross_entropy import CrossEntropy
 from tinygpt_core.shape import ShapeError
 
-from ..buffer import CudaBuffer, Promised, format_of, matrix_layout
+from ..buffer import CudaBuffer, format_of, matrix_layout
 from .common import as_matrix, with_dense_rows
 from .products import GradientInParts, WaitingProduct
 
@@ -193,8 +193,7 @@ class LogitsGradient(GradientInParts):
         self.saved = saved
         self.g = g
         self.count = count
-        promised: Promised = saved.product.promised
-        super().__init__(saved.rows.kind, promised)
+        super().__init__(saved.rows.kind, saved.product.promised)
 
     def parts(self) -> Iterator[tuple[slice, Any]]:
         for part in self.saved.rows.parts(self.count):
