@@ -301,6 +301,8 @@ def test_the_plan_of_a_step_on_a_gpu() -> None:
     assert products == 12 * layers + 3 and kernels["product with gelu"] == layers
     assert kernels["product with gelu_gradient"] == layers and kernels["product with bias"] == 3 * layers
     assert kernels["normalize"] == kernels["normalize_gradient"] == 2 * layers + 1
+    assert kernels["product with column_sums"] == 4 * layers
+    assert kernels["column_sums"] == kernels["normalize"]  # of the norms' parameters; no bias is left to it
     assert not {"add", "add_bias", "gelu", "gelu_gradient", "cross_entropy_gradient"} & set(kernels)
     assert kernels["adamw"] == kernels["squares"] == kernels["cross_entropy_both"] == 1
     assert sum(part["memsets"] for part in found["phases"].values()) <= 3
