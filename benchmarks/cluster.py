@@ -201,6 +201,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> int:
+    """Prints the plan, or with --measure what was predicted and measured; returns 1 for a promise missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

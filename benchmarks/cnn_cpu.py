@@ -80,6 +80,7 @@ class TinyGPT(Side):
         )
 
     def step(self) -> float:
+        """Makes one update and returns the loss before it."""
         self.optimizer.zero_grad()
         loss = self.criterion(logits=self.model(self.images), labels=self.labels).mean()
         loss.backward()
@@ -116,6 +117,7 @@ class PyTorch(Side):
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.0)
 
     def step(self) -> float:
+        """Makes one update and returns the loss before it."""
         self.optimizer.zero_grad()
         loss = self.torch.nn.functional.cross_entropy(self.model(self.images), self.labels)
         loss.backward()

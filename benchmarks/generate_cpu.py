@@ -61,6 +61,7 @@ class TinyGPT(Sampler):
         self.model.load_weights(weights)
 
     def generate(self, tokens: int, temperature: float) -> Any:
+        """Yields the ids that are sampled, one after the other."""
         return generate_ids(
             self.model, PROMPT, tokens=tokens, temperature=temperature, generator=random.Generator(1)
         )
@@ -80,6 +81,7 @@ class PyTorch(Sampler):
         self.sample = model.generate_cached if cached else model.generate
 
     def generate(self, tokens: int, temperature: float) -> Any:
+        """Yields the ids that are sampled, one after the other."""
         return self.sample(PROMPT, tokens, temperature)
 
 

@@ -146,7 +146,6 @@ class FirstRun:
         import numpy as np
 
         def between(model: GPT) -> None:
-
             model.eval()
             kept = random.default_generator().position
             with no_grad(), autocast("bfloat16" if self.is_cuda else "float32"):
@@ -163,6 +162,25 @@ class FirstRun:
             if found != expected:
                 raise AssertionError(f"{positions} positions: {found} instead of {expected}")
         return "learned and rotary positions"
+
+    def logits(self) -> str:
+        """Losses with the logits a few rows at a time are those with all of them: cross_entropy.py."""
+        self._cuda_only()
+        said = []
+        for dtype, most in (("float32", 1e-5), ("bfloat16", 5e-3)):
+            expected, _ = self.losses(dtype, self.steps)
+            os.environ["TINYGPT_CUDA_LOGIT_ROWS"] = "50"
+            try:
+                found, made = self.losses(dtype, self.steps)
+            finally:
+                del os.environ["TINYGPT_CUDA_LOGIT_ROWS"]
+            if made.reason:
+                raise AssertionError(f"{dtype}: no graph: {made.reason}")
+            gap = max(abs(a - b) / b for a, b in zip(found, expected, strict=True))
+            if not gap < most:
+                raise AssertionError(f"{dtype}: losses differ by {gap:.2e} of them: {found} and {expected}")
+            said.append(f"{dtype} within {gap:.1e}")
+        return ", ".join(said)
 
     def against_numpy(self) -> str:
         """Losses from the same weights, data and dropout masks as on NumPy."""
@@ -207,6 +225,7 @@ class FirstRun:
         return self.timing("gpt2-124m", 16)
 
     def timing(self, preset: str, batch_size: int) -> str:
+        """Returns the time of a step of a preset in words, as a graph and launched piece by piece."""
         said = []
         config = gpu.config_of(preset, 2 if self.quick else batch_size, self.quick)
         vocabulary = 65 if self.quick else gpu.VOCABULARIES[preset]
@@ -255,7 +274,18 @@ def windows(vocabulary: int, length: int, rows: int) -> Iterator[Any]:
         yield batches.next_batch()
 
 
-CHECKS = ("device", "kernels", "products", "step", "validation", "against_numpy", "attention", "baby", "gpt2")
+CHECKS = (
+    "device",
+    "kernels",
+    "products",
+    "step",
+    "validation",
+    "logits",
+    "against_numpy",
+    "attention",
+    "baby",
+    "gpt2",
+)
 
 
 @contextmanager

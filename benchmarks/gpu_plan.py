@@ -2,6 +2,7 @@
 computed.
 
     python benchmarks/gpu_plan.py [--before FOLDER] [--kernels] [--dtype float32] [--attention batched]
+        [--logit-rows 2048]
 
 The step is recorded on the arena of tests/cuda_on_cpu, whose memory takes room only where it is written to,
 so a GPT-2 of 124 million parameters fits. A launch is a kernel of ours, one of CuPy's, a product or an
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from array import array
@@ -47,6 +49,8 @@ def moved_bytes(piece: Any, parameters: int) -> float:
         return sum(sizes[1:]) + 2.0 * rows * total.shape[1] * total.itemsize
     if piece.name == "take":
         return 2.0 * sizes[0] + sizes[2]
+    if piece.name == "product":
+        return sum(sizes) + (sizes[2] if piece.details else 0.0)  # which may be added to what is there
     twice = {"cross_entropy_both": 1, "add_bias": 1}.get(piece.name, 0)
     return float(sum(sizes) + sum(sizes[:twice]))
 
@@ -206,6 +210,9 @@ def main() -> int:
     )
     parser.add_argument("--tree", default=str(ROOT), help=argparse.SUPPRESS)
     parser.add_argument("--preset", default="", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--logit-rows", type=int, default=0, help="in memory at a time (default: 0, which is all)"
+    )
     options = parser.parse_args()
     if options.preset:
         sys.path[:0] = [options.tree, str(ROOT / "tests")]
@@ -218,7 +225,11 @@ def main() -> int:
         for name, tree in trees.items():
             command = [sys.executable, __file__, "--preset", preset, "--tree", tree, "--dtype", options.dtype]
             done = subprocess.run(
-                [*command, "--attention", options.attention], capture_output=True, text=True, cwd=tree
+                [*command, "--attention", options.attention],
+                capture_output=True,
+                text=True,
+                cwd=tree,
+                env={**os.environ, "TINYGPT_CUDA_LOGIT_ROWS": str(options.logit_rows)},
             )
             if done.returncode:
                 raise SystemExit(f"{name}: {done.stderr.strip()[-2000:]}")

@@ -116,6 +116,7 @@ def kill_again_and_again(arguments: argparse.Namespace, place: Path) -> dict[str
 
 
 def main() -> int:
+    """Kills a run again and again, and prints what became of it; returns 1 where anything was lost."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -87,13 +87,16 @@ class Value:
         return Value(self.data**power, (self,), (power * self.data ** (power - 1.0),))
 
     def exp(self) -> Value:
+        """Returns e^x."""
         result = math.exp(self.data)
         return Value(result, (self,), (result,))
 
     def log(self) -> Value:
+        """Returns the natural logarithm."""
         return Value(math.log(self.data), (self,), (1.0 / self.data,))
 
     def relu(self) -> Value:
+        """Returns max(x, 0)."""
         return Value(max(self.data, 0.0), (self,), (float(self.data > 0.0),))
 
     def backward(self) -> None:
@@ -125,21 +128,25 @@ class ScalarModel:
 
     @staticmethod
     def linear(x: Sequence[Value], weight: list[list[Value]]) -> list[Value]:
+        """Returns x W^T."""
         return [sum(a * row[j] for a, row in zip(x, weight, strict=True)) for j in range(len(weight[0]))]
 
     @staticmethod
     def norm(x: Sequence[Value]) -> list[Value]:
+        """Returns x / sqrt(mean of x^2 + eps)."""
         scale = (sum(a * a for a in x) * (1.0 / len(x)) + NORM_EPS) ** -0.5  # type: ignore[operator]
         return [a * scale for a in x]
 
     @staticmethod
     def softmax(x: Sequence[Value]) -> list[Value]:
+        """Returns e^x / sum of e^x."""
         top = max(a.data for a in x)
         exponentials = [(a - top).exp() for a in x]
         total = sum(exponentials)
         return [e / total for e in exponentials]  # type: ignore[operator]
 
     def loss(self, ids: Sequence[int]) -> Value:
+        """Returns the mean cross-entropy of the ids that follow each other."""
         w, keys, values, losses = self.weights, [], [], []  # type: ignore[var-annotated]
         for position, (token, target) in enumerate(pairwise(ids)):
             x = self.norm([a + b for a, b in zip(w["token"][token], w["position"][position], strict=True)])

@@ -511,6 +511,7 @@ class Results:
         self.coverage: dict[str, Any] = known.get("coverage", {})
 
     def save(self) -> None:
+        """Writes the file, which is whole at any moment."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".new")
         draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
@@ -583,6 +584,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def described(mutant: Mutant) -> str:
+    """Returns a mutant in one line."""
     where = f"{mutant.module}:{mutant.line} {mutant.function or 'module'}"
     return f"{mutant.key} {where}: {mutant.kind}: {mutant.before} -> {mutant.after}"
 
@@ -623,6 +625,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Judges mutants, or shows what became of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--sample", type=int, default=400, metavar="N", help="how many mutants (0: all; default: 400)"

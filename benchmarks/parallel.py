@@ -208,6 +208,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
 
 
 def step_time(turns: list[dict[str, Any]]) -> float:
+    """Returns the median time of a step, in seconds."""
     return median(second for each in turns for second in each["seconds"])
 
 
@@ -270,6 +271,7 @@ def show(found: dict[str, list[dict[str, Any]]], promises: pairing.Promises) -> 
 
 
 def main() -> int:
+    """Measures, and prints the tables; returns 1 where --check finds a missed promise."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -28,6 +28,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias)
 
     def forward(self, x: Tensor, cache: tuple[Tensor, Tensor] | None = None, start: int = 0) -> Tensor:
+        """Returns causal attention of x (B, T, C), which continues a cache where there is one."""
         batch, length, width = x.shape
         packed = self.query_key_value(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = packed.permute(2, 0, 3, 1, 4)
@@ -53,6 +54,7 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * width, width, bias)
 
     def forward(self, x: Tensor, cache: tuple[Tensor, Tensor] | None = None, start: int = 0) -> Tensor:
+        """Returns what the block makes of x (B, T, C)."""
         x = x + self.attn(self.ln_1(x), cache, start)
         return x + self.contract(functional.gelu(self.expand(self.ln_2(x)), approximate="tanh"))
 

@@ -137,9 +137,11 @@ class TinyGPT(Side):
         )
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Returns the inputs and targets of a batch as Tensors."""
         return as_tensors(batch)
 
     def step(self, inputs: Tensor, targets: Tensor) -> float:
+        """Makes one update and returns the loss before it."""
         self.optimizer.zero_grad()
         loss = self.criterion(logits=self.model(inputs), labels=targets).mean()
         loss.backward()
@@ -177,12 +179,14 @@ class PyTorch(Side):
         self.loss = torch.compile(self.model.loss) if compiled else self.model.loss
 
     def prepare(self, batch: Batch) -> tuple[Any, Any]:
+        """Returns the inputs and targets of a batch as PyTorch's tensors."""
         return tuple(
             self.torch.frombuffer(ids, dtype=self.torch.int32).long().view(batch.shape)
             for ids in (batch.inputs, batch.targets)
         )
 
     def step(self, inputs: Any, targets: Any) -> float:
+        """Makes one update and returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(inputs, targets)
         loss.backward()

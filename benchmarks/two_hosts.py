@@ -40,6 +40,7 @@ exec ip netns exec $name /bin/sh -c "$*"
 
 
 def ip(*arguments: str, check: bool = True) -> str:
+    """Returns what the command `ip` prints."""
     return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=check).stdout
 
 
@@ -62,6 +63,7 @@ def part() -> None:
 
 
 def bytes_on_the_cable() -> int:
+    """Returns how many bytes have gone over the cable, both ways."""
     path = f"/sys/class/net/{CABLE[0]}/statistics"
     found = subprocess.run(
         ["ip", "netns", "exec", NAMESPACES[0], "cat", f"{path}/rx_bytes", f"{path}/tx_bytes"],
@@ -141,6 +143,7 @@ def measure(place: Path) -> dict[str, Any]:
 
 
 def main() -> int:
+    """Trains over the cable and cuts it; returns 1 where --check finds a missed promise."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from cuda_on_cpu import emulation
 
 from tinygpt_core import backends
 
@@ -91,6 +92,24 @@ for path in {[str(path) for path in SCRIPTS if takes_options(path)]!r}:
         raise AssertionError(path)
 """
     assert run("-S", "-c", code).count("usage:") == len([path for path in SCRIPTS if takes_options(path)])
+
+
+def test_public_names_have_docstrings() -> None:
+    missing = [
+        f"{path.name}: {name}"
+        for path in sorted((ROOT / "benchmarks").glob("*.py"))
+        for name in _without_docstring(ast.parse(text_of(path)))
+    ]
+    assert missing == []
+
+
+def _without_docstring(tree: Any, prefix: str = "") -> list[str]:
+    found = []
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            found += [] if ast.get_docstring(node) else [prefix + node.name]
+            found += _without_docstring(node, f"{node.name}.") if isinstance(node, ast.ClassDef) else []
+    return found
 
 
 def test_the_list_of_scripts_is_whole() -> None:
@@ -282,6 +301,8 @@ def test_the_plan_of_a_step_on_a_gpu() -> None:
     assert products == 12 * layers + 3 and kernels["product with gelu"] == layers
     assert kernels["product with gelu_gradient"] == layers and kernels["product with bias"] == 3 * layers
     assert kernels["normalize"] == kernels["normalize_gradient"] == 2 * layers + 1
+    assert kernels["product with column_sums"] == 4 * layers
+    assert kernels["column_sums"] == kernels["normalize"]  # of the norms' parameters; no bias is left to it
     assert not {"add", "add_bias", "gelu", "gelu_gradient", "cross_entropy_gradient"} & set(kernels)
     assert kernels["adamw"] == kernels["squares"] == kernels["cross_entropy_both"] == 1
     assert sum(part["memsets"] for part in found["phases"].values()) <= 3
@@ -292,6 +313,31 @@ def test_the_first_look_at_a_gpu_runs_without_one() -> None:
     """Tiny, on NumPy: what there is to look at there is looked at."""
     said = run(str(ROOT / "benchmarks" / "gpu_first.py"), "--quick", "--backend", "numpy")
     assert said.splitlines()[-1] == "nothing wants a look" and said.count(" ok ") == 5
+
+
+@needs_numpy
+@pytest.mark.skipif(bool(emulation.why_not()), reason=emulation.why_not())
+@pytest.mark.parametrize("check", ["products", "step", "validation", "logits", "against_numpy"])
+def test_the_first_look_at_a_gpu_looks(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    """At the emulated one, whose step is recorded, too."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setenv("TINYGPT_CUDA_GRAPH", "1")
+    first = import_module("gpu_first")
+    with backends.use("cuda-on-cpu") as kind:
+        assert getattr(first.FirstRun(kind, True), check)()
+
+
+def test_the_table_of_a_gpu_says_what_cublas_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the times are, there are times."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    gpu = import_module("gpu")
+    parts = {
+        "product": {"ms": 0.5, "TFLOP/s": 612.0},
+        "product with bias": {"failed": "refused | by cuBLASLt"},
+    }
+    about = {"device": "H100", "backend": "cupy", "quick": False, "date": "now", "versions": {}}
+    said = gpu.table({"environment": about, "results": {"kernels": {"kernels": parts}}})
+    assert "| product | 0.5 | 612.0 TFLOP/s |\n| product with bias |  | refused / by cuBLASLt |\n" in said
 
 
 def test_the_plan_of_a_cluster_is_the_one_in_the_docs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,20 @@ def test_products_of_every_layout(
         assert (widened(beside(out, gap)) == 7.0).all()
 
 
+@pytest.mark.parametrize("fmt", ["float32", "float64", "bfloat16", "float16"])
+def test_a_product_is_added_to_what_is_there(library: cublaslt.CublasLt, fmt: str) -> None:
+    """Twice, so that nothing of the first call is kept in the plan; and without `add` it is not."""
+    r = np.random.default_rng(1)
+    a, b, out = (placed(r.integers(-3, 4, size=size), fmt, False, 0, 0) for size in ((5, 3), (3, 8), (5, 8)))
+    product, expected = widened(a) @ widened(b), widened(out).copy()
+    for _ in range(2):
+        assert library.matmul(Kind, a, b, out, WORKSPACE, add=True)
+        expected = expected + product
+        assert np.array_equal(widened(out), expected)
+    assert library.matmul(Kind, a, b, out, WORKSPACE)
+    assert np.array_equal(widened(out), product)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(["bias", "gelu", "gelu with bias", "gelu_gradient", "column_sums"]),

@@ -4,15 +4,12 @@ is used. Needs no GPU.
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from cuda_on_cpu.nvrtc import Nvrtc, libraries
 
 from tinygpt_accel.cuda_backend import plugin as cupy_plugin
 from tinygpt_accel.cuda_backend import sources as cuda_sources
@@ -32,56 +29,7 @@ def test_every_kernel_of_every_source_is_listed() -> None:
         assert sorted(named) == sorted(cuda_sources.INSTANCES[file])
 
 
-def nvrtc_libraries() -> list[str]:
-    """The NVRTC libraries to compile with: those in the folders that TINYGPT_NVRTC names, or else the
-    installed one.
-    """
-    named = os.environ.get("TINYGPT_NVRTC", "")
-    folders = [Path(part) for part in named.split(os.pathsep) if part]
-    if not folders and (found := importlib.util.find_spec("nvidia")) is not None:
-        folders = [Path(part) for part in found.submodule_search_locations or ()]
-    return sorted(str(path) for folder in folders for path in folder.rglob("libnvrtc.so.*"))
-
-
-class Nvrtc:
-    """NVRTC through ctypes: as much of it as a test needs."""
-
-    def __init__(self, path: str) -> None:
-        for part in Path(path).parent.glob("libnvrtc-builtins.so.*"):
-            ctypes.CDLL(str(part))  # which it looks for by name only
-        self.library = ctypes.CDLL(path)
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        assert self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)) == 0
-        self.version = major.value, minor.value
-
-    def text(self, program: Any, name: str) -> bytes:
-        """What one of the pairs of functions `nvrtcGetXSize`, `nvrtcGetX` says of a program."""
-        size = ctypes.c_size_t()
-        assert getattr(self.library, f"{name}Size")(program, ctypes.byref(size)) == 0
-        room = ctypes.create_string_buffer(size.value)
-        assert getattr(self.library, name)(program, room) == 0
-        return room.raw
-
-    def compile(self, source: str, file: str, names: list[str], options: list[str]) -> tuple[int, str, bytes]:
-        """The status, the log and the machine code, in which each of the names was found."""
-        program = ctypes.c_void_p()
-        create = self.library.nvrtcCreateProgram
-        assert create(ctypes.byref(program), source.encode(), file.encode(), 0, None, None) == 0
-        for name in names:
-            assert self.library.nvrtcAddNameExpression(program, name.encode()) == 0
-        texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        status = self.library.nvrtcCompileProgram(program, len(options), texts)
-        log = self.text(program, "nvrtcGetProgramLog").decode()
-        code = b"" if status else self.text(program, "nvrtcGetCUBIN")
-        for name in [] if status else names:
-            lowered = ctypes.c_char_p()
-            assert self.library.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(lowered)) == 0
-            assert lowered.value and lowered.value in code
-        self.library.nvrtcDestroyProgram(ctypes.byref(program))
-        return status, log.rstrip("\0"), code
-
-
-@pytest.fixture(scope="session", params=nvrtc_libraries() or [""], ids=lambda path: path or "none")
+@pytest.fixture(scope="session", params=libraries() or [""], ids=lambda path: path or "none")
 def nvrtc(request: pytest.FixtureRequest) -> Nvrtc:
     """Each NVRTC there is."""
     if not request.param:
@@ -106,7 +54,13 @@ def test_nvrtc_refuses_what_older_ones_refuse(nvrtc: Nvrtc) -> None:
     """
     status, log, _ = nvrtc.compile(source, "lambda.cu", [], ["--gpu-architecture=sm_80", "--std=c++17"])
     assert (status == 0) == (nvrtc.version >= (13, 2)), log
-    assert "auto " not in "".join(re.findall(r"\[[=&\w, ]*\]\(.*?\)", cuda_sources.text("elementwise.cu")))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_lambda_is_generic(file: str) -> None:
+    """See `test_nvrtc_refuses_what_older_ones_refuse`."""
+    lambdas = re.findall(r"\[[=&\w, ]*\]\(.*?\)", cuda_sources.text(file))
+    assert not [text for text in lambdas if "auto" in text]
 
 
 def test_the_backend_can_be_imported_without_a_gpu() -> None:

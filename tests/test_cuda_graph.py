@@ -15,9 +15,13 @@ from cuda_on_cpu import emulation
 from cuda_on_cpu.device import Capture, CaptureRefused, Chunk, Device, Pool
 from cuda_on_cpu.training import CONFIG, Run
 
+from tinygpt_accel.cuda_backend.buffer import GraphTables
+from tinygpt_accel.cuda_backend.kernels import rotary
+from tinygpt_accel.cuda_backend.step import CudaTrainingStep
 from tinygpt_core import Tensor, backends, operations
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.module import Module
 from tinygpt_core.tensor import apply_op, no_grad
 from tinygpt_core.training import TrainingStep, as_tensors
 
@@ -151,21 +155,41 @@ def test_a_recording_holds_as_many_casts_whatever_ran_before(kind: Any, form: st
     assert casts(True, False) == casts(True, True) == expected
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_adamw_writes_the_16_bit_copies(kind: Any, monkeypatch: pytest.MonkeyPatch, eager: bool) -> None:
+    """They are the weights rounded, bit for bit, and no step after the first one makes them again."""
+    run = Run("bfloat16", eager=eager)
+    run.losses(1)
+    made: list[Any] = []
+    monkeypatch.setattr(kind, "convert_into", lambda self, copy: made.append(copy))
+    run.losses(4)
+    assert made == [] and len(run.step.copies) == len(run.step.parameters)
+    for name, parameter in run.step.parameters:
+        copy = run.step.copies[name]
+        assert np.array_equal(copy, kind.convert(parameter.buffer.array, "bfloat16")), name
+        assert parameter.buffer.in_format("bfloat16") is copy
+
+
 def test_tables_lie_where_no_graph_writes(kind: Any) -> None:
     """What the host fills once before the first launch overlaps with nothing that a recorded kernel
     writes, be it tables of addresses or rotary angles.
     """
     run = Run("bfloat16", replace(CONFIG, positions="rotary"))
     run.losses(3)
-    recording = run.step.recording
-    assert len(recording.tables) >= 4  # of the norm and of AdamW, cosines and sines
-    assert chunks_of(run.step.capture.pool)
-    for table in recording.tables:
-        address = table.__array_interface__["data"][0]
-        for chunk in chunks_of(run.step.capture.pool):
-            assert not chunk.address < address + table.nbytes or not address < chunk.address + chunk.size
+    assert len(run.step.recording.tables) >= 4  # of the norm and of AdamW, cosines and sines
+    assert chunks_of(run.step.capture.pool) and not tables_in_the_pool(run)
     losses = run.losses(2)
     assert np.isfinite(losses).all()
+
+
+def tables_in_the_pool(run: Run) -> int:
+    """How many tables of a recording lie where its graph writes."""
+    return sum(
+        chunk.address < address + table.nbytes and address < chunk.address + chunk.size
+        for table in run.step.recording.tables
+        for address in [table.__array_interface__["data"][0]]
+        for chunk in chunks_of(run.step.capture.pool)
+    )
 
 
 def chunks_of(pool: Pool) -> list[Any]:
@@ -187,8 +211,9 @@ def test_a_step_after_many_lengths(kind: Any) -> None:
         found += run.losses(1)
         run.model.eval()
         with no_grad(), autocast("bfloat16"):
-            for length in range(1, 20):
-                run.model(Tensor(kind(np.zeros((1, length), np.int32))))
+            for length in range(1, 24):
+                if length != 12:  # that of the batches
+                    run.model(Tensor(kind(np.zeros((1, length), np.int32))))
         run.model.train()
     assert run.step.reason == "" and run.step.recording is not None and found == losses
 
@@ -223,6 +248,46 @@ def test_what_a_graph_takes_for_granted(kind: Any, change: str) -> None:
     assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
 
 
+def test_replayed_steps_walk_over_no_model(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parameters are found once."""
+    run = Run("bfloat16")
+    run.losses(3)
+    walks: list[Any] = []
+    monkeypatch.setattr(Module, "named_parameters", lambda *given: walks.append(given))
+    run.losses(3)
+    assert walks == [] and run.step.capture.launches == 4
+
+
+@pytest.mark.parametrize("change", ["parameter", "module", "block", "new", "gone", "container", "nothing"])
+def test_what_is_put_into_a_model_counts_from_the_next_step_on(kind: Any, change: str) -> None:
+    """Wherever in it a part is replaced, added or taken away."""
+    found = []
+    for eager in (True, False):
+        run = Run("bfloat16", replace(CONFIG, dropout=0.0), eager=eager)
+        run.losses(4)
+        recording = run.step.recording
+        model, other = run.model, Run("bfloat16", replace(CONFIG, dropout=0.0)).model
+        mlp = model.transformer_blocks[0].mlp
+        if change == "parameter":
+            mlp.layers[0].weights = other.transformer_blocks[0].mlp.layers[0].weights
+        elif change == "module":
+            model.transformer_blocks[0].mlp = other.transformer_blocks[0].mlp
+        elif change == "block":
+            model.transformer_blocks[1] = other.transformer_blocks[1]
+        elif change == "new":
+            model.more = Tensor.zeros((3,), requires_grad=True)
+        elif change == "gone":
+            mlp.layers[0].bias = None
+        elif change == "container":
+            model.transformer_blocks = [*other.transformer_blocks]
+        losses = run.losses(4)
+        found.append((losses, run.weights()))
+        if not eager:
+            assert (run.step.recording is recording) == (change == "nothing")
+            assert [id(p) for _, p in run.step.parameters] == [id(p) for _, p in model.named_parameters()]
+    assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_gradient_that_is_not_finite_changes_nothing(kind: Any, eager: bool, form: str) -> None:
@@ -252,8 +317,13 @@ def test_a_recording_that_fails_leaves_nothing_behind(
     """A reason, and a run like any other: no copy that was recorded and not computed, and no memory."""
     config = replace(CONFIG, positions="rotary")
     expected = Run("bfloat16", config, eager=True).losses(5)
+    monkeypatch.setattr(Device, "default_pool", Pool())  # in which nothing is free that others have left
+    monkeypatch.setattr(Device, "pool", Device.default_pool)
     run = Run("bfloat16", config)
     found = run.losses(2)
+    freed: list[Any] = []
+    free = Capture.free
+    monkeypatch.setattr(Capture, "free", lambda self: (freed.append(self), free(self)))
     pools = (Device.default_pool, run.step.capture.pool)
     held = sum(pool.total_bytes for pool in pools)
     left = [pieces]
@@ -267,8 +337,11 @@ def test_a_recording_that_fails_leaves_nothing_behind(
 
     monkeypatch.setattr(kind, "launch", refuse)
     found += run.losses(1)
-    assert "not permitted" in run.step.reason and run.step.recording is None
+    assert "not permitted" in run.step.reason and run.step.recording is None and len(freed) == 1
+    used = Device.default_pool.peak_bytes = Device.default_pool.used_bytes
     found += run.losses(2)
+    more = Device.default_pool.peak_bytes - used
+    assert more < used / 10, "launched steps use the memory of the step, which is there"
     # What was allocated while it was recorded has gone back, and launched steps use the same memory
     assert sum(pool.total_bytes for pool in pools) < 1.2 * held
     assert found == expected
@@ -297,6 +370,48 @@ def test_a_bad_id_is_found_before_a_replay(kind: Any) -> None:
     batch.inputs[0] = 29
     with pytest.raises(IndexError, match="vocabulary of 29"):
         run.step([batch, run.batches.next_batch()])
+
+
+# ---------------------------------------------------------------- the laws notice mistakes
+
+
+def test_tables_from_the_pool_of_the_graph_are_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that was there: best fit gives them memory that earlier kernels of the graph wrote."""
+    monkeypatch.setattr(GraphTables, "add", add_inside)
+    monkeypatch.setattr(CudaTrainingStep, "_replay", lambda *given: 0.0)  # which would read anywhere
+    run = Run("bfloat16", replace(CONFIG, positions="rotary"))
+    run.losses(3)
+    assert tables_in_the_pool(run)
+
+
+def add_inside(self: GraphTables, kind: Any, host: Any) -> Any:
+    """`GraphTables.add`, with memory from wherever it comes."""
+    device = kind.xp.empty(host.shape, host.dtype)
+    self.to_fill.append((device, host))
+    self.kept.append(device)
+    return device
+
+
+def test_casts_that_a_recording_found_made_are_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that was there: after a validation, replays compute with the weights of that time."""
+    monkeypatch.setattr(CudaTrainingStep, "_refresh_copies", lambda self: None)
+    monkeypatch.setattr(CudaTrainingStep, "_forget_conversions", lambda self: None)
+    expected = Run("bfloat16", eager=True).losses(5)
+    run = Run("bfloat16")
+    found = run.losses(2)
+    run.validate()
+    found += run.losses(3)
+    assert run.step.reason == "" and found[:3] == expected[:3] and found != expected
+
+
+def test_rotary_tables_that_were_dropped_are_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that was there: a table that no cache holds any more is uploaded while a step is recorded."""
+    monkeypatch.setattr(rotary, "_angles", rotary._device_angles)
+    run = Run("bfloat16", replace(CONFIG, positions="rotary"))
+    run.losses(2)
+    rotary._device_angles.cache_clear()
+    run.losses(1)
+    assert "copy from the host" in run.step.reason and run.step.recording is None
 
 
 # ---------------------------------------------------------------- work that waits
@@ -351,6 +466,94 @@ def test_logits_can_be_read_after_their_gradient_lies_there(kind: Any) -> None:
     for one, other in zip(found["after"], found["before"], strict=True):
         assert np.array_equal(one, other)
     assert np.array_equal(found["never"][3], found["after"][3])
+
+
+@pytest.mark.parametrize("count", [1, 5, 36])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("form", ["float32", "bfloat16", "float16"])
+def test_logits_a_few_rows_at_a_time(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, form: str, tied: bool, count: int
+) -> None:
+    """Losses and weights are those of the textbook step, whether the number of rows divides that of the batch
+    (36) or not; the step is recorded; and no array holds the logits of more rows.
+    """
+    config = replace(CONFIG, dropout=0.0, tied_head=tied, vocab_size=203)
+    plain = Run(form, config, step=TrainingStep)
+    expected = plain.losses(4)
+    monkeypatch.setenv("TINYGPT_CUDA_LOGIT_ROWS", str(count))
+    run = Run(form, config)
+    rounding = {"float32": 1e-6, "bfloat16": 2e-3, "float16": 3e-4}[form]
+    assert np.allclose(run.losses(4), expected, rtol=rounding)
+    difference = np.abs(run.weights() - plain.weights())
+    assert np.max(difference) < 2e-5 if form == "float32" else np.mean(difference) < 1e-3
+    assert kind.logit_rows == 0
+    if form != "float16":  # whose steps are not recorded
+        arrays = [x for work in run.step.recording.graph.work for x in work.arrays if x is not None]
+        assert max(len(x) for x in arrays if x.shape[1:] == (203,) and len(x) != 16) == count
+
+
+def test_logits_that_somebody_reads_are_whole(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the loss was computed a few rows at a time, and with losses that are weighted."""
+    weights = np.linspace(0.0, 2.0, 36).astype(np.float32).reshape(3, 12)
+
+    class Looking(Run):
+        def total_loss(self, batch: Any) -> Tensor:
+            inputs, targets = as_tensors(batch)
+            with autocast(self.dtype):
+                logits = self.model(inputs)
+                losses = CrossEntropyLoss()(logits=logits, labels=targets)
+            seen.append(np.array(logits.to_python()))
+            return (losses * Tensor(weights.tolist())).sum()
+
+    found = []
+    for count in ("0", "7"):
+        monkeypatch.setenv("TINYGPT_CUDA_LOGIT_ROWS", count)
+        seen: list[np.ndarray] = []
+        run = Looking("float32", replace(CONFIG, dropout=0.0), eager=True)
+        found.append((run.losses(3), run.weights(), seen))
+    assert np.allclose(found[0][0], found[1][0], rtol=1e-6) and len(found[1][2]) == 6
+    assert np.allclose(found[0][1], found[1][1], atol=2e-5)
+    for one, other in zip(found[0][2], found[1][2], strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["-1", "many", "1.5", "٣"])
+def test_a_number_of_logit_rows_that_is_none(kind: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TINYGPT_CUDA_LOGIT_ROWS", text)
+    with pytest.raises(ValueError, match=r"\$TINYGPT_CUDA_LOGIT_ROWS is a number of rows"):
+        Run()
+
+
+class OwnModel(Module):
+    """A user's model, of products of Tensors: of matrices, of one with many, and of many with many."""
+
+    def __init__(self) -> None:
+        self.config = CONFIG
+        self.table = Tensor.normal((29, 16), requires_grad=True)
+        self.weights = Tensor.normal((16, 16), requires_grad=True)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        x = apply_op(operations.Embedding, self.table, ids) @ self.weights
+        scores = x @ x.transpose(1, 2)
+        mixed = scores.softmax() @ (self.weights @ x.transpose(1, 2)).transpose(1, 2)
+        return mixed @ self.table.transpose(0, 1)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_products_of_a_model_of_ones_own_are_recorded(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """By the library that can be recorded, forward and backward; none is left to CuPy's matmul."""
+    found = []
+    for eager in (True, False):
+        run = Run(form, eager=eager, model=OwnModel)
+        found.append((run.losses(6), run.weights()))
+    names = run.step.recording.graph.names()
+    assert run.step.reason == "" and names.count("product") >= 8 and names.count("batched_product") >= 6
+    assert not [name for name in names if "matmul" in name]
+    assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
+    with backends.use("numpy"):
+        assert np.allclose(Run(model=OwnModel).losses(6), found[0][0], rtol=1e-4)
 
 
 def test_another_gradient_than_expected_rescales(kind: Any) -> None:

@@ -7,23 +7,29 @@ The laws of tests/spec run on the same backend: `pytest tests/spec --backend cud
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from cuda_on_cpu import emulation
+from cuda_on_cpu.device import Device
 from cuda_on_cpu.training import CONFIG, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt_accel.cuda_backend import sources as cuda_sources
-from tinygpt_accel.cuda_backend.kernels import flash_attention
+from tinygpt_accel.cuda_backend.buffer import ARRAY_DTYPE
+from tinygpt_accel.cuda_backend.kernels import common, flash_attention
 from tinygpt_accel.cuda_backend.kernels.batched_attention import Batched
+from tinygpt_accel.cuda_backend.kernels.common import column_sums
 from tinygpt_accel.cuda_backend.kernels.softmax import softmax
 from tinygpt_core import Tensor, backends, kernels, random
+from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.module import Module
 from tinygpt_core.nn import GPT
@@ -140,9 +146,12 @@ def test_rows_add_up_in_the_order_in_which_they_stand(kind: Any, data: st.DataOb
     classes, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
     common = data.draw(st.sampled_from([classes - 1, 0, classes // 2]))  # often most places have one id
     ids = data.draw(
-        st.lists(st.one_of(st.just(common), st.integers(0, classes - 1)), min_size=1, max_size=200)
-    )
-    values = np.random.default_rng(len(ids)).normal(size=(len(ids), columns)).astype(np.float32)
+        st.lists(st.one_of(st.just(common), st.integers(0, classes - 1)), min_size=1, max_size=50)
+    ) * data.draw(st.integers(1, 8))
+    r = np.random.default_rng(len(ids))
+    # Of many sizes, so that another order gives other bits
+    sizes = 10.0 ** r.integers(-3, 4, size=(len(ids), 1))
+    values = (sizes * r.normal(size=(len(ids), columns))).astype(np.float32)
     expected = np.zeros((classes, columns), np.float32)
     order = np.argsort(ids, kind="stable")
     for id in set(ids):
@@ -384,6 +393,49 @@ def test_attention_that_cudnn_refuses(kind: Any, monkeypatch: pytest.MonkeyPatch
     assert len(flash_attention.refused) == 1 and "no engine" in flash_attention.refused[0]
 
 
+@pytest.mark.parametrize(("said", "expected"), [("", True), ("in-order", True), ("any-order", False)])
+def test_attentions_backward_is_deterministic_unless_asked_otherwise(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, said: str, expected: bool
+) -> None:
+    """What cuDNN's front end is told, through a stand-in for it."""
+    told: list[dict[str, Any]] = []
+
+    class Anything:
+        """A graph, a tensor, and whatever else: it takes every call."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *given, **options: self
+
+        def sdpa_backward(self, **options: Any) -> tuple[Any, Any, Any]:
+            told.append(options)
+            return Anything(), Anything(), Anything()
+
+        def get_workspace_size(self) -> int:
+            return 1
+
+    front_end = SimpleNamespace(
+        data_type=SimpleNamespace(BFLOAT16=0, HALF=1, FLOAT=2),
+        heur_mode=SimpleNamespace(A=0, FALLBACK=1),
+        pygraph=lambda **options: Anything(),
+        create_handle=lambda: 0,
+        set_stream=lambda **options: None,
+    )
+    monkeypatch.setitem(sys.modules, "cudnn", front_end)
+    monkeypatch.setenv("TINYGPT_CUDA_ATTENTION", said)
+    monkeypatch.setattr(flash_attention, "_built", flash_attention._built.__wrapped__)
+    monkeypatch.setattr(flash_attention, "_handle", lambda: 0)
+    q, k, v, y, g, *out = (kind.xp.empty((1, 2, 4, 8), "uint16") for _ in range(8))
+    sums = kind.xp.empty((1, 2, 4, 1), "float32")
+    flash_attention.backward(kind, q, k, v, y, g, True, 0.5, False, sums, out)
+    assert [options["use_deterministic_algorithm"] for options in told] == [expected]
+
+
+def test_another_order_of_attention_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYGPT_CUDA_ATTENTION", "anyorder")
+    with pytest.raises(ValueError, match=r"in-order .* or any-order, not 'anyorder'"):
+        flash_attention.is_deterministic()
+
+
 def test_out_of_memory_says_what_to_change(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much was asked for, how much there was, and the options that take less."""
     run = Run()
@@ -427,3 +479,60 @@ def test_a_run_in_float16_resumes_where_it_was(kind: Any, tmp_path: Path) -> Non
     moved = Trainer.resume(resumed.directory, backend="numpy", dtype="float32", steps=5)
     list(moved.run())
     assert moved.step == 5 and moved.update.scaler is None
+
+
+# ---------------------------------------------------------------- more rows than an axis of a grid takes
+
+
+@pytest.fixture
+def dry() -> Iterator[None]:
+    """Within it launches are checked and nothing runs, so arrays of any size take no memory."""
+    Device.is_dry = True
+    try:
+        yield
+    finally:
+        Device.is_dry = False
+
+
+MANY = 40 << 20  # rows; 65,535 blocks of 512 rows, as `column_sums` has them, are 33.6 million
+
+
+@pytest.mark.parametrize("form", ["float32", *LOW])
+def test_launches_fit_a_grid_however_many_rows_there_are(kind: Any, dry: None, form: str) -> None:
+    """Of 42 million rows, of which nothing is computed: sums for a bias, the norms, softmax, the loss, GELU,
+    and the rows of an embedding's gradient.
+    """
+    x = kind.wrap_stored(kind.xp.empty((MANY, 8), ARRAY_DTYPE[form]), DType.float32)
+    column_sums(kind, x.stored)
+    row, grad = (kind.wrap(kind.xp.empty(8, "float32"), DType.float32) for _ in range(2))
+    ids = kind.wrap(kind.xp.empty(MANY, "int64"), DType.int64)
+    ids._set_known_range(0, 7)
+    for name, inputs in (
+        ("LayerNorm", [x, row, row]),
+        ("RMSNorm", [x, row]),
+        ("Softmax", [x]),
+        ("CrossEntropy", [x, ids]),
+        ("GELU", [x]),
+    ):
+        registered = kernels.lookup(getattr(kernels, name), kind)
+        y, saved = registered.forward(*inputs)
+        grad = kind.wrap(kind.xp.empty(y.shape, "float32"), DType.float32)
+        for part in registered.backward(saved, grad):
+            _ = part().array if callable(part) else part
+    kind.add_rows(kind.xp.empty((8, 8), "float32"), ids, x.stored)
+
+
+def test_the_emulation_refuses_what_a_device_refuses(kind: Any, dry: None) -> None:
+    x = kind.xp.empty((8, 8), "float32")
+    for grid, said in (((1, 65_536), "65536 blocks along y"), ((0,), "0 blocks along x")):
+        with pytest.raises(ValueError, match=said):
+            kind.launch("column_sums", "float32", grid, x, x, 8, 8, 8, 1)
+    with pytest.raises(ValueError, match="a block of 1056 threads"):
+        kind.launch("column_sums", "float32", (1,), x, x, 8, 8, 8, 1, block=1056)
+
+
+def test_sums_of_more_chunks_than_an_axis_takes(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In numbers, with chunks of two rows."""
+    monkeypatch.setattr(common, "ROW_CHUNK", 2)
+    x = np.random.default_rng(0).integers(0, 3, size=(140_000, 1)).astype(np.float32)
+    assert kind.to_host(column_sums(kind, kind.xp.asarray(x))).tolist() == [x.sum()]

@@ -28,6 +28,7 @@ OldNames(
             "cuda_backend.kernels.common",
             "cuda_backend.kernels.dense",
             "cuda_backend.kernels.optimizer_steps",
+            "cuda_backend.kernels.products",
         ),
         "cuda_sources": ("cuda_backend.sources",),
         "cuda_step": ("cuda_backend.step",),

@@ -28,6 +28,7 @@ from .kernels import (
     activations,
     attention,
     convolution,
+    cross_entropy,
     dense,
     dropout,
     einsum,
@@ -624,10 +625,10 @@ class LogSoftmax(KernelOperation):
 class CrossEntropy(KernelOperation):
     """loss = -log softmax(logits)[target] for each row; dL/dlogits = g (softmax(logits) - onehot(target)).
 
-    The textbook form is `softmax.CrossEntropy`.
+    The textbook form is `cross_entropy.CrossEntropy`.
     """
 
-    kernel = softmax.CrossEntropy
+    kernel = cross_entropy.CrossEntropy
 
 
 class LayerNorm(KernelOperation):

@@ -47,6 +47,7 @@ class EmulatedBuffer(CudaBuffer):
         scalars = [None if i in where else argument for i, argument in enumerate(arguments)]
         types = emulation.types_of(formats)
         threads = min(block or cls.threads, cls.threads)
+        emulation.check_launch(name, grid, block or cls.threads)
         if shared > cls.shared_memory:
             raise ValueError(f"{name}: {shared} bytes of shared memory, of {cls.shared_memory}")
 
@@ -59,9 +60,11 @@ class EmulatedBuffer(CudaBuffer):
         Device.do(name, run, tuple(arguments[i] for i in where), (formats, grid, tuple(scalars)))
 
     @classmethod
-    def product(cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Any = None) -> bool:
+    def product(
+        cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Any = None, add: bool = False
+    ) -> bool:
         if epilogue is None:
-            Device.do("product", multiply, (a, b, out))
+            Device.do("product", lambda a, b, out: multiply(a, b, out, add=add), (a, b, out), add)
             return True
         name = epilogue.name
         if name in cls.refused_epilogues:
@@ -112,10 +115,11 @@ class EmulatedBuffer(CudaBuffer):
         Device.do("add_at", numpy.add.at, (total, indices, values))
 
 
-def multiply(a: Any, b: Any, out: Any, scale: float = 1.0) -> None:
-    """Writes out = scale a b."""
+def multiply(a: Any, b: Any, out: Any, scale: float = 1.0, add: bool = False) -> None:
+    """Writes out = scale a b, or adds that to it."""
     result = numpy.matmul(widened(a), widened(b))
-    narrow(result * result.dtype.type(scale), out)
+    result = result * result.dtype.type(scale)
+    narrow(result + widened(out) if add else result, out)
 
 
 def multiply_with(name: str, a: Any, b: Any, out: Any, vector: Any, auxiliary: Any) -> None:

@@ -109,7 +109,8 @@ API cublasLtMatmul(void* handle, void* desc, const void* alpha, const void* a, v
     if (!workspace || workspace_size < algo[4] || stream != (void*)0x5eed) return INVALID_VALUE;
     for (int i = 0; i < 4; i++) if ((uint64_t)pointers[i] % algo[i]) return INVALID_VALUE;
     double scale = d->scale == R_64F ? *(const double*)alpha : *(const float*)alpha;
-    if ((d->scale == R_64F ? *(const double*)beta : *(const float*)beta) != 0) return INVALID_VALUE;
+    const double kept = d->scale == R_64F ? *(const double*)beta : *(const float*)beta;
+    if (kept != 0 && (kept != 1 || c != out || d->epilogue != 1)) return INVALID_VALUE;
     int64_t m = D->rows, n = D->columns, k = d->transa ? A->rows : A->columns;
     const unsigned e = d->epilogue;
     for (int z = 0; z < D->count; z++) {
@@ -125,6 +126,7 @@ API cublasLtMatmul(void* handle, void* desc, const void* alpha, const void* a, v
                     if (j == 0) sums[i] += left;
                 }
                 sum *= scale;
+                if (kept) sum += load(po, D->type, i + j * D->leading);
                 if (e & 4) sum += load(d->bias, D->type, i);
                 if (e == 160 || e == 164) {
                     store(d->aux, D->type, i + j * d->aux_ld, sum);

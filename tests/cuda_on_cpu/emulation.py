@@ -19,6 +19,8 @@ import numpy
 from tinygpt_accel.cuda_backend import sources as cuda_sources
 
 SHIM = Path(__file__).resolve().parent / "shim.h"
+GRID_LIMITS = (2**31 - 1, 65_535, 65_535)  # blocks along x, y and z of a launch
+BLOCK_LIMIT = 1024  # threads
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w")
 
 
@@ -50,6 +52,17 @@ def library(file: str) -> tuple[ctypes.CDLL, dict[str, int]]:
                 raise RuntimeError(f"g++ does not compile {file}:\n{made.stderr[:4000]}")
             os.replace(f"{work}/made.so", compiled)
     return ctypes.CDLL(str(compiled)), {name.replace(" ", ""): number for number, name in enumerate(names)}
+
+
+def check_launch(name: str, grid: tuple[int, ...], block: int) -> None:
+    """Raises ValueError for what a device refuses: more blocks than an axis takes, or none; and for threads
+    that are too many, or no whole warps.
+    """
+    for axis, count, most in zip("xyz", grid, GRID_LIMITS, strict=False):
+        if not 1 <= count <= most:
+            raise ValueError(f"{name}: {count} blocks along {axis}, where 1 to {most} can be launched")
+    if block % 32 or not 32 <= block <= BLOCK_LIMIT:
+        raise ValueError(f"{name}: a block of {block} threads")
 
 
 def launch(name: str, types: str, grid: tuple[int, ...], block: int, arguments: tuple[Any, ...]) -> None:

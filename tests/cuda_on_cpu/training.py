@@ -27,6 +27,7 @@ class Run:
         step: makes updates; default: the backend's.
         optimizer: its class.
         eager: whether a step on the device is never recorded.
+        model: makes another model than the GPT of `config`.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class Run:
         step: Any = None,
         optimizer: Any = AdamW,
         eager: bool = False,
+        model: Any = None,
     ) -> None:
         random.seed(5)
         self.dtype = dtype
-        self.model = GPT(config)
+        self.model = model() if model else GPT(config)
         self.optimizer = optimizer(self.model, 1e-2)
         ids = [int(i) % 29 for i in np.random.default_rng(2).integers(0, 1000, size=400)]
         self.batches = StreamBatches(TokenStream(ids, 29), 12, 3, random.Generator(4))

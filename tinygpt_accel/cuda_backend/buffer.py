@@ -15,13 +15,15 @@ How the numbers of an array are stored is its *format*: "float32", "float64", "b
 of bfloat16 lie in arrays of uint16, as NumPy has no such dtype.
 
 **Work that waits.** Within a training step a kernel may return a Buffer whose elements are not computed yet:
-it keeps the work (`Waiting`), and whoever asks for the elements has it launched. A kernel that knows how to
+it keeps the work (`Waiting`), and whoever asks for the elements has it launched; until then they have a shape
+and no memory (`Promised`). A kernel that knows how to
 do it on its own way through the elements takes it over instead: GELU takes a product over and lets cuBLASLt
 apply it, layer norm an addition, and so on. What waits is launched before anything is written to in place.
 """
 
 from __future__ import annotations
 
+import math
 from array import array as host_array
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -64,31 +66,62 @@ class Epilogue(NamedTuple):
     auxiliary: Any = None
 
 
+class Promised(NamedTuple):
+    """What is known of an array that is not there yet: all but where it lies.
+
+    Attributes:
+        shape, dtype, strides: as of an ndarray.
+    """
+
+    shape: Shape
+    dtype: Any
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shape: Shape, fmt: str, gap: int = 0) -> Promised:
+        """Returns the promise of a dense array, or of one with so many elements between its rows."""
+        dtype = numpy.dtype(ARRAY_DTYPE[fmt])
+        stored = (*shape[:-1], shape[-1] + gap) if shape else shape
+        steps = [dtype.itemsize * math.prod(stored[axis + 1 :]) for axis in range(len(shape))]
+        return cls(tuple(shape), dtype, tuple(steps))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing lies between its elements."""
+        return self == Promised.of(self.shape, FORMAT_OF[self.dtype.name])
+
+
 class Waiting:
     """Work that computes the elements of a Buffer and has not been launched yet.
 
     Attributes:
-        out: the array that will hold them; `launch` may put another in its place.
+        out: the array that holds them; until the work is done, what is promised of it. Elements that another
+            kernel takes over never have memory.
+        is_done: whether the elements are in `out`.
     """
 
-    def __init__(self, kind: type[CudaBuffer], out: Any) -> None:
+    def __init__(self, kind: type[CudaBuffer], promised: Promised) -> None:
         self.kind = kind
-        self.out = out
+        self.out: Any = promised
         self.is_done = False
         if kind.may_wait:
             kind.all_waiting.add(self)
         else:
             self.run()
 
-    def launch(self) -> None:
-        """Launches the work as it is."""
+    def launch(self) -> Any:
+        """Launches the work as it is, and returns the array with the elements."""
         raise NotImplementedError
+
+    def finish(self, out: Any) -> None:
+        """Notes that the elements are in `out`: somebody has computed them there."""
+        self.out = out
+        self.is_done = True
 
     def run(self) -> Any:
         """Returns the elements, computed now if they were not yet."""
         if not self.is_done:
-            self.is_done = True
-            self.launch()
+            self.finish(self.launch())
         return self.out
 
 
@@ -115,6 +148,8 @@ class CudaBuffer(ArrayBuffer):
     # Rows that a block of the norms' backward adds up, one after the other, at most
     norm_rows: ClassVar[int] = 32
     shared_memory: ClassVar[int] = 48 << 10  # bytes that a block may have
+    # Rows of logits that a training step has in memory at a time; 0: all, which is faster
+    logit_rows: ClassVar[int] = 0
     has_cudnn: ClassVar[bool] = False  # whether the device is one that cuDNN knows
     training_step: ClassVar[Any]  # set by `step`
     # While a graph is recorded: an int64 on the device, how many blocks the random stream has moved on since
@@ -150,9 +185,11 @@ class CudaBuffer(ArrayBuffer):
         raise NotImplementedError
 
     @classmethod
-    def product(cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None) -> bool:
+    def product(
+        cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None, add: bool = False
+    ) -> bool:
         """Writes out = a b for matrices of one float format, added up in float32 (float64); `out` may be
-        wider. `fast`: float32 by way of TF32.
+        wider. `fast`: float32 by way of TF32. `add`: out += a b instead, without an epilogue.
 
         Returns:
             Whether it could: False where the epilogue is not to be had, and nothing is written.
@@ -225,11 +262,26 @@ class CudaBuffer(ArrayBuffer):
     def waiting_for(self, which: type[W]) -> W | None:
         """Returns the work that this Buffer's elements wait for, where it is of that class; else None.
 
-        Who does it on the way and leaves the elements where they belong says so by `is_done`. Who only needs
-        what comes of them leaves it waiting, for others who may ask.
+        Who does it on the way and has the elements, too, says so by `finish`. Who only needs what comes of
+        them leaves it waiting, for others who may ask.
         """
         work = self._waiting
         return work if isinstance(work, which) and not work.is_done else None
+
+    def wait_for(self, work: Waiting) -> None:
+        """Has the elements be those that `work` computes; whatever they were is let go."""
+        self.array = work.out
+        self._waiting = None if work.is_done else work
+
+    @classmethod
+    def wrap_waiting(cls: type[C], work: Waiting, dtype: DType = DType.float32) -> C:
+        """Returns a Buffer whose elements `work` computes."""
+        self = object.__new__(cls)
+        self.wait_for(work)
+        self.shape = work.out.shape
+        self.dtype = dtype
+        self.version = [0]
+        return self
 
     # ---------------------------------------------------------------- formats of the elements
 
@@ -305,12 +357,9 @@ class CudaBuffer(ArrayBuffer):
         return result.transpose(order)
 
     @classmethod
-    def wrap_stored(cls: type[C], array: Any, dtype: DType, work: Waiting | None = None) -> C:
-        """Returns a float Buffer over an array in any format, whose elements `work` will compute there."""
-        self = cls.wrap(array, dtype)
-        if work is not None and not work.is_done:
-            self._waiting = work
-        return self
+    def wrap_stored(cls: type[C], array: Any, dtype: DType) -> C:
+        """Returns a float Buffer over an array in any format."""
+        return cls.wrap(array, dtype)
 
     # ---------------------------------------------------------------- integers that the host knows
 
@@ -362,10 +411,11 @@ class CudaBuffer(ArrayBuffer):
 
     @property
     def stride(self) -> Shape:  # type: ignore[override]
-        return tuple(step // self._stored.itemsize for step in self._stored.strides)
+        return tuple(step // self._stored.dtype.itemsize for step in self._stored.strides)
 
     def is_contiguous(self) -> bool:
-        return bool(self._stored.flags.c_contiguous)
+        known = self._stored
+        return known.is_dense if isinstance(known, Promised) else bool(known.flags.c_contiguous)
 
     def _reshape(self: C, shape: Shape) -> C:
         stored = self.stored
@@ -455,6 +505,28 @@ class CudaBuffer(ArrayBuffer):
             "join_rows", format_of(total), grid, total, partial, ids, ordered, starts, size, columns, piece
         )
 
+    # ---------------------------------------------------------------- products
+
+    def _matmul(self: C, other: C, shape: Shape) -> C:
+        """By cuBLASLt, as all products: CuPy's own calls of cuBLAS cannot be recorded."""
+        if self.dtype.kind != "f":
+            return super()._matmul(other, shape)
+        a, b = self.array, other.array
+        out = self.xp.empty(shape, a.dtype)
+        *outer, rows, columns = shape
+        count = math.prod(outer)
+        if b.ndim == 2 and a.flags.c_contiguous:  # the rows of all matrices are those of one
+            self.product(a.reshape(count * rows, a.shape[-1]), b, out.reshape(count * rows, columns))
+        else:
+            first, second = (
+                self.xp.lib.stride_tricks.as_strided(
+                    x, (*outer, *x.shape[-2:]), expand_strides(x.shape, x.strides, (*outer, *x.shape[-2:]))
+                ).reshape(count, *x.shape[-2:])
+                for x in (a, b)
+            )
+            self.batched_product(first, second, out.reshape(count, rows, columns))
+        return self.wrap(out, self.dtype)
+
     # ---------------------------------------------------------------- arithmetic that reads 16 bits
 
     def _add(self: C, other: C) -> C:
@@ -469,9 +541,7 @@ class CudaBuffer(ArrayBuffer):
             return super()._add(other)
         if not wide.is_contiguous() or not low.is_contiguous():
             return super()._add(other)
-        result = self.xp.empty(self.shape, wide._stored.dtype)
-        work = WaitingSum(type(self), wide.stored, low.stored, result)
-        return self.wrap_stored(result, self.dtype, work)
+        return self.wrap_waiting(WaitingSum(type(self), wide.stored, low.stored))
 
     @classmethod
     def wrap_sum(cls: type[C], work: WaitingTerm, other: C) -> C:
@@ -526,17 +596,18 @@ class WaitingTerm(Waiting):
 
 
 class WaitingSum(Waiting):
-    """out = a + b of two formats: the residual stream, and what a product adds to it."""
+    """out = a + b, in the format of a: the residual stream, and what a product adds to it."""
 
-    def __init__(self, kind: type[CudaBuffer], a: Any, b: Any, out: Any) -> None:
+    def __init__(self, kind: type[CudaBuffer], a: Any, b: Any) -> None:
         self.a = a
         self.b = b
-        super().__init__(kind, out)
+        super().__init__(kind, Promised.of(a.shape, format_of(a)))
 
-    def launch(self) -> None:
-        formats = f"{format_of(self.a)},{format_of(self.b)},{format_of(self.out)}"
-        size = self.out.size
-        self.kind.launch_elementwise("add", formats, size, self.a, self.b, self.out, size)
+    def launch(self) -> Any:
+        out = self.kind.xp.empty(self.a.shape, self.a.dtype)
+        formats = f"{format_of(self.a)},{format_of(self.b)},{format_of(out)}"
+        self.kind.launch_elementwise("add", formats, out.size, self.a, self.b, out, out.size)
+        return out
 
 
 class GraphTables:

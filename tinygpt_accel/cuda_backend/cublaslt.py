@@ -174,8 +174,10 @@ class CublasLt:
         fast: bool = False,
         scale: float = 1.0,
         epilogue: Epilogue | None = None,
+        add: bool = False,
     ) -> bool:
-        """Launches out = scale a b, for matrices or for n of them (n, rows, columns), on the current stream.
+        """Launches out = scale a b, for matrices or for n of them (n, rows, columns), on the current stream;
+        with `add` it is added to `out`.
 
         Returns:
             Whether it could: False where the library knows no way to do the epilogue, and nothing is
@@ -211,7 +213,8 @@ class CublasLt:
             if extra.name:
                 return False
             raise CublasError(f"cuBLASLt knows no way to compute {described}")
-        plan.run(self, [kind.address_of(x) for x in (b, a, out)], vector, auxiliary, scale, workspace, kind)
+        addresses = [kind.address_of(x) for x in (b, a, out)]
+        plan.run(self, addresses, vector, auxiliary, scale, float(add), workspace, kind)
         return True
 
 
@@ -301,10 +304,13 @@ class Plan:
         vector: int,
         auxiliary: int,
         scale: float,
+        kept: float,
         workspace: Any,
         kind: Any,
     ) -> None:
-        """Launches the product; `addresses` are those of the two operands and the result."""
+        """Launches result = scale times the product + kept times the result; `addresses` are those of the two
+        operands and the result.
+        """
         for attribute, address in ((DESC_BIAS_POINTER, vector), (DESC_EPILOGUE_AUX_POINTER, auxiliary)):
             if address:
                 pointer = ctypes.c_void_p(address)
@@ -318,7 +324,7 @@ class Plan:
             self.layouts[0],
             second,
             self.layouts[1],
-            ctypes.byref(self.number(0.0)),
+            ctypes.byref(self.number(kept)),
             result,
             self.layouts[2],
             result,

@@ -192,23 +192,25 @@ class CupyBuffer(CudaBuffer):
         kernel(grid, (block or cls.threads,), values, shared_mem=shared)
 
     @classmethod
-    def product(cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None) -> bool:
-        return cls._multiply(a, b, out, fast, 1.0, epilogue)
-
-    @classmethod
-    def batched_product(cls, a: Any, b: Any, out: Any, fast: bool = False, scale: float = 1.0) -> None:
-        cls._multiply(a, b, out, fast, scale, None)
-
-    @classmethod
-    def _multiply(cls, a: Any, b: Any, out: Any, fast: bool, scale: float, epilogue: Epilogue | None) -> bool:
+    def product(
+        cls, a: Any, b: Any, out: Any, fast: bool = False, epilogue: Epilogue | None = None, add: bool = False
+    ) -> bool:
         if not out.size:
             return epilogue is None
         if not a.shape[-1]:
-            if epilogue is None:
-                out[...] = 0
+            if epilogue is None and not add:
+                out.fill(0)
             return epilogue is None
         a, b = (x if cublaslt.is_operand(x) else cupy.ascontiguousarray(x) for x in (a, b))
-        return cublaslt.load().matmul(cls, a, b, out, _workspace(), fast, scale, epilogue)
+        return cublaslt.load().matmul(cls, a, b, out, _workspace(), fast, 1.0, epilogue, add)
+
+    @classmethod
+    def batched_product(cls, a: Any, b: Any, out: Any, fast: bool = False, scale: float = 1.0) -> None:
+        if not out.size or not a.shape[-1]:
+            out.fill(0)
+            return
+        a, b = (x if cublaslt.is_operand(x) else cupy.ascontiguousarray(x) for x in (a, b))
+        cublaslt.load().matmul(cls, a, b, out, _workspace(), fast, scale)
 
     @classmethod
     def _add_at(cls, total: Any, indices: Any, values: Any) -> None:

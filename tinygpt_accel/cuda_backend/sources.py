@@ -32,9 +32,8 @@ INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
         "dropout": _SINGLE,
         "rotate": _SINGLE,
     },
-    "softmax.cu": {
-        "softmax": _SINGLE,
-        "softmax_gradient": _SINGLE,
+    "softmax.cu": {"softmax": _SINGLE, "softmax_gradient": _SINGLE},
+    "cross_entropy.cu": {
         "cross_entropy": _SINGLE,
         "cross_entropy_gradient": _SINGLE,
         "cross_entropy_both": _SINGLE,
@@ -45,7 +44,7 @@ INSTANCES: dict[str, dict[str, tuple[str, ...]]] = {
         "scan_chunks": (),
         "scan_counts": (),
         "place_ids": (),
-        "add_rows": tuple(TYPES.values()),
+        "add_rows": tuple(TYPES.values()),  # float64, too: nothing composes a Buffer's `scatter_add`
         "join_rows": ("float", "double"),
     },
     "optimizer.cu": {"squares": (), "finish_norm": (), "adamw": SIXTEEN_BIT_TYPES},

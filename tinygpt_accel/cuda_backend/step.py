@@ -11,6 +11,7 @@ arrays of which a recorded graph knows the addresses.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy
 
 from tinygpt_core import random
 from tinygpt_core.dtype import DType
+from tinygpt_core.module import Module
 from tinygpt_core.optimizers import Adam, Optimizer
 from tinygpt_core.tensor import Tensor, no_grad
 from tinygpt_core.training.step import TrainingStep, as_tensors
@@ -26,6 +28,7 @@ from .buffer import ARRAY_DTYPE, CudaBuffer, GraphTables
 from .kernels.optimizer_steps import adamw, adamw_scalars, gradient_norm
 from .sources import SIXTEEN_BIT
 
+LOGITS_VARIABLE = "TINYGPT_CUDA_LOGIT_ROWS"
 # Steps of one shape before they are recorded: the pool then holds what a step needs, and every kernel is
 # compiled
 WARM_UP = 2
@@ -36,6 +39,40 @@ class _BatchOnDevice(NamedTuple):
 
     tensors: tuple[Tensor, Tensor]
     num_targets: int
+
+
+class Parameters:
+    """The parameters of a model, found by one walk over it, and whether another would find the same: a look
+    at each place where that walk has been costs a tenth of it.
+
+    Attributes:
+        named: pairs of name and Tensor, as of `Module.named_parameters`.
+    """
+
+    def __init__(self, model: Module) -> None:
+        self.named = model.named_parameters()
+        self._places: list[tuple[Any, Any, Any]] = []  # what holds something, under which key, and that
+        self._holders: list[tuple[Any, int]] = []  # how many things each holds
+        self._note(vars(model))
+
+    def _note(self, holder: Any) -> None:
+        self._holders.append((holder, len(holder)))
+        for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(value, (Tensor, Module, dict, list, tuple)):
+                self._places.append((holder, key, value))
+            if isinstance(value, Module):
+                self._note(vars(value))
+            elif isinstance(value, (dict, list, tuple)):
+                self._note(value)
+
+    def are_current(self) -> bool:
+        """Whether everything is where it was."""
+        if any(len(holder) != count for holder, count in self._holders):
+            return False
+        try:
+            return all(holder[key] is value for holder, key, value in self._places)
+        except KeyError:
+            return False
 
 
 class Recording(NamedTuple):
@@ -79,17 +116,23 @@ class CudaTrainingStep(TrainingStep):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        kind: Any = type(self.model.named_parameters()[0][1].buffer)
+        self._found = Parameters(self.model)
+        kind: Any = type(self.parameters[0][1].buffer)
         self.kind = kind
         self.why_no_graph = self._why_no_graph(kind)
         self.reason = self.why_no_graph
+        self.logit_rows = logit_rows(os.environ.get(LOGITS_VARIABLE, ""))
         self.shape: Any = None  # of the batches of the last step
         self.steps_of_shape = 0  # made in a row
         self.recording: Recording | None = None
         self.capture: Any = None if self.why_no_graph else kind.new_graph_capture()
         # By a parameter's name its 16-bit copy, which lies where it does as long as the step is there
         self.copies: dict[str, Any] = {}
-        self.parameters: list[tuple[str, Tensor]] = []  # of the step that is being made, found once
+
+    @property
+    def parameters(self) -> list[tuple[str, Tensor]]:
+        """Pairs of name and parameter."""
+        return self._found.named
 
     def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
@@ -117,7 +160,8 @@ class CudaTrainingStep(TrainingStep):
             MemoryError: the device is full; the message says what would need less.
             IndexError: an id that is not in the vocabulary.
         """
-        self.parameters = self.model.named_parameters()
+        if not self._found.are_current():
+            self._found = Parameters(self.model)
         why_textbook = self._why_textbook()
         self.reason = why_textbook or self.why_no_graph
         if why_textbook:
@@ -153,6 +197,7 @@ class CudaTrainingStep(TrainingStep):
         parts: list[Any] = []
         kind.may_wait = True
         kind.loss_scale = scale / num_targets if num_targets else None
+        kind.logit_rows = self.logit_rows
         try:
             for batch in batches:
                 part = self.total_loss(batch) / num_targets
@@ -164,6 +209,7 @@ class CudaTrainingStep(TrainingStep):
         finally:
             kind.may_wait = False
             kind.loss_scale = None
+            kind.logit_rows = 0
         loss, *more = (part.array.reshape(()) for part in parts)
         for part in more:
             loss = loss + part
@@ -368,6 +414,20 @@ class CudaTrainingStep(TrainingStep):
             f"in about half the memory (now {rows} and {count}), "
             f"and a --context-length below {length} takes less, too"
         )
+
+
+def logit_rows(text: str) -> int:
+    """Returns how many rows of logits a step has in memory at a time, as a text says it; 0, all, for an empty
+    one.
+
+    Raises:
+        ValueError: the text is no whole number from 0 on.
+    """
+    if text and not (text.isascii() and text.isdigit()):
+        raise ValueError(
+            f"${LOGITS_VARIABLE} is a number of rows, such as 2048, or 0 for all; not {text!r:.80}"
+        )
+    return int(text or 0)
 
 
 def _gigabytes(size: int) -> str:

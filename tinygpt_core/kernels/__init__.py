@@ -10,6 +10,7 @@ from .activations import GELU, Relu, SiLU
 from .attention import Attention, PackedAttention
 from .base import Gradient, Kernel, lookup, register
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
+from .cross_entropy import CrossEntropy
 from .dense import Embedding, Linear
 from .dropout import Dropout
 from .einsum import Einsum
@@ -17,4 +18,4 @@ from .ngrams import HashNgrams
 from .normalization import LayerNorm, RMSNorm
 from .optimizer_steps import AdamWStep, NonzeroRows, PutRows, SGDStep
 from .rotary import Rotary
-from .softmax import CrossEntropy, LogSoftmax, Softmax
+from .softmax import LogSoftmax, Softmax

@@ -11,23 +11,25 @@ from __future__ import annotations
 from tinygpt_core.kernels.activations import GELU, SiLU
 from tinygpt_core.kernels.attention import Attention, PackedAttention
 from tinygpt_core.kernels.base import Kernel, register
+from tinygpt_core.kernels.cross_entropy import CrossEntropy
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.dropout import Dropout
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
 from tinygpt_core.kernels.optimizer_steps import AdamWStep
 from tinygpt_core.kernels.rotary import Rotary
-from tinygpt_core.kernels.softmax import CrossEntropy, Softmax
+from tinygpt_core.kernels.softmax import Softmax
 
 from ..buffer import CudaBuffer
 from .activations import CudaGELU, CudaSiLU
 from .attention import CudaAttention, CudaPackedAttention
 from .common import for_float32
+from .cross_entropy import CudaCrossEntropy
 from .dense import CudaEmbedding, CudaLinear
 from .dropout import CudaDropout
 from .normalization import CudaLayerNorm, CudaRMSNorm
 from .optimizer_steps import CudaAdamWStep
 from .rotary import CudaRotary
-from .softmax import CudaCrossEntropy, CudaSoftmax
+from .softmax import CudaSoftmax
 
 KERNELS: dict[type[Kernel], type[Kernel]] = {
     Linear: CudaLinear,

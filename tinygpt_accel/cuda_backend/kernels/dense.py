@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tinygpt_core.dtype import DType
@@ -10,12 +9,9 @@ from tinygpt_core.kernels.base import Gradient
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.precision import compute_dtype
 
-from ..buffer import ARRAY_DTYPE, CudaBuffer, Epilogue, WaitingTerm
-from ..sources import SIXTEEN_BIT
+from ..buffer import CudaBuffer, Epilogue, Promised, WaitingTerm
 from .common import as_matrix, as_row, column_sums, compute_format, with_dense_rows
-from .products import WaitingProduct
-
-ALIGNED = 8  # 16-bit rows of a product begin at multiples of 16 bytes, or cuBLAS takes slower paths
+from .products import GradientInParts, WaitingProduct, empty_gradient, multiply_into
 
 
 class CudaLinear(Linear):
@@ -32,43 +28,33 @@ class CudaLinear(Linear):
         fmt = compute_format(x.dtype)
         fast = compute_dtype() == "tf32"
         inputs, outputs = weights.shape
-        rows = math.prod(x.shape[:-1])
-        gap = -outputs % ALIGNED if fmt in SIXTEEN_BIT else 0
-        y = kind.xp.empty((rows, outputs + gap), ARRAY_DTYPE[fmt])[:, :outputs]
         a, b = as_matrix(x.in_format(fmt), inputs), weights.in_format(fmt)
-        shape = (*x.shape[:-1], outputs)
-        work = WaitingProduct(kind, a, b, y, shape, fast, as_row(kind, bias, fmt))
-        result = kind.wrap_stored(work.out, x.dtype, work)
-        return result, (x, weights, fmt, fast, bias is not None)
+        work = WaitingProduct(kind, a, b, (*x.shape[:-1], outputs), fast, as_row(kind, bias, fmt))
+        return kind.wrap_waiting(work), (x, weights, fmt, fast, bias is not None)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         x, weights, fmt, fast, has_bias = saved
         kind = type(x)
         inputs, outputs = weights.shape
-        g = as_matrix(grad.in_format(fmt), outputs)
         w = weights.in_format(fmt)
+        parts = grad.waiting_for(GradientInParts)
+        if parts is not None and not has_bias:
+            return _backward_in_parts(kind, as_matrix(x.in_format(fmt), inputs), w, parts, x.shape, fast)
+        g = as_matrix(grad.in_format(fmt), outputs)
         sums: list[Any] = []  # down the columns of g, where the product with it has found them
 
         def of_input() -> Any:
-            result = kind.xp.empty((len(g), inputs), ARRAY_DTYPE[fmt])
-            work = WaitingProduct(kind, g, w.T, result, x.shape, fast)
-            return kind.wrap_stored(work.out, x.dtype, work)
+            return kind.wrap_waiting(WaitingProduct(kind, g, w.T, x.shape, fast))
 
         def of_weights() -> Any:
             rows = as_matrix(x.in_format(fmt), inputs)
-            # Weights that lie transposed, as those of a tied head do, get a gradient that does.
-            if w.flags.f_contiguous and not w.flags.c_contiguous:
-                result = kind.xp.empty((outputs, inputs), "float32")
-                kind.product(g.T, rows, result, fast)
-                return kind.wrap(result.T, x.dtype)
-            result = kind.xp.empty((inputs, outputs), "float32")  # never 16 bits, as of all parameters
-            if has_bias:
-                vector = kind.xp.empty(outputs, "float32")
-                if kind.product(rows.T, g, result, fast, Epilogue("column_sums", vector)):
-                    sums.append(vector)
-                    return kind.wrap(result, x.dtype)
-            kind.product(rows.T, g, result, fast)
+            result = empty_gradient(kind, w)  # float32, never 16 bits, as of all parameters
+            vector = kind.xp.empty(outputs, "float32") if has_bias else None
+            if has_bias and kind.product(rows.T, g, result, fast, Epilogue("column_sums", vector)):
+                sums.append(vector)
+            else:
+                multiply_into(kind, rows.T, g, result, fast)
             return kind.wrap(result, x.dtype)
 
         def of_bias() -> Any:
@@ -78,17 +64,39 @@ class CudaLinear(Linear):
         return of_input, of_weights, of_bias
 
 
+def _backward_in_parts(
+    kind: type[CudaBuffer], rows: Any, w: Any, work: GradientInParts, shape: Any, fast: bool
+) -> tuple[Gradient, ...]:
+    """Returns what gives the gradients of x, whose matrix is `rows`, and of the weights w, both in one walk
+    over the gradient of their product.
+    """
+    found: list[Any] = []
+
+    def both() -> list[Any]:
+        if not found:
+            of_input = kind.xp.empty(rows.shape, rows.dtype)
+            of_weights = empty_gradient(kind, w)
+            for part, g in work.parts():
+                kind.product(g, w.T, of_input[part], fast)
+                multiply_into(kind, rows[part].T, g, of_weights, fast, add=part.start > 0)
+            found.extend(kind.wrap_stored(x, DType.float32) for x in (of_input.reshape(shape), of_weights))
+        return found
+
+    return lambda: both()[0], lambda: both()[1], None
+
+
 class WaitingRows(WaitingTerm):
     """out = zeros, but for the rows that some places of a text have chosen: the sums of their gradients."""
 
     def __init__(self, kind: type[CudaBuffer], shape: Any, indices: Any, values: Any) -> None:
         self.indices = indices
         self.values = values
-        super().__init__(kind, kind.xp.empty(shape, "float32"))
+        super().__init__(kind, Promised.of(shape, "float32"))
 
-    def launch(self) -> None:
-        self.out.fill(0)
-        self.kind.add_rows(self.out, self.indices, self.values)
+    def launch(self) -> Any:
+        out = self.kind.xp.zeros(self.out.shape, "float32")
+        self.kind.add_rows(out, self.indices, self.values)
+        return out
 
     def added_to(self, other: Any) -> tuple[Any, list[Any]]:
         total = other.array.copy(order="C")
@@ -111,7 +119,6 @@ class CudaEmbedding(Embedding):
         kind = type(grad)
 
         def of_weights() -> Any:
-            work = WaitingRows(kind, shape, indices, grad.stored)
-            return kind.wrap_stored(work.out, DType.float32, work)
+            return kind.wrap_waiting(WaitingRows(kind, shape, indices, grad.stored))
 
         return of_weights, None

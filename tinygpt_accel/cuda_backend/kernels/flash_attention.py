@@ -2,7 +2,7 @@
 
 One plan is built for each shape, layout and scale, and kept; where cuDNN builds none, `NoPlan` says why, and
 `attention` goes on without it. The backward is the deterministic one, so that a resumed run repeats bit for
-bit, unless TINYGPT_CUDA_ATTENTION is "any-order".
+bit, unless $TINYGPT_CUDA_ATTENTION is "any-order".
 
 Source: Dao et al., "FlashAttention", 2022.
 """
@@ -44,6 +44,18 @@ def why_not() -> str:
     except Exception as problem:  # whatever a front end without its library raises
         return f"nvidia-cudnn-frontend cannot be used: {problem}"
     return ""
+
+
+def is_deterministic() -> bool:
+    """Whether the backward adds up in an order that is always the same, as the environment says.
+
+    Raises:
+        ValueError: it says something else than "in-order" or "any-order".
+    """
+    said = os.environ.get(ORDER_VARIABLE) or "in-order"
+    if said not in ("in-order", "any-order"):
+        raise ValueError(f"${ORDER_VARIABLE} is in-order (as by default) or any-order, not {said!r:.80}")
+    return said == "in-order"
 
 
 def can(kind: type[CudaBuffer], fmt: str, q: Any, k: Any, causal: bool) -> bool:
@@ -219,7 +231,6 @@ def backward(
     """
     v, g = (_with_aligned_rows(kind, x) for x in (v, g))
     arrays = [q, k, v, y, g, state]
-    deterministic = os.environ.get(ORDER_VARIABLE) != "any-order"
     layouts, results = (tuple(map(_layout, group)) for group in (arrays, out))
-    plan = _plan(_backward_plan, format_of(q), layouts, results, causal, scale, deterministic)
+    plan = _plan(_backward_plan, format_of(q), layouts, results, causal, scale, is_deterministic())
     plan.run(kind, [*arrays, *out])

@@ -9,7 +9,7 @@ from tinygpt_core.kernels.base import Gradient
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm, normalized_shape
 from tinygpt_core.shape import Shape
 
-from ..buffer import ARRAY_DTYPE, CudaBuffer, WaitingSum, WaitingTerm, format_of
+from ..buffer import ARRAY_DTYPE, CudaBuffer, Promised, WaitingSum, WaitingTerm, format_of
 from ..sources import SIXTEEN_BIT
 from .common import ROWS, Composed, as_matrix, as_row, column_sums, compute_format
 
@@ -81,8 +81,8 @@ def _normalize(x: Any, weights: Any, bias: Any, shape: Shape, eps: float, centre
     if addition is not None and format_of(addition.b) == fmt and format_of(addition.a) == "float32":
         rows = as_matrix(addition.a, columns)
         branch = addition.b
-        total = as_matrix(addition.out, columns)
-        addition.is_done = True
+        total = xp.empty(rows.shape, "float32")
+        addition.finish(total.reshape(x.shape))
     else:
         rows = as_matrix(xp.ascontiguousarray(x.array), columns)
     y = xp.empty(rows.shape, ARRAY_DTYPE[fmt])
@@ -123,20 +123,20 @@ class WaitingNormGradient(WaitingTerm):
         self.grad = as_matrix(kind.xp.ascontiguousarray(grad.in_format(self.fmt)), columns)
         self.partial: Any = None  # the sums for the parameters, of each block
         self.sums: Any = None  # of all blocks
-        super().__init__(kind, kind.xp.empty(x.shape, "float32"))
+        super().__init__(kind, Promised.of(x.shape, "float32"))
 
-    def launch(self) -> None:
-        self._launch(None, self.out, None)
+    def launch(self) -> Any:
+        return self._launch(None, None)
 
     def added_to(self, other: Any) -> tuple[Any, list[Any]]:
         xp = self.kind.xp
-        residual = xp.ascontiguousarray(other.array)
-        result = xp.empty(self.out.shape, "float32")
         low = xp.empty(self.out.shape, ARRAY_DTYPE[self.fmt]) if self.fmt in SIXTEEN_BIT else None
-        self._launch(residual, result, low)
+        result = self._launch(xp.ascontiguousarray(other.array), low)
         return result, [] if low is None else [low]
 
-    def _launch(self, residual: Any, result: Any, low: Any) -> None:
+    def _launch(self, residual: Any, low: Any) -> Any:
+        """Returns the gradient, plus `residual` (or None); written to `low` (or None), too."""
+        result = self.kind.xp.empty(self.out.shape, "float32")
         count, columns = self.rows.shape
         rows_of_block = min(self.kind.norm_rows, max(count // BUSY, 1))
         blocks = -(-count // rows_of_block)
@@ -161,6 +161,7 @@ class WaitingNormGradient(WaitingTerm):
             shared=8 * columns,
         )
         self.partial = partial
+        return result
 
     def of_parameter(self, which: int) -> Any:
         """Returns the gradient of the weights (0) or of the bias (1)."""
@@ -182,7 +183,7 @@ def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, Gradient, Gra
         return started[0]
 
     def of_input() -> Any:
-        return kind.wrap_stored(work().out, grad.dtype, work())
+        return kind.wrap_waiting(work())
 
     def of_parameter(which: int) -> Any:
         return kind.wrap(work().of_parameter(which), grad.dtype)

@@ -16,23 +16,25 @@ from tinygpt_core.kernels.activations import GELU, Relu, SiLU
 from tinygpt_core.kernels.attention import Attention, PackedAttention
 from tinygpt_core.kernels.base import register
 from tinygpt_core.kernels.convolution import AvgPool2d, Conv2d, MaxPool2d
+from tinygpt_core.kernels.cross_entropy import CrossEntropy
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.dropout import Dropout
 from tinygpt_core.kernels.ngrams import HashNgrams
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
 from tinygpt_core.kernels.optimizer_steps import AdamWStep, NonzeroRows, PutRows
-from tinygpt_core.kernels.softmax import CrossEntropy, LogSoftmax, Softmax
+from tinygpt_core.kernels.softmax import LogSoftmax, Softmax
 
 from ..buffer import NumpyBuffer
 from .activations import NumpyGELU, NumpyRelu, NumpySiLU
 from .attention import NumpyAttention, NumpyPackedAttention
 from .convolution import NumpyAvgPool2d, NumpyConv2d, NumpyMaxPool2d
+from .cross_entropy import NumpyCrossEntropy
 from .dense import NumpyEmbedding, NumpyLinear
 from .dropout import NumpyDropout
 from .ngrams import NumpyHashNgrams
 from .normalization import NumpyLayerNorm, NumpyRMSNorm
 from .optimizer_steps import NumpyAdamWStep, NumpyNonzeroRows, NumpyPutRows
-from .softmax import NumpyCrossEntropy, NumpyLogSoftmax, NumpySoftmax
+from .softmax import NumpyLogSoftmax, NumpySoftmax
 
 register(Linear, NumpyBuffer, NumpyLinear)
 register(Embedding, NumpyBuffer, NumpyEmbedding)

@@ -15,17 +15,17 @@ from ..activations import GELU
 from ..attention import Attention
 from ..base import register
 from ..convolution import Conv2d, MaxPool2d
+from ..cross_entropy import CrossEntropy
 from ..dense import Embedding, Linear
 from ..normalization import LayerNorm, RMSNorm
 from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
-from ..softmax import CrossEntropy
 from .activations import PythonGELU
 from .attention import PythonAttention
 from .convolution import PythonConv2d, PythonMaxPool2d
+from .cross_entropy import PythonCrossEntropy
 from .dense import PythonEmbedding, PythonLinear
 from .normalization import PythonLayerNorm, PythonRMSNorm
 from .optimizer_steps import PythonAdamWStep, PythonNonzeroRows, PythonPutRows
-from .softmax import PythonCrossEntropy
 
 
 def python_backend(device: str) -> type[PythonBuffer]:

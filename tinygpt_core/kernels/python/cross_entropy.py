@@ -12,7 +12,7 @@ from typing import Any
 from ...buffer.python import PythonBuffer
 from ...buffer.rows import Row
 from ..base import Gradient
-from ..softmax import CrossEntropy
+from ..cross_entropy import CrossEntropy
 
 
 class PythonCrossEntropy(CrossEntropy):
