@@ -1,11 +1,15 @@
-"""The site's live page: the page of `tinygpt live`, with Python inside the browser.
+"""Python inside the browser, for the site: for the live page, which is that of `tinygpt live`, and for the
+book's blocks, which can be edited and run.
 
     live/               the page's modules, as they are in tinygpt_core/live/page
     runtime/pyodide/    CPython as WebAssembly: the npm package `pyodide`, of one version and checksum,
                         fetched by the build and never committed
+    runtime/editor/     the editor CodeMirror, from npm in the same way; what it imports lies beside it
     runtime/core.zip    tinygpt_core as it stands
     runtime/runs.zip    two runs that the build trains, one of letters and one of byte pairs, and the names
                         to train on, since the standard library's sources are not in a browser
+    runtime/optimizers.zip  what the runs' optimizers remember, for those who go on with one
+    runtime/book.zip    the language reference, which the runtime lacks and chapter 5 reads
     offline.js          the service worker that keeps all of this for when there is no network
 
 Everything is plain files: any static host will do, with no special headers.
@@ -17,6 +21,8 @@ import base64
 import hashlib
 import io
 import json
+import math
+import re
 import shutil
 import subprocess
 import tarfile
@@ -34,7 +40,10 @@ ROOT = HERE.parents[1]
 CORE = ROOT / "tinygpt_core"
 PAGE = CORE / "live" / "page"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same files make the same archive
-RUN_FILES = ("config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json")
+RUN_FILES = ("config.json", "tokenizer", "model.safetensors", "state.json")
+OPTIMIZER = "optimizer.safetensors"  # twice as large as the model, and needed only to go on with a training
+
+LATER = "optimizers.zip"  # fetched by who goes on with a run
 
 # The page's first words, which stay where its scripts are not loaded
 FROM_A_FILE = (
@@ -60,6 +69,30 @@ PYODIDE = Package(
 )
 
 
+def _script(name: str, version: str, integrity: str, file: str = "dist/index.js") -> Package:
+    return Package(name, version, f"sha512-{integrity}", (file,))
+
+
+# CodeMirror 6 and what it imports, each an ECMAScript module of one file.
+EDITOR = (
+    _script("@codemirror/state", "6.7.6", "kAz+AncRtKuIknedxT1bq4XwXv4UowhbkHU1myPrtVb/jZtImWuV5BXzv5vK6i3kYACsdiZiQKFQQ5Mq7elW8w=="),
+    _script("@codemirror/view", "6.43.15", "HHsfpqFeHyXLs983pSRe38Xajs0vFWZQ2BuX0m7Ki8w3jZ5iD8cuR3lBz2/5/X53Dhf32SBHKh6rtSTB6tKeGw=="),
+    _script("@codemirror/language", "6.13.1", "zfvU2r3TyylQLMj/te+5CnQ0rSqZi8B1oTCBbQkagcLW4Xc6imab6qN+pEJhsuNOLaJqiRyBXp9UhWA1DhVvDw=="),
+    _script("@codemirror/commands", "6.11.1", "O/4hG3SC1YwcmQ0d2UVNDs+AsaNWd1iHVxbTeEBuqH+6bExAiPK3iS/BvpY6rZGURALv4ZD3sIgcCmRvw3ehBg=="),
+    _script("@codemirror/autocomplete", "6.20.4", "yF8RhOf2SXlg00+qtupzLhrglcas61boqaONiNcbPIebHCpJocpqTBA6dyrtUrQO47hqyTdeob/3XnYilT7TaQ=="),
+    _script("@codemirror/lang-python", "6.2.1", "IRjC8RUBhn9mGR9ywecNhB51yePWCGgvHfY1lWN/Mrp3cKuHr0isDKia+9HnvhiWNnMpbGhWrkhuWOc09exRyw=="),
+    _script("@lezer/common", "1.5.5", "Pw7PVCndruF1pb3ebCxpSVpkMHSDjwRCLcTRw+RizUKco5QbWylwq2g4lnG/RYN7yTTQDXE9F77MwtkAyphrjg=="),
+    _script("@lezer/highlight", "1.2.5", "O1GMVKgtf5YspFaRzpmqkVgMtIk2HG9uMAbH6wdAIdNh3TVzCsch/+cRi+6l2//UGDKe6NB9BW3cvuR5ezMQ0w=="),
+    _script("@lezer/lr", "1.4.12", "On9HU4oMMiHPMkQDgoTnGahjgG5n/MkN38CgG77sMraKLL+3JBbeQNi1FcCXV9QRqwF9/BUXP3caHyJC1fBOTQ=="),
+    _script("@lezer/python", "1.1.19", "MhQIURHRytsNzP/YXnqpYKW6la6voAH3kyplTOOiCdjyFY6cWWGFVmYVdHIPrElqSDf4iCDktQCockB9FxuhzQ=="),
+    _script("style-mod", "4.1.5", "WQ2llCZa9sZSkJA+aOwpg5DkfbAXFKGh//t3MRTBeruFiSBC+GXUmbBzrw3bXyboCWAbtCW9InDfBsXrRD/rAg==", "src/style-mod.js"),
+    _script("w3c-keyname", "2.2.8", "dpojBhNsCNN7T82Tm7k26A6G9ML3NkhDsnw9n/eoxSRlVBB4CEtIQ/KTCLI2Fwf3ataSXRhYFkQi3SlnFwPvPQ==", "index.js"),
+    _script("crelt", "1.0.7", "aK6BbWfhf4U/wCcLHKPJl/xa6VkVstRaPywWtMKGwuOLc/wZTyQYuoxgvZnNsBvv7Kg3YTBQYYBCggcviQczuA==", "index.js"),
+    _script("@marijn/find-cluster-break", "1.0.4", "Wy0V7+SGUjnF9/TkiM1hKVDPj7jKXduPNboMVtHTA8dySMURWqfg/JZ9E2Sq8JgSJmkl7k7Qe9FLeMSrSraWmQ==", "src/index.js"),
+    _script("@codemirror/streamparser", "6.0.0", "JTFPF6xrfjt0mnfGPgzcLiMwYmvIyNaoizp8BYzv8FE8KrT6GBGDZ190rtt+O7Wke3gG/MFHyiY9YGNeimof4w=="),
+)  # fmt: skip
+
+
 class Unavailable(Exception):
     """What the live page needs cannot be had here; the message says what and why."""
 
@@ -71,7 +104,7 @@ def fetched(package: Package, cache: Path) -> bytes:
         Unavailable: there is no npm, or no network.
         ValueError: it is another file than the one that was pinned.
     """
-    path = cache / f"{package.name}-{package.version}.tgz"
+    path = cache / f"{_file_name(package)}-{package.version}.tgz"
     if not path.is_file():
         npm = shutil.which("npm")
         if npm is None:
@@ -90,6 +123,11 @@ def fetched(package: Package, cache: Path) -> bytes:
     return data
 
 
+def _file_name(package: Package) -> str:
+    """What npm calls the files of a package: "codemirror-state" for "@codemirror/state"."""
+    return package.name.removeprefix("@").replace("/", "-")
+
+
 def unpack(package: Package, data: bytes, folder: Path) -> None:
     """Writes the package's files that we need, and its licence if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +136,33 @@ def unpack(package: Package, data: bytes, folder: Path) -> None:
             member = archive.extractfile(f"package/{name}")
             assert member is not None
             (folder / name).write_bytes(member.read())
+
+
+def write_editor(folder: Path, archives: dict[Package, bytes]) -> None:
+    """Writes the editor's modules, and lets each import the others from beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {package.name: _file_name(package) for package in archives}
+    for package, data in archives.items():
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+            member = archive.extractfile(f"package/{package.files[0]}")
+            assert member is not None
+            text = member.read().decode()
+
+        def beside(match: re.Match[str]) -> str:
+            return f'{match[1]}"./{names[match[2]]}.js"'
+
+        imported = r"""^((?:import|export)\b[\w\s{},*$]*?\bfrom\s*)['"]([^.'"][^'"]*)['"]"""
+        text = re.sub(imported, beside, text, flags=re.MULTILINE)
+        (folder / f"{names[package.name]}.js").write_text(text, encoding="utf-8")
+
+
+def language_reference() -> dict[str, bytes]:
+    """The module of Python's that the corpus `docs` is made of, as this Python has it."""
+    try:
+        import pydoc_data.topics as topics
+    except ImportError:
+        return {}
+    return {"pydoc_data/__init__.py": b"", "pydoc_data/topics.py": Path(topics.__file__).read_bytes()}
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -121,7 +186,7 @@ def settings() -> dict[str, TrainingConfig]:
     """The runs that are bundled, by name: the default one, and one whose tokenizer has merges."""
     backend = "python" if backends.why_not("numpy") else "numpy"
     letters = replace(PRESETS["identifiers"].config, backend=backend)
-    pairs = replace(letters, tokenizer="bpe", vocab_size=400, context_length=16, steps=800)
+    pairs = replace(letters, tokenizer="bpe", vocab_size=400, context_length=16, steps=800, ngram_tables=())
     return {"letters": letters, "byte pairs": pairs}
 
 
@@ -139,7 +204,7 @@ def trained(config: TrainingConfig, cache: Path) -> Path:
 
 
 def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
-    """Writes the live page into the folder of a site.
+    """Writes the live page, and Python for it and for the book, into the folder of a site.
 
     Args:
         site: gets `live`, `runtime` and `offline.js`.
@@ -151,19 +216,28 @@ def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
         ValueError: it is not what was pinned.
     """
     python = fetched(PYODIDE, cache)
+    editor = {package: fetched(package, cache) for package in EDITOR}
     if runs is None:
         runs = {name: trained(config, cache) for name, config in settings().items()}
     runtime, page = site / "runtime", site / "live"
     unpack(PYODIDE, python, runtime / "pyodide")
+    write_editor(runtime / "editor", editor)
     names = "\n".join(load_corpus("identifiers").documents or []) + "\n"
     files = {"identifiers.txt": names.encode()}
     for name, folder in runs.items():
         files |= {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES}
+    optimizers = {f"{name}/{OPTIMIZER}": (folder / OPTIMIZER).read_bytes() for name, folder in runs.items()}
     (runtime / "core.zip").write_bytes(core())
     (runtime / "runs.zip").write_bytes(zipped(files))
+    (runtime / LATER).write_bytes(zipped(optimizers))
+    (runtime / "book.zip").write_bytes(zipped(language_reference()))
+    loaded = [path for path in runtime.rglob("*") if path.is_file() and path.name != LATER]
     manifest = {
+        "megabytes": math.ceil(sum(path.stat().st_size for path in loaded) / 1e6),
         "core": "core.zip",
         "runs": "runs.zip",
+        "optimizers": LATER,
+        "book": "book.zip",
         "run_folders": {name: f"/home/pyodide/{name}" for name in runs},
         "corpora": {"identifiers": "/home/pyodide/identifiers.txt"},
     }
@@ -185,9 +259,9 @@ def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
 
 def _write_offline(site: Path) -> None:
     """Writes the service worker with the list of what it keeps, under a name that changes with it."""
-    kept = sorted(
-        path for folder in ("live", "runtime") for path in (site / folder).rglob("*") if path.is_file()
-    )
+    folders = ("live", "runtime", "_static/book")
+    found = (path for folder in folders for path in (site / folder).rglob("*"))
+    kept = sorted(path for path in found if path.is_file() and path.name != LATER)
     digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in kept)).hexdigest()
     names = [path.relative_to(site).as_posix() for path in kept]
     script = (HERE / "offline.js").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ function batchTable(event) {
   const counted = event.batch.map((row) => row.filter((each) => each.loss !== null));
   const sum = (row) => row.reduce((total, each) => total + each.loss, 0);
   const all = counted.flat(), padding = event.batch.flat().length - all.length;
-  const most = Math.max(...all.map((each) => each.loss));
+  const most = Math.max(...all.map((each) => each.loss), 1e-9);
   return [
     element("h2", {}, "Where the loss comes from", help("losses")),
     element("p", {}, `Step ${event.step} read ${plural(event.batch.length, "sequence")}. Each token is coloured by its loss: how much what came next surprised the model. `,
@@ -81,7 +81,7 @@ function weightDetail(found) {
       line("learning rate", found.learning_rate, "at this step"),
       found.weight_decay ? line("decay", -found.decayed, `learning rate · ${number(found.weight_decay)} · weight`) : null,
       line("step", -found.moved, "− learning rate · m̂ / (√v̂ + ε)"),
-      line("before", found.before, ""), line("after", found.after, "", "weight-after"), line("change", found.change, `${percent(Math.abs(found.change) / Math.max(Math.abs(found.before), 1e-30))} of what it was`)))),
+      line("before", found.before, ""), line("after", found.after, "", "weight-after"), line("change", found.change, found.before ? `${percent(Math.abs(found.change / found.before))} of what it was` : "it was 0")))),
   ];
 }
 
