@@ -78,7 +78,8 @@ class Pages:
         for name in ("style.css", "book.js"):
             shutil.copy(HERE / name, self.folder / "_static")
         shutil.copytree(HERE / "book", self.folder / "_static" / "book")
-        shutil.copy(HERE / "conf.py", self.folder)
+        for name in ("conf.py", "scorer.js"):
+            shutil.copy(HERE / name, self.folder)
         shutil.copytree(DOCS / "pictures", self.folder / "pictures")
         have_notebooks = {path.stem for path in notebooks.write(self.folder / "extra" / "notebooks")}
         for path, name in self.documents.items():

@@ -9,7 +9,7 @@ book's blocks, which can be edited and run.
     runtime/runs.zip    two runs that the build trains, one of letters and one of byte pairs, and the names
                         to train on, since the standard library's sources are not in a browser
     runtime/optimizers.zip  what the runs' optimizers remember, for those who go on with one
-    runtime/book.zip    the language reference, which the runtime lacks and chapter 5 reads
+    runtime/book.zip    what the book reads: the language reference, which the runtime lacks, and tests/spec
     offline.js          the service worker that keeps all of this for when there is no network
 
 Everything is plain files: any static host will do, with no special headers.
@@ -69,28 +69,13 @@ PYODIDE = Package(
 )
 
 
-def _script(name: str, version: str, integrity: str, file: str = "dist/index.js") -> Package:
-    return Package(name, version, f"sha512-{integrity}", (file,))
-
-
-# CodeMirror 6 and what it imports, each an ECMAScript module of one file.
-EDITOR = (
-    _script("@codemirror/state", "6.7.6", "kAz+AncRtKuIknedxT1bq4XwXv4UowhbkHU1myPrtVb/jZtImWuV5BXzv5vK6i3kYACsdiZiQKFQQ5Mq7elW8w=="),
-    _script("@codemirror/view", "6.43.15", "HHsfpqFeHyXLs983pSRe38Xajs0vFWZQ2BuX0m7Ki8w3jZ5iD8cuR3lBz2/5/X53Dhf32SBHKh6rtSTB6tKeGw=="),
-    _script("@codemirror/language", "6.13.1", "zfvU2r3TyylQLMj/te+5CnQ0rSqZi8B1oTCBbQkagcLW4Xc6imab6qN+pEJhsuNOLaJqiRyBXp9UhWA1DhVvDw=="),
-    _script("@codemirror/commands", "6.11.1", "O/4hG3SC1YwcmQ0d2UVNDs+AsaNWd1iHVxbTeEBuqH+6bExAiPK3iS/BvpY6rZGURALv4ZD3sIgcCmRvw3ehBg=="),
-    _script("@codemirror/autocomplete", "6.20.4", "yF8RhOf2SXlg00+qtupzLhrglcas61boqaONiNcbPIebHCpJocpqTBA6dyrtUrQO47hqyTdeob/3XnYilT7TaQ=="),
-    _script("@codemirror/lang-python", "6.2.1", "IRjC8RUBhn9mGR9ywecNhB51yePWCGgvHfY1lWN/Mrp3cKuHr0isDKia+9HnvhiWNnMpbGhWrkhuWOc09exRyw=="),
-    _script("@lezer/common", "1.5.5", "Pw7PVCndruF1pb3ebCxpSVpkMHSDjwRCLcTRw+RizUKco5QbWylwq2g4lnG/RYN7yTTQDXE9F77MwtkAyphrjg=="),
-    _script("@lezer/highlight", "1.2.5", "O1GMVKgtf5YspFaRzpmqkVgMtIk2HG9uMAbH6wdAIdNh3TVzCsch/+cRi+6l2//UGDKe6NB9BW3cvuR5ezMQ0w=="),
-    _script("@lezer/lr", "1.4.12", "On9HU4oMMiHPMkQDgoTnGahjgG5n/MkN38CgG77sMraKLL+3JBbeQNi1FcCXV9QRqwF9/BUXP3caHyJC1fBOTQ=="),
-    _script("@lezer/python", "1.1.19", "MhQIURHRytsNzP/YXnqpYKW6la6voAH3kyplTOOiCdjyFY6cWWGFVmYVdHIPrElqSDf4iCDktQCockB9FxuhzQ=="),
-    _script("style-mod", "4.1.5", "WQ2llCZa9sZSkJA+aOwpg5DkfbAXFKGh//t3MRTBeruFiSBC+GXUmbBzrw3bXyboCWAbtCW9InDfBsXrRD/rAg==", "src/style-mod.js"),
-    _script("w3c-keyname", "2.2.8", "dpojBhNsCNN7T82Tm7k26A6G9ML3NkhDsnw9n/eoxSRlVBB4CEtIQ/KTCLI2Fwf3ataSXRhYFkQi3SlnFwPvPQ==", "index.js"),
-    _script("crelt", "1.0.7", "aK6BbWfhf4U/wCcLHKPJl/xa6VkVstRaPywWtMKGwuOLc/wZTyQYuoxgvZnNsBvv7Kg3YTBQYYBCggcviQczuA==", "index.js"),
-    _script("@marijn/find-cluster-break", "1.0.4", "Wy0V7+SGUjnF9/TkiM1hKVDPj7jKXduPNboMVtHTA8dySMURWqfg/JZ9E2Sq8JgSJmkl7k7Qe9FLeMSrSraWmQ==", "src/index.js"),
-    _script("@codemirror/streamparser", "6.0.0", "JTFPF6xrfjt0mnfGPgzcLiMwYmvIyNaoizp8BYzv8FE8KrT6GBGDZ190rtt+O7Wke3gG/MFHyiY9YGNeimof4w=="),
-)  # fmt: skip
+def editor_packages() -> tuple[Package, ...]:
+    """CodeMirror 6 and what it imports, each an ECMAScript module of one file, as `editor.json` pins them."""
+    pinned = json.loads((HERE / "editor.json").read_text(encoding="utf-8"))
+    return tuple(
+        Package(name, entry["version"], entry["integrity"], (entry["file"],))
+        for name, entry in pinned.items()
+    )
 
 
 class Unavailable(Exception):
@@ -156,13 +141,19 @@ def write_editor(folder: Path, archives: dict[Package, bytes]) -> None:
         (folder / f"{names[package.name]}.js").write_text(text, encoding="utf-8")
 
 
-def language_reference() -> dict[str, bytes]:
-    """The module of Python's that the corpus `docs` is made of, as this Python has it."""
+def book_files() -> dict[str, bytes]:
+    """What the book's blocks read: the specification's files, and the language reference of this Python,
+    which the corpus `docs` is made of.
+    """
+    files = {
+        path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / "tests/spec").glob("*.py")
+    }
     try:
         import pydoc_data.topics as topics
     except ImportError:
-        return {}
-    return {"pydoc_data/__init__.py": b"", "pydoc_data/topics.py": Path(topics.__file__).read_bytes()}
+        return files
+    reference = {"pydoc_data/__init__.py": b"", "pydoc_data/topics.py": Path(topics.__file__).read_bytes()}
+    return files | reference
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -216,7 +207,7 @@ def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
         ValueError: it is not what was pinned.
     """
     python = fetched(PYODIDE, cache)
-    editor = {package: fetched(package, cache) for package in EDITOR}
+    editor = {package: fetched(package, cache) for package in editor_packages()}
     if runs is None:
         runs = {name: trained(config, cache) for name, config in settings().items()}
     runtime, page = site / "runtime", site / "live"
@@ -230,7 +221,7 @@ def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
     (runtime / "core.zip").write_bytes(core())
     (runtime / "runs.zip").write_bytes(zipped(files))
     (runtime / LATER).write_bytes(zipped(optimizers))
-    (runtime / "book.zip").write_bytes(zipped(language_reference()))
+    (runtime / "book.zip").write_bytes(zipped(book_files()))
     loaded = [path for path in runtime.rglob("*") if path.is_file() and path.name != LATER]
     manifest = {
         "megabytes": math.ceil(sum(path.stat().st_size for path in loaded) / 1e6),

@@ -156,7 +156,7 @@ class RecordedStep:
                     self._keep_before(name)
 
     def _kept(self, name: str, buffer: Buffer) -> Buffer:
-        """Returns a copy of a parameter, or of what is of its shape; of a table, of the rows that are kept."""
+        """Returns a copy of a parameter, or of what has its shape; of a table, of the kept rows."""
         rows = self.rows.get(name)
         return buffer.copy() if rows is None else buffer.take(_integers(rows, buffer))
 

@@ -26,5 +26,6 @@ export async function edit(root, parent, text, run, label) {
       code.EditorView.contentAttributes.of({ "aria-label": label }),
     ],
   });
+  view.dom.addEventListener("keydown", (event) => event.stopPropagation()); // the page has keys of its own, such as "/" for the search
   return { text: () => `${view.state.doc.toString()}\n`, focus: () => view.focus(), remove: () => view.destroy() };
 }

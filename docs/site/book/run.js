@@ -29,8 +29,8 @@ export function start(root) {
     const status = made("span", { class: "block-status", role: "status" }), output = made("pre", { tabindex: "0", "aria-label": `What block ${place + 1} printed` });
     const panel = made("div", { class: "printed", hidden: "" }, made("div", { class: "printed-head" }), output);
     const bar = made("div", { class: "block-bar" }, run, change, status);
-    outer.append(bar);
-    (expected ? beside : outer).after(panel);
+    outer.after(bar);
+    (expected ? beside : bar).after(panel);
     if (block.needs) {
       status.textContent = `Needs ${block.needs}: it runs on your machine, not in a browser.`;
       run.disabled = change.disabled = true;

@@ -36,7 +36,7 @@ async function start() {
   let hasSources = false;
   self.onmessage = async ({ data }) => {
     try {
-      if (!hasSources && data.code.includes("load_corpus")) { // a corpus may be made of the library's sources, which stand in an archive here
+      if (!hasSources && /load_corpus|Trainer/.test(data.code)) { // a corpus may be made of the library's sources, which stand in an archive here
         python.unpackArchive(await bytesOf(runtime, "pyodide/python_stdlib.zip"), "zip", { extractDir: python.globals.get("_stdlib") });
         hasSources = true;
       }
