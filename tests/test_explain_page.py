@@ -463,13 +463,11 @@ def test_rows_of_a_batch_have_their_tokens(window):
     data = window.page.evaluate("JSON.parse(document.getElementById('data').textContent)")
     first = data["graph"]["operations"][0]
     values = data["graph"]["tensors"][first["output"]]["values"]
-    assert values["matrix"][0] == len(data["batch_tokens"]) > values["grid"][0]
+    assert values["matrix"][0] == len(data["batch_tokens"]) >= values["grid"][0]
     shown = data["batch_tokens"][:: values["every"][0]]
     assert len(shown) == values["grid"][0]
     text = window.page.locator(".row-tokens").last.inner_text()
     assert text.split()[1:] == [token.replace(" ", "␣").replace("\n", "↵") for token in shown]
-    ids = data["graph"]["tensors"][first["inputs"][1]]
-    assert ids["shape"][0] * ids["shape"][1] == len(shown) * values["every"][0] or len(shown) > 1
 
 
 def test_card_four_shows_what_came_however_far_down_it_ranked(window):
@@ -488,7 +486,7 @@ def test_three_losses_are_reconciled(window):
     losses = [each["loss"] for each in data["tokens"]["positions"] if each["loss"] is not None]
     text = window.text("#three-losses")
     assert facts["loss"] in text and facts["batch"] in text
-    mean = float(text.split(" is ")[-1].split(".  ")[0].split(". The")[0])
+    mean = float(text.partition(". The loss of one token")[0].rpartition(" ")[2])
     assert mean == pytest.approx(sum(losses) / len(losses), rel=1e-3)
 
 

@@ -93,7 +93,7 @@ function lossAlong(points, found) {
     drawing("path", { class: "loss-line", d: points.map((each, i) => `${i ? "L" : "M"}${x(each.scale)} ${y(each.loss)}`).join("") }),
     points.map((each) => drawing("circle", { class: each.scale === 0 ? "before" : each.scale === 1 ? "after" : "loss-dot", cx: x(each.scale), cy: y(each.loss), r: each.scale === 0 || each.scale === 1 ? 5 : 3 })),
     drawing("text", { class: "axis", x: x(0), y: height - 8, "text-anchor": "middle", "font-size": 11 }, "before"), drawing("text", { class: "axis", x: x(1), y: height - 8, "text-anchor": "middle", "font-size": 11 }, "after"),
-    drawing("text", { class: "axis", x: 64, y: y(high), "text-anchor": "end", "font-size": 10 }, number(high, 6)), drawing("text", { class: "axis", x: 64, y: y(low), "text-anchor": "end", "font-size": 10 }, number(low, 6)));
+    drawing("text", { class: "axis", x: 64, y: y(high), "text-anchor": "end", "font-size": 10 }, number(high, 8)), drawing("text", { class: "axis", x: 64, y: y(low), "text-anchor": "end", "font-size": 10 }, number(low, 8)));
   const change = after.loss - before.loss, linear = found.gradient * found.change;
   return [element("h3", {}, "3. The loss of this batch, if only this weight moves", help("along")), svg,
     element("p", {}, `From ${number(before.loss, 7)} to ${number(after.loss, 7)}: a change of ${number(change, 3)}. The gradient times the change says ${number(linear, 3)}.`)];
