@@ -294,7 +294,7 @@ def site(tmp_path_factory):
         [sys.executable, str(SITE / "build.py"), "--out", str(out)],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert result.returncode == 0 and not result.stderr, result.stderr
     return out
