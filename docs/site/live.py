@@ -124,7 +124,7 @@ def unpack(package: Package, data: bytes, folder: Path) -> None:
 
 
 def write_editor(folder: Path, archives: dict[Package, bytes]) -> None:
-    """Writes the editor's modules, and lets each import the others from beside it."""
+    """Writes the editor's modules, with their licences, and lets each import the others from beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {package.name: _file_name(package) for package in archives}
     for package, data in archives.items():
@@ -132,6 +132,10 @@ def write_editor(folder: Path, archives: dict[Package, bytes]) -> None:
             member = archive.extractfile(f"package/{package.files[0]}")
             assert member is not None
             text = member.read().decode()
+            if "package/LICENSE" in archive.getnames():
+                licence = archive.extractfile("package/LICENSE")
+                assert licence is not None
+                (folder / f"{names[package.name]}.LICENSE.txt").write_bytes(licence.read())
 
         def beside(match: re.Match[str]) -> str:
             return f'{match[1]}"./{names[match[2]]}.js"'
