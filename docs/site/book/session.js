@@ -51,7 +51,7 @@ async function keepForLater(root) {
   if (!navigator.serviceWorker) return;
   try {
     await navigator.serviceWorker.register(new URL("offline.js", root));
-    await navigator.serviceWorker.ready;
+    if (!navigator.serviceWorker.controller) await new Promise((done) => navigator.serviceWorker.addEventListener("controllerchange", done, { once: true }));
     const own = performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => name.startsWith(root.href) && !name.includes("/runtime/"));
     await Promise.all([location.href, ...own].map((name) => fetch(name)));
   } catch { /* then it works with a network only */ }
