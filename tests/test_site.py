@@ -582,9 +582,12 @@ def test_the_book_goes_on_without_a_network(served, reader):
     reader.goto(address)
     reader.get_by_role("button", name="Run block 1", exact=True).click()
     reader.wait_for_function("!document.querySelector('.running')")
-    while not reader.evaluate("(page) => caches.match(page).then(Boolean)", address):
+    is_kept = "(page) => caches.match(page).then(Boolean)"
+    for _ in range(300):
         reader.wait_for_timeout(200)
-    reader.wait_for_timeout(2000)
+        if reader.evaluate(is_kept, address):
+            break
+    reader.wait_for_timeout(2000)  # for what the page is made of
     reader.context.set_offline(True)
     reader.reload()
     reader.get_by_role("button", name="Run block 1", exact=True).click()
