@@ -1,6 +1,7 @@
 """Measures the live microscope in a Chromium without a window, with both of its engines.
 
 python benchmarks/live.py [--engine server,worker] [--keystrokes 15] [--steps N] [--json FILE] [--check]
+                          [--pictures FOLDER]
 
 The default model (`tinygpt train`) is trained here first. A keystroke is timed from the key to the second
 frame after the view was painted anew, for the next token and for attention. Ready is timed from the
@@ -128,6 +129,48 @@ def measured(browser: Any, engine: str, address: str, keystrokes: int) -> dict[s
     return found
 
 
+def pictures(browser: Any, address: str, folder: Path) -> None:
+    """Writes the pictures of docs/live.md, which answer three questions of a new reader."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
+    context.set_default_timeout(300_000)
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("html[data-ready=true]", state="attached")
+    page.fill("#text", "get_value")
+    page.wait_for_selector("#chips .chip:nth-child(10):last-child")
+    page.click("#tab-attention")
+    page.wait_for_selector("#attention-row tbody tr:nth-child(10)")
+    page.click('.switch[data-key="heads-0-0"]')
+    page.wait_for_selector('.switch[data-key="heads-0-0"][aria-checked="false"]')
+    page.wait_for_timeout(500)
+    page.screenshot(path=folder / "live-head.png", clip=_box(page, "#view-attention", 700))
+    page.click("#tab-next")
+    page.wait_for_selector("text=Kullback")
+    page.screenshot(path=folder / "live-change.png", clip=_box(page, "#view-next", 720))
+    page.click("#tab-train")
+    page.click("#train-continue")
+    page.wait_for_selector(".samples p")
+    page.click("#train-step")
+    page.wait_for_selector(".along svg")
+    page.wait_for_timeout(500)
+    page.screenshot(path=folder / "live-loss.png", full_page=True, clip=_box(page, "#weight-section", 420))
+    page.select_option("#weights-of", "transformer_blocks.0.attn.out.weights")
+    page.focus("[aria-label^='transformer_blocks.0.attn.out.weights']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#weight-detail h2:has-text('attn.out.weights')")
+    page.wait_for_selector(".along svg")
+    page.screenshot(path=folder / "live-weight.png", full_page=True, clip=_box(page, "#weight-detail", 1500))
+    context.close()
+
+
+def _box(page: Any, selector: str, most: int) -> dict[str, float]:
+    """The place of an element on the whole page, of at most some height."""
+    script = """(selector) => { const box = document.querySelector(selector).getBoundingClientRect();
+        return { x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height }; }"""
+    box: dict[str, float] = page.evaluate(script, selector)
+    return box | {"height": min(box["height"], most)}
+
+
 def main() -> int:
     """Prints a Markdown table; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -137,6 +180,7 @@ def main() -> int:
     parser.add_argument("--keystrokes", type=int, default=15, help="how many are timed (default: 15)")
     parser.add_argument("--steps", type=int, help="of the training of the model (default: the preset's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write those of docs/live.md, too")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a promise is not kept")
     options = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -157,6 +201,9 @@ def main() -> int:
         own = len(session.run(10_000, 8.0)) / (time.perf_counter() - started)
         with sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=chromium)
+            if options.pictures:
+                with served("server", folder / "run", folder) as address:
+                    pictures(browser, address, options.pictures)
             for engine in options.engine.split(","):
                 with served(engine, folder / "run", folder / "site") as address:
                     figures[engine] = measured(browser, engine, address, options.keystrokes)

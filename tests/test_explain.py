@@ -648,3 +648,12 @@ def test_every_operation_says_its_formula_its_chain_rule_and_its_lines():
 def test_a_docstring_is_split_where_the_derivative_begins():
     assert split_formula(Mul.__doc__) == ("y = a b of each element, broadcast", "dL/da = g b, dL/db = g a.")
     assert split_formula("No derivative here.") == ("No derivative here.", "")
+
+
+def test_rows_of_a_heat_map_say_how_far_apart_they_stand():
+    buffer = Buffer([[float(row), float(-row)] for row in range(64)])
+    values = summarize(buffer)
+    down, across = values["every"]
+    picked = [float(row) for row in range(0, 64, down)]
+    assert values["grid"] == [len(picked), 2] and across == 1 and down > 1
+    assert values["scale"] == max(picked)

@@ -426,3 +426,89 @@ def test_parameters_move_with_the_slider(window):
     )
     window.page.keyboard.press("ArrowRight")
     assert "step 1" in window.text("output[for=checkpoint]")
+
+
+# ---------------------------------------------------------------- faults that were found by use
+
+
+def test_on_the_way_back_nothing_flows_to_what_has_no_gradient(window):
+    window.tab("step")
+    window.page.click("text=Open all")
+    graph = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).graph")
+    seen = 0
+    for place, (phase, index) in enumerate(graph["steps"]):
+        operation = graph["operations"][index]
+        if phase == "forward" or None not in operation["grads"]:
+            continue
+        window.page.locator("#steps").evaluate(
+            "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", place
+        )
+        for tensor, gradient in zip(operation["inputs"], operation["grads"], strict=True):
+            if gradient is None and tensor is not None:
+                assert window.count(f'.edge.writes[data-tensor="{tensor}"]') == 0
+                assert "it needs no gradient" in window.text(".panel")
+                seen += 1
+    assert seen
+
+
+def test_arrows_go_through_the_steps_after_a_click_on_the_tab(window):
+    window.tab("step")
+    window.page.keyboard.press("ArrowRight")
+    assert window.text(".place").startswith("Forward 2 of")
+    assert window.page.get_attribute("#tab-step", "aria-selected") == "true"
+
+
+def test_rows_of_a_batch_have_their_tokens(window):
+    window.tab("step")
+    data = window.page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    first = data["graph"]["operations"][0]
+    values = data["graph"]["tensors"][first["output"]]["values"]
+    assert values["matrix"][0] == len(data["batch_tokens"]) >= values["grid"][0]
+    shown = data["batch_tokens"][:: values["every"][0]]
+    assert len(shown) == values["grid"][0]
+    text = window.page.locator(".row-tokens").last.inner_text()
+    assert text.split()[1:] == [token.replace(" ", "␣").replace("\n", "↵") for token in shown]
+
+
+def test_card_four_shows_what_came_however_far_down_it_ranked(window):
+    data = window.page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    card = window.page.locator(".card:has-text('It says what comes next')")
+    assert card.locator(".bar.true").count() == 1
+    assert card.locator(".bar.true .what").inner_text() == card.locator(".note b").inner_text()
+    loss = next(value for name, value in data["facts"] if name == "loss")
+    assert f"The loss of the step, {loss}, is the mean" in card.inner_text()
+
+
+def test_three_losses_are_reconciled(window):
+    data = window.page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    window.tab("tokens")
+    facts = dict(data["facts"])
+    losses = [each["loss"] for each in data["tokens"]["positions"] if each["loss"] is not None]
+    text = window.text("#three-losses")
+    assert facts["loss"] in text and facts["batch"] in text
+    mean = float(text.partition(". The loss of one token")[0].rpartition(" ")[2])
+    assert mean == pytest.approx(sum(losses) / len(losses), rel=1e-3)
+
+
+def test_an_input_without_a_name_is_explained(window):
+    window.tab("step")
+    window.page.click("text=Open all")
+    number = window.page.locator(".node.leaf", has_text="number ").last
+    number.evaluate("node => node.dispatchEvent(new MouseEvent('click', { bubbles: true }))")
+    assert "A number that the program wrote" in window.text(".panel .path")
+    zeros = window.page.locator(".stats div", has_text="zeros").first
+    assert "exactly 0" in zeros.get_attribute("title")
+
+
+def test_on_a_telephone_the_player_and_the_panel_stand_below_a_short_header(browser, pages):
+    window = Window(browser, pages["training"], size=(390, 800))
+    window.tab("step")
+    boxes = window.page.evaluate(
+        "['header', '.stage', '.panel', '.player'].map((each) => document.querySelector(each)"
+        ".getBoundingClientRect()).map((box) => [box.top, box.bottom])"
+    )
+    header, stage, panel, player = boxes
+    assert header[1] <= 160, "a fifth of the screen"
+    assert player[1] <= 801 and stage[1] - stage[0] >= 170 and panel[1] - panel[0] >= 120
+    assert stage[1] <= panel[0] + 1 and panel[1] <= player[0] + 1
+    window.context.close()

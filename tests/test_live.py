@@ -20,12 +20,19 @@ from tinygpt_core.dataset.corpora import Corpus
 from tinygpt_core.generation import generate_ids
 from tinygpt_core.live import Microscope
 from tinygpt_core.live.cells import explain_attention, explain_cell
-from tinygpt_core.live.protocol import METHODS, MOST_CHARACTERS, runs_of
-from tinygpt_core.live.session import TrainingSession
+from tinygpt_core.live.protocol import (
+    LONGEST_REQUEST,
+    METHODS,
+    MOST_CHARACTERS,
+    MOST_CORPUS,
+    MOST_ROWS,
+    runs_of,
+)
+from tinygpt_core.live.session import MOST_PARAMETERS, TrainingSession
 from tinygpt_core.live.views import Switches, trace
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
-from tinygpt_core.training import PRESETS
+from tinygpt_core.training import PRESETS, Trainer
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 SIZES: dict[str, Any] = {
@@ -43,6 +50,8 @@ KINDS = {
     "grouped": {"num_heads": 4, "num_key_value_heads": 2, "positions": "rotary", "activation": "silu"},
     "tinygpt": {"activation": "relu", "final_activation": True, "positions": "none", "attention_bias": False},
     "geglu": {"activation": "geglu", "num_layers": 1},
+    "n-grams": {"positions": "rotary", "tied_head": False, "ngram_tables": (7, 11, 19)},
+    "n-grams and positions": {"ngram_tables": (5,)},
 }
 WORDS = ["get_name", "set_name", "is_path", "has_size", "get_size", "set_path"] * 3
 
@@ -173,11 +182,43 @@ def test_every_cell_is_what_its_formula_gives(kind, switches):
                     assert cell["value"] == matrix[row][column]
                     assert cell["computed"] == pytest.approx(cell["value"], rel=1e-5, abs=2e-6), (name, cell)
                     products = math.fsum(term[4] for term in cell["terms"]) + cell["other_sum"]
-                    assert not cell["terms"] or len(cell["terms"]) + cell["other_terms"] > 0
+                    sizes = [abs(term[4]) for term in cell["terms"]]
+                    assert sizes == sorted(sizes, reverse=True), "the largest first"
+                    assert all(term[4] == term[1] * term[3] for term in cell["terms"])
                     if cell["terms"] and not cell["steps"]:
                         assert products == pytest.approx(cell["computed"], rel=1e-9, abs=1e-12)
                     seen += 1
     assert seen > 100
+
+
+@pytest.mark.parametrize("kind", ["default", "gpt2", "n-grams", "n-grams and positions"])
+def test_the_stream_is_the_sum_of_the_parts_that_are_named(kind):
+    model = model_of(kind)
+    found = trace(model, IDS)
+    weights = {name: np.array(tensor.to_python()) for name, tensor in model.named_parameters()}
+    parts = {"embedding": weights["embedding_layer.embeddings"][IDS]}
+    if model.config.positions == "learned":
+        parts["positions"] = weights["position_embedding_layer.embeddings"][: len(IDS)]
+    if model.config.ngram_tables:
+        parts["ngrams"] = np.zeros_like(parts["embedding"])
+        for place in range(len(IDS)):
+            for table, size in enumerate(model.config.ngram_tables):
+                row = hashed(IDS[: place + 1], table + 2, size)
+                parts["ngrams"][place] += 8 * weights[f"ngram_embedding_layer.tables.{table}.embeddings"][row]
+    assert found.views["stream"].inputs == tuple(parts)
+    for name, values in parts.items():
+        np.testing.assert_allclose(found.matrix(name), values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.matrix("stream"), sum(parts.values()), rtol=1e-5, atol=1e-5)
+
+
+def hashed(ids: list[int], count: int, size: int) -> int:
+    """The row of a table for the last `count` tokens, as the formula in `kernels.ngrams` says."""
+    h = 0
+    for back in range(count):
+        token = ids[-1 - back] if back < len(ids) else -1
+        y = ((h ^ (token + 1)) * 2654435769) % 2**32
+        h = y ^ (y >> 15)
+    return h * size >> 32
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -281,6 +322,25 @@ def test_draws_are_those_of_generate(microscope, seed):
         drawn.append(step["id"])
         text = step["text"]
     assert drawn == expected
+
+
+def test_what_is_all_on_is_computed_once_for_a_text(microscope, monkeypatch):
+    from tinygpt_core.live import protocol
+
+    passes = []
+    monkeypatch.setattr(
+        protocol, "trace", lambda *arguments: passes.append(arguments[2:]) or trace(*arguments)
+    )
+    for position in range(4):
+        ask(microscope, "distribution", text="get_", heads=[[0, 1]], position=position)
+    assert len(passes) == 2, "one with the head off, one with all on"
+
+
+def test_the_loss_of_what_has_no_share_left_is_a_number(microscope):
+    weights = dict(microscope.model.named_parameters())["head.weights"]
+    weights.assign(weights * 1000.0)
+    losses = [entry["loss"] for entry in ask(microscope, "forward", text="get_zzz")["predictions"][:-1]]
+    assert all(isinstance(loss, float) and loss >= 0 for loss in losses) and max(losses) > 800
 
 
 def test_temperature_zero_draws_the_most_probable(microscope):
@@ -419,6 +479,74 @@ def test_a_tied_weight_is_used_twice():
     assert why["clipped"] == pytest.approx(why["gradient"] * why["factor"], rel=1e-4, abs=1e-9)
 
 
+def test_a_row_of_a_table_of_n_grams_says_why_it_moved():
+    session = session_of(ngram_tables=(64, 128))
+    session.run(2, 1e9)
+    session.step()
+    recorded = session.recorded
+    name = "ngram_embedding_layer.tables.1.embeddings"
+    row = recorded.rows[name][0]
+    why = recorded.explain_weight(name, [row, 3])
+    length = recorded.batch.shape[1]
+    places = {
+        (i, place)
+        for i in range(recorded.batch.shape[0])
+        for place in range(length)
+        if hashed(list(recorded.batch.inputs[i * length : i * length + place + 1]), 3, 128) == row
+    }
+    assert {(term["row"], term["position"]) for term in why["terms"]} == places
+    assert why["clipped"] == pytest.approx(why["gradient"] * why["factor"], rel=1e-4, abs=1e-9)
+    assert why["computed"] == pytest.approx(why["after"], rel=1e-5, abs=1e-8)
+    table = dict(session.trainer.model.named_parameters())[name].to_python()
+    assert why["after"] == table[row][3] and why["shape"] == [128, 8]
+    still = next(row for row in range(128) if row not in recorded.rows[name])
+    with pytest.raises(ValueError, match="did not move"):
+        recorded.explain_weight(name, [still, 0])
+    points = recorded.loss_along(name, [row, 3], scales=(0.0, 1.0))["points"]
+    assert points[0]["loss"] == pytest.approx(recorded.event["loss"], rel=1e-6)
+    assert dict(session.trainer.model.named_parameters())[name].to_python() == table, "as it was"
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory) -> Path:
+    """Two steps of `tinygpt train` as it is, tables and all."""
+    directory = tmp_path_factory.mktemp("default") / "run"
+    config = replace(PRESETS["identifiers"].config, steps=2, backend="python")
+    for _ in Trainer.start(config, str(directory)).run():
+        pass
+    return directory
+
+
+def test_the_default_model_can_be_looked_into_and_trained_on(default_run):
+    microscope = Microscope({"run": str(default_run)})
+    assert ask(microscope, "about")["parameters"] > MOST_PARAMETERS, "with its tables"
+    views = [view["name"] for view in ask(microscope, "forward", text="get_value")["views"]]
+    assert views[:3] == ["embedding", "ngrams", "stream"]
+    cell = ask(microscope, "cell", text="get_value", view="ngrams", row=5, column=2)
+    assert cell["computed"] == pytest.approx(cell["value"], rel=1e-5, abs=1e-9)
+    assert len(cell["steps"]) == len(microscope.model.config.ngram_tables) + 2
+    before = ask(microscope, "train_new", corpus="identifiers", continue_run=True)["step"]
+    step = ask(microscope, "train_step")
+    assert step["step"] == before + 1 and step["movers"]
+    for name, rows in microscope.session.recorded.rows.items():
+        index = [rows[0], 1]
+        why = ask(microscope, "weight", parameter=name, index=index)
+        assert why["computed"] == pytest.approx(why["after"], rel=1e-5, abs=1e-8)
+        assert why["clipped"] == pytest.approx(why["gradient"] * why["factor"], rel=1e-4, abs=1e-9)
+        assert len(ask(microscope, "train_weights", parameter=name)["rows"]) == MOST_ROWS
+    mover = step["movers"][0]
+    along = ask(microscope, "weight_loss", parameter=mover["parameter"], index=mover["index"])["points"]
+    assert along[3]["scale"] == 0.0 and along[3]["loss"] == pytest.approx(step["loss"], rel=1e-6)
+
+
+def test_a_run_of_one_text_goes_on_with_lines(microscope):
+    ask(microscope, "open", run="bpe")
+    own = "\n".join(WORDS * 20)
+    for by_line in (True, False):
+        state = ask(microscope, "train_new", own_text=own, by_line=by_line, continue_run=True)
+        assert ask(microscope, "train_run", steps=1)["steps"][0]["step"] == state["step"] + 1
+
+
 def test_learned_positions_have_a_gradient():
     session = session_of(positions="learned")
     session.step()
@@ -529,6 +657,22 @@ def test_any_text_is_read_or_refused_in_one_line(microscope, run, text):
 def test_nonsense_is_refused_in_one_line(microscope, request_text):
     answer = json.loads(microscope.answer_text(request_text))
     assert set(answer) == {"error"} and answer["error"] and "\n" not in answer["error"]
+
+
+def test_the_longest_text_to_train_on_is_no_request_too_long(microscope):
+    request = json.dumps(
+        {"method": "train_new", "params": {"own_text": "𝒳" * MOST_CORPUS}}, ensure_ascii=False
+    )
+    assert len(request.encode()) <= LONGEST_REQUEST
+
+
+@pytest.mark.parametrize("problem", [RuntimeError, RecursionError, MemoryError, KeyError])
+def test_what_goes_wrong_inside_is_an_answer(microscope, monkeypatch, problem):
+    def fails(text: str, *_: Any) -> None:
+        raise problem("so")
+
+    monkeypatch.setattr(microscope, "_ids", fails)
+    assert "so" in microscope.answer({"method": "forward", "params": {"text": "a"}})["error"]
 
 
 def test_nothing_but_the_methods_can_be_asked_for(microscope):

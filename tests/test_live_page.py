@@ -235,6 +235,27 @@ def test_the_tour_has_ten_stops(window):
     window.page.wait_for_selector(".tour", state="detached")
 
 
+def test_ones_own_text_stays_and_goes_on_with_the_run(window):
+    window.tab("train")
+    window.page.fill("#own-text", "get_size\nset_name\nis_size\n" * 8)
+    assert window.page.input_value("#corpus") == "own"
+    window.page.click("#train-continue")
+    window.page.wait_for_selector(".samples p")
+    assert "set_name" in window.server.microscope.session.trainer.data.documents
+    window.page.select_option("#run", "byte pairs")
+    window.page.wait_for_selector("#about:has-text('byte pairs')")
+    assert window.page.input_value("#corpus") == "own" and "set_name" in window.page.input_value("#own-text")
+
+
+def test_what_was_expanded_goes_with_its_text(window):
+    window.write("get", 4)
+    window.tab("attention")
+    window.page.click("text=All of K")
+    window.page.wait_for_selector(".expanded figure")
+    window.write("ge", 3)
+    window.page.wait_for_selector(".expanded figure", state="detached")
+
+
 # ---------------------------------------------------------------- people
 
 

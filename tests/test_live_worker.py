@@ -75,6 +75,25 @@ def test_the_bundled_runs_are_the_default_one_and_one_with_merges():
     assert settings["byte pairs"].tokenizer == "bpe"
 
 
+def test_what_an_optimizer_remembers_is_not_loaded_at_first(tmp_path):
+    cache = ROOT / "build" / "site-cache"
+    try:
+        live.write(tmp_path, cache, {"letters": RUN})
+    except live.Unavailable as reason:
+        pytest.skip(f"there is no Python for the browser: {reason}")
+    runtime = tmp_path / "runtime"
+    manifest = json.loads((runtime / "manifest.json").read_text())
+    with zipfile.ZipFile(runtime / manifest["runs"]) as archive:
+        assert "letters/model.safetensors" in archive.namelist()
+        assert not any("optimizer" in name for name in archive.namelist())
+    with zipfile.ZipFile(runtime / manifest["optimizers"]) as archive:
+        assert archive.namelist() == ["letters/optimizer.safetensors"]
+    offline = (tmp_path / "offline.js").read_text()
+    assert manifest["optimizers"] not in offline and "runtime/runs.zip" in offline
+    loaded = sum(path.stat().st_size for path in runtime.rglob("*") if path.is_file())
+    assert 0 <= manifest["megabytes"] * 1e6 - (loaded - (runtime / "optimizers.zip").stat().st_size) < 2e6
+
+
 def test_every_question_mark_leads_to_a_section_of_the_book():
     sys.path.insert(0, str(ROOT / "docs" / "site"))
     try:
@@ -134,6 +153,8 @@ def test_python_in_the_browser_gives_the_numbers_of_python_outside(address):
             ("train_new", {"own_text": "get_a\nset_b\nis_value\n" * 8, "by_line": True, "width": 8}),
             ("train_run", {"steps": 1}),
             ("train_run", {"steps": 1}),
+            ("train_step", {}),
+            ("train_new", {"own_text": "get_size\nset_name\n" * 8, "by_line": True, "continue_run": True}),
             ("train_step", {}),
         ]
         script = "([method, params]) => import('./store.js').then((store) => store.ask(method, params))"

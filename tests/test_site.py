@@ -7,6 +7,8 @@ What needs Sphinx, griffe, nbformat or nbclient (the extra `docs`) is skipped wh
 
 from __future__ import annotations
 
+import functools
+import http.server
 import importlib.util
 import json
 import os
@@ -14,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -291,7 +294,7 @@ def site(tmp_path_factory):
         [sys.executable, str(SITE / "build.py"), "--out", str(out)],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert result.returncode == 0 and not result.stderr, result.stderr
     return out
@@ -375,6 +378,254 @@ def test_the_site_works_from_disk_in_a_browser(site):
         browser.close()
     assert not problems
     assert not asked
+
+
+# ---------------------------------------------------------------- blocks that run in the browser
+
+RUN_IN_BROWSER = [*notebooks.documents(), ROOT / "README.md"]
+
+
+def python_blocks(document: Path) -> list[markdown_text.Block]:
+    return [
+        part
+        for part in markdown_text.parts(text_of(document))
+        if isinstance(part, markdown_text.Block) and part.language == "python"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        (["import math", "math.pi"], ["", ""]),
+        (["import numpy", "x = numpy.ones(2)", "print(x)", "x = 3", "print(x)"], ["N", "N", "N", "", ""]),
+        (["from tinygpt_core import backends\nbackends.use('numpy')"], ["N"]),
+        (["train(backend='cupy')", "print('numpy')"], ["a GPU", ""]),
+        (["def f():\n    import torch\n", "f()", "f = abs", "f(1)"], ["PyTorch", "PyTorch", "", ""]),
+    ],
+)
+def test_what_a_block_needs_follows_from_what_it_uses(blocks, expected):
+    found = load("running").needs(blocks)
+    assert ["N" if need.endswith("with NumPy") else need for need in found] == expected
+
+
+def test_chapters_of_the_first_part_need_no_plugin():
+    for chapter in sorted(DOCS.glob("[01][0-9]-*.md")):
+        needs = load("running").needs([block.code for block in python_blocks(chapter)])
+        assert any(needs) == (chapter.stem == "12-what-makes-it-fast"), chapter.stem
+
+
+def test_pinned_scripts_import_what_lies_beside_them(tmp_path):
+    import io
+    import tarfile
+
+    live = load("live")
+    package = live.Package("@codemirror/view", "1", "sha512-", ("dist/index.js",))
+    other = live.Package("style-mod", "1", "sha512-", ("index.js",))
+    code = b"import { a, b as c } from 'style-mod';\nconst text = \"import x from y\";\nexport { a };\n"
+    archives = {}
+    for each, data in ((package, code), (other, b"export const a = 1;\n")):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            info = tarfile.TarInfo(f"package/{each.files[0]}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        archives[each] = buffer.getvalue()
+    live.write_editor(tmp_path, archives)
+    assert text_of(tmp_path / "codemirror-view.js") == code.decode().replace(
+        "'style-mod'", '"./style-mod.js"'
+    )
+
+
+def test_the_editor_is_pinned_to_checksums():
+    packages = load("live").editor_packages()
+    assert {"@codemirror/view", "@codemirror/state", "@codemirror/lang-python"} <= {
+        each.name for each in packages
+    }
+    for package in packages:
+        assert re.fullmatch(r"\d+\.\d+\.\d+", package.version)
+        assert re.fullmatch(r"sha512-[A-Za-z0-9+/]{86}==", package.integrity)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    """The site's address, from a plain static host."""
+    if not (site / "runtime").is_dir():
+        pytest.skip("the site was built without Python for the browser: npm is missing, or a network")
+    handler = functools.partial(_Quiet, directory=str(site))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def reader(served):
+    """A page of a browser on the served site; nothing may be asked of another host, no script may fail."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=os.geteuid() != 0)
+        context = browser.new_context(
+            reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"]
+        )
+        context.set_default_timeout(400_000)
+        page = context.new_page()
+        problems = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda request: request.url.startswith((served, "data:")) or problems.append(request.url),
+        )
+        yield page
+        browser.close()
+        assert not problems
+
+
+def needs_browser(test):
+    for mark in (
+        pytest.mark.skipif(
+            CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)"
+        ),
+        installed("playwright"),
+        built,
+    ):
+        test = mark(test)
+    return test
+
+
+def run_all(page) -> None:
+    """Runs the last block that can be run, and with it all before it; a page's own are run one by one."""
+    alone = page.evaluate("document.body.dataset.alone === 'true'")
+    buttons = page.locator(".block-button.run:not([disabled])")
+    for place in range(buttons.count()) if alone else [buttons.count() - 1]:
+        buttons.nth(place).click()
+        page.wait_for_selector(".running")
+        page.wait_for_function("!document.querySelector('.running')")
+
+
+@needs_browser
+@pytest.mark.parametrize("document", RUN_IN_BROWSER, ids=lambda path: path.stem)
+def test_every_block_prints_the_books_text_in_the_browser(served, reader, document):
+    name = "readme" if document.stem == "README" else document.relative_to(DOCS).with_suffix("").as_posix()
+    reader.goto(f"{served}{name}.html")
+    reader.wait_for_selector(".block-button.run")
+    run_all(reader)
+    blocks = python_blocks(document)
+    needs = json.loads(reader.get_attribute("body", "data-blocks"))
+    assert len(needs) == len(blocks) == reader.locator(".block-bar").count()
+    wrong = [each.inner_text() for each in reader.locator(".printed.differs, .printed.failed").all()]
+    assert not wrong, "\n".join(wrong)
+    runnable = [block for block, need in zip(blocks, needs, strict=True) if not need]
+    assert reader.locator(".printed.equal").count() == len(runnable)
+    printed = reader.locator(".printed.equal:not([hidden]) pre").all_inner_texts()
+    shown = [block.shown for block in runnable if block.shown]
+    assert [_lines(text) for text in printed] == [_lines(text) for text in shown]
+    said = reader.locator(".block-bar.needs .block-status").all_inner_texts()
+    assert len(said) == len(blocks) - len(runnable) and all(text.startswith("Needs ") for text in said)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
+
+
+@needs_browser
+def test_a_block_is_edited_interrupted_and_copied(served, reader):
+    reader.goto(f"{served}01-slopes.html")
+    reader.locator(".block-button.edit").first.click()
+    editor = reader.locator(".cm-content").first
+    editor.click()
+    reader.keyboard.press("Control+a")
+    reader.keyboard.type("kept = 7 / 2 # a slash is no search\nprint(kept)\n")
+    assert reader.evaluate("document.activeElement.classList.contains('cm-content')")
+    reader.keyboard.press("Control+Enter")
+    reader.wait_for_selector(".printed.differs")
+    assert reader.inner_text(".printed pre").strip() == "3.5"
+    assert "as you changed it" in reader.inner_text(".printed-head")
+
+    editor.click()  # an error is shown as Python shows it, and an endless loop can be left
+    reader.keyboard.press("Control+a")
+    reader.keyboard.type("print(1 / 0)")
+    reader.keyboard.press("Control+Enter")
+    reader.wait_for_selector(".printed.failed")
+    text = reader.inner_text(".printed.failed pre")
+    assert text.strip().endswith("ZeroDivisionError: division by zero") and "tinygpt_core" not in text
+    editor.click()
+    reader.keyboard.press("Control+a")
+    reader.keyboard.type("while True: print('on and on'); import time; time.sleep(0.1)")
+    reader.keyboard.press("Control+Enter")
+    reader.wait_for_selector(".printed pre:has-text('on and on')")
+    reader.get_by_role("button", name="Interrupt block 1").click()
+    reader.wait_for_selector(".block-status:has-text('Interrupted')")
+
+    reader.locator(".block-button.edit").first.click()  # undone: the book's block again, with a new Python
+    assert reader.locator(".cm-content").count() == 0
+    reader.get_by_role("button", name="Run block 1", exact=True).click()
+    reader.wait_for_function(
+        "!document.querySelector('.running') && !document.querySelector('.printed.failed')"
+    )
+    block = python_blocks(DOCS / "01-slopes.md")[0]
+    reader.locator(".highlight-python .copy").first.focus()
+    reader.keyboard.press("Enter")
+    reader.wait_for_selector(".highlight-python .copy:has-text('Copied')")
+    assert reader.evaluate("navigator.clipboard.readText()") == block.code
+
+
+@needs_browser
+def test_the_book_goes_on_without_a_network(served, reader):
+    address = f"{served}06-embeddings.html"
+    reader.goto(address)
+    reader.get_by_role("button", name="Run block 1", exact=True).click()
+    reader.wait_for_function("!document.querySelector('.running')")
+    is_kept = "(page) => caches.match(page).then(Boolean)"
+    for _ in range(300):
+        reader.wait_for_timeout(200)
+        if reader.evaluate(is_kept, address):
+            break
+    reader.wait_for_timeout(2000)  # for what the page is made of
+    reader.context.set_offline(True)
+    reader.reload()
+    reader.get_by_role("button", name="Run block 1", exact=True).click()
+    reader.wait_for_selector(".printed.equal", state="attached")
+
+
+@needs_browser
+def test_search_finds_chapters_before_the_reference(site, reader, served):
+    reader.goto(f"{served}search.html?q=attention")
+    reader.wait_for_selector("ul.search li:nth-child(5) a")
+    reader.wait_for_timeout(1000)
+    found = reader.evaluate(
+        "[...document.querySelectorAll('ul.search li > a')].map((link) => link.getAttribute('href'))"
+    )
+    kinds = [2 if "source/" in each else 1 if "reference/" in each else 0 for each in found]
+    assert kinds == sorted(kinds) and kinds[0] == 0 and 1 in kinds
+
+
+WIDE = (
+    "[...document.querySelectorAll('article pre')].filter((each) => each.scrollWidth > each.clientWidth)"
+    ".map((each) => getComputedStyle(each, '::-webkit-scrollbar').height)"
+)
+
+
+@needs_browser
+def test_wide_code_is_read_or_scrolled_visibly_and_figures_fit_the_dark(site, served, reader):
+    reader.set_viewport_size({"width": 1400, "height": 900})
+    reader.goto(f"{served}06-embeddings.html")
+    bars = reader.evaluate(WIDE)
+    assert len(bars) <= 1 and set(bars) <= {"10px"}, "a scroll bar that one sees"
+    reader.emulate_media(color_scheme="dark")
+    for name in ("01-slopes", "07-attention", "index"):
+        reader.goto(f"{served}{name}.html")
+        for picture in reader.locator("article img").all():
+            source = picture.get_attribute("src")
+            own = source.endswith(".svg") and "prefers-color-scheme" in text_of(site / source)
+            style = picture.evaluate("(each) => getComputedStyle(each).filter")
+            assert (style == "none") == own, f"{source}: {style}"
 
 
 @built

@@ -62,7 +62,7 @@ class Operands(NamedTuple):
             lookup(PutRows, type(table)).forward(table, rows, values)
 
 
-def _rows_with_gradient(gradient: Buffer | SparseGradient) -> tuple[Buffer, Buffer]:
+def rows_with_gradient(gradient: Buffer | SparseGradient) -> tuple[Buffer, Buffer]:
     """Returns the rows of a table with a gradient that is not 0, integers (n,), and their gradients."""
     rows = gradient.rows if isinstance(gradient, SparseGradient) else None
     values = gradient.values if isinstance(gradient, SparseGradient) else gradient
@@ -174,7 +174,7 @@ class Optimizer:
             assert gradient is not None
             buffers = [parameter.buffer, *(buffers[place] for buffers in remembered)]
             if parameter.sparse_grad:
-                rows, gradient = _rows_with_gradient(gradient)
+                rows, gradient = rows_with_gradient(gradient)
                 if not rows.numel:
                     continue
                 tables = buffers

@@ -17,6 +17,7 @@ that definition.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -30,8 +31,9 @@ from urllib.parse import unquote, urlsplit
 import live
 import notebooks
 import reference
+import running
 import sources
-from markdown_text import Link, links, parts, replace_links
+from markdown_text import Block, Link, links, parts, replace_links
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -73,8 +75,11 @@ class Pages:
         """Writes all pages."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "_static").mkdir(parents=True)
-        shutil.copy(HERE / "style.css", self.folder / "_static")
-        shutil.copy(HERE / "conf.py", self.folder)
+        for name in ("style.css", "book.js"):
+            shutil.copy(HERE / name, self.folder / "_static")
+        shutil.copytree(HERE / "book", self.folder / "_static" / "book")
+        for name in ("conf.py", "scorer.js"):
+            shutil.copy(HERE / name, self.folder)
         shutil.copytree(DOCS / "pictures", self.folder / "pictures")
         have_notebooks = {path.stem for path in notebooks.write(self.folder / "extra" / "notebooks")}
         for path, name in self.documents.items():
@@ -283,11 +288,34 @@ def make_accessible(site: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def make_runnable(site: Path, documents: dict[Path, str]) -> None:
+    """Tells each page with Python blocks what these need that a browser lacks, see `running.needs`; its
+    scripts let them be run.
+    """
+    for document, name in documents.items():
+        blocks = [
+            part.code
+            for part in parts(document.read_text(encoding="utf-8"))
+            if isinstance(part, Block) and part.language == "python"
+        ]
+        if not blocks:
+            continue
+        path = site / Path(name).with_suffix(".html")
+        text = path.read_text(encoding="utf-8")
+        if text.count('class="highlight-python') != len(blocks):
+            sys.exit(f"{name} has {len(blocks)} Python blocks, and its page another number")
+        alone = name == "readme.md"  # whose blocks are each there to be copied
+        needs = running.needs(blocks) if not alone else [running.needs([block])[0] for block in blocks]
+        data = f' data-blocks="{escape(json.dumps(needs))}"' + (' data-alone="true"' if alone else "")
+        path.write_text(text.replace("<body", f"<body{data}", 1), encoding="utf-8")
+
+
 def build(out: Path) -> None:
     """Builds the site in a folder; a warning of Sphinx or a broken link ends the program with an error."""
     out = out.resolve()
     pages = out.parent / f"{out.name}-pages"
-    Pages(pages).gather()
+    gathered = Pages(pages)
+    gathered.gather()
     shutil.rmtree(out, ignore_errors=True)
     command = [
         sys.executable,
@@ -307,8 +335,9 @@ def build(out: Path) -> None:
     subprocess.run([*command, "-d", str(pages / "doctrees")], check=True)
     try:
         live.write(out, out.parent / "site-cache")
+        make_runnable(out, gathered.documents)
     except live.Unavailable as reason:
-        print(f"without the live page: {reason}")
+        print(f"without the live page, and without Python in the book: {reason}")
         for path in out.rglob("*.html"):
             text = path.read_text(encoding="utf-8")
             path.write_text(re.sub(r'<p class="live-link">.*?</p>', "", text), encoding="utf-8")

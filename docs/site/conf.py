@@ -2,6 +2,8 @@
 from a network.
 """
 
+from pathlib import Path
+
 project = "tinygpt"
 author = "the tinygpt authors"
 copyright = "the tinygpt authors, MIT licence"
@@ -20,6 +22,8 @@ html_theme = "furo"
 html_title = "tinygpt"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_js_files = ["book.js"]
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))  # the book before the reference
 html_extra_path = ["extra"]
 html_show_sphinx = False
 html_copy_source = False

@@ -1,11 +1,15 @@
-"""The site's live page: the page of `tinygpt live`, with Python inside the browser.
+"""Python inside the browser, for the site: for the live page, which is that of `tinygpt live`, and for the
+book's blocks, which can be edited and run.
 
     live/               the page's modules, as they are in tinygpt_core/live/page
     runtime/pyodide/    CPython as WebAssembly: the npm package `pyodide`, of one version and checksum,
                         fetched by the build and never committed
+    runtime/editor/     the editor CodeMirror, from npm in the same way; what it imports lies beside it
     runtime/core.zip    tinygpt_core as it stands
     runtime/runs.zip    two runs that the build trains, one of letters and one of byte pairs, and the names
                         to train on, since the standard library's sources are not in a browser
+    runtime/optimizers.zip  what the runs' optimizers remember, for those who go on with one
+    runtime/book.zip    what the book reads: the language reference, which the runtime lacks, and tests/spec
     offline.js          the service worker that keeps all of this for when there is no network
 
 Everything is plain files: any static host will do, with no special headers.
@@ -17,6 +21,8 @@ import base64
 import hashlib
 import io
 import json
+import math
+import re
 import shutil
 import subprocess
 import tarfile
@@ -34,7 +40,10 @@ ROOT = HERE.parents[1]
 CORE = ROOT / "tinygpt_core"
 PAGE = CORE / "live" / "page"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same files make the same archive
-RUN_FILES = ("config.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "state.json")
+RUN_FILES = ("config.json", "tokenizer", "model.safetensors", "state.json")
+OPTIMIZER = "optimizer.safetensors"  # twice as large as the model, and needed only to go on with a training
+
+LATER = "optimizers.zip"  # fetched by who goes on with a run
 
 # The page's first words, which stay where its scripts are not loaded
 FROM_A_FILE = (
@@ -60,6 +69,15 @@ PYODIDE = Package(
 )
 
 
+def editor_packages() -> tuple[Package, ...]:
+    """CodeMirror 6 and what it imports, each an ECMAScript module of one file, as `editor.json` pins them."""
+    pinned = json.loads((HERE / "editor.json").read_text(encoding="utf-8"))
+    return tuple(
+        Package(name, entry["version"], entry["integrity"], (entry["file"],))
+        for name, entry in pinned.items()
+    )
+
+
 class Unavailable(Exception):
     """What the live page needs cannot be had here; the message says what and why."""
 
@@ -71,7 +89,7 @@ def fetched(package: Package, cache: Path) -> bytes:
         Unavailable: there is no npm, or no network.
         ValueError: it is another file than the one that was pinned.
     """
-    path = cache / f"{package.name}-{package.version}.tgz"
+    path = cache / f"{_file_name(package)}-{package.version}.tgz"
     if not path.is_file():
         npm = shutil.which("npm")
         if npm is None:
@@ -90,6 +108,11 @@ def fetched(package: Package, cache: Path) -> bytes:
     return data
 
 
+def _file_name(package: Package) -> str:
+    """What npm calls the files of a package: "codemirror-state" for "@codemirror/state"."""
+    return package.name.removeprefix("@").replace("/", "-")
+
+
 def unpack(package: Package, data: bytes, folder: Path) -> None:
     """Writes the package's files that we need, and its licence if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +121,43 @@ def unpack(package: Package, data: bytes, folder: Path) -> None:
             member = archive.extractfile(f"package/{name}")
             assert member is not None
             (folder / name).write_bytes(member.read())
+
+
+def write_editor(folder: Path, archives: dict[Package, bytes]) -> None:
+    """Writes the editor's modules, with their licences, and lets each import the others from beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {package.name: _file_name(package) for package in archives}
+    for package, data in archives.items():
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+            member = archive.extractfile(f"package/{package.files[0]}")
+            assert member is not None
+            text = member.read().decode()
+            if "package/LICENSE" in archive.getnames():
+                licence = archive.extractfile("package/LICENSE")
+                assert licence is not None
+                (folder / f"{names[package.name]}.LICENSE.txt").write_bytes(licence.read())
+
+        def beside(match: re.Match[str]) -> str:
+            return f'{match[1]}"./{names[match[2]]}.js"'
+
+        imported = r"""^((?:import|export)\b[\w\s{},*$]*?\bfrom\s*)['"]([^.'"][^'"]*)['"]"""
+        text = re.sub(imported, beside, text, flags=re.MULTILINE)
+        (folder / f"{names[package.name]}.js").write_text(text, encoding="utf-8")
+
+
+def book_files() -> dict[str, bytes]:
+    """What the book's blocks read: the specification's files, and the language reference of this Python,
+    which the corpus `docs` is made of.
+    """
+    files = {
+        path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / "tests/spec").glob("*.py")
+    }
+    try:
+        import pydoc_data.topics as topics
+    except ImportError:
+        return files
+    reference = {"pydoc_data/__init__.py": b"", "pydoc_data/topics.py": Path(topics.__file__).read_bytes()}
+    return files | reference
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -121,7 +181,7 @@ def settings() -> dict[str, TrainingConfig]:
     """The runs that are bundled, by name: the default one, and one whose tokenizer has merges."""
     backend = "python" if backends.why_not("numpy") else "numpy"
     letters = replace(PRESETS["identifiers"].config, backend=backend)
-    pairs = replace(letters, tokenizer="bpe", vocab_size=400, context_length=16, steps=800)
+    pairs = replace(letters, tokenizer="bpe", vocab_size=400, context_length=16, steps=800, ngram_tables=())
     return {"letters": letters, "byte pairs": pairs}
 
 
@@ -139,7 +199,7 @@ def trained(config: TrainingConfig, cache: Path) -> Path:
 
 
 def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
-    """Writes the live page into the folder of a site.
+    """Writes the live page, and Python for it and for the book, into the folder of a site.
 
     Args:
         site: gets `live`, `runtime` and `offline.js`.
@@ -151,19 +211,28 @@ def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
         ValueError: it is not what was pinned.
     """
     python = fetched(PYODIDE, cache)
+    editor = {package: fetched(package, cache) for package in editor_packages()}
     if runs is None:
         runs = {name: trained(config, cache) for name, config in settings().items()}
     runtime, page = site / "runtime", site / "live"
     unpack(PYODIDE, python, runtime / "pyodide")
+    write_editor(runtime / "editor", editor)
     names = "\n".join(load_corpus("identifiers").documents or []) + "\n"
     files = {"identifiers.txt": names.encode()}
     for name, folder in runs.items():
         files |= {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES}
+    optimizers = {f"{name}/{OPTIMIZER}": (folder / OPTIMIZER).read_bytes() for name, folder in runs.items()}
     (runtime / "core.zip").write_bytes(core())
     (runtime / "runs.zip").write_bytes(zipped(files))
+    (runtime / LATER).write_bytes(zipped(optimizers))
+    (runtime / "book.zip").write_bytes(zipped(book_files()))
+    loaded = [path for path in runtime.rglob("*") if path.is_file() and path.name != LATER]
     manifest = {
+        "megabytes": math.ceil(sum(path.stat().st_size for path in loaded) / 1e6),
         "core": "core.zip",
         "runs": "runs.zip",
+        "optimizers": LATER,
+        "book": "book.zip",
         "run_folders": {name: f"/home/pyodide/{name}" for name in runs},
         "corpora": {"identifiers": "/home/pyodide/identifiers.txt"},
     }
@@ -185,9 +254,9 @@ def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
 
 def _write_offline(site: Path) -> None:
     """Writes the service worker with the list of what it keeps, under a name that changes with it."""
-    kept = sorted(
-        path for folder in ("live", "runtime") for path in (site / folder).rglob("*") if path.is_file()
-    )
+    folders = ("live", "runtime", "_static/book")
+    found = (path for folder in folders for path in (site / folder).rglob("*"))
+    kept = sorted(path for path in found if path.is_file() and path.name != LATER)
     digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in kept)).hexdigest()
     names = [path.relative_to(site).as_posix() for path in kept]
     script = (HERE / "offline.js").read_text(encoding="utf-8")

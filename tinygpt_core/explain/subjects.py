@@ -113,7 +113,7 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is "
         "the step on this page. "
     )
-    return assemble(
+    result = assemble(
         recorder,
         f"Training step {step + 1} of {os.path.basename(os.path.realpath(directory))}",
         f"{model_line(model)}, on {config.backend}",
@@ -125,6 +125,7 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         f"{model.num_parameters():,} parameters which way it must move to be surprised less.",
         training=curves | {"snapshots": snapshots, "note": note + SAMPLED},
     )
+    return result | {"batch_tokens": [text.token_text(saved.tokenizer, idx) for idx in batch.inputs]}
 
 
 def first_rows(batch: Batch) -> Batch:
@@ -341,6 +342,9 @@ def assemble(
         "graph": graph,
         "attention": attention,
         "tokens": tokens,
+        "batch_tokens": tokens["texts"]
+        if tokens
+        else [],  # those of all rows of the batch, one after the other
         "merges": text.merges(tokenizer, words) if tokenizer and words else None,
         "training": training,
         "missing": missing,

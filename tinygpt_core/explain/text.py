@@ -53,14 +53,12 @@ def predictions(
     """
     positions = []
     for row, target in zip(logits.to_python(), targets, strict=True):
-        largest = max(row)
-        weights = [math.exp(value - largest) for value in row]
-        total = math.fsum(weights)
-        best = heapq.nlargest(TOP, range(len(row)), key=weights.__getitem__)
+        total = log_sum_exp(row)
+        best = heapq.nlargest(TOP, range(len(row)), key=row.__getitem__)
         entry: dict[str, Any] = {
             "target": None,
             "loss": None,
-            "top": [[token_text(tokenizer, i), _share(weights[i] / total), i] for i in best],
+            "top": [[token_text(tokenizer, i), _share(math.exp(row[i] - total)), i] for i in best],
         }
         if target != ignore_index:
             own = row[target]
@@ -68,10 +66,10 @@ def predictions(
             shown = {
                 "text": token_text(tokenizer, target),
                 "id": target,
-                "probability": _share(weights[target] / total),
+                "probability": _share(math.exp(own - total)),
                 "rank": rank,
             }
-            entry |= {"target": shown, "loss": _share(math.log(total) + largest - own)}
+            entry |= {"target": shown, "loss": _share(total - own)}
         positions.append(entry)
     vocabulary = logits.shape[-1]
     texts = [token_text(tokenizer, idx) for idx in ids]
@@ -82,6 +80,17 @@ def predictions(
         "uniform": _share(math.log(vocabulary)),
         "prompt_length": None,
     }
+
+
+def log_sum_exp(row: Sequence[float]) -> float:
+    """Returns the logarithm of the sum of exp(x) over a row, in doubles, without overflow."""
+    largest = max(row)
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in row))
+
+
+def loss_of(logits: Sequence[float], target: int) -> float:
+    """Returns the loss of a target in nats: -log of the probability that softmax gives it."""
+    return log_sum_exp(logits) - logits[target]
 
 
 def _share(value: float) -> float | None:

@@ -21,9 +21,9 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
 
     Returns:
         `min`, `max`, `mean` (None where undefined), `zeros` and `nans` (shares from 0 to 1), `matrix` (rows
-        and columns of the whole), `grid` (rows and columns shown), `scale` (the largest finite magnitude
-        shown), `cells` (base64, one byte each: 127 is 0, 254 the scale, 0 minus the scale, 255 not a finite
-        number).
+        and columns of the whole), `grid` (rows and columns shown), `every` (how far apart these stand),
+        `scale` (the largest finite magnitude shown), `cells` (base64, one byte each: 127 is 0, 254 the scale,
+        0 minus the scale, 255 not a finite number).
     """
     count = buffer.numel
     columns = buffer.shape[-1] if buffer.ndim else 1
@@ -37,7 +37,7 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
         "nans": 0.0,
     }
     if not count:
-        return stats | {"grid": [0, 0], "scale": 0.0, "cells": ""}
+        return stats | {"grid": [0, 0], "every": [1, 1], "scale": 0.0, "cells": ""}
     x = buffer.as_floating()
     nans = int((x != x).cast(DType.int64).sum().item())
     stats["nans"] = nans / count
@@ -56,6 +56,7 @@ def summarize(buffer: Buffer) -> dict[str, Any]:
     )
     return stats | {
         "grid": [len(picked), len(picked[0])],
+        "every": [down, across],
         "scale": _rounded(scale),
         "cells": base64.b64encode(cells).decode("ascii"),
     }

@@ -7,7 +7,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..dtype import DType
+from ..kernels.base import lookup
+from ..kernels.ngrams import HashNgrams
 from ..nn.activations import GATED_ACTIVATIONS
+from ..nn.embedding import SCALE
 from .views import HEADS, Trace, dot
 
 MOST_TERMS = 64  # of a sum; the others are added up
@@ -87,11 +91,22 @@ class _Cell:
         value = self.model.position_embedding_layer.embeddings.buffer[self.row, self.column].item()
         return {"computed": value, "steps": [[f"P[{self.row}, {self.column}]", value]]}
 
+    def _ngrams(self) -> dict[str, Any]:
+        layer = self.model.ngram_embedding_layer
+        ids = type(layer.tables[0].embeddings.buffer)([self.trace.ids], DType.int32)
+        rows, _ = lookup(HashNgrams, type(ids)).forward(ids, table_sizes=layer.table_sizes)
+        steps: list[list[Any]] = []
+        for place, table in enumerate(layer.tables):
+            row = rows[place, 0, self.row].item()
+            name = f"the last {place + 2} tokens: T{place + 1}[{row}, {self.column}]"
+            steps.append([name, table.embeddings.buffer[row, self.column].item()])
+        total = math.fsum(value for _, value in steps)
+        return {"computed": SCALE * total, "steps": [*steps, ["sum", total], ["scale", SCALE]]}
+
     def _stream(self) -> dict[str, Any]:
         if hasattr(self, "own"):
             return self._sum(f"{self.own}.middle", f"{self.own}.mlp")
-        names = ("embedding", "positions") if "positions" in self.trace.views else ("embedding",)
-        return self._sum(*names)
+        return self._sum(*self.trace.views["stream"].inputs)
 
     def _middle(self) -> dict[str, Any]:
         below = self.trace.views[f"{self.own}.middle"].inputs[0]

@@ -17,11 +17,11 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset.corpora import Corpus, load_corpus
-from ..explain.text import merges, token_text
+from ..explain.text import loss_of, merges, token_text
 from ..generation import sampling_candidates
 from ..printable import escape_unprintable
 from ..tokenizer.base import Tokenizer
-from ..training.checkpoint import Checkpoint, load_checkpoint
+from ..training.checkpoint import load_checkpoint
 from ..training.config import TrainingConfig, describe_sizes
 from ..training.data import BOUNDARY
 from ..training.runs import load_model
@@ -33,7 +33,8 @@ MOST_CHARACTERS = 100_000  # of a text; of a longer one the end is read
 MOST_CORPUS = 2_000_000  # characters of a text to train on
 MOST_SHOWN = 50  # tokens of a distribution
 MOST_CELLS = 20_000  # of a view that is sent whole
-LONGEST_REQUEST = 4_000_000  # bytes
+MOST_ROWS = 512  # of a parameter that are sent
+LONGEST_REQUEST = 4 * MOST_CORPUS + 100_000  # bytes: a character has at most four
 SEED_LIMIT = 2**53  # integers of JSON that a browser keeps exact
 
 
@@ -175,6 +176,7 @@ class Microscope:
         self.backend = backend
         self.session: TrainingSession | None = None
         self._trace: Trace | None = None
+        self._baseline: Trace | None = None
         self._key: Any = None
         self._is_training_shown = False
         self._open(next(iter(self.runs)))
@@ -191,7 +193,15 @@ class Microscope:
                 raise ProtocolError(f"there is no method {_short(request['method'])}")
             with backends.use(self.backend_name):
                 return {"result": method(self, Parameters(request.get("params") or {}))}
-        except (ValueError, ArithmeticError, OSError, TypeError, LookupError, MemoryError) as problem:
+        except (
+            ValueError,
+            ArithmeticError,
+            OSError,
+            TypeError,
+            LookupError,
+            MemoryError,
+            RuntimeError,
+        ) as problem:
             return {"error": escape_unprintable(" ".join(str(problem).split())) or type(problem).__name__}
 
     def answer_text(self, text: str | bytes) -> str:
@@ -218,7 +228,7 @@ class Microscope:
         self._forget()
 
     def _forget(self) -> None:
-        self._trace = self._key = None
+        self._trace = self._baseline = self._key = None
 
     @property
     def backend_name(self) -> str:
@@ -326,16 +336,16 @@ class Microscope:
         }
 
     def _predictions(self, found: Trace) -> list[dict[str, Any]]:
-        rows = found.matrix("probabilities")
         entries = []
-        for place, row in enumerate(rows):
-            best = max(range(len(row)), key=row.__getitem__)
+        rows = zip(found.matrix("logits"), found.matrix("probabilities"), strict=True)
+        for place, (logits, shares) in enumerate(rows):
+            best = max(range(len(shares)), key=shares.__getitem__)
             came = found.ids[place + 1] if place + 1 < len(found.ids) else None
             entries.append(
                 {
                     "best": token_text(self.tokenizer, best),
-                    "probability": row[best],
-                    "loss": None if came is None or row[came] <= 0 else -math.log(row[came]),
+                    "probability": shares[best],
+                    "loss": None if came is None else loss_of(logits, came),
                 }
             )
         return entries
@@ -409,8 +419,14 @@ class Microscope:
         logits = found.matrix("logits")[row]
         baseline = None
         if found.switches:
-            baseline = trace(self.model, found.ids).matrix("probabilities")[row]
+            baseline = self._all_on(found).matrix("probabilities")[row]
         return self._distribution(logits, params, baseline)
+
+    def _all_on(self, found: Trace) -> Trace:
+        """Returns the pass over the same tokens with nothing switched off."""
+        if self._baseline is None or self._baseline.ids != found.ids:
+            self._baseline = trace(self.model, found.ids)
+        return self._baseline
 
     def _distribution(
         self, logits: Sequence[float], params: Parameters, baseline: Sequence[float] | None = None
@@ -544,17 +560,13 @@ class Microscope:
             saved = load_checkpoint(self.runs[self.name])
             config = TrainingConfig.from_dict(saved.config["training"])
             config = replace(config, backend=self.backend_name)
-            self._require_known_characters(saved, corpus)
+            if not saved.config["data"]["is_documents"] and corpus.documents is not None:
+                corpus = Corpus(corpus.name, None, "\n".join(corpus.documents))
             self.session = TrainingSession(config, corpus, saved)
         else:
             self.session = TrainingSession(self._new_config(params), corpus)
         self._show_training(params.flag("show"))
         return self.train_state(params)
-
-    def _require_known_characters(self, saved: Checkpoint, corpus: Corpus) -> None:
-        """Raises TokenizerError where the run's tokenizer does not know the characters of a corpus."""
-        for text in corpus.documents or [corpus.text or ""]:
-            saved.tokenizer.encode(text, "none")
 
     def _new_config(self, params: Parameters) -> TrainingConfig:
         heads = params.integer("heads", 1, 16, 2)
@@ -699,13 +711,20 @@ class Microscope:
         if name not in parameters:
             raise ProtocolError(f"there is no parameter {_short(name)}")
         buffer = parameters[name].buffer
-        rows = buffer.to_python() if buffer.ndim == 2 else [buffer.to_python()]
-        kept = max(1, MOST_CELLS // len(rows[0]))
-        cut = f"Of {len(rows):,} rows the first {kept:,} are shown." if len(rows) > kept else None
+        matrix = buffer if buffer.ndim == 2 else buffer.reshape((1, buffer.numel))
+        count, width = matrix.shape
+        kept = max(1, min(MOST_ROWS, MOST_CELLS // width))
+        cut = f"Of {count:,} rows the first {kept:,} are shown." if count > kept else None
         names = None
         if name in ("embedding_layer.embeddings", "head.weights"):
             names = [token_text(session.tokenizer, idx) for idx in range(session.tokenizer.vocab_size)]
-        return {"name": name, "shape": list(buffer.shape), "rows": rows[:kept], "cut": cut, "tokens": names}
+        return {
+            "name": name,
+            "shape": list(buffer.shape),
+            "rows": matrix[:kept].to_python(),
+            "cut": cut,
+            "tokens": names,
+        }
 
     # ---- why a weight moved
 

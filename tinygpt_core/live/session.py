@@ -10,19 +10,24 @@ from __future__ import annotations
 import heapq
 import math
 import time
+from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 from ..buffer.base import Buffer
 from ..dataset.corpora import Corpus
-from ..explain.text import token_text
+from ..dtype import DType
+from ..explain.text import loss_of, token_text
+from ..kernels.base import lookup
+from ..kernels.optimizer_steps import PutRows
 from ..nn.embedding import Embedding
 from ..nn.inspection import ForwardHook
 from ..nn.linear import FullyConnectedLayer
 from ..nn.normalization import LayerNorm, RMSNorm
+from ..optimizers import rows_with_gradient
 from ..tensor import Tensor, no_grad
 from ..training.checkpoint import Checkpoint
 from ..training.config import TrainingConfig
@@ -32,7 +37,8 @@ from ..training.loop import Trainer
 CURVE = 2000  # points of the loss curve that are kept
 MOST_TERMS = 40  # of a gradient that are named; the others are added up
 SCALES = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of the change, at which the loss is measured
-MOST_PARAMETERS = 2_000_000  # of a model whose steps are recorded
+MOST_PARAMETERS = 2_000_000  # of a model whose steps are recorded; of tables only a few rows are kept
+MOMENTS = ("first_moment", "second_moment")
 
 
 class TrainingSession:
@@ -89,10 +95,12 @@ class TrainingSession:
         Raises:
             ValueError: the model is too large for that.
         """
-        count = self.trainer.model.num_parameters()
+        parameters = self.trainer.model.named_parameters()
+        count = sum(tensor.numel for _, tensor in parameters if not tensor.sparse_grad)
         if count > MOST_PARAMETERS:
             raise ValueError(
-                f"the model has {count:,} parameters, and steps are recorded of at most {MOST_PARAMETERS:,}"
+                f"the model has {count:,} parameters beside its tables, and steps are recorded of at most "
+                f"{MOST_PARAMETERS:,}"
             )
         self.recorded = recorded = RecordedStep(self.trainer)
         with recorded.recording():
@@ -119,10 +127,13 @@ class TrainingSession:
 class RecordedStep:
     """One step of training, and what went into it.
 
+    Of a table of which few rows are looked up (`Tensor.sparse_grad`) only the rows are kept that moved.
+
     Attributes:
         event: what `TrainingSession.step` said of it.
         batch: the inputs and targets.
-        before, after: copies of the parameters, by name.
+        rows: of such a table, the rows that are kept, by the parameter's name.
+        before, after: copies of the parameters, or of their kept rows, by name.
         gradients: those that the optimizer used, after the clip.
         moments: for each parameter the optimizer's m and v before the step, and after it.
     """
@@ -134,20 +145,29 @@ class RecordedStep:
         self.batch: Any = None
         self.calls: dict[str, tuple[Any, Any]] = {}
         self.parameters = dict(self.model.named_parameters())
-        self.before = {name: tensor.buffer.copy() for name, tensor in self.parameters.items()}
+        self.rows: dict[str, list[int]] = {}
+        self.before: dict[str, Buffer] = {}
         self.after: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
-        self.moments: dict[str, list[tuple[Buffer, Buffer]]] = {}
-        self._keep_moments()
+        self.moments: dict[str, list[tuple[Buffer, ...]]] = {}
+        with trainer.context():
+            for name, tensor in self.parameters.items():
+                if not tensor.sparse_grad:
+                    self._keep_before(name)
 
-    def _keep_moments(self) -> None:
-        named = list(self.parameters.items())
-        with self.trainer.context():
-            slots = [
-                self.trainer.optimizer.slot_buffers(slot, named) for slot in ("first_moment", "second_moment")
-            ]
-        for (name, _), m, v in zip(named, *slots, strict=True):
-            self.moments.setdefault(name, []).append((m.copy(), v.copy()))
+    def _kept(self, name: str, buffer: Buffer) -> Buffer:
+        """Returns a copy of a parameter, or of what has its shape; of a table, of the kept rows."""
+        rows = self.rows.get(name)
+        return buffer.copy() if rows is None else buffer.take(_integers(rows, buffer))
+
+    def _keep_before(self, name: str) -> None:
+        self.before[name] = self._kept(name, self.parameters[name].buffer)
+        self.moments[name] = [self._moments(name)]
+
+    def _moments(self, name: str) -> tuple[Buffer, ...]:
+        named = [(name, self.parameters[name])]
+        found = (self.trainer.optimizer.slot_buffers(slot, named)[0] for slot in MOMENTS)
+        return tuple(self._kept(name, buffer) for buffer in found)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -155,6 +175,10 @@ class RecordedStep:
 
         def keep(name: str) -> Any:
             def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+                if isinstance(module, Embedding) and module.embeddings.sparse_grad:
+                    table = f"{name}.embeddings"
+                    self.rows[table] = sorted(set(inputs[0].buffer.to_array()))
+                    self._keep_before(table)
                 if isinstance(output, Tensor) and output.requires_grad:
                     output.retain_grad()
                     self.calls[name] = (inputs, output)
@@ -179,13 +203,24 @@ class RecordedStep:
     def finish(self, event: dict[str, Any]) -> None:
         """Keeps what the step has left."""
         self.event = event
-        self.after = {name: tensor.buffer.copy() for name, tensor in self.parameters.items()}
-        self.gradients = {
-            name: tensor.grad.buffer.copy()
-            for name, tensor in self.parameters.items()
-            if tensor.grad is not None
-        }
-        self._keep_moments()
+        with self.trainer.context():
+            for name, tensor in self.parameters.items():
+                gradient = tensor.compact_grad
+                if tensor.sparse_grad and gradient is not None:
+                    rows, self.gradients[name] = rows_with_gradient(gradient)
+                    self._keep_only(name, rows.to_python())
+                elif tensor.grad is not None:
+                    self.gradients[name] = tensor.grad.buffer.copy()
+                self.after[name] = self._kept(name, tensor.buffer)
+                self.moments[name].append(self._moments(name))
+
+    def _keep_only(self, name: str, moved: list[int]) -> None:
+        """Forgets the rows of a table that were looked up, but had no gradient and so did not move."""
+        places = {row: place for place, row in enumerate(self.rows[name])}
+        taken = _integers([places[row] for row in moved], self.before[name])
+        self.rows[name] = moved
+        self.before[name] = self.before[name].take(taken)
+        self.moments[name] = [tuple(slot.take(taken) for slot in self.moments[name][0])]
 
     # ---- the batch
 
@@ -200,17 +235,11 @@ class RecordedStep:
             for place in range(length):
                 index = row * length + place
                 target = self.batch.targets[index]
-                loss = None
-                if target >= 0:
-                    values = logits[row][place]
-                    largest = max(values)
-                    total = math.fsum(math.exp(value - largest) for value in values)
-                    loss = math.log(total) + largest - values[target]
                 entries.append(
                     {
                         "token": token_text(tokenizer, self.batch.inputs[index]),
                         "target": None if target < 0 else token_text(tokenizer, target),
-                        "loss": loss,
+                        "loss": None if target < 0 else loss_of(logits[row][place], target),
                     }
                 )
             rows.append(entries)
@@ -220,19 +249,14 @@ class RecordedStep:
 
     def movers(self, count: int = 12, name: str | None = None) -> list[dict[str, Any]]:
         """Returns the weights that this step moved most, of all parameters or of one."""
-        found: list[tuple[float, str, int]] = []
+        found: list[tuple[float, str, int, float, float]] = []
         for each in self.parameters if name is None else [name]:
-            old, new = _flat(self.before[each]), _flat(self.after[each])
-            moved = ((abs(b - a), each, place) for place, (a, b) in enumerate(zip(old, new, strict=True)))
+            pairs = enumerate(zip(_flat(self.before[each]), _flat(self.after[each]), strict=True))
+            moved = ((abs(new - old), each, place, old, new) for place, (old, new) in pairs)
             found = heapq.nlargest(count, [*found, *heapq.nlargest(count, moved)])
         return [
-            {
-                "parameter": each,
-                "index": _index(place, self.before[each].shape),
-                "before": _flat(self.before[each])[place],
-                "after": _flat(self.after[each])[place],
-            }
-            for _, each, place in found
+            {"parameter": each, "index": self._index(each, place), "before": old, "after": new}
+            for _, each, place, old, new in found
         ]
 
     def explain_weight(self, name: str, index: list[int]) -> dict[str, Any]:
@@ -249,19 +273,22 @@ class RecordedStep:
         """
         place = self._place(name, index)
         optimizer: Any = self.trainer.optimizer
+
+        def at(buffer: Buffer) -> float:
+            value: float = buffer[place].item()
+            return value
+
         terms = self._terms(name, index)
         terms.sort(key=lambda term: -abs(term["value"]))
         gradient = math.fsum(term["value"] for term in terms)
         norm, clip = self.event["gradient_norm"], self.trainer.config.gradient_clip
         factor = clip / norm if norm is not None and norm > clip else 1.0
-        clipped = _flat(self.gradients[name])[place] if name in self.gradients else 0.0
-        (m_before, v_before), (m, v) = (
-            (_flat(first)[place], _flat(second)[place]) for first, second in self.moments[name]
-        )
+        clipped = at(self.gradients[name]) if name in self.gradients else 0.0
+        (m_before, v_before), (m, v) = (map(at, moments) for moments in self.moments[name])
         beta1, beta2 = optimizer.betas
         t, rate = optimizer.step, optimizer.learning_rate
         decay = optimizer.weight_decay if len(index) >= 2 else 0.0
-        before, after = _flat(self.before[name])[place], _flat(self.after[name])[place]
+        before, after = at(self.before[name]), at(self.after[name])
         m_hat, v_hat = m / (1.0 - beta1**t), v / (1.0 - beta2**t)
         decayed = rate * decay * before
         moved = rate * m_hat / (math.sqrt(v_hat) + optimizer.eps)
@@ -269,7 +296,7 @@ class RecordedStep:
         return {
             "parameter": name,
             "index": index,
-            "shape": list(self.before[name].shape),
+            "shape": list(self.parameters[name].shape),
             "terms": terms[:MOST_TERMS],
             "other_terms": len(others),
             "other_sum": math.fsum(others),
@@ -313,8 +340,8 @@ class RecordedStep:
             ValueError: there is no such weight.
         """
         place = self._place(name, index)
-        old, change = _flat(self.before[name])[place], 0.0
-        change = _flat(self.after[name])[place] - old
+        old = self.before[name][place].item()
+        change = self.after[name][place].item() - old
         points = []
         buffer = self.parameters[name].buffer
         with self.trainer.context(), no_grad(), self._weights_of_before():
@@ -327,28 +354,48 @@ class RecordedStep:
 
     @contextmanager
     def _weights_of_before(self) -> Iterator[None]:
-        now = {name: tensor.buffer.copy() for name, tensor in self.parameters.items()}
+        now = {name: self._kept(name, tensor.buffer) for name, tensor in self.parameters.items()}
         was_training = self.model.training
         self.model.eval()
         try:
-            for name, tensor in self.parameters.items():
-                tensor.buffer.assign(self.before[name])
+            self._put(self.before)
             yield
         finally:
-            for name, tensor in self.parameters.items():
-                tensor.buffer.assign(now[name])
+            self._put(now)
             self.model.train(was_training)
 
-    def _place(self, name: str, index: list[int]) -> int:
+    def _put(self, values: dict[str, Buffer]) -> None:
+        """Writes kept values into the parameters."""
+        for name, value in values.items():
+            buffer = self.parameters[name].buffer
+            if name not in self.rows:
+                buffer.assign(value)
+            elif self.rows[name]:
+                lookup(PutRows, type(buffer)).forward(buffer, _integers(self.rows[name], buffer), value)
+
+    def _place(self, name: str, index: list[int]) -> tuple[int, ...]:
+        """Returns where a weight stands in what is kept of its parameter."""
         if name not in self.parameters:
             raise ValueError(f"the model has no parameter {name!r}")
-        shape = self.before[name].shape
+        shape = self.parameters[name].shape
         if len(index) != len(shape) or not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
             raise ValueError(f"{name} has the shape {shape}, and no weight at {index}")
-        place = 0
-        for i, size in zip(index, shape, strict=True):
-            place = place * size + i
-        return place
+        if name not in self.rows:
+            return tuple(index)
+        if index[0] not in self.rows[name]:
+            raise ValueError(
+                f"row {index[0]} of {name} did not move: this batch has nothing that looks it up and is "
+                "followed by a token; the list of those that moved most has others"
+            )
+        return (self.rows[name].index(index[0]), *index[1:])
+
+    def _index(self, name: str, place: int) -> list[int]:
+        """Returns the index of a weight from its place in the flat order of what is kept."""
+        shape = self.parameters[name].shape
+        if len(shape) == 1:
+            return [place]
+        row, column = divmod(place, shape[1])
+        return [self.rows[name][row] if name in self.rows else row, column]
 
     # ---- the gradient as a sum over tokens
 
@@ -367,14 +414,16 @@ class RecordedStep:
                 return self._of_output(output, index[-1])
             return self._of_scale(module, inputs[0], output, index[0])
         if isinstance(module, Embedding) and path in self.calls:
-            terms = self._of_output(self.calls[path][1], index[1], token=index[0])
+            inputs, output = self.calls[path]
+            terms = self._of_lookup(inputs[0], index[0], output, index[1], _tokens_hashed(path))
             if self.model.config.tied_head:
                 head = self._products(self.calls["layer_norm"][1], index[1], self.calls[""][1], index[0])
                 terms = [term | {"use": "looked up"} for term in terms]
                 terms += [term | {"use": "as the head's weight"} for term in head]
             return terms
         if path == "position_embedding_layer":
-            return self._of_output(self.calls["embedding_layer"][1], index[1], position=index[0])
+            at_position = self._of_output(self.calls["embedding_layer"][1], index[1])
+            return [term for term in at_position if term["position"] == index[0]]
         raise ValueError(f"there is no way here to take apart the gradient of {name}")
 
     def _places(self, output: Tensor) -> Iterator[tuple[int, int, list[float]]]:
@@ -384,9 +433,7 @@ class RecordedStep:
             for position, vector in enumerate(vectors):
                 yield row, position, vector
 
-    def _term(
-        self, row: int, position: int, x: float | None, g: float, input_name: str = "x"
-    ) -> dict[str, Any]:
+    def _term(self, row: int, position: int, x: float | None, g: float, tokens: int = 1) -> dict[str, Any]:
         length = self.batch.shape[1]
         tokenizer = self.trainer.data.tokenizer
         start = row * length
@@ -394,23 +441,28 @@ class RecordedStep:
         return {
             "row": row,
             "position": position,
-            "token": token_text(tokenizer, self.batch.inputs[start + position]),
+            "token": "".join(
+                token_text(tokenizer, self.batch.inputs[start + place])
+                for place in range(max(0, position - tokens + 1), position + 1)
+            ),
             "target": None if target < 0 else token_text(tokenizer, target),
             "input": x,
-            "input_name": input_name,
             "output_gradient": g,
             "value": g if x is None else x * g,
         }
 
-    def _of_output(
-        self, output: Tensor, column: int, token: int | None = None, position: int | None = None
+    def _of_output(self, output: Tensor, column: int) -> list[dict[str, Any]]:
+        return [self._term(row, place, None, vector[column]) for row, place, vector in self._places(output)]
+
+    def _of_lookup(
+        self, indices: Tensor, wanted: int, output: Tensor, column: int, tokens: int
     ) -> list[dict[str, Any]]:
-        length = self.batch.shape[1]
+        """Returns the terms of the places that looked up one row of a table, by so many tokens."""
+        rows = indices.to_python()
         return [
-            self._term(row, place, None, vector[column])
+            self._term(row, place, None, vector[column], tokens)
             for row, place, vector in self._places(output)
-            if (token is None or self.batch.inputs[row * length + place] == token)
-            and (position is None or place == position)
+            if rows[row][place] == wanted
         ]
 
     def _products(self, x: Tensor, i: int, output: Tensor, j: int) -> list[dict[str, Any]]:
@@ -428,7 +480,7 @@ class RecordedStep:
             mean = 0.0 if isinstance(module, RMSNorm) else math.fsum(numbers) / len(numbers)
             square = math.fsum((number - mean) ** 2 for number in numbers) / len(numbers)
             normalized = (numbers[column] - mean) / math.sqrt(square + module.eps)
-            terms.append(self._term(row, place, normalized, vector[column], "normalized x"))
+            terms.append(self._term(row, place, normalized, vector[column]))
         return terms
 
 
@@ -437,9 +489,11 @@ def _flat(buffer: Buffer) -> list[float]:
     return flat
 
 
-def _index(place: int, shape: tuple[int, ...]) -> list[int]:
-    index = []
-    for size in reversed(shape):
-        index.append(place % size)
-        place //= size
-    return index[::-1]
+def _integers(values: Sequence[int], like: Buffer) -> Buffer:
+    return type(like).from_array(array("i", values), (len(values),), DType.int32)
+
+
+def _tokens_hashed(path: str) -> int:
+    """Returns how many tokens name a row of the table of that name: one, or of n-grams more."""
+    before, _, number = path.rpartition(".tables.")
+    return int(number) + 2 if before else 1

@@ -18,6 +18,7 @@ from ..buffer.base import Buffer
 from ..dtype import DType
 from ..module import Module
 from ..nn.attention import CausalSelfAttention
+from ..nn.embedding import SCALE
 from ..nn.gpt import GPT
 from ..nn.inspection import ForwardHook
 from ..nn.mlp import MLP
@@ -127,16 +128,7 @@ def trace(model: GPT, ids: Sequence[int], switches: Switches | None = None) -> T
     check_switches(model, switches)
     seen = _run(model, ids, switches)
     result = Trace(model, list(ids), switches)
-    result.add("embedding", "row of the table", STREAM, seen["embedding_layer"][1], "x = E[token]")
-    if model.config.positions == "learned":
-        table = model.position_embedding_layer.embeddings.buffer[: len(ids)].to_python()
-        result.add("positions", "row of the positions", STREAM, [table], "p = P[position]")
-        stream, formula = seen["transformer_blocks.0"][0], "x = E[token] + P[position]"
-        result.add("stream", "what enters block 1", STREAM, stream, formula, "embedding", "positions")
-    else:
-        stream = seen["transformer_blocks.0"][0]
-        result.add("stream", "what enters block 1", STREAM, stream, "x = E[token]", "embedding")
-    below = "stream"
+    below = _add_embeddings(result, seen)
     for layer in range(model.config.num_layers):
         below = _add_block(result, seen, layer, below)
     kind = model.config.normalization
@@ -219,6 +211,27 @@ def _run(model: GPT, ids: Sequence[int], switches: Switches) -> dict[str, Any]:
         finally:
             model.train(was_training)
     return seen
+
+
+def _add_embeddings(result: Trace, seen: dict[str, Any]) -> str:
+    """Adds the views of what makes vectors of tokens; returns the name of the stream that enters block 1."""
+    model = result.model
+    parts = {"embedding": "E[token]"}
+    result.add("embedding", "row of the table", STREAM, seen["embedding_layer"][1], "x = E[token]")
+    if model.config.positions == "learned":
+        table = model.position_embedding_layer.embeddings.buffer[: len(result.ids)].to_python()
+        result.add("positions", "row of the positions", STREAM, [table], "p = P[position]")
+        parts["positions"] = "P[position]"
+    if model.config.ngram_tables:
+        title, formula = (
+            "rows of the last tokens",
+            f"n = {SCALE:g} · sum over tables of T[hash of the last tokens]",
+        )
+        result.add("ngrams", title, STREAM, seen["ngram_embedding_layer"][1], formula)
+        parts["ngrams"] = "n"
+    formula = f"x = {' + '.join(parts.values())}"
+    result.add("stream", "what enters block 1", STREAM, seen["transformer_blocks.0"][0], formula, *parts)
+    return "stream"
 
 
 def _add_block(result: Trace, seen: dict[str, Any], layer: int, below: str) -> str:

@@ -61,8 +61,9 @@ function heatMap(values, width, height) {
 function statistics(values) {
   const rows = [["min", number(values.min)], ["max", number(values.max)], ["mean", number(values.mean)],
     ["zeros", percent(values.zeros)], ["NaN", percent(values.nans)]];
+  const meaning = { zeros: "the share of its elements that are exactly 0", NaN: "the share of its elements that are not a number" };
   return element("dl", { class: "stats" }, rows.map(([name, text]) =>
-    element("div", { class: name === "NaN" && values.nans ? "bad" : "" }, element("dt", {}, name), element("dd", {}, text))));
+    element("div", { class: name === "NaN" && values.nans ? "bad" : "", title: meaning[name] }, element("dt", {}, name), element("dd", {}, text))));
 }
 
 function sampled(values) {

@@ -7,7 +7,7 @@ function namesOf(graph) {
   function leafName(index, block = "") {
     const tensor = graph.tensors[index];
     if (tensor.name) return block && tensor.name.startsWith(`${block}.`) ? tensor.name.slice(block.length + 1) : tensor.name;
-    if (!tensor.shape.length && tensor.values && tensor.values.max !== null) return number(tensor.values.max, 4);
+    if (!tensor.shape.length && tensor.values && tensor.values.max !== null) return `number ${number(tensor.values.max, 4)}`;
     const user = graph.operations.find((operation) => operation.inputs.includes(index));
     if (!user) return "";
     const name = inputName(user, user.inputs.indexOf(index));

@@ -1,6 +1,6 @@
 // The panel beside the graph: one operation, what it reads and writes, its formula or chain rule, and its source; or one input.
 
-function operationPanel(graph, { writer, leafName, nameOf, inputName }, stepOf, { go, light, hideTip }) {
+function operationPanel(graph, texts, { writer, leafName, nameOf, inputName }, stepOf, { go, light, hideTip }) {
   const panel = element("section", { class: "panel", "aria-label": "The operation of this step", tabindex: 0 });
 
   function path(call) {
@@ -72,11 +72,19 @@ function operationPanel(graph, { writer, leafName, nameOf, inputName }, stepOf, 
     const card = element("div", { class: `tensor ${value.kind}` }, info);
     if (value.values) {
       info.append(statistics(value.values));
-      card.append(element("figure", {}, heatMap(value.values, 132, 96), element("figcaption", {}, sampled(value.values))));
+      card.append(element("figure", {}, heatMap(value.values, 132, 96), element("figcaption", {}, sampled(value.values), tokensOfRows(value))));
     } else info.append(element("p", { class: "note" }, "Its values were not recorded."));
     card.addEventListener("mouseenter", () => light(value.kind === "gradient" ? value.of : index));
     card.addEventListener("mouseleave", hideTip);
     return card;
+  }
+
+  // The tokens of the rows that are shown, where a row is a position of the text.
+  function tokensOfRows(value) {
+    const owner = value.kind === "gradient" && graph.tensors[value.of] ? graph.tensors[value.of] : value;
+    if (!texts.length || value.values.matrix[0] !== texts.length || owner.kind === "parameter") return null;
+    const shown = Array.from({ length: value.values.grid[0] }, (_, i) => visible(texts[i * value.values.every[0]]));
+    return element("span", { class: "row-tokens" }, ` Rows: ${shown.join(" ")}`);
   }
 
   function showLeaf(index) {
@@ -84,9 +92,17 @@ function operationPanel(graph, { writer, leafName, nameOf, inputName }, stepOf, 
     const gradients = graph.operations.flatMap((operation) => (operation.grads || []).filter((gradient, place) => gradient !== null && operation.inputs[place] === index));
     panel.replaceChildren(
       element("p", { class: "eyebrow" }, value.kind === "parameter" ? "A parameter: training changes it" : "An input: it comes from outside"),
-      element("h2", {}, leafName(index)), element("p", { class: "path" }, value.name || "no name"), tensorCard(index, ""),
+      element("h2", {}, leafName(index)), element("p", { class: "path" }, value.name || what(index)), tensorCard(index, ""),
       element("h3", {}, "Its gradient"), ...(gradients.length ? gradients.map((gradient) => tensorCard(gradient, "part")) : [element("p", { class: "note" }, "None was computed.")]));
     panel.scrollTop = 0;
+  }
+
+  // What an input without a name is: a number of the program, or what an operation calls it.
+  function what(index) {
+    const value = graph.tensors[index], user = graph.operations.findIndex((operation) => operation.inputs.includes(index));
+    if (user < 0) return "no name";
+    const use = `${graph.operations[user].kind} #${user + 1} reads it as ${inputName(graph.operations[user], graph.operations[user].inputs.indexOf(index))}`;
+    return value.shape.length ? use : `A number that the program wrote, such as the count of tokens that a mean is divided by: ${use}.`;
   }
 
   return { panel, explain, showLeaf };

@@ -10,7 +10,7 @@ function stepView(data) {
 
   const svg = drawing("svg", { class: "graph", role: "group", "aria-label": "Graph of operations. Up and down move, Enter opens a block or shows an operation." });
   const canvas = element("div", { class: "canvas" }, svg);
-  const { panel, explain, showLeaf } = operationPanel(graph, names, stepOf, { go, light, hideTip });
+  const { panel, explain, showLeaf } = operationPanel(graph, data.batch_tokens, names, stepOf, { go, light, hideTip });
   const announce = element("p", { class: "sr", "aria-live": "polite" });
 
   // ---- the graph

@@ -51,7 +51,14 @@ function tokensView(data) {
       ? "The deeper the colour, the more the token surprised the model. Choose a token to see what the model expected in its place."
       : "The underlined part was written by the model. The deeper the colour, the less probable the token was. Choose a token to see what the model expected in its place."), text,
     element("h2", {}, "Loss by token"), losses,
-    element("p", { class: "note" }, `Mean ${number(mean)} nats over ${count(known.length, "token")}; the dashed line is ln ${data.tokens.vocabulary.toLocaleString("en")} = ${number(uniform)}, the loss of guessing blindly. ${data.tokens.cut || ""}`)), chart);
+    element("p", { class: "note" }, `Mean ${number(mean)} nats over ${count(known.length, "token")}; the dashed line is ln ${data.tokens.vocabulary.toLocaleString("en")} = ${number(uniform)}, the loss of guessing blindly. ${data.tokens.cut || ""}`), reconciled(data, mean, known.length)), chart);
   view.shown = () => choose(Math.min(positions.length, Math.max(1, Math.ceil(positions.length / 2))));
   return view;
+}
+
+// Three losses that are not the same number: of a token, of this sequence, and of the batch, which is what training makes smaller.
+function reconciled(data, mean, tokens) {
+  const loss = data.facts.find(([name]) => name === "loss"), batch = data.facts.find(([name]) => name === "batch");
+  if (!loss || !batch) return null;
+  return element("p", { class: "note", id: "three-losses" }, `The loss of the step is ${loss[1]}: the mean over all tokens of the batch, ${batch[1]}. This sequence is one row of it, and the mean of its ${count(tokens, "token")} is ${number(mean)}. The loss of one token is what its bar shows.`);
 }

@@ -67,7 +67,7 @@ export function attentionView() {
     expanded.replaceChildren(element("h3", {}, `${name}, block ${layer + 1}, head ${shared + 1}`), heatMap({ rows: found.matrices[0], rowNames: state.forward.tokens.map((each) => each.text), axes: ["position", "size of a head"], label: name, cell: 20, onChoose: (r, c) => showCell(full, r, c, shared) }));
   }
   const view = element("div", { class: "attention" }, element("section", { "aria-label": "Blocks and heads" }, element("h2", {}, "Heads"), element("p", { class: "note" }, "A row for every token that looks, a column for every token looked at. Switch one off and see what the prediction loses."), grid), element("section", { "aria-label": "One head" }, large), row);
-  on("forward", paintMaps);
+  on("forward", () => { expanded.replaceChildren(); paintMaps(); }); // what is expanded is of the text before
   on("position", () => { explainRow(); });
   on("about", () => { layer = head = 0; expanded.replaceChildren(); });
   view.shown = paintMaps;

@@ -3,9 +3,8 @@ import { button, byId, element, number, percent, plural, token, visible } from "
 import { help } from "./help.js";
 import { ask, change, choose, on, state, subject, tell } from "./store.js";
 
-const written = []; // what was drawn, newest last: { before, draw }
+const written = []; // what was drawn, newest last: { before }, the text without it
 let seed = 1, playing = false, drawn = null;
-export const lastDraw = () => drawn;
 
 export function makeReader() {
   const text = byId("text"), chips = byId("chips"), reading = byId("reading"), player = byId("player");

@@ -16,10 +16,8 @@ export function tell(event, ...given) { for (const listener of listeners[event])
 export const subject = () => ({ text: state.text, heads: state.heads, parts: state.parts });
 
 export const refresh = newestOnly(async () => {
-  const asked = state.text;
   try {
     state.forward = await ask("forward", subject());
-    state.shownText = asked;
     const last = state.forward.tokens.length - 1;
     if (state.position === null || state.position > last || state.follows) state.position = last;
     tell("problem", "");

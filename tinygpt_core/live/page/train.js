@@ -43,8 +43,8 @@ export function trainView() {
   async function make(continues) {
     running = false;
     const params = { show: false, continue_run: continues };
-    if (corpus.value === "own" && !continues) Object.assign(params, { own_text: text.value, by_line: byLine.checked });
-    else params.corpus = corpus.value === "own" ? corpus.options[0].value : corpus.value;
+    if (corpus.value === "own") Object.assign(params, { own_text: text.value, by_line: byLine.checked });
+    else params.corpus = corpus.value;
     for (const [name, input] of Object.entries(inputs)) params[name] = Number(input.value);
     facts.textContent = "Preparing …";
     try {
@@ -151,7 +151,10 @@ export function trainView() {
     curve.replaceChildren(svg);
   }
   view.about = (about) => {
-    if (!shows) corpus.replaceChildren(...about.corpora.map((name) => element("option", { value: name }, name)), element("option", { value: "own" }, "own text (below)"));
+    if (shows) return;
+    const chosen = corpus.value;
+    corpus.replaceChildren(...about.corpora.map((name) => element("option", { value: name }, name)), element("option", { value: "own" }, "own text (below)"));
+    if ([...corpus.options].some(({ value }) => value === chosen)) corpus.value = chosen;
   };
   view.shown = () => { if (training) { shown(); } };
   view.begin = make;

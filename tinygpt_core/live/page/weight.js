@@ -37,7 +37,7 @@ function batchTable(event) {
   const counted = event.batch.map((row) => row.filter((each) => each.loss !== null));
   const sum = (row) => row.reduce((total, each) => total + each.loss, 0);
   const all = counted.flat(), padding = event.batch.flat().length - all.length;
-  const most = Math.max(...all.map((each) => each.loss));
+  const most = Math.max(...all.map((each) => each.loss), 1e-9);
   return [
     element("h2", {}, "Where the loss comes from", help("losses")),
     element("p", {}, `Step ${event.step} read ${plural(event.batch.length, "sequence")}. Each token is coloured by its loss: how much what came next surprised the model. `,
@@ -81,7 +81,7 @@ function weightDetail(found) {
       line("learning rate", found.learning_rate, "at this step"),
       found.weight_decay ? line("decay", -found.decayed, `learning rate · ${number(found.weight_decay)} · weight`) : null,
       line("step", -found.moved, "− learning rate · m̂ / (√v̂ + ε)"),
-      line("before", found.before, ""), line("after", found.after, "", "weight-after"), line("change", found.change, `${percent(Math.abs(found.change) / Math.max(Math.abs(found.before), 1e-30))} of what it was`)))),
+      line("before", found.before, ""), line("after", found.after, "", "weight-after"), line("change", found.change, found.before ? `${percent(Math.abs(found.change / found.before))} of what it was` : "it was 0")))),
   ];
 }
 
@@ -93,7 +93,7 @@ function lossAlong(points, found) {
     drawing("path", { class: "loss-line", d: points.map((each, i) => `${i ? "L" : "M"}${x(each.scale)} ${y(each.loss)}`).join("") }),
     points.map((each) => drawing("circle", { class: each.scale === 0 ? "before" : each.scale === 1 ? "after" : "loss-dot", cx: x(each.scale), cy: y(each.loss), r: each.scale === 0 || each.scale === 1 ? 5 : 3 })),
     drawing("text", { class: "axis", x: x(0), y: height - 8, "text-anchor": "middle", "font-size": 11 }, "before"), drawing("text", { class: "axis", x: x(1), y: height - 8, "text-anchor": "middle", "font-size": 11 }, "after"),
-    drawing("text", { class: "axis", x: 64, y: y(high), "text-anchor": "end", "font-size": 10 }, number(high, 6)), drawing("text", { class: "axis", x: 64, y: y(low), "text-anchor": "end", "font-size": 10 }, number(low, 6)));
+    drawing("text", { class: "axis", x: 64, y: y(high), "text-anchor": "end", "font-size": 10 }, number(high, 8)), drawing("text", { class: "axis", x: 64, y: y(low), "text-anchor": "end", "font-size": 10 }, number(low, 8)));
   const change = after.loss - before.loss, linear = found.gradient * found.change;
   return [element("h3", {}, "3. The loss of this batch, if only this weight moves", help("along")), svg,
     element("p", {}, `From ${number(before.loss, 7)} to ${number(after.loss, 7)}: a change of ${number(change, 3)}. The gradient times the change says ${number(linear, 3)}.`)];
