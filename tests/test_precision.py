@@ -85,6 +85,25 @@ def test_a_bad_state_is_refused(state: dict[str, Any]) -> None:
         LossScaler().set_state(state)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_a_scale_that_is_none_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="loss scale"):
+        LossScaler(scale)
+    with pytest.raises(ValueError, match="patience"):
+        LossScaler(2.0, patience=0)
+    assert LossScaler(0.5, patience=1).scale == 0.5
+
+
+def test_the_least_loss_scale() -> None:
+    """It halves down to 2^-24, and no further, however many steps overflow."""
+    scaler = LossScaler(2.0**-20)
+    seen = []
+    for _ in range(10):
+        scaler.update(False)
+        seen.append(scaler.scale)
+    assert seen == [2.0**-k for k in (21, 22, 23, *[24] * 7)]
+
+
 class Halves(TrainingStep):
     """A step with a scaled loss, on a backend whose numbers have float32's range."""
 

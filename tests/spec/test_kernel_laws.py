@@ -144,6 +144,7 @@ OF_OTHER_AXES: list[tuple[type[kernels.Kernel], str, list[tuple[int, ...]], dict
     (kernels.PackedAttention, "(2, 6)", [(2, 6)], {"num_heads": 1}),
     (kernels.PackedAttention, "(1, 2, 6, 1)", [(1, 2, 6, 1)], {"num_heads": 1}),
     (kernels.PackedAttention, "(1, 2, 6)", [(1, 2, 6)], {"num_heads": 4}),
+    (kernels.PackedAttention, "3 x 2 heads", [(1, 2, 9)], {"num_heads": 2}),
     (kernels.CrossEntropy, "()", [(), ()], {}),
     (kernels.CrossEntropy, "(2, 1)", [(2, 3), (2, 1)], {}),
     (kernels.LayerNorm, "(3, 1)", [(2, 3), (3, 1)], {}),
@@ -253,6 +254,44 @@ def test_weights_scale_what_is_normalized_and_a_bias_shifts_it(backend: type[Buf
     normal = read(kernels.lookup(kernels.LayerNorm, backend).forward(x)[0])
     shifted = read(kernels.lookup(kernels.LayerNorm, backend).forward(x, w, b)[0])
     assert_close(shifted, normal * weights + bias, "float32", 8.0, "LayerNorm with a bias")
+
+
+def test_weights_scale_the_gradient_of_what_is_normalized(backend: type[Buffer]) -> None:
+    """g with weights w is g w without: of the registered kernel and the textbook's; and an addend changes no
+    gradient.
+    """
+    generator = np.random.default_rng(5)
+    x, g = (make(backend, generator.normal(size=(3, 4)).astype(np.float32)) for _ in range(2))
+    w = make(backend, np.array([0.5, 2.0, -3.0, 8.0], np.float32))
+    for textbook in (kernels.LayerNorm, kernels.RMSNorm):
+        for kernel in {textbook, kernels.lookup(textbook, backend)}:
+            of_plain, *_ = gradients_of(kernel, kernel.forward(x)[1], g * w)  # type: ignore[call-arg]
+            options = [(x, w), (x, w, w)] if textbook is kernels.LayerNorm else [(x, w)]
+            for operands_ in options:
+                _, saved = kernel.forward(*operands_)  # type: ignore[arg-type]
+                of_input, of_weights, *_ = gradients_of(kernel, saved, g)
+                assert_close(read(of_input), read(of_plain), "float32", 32.0, kernel.__name__)
+                normal = read(kernel.forward(x)[0])  # type: ignore[call-arg]
+                assert_close(read(of_weights), (read(g) * normal).sum(0), "float32", 8.0, kernel.__name__)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_moving_mean(backend: type[Buffer], dtype: str) -> None:
+    """A mean that is fed with itself stays to the bit where little is forgotten, and forgets all at 0,
+    however large it was.
+    """
+    if dtype not in supported(backend, FLOATS):
+        return
+    from tinygpt_core.kernels.optimizer_steps import moving_mean
+
+    x = make(backend, np.random.default_rng(6).normal(size=(50,)).astype(dtype))
+    for beta in (0.5, 0.9, 0.999, 0.9999):
+        assert np.array_equal(read(moving_mean(x, x, beta)), read(x)), beta
+    large = x * 1e12
+    assert np.array_equal(read(moving_mean(large, x, 0.0)), read(x))
+    exact = read(large).astype(np.float64) * 0.25 + read(x).astype(np.float64) * 0.75
+    assert_close(read(moving_mean(large, x, 0.25)), exact, dtype)
+    assert_close(read(moving_mean(x, large, 0.75)), read(x) * 0.75 + read(large) * 0.25, dtype, 1e12)
 
 
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
