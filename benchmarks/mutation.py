@@ -110,6 +110,7 @@ ROOMS: dict[str, Room] = {
             *laws("random_laws"),
             "test_loops.py",
             "test_numpy_convolution.py",
+            "test_numpy_kernels.py",
             "test_sparse_gradients.py",
         ),
         "numpy",

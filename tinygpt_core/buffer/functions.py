@@ -160,8 +160,8 @@ def round_half_even(x: Buffer) -> Buffer:
 
 
 def round_to_decimals(x: Buffer, decimals: int) -> Buffer:
-    """Returns each float rounded to `decimals` places behind the point, or before it where they are negative,
-    in the dtype of x.
+    """Returns each element rounded to `decimals` places behind the point, or before it where they are
+    negative, in the dtype of x; integers stay as they are.
 
     It is multiplied by 10^decimals (divided by a negative one's, which is exact as 0.01 is not), rounded to
     the even neighbour of two, and brought back. What has no such places, as NaN, infinities and what is large
