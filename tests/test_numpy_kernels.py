@@ -194,3 +194,24 @@ def test_along_every_axis(kernel: Any, shape: tuple[int, ...]) -> None:
     for axis in (len(shape), -len(shape) - 1):
         with pytest.raises(ValueError, match="out of range"):
             kernels.lookup(kernel, NumpyBuffer).forward(x, axis=axis)
+
+
+def test_a_gradient_lies_as_its_weights_do() -> None:
+    """That of a tied head, whose weights are a transposed table, is added to the table's along its rows."""
+    kernel = kernels.lookup(kernels.Linear, NumpyBuffer)
+    for weights, order in ((numbers(1, 5, 6), "C"), (transposed(numbers(1, 5, 6)), "F")):
+        assert weights.array.flags[f"{order}_CONTIGUOUS"]
+        _, saved = kernel.forward(numbers(0, 9, 5), weights)
+        found = kernel.backward(saved, numbers(2, 9, 6))[1]().array  # type: ignore[misc, operator]
+        assert found.flags[f"{order}_CONTIGUOUS"] and not found.flags["CF"[order == "C"] + "_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize("kernel", [kernels.LayerNorm, kernels.RMSNorm])
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (0, 0)])
+def test_normalization_of_nothing(kernel: Any, shape: tuple[int, ...]) -> None:
+    fused = kernels.lookup(kernel, NumpyBuffer)
+    x = numbers(0, *shape)
+    y, saved = fused.forward(x, numbers(1, shape[1]))
+    assert y.shape == shape
+    for part in fused.backward(saved, y):
+        assert not np.asarray((part() if callable(part) else part).array).any()

@@ -531,12 +531,11 @@ def test_put_rows(backend: type[Buffer], data: st.DataObject) -> None:
             kernel.forward(target, places, make(backend, values))
             assert np.array_equal(read(target), expected), kernel.__name__
             assert target.version[0] > before or not rows
+        one = backend.zeros((1, 3)).cast(table.buffer.dtype)
         with pytest.raises(IndexError):
-            kernel.forward(
-                table.buffer.copy(),
-                make(backend, np.array([5], np.int32)),
-                backend.zeros((1, 3)).cast(table.buffer.dtype),
-            )
+            kernel.forward(table.buffer.copy(), make(backend, np.array([5], np.int32)), one)
+        with pytest.raises(ValueError, match="broadcast"):
+            kernel.forward(one.expand((5, 3)), make(backend, np.array([1], np.int32)), one)
 
 
 @given(data=st.data())
