@@ -144,7 +144,15 @@ ROOMS: dict[str, Room] = {
             "tinygpt_core/nn/rotary.py",
             "tinygpt_core/nn/transformer.py",
         ),
-        ("test_nn.py", "test_gpt.py", "test_generation.py", "test_seed_documents.py", "test_defaults.py"),
+        (
+            "test_nn.py",
+            "test_attention_layers.py",
+            "test_gpt.py",
+            "test_generation.py",
+            "test_ngram_embeddings.py",
+            "test_seed_documents.py",
+            "test_defaults.py",
+        ),
         "python",
     ),
     "generation": Room(
