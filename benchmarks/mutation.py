@@ -406,16 +406,13 @@ class Coverage(NamedTuple):
 
     def tests_of(self, mutant: Mutant) -> list[str]:
         """Returns the tests that run a mutant's lines, or else its module: the quickest files first."""
-        lines = [f"{mutant.module}:{mutant.first}"]
-        if not mutant.function or any(line in self.imported for line in lines):
-            prefix = f"{mutant.module}:"
-            lines = [line for line in self.lines if line.startswith(prefix)]
-        elif not self.lines.get(lines[0]):  # by few of what the laws draw, or by none
-            lines = [line for line in self.lines if line.startswith(f"{mutant.module}:")]
-        tests = {test for line in lines for test in self.lines.get(line, [])}
-        if any(line in self.imported for line in lines):
-            # A default is run by importing alone: those that only look at signatures notice it
-            tests |= set(self.seconds) - {test for found in self.lines.values() for test in found}
+        line = f"{mutant.module}:{mutant.first}"
+        tests = set(self.lines.get(line, []))
+        if not tests or not mutant.function or line in self.imported:
+            # By importing, as a default is, by few of what the laws draw, or by none: all that run the module
+            # count, and what runs nothing of the room, which may look at signatures
+            of_module = [found for name, found in self.lines.items() if name.startswith(f"{mutant.module}:")]
+            tests.update(*of_module, set(self.seconds).difference(*self.lines.values()))
         of_file: Counter[str] = Counter()
         for test in tests:
             of_file[test.partition("::")[0]] += self.seconds[test]  # type: ignore[assignment]

@@ -6,7 +6,7 @@ import pytest
 
 from tinygpt_core import random
 from tinygpt_core.dtype import DType
-from tinygpt_core.nn import CausalSelfAttention
+from tinygpt_core.nn import CausalSelfAttention, TransformerBlock
 from tinygpt_core.nn.cache import KeyValueCache
 from tinygpt_core.tensor import Tensor, no_grad
 
@@ -78,3 +78,23 @@ def test_a_cache_remembers_the_ids_of_its_positions() -> None:
     cache.length = 1
     past = cache.past_ids()
     assert past is not None and past.to_python() == [[3], [4]]
+
+
+def test_a_block_in_parts() -> None:
+    """x + attention(norm x), then + mlp(norm x), four times as wide inside; with a cache of one layer, each
+    position by itself.
+    """
+    random.seed(5)
+    block = TransformerBlock(8, 6, 2)
+    assert block.mlp.layers[0].weights.shape == (8, 32)  # type: ignore[union-attr]
+    assert TransformerBlock(8, 6, 2, hidden_dim=5).mlp.layers[0].weights.shape == (8, 5)  # type: ignore[union-attr]
+    x = Tensor.normal((2, 6, 8))
+    middle = x + block.attn(block.ln_1(x))
+    assert close(block(x), middle + block.mlp(block.ln_2(middle)))
+    cache = KeyValueCache(1, 2, 2, 6, 4, x.buffer)
+    parts = []
+    with no_grad():
+        for i in range(6):
+            parts.append(block(x[:, i : i + 1], cache))
+            cache.length += 1
+    assert close(Tensor.concatenate(parts, 1), block(x).detach())
