@@ -216,3 +216,33 @@ def test_normalization_of_nothing(kernel: Any, shape: tuple[int, ...]) -> None:
     assert y.shape == shape
     for part in fused.backward(saved, y):
         assert not np.asarray((part() if callable(part) else part).array).any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("batch, heads", [(1, 1), (3, 4), (5, 12), (2, 7)])
+@pytest.mark.parametrize("scores", [1, 30, 100, 101, 10**9])
+def test_tasks_are_every_head_once(
+    batch: int, heads: int, scores: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is of one head at least, and no larger than it may be; there is one for every thread, if they go
+    round.
+    """
+    monkeypatch.setattr(threads, "_count", count)
+    monkeypatch.setattr(attention, "TASK", 100)
+    seen = np.zeros((batch, heads), int)
+    tasks = attention._tasks(batch, heads, scores)
+    for task in tasks:
+        seen[task] += 1
+        size = seen[task].size
+        assert size == 1 or size * scores <= 100
+    assert (seen == 1).all() and len(tasks) >= min(count, batch)
+
+
+@pytest.mark.parametrize("length, total, size", [(1, 1, 4), (7, 7, 4), (8, 20, 4), (9, 9, 1), (128, 130, 64)])
+def test_blocks_are_every_query_once(length: int, total: int, size: int) -> None:
+    """With the keys that its last query sees, of about the size that is asked for."""
+    blocks = attention._query_blocks(length, total, True, size)
+    assert [i for start, stop, _ in blocks for i in range(start, stop)] == list(range(length))
+    assert all(keys == total - length + stop for _, stop, keys in blocks)
+    assert len(blocks) == max(1, length // size)
+    assert attention._query_blocks(length, total, False, size) == [(0, length, total)]
