@@ -73,7 +73,8 @@ class NumpyAttention(Attention):
         factor = q.dtype.type(1.0 / math.sqrt(size) if scale is None else scale)
         softmax = loops_for(q.dtype).softmax
         y = _empty_like_heads(q)
-        blocks = _query_blocks(length, total, causal, QUERY_BLOCK if _are_finite(k, v) else 1)
+        is_finite = bool(numpy.isfinite(k).all() and numpy.isfinite(v).all())
+        blocks = _query_blocks(length, total, causal, QUERY_BLOCK if is_finite else 1)
         probabilities = [
             numpy.empty((batch, heads, block.stop - block.start, block.keys), q.dtype) for block in blocks
         ]
@@ -166,11 +167,6 @@ def _empty_like_heads(x: Any) -> Any:
     """Returns an empty array of x's shape (B, H, T, D) that lies as (B, T, H, D)."""
     batch, heads, length, size = x.shape
     return numpy.empty((batch, length, heads, size), x.dtype).transpose(0, 2, 1, 3)
-
-
-def _are_finite(*arrays: Any) -> bool:
-    """Whether arrays hold neither NaN nor an infinity, nor what adds up to one."""
-    return all(math.isfinite(x.sum()) for x in arrays)
 
 
 def _query_blocks(length: int, total: int, causal: bool, size: int) -> list[QueryBlock]:
