@@ -1,7 +1,7 @@
 """How many small mistakes the tests notice: a mutation run over what computes.
 
     python benchmarks/mutation.py --sample 400 [--room kernels]
-    python benchmarks/mutation.py --show [--markdown]
+    python benchmarks/mutation.py --show
 
 Each mutant (`mutants.py`) is a module with one mistake. It lives in a process of its own, forked from one
 that has loaded pytest, Hypothesis and NumPy but nothing of ours, so that it is imported anew; there the tests
@@ -219,18 +219,14 @@ class _Chosen:
 
     Args:
         seconds: what each chosen test takes.
-        known: tests that are not new; without it no test is, and of new ones all are chosen.
     """
 
-    def __init__(self, seconds: dict[str, float], known: Iterable[str] | None = None) -> None:
+    def __init__(self, seconds: dict[str, float]) -> None:
         self.seconds = seconds
-        self.known = None if known is None else set(known)
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         order = {name: place for place, name in enumerate(self.seconds)}
-        if self.known is not None:
-            order |= {item.nodeid: -1 for item in items if item.nodeid not in self.known}
         items[:] = sorted(
             (item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid]
         )
@@ -454,12 +450,8 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
     return Coverage(seconds, lines, imported)
 
 
-def judge(room: Room, mutant: Mutant, coverage: Coverage, with_new_tests: bool = False) -> dict[str, Any]:
-    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values.
-
-    Args:
-        with_new_tests: tests of the room that are not in `coverage` come first.
-    """
+def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
+    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
     started = time.perf_counter()
     tests = coverage.tests_of(mutant)
     seconds = {test: coverage.seconds[test] for test in tests}
@@ -468,12 +460,10 @@ def judge(room: Room, mutant: Mutant, coverage: Coverage, with_new_tests: bool =
 
     def work(answer: Path) -> int:
         sys.meta_path.insert(0, _Changed({mutant.module: mutated(source, mutant)}))
-        runs = [(_Chosen(seconds), [file]) for file in files]
-        if with_new_tests:
-            runs.insert(0, (_Chosen({}, coverage.seconds), list(room.tests)))
-        for plugin, chosen in runs:
-            if _pytest(plugin, chosen, room.backends) not in (0, NOTHING_TO_RUN):
-                answer.write_text(plugin.failed or f"importing it for {chosen}")
+        for file in files:
+            plugin = _Chosen(seconds)
+            if _pytest(plugin, [file], room.backends) not in (0, NOTHING_TO_RUN):
+                answer.write_text(plugin.failed or f"importing it for {file}")
                 return KILLED
         return SURVIVED
 
@@ -546,11 +536,11 @@ class Results:
         draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
         draft.replace(self.path)
 
-    def covered(self, name: str, report: Callable[[str], None], again: bool) -> Coverage:
-        """Returns what is known of a room; `again` is content with what was known before tests were added."""
+    def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
+        """Returns which tests run which lines of a room, noted anew where its modules or tests are others."""
         state = state_of(ROOMS[name])
         known = self.coverage.get(name, {})
-        if known.get("state") != state and not (again and known):
+        if known.get("state") != state:
             report(f"{name}: noting which tests run which lines …")
             started = time.perf_counter()
             self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
@@ -601,11 +591,11 @@ def run(arguments: argparse.Namespace) -> None:
         report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
         if not waiting:
             continue
-        coverage = results.covered(name, report, arguments.again)
+        coverage = results.covered(name, report)
         for mutant in waiting:
             if time.monotonic() > end:
                 return
-            found = judge(ROOMS[name], mutant, coverage, with_new_tests=arguments.again)
+            found = judge(ROOMS[name], mutant, coverage)
             results.mutants[mutant.key] = {**found, "text": _digest(function_text(mutant))}
             results.save()
             if found["verdict"] == "survived" or arguments.verbose:
