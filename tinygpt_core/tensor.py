@@ -22,7 +22,7 @@ from .buffer.text import array_html, array_text
 from .contexts import CountedBlock
 from .dtype import DType, as_number
 from .operations import Operation, SparseGradient
-from .shape import ShapeError, exchanged, normalize_axes, refuse_empty
+from .shape import ShapeError, exchanged, normalize_axes, numel, refuse_empty
 from .tape import GradientFunction, is_recording, no_grad, walk_back
 from .tensor_methods import Elementwise, Indexing, Layout, Ordering, Reductions
 
@@ -641,9 +641,10 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
             TypeError: an axis that is no int.
             ValueError: an axis that is not there, named twice, or empty, and the result is not.
         """
-        total = self.sum(axes, keepdim)
-        refuse_empty("mean", self.shape, normalize_axes(axes, self.ndim))
-        return total / max(self.numel // max(total.numel, 1), 1)
+        axes = normalize_axes(axes, self.ndim)
+        refuse_empty("mean", self.shape, axes)
+        count = numel([self.shape[axis] for axis in axes])
+        return self.sum(axes, keepdim) / max(count, 1)  # a result without elements divides nothing
 
     def max(self, axes: Any = None, keepdim: bool = False) -> Tensor:
         """Returns the largest element over `axes`; equal ones share the gradient.
