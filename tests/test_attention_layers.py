@@ -86,8 +86,8 @@ def test_a_block_in_parts() -> None:
     """
     random.seed(5)
     block = TransformerBlock(8, 6, 2)
-    assert block.mlp.layers[0].weights.shape == (8, 32)  # type: ignore[union-attr]
-    assert TransformerBlock(8, 6, 2, hidden_dim=5).mlp.layers[0].weights.shape == (8, 5)  # type: ignore[union-attr]
+    for made, width in ((block, 32), (TransformerBlock(8, 6, 2, hidden_dim=5), 5)):
+        assert [w.shape for _, w in made.mlp.named_parameters() if w.ndim == 2] == [(8, width), (width, 8)]
     x = Tensor.normal((2, 6, 8))
     middle = x + block.attn(block.ln_1(x))
     assert close(block(x), middle + block.mlp(block.ln_2(middle)))

@@ -254,6 +254,9 @@ def test_weights_scale_what_is_normalized_and_a_bias_shifts_it(backend: type[Buf
     normal = read(kernels.lookup(kernels.LayerNorm, backend).forward(x)[0])
     shifted = read(kernels.lookup(kernels.LayerNorm, backend).forward(x, w, b)[0])
     assert_close(shifted, normal * weights + bias, "float32", 8.0, "LayerNorm with a bias")
+    for kernel in {kernels.LayerNorm, kernels.lookup(kernels.LayerNorm, backend)}:
+        only_shifted = read(kernel.forward(x, None, b)[0])
+        assert_close(only_shifted, normal + bias, "float32", 8.0, "LayerNorm with a bias alone")
 
 
 def test_weights_scale_the_gradient_of_what_is_normalized(backend: type[Buffer]) -> None:
@@ -324,6 +327,7 @@ def test_max_pooling_gives_the_gradient_to_the_first_of_equals(backend: type[Buf
             0, 0
         ].tolist()
 
+    assert gradient([[7.0]], kernel_size=1) == ([[7.0]], [[1.0]])
     assert gradient([[1.0, 3.0], [3.0, 3.0]], kernel_size=2) == ([[3.0]], [[0.0, 1.0], [0.0, 0.0]])
     assert gradient([[2.0] * 3] * 2, kernel_size=2, stride=1) == ([[2.0, 2.0]], [[1.0, 1.0, 0.0], [0.0] * 3])
     assert gradient([[0.0, 0.0, 5.0, 0.0]], kernel_size=(1, 2), stride=1) == (
