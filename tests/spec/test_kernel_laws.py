@@ -201,6 +201,19 @@ def test_attention_of_a_suffix_is_the_suffix_of_attention(backend: type[Buffer])
         assert_close(read(part), read(whole)[:, :, -t:], "float32", 4.0)
 
 
+@pytest.mark.parametrize(
+    "shapes_", [[(1, 2, 3, 4), (1, 2, 0, 4)], [(1, 2, 0, 4), (1, 2, 3, 4)], [(0, 2, 3, 4)] * 2]
+)
+def test_attention_to_nothing_and_of_nothing(backend: type[Buffer], shapes_: Any) -> None:
+    """A query that sees no key gets zeros, and passes none on; without queries there is nothing to get."""
+    query, key = (make(backend, np.ones(shape, np.float32)) for shape in shapes_)
+    for kernel in {kernels.Attention, kernels.lookup(kernels.Attention, backend)}:
+        y, saved = kernel.forward(query, key, key, causal=False)
+        assert y.shape == query.shape and not read(y).any()
+        for gradient, operand in zip(gradients_of(kernel, saved, y + 1.0), (query, key, key), strict=True):
+            assert gradient.shape == operand.shape and not read(gradient).any()
+
+
 @given(data=st.data())
 def test_attention_is_the_plain_formula(backend: type[Buffer], data: st.DataObject) -> None:
     """softmax(q k^T / sqrt(D)) v, written out with the softmax and products of Buffers; where it is causal,
