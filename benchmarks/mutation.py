@@ -166,7 +166,14 @@ ROOMS: dict[str, Room] = {
             "tinygpt_core/training/step.py",
             "tinygpt_core/training/statistics.py",
         ),
-        ("test_training.py", "test_runs.py", "test_precision.py", "test_checkpoint.py", "test_explain.py"),
+        (
+            "test_training.py",
+            "test_runs.py",
+            "test_sharding.py",
+            "test_precision.py",
+            "test_checkpoint.py",
+            "test_explain.py",
+        ),
         "python",
     ),
 }
