@@ -126,6 +126,21 @@ def trained(scale: float | None, steps: int, tmp_path: Any) -> tuple[Trainer, li
     return trainer, losses, np.concatenate(weights)
 
 
+def test_a_step_knows_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backends read it; float16 has a scaler of the loss, and a dtype that the backend cannot is refused."""
+
+    def step(dtype: str) -> TrainingStep:
+        return TrainingStep(None, None, lambda batch: batch, 1.0, dtype)  # type: ignore[arg-type]
+
+    with backends.use("numpy"):
+        with pytest.raises(ValueError, match="bfloat16"):
+            step("bfloat16")
+        dtypes = ("float32", "bfloat16", "float16")
+        monkeypatch.setattr(backends.active(), "compute_dtypes", dtypes, raising=False)
+        assert [step(dtype).dtype for dtype in dtypes] == list(dtypes)
+        assert [step(dtype).scaler is not None for dtype in dtypes] == [False, False, True]
+
+
 def test_a_scaled_loss_trains_the_same(tmp_path: Any) -> None:
     """A power of two changes no bit of the gradients, so none of the weights and losses."""
     _, plain, expected = trained(None, 3, tmp_path)
