@@ -169,6 +169,8 @@ ROOMS: dict[str, Room] = {
         (
             "test_training.py",
             "test_runs.py",
+            "test_parameter_statistics.py",
+            "test_time_budget.py",
             "test_sharding.py",
             "test_precision.py",
             "test_checkpoint.py",
