@@ -350,3 +350,4 @@ def test_the_smallest_set_that_reaches_a_share() -> None:
     candidates, found = sampling_candidates(logits, top_p=1.0)
     assert candidates == [1, 2, 0] and found == pytest.approx(weights)
     assert sampling_candidates(logits)[1] == pytest.approx(weights)
+    assert sampling_candidates(logits, temperature=0.0) == ([1], [1.0])

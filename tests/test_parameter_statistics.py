@@ -1,4 +1,4 @@
-"""What a log says of parameters: when, and in how many numbers. Pages and plots of earlier logs rely on it."""
+"""What a log says of parameters: when, and in how many numbers. Pages of earlier logs rely on it."""
 
 from __future__ import annotations
 

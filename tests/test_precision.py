@@ -143,9 +143,14 @@ def test_a_step_knows_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_scaled_loss_trains_the_same(tmp_path: Any) -> None:
     """A power of two changes no bit of the gradients, so none of the weights and losses."""
-    _, plain, expected = trained(None, 3, tmp_path)
-    _, scaled, weights = trained(2.0**20, 3, tmp_path)
+    one, plain, expected = trained(None, 3, tmp_path)
+    other, scaled, weights = trained(2.0**20, 3, tmp_path)
     assert plain == scaled and np.array_equal(weights, expected)
+    # Before they are clipped, reported and given to the optimizer, gradients have their own size again
+    assert one.update.gradient_norm == other.update.gradient_norm
+    for (name, a), (_, b) in zip(one.model.named_parameters(), other.model.named_parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert np.array_equal(np.asarray(a.grad.buffer), np.asarray(b.grad.buffer)), name
 
 
 def test_an_overflow_is_skipped_and_survived(tmp_path: Any) -> None:
