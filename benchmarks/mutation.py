@@ -171,6 +171,7 @@ ROOMS: dict[str, Room] = {
             "test_runs.py",
             "test_parameter_statistics.py",
             "test_time_budget.py",
+            "test_other_steps.py",
             "test_sharding.py",
             "test_precision.py",
             "test_checkpoint.py",
