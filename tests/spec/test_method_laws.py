@@ -276,7 +276,7 @@ def test_many_parts_take_as_long_as_all_of_them(backend: type[Buffer]) -> None:
         assert len(whole.split([1] * count)) == count
         return time.process_time() - start
 
-    assert seconds(20_000) < 8 * seconds(5_000) + 0.3
+    assert seconds(20_000) < 6 * seconds(5_000) + 0.1
 
 
 # ---------------------------------------------------------------- masks
