@@ -171,6 +171,7 @@ ROOMS: dict[str, Room] = {
             "test_runs.py",
             "test_parameter_statistics.py",
             "test_run_lengths.py",
+            "test_validation.py",
             "test_sharding.py",
             "test_precision.py",
             "test_checkpoint.py",
