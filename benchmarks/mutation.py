@@ -129,6 +129,7 @@ ROOMS: dict[str, Room] = {
         ("tinygpt_core/tokenizer/*.py",),
         (
             "test_tokenizer.py",
+            "test_tokenizer_limits.py",
             "test_encoders.py",
             "test_pretokenize.py",
             "test_pipelines.py",
