@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import warnings
@@ -51,6 +52,18 @@ def test_another_rate_is_told_where_a_step_is_made_at_it(steps: int, stopped: Pa
         warnings.simplefilter("error")
         resumed = Trainer.resume(directory, steps=steps)
     assert resumed.is_finished == (steps == 5)
+
+
+def test_steps_behind_the_checkpoint_are_made_and_logged_once(stopped: Path, tmp_path: Path) -> None:
+    """What a process had logged when it was killed goes away, and comes again."""
+    directory = shutil.copytree(stopped, tmp_path / "run")
+    log = directory / "log.jsonl"
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"step": 6, "loss": 1.0}\n{"step": 7, "loss": 1.0}\n')
+    list(Trainer.resume(str(directory)).run())
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    steps = [entry["step"] for entry in entries if "loss" in entry]
+    assert steps == list(range(1, 10)) and entries[5]["loss"] != 1.0
 
 
 class Time:
