@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
-from tinygpt_core.tokenizer import CharTokenizer, TokenizerError
+from tinygpt_core.tokenizer import CharTokenizer, TokenizerError, find_tokenizer
 from tinygpt_core.tokenizer.patterns import MAXIMUM_CLASSES, compile_pattern
+from tinygpt_core.tokenizer.vocabularies import byte_characters
 
 
 def test_what_needs_a_length_is_named() -> None:
@@ -27,3 +30,27 @@ def test_classes_are_counted_up_to_the_last_character_that_has_a_table() -> None
     compile_pattern(full * whole + f"[\\x00-{re.escape(chr(rest - 1))}]")
     with pytest.raises(TokenizerError, match="classes"):
         compile_pattern(full * whole + f"[\\x00-{re.escape(chr(rest))}]")
+
+
+@pytest.mark.parametrize("half", ["\ud800", "\udbff", "\udc00", "\udfff"])
+def test_every_half_of_a_pair_is_no_character(half: str) -> None:
+    with pytest.raises(TokenizerError, match="surrogate"):
+        CharTokenizer("ab" + half)
+    assert CharTokenizer("\ud7ff\ue000").vocab_size >= 2  # the characters beside them
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.json"])
+def test_a_file_that_is_no_json_is_named(name: str, tmp_path: Path) -> None:
+    """Of the files that a tokenizer of GPT-2's form is spread over."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    (tmp_path / "vocab.json").write_text(json.dumps(byte_characters()))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"pre_tokenizer": byte_level, "model": {"type": "BPE"}})
+    )
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert find_tokenizer(tmp_path) is not None
+    for damaged in ("{", "[]", ""):
+        (tmp_path / name).write_text(damaged)
+        with pytest.raises(TokenizerError, match=name):
+            find_tokenizer(tmp_path)
