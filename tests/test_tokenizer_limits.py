@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt_core.tokenizer import CharTokenizer, TokenizerError, find_tokenizer
+from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, TokenizerError, find_tokenizer
 from tinygpt_core.tokenizer.patterns import MAXIMUM_CLASSES, compile_pattern
 from tinygpt_core.tokenizer.vocabularies import byte_characters
 
@@ -54,3 +54,18 @@ def test_a_file_that_is_no_json_is_named(name: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(damaged)
         with pytest.raises(TokenizerError, match=name):
             find_tokenizer(tmp_path)
+
+
+def test_merges_are_told_as_they_are_made(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes as what they are, and the tokens made of them, from 256 on, by their number."""
+    tokenizer = BPETokenizer()
+    tokenizer.train("aaaaaaaab", 259, verbose=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "merge 1/3: (97",
+        "merge 2/3: (256",
+        "merge 3/3: (257",
+    ]
+    for line, idx, token in zip(lines, (256, 257, 258), ("aa", "<256><256>", "<257><257>"), strict=True):
+        assert f"-> {idx} (" in line and token in line and line.endswith("occurrences")
+    assert list(tokenizer.merges) == [(97, 97), (256, 256), (257, 257)]
