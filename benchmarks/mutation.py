@@ -595,9 +595,13 @@ def run(arguments: argparse.Namespace) -> None:
         waiting = []
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
-            again = known is not None and known["verdict"] == "survived" and arguments.again
-            changed = known is not None and known["text"] != _digest(function_text(mutant))
-            if mutant.key not in why and (known is None or again or changed):
+            if mutant.key in why:
+                continue
+            if arguments.again:
+                is_wanted = known is not None and known["verdict"] == "survived"
+            else:
+                is_wanted = known is None or known["text"] != _digest(function_text(mutant))
+            if is_wanted:
                 waiting.append(mutant)
         report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
         if not waiting:
@@ -665,7 +669,9 @@ def main() -> None:
         "--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated"
     )
     parser.add_argument(
-        "--again", action="store_true", help="run survivors again, with the tests that were added"
+        "--again",
+        action="store_true",
+        help="run survivors again, and nothing else: for tests that were added",
     )
     parser.add_argument(
         "--minutes", type=float, default=1e9, help="begin no mutant after this time (default: none)"
