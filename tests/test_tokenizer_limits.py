@@ -69,3 +69,14 @@ def test_merges_are_told_as_they_are_made(capsys: pytest.CaptureFixture[str]) ->
     for line, idx, token in zip(lines, (256, 257, 258), ("aa", "<256><256>", "<257><257>"), strict=True):
         assert f"-> {idx} (" in line and token in line and line.endswith("occurrences")
     assert list(tokenizer.merges) == [(97, 97), (256, 256), (257, 257)]
+
+
+def test_the_first_and_the_last_characters_have_a_category() -> None:
+    """Those beside them as well, and of a group each character that one of its categories has."""
+    for character, category in (("\0", "Cc"), ("\x1f", "Cc"), (" ", "Zs"), ("\U0010fffd", "Co")):
+        assert compile_pattern(rf"\p{{{category}}}").fullmatch(character)
+        assert compile_pattern(rf"\p{{{category[0]}}}").fullmatch(character)
+    for character in ("\U0010fffe", "\U0010ffff"):  # which stand for nothing
+        assert compile_pattern(r"\p{Cn}").fullmatch(character) and not compile_pattern(r"\p{Co}").match(
+            character
+        )
