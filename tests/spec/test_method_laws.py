@@ -262,6 +262,8 @@ def test_tens_are_divided_by(backend: type[Buffer]) -> None:
     assert Tensor([3e38, 1.5]).round(2).to_python() == Tensor([3e38, 1.5]).to_python()
     assert gradient_of(lambda x: x.round(2), [0.125, 3.0]) == [0.0, 0.0]
     assert Tensor([7, -3]).round(400).to_python() == [7, -3]
+    assert Tensor([1.25, -3e-30]).round(400).to_python() == Tensor([1.25, -3e-30]).to_python()
+    assert [repr(x) for x in Tensor([1.25, -3e38]).round(-400).to_python()] == ["0.0", "-0.0"]
 
 
 # ---------------------------------------------------------------- parts
@@ -344,7 +346,7 @@ def test_a_write_by_index_moves_elements(backend: type[Buffer], dtype: str) -> N
     if dtype not in supported(backend, DTYPES):
         return
     edges: dict[str, list[Any]] = {
-        "f": [-0.0, math.inf, math.nan, float(np.finfo(dtype).smallest_subnormal) if dtype in FLOATS else 0],
+        "f": [math.inf, -0.0, math.nan, float(np.finfo(dtype).smallest_subnormal) if dtype in FLOATS else 0],
         "i": [
             np.iinfo(dtype).min if dtype in INTEGERS else 0,
             -1,
