@@ -19,6 +19,7 @@ from tinygpt_accel.numpy_backend import NumpyBuffer, chains, loops, threads  # n
 from tinygpt_accel.numpy_backend.kernels import (  # noqa: E402
     activations,
     attention,
+    cross_entropy,
     dense,
     dropout,
     normalization,
@@ -28,7 +29,7 @@ from tinygpt_accel.numpy_backend.kernels import (  # noqa: E402
 from tinygpt_core import kernels, random  # noqa: E402
 from tinygpt_core.dtype import DType  # noqa: E402
 
-MODULES = (activations, attention, dense, dropout, normalization, softmax)
+MODULES = (activations, attention, cross_entropy, dense, dropout, normalization, softmax)
 
 
 def numbers(seed: int, *shape: int) -> Any:
