@@ -70,9 +70,9 @@ OTHER_COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 }
 OTHER_NAMES = {"max": "min", "min": "max", "any": "all", "all": "any", "floor": "ceil", "ceil": "floor"}
 # Calls that only say something, and what makes no difference to what is computed.
-ONLY_TEXT = {"warn", "cast", "TypeVar", "print", "_refuse"}
-# Functions whose arguments may come in any order.
-COMMUTATIVE = {"max", "min", "isinstance", "getattr", "setattr"}
+ONLY_TEXT = {"warn", "cast", "TypeVar", "print", "_refuse", "wrong_shape"}
+# Functions whose first two arguments may come in any order, or whose exchange no test would miss.
+COMMUTATIVE = {"max", "min", "isinstance", "getattr", "setattr", "transpose", "swapaxes", "vecdot"}
 
 Put = Callable[[ast.AST], None]  # puts another node where one stands
 

@@ -1,7 +1,7 @@
 """How many small mistakes the tests notice: a mutation run over what computes.
 
     python benchmarks/mutation.py --sample 400 [--room kernels]
-    python benchmarks/mutation.py --show [--markdown]
+    python benchmarks/mutation.py --show
 
 Each mutant (`mutants.py`) is a module with one mistake. It lives in a process of its own, forked from one
 that has loaded pytest, Hypothesis and NumPy but nothing of ours, so that it is imported anew; there the tests
@@ -73,11 +73,15 @@ def laws(*names: str) -> tuple[str, ...]:
     return tuple(f"spec/test_{name}.py" for name in names)
 
 
-KERNEL_LAWS = laws("kernel_laws", "table_laws", "operation_laws", "precision_laws")
+KERNEL_LAWS = laws("kernel_laws", "table_laws", "operation_laws", "precision_laws", "edge_laws")
 ROOMS: dict[str, Room] = {
     "operations": Room(
         ("tinygpt_core/operations.py",),
-        (*laws("operation_laws", "autograd_laws", "precision_laws", "float32_stays"), "test_defaults.py"),
+        (
+            *laws("operation_laws", "autograd_laws", "precision_laws", "edge_laws", "float32_stays"),
+            "test_sparse_gradients.py",
+            "test_defaults.py",
+        ),
         "python",
     ),
     "kernels": Room(
@@ -86,20 +90,34 @@ ROOMS: dict[str, Room] = {
             *KERNEL_LAWS,
             *laws("einsum_laws", "random_laws"),
             "test_convolution.py",
+            "test_ngram_embeddings.py",
+            "test_optimizers.py",
+            "test_sparse_gradients.py",
             "test_precision.py",
             "test_defaults.py",
         ),
         "python",
     ),
-    "fast kernels": Room(("tinygpt_core/kernels/python/*.py",), KERNEL_LAWS, "python"),
+    "fast kernels": Room(
+        ("tinygpt_core/kernels/python/*.py",),
+        (*KERNEL_LAWS, "test_optimizers.py", "test_sparse_gradients.py"),
+        "python",
+    ),
     "numpy kernels": Room(
         ("tinygpt_accel/numpy_backend/kernels/*.py",),
-        (*KERNEL_LAWS, *laws("random_laws"), "test_loops.py", "test_numpy_convolution.py"),
+        (
+            *KERNEL_LAWS,
+            *laws("random_laws"),
+            "test_loops.py",
+            "test_numpy_convolution.py",
+            "test_numpy_kernels.py",
+            "test_sparse_gradients.py",
+        ),
         "numpy",
     ),
     "optimizers": Room(
         ("tinygpt_core/optimizers.py",),
-        ("test_optimizers.py", "test_threads.py", "test_defaults.py"),
+        ("test_optimizers.py", "test_sparse_gradients.py", "test_threads.py", "test_defaults.py"),
         "python",
     ),
     "schedules": Room(
@@ -111,6 +129,7 @@ ROOMS: dict[str, Room] = {
         ("tinygpt_core/tokenizer/*.py",),
         (
             "test_tokenizer.py",
+            "test_tokenizer_limits.py",
             "test_encoders.py",
             "test_pretokenize.py",
             "test_pipelines.py",
@@ -126,7 +145,15 @@ ROOMS: dict[str, Room] = {
             "tinygpt_core/nn/rotary.py",
             "tinygpt_core/nn/transformer.py",
         ),
-        ("test_nn.py", "test_gpt.py", "test_generation.py", "test_seed_documents.py", "test_defaults.py"),
+        (
+            "test_nn.py",
+            "test_attention_layers.py",
+            "test_gpt.py",
+            "test_generation.py",
+            "test_ngram_embeddings.py",
+            "test_seed_documents.py",
+            "test_defaults.py",
+        ),
         "python",
     ),
     "generation": Room(
@@ -140,7 +167,17 @@ ROOMS: dict[str, Room] = {
             "tinygpt_core/training/step.py",
             "tinygpt_core/training/statistics.py",
         ),
-        ("test_training.py", "test_runs.py", "test_precision.py", "test_checkpoint.py", "test_explain.py"),
+        (
+            "test_training.py",
+            "test_runs.py",
+            "test_parameter_statistics.py",
+            "test_run_lengths.py",
+            "test_validation.py",
+            "test_sharding.py",
+            "test_precision.py",
+            "test_checkpoint.py",
+            "test_explain.py",
+        ),
         "python",
     ),
 }
@@ -193,18 +230,14 @@ class _Chosen:
 
     Args:
         seconds: what each chosen test takes.
-        known: tests that are not new; without it no test is, and of new ones all are chosen.
     """
 
-    def __init__(self, seconds: dict[str, float], known: Iterable[str] | None = None) -> None:
+    def __init__(self, seconds: dict[str, float]) -> None:
         self.seconds = seconds
-        self.known = None if known is None else set(known)
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         order = {name: place for place, name in enumerate(self.seconds)}
-        if self.known is not None:
-            order |= {item.nodeid: -1 for item in items if item.nodeid not in self.known}
         items[:] = sorted(
             (item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid]
         )
@@ -380,13 +413,13 @@ class Coverage(NamedTuple):
 
     def tests_of(self, mutant: Mutant) -> list[str]:
         """Returns the tests that run a mutant's lines, or else its module: the quickest files first."""
-        lines = [f"{mutant.module}:{mutant.first}"]
-        if not mutant.function or any(line in self.imported for line in lines):
-            prefix = f"{mutant.module}:"
-            lines = [line for line in self.lines if line.startswith(prefix)]
-        elif not self.lines.get(lines[0]):  # by few of what the laws draw, or by none
-            lines = [line for line in self.lines if line.startswith(f"{mutant.module}:")]
-        tests = {test for line in lines for test in self.lines.get(line, [])}
+        line = f"{mutant.module}:{mutant.first}"
+        tests = set(self.lines.get(line, []))
+        if not tests or not mutant.function or line in self.imported:
+            # By importing, as a default is, by few of what the laws draw, or by none: all that run the module
+            # count, and what runs nothing of the room, which may look at signatures
+            of_module = [found for name, found in self.lines.items() if name.startswith(f"{mutant.module}:")]
+            tests.update(*of_module, set(self.seconds).difference(*self.lines.values()))
         of_file: Counter[str] = Counter()
         for test in tests:
             of_file[test.partition("::")[0]] += self.seconds[test]  # type: ignore[assignment]
@@ -428,12 +461,8 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
     return Coverage(seconds, lines, imported)
 
 
-def judge(room: Room, mutant: Mutant, coverage: Coverage, with_new_tests: bool = False) -> dict[str, Any]:
-    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values.
-
-    Args:
-        with_new_tests: tests of the room that are not in `coverage` come first.
-    """
+def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
+    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
     started = time.perf_counter()
     tests = coverage.tests_of(mutant)
     seconds = {test: coverage.seconds[test] for test in tests}
@@ -442,12 +471,10 @@ def judge(room: Room, mutant: Mutant, coverage: Coverage, with_new_tests: bool =
 
     def work(answer: Path) -> int:
         sys.meta_path.insert(0, _Changed({mutant.module: mutated(source, mutant)}))
-        runs = [(_Chosen(seconds), [file]) for file in files]
-        if with_new_tests:
-            runs.insert(0, (_Chosen({}, coverage.seconds), list(room.tests)))
-        for plugin, chosen in runs:
-            if _pytest(plugin, chosen, room.backends) not in (0, NOTHING_TO_RUN):
-                answer.write_text(plugin.failed or f"importing it for {chosen}")
+        for file in files:
+            plugin = _Chosen(seconds)
+            if _pytest(plugin, [file], room.backends) not in (0, NOTHING_TO_RUN):
+                answer.write_text(plugin.failed or f"importing it for {file}")
                 return KILLED
         return SURVIVED
 
@@ -462,7 +489,8 @@ def judge(room: Room, mutant: Mutant, coverage: Coverage, with_new_tests: bool =
 
 
 def sampled(size: int, seed: int) -> dict[str, list[Mutant]]:
-    """Returns mutants of each room, drawn without preference: as many as its share of all, and at least 15.
+    """Returns mutants of each room, drawn at random: as many as its share of all, and at least 15, so that of
+    a small room more than its share are drawn.
 
     Args:
         size: about how many in all; 0 stands for every one.
@@ -475,9 +503,11 @@ def sampled(size: int, seed: int) -> dict[str, list[Mutant]]:
     chosen = {}
     for name, found in everything.items():
         count = len(found) if not size else min(len(found), max(15, round(size * len(found) / total)))
-        # By keys that are mixed with the seed: a mutant that comes or goes moves no other one.
+        # By keys that are mixed with the seed: of two mutants the same one comes first whatever others come
+        # or go, and a larger sample holds the smaller ones. How many are taken follows from how many there
+        # are.
         order = sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.key}".encode()).hexdigest())
-        chosen[name] = order[:count]  # in this order: what a run has done when it is stopped is a sample, too
+        chosen[name] = order[:count]  # in this order: what was run of a room when it stops is a sample of it
     return chosen
 
 
@@ -517,11 +547,11 @@ class Results:
         draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
         draft.replace(self.path)
 
-    def covered(self, name: str, report: Callable[[str], None], again: bool) -> Coverage:
-        """Returns what is known of a room; `again` is content with what was known before tests were added."""
+    def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
+        """Returns which tests run which lines of a room, noted anew where its modules or tests are others."""
         state = state_of(ROOMS[name])
         known = self.coverage.get(name, {})
-        if known.get("state") != state and not (again and known):
+        if known.get("state") != state:
             report(f"{name}: noting which tests run which lines …")
             started = time.perf_counter()
             self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
@@ -565,18 +595,22 @@ def run(arguments: argparse.Namespace) -> None:
         waiting = []
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
-            again = known is not None and known["verdict"] == "survived" and arguments.again
-            changed = known is not None and known["text"] != _digest(function_text(mutant))
-            if mutant.key not in why and (known is None or again or changed):
+            if mutant.key in why:
+                continue
+            if arguments.again:
+                is_wanted = known is not None and known["verdict"] == "survived"
+            else:
+                is_wanted = known is None or known["text"] != _digest(function_text(mutant))
+            if is_wanted:
                 waiting.append(mutant)
         report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
         if not waiting:
             continue
-        coverage = results.covered(name, report, arguments.again)
+        coverage = results.covered(name, report)
         for mutant in waiting:
             if time.monotonic() > end:
                 return
-            found = judge(ROOMS[name], mutant, coverage, with_new_tests=arguments.again)
+            found = judge(ROOMS[name], mutant, coverage)
             results.mutants[mutant.key] = {**found, "text": _digest(function_text(mutant))}
             results.save()
             if found["verdict"] == "survived" or arguments.verbose:
@@ -635,7 +669,9 @@ def main() -> None:
         "--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated"
     )
     parser.add_argument(
-        "--again", action="store_true", help="run survivors again, with the tests that were added"
+        "--again",
+        action="store_true",
+        help="run survivors again, and nothing else: for tests that were added",
     )
     parser.add_argument(
         "--minutes", type=float, default=1e9, help="begin no mutant after this time (default: none)"

@@ -96,6 +96,7 @@ LONG = {
     "test_runs.py::test_three_seeds_that_begin_at_once_are_three_runs": "trains, in processes",
     "test_threads.py::test_two_threads_sample_while_one_trains": "trains, with threads that change often",
     "spec/test_autograd_laws.py::test_a_hundred_thousand_operations_in_a_row": "is long in itself",
+    "spec/test_method_laws.py::test_positions_behind_the_floats_that_are_integers": "sorts 16 million",
     "test_benchmarks.py::test_scaling": "trains",
     "test_benchmarks.py::test_both_sides_compute_the_same": "trains, also with PyTorch",
     "test_benchmarks.py::test_the_gpu_script_runs_without_a_gpu": "trains, also with PyTorch",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tinygpt_core import nn, random
 from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
+from tinygpt_core.kernels.windows import Windows
 from tinygpt_core.optimizers import SGD
 from tinygpt_core.tensor import Tensor, no_grad
 
@@ -32,6 +33,15 @@ def test_a_convolution_written_out():
     layer.load_weights([("weights", Tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))])
     x = Tensor([[[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [5.0, 0.0, 1.0]]]])
     assert layer(x).to_python() == [[[[5.0, 7.0], [17.0, 5.0]]]]
+
+
+def test_padding_lies_around_the_images_and_nowhere_else():
+    x = Tensor.ones((2, 3, 4, 5)).buffer
+    windows = Windows.over("conv2d", x, (2, 3), (3, 2), (1, 2))
+    padded = windows.pad(x, 7.0)
+    assert windows.padded == padded.shape == (2, 3, 6, 9)
+    assert padded[windows.inside].to_python() == x.to_python()
+    assert padded.sum().item() == 2 * 3 * (4 * 5 + 7 * (6 * 9 - 4 * 5))
 
 
 def test_a_kernel_of_one_is_a_linear_layer_at_each_pixel():

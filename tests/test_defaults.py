@@ -58,6 +58,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     schedules.cosine_with_warmup: {"warmup_steps": 0, "minimum": 0.0},
     schedules.linear: {"warmup_steps": 0, "minimum": 0.0},
     generation.sample_index: {"temperature": 1.0},
+    generation.sampling_candidates: {"temperature": 1.0},
     generation.generate_ids: {"temperature": 1.0},
     generation.generate: {"temperature": 1.0},
     losses.BinaryCrossEntropyLoss: {"reduction": "mean"},

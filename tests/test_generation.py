@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from tinygpt_core import backends, random
-from tinygpt_core.generation import continue_ids, generate, generate_ids, most_probable, sample_index
+from tinygpt_core.generation import (
+    continue_ids,
+    generate,
+    generate_ids,
+    most_probable,
+    sample_index,
+    sampling_candidates,
+)
 from tinygpt_core.module import Module
 from tinygpt_core.nn.gpt import GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
@@ -274,3 +281,73 @@ def test_a_model_is_sampled_on_its_own_backend(place):
         if not backends.why_not(other):
             with backends.use(other):
                 assert list(generate_ids(model, [1, 2], tokens=6, temperature=0.0)) == expected
+
+
+# ---- settings
+
+
+class Fixed(Module):
+    """A model that gives the same logits whatever it has seen."""
+
+    logits = (0.3, 2.0, -1.0, 1.5, 0.9)
+
+    class config:
+        context_length = 4
+
+    def new_cache(self, batch_size: int) -> Any:
+        class Cache:
+            length = 0
+
+            def reset(self) -> None:
+                self.length = 0
+
+        return Cache()
+
+    def __call__(self, ids: Tensor, cache: Any) -> Tensor:
+        cache.length += ids.shape[1]
+        return Tensor([[list(self.logits)] * ids.shape[1]])
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.25},
+    {"temperature": 0.0},
+    {"top_k": 2},
+    {"top_p": 0.5},
+    {"temperature": 3.0, "top_k": 4, "top_p": 0.8},
+    {"stop_id": 3},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_settings_reach_every_draw(settings: dict[str, Any]) -> None:
+    """Of `generate`, by way of `generate_ids`, which are those of `sample_index`; also which numbers are
+    drawn, and how many.
+    """
+    tokenizer = CharTokenizer("abcde")
+    of_draws = {name: value for name, value in settings.items() if name != "stop_id"}
+    stop = settings.get("stop_id")
+    generator = random.Generator(7)
+    wanted = [
+        sample_index([float(x) for x in Fixed.logits], **of_draws, generator=generator) for _ in range(40)
+    ]
+    if stop is not None:
+        assert stop in wanted
+        wanted = wanted[: wanted.index(stop)]
+    found = list(generate_ids(Fixed(), [1], tokens=40, generator=random.Generator(7), **settings))
+    assert found == wanted
+    text = "".join(generate(Fixed(), tokenizer, "a", tokens=40, generator=random.Generator(7), **settings))
+    assert text == tokenizer.decode(wanted)
+
+
+def test_the_smallest_set_that_reaches_a_share() -> None:
+    """No candidate more than it takes, and all where rounding leaves their sum below the whole."""
+    assert set(draws([0.0, 0.0, 0.0, 0.0], top_p=0.5)) == {0, 1}
+    assert set(draws([0.0, 0.0, 0.0, 0.0], top_p=0.51)) == {0, 1, 2}
+    logits = [-0.7, 0.0, -0.3]
+    weights = sorted(map(math.exp, logits), reverse=True)
+    assert sum(weights) < math.fsum(weights)
+    candidates, found = sampling_candidates(logits, top_p=1.0)
+    assert candidates == [1, 2, 0] and found == pytest.approx(weights)
+    assert sampling_candidates(logits)[1] == pytest.approx(weights)
+    assert sampling_candidates(logits, temperature=0.0) == ([1], [1.0])

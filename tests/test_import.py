@@ -56,3 +56,21 @@ def test_public_things_have_docstrings(path: Path) -> None:
         ):
             missing.append(node.name)
     assert not missing, f"without a docstring: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("version", [(3, 8, 10), (3, 10, 14)])
+def test_an_older_python_is_told_which_it_needs(version: tuple[int, ...]) -> None:
+    """In one line, before anything that it cannot read; after `python -m` it is the command's error."""
+    source = (ROOT / "tinygpt_core" / "__init__.py").read_text(encoding="utf-8")
+    ast.parse(source, feature_version=version[:2])
+    code = f"import sys; sys.version_info = (*{version}, 'final', 0); sys.argv[:] = {{}}; import tinygpt_core"
+    for argv, status in ((["script.py"], "ImportError: "), (["-m"], "tinygpt: error: ")):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(argv)], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        last = done.stderr.strip().splitlines()[-1]
+        found = ".".join(map(str, version))
+        assert (
+            done.returncode == 1
+            and last == f"{status}tinygpt needs Python 3.11 or newer, but this is {found}"
+        )

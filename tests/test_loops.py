@@ -15,8 +15,10 @@ np = pytest.importorskip("numpy", reason="this is about the numpy backend, and N
 pytest.importorskip("tinygpt_accel", reason="this is about the plug-in tinygpt-accel, which is not installed")
 
 from tinygpt_accel import philox  # noqa: E402
-from tinygpt_accel.numpy_backend import chains, loops, threads  # noqa: E402
+from tinygpt_accel.numpy_backend import NumpyBuffer, chains, loops, threads  # noqa: E402
+from tinygpt_accel.numpy_backend.kernels import attention  # noqa: E402
 from tinygpt_core import random  # noqa: E402
+from tinygpt_core.dtype import DType  # noqa: E402
 
 compiled = loops.compiled_loops()
 needs_numba = pytest.mark.skipif(
@@ -60,6 +62,40 @@ def test_activations(seed: int, size: int, scale: float) -> None:
     out = np.zeros_like(x)
     both("gelu", x, out, out, F(0.7978845608), F(0.7978845608 * 0.044715))
     both("silu", x, out, out)
+
+
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=needs_numba)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["key", "value"])
+def test_what_comes_later_does_not_reach_earlier_rows(
+    is_compiled: bool, bad: float, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weight of 0 times NaN would be NaN: of all keys and values only those count that a query sees,
+    forward and in the gradient of its own row.
+    """
+    if not is_compiled:
+        monkeypatch.setattr(attention, "loops_for", lambda dtype: chains)
+    q, k, v = (numbers(i, 2, 2, 70, 4) for i in range(3))
+    later = 40
+
+    def run(k: Any, v: Any, length: int) -> tuple[Any, list[Any]]:
+        operands = [NumpyBuffer.wrap(x.copy(), DType.float32) for x in (q[:, :, -length:], k, v)]
+        y, saved = attention.NumpyAttention.forward(*operands)
+        g = np.zeros_like(y.array)
+        g[:, :, : length - 30] = 1.0
+        gradients = attention.NumpyAttention.backward(saved, NumpyBuffer.wrap(g, DType.float32))
+        return y.array, [x.array for x in gradients]
+
+    spoiled = {"key": k.copy(), "value": v.copy()}
+    spoiled[place][:, :, later, 1] = bad
+    for length in (70, 50):  # all positions, and the last ones of a cache
+        y, (dq, _, _) = run(k, v, length)
+        found, (of_query, _, _) = run(spoiled["key"], spoiled["value"], length)
+        first = later - (70 - length)  # the first query that sees it
+        np.testing.assert_allclose(found[:, :, :first], y[:, :, :first], rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(of_query[:, :, :first], dq[:, :, :first], rtol=2e-4, atol=1e-5)
+        if place == "value" or math.isnan(bad):
+            assert not np.isfinite(found[:, :, first:]).all(-1).any()
 
 
 @needs_numba

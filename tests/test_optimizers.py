@@ -276,6 +276,59 @@ def test_strict_state():
             optimizer.load_state({**state, "step": Tensor(step)})
 
 
+def test_the_state_is_of_what_is_trained():
+    """Its Buffers are the live ones, of the parameters' dtype, and a frozen parameter has none."""
+    module = Toy()
+    module.vector.requires_grad = False
+    optimizer = AdamW(module, 0.1)
+    module.matrix.grad = Tensor([[1.0, 2.0], [3.0, 4.0]], dtype=DType.float64)
+    optimizer.update()
+    state = optimizer.state_dict()
+    assert sorted(state) == ["first_moment.matrix", "second_moment.matrix", "step"]
+    before = state["first_moment.matrix"].to_python()
+    optimizer.update()
+    assert optimizer.state_dict()["first_moment.matrix"] is state["first_moment.matrix"]
+    assert state["first_moment.matrix"].to_python() != before
+    module.matrix.buffer = module.matrix.buffer.cast(DType.float32)
+    module.matrix.grad = Tensor([[1.0, 2.0], [3.0, 4.0]], dtype=DType.float32)
+    optimizer.update()
+    assert optimizer.state_dict()["first_moment.matrix"].dtype is DType.float32
+    with pytest.raises(ValueError, match="missing in the state of AdamW: step"):
+        AdamW(module, 0.1).load_state_dict({})
+
+
+class Counting(Optimizer):
+    """Keeps a number for each parameter, and a Tensor of the parameter's shape."""
+
+    def apply_single(self, parameter, state):
+        state["count"] = state.get("count", 0) + 1
+        state["share"] = state.get("share", 1.0) / 2.0
+        state["last"] = parameter.grad.detach()
+        return parameter.detach() - 1.0
+
+
+def test_numbers_that_an_optimizer_keeps_come_back_as_numbers():
+    """Those of a parameter without axes, which cannot be told from its Tensors, come back as Tensors."""
+
+    class Both(Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix = Tensor([[1.0]], requires_grad=True)
+            self.number = Tensor(2.0, requires_grad=True)
+
+    module = Both()
+    optimizer = Counting(module)
+    module.matrix.grad, module.number.grad = Tensor([[5.0]]), Tensor(6.0)
+    optimizer.update()
+    again = Counting(module)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.state["matrix"]["count"] == 1 and type(again.state["matrix"]["count"]) is int
+    assert again.state["matrix"]["share"] == 0.5 and type(again.state["matrix"]["share"]) is float
+    assert again.state["matrix"]["last"].to_python() == [[5.0]]
+    assert isinstance(again.state["number"]["last"], Tensor) and again.state["number"]["last"].item() == 6.0
+    assert isinstance(again.state["number"]["count"], Tensor) and again.step == 1
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

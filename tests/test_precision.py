@@ -85,6 +85,25 @@ def test_a_bad_state_is_refused(state: dict[str, Any]) -> None:
         LossScaler().set_state(state)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_a_scale_that_is_none_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="loss scale"):
+        LossScaler(scale)
+    with pytest.raises(ValueError, match="patience"):
+        LossScaler(2.0, patience=0)
+    assert LossScaler(0.5, patience=1).scale == 0.5
+
+
+def test_the_least_loss_scale() -> None:
+    """It halves down to 2^-24, and no further, however many steps overflow."""
+    scaler = LossScaler(2.0**-20)
+    seen = []
+    for _ in range(10):
+        scaler.update(False)
+        seen.append(scaler.scale)
+    assert seen == [2.0**-k for k in (21, 22, 23, *[24] * 7)]
+
+
 class Halves(TrainingStep):
     """A step with a scaled loss, on a backend whose numbers have float32's range."""
 
@@ -107,11 +126,31 @@ def trained(scale: float | None, steps: int, tmp_path: Any) -> tuple[Trainer, li
     return trainer, losses, np.concatenate(weights)
 
 
+def test_a_step_knows_its_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backends read it; float16 has a scaler of the loss, and a dtype that the backend cannot is refused."""
+
+    def step(dtype: str) -> TrainingStep:
+        return TrainingStep(None, None, lambda batch: batch, 1.0, dtype)  # type: ignore[arg-type]
+
+    with backends.use("numpy"):
+        with pytest.raises(ValueError, match="bfloat16"):
+            step("bfloat16")
+        dtypes = ("float32", "bfloat16", "float16")
+        monkeypatch.setattr(backends.active(), "compute_dtypes", dtypes, raising=False)
+        assert [step(dtype).dtype for dtype in dtypes] == list(dtypes)
+        assert [step(dtype).scaler is not None for dtype in dtypes] == [False, False, True]
+
+
 def test_a_scaled_loss_trains_the_same(tmp_path: Any) -> None:
     """A power of two changes no bit of the gradients, so none of the weights and losses."""
-    _, plain, expected = trained(None, 3, tmp_path)
-    _, scaled, weights = trained(2.0**20, 3, tmp_path)
+    one, plain, expected = trained(None, 3, tmp_path)
+    other, scaled, weights = trained(2.0**20, 3, tmp_path)
     assert plain == scaled and np.array_equal(weights, expected)
+    # Before they are clipped, reported and given to the optimizer, gradients have their own size again
+    assert one.update.gradient_norm == other.update.gradient_norm
+    for (name, a), (_, b) in zip(one.model.named_parameters(), other.model.named_parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert np.array_equal(np.asarray(a.grad.buffer), np.asarray(b.grad.buffer)), name
 
 
 def test_an_overflow_is_skipped_and_survived(tmp_path: Any) -> None:

@@ -62,3 +62,28 @@ def test_bad_settings():
         schedules.constant(math.nan)
     with pytest.raises(ValueError, match="factor"):
         schedules.step_decay(1.0, factor=2.0, every=1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        schedules.constant,
+        lambda rate: schedules.linear_warmup(rate, 0),
+        lambda rate: schedules.step_decay(rate, factor=1.0, every=1),
+        lambda rate: schedules.exponential_decay(rate, factor=1.0),
+        lambda rate: schedules.cosine_with_warmup(rate, total_steps=9, minimum=rate),
+        lambda rate: schedules.linear(rate, total_steps=9, minimum=rate),
+    ],
+)
+def test_any_finite_rate_from_0_is_one(make):
+    """A factor of 1 and a fall to the rate itself keep it; negative and infinite rates are refused."""
+    for rate in (0.0, 1e-9, 0.1, 1.0, 30.0):
+        assert [make(rate)(step) for step in (0, 3, 20)] == pytest.approx([rate] * 3)
+    for rate in (-1e-9, math.inf, math.nan):
+        with pytest.raises(ValueError):
+            make(rate)
+    with pytest.raises(ValueError, match="warmup_steps"):
+        schedules.linear_warmup(1.0, -1)
+    for factor, every in ((0.0, 1), (-0.5, 1), (1.5, 1), (0.5, 0)):
+        with pytest.raises(ValueError, match="factor"):
+            schedules.step_decay(1.0, factor=factor, every=every)

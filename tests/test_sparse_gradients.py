@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import backends, random
+from tinygpt_core import backends, kernels, random
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 from tinygpt_core.module import Module
@@ -33,6 +33,19 @@ def _on_each_backend(request: pytest.FixtureRequest) -> Any:
         pytest.skip(f"{request.param} cannot run here: {why}")
     with backends.use(request.param):
         yield
+
+
+def keeps_rows() -> bool:
+    """Whether the backend in use keeps gradients as rows: python and NumPy do; a device may not know them."""
+    kernel = kernels.lookup(kernels.Embedding, backends.active())
+    is_able = getattr(kernel, "backward_by_rows", None) is not None
+    assert is_able or backends.active().backend not in ("python", "numpy")
+    return is_able
+
+
+def assert_sparse(tensor: Tensor) -> None:
+    """Fails unless a gradient is kept as rows, where it can be."""
+    assert isinstance(tensor.compact_grad, SparseGradient if keeps_rows() else Buffer)
 
 
 class Tables(Module):
@@ -95,6 +108,8 @@ def test_adam_is_lazy(decay: float) -> None:
     for ids, weights in BATCHES:
         optimizer.zero_grad()
         model.loss(ids, weights).backward()
+        assert_sparse(model.table.embeddings)
+        assert isinstance(model.matrix.compact_grad, Buffer)
         matrix_sums = [sum(row) for row in rows_of(model.matrix)]
         gradient: dict[int, list[float]] = {}
         for row, weight in zip(ids, weights, strict=True):
@@ -125,6 +140,8 @@ def test_how_the_gradient_is_kept_makes_no_difference(make: Any) -> None:
             if is_whole:
                 model.table.embeddings.grad = Tensor(model.table.embeddings.grad.to_python())
                 assert isinstance(model.table.embeddings.compact_grad, Buffer)
+            else:
+                assert_sparse(model.table.embeddings)
             optimizer.update()
         results.append((rows_of(model.table.embeddings), rows_of(model.matrix)))
     assert results[0] == results[1]
@@ -155,8 +172,9 @@ def test_gradients_and_clipping_are_those_of_a_dense_table(ids: list[int], limit
             model.loss(ids, [1.0 + i for i in range(len(ids))]).backward()
         norms.append(clip_gradients(model, limit))
     assert math.isclose(*norms, rel_tol=1e-5)
+    assert_sparse(sparse.table.embeddings)
     kept = sparse.table.embeddings.compact_grad
-    if isinstance(kept, SparseGradient):  # a device that cannot know the rows keeps it whole
+    if isinstance(kept, SparseGradient):
         assert sorted(kept.rows.to_python()) == sorted(set(ids))
     assert close(rows_of(sparse.table.embeddings.grad), rows_of(dense.table.embeddings.grad))
 
@@ -208,9 +226,11 @@ def test_copies_moves_and_pickles_stay_sparse() -> None:
     table = model.table.embeddings
     copied = copy.deepcopy(table)
     assert copied.sparse_grad and rows_of(copied.grad) == rows_of(table.grad)
+    assert_sparse(copied)
     assert copy.copy(table).sparse_grad
     pickled = pickle.loads(pickle.dumps(table))
     assert pickled.sparse_grad and rows_of(pickled.grad) == rows_of(table.grad)
+    assert_sparse(pickled)
     model.to("python")
     assert model.table.embeddings.sparse_grad and not model.matrix.sparse_grad
     assert "sparse=True" in repr(model)
@@ -223,3 +243,30 @@ def test_a_table_that_nothing_looks_up_changes_nothing() -> None:
     model.loss([2], [0.0]).backward()
     optimizer.update()
     assert rows_of(model.table.embeddings) == before
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_copy_has_a_gradient_of_its_own(duplicate: Any, is_shown: bool) -> None:
+    """Whether it was looked at before or not, what is written into one is not seen in the other."""
+    model = Tables()
+    model.loss([1, 4], [1.0, 2.0]).backward()
+    table = model.table.embeddings
+    before = rows_of(table.grad) if is_shown else []
+    other = duplicate(table)
+    assert_sparse(other)
+    if isinstance(other.compact_grad, SparseGradient):
+        other.compact_grad.values.assign(7.0)
+        other.compact_grad.rows.assign(0)
+    other.grad.buffer.assign(5.0)
+    before = before or rows_of(table.grad)
+    assert rows_of(table.grad) == before and rows_of(table.grad)[0] == [0.0] * WIDTH
+    assert rows_of(other.grad) == [[5.0] * WIDTH] * ROWS
+
+
+def test_rows_without_elements() -> None:
+    """A table of width 0 has rows, and nothing in them to divide or to write."""
+    for kernel in {kernels.PutRows, kernels.lookup(kernels.PutRows, backends.active())}:
+        table = backends.active().zeros((4, 0))
+        kernel.forward(table, Buffer([2, 0], DType.int32), backends.active().zeros((2, 0)))
+        assert table.shape == (4, 0)

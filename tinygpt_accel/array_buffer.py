@@ -130,6 +130,9 @@ class ArrayBuffer(Buffer):
             array = array.copy()
         return cls.wrap(array, dtype)
 
+    def shares_memory(self, data: Any) -> bool:
+        return not self.array.size or bool(self.xp.may_share_memory(self.array, self.xp.asarray(data)))
+
     def __dlpack__(self, **options: Any) -> Any:
         return self.array.__dlpack__(**options)
 
@@ -287,7 +290,11 @@ class ArrayBuffer(Buffer):
         return self.wrap(self.array.argmax(axis=axis, keepdims=True), DType.int64)
 
     def _cumsum(self: A, axis: int) -> A:
-        return self.wrap(self.xp.cumsum(self.array, axis), self.dtype)
+        if self.dtype is not DType.float32:
+            return self.wrap(self.xp.cumsum(self.array, axis), self.dtype)
+        # In doubles, as sums are: each total of float32 would be rounded on its way into the next
+        wide = self.xp.cumsum(self.array, axis, dtype=self.dtypes[DType.float64])
+        return self.wrap(wide.astype(self.dtypes[self.dtype]), self.dtype)
 
     def _matmul(self: A, other: A, shape: Shape) -> A:
         return self.wrap(self.xp.matmul(self.array, other.array), self.dtype)

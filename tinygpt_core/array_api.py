@@ -26,7 +26,7 @@ from . import backends
 from .buffer import functions
 from .buffer.base import Buffer
 from .dtype import DType, as_number, check_dtype, promote, promote_scalar
-from .shape import broadcast_shapes, check_int, normalize_axes, normalize_axis, numel
+from .shape import broadcast_shapes, check_int, normalize_axes, normalize_axis, numel, without_axes
 from .tensor import Tensor
 
 __array_api_version__ = "2024.12"
@@ -213,20 +213,48 @@ def _kind(device: Any) -> Any:
 def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Buffer:
     """Returns nested lists, a number, an array, or what shares its elements as a Buffer.
 
-    Python's ints become int64, its floats float32. Copied where `copy` is True, or where elements cannot be
-    shared.
+    Python's ints become int64, its floats, with ints among them or not, float32. Without a device an array of
+    ours stays on its own.
+
+    Args:
+        copy: None for a copy where elements cannot be shared, as those of lists, of another dtype or another
+            device; True for one in any case; False for an error instead of one.
 
     Raises:
-        TypeError, ValueError: as `Buffer(obj)` does; `copy=False` for what is no array.
+        TypeError, ValueError: as `Buffer(obj)` does; `copy=False`, and only a copy would do.
     """
-    is_array = hasattr(obj, "shape") and hasattr(obj, "dtype")
-    if copy is False and not is_array:
-        raise ValueError(f"a {type(obj).__name__} becomes an array by a copy, and copy=False forbids it")
-    made = _kind(device)(obj) if dtype is None or is_array else _kind(device)(obj, dtype)
-    if dtype is None and not is_array and made.dtype is int32:
-        dtype = int64
-    shared = made if dtype is None else made.as_dtype(dtype)
-    return shared.copy() if copy and shared is obj else shared
+    if isinstance(obj, Buffer):
+        made = obj if device is None else obj.to(_kind(device).backend)
+        is_shared = made is obj
+    elif hasattr(obj, "shape") and hasattr(obj, "dtype"):
+        made = _kind(device)(obj)
+        is_shared = made.shares_memory(obj)
+    else:
+        made = _kind(device)(obj, _default_dtype(obj) if dtype is None else dtype)
+        is_shared = False
+    wanted = made.dtype if dtype is None else check_dtype(dtype)
+    if copy is False and not (is_shared and wanted is made.dtype):
+        raise ValueError(
+            f"a {type(obj).__name__} becomes an array of {wanted.name} on {made.backend!r} by a copy, and "
+            "copy=False forbids it"
+        )
+    converted = made.as_dtype(wanted)
+    return converted.copy() if copy and is_shared and converted is made else converted
+
+
+def _default_dtype(data: Any) -> DType | None:
+    """Returns the standard's dtype of Python's numbers in nested lists; None where Buffer finds it, or an
+    error.
+    """
+    kinds: set[type] = set()
+    level = [data]
+    while level:
+        item = level.pop()
+        if isinstance(item, (list, tuple)):
+            level.extend(item)
+        else:
+            kinds.add(type(as_number(item)))
+    return int64 if kinds == {int} else float32 if kinds == {int, float} else None
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: Any = None) -> Buffer:
@@ -317,9 +345,7 @@ def linspace(
         ValueError: a negative number. TypeError: a number that is no int.
     """
     with backends.use(_kind(device).backend):
-        if endpoint:
-            return functions.linspace(start, stop, num, dtype or float32)
-        return functions.linspace(start, stop, num + 1, dtype or float32)[:-1]
+        return functions.linspace(start, stop, num, dtype or float32, endpoint)
 
 
 def meshgrid(*arrays: Buffer, indexing: str = "xy") -> tuple[Buffer, ...]:
@@ -424,25 +450,18 @@ def _logaddexp(x: Any, y: Any) -> Buffer:
     return Buffer.where(is_usual, large + functions.log1p(distance.exp()), large)
 
 
-def _logical(symbol: str) -> Callable[[Any, Any], Buffer]:
-    def compute(x: Any, y: Any) -> Buffer:
-        if not isinstance(y, Buffer):
-            y = x.scalar(y)
-        result: Buffer = getattr(x, symbol)(y)
-        return result
-
-    return compute
-
-
 def _reciprocal_log(base: float) -> Callable[[Buffer], Buffer]:
-    """The logarithm to a base, exact for what is a power of it and is rounded to one."""
+    """The logarithm to a base, exact for what is a power of it and is rounded to one.
+
+    The quotient of two logarithms is right to two units in the last place, so that what lies as near to an
+    integer may be one, and nothing farther away.
+    """
 
     def compute(x: Buffer) -> Buffer:
-        exact = x.as_dtype(float64).log() / math.log(base)
-        near = functions.round_half_even(exact)
-        return Buffer.where(
-            functions.absolute(exact - near) < 1e-14 * functions.absolute(near), near, exact
-        ).cast(x.as_floating().dtype)
+        quotient = x.as_dtype(float64).log() / math.log(base)
+        near = functions.round_half_even(quotient)
+        is_near = functions.absolute(quotient - near) <= 2.0**-51 * functions.absolute(near)
+        return Buffer.where(is_near, near, quotient).as_dtype(x.as_floating().dtype)
 
     return compute
 
@@ -487,9 +506,9 @@ hypot = _binary("hypot", _hypot, "sqrt(x1^2 + x2^2)")
 less = _binary("less", lambda x, y: x < y, "whether x1 < x2")
 less_equal = _binary("less_equal", lambda x, y: x <= y, "whether x1 <= x2")
 logaddexp = _binary("logaddexp", _logaddexp, "ln(e^x1 + e^x2)")
-logical_and = bitwise_and = _binary("logical_and", _logical("__and__"), "x1 and x2, of bools")
-logical_or = bitwise_or = _binary("logical_or", _logical("__or__"), "x1 or x2, of bools")
-logical_xor = bitwise_xor = _binary("logical_xor", _logical("__xor__"), "x1 or x2 but not both, of bools")
+logical_and = bitwise_and = _binary("logical_and", lambda x, y: x & y, "x1 and x2, of bools")
+logical_or = bitwise_or = _binary("logical_or", lambda x, y: x | y, "x1 or x2, of bools")
+logical_xor = bitwise_xor = _binary("logical_xor", lambda x, y: x ^ y, "x1 or x2 but not both, of bools")
 maximum = _binary("maximum", lambda x, y: x.maximum(y), "the larger")
 minimum = _binary("minimum", functions.minimum, "the smaller")
 multiply = _binary("multiply", lambda x, y: x * y, "x1 x2")
@@ -537,7 +556,7 @@ def concat(arrays: Sequence[Buffer], /, *, axis: int | None = 0) -> Buffer:
     return Buffer.concatenate(list(arrays), axis)
 
 
-def expand_dims(x: Buffer, /, axis: int = 0) -> Buffer:
+def expand_dims(x: Buffer, /, axis: int) -> Buffer:
     """Returns a view with an axis of size 1 put in.
 
     Raises:
@@ -588,12 +607,17 @@ def repeat(x: Buffer, repeats: Any, /, *, axis: int | None = None) -> Buffer:
     The number is an int, or an array of integers with one for each element along the axis.
 
     Raises:
-        TypeError: an axis that is no int. ValueError: an axis that is not there, or a negative number.
+        TypeError: an axis that is no int, or numbers that are none.
+        ValueError: an axis that is not there, a negative number, or not as many as there are elements.
     """
     if not isinstance(repeats, Buffer) or not repeats.ndim:
-        return Tensor(x).repeat_interleave(int(repeats), axis).buffer
+        return Tensor(x).repeat_interleave(check_int("a number of repeats", repeats), axis).buffer
     flat, along = (x.reshape((x.numel,)), 0) if axis is None else (x, normalize_axis(axis, x.ndim))
+    if repeats.dtype.kind != "i":
+        raise TypeError(f"repeat takes integers as numbers of repeats, not {repeats.dtype.name}")
     counts = repeats.expand((flat.shape[along],)).to_array()
+    if builtins.min(counts, default=0) < 0:
+        raise ValueError(f"repeat repeats at least 0 times, not {builtins.min(counts)}")
     places = [i for i, count in enumerate(counts) for _ in range(count)]
     return flat.take(type(x)(places, int64), along)
 
@@ -697,17 +721,15 @@ def sort(
 # ---------------------------------------------------------------- reductions
 
 
-def _without(x: Buffer, result: Buffer, axis: Any, keepdims: builtins.bool) -> Buffer:
-    """Returns a reduction of x over an axis, several, or all (None), which stay or go."""
-    gone = () if keepdims else normalize_axes(axis, x.ndim)
-    return result.reshape(tuple(size for i, size in enumerate(result.shape) if i not in gone))
+def _without(result: Buffer, axis: Any, keepdims: builtins.bool) -> Buffer:
+    """Returns a reduction over an axis, several, or all (None), which stay or go."""
+    return result.reshape(without_axes(result.shape, axis, keepdims))
 
 
-def _position(name: str, find: Callable[[Buffer, int], Buffer]) -> Any:
+def _position(name: str) -> Any:
     def function(x: Buffer, /, *, axis: int | None = None, keepdims: builtins.bool = False) -> Buffer:
-        if axis is None:
-            return find(x.reshape((x.numel,)), 0).reshape((1,) * x.ndim if keepdims else ())
-        return _without(x, find(x, axis), axis, keepdims)
+        found: Buffer = getattr(Tensor(x), name)(axis, keepdims).buffer
+        return found
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"Returns the {name[3:]}imum's position along an axis, or in the flattened array."
@@ -716,7 +738,7 @@ def _position(name: str, find: Callable[[Buffer, int], Buffer]) -> Any:
 
 def _reduction(name: str, compute: Callable[[Buffer, Any], Buffer], meaning: str) -> Any:
     def function(x: Buffer, /, *, axis: Any = None, keepdims: builtins.bool = False) -> Buffer:
-        return _without(x, compute(x, axis), axis, keepdims)
+        return _without(compute(x, axis), axis, keepdims)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"Returns {meaning} of the elements over an axis, several, or all (None)."
@@ -728,7 +750,7 @@ def _total(name: str, compute: Callable[[Buffer, Any], Buffer], meaning: str) ->
         x: Buffer, /, *, axis: Any = None, dtype: Any = None, keepdims: builtins.bool = False
     ) -> Buffer:
         operand = x if dtype is None else x.as_dtype(dtype)
-        result = _without(x, compute(operand, axis), axis, keepdims)
+        result = _without(compute(operand, axis), axis, keepdims)
         return result if dtype is None else result.as_dtype(dtype)
 
     function.__name__ = function.__qualname__ = name
@@ -748,8 +770,8 @@ def _spread(name: str, method: str, meaning: str) -> Any:
     return function
 
 
-argmax = _position("argmax", lambda x, axis: x.argmax(axis))
-argmin = _position("argmin", functions.argmin)
+argmax = _position("argmax")
+argmin = _position("argmin")
 all = _reduction("all", functions.all_over, "whether all are not 0,")
 any = _reduction("any", functions.any_over, "whether any is not 0,")
 count_nonzero = _reduction("count_nonzero", lambda x, axis: (x != 0).sum(axis), "how many are not 0,")

@@ -124,6 +124,14 @@ class SparseGradient(PartialGradient):
             total = type(self.values).zeros(self.shape, self.values.dtype)
         return total.scatter_add(self.rows, self.values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how pickle makes this gradient again, without what was shown of it."""
+        return type(self), (self.shape, self.rows, self.values)
+
+    def copy(self) -> SparseGradient:
+        """Returns the same gradient with rows and values of its own, of which nothing was shown yet."""
+        return SparseGradient(self.shape, self.rows.copy(), self.values.copy())
+
     def plus(self, other: SparseGradient) -> SparseGradient:
         """Returns the sum with another gradient of the same table."""
         kind = type(self.values)
@@ -389,9 +397,18 @@ class Max(Operation):
         return self.y
 
     def backward(self, grad: Buffer) -> Any:
-        is_largest = self.x == self.y
-        # A choice, not a product: an infinite gradient times 0 would be NaN
-        return Buffer.where(is_largest, grad / is_largest.sum(self.axes).cast(grad.dtype), 0.0)
+        return shared_equally(self.x == self.y, grad, self.axes)
+
+
+def shared_equally(chosen: Buffer, grad: Buffer, axes: Any) -> Buffer:
+    """Returns g in equal parts where something was chosen over `axes`, of the shape of that, and 0 elsewhere.
+
+    Raises:
+        TypeError: an axis that is no int.
+        ValueError: an axis that is not there, or one named twice.
+    """
+    # A choice, not a product: an infinite gradient times 0 would be NaN
+    return Buffer.where(chosen, grad / chosen.sum(axes).cast(grad.dtype), 0.0)
 
 
 # ---------------------------------------------------------------- layout

@@ -136,6 +136,29 @@ def reduced_shape(shape: Shape, axes: Shape) -> Shape:
     return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
 
 
+def without_axes(shape: Shape, axes: Any, keepdim: bool = False) -> Shape:
+    """Returns `shape` without `axes` (an int, a sequence of ints, or None for all); with `keepdim` as it is.
+
+    It is the shape of a reduction, of which `shape` is what is reduced or, with size 1, has been.
+
+    Raises:
+        TypeError: an axis that is no int.
+        ValueError: one outside [-ndim, ndim), or named twice.
+    """
+    if keepdim:
+        return shape
+    gone = normalize_axes(axes, len(shape))
+    return tuple(size for axis, size in enumerate(shape) if axis not in gone)
+
+
+def refuse_empty(name: str, shape: Shape, axes: Shape) -> None:
+    """Raises ValueError where a reduction of `shape` over `axes`, which has no value of nothing, has nothing
+    to make an element of. A result without elements needs none.
+    """
+    if 0 in shape and numel(reduced_shape(shape, axes)):
+        raise ValueError(f"{name} over the empty axes {axes} of shape {shape} has no value")
+
+
 def permutation(axes: Any, ndim: int) -> Shape:
     """Returns `axes` as a permutation of all axes; raises TypeError or ValueError where it is none."""
     order = tuple(normalize_axis(axis, ndim) for axis in axes)

@@ -6,6 +6,7 @@ a record is and how `backward` walks over them is in `tape`; which operations th
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 import weakref
@@ -21,10 +22,9 @@ from .buffer.text import array_html, array_text
 from .contexts import CountedBlock
 from .dtype import DType, as_number
 from .operations import Operation, SparseGradient
-from .shape import ShapeError, exchanged, normalize_axes, normalize_axis
+from .shape import ShapeError, exchanged, normalize_axes, numel, refuse_empty
 from .tape import GradientFunction, is_recording, no_grad, walk_back
 from .tensor_methods import Elementwise, Indexing, Layout, Ordering, Reductions
-from .tensor_methods.layout import stack
 
 __all__ = ["GradientFunction", "Tensor", "apply_op", "is_allocating", "no_grad", "uninitialized"]
 
@@ -230,18 +230,19 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
                 "only leaves can be deep-copied: the result of a recorded operation is part of its graph; "
                 "detach() it"
             )
-        copy = Tensor(self.buffer.copy(), requires_grad=self.requires_grad)
-        copy.sparse_grad = self.sparse_grad
-        grad = self.compact_grad
-        copy.compact_grad = grad.copy() if isinstance(grad, Buffer) else grad  # rows are never written into
-        return copy
+        result = _restored(type(self), self.buffer.copy(), self._requires_grad, None, self.sparse_grad)
+        kept = self.compact_grad
+        result.compact_grad = None if kept is None else kept.copy()
+        if hasattr(self, "__dict__"):  # of a subclass
+            result.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return result
 
     def __copy__(self) -> Tensor:
-        copy = _restored(type(self), self.buffer, self._requires_grad, self._grad, self.sparse_grad)
-        copy.grad_fn = self.grad_fn
+        result = _restored(type(self), self.buffer, self._requires_grad, self._grad, self.sparse_grad)
+        result.grad_fn = self.grad_fn
         if hasattr(self, "__dict__"):
-            copy.__dict__.update(self.__dict__)
-        return copy
+            result.__dict__.update(self.__dict__)
+        return result
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Returns how pickle makes this Tensor again: elements, dtype, backend, `requires_grad` and `grad`.
@@ -255,7 +256,9 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
                 "stays in this process; detach() it"
             )
         state = getattr(self, "__dict__", None)  # of a subclass
-        arguments: tuple[Any, ...] = (type(self), self.buffer, self._requires_grad, self.grad)
+        kept = self.compact_grad
+        grad = kept if isinstance(kept, SparseGradient) else self.grad
+        arguments: tuple[Any, ...] = (type(self), self.buffer, self._requires_grad, grad)
         if self.sparse_grad:
             arguments = (*arguments, True)
         return _restored, arguments, state or None
@@ -443,16 +446,6 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
         return apply_op(operations.Concatenate, *tensors, axis=axis)
 
     @staticmethod
-    def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-        """Returns tensors of one shape joined along a new axis, which becomes axis `axis` of the result.
-
-        Raises:
-            ValueError: there are none, their shapes differ, or the result has no such axis.
-            TypeError: the axis is no int, or something is no Tensor.
-        """
-        return stack(tuple(tensors), axis)
-
-    @staticmethod
     def where(condition: Tensor, first: Any, second: Any) -> Tensor:
         """Returns `first` where the (bool) condition holds and `second` elsewhere; all three broadcast."""
         like = next((value for value in (first, second) if isinstance(value, Tensor)), None)
@@ -530,14 +523,12 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
         return apply_op(operations.Neg, self)
 
     def maximum(self, other: Any) -> Tensor:
-        """Returns the larger of two elements; where they are equal, each gets half the gradient."""
-        return self._apply(operations.Maximum, other)
+        """Returns the larger of two elements; where they are equal, each gets half the gradient.
 
-    def _compare(self, other: Any, symbol: str) -> Tensor:
-        if isinstance(other, Tensor):
-            other = other.buffer
-        result = getattr(self.buffer, symbol)(other)
-        return result if result is NotImplemented else _wrap(result)
+        Raises:
+            TypeError: the other is neither a Tensor nor a number.
+        """
+        return apply_op(operations.Maximum, self, self._beside(other, "maximum"))
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
         return self._compare(other, "__eq__")
@@ -632,11 +623,7 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
         return apply_op(operations.LogSoftmax, self, axis=axis)
 
     def _reduce(self, operation: type[Operation], axes: Any, keepdim: bool) -> Tensor:
-        axes = normalize_axes(axes, self.ndim)
-        result = apply_op(operation, self, axes=axes)
-        if keepdim:
-            return result
-        return result.reshape(tuple(size for axis, size in enumerate(self.shape) if axis not in axes))
+        return apply_op(operation, self, axes=normalize_axes(axes, self.ndim))._without_axes(axes, keepdim)
 
     def sum(self, axes: Any = None, keepdim: bool = False) -> Tensor:
         """Returns the sum over `axes`: an int, a tuple, or None for all. `keepdim` leaves them with size 1.
@@ -648,12 +635,16 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
         return self._reduce(operations.Sum, axes, keepdim)
 
     def mean(self, axes: Any = None, keepdim: bool = False) -> Tensor:
-        """Returns the mean over `axes`; raises ValueError where they hold no elements."""
-        total = self.sum(axes, keepdim)
-        count = self.numel // max(total.numel, 1)
-        if count == 0:
-            raise ValueError(f"the mean over no elements has no value (axes {axes} of shape {self.shape})")
-        return total / count
+        """Returns the mean over `axes`.
+
+        Raises:
+            TypeError: an axis that is no int.
+            ValueError: an axis that is not there, named twice, or empty, and the result is not.
+        """
+        axes = normalize_axes(axes, self.ndim)
+        refuse_empty("mean", self.shape, axes)
+        count = numel([self.shape[axis] for axis in axes])
+        return self.sum(axes, keepdim) / max(count, 1)  # a result without elements divides nothing
 
     def max(self, axes: Any = None, keepdim: bool = False) -> Tensor:
         """Returns the largest element over `axes`; equal ones share the gradient.
@@ -663,22 +654,6 @@ class Tensor(Elementwise, Reductions, Ordering, Layout, Indexing):
             ValueError: an axis that is not there, or one named twice.
         """
         return self._reduce(operations.Max, axes, keepdim)
-
-    def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
-        """Returns the int64 position of the largest element along `axis`, the first of equals.
-
-        Without an axis: the position in the flattened Tensor.
-
-        Raises:
-            TypeError: the axis is no int.
-            ValueError: the axis is not there, or empty.
-        """
-        if axis is None:
-            found = self.buffer.reshape((self.numel,)).argmax(0)
-            return _wrap(found.reshape((1,) * self.ndim if keepdim else ()))
-        axis = normalize_axis(axis, self.ndim)
-        found = self.buffer.argmax(axis)
-        return _wrap(found if keepdim else found.reshape(self.shape[:axis] + self.shape[axis + 1 :]))
 
     def dot(self, other: Tensor) -> Tensor:
         """Returns the matrix product, as `@`: over the last axis of this and the last but one of the other.

@@ -269,7 +269,6 @@ def write_own_run(folder: Path) -> None:
     for file in (folder / "run").iterdir():
         shutil.move(file, folder / file.name)
     (folder / "run").rmdir()
-    shutil.copyfile(folder / "state.json", folder / "whole state.json")
 
 
 def read_sealed(folder: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.tensor import Tensor
 
-from .strategies import DTYPES, FLOATS, INTEGERS, NUMBERS, axes_of, broadcastable, shapes
+from .strategies import DTYPES, FLOATS, INTEGERS, NUMBERS, axes_of, broadcastable, make, shapes
 from .table import (
     ROWS,
     Case,
@@ -27,6 +27,7 @@ from .table import (
     _bad_axis,
     _no_bool,
     _unfit,
+    _where_axes,
     along_axis,
     always,
     composite,
@@ -308,23 +309,12 @@ def own_index(index: tuple[Any, ...], kind: type[Buffer]) -> Any:
     entries = [
         entry.tolist()
         if isinstance(entry, np.ndarray) and entry.dtype == np.int64 and entry.ndim == 1 and entry.size
-        else Tensor(kind.from_array(*_packed(entry)))
+        else Tensor(make(kind, entry))
         if isinstance(entry, np.ndarray)
         else entry
         for entry in index
     ]
     return entries[0] if len(entries) == 1 else tuple(entries)
-
-
-def _packed(values: np.ndarray) -> tuple[Any, ...]:
-    from array import array
-
-    from tinygpt_core.dtype import DType
-
-    dtype = DType.from_name(values.dtype.name)
-    flat = array(dtype.typecode)
-    flat.frombytes(np.ascontiguousarray(values).tobytes())
-    return flat, values.shape, dtype
 
 
 # ---------------------------------------------------------------- references
@@ -333,10 +323,6 @@ def _packed(values: np.ndarray) -> tuple[Any, ...]:
 def _clamped(x: Any, low: Any = None, high: Any = None) -> Any:
     y = x if low is None else np.maximum(x, low)
     return y if high is None else np.minimum(y, high)
-
-
-def _axes(axes: Any) -> Any:
-    return tuple(axes) if isinstance(axes, list) else axes
 
 
 def _log_sum_exp(x: Any, axes: Any = None) -> Any:
@@ -420,36 +406,23 @@ ROWS += [
         special=True,
         errors=(wrong("bool", lambda x: x.sign(), TypeError, "sign", "bool", dtype="bool"),),
     ),
-    method(
-        "floor",
-        _of_floats(np.floor),
-        one(smooth=(0.05, 0.95)),
-        lambda x: x.floor(),
-        ("Floor", "floor", "Tensor.floor"),
-        **_STEPS,
-    ),
-    method(
-        "ceil",
-        _of_floats(np.ceil),
-        one(smooth=(0.05, 0.95)),
-        lambda x: x.ceil(),
-        ("Ceil", "ceil", "Tensor.ceil"),
-        **_STEPS,
-    ),
-    method(
-        "trunc",
-        _of_floats(np.trunc),
-        one(smooth=(0.05, 0.95)),
-        lambda x: x.trunc(),
-        ("Trunc", "trunc", "Tensor.trunc"),
-        **_STEPS,
-    ),
+    *[
+        method(
+            name,
+            _of_floats(getattr(np, name)),
+            one(smooth=(0.05, 0.95)),
+            lambda x, name=name: getattr(x, name)(),
+            (name.title(), name, f"Tensor.{name}"),
+            **_STEPS,
+        )
+        for name in ("floor", "ceil", "trunc")
+    ],
     method(
         "round",
         _of_floats(np.round),
         one(smooth=(0.6, 1.4)),
         lambda x: round(x),
-        ("Round", "round_half_even", "Tensor.round"),
+        ("Round", "round_half_even", "round_to_decimals", "Tensor.round"),
         errors=(
             wrong("decimals that are no int", lambda x: x.round(0.5), TypeError, "0.5"),
             wrong("integers to tens", lambda x: x.round(-1), ValueError, "-1", dtype="int32"),
@@ -597,7 +570,7 @@ ROWS += [
     # ------------------------------------------------------------ reductions
     method(
         "min",
-        lambda x, axes: x.min(_axes(axes), keepdims=True),
+        lambda x, axes: x.min(_where_axes(axes), keepdims=True),
         reduction_not_empty,
         lambda x, axes: x.min(axes, keepdim=True),
         ("Min", "min_over", "Tensor.min"),
@@ -626,7 +599,7 @@ ROWS += [
     ),
     method(
         "prod",
-        lambda x, axes: x.prod(_axes(axes), keepdims=True),
+        lambda x, axes: x.prod(_where_axes(axes), keepdims=True),
         products_over,
         lambda x, axes: x.prod(axes, keepdim=True),
         ("Prod", "prod", "prod_levels", "merge_axes", "split_axes", "Tensor.prod"),
@@ -636,7 +609,7 @@ ROWS += [
     ),
     method(
         "var",
-        lambda x, axes, correction: x.var(_axes(axes), ddof=correction, keepdims=True),
+        lambda x, axes, correction: x.var(_where_axes(axes), ddof=correction, keepdims=True),
         with_correction,
         lambda x, axes, correction: x.var(axes, correction, keepdim=True),
         ("Var", "variance", "Tensor.var"),
@@ -652,7 +625,7 @@ ROWS += [
     ),
     method(
         "std",
-        lambda x, axes, correction: x.std(_axes(axes), ddof=correction, keepdims=True),
+        lambda x, axes, correction: x.std(_where_axes(axes), ddof=correction, keepdims=True),
         with_correction,
         lambda x, axes, correction: x.std(axes, correction, keepdim=True),
         ("Std", "Tensor.std"),
@@ -690,7 +663,7 @@ ROWS += [
     ),
     method(
         "any",
-        lambda x, axes: x.any(_axes(axes), keepdims=True),
+        lambda x, axes: x.any(_where_axes(axes), keepdims=True),
         reduction,
         lambda x, axes: x.any(axes, keepdim=True),
         ("any_over", "Tensor.any"),
@@ -702,7 +675,7 @@ ROWS += [
     ),
     method(
         "all",
-        lambda x, axes: x.all(_axes(axes), keepdims=True),
+        lambda x, axes: x.all(_where_axes(axes), keepdims=True),
         reduction,
         lambda x, axes: x.all(axes, keepdim=True),
         ("all_over", "Tensor.all"),
@@ -847,6 +820,8 @@ ROWS += [
         records=False,
         errors=(
             wrong("floats", lambda x: x.one_hot(2), TypeError, "float32"),
+            wrong("classes that are no int", lambda x: x.one_hot(2.5), TypeError, "2.5", dtype="int32"),
+            wrong("fewer classes than none", lambda x: x.one_hot(-1), ValueError, "-1", dtype="int32"),
             Wrong("a class too many", lambda b: Tensor(b([0, 2])).one_hot(2), IndexError, ("2",)),
             Wrong("a class below 0", lambda b: Tensor(b([0, -1])).one_hot(), IndexError, ("-1",)),
         ),
@@ -889,7 +864,7 @@ ROWS += [
     ),
     method(
         "flip",
-        lambda x, axes: np.flip(x, _axes(axes)),
+        lambda x, axes: np.flip(x, _where_axes(axes)),
         reduction,
         lambda x, axes: x.flip(axes),
         ("Tensor.flip",),
@@ -928,7 +903,11 @@ ROWS += [
         lambda x, repeats: x.repeat(*repeats),
         ("Tensor.repeat",),
         dtypes=DTYPES,
-        errors=(wrong("fewer numbers than axes", lambda x: x.repeat(2), ValueError, "(2, 3)"),),
+        errors=(
+            wrong("fewer numbers than axes", lambda x: x.repeat(2), ValueError, "(2, 3)"),
+            wrong("a number that is no int", lambda x: x.repeat(1.5), TypeError, "1.5"),
+            wrong("a negative number", lambda x: x.repeat(1, -1), ValueError, "-1"),
+        ),
     ),
     method(
         "repeat_interleave",

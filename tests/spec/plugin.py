@@ -121,7 +121,8 @@ class Specification:
         ]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if item not in set(left_out)]
+            gone = set(left_out)
+            items[:] = [item for item in items if item not in gone]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Iterator[None]:

@@ -816,7 +816,11 @@ ROWS: list[Row] = [
         dtypes=DTYPES,
         mixed=True,
         special=True,
-        errors=(_unfit(lambda x, y: x.maximum(y)),),
+        errors=(
+            _unfit(lambda x, y: x.maximum(y)),
+            Wrong("a text", lambda b: zeros(b, (2,)).maximum("a"), TypeError, ("maximum", "str")),
+            Wrong("a Tensor's text", lambda b: Tensor(zeros(b, (2,))).maximum("a"), TypeError, ("str",)),
+        ),
     ),
     *[
         Row(
@@ -903,7 +907,7 @@ ROWS: list[Row] = [
     ),
     Row(
         "argmax",
-        ("argmax",),
+        ("argmax", "Tensor.argmax"),
         lambda x, axis: np.argmax(x, axis, keepdims=True),
         along_axis,
         lambda x, axis: x.argmax(axis),
@@ -1631,7 +1635,18 @@ OWN_LAWS: dict[str, str] = {
     "normal_at": "test_random_laws",
     "check_indices": "test_table_laws",
     **dict.fromkeys(
-        ["__array_namespace__", "size", "device", "to_device", "T", "mT", "__index__", "__abs__", "__pos__"],
+        [
+            "__array_namespace__",
+            "size",
+            "device",
+            "to_device",
+            "T",
+            "mT",
+            "__index__",
+            "__abs__",
+            "__pos__",
+            "shares_memory",
+        ],
         "test_array_api_laws",
     ),
     "AdamWStep": "test_kernel_laws",

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt_core import array_api as xp
+from tinygpt_core import backends
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 
@@ -27,6 +28,7 @@ from .strategies import (
     axes_of,
     broadcastable,
     lacks,
+    make,
     operands,
     read,
     shapes,
@@ -358,7 +360,7 @@ def test_every_name_has_a_law(backend: type[Buffer]) -> None:
         "promote_scalar",
         "numel",
     }
-    imported |= {"broadcast_shapes", "check_int", "normalize_axes", "normalize_axis"}
+    imported |= {"broadcast_shapes", "check_int", "normalize_axes", "normalize_axis", "without_axes"}
     assert public - imported == set(CASES) | OTHERS
 
 
@@ -379,6 +381,137 @@ def test_creation(backend: type[Buffer]) -> None:
     assert xp.zeros((), device=backend.backend).backend == backend.backend
     if not lacks(backend, "host_memory"):
         assert xp.asarray(np.arange(3)).to_python() == [0, 1, 2]
+    assert xp.asarray([1, 2.5]).dtype is DType.float32 and xp.asarray([[2**40]]).dtype is DType.int64
+    assert xp.asarray([np.int32(1)]).dtype is DType.int64 and xp.asarray([]).dtype is DType.float32
+    with pytest.raises(TypeError, match="bool and int"):
+        xp.asarray([True, 2])
+
+
+def test_when_an_array_is_copied(backend: type[Buffer]) -> None:
+    """None copies where nothing else will do, True always, False never: then it is an error."""
+    x = xp.asarray([1.0, 2.0])
+    assert xp.asarray(x) is x and xp.asarray(x, copy=False) is x and xp.asarray(x, dtype=xp.float32) is x
+    for made in (xp.asarray(x, copy=True), xp.asarray(x, dtype=xp.float64), xp.astype(x, xp.float32)):
+        made[0] = 9.0
+        assert x.to_python() == [1.0, 2.0]
+    for call in (
+        lambda: xp.asarray(x, dtype=xp.float64, copy=False),
+        lambda: xp.asarray([1.0], copy=False),
+        lambda: xp.asarray(1.0, copy=False),
+    ):
+        with pytest.raises(ValueError, match="copy=False"):
+            call()
+    if lacks(backend, "host_memory"):
+        return
+    theirs = np.array([1.0, 2.0])
+    shared, copied = xp.asarray(theirs), xp.asarray(theirs, copy=True)
+    converted = xp.asarray(theirs, dtype=xp.float32)
+    theirs[0] = 9.0
+    assert copied.to_python() == converted.to_python() == [1.0, 2.0]
+    if shared.to_python() == [9.0, 2.0]:
+        assert shared.shares_memory(theirs) and not copied.shares_memory(theirs)
+        theirs[1] = 7.0
+        again = xp.asarray(theirs, copy=False)
+        theirs[0] = 3.0
+        assert again.to_python() == [3.0, 7.0]
+    else:
+        with pytest.raises(ValueError, match="copy=False"):
+            xp.asarray(theirs, copy=False)
+
+
+def test_an_array_stays_on_its_device(backend: type[Buffer]) -> None:
+    """Without a device, whatever backend is in use; on another one it is a copy."""
+    x = xp.asarray([1.0, 2.0])
+    other = next((name for name in ("python", "numpy") if name != backend.backend), "")
+    if not other or backends.why_not(other):
+        return
+    with backends.use(other):
+        assert xp.asarray(x) is x and xp.from_dlpack(x) is x and xp.asarray(x, copy=True).backend == x.backend
+        assert xp.zeros_like(x).backend == x.backend and xp.asarray([1.0]).backend == other
+    moved = xp.asarray(x, device=other)
+    assert moved.backend == other and moved.to_python() == [1.0, 2.0]
+    assert xp.asarray(x, device=backend.backend, copy=False) is x
+    with pytest.raises(ValueError, match="copy=False"):
+        xp.asarray(x, device=other, copy=False)
+
+
+SPECIAL: dict[str, Callable[..., float]] = {
+    "cosh": math.cosh,
+    "sinh": math.sinh,
+    "hypot": math.hypot,
+    "logaddexp": lambda a, b: float(np.logaddexp(a, b)),
+    "copysign": math.copysign,
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_special_values_of_what_is_composed(backend: type[Buffer], name: str, dtype: str) -> None:
+    """-0, numbers below the normal ones, the largest, infinities and NaN, with their signs; and few units in
+    the last place beside them.
+    """
+    if dtype not in supported(backend, FLOATS):
+        return
+    info = np.finfo(dtype)
+    values = [
+        0.0,
+        1.0,
+        1e-3,
+        0.3,
+        40.0,
+        math.log(info.max) * 0.999,
+        float(info.tiny),
+        float(info.max),
+        math.inf,
+    ]
+    values += [float(info.smallest_subnormal), math.nan]
+    numbers = np.array([sign * v for v in values for sign in (1.0, -1.0) if v == v or sign > 0], dtype)
+    function = SPECIAL[name]
+    if name in ("cosh", "sinh"):
+        pairs: Any = [(x,) for x in numbers]
+    else:
+        pairs = [(x, y) for x in numbers for y in numbers]
+    columns = [make(backend, np.array(column, dtype)) for column in zip(*pairs, strict=True)]
+    found = read(getattr(xp, name)(*columns))
+    for pair, ours in zip(pairs, found.tolist(), strict=True):
+        try:
+            with np.errstate(all="ignore"):
+                exact = function(*map(float, pair))
+        except OverflowError:
+            exact = math.copysign(math.inf, float(pair[0])) if name == "sinh" else math.inf
+        with np.errstate(all="ignore"):
+            theirs = float(np.array(exact).astype(dtype))
+        what = f"{name}{tuple(map(float, pair))} in {dtype}: {ours!r}, not {theirs!r}"
+        if not math.isfinite(theirs) or theirs == 0.0:
+            assert repr(ours) == repr(theirs), what
+        elif abs(theirs) < 0.999 * info.max:
+            room = 8 * float(info.eps) * abs(theirs) + 2 * float(info.smallest_subnormal)
+            # Of two that cancel, what is left is as right as they are
+            room += 4 * float(info.eps) * max(map(abs, map(float, pair))) if name == "logaddexp" else 0.0
+            assert abs(ours - theirs) <= room and math.copysign(1.0, ours) == math.copysign(1.0, theirs), what
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("base", [2, 10])
+def test_logarithms_to_a_base(backend: type[Buffer], base: int, dtype: str) -> None:
+    """Exact of every power that a dtype has, and as right far away from 1 as near it: beside a power, too."""
+    if dtype not in supported(backend, FLOATS):
+        return
+    info = np.finfo(dtype)
+    compute, reference = (xp.log2, math.log2) if base == 2 else (xp.log10, math.log10)
+    least = int(math.log(float(info.tiny), base)) + 1
+    exponents = range(least, (int(info.maxexp) if base == 2 else int(math.log10(float(info.max))) + 1))
+    powers = np.array([float(base) ** k for k in exponents], dtype)
+    is_exact = [p == float(base) ** k for p, k in zip(powers.tolist(), exponents, strict=True)]
+    found = read(compute(make(backend, powers))).tolist()
+    for k, ours, exact in zip(exponents, found, is_exact, strict=True):
+        assert not exact or ours == k, (base, k, ours)
+    one = np.array(1.0, dtype)
+    with np.errstate(all="ignore"):
+        beside = np.concatenate([powers * (one + n * info.eps) for n in (1, 2, 3, 40, 900)])
+    beside = beside[np.isfinite(beside)]
+    for x, ours in zip(beside.tolist(), read(compute(make(backend, beside))).tolist(), strict=True):
+        assert abs(ours - reference(x)) <= 4 * float(info.eps) * abs(reference(x)), (base, x, ours)
 
 
 def test_dtypes(backend: type[Buffer]) -> None:
@@ -432,6 +565,16 @@ def test_what_is_wrong_is_said(backend: type[Buffer]) -> None:
         (ValueError, "(0, 1)", lambda: xp.moveaxis(x, 0, (0, 1))),
         (ValueError, "(2, 3)", lambda: xp.tensordot(x, x, axes=1)),
         (ValueError, "-1", lambda: xp.diff(x, n=-1)),
+        (ValueError, "-1", lambda: xp.linspace(0, 1, -1)),
+        (ValueError, "-1", lambda: xp.linspace(0, 1, -1, endpoint=False)),
+        (TypeError, "2.5", lambda: xp.linspace(0, 1, 2.5, endpoint=False)),
+        (TypeError, "1.5", lambda: xp.repeat(x, 1.5)),
+        (ValueError, "-1", lambda: xp.repeat(x, -1)),
+        (ValueError, "-2", lambda: xp.repeat(x[0], xp.asarray([1, -2, 0]))),
+        (TypeError, "float32", lambda: xp.repeat(x[0], xp.asarray([1.0, 2.0, 0.0]))),
+        (TypeError, "str", lambda: xp.maximum(x, "a")),
+        (TypeError, "str", lambda: xp.minimum(x, "a")),
+        (ValueError, "(0, 3)", lambda: xp.mean(xp.zeros((0, 3)), axis=0)),
         (TypeError, "list", lambda: xp.full((2,), [1])),
         (TypeError, "array", lambda: xp.add(1, 2)),
     ]:

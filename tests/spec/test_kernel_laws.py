@@ -144,6 +144,7 @@ OF_OTHER_AXES: list[tuple[type[kernels.Kernel], str, list[tuple[int, ...]], dict
     (kernels.PackedAttention, "(2, 6)", [(2, 6)], {"num_heads": 1}),
     (kernels.PackedAttention, "(1, 2, 6, 1)", [(1, 2, 6, 1)], {"num_heads": 1}),
     (kernels.PackedAttention, "(1, 2, 6)", [(1, 2, 6)], {"num_heads": 4}),
+    (kernels.PackedAttention, "3 x 2 heads", [(1, 2, 9)], {"num_heads": 2}),
     (kernels.CrossEntropy, "()", [(), ()], {}),
     (kernels.CrossEntropy, "(2, 1)", [(2, 3), (2, 1)], {}),
     (kernels.LayerNorm, "(3, 1)", [(2, 3), (3, 1)], {}),
@@ -200,6 +201,19 @@ def test_attention_of_a_suffix_is_the_suffix_of_attention(backend: type[Buffer])
         assert_close(read(part), read(whole)[:, :, -t:], "float32", 4.0)
 
 
+@pytest.mark.parametrize(
+    "shapes_", [[(1, 2, 3, 4), (1, 2, 0, 4)], [(1, 2, 0, 4), (1, 2, 3, 4)], [(0, 2, 3, 4)] * 2]
+)
+def test_attention_to_nothing_and_of_nothing(backend: type[Buffer], shapes_: Any) -> None:
+    """A query that sees no key gets zeros, and passes none on; without queries there is nothing to get."""
+    query, key = (make(backend, np.ones(shape, np.float32)) for shape in shapes_)
+    for kernel in {kernels.Attention, kernels.lookup(kernels.Attention, backend)}:
+        y, saved = kernel.forward(query, key, key, causal=False)
+        assert y.shape == query.shape and not read(y).any()
+        for gradient, operand in zip(gradients_of(kernel, saved, y + 1.0), (query, key, key), strict=True):
+            assert gradient.shape == operand.shape and not read(gradient).any()
+
+
 @given(data=st.data())
 def test_attention_is_the_plain_formula(backend: type[Buffer], data: st.DataObject) -> None:
     """softmax(q k^T / sqrt(D)) v, written out with the softmax and products of Buffers; where it is causal,
@@ -253,6 +267,47 @@ def test_weights_scale_what_is_normalized_and_a_bias_shifts_it(backend: type[Buf
     normal = read(kernels.lookup(kernels.LayerNorm, backend).forward(x)[0])
     shifted = read(kernels.lookup(kernels.LayerNorm, backend).forward(x, w, b)[0])
     assert_close(shifted, normal * weights + bias, "float32", 8.0, "LayerNorm with a bias")
+    for kernel in {kernels.LayerNorm, kernels.lookup(kernels.LayerNorm, backend)}:
+        only_shifted = read(kernel.forward(x, None, b)[0])
+        assert_close(only_shifted, normal + bias, "float32", 8.0, "LayerNorm with a bias alone")
+
+
+def test_weights_scale_the_gradient_of_what_is_normalized(backend: type[Buffer]) -> None:
+    """g with weights w is g w without: of the registered kernel and the textbook's; and an addend changes no
+    gradient.
+    """
+    generator = np.random.default_rng(5)
+    x, g = (make(backend, generator.normal(size=(3, 4)).astype(np.float32)) for _ in range(2))
+    w = make(backend, np.array([0.5, 2.0, -3.0, 8.0], np.float32))
+    for textbook in (kernels.LayerNorm, kernels.RMSNorm):
+        for kernel in {textbook, kernels.lookup(textbook, backend)}:
+            of_plain, *_ = gradients_of(kernel, kernel.forward(x)[1], g * w)  # type: ignore[call-arg]
+            options = [(x, w), (x, w, w)] if textbook is kernels.LayerNorm else [(x, w)]
+            for operands_ in options:
+                _, saved = kernel.forward(*operands_)  # type: ignore[arg-type]
+                of_input, of_weights, *_ = gradients_of(kernel, saved, g)
+                assert_close(read(of_input), read(of_plain), "float32", 32.0, kernel.__name__)
+                normal = read(kernel.forward(x)[0])  # type: ignore[call-arg]
+                assert_close(read(of_weights), (read(g) * normal).sum(0), "float32", 8.0, kernel.__name__)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_moving_mean(backend: type[Buffer], dtype: str) -> None:
+    """A mean that is fed with itself stays to the bit where little is forgotten, and forgets all at 0,
+    however large it was.
+    """
+    if dtype not in supported(backend, FLOATS):
+        return
+    from tinygpt_core.kernels.optimizer_steps import moving_mean
+
+    x = make(backend, np.random.default_rng(6).normal(size=(50,)).astype(dtype))
+    for beta in (0.5, 0.9, 0.999, 0.9999):
+        assert np.array_equal(read(moving_mean(x, x, beta)), read(x)), beta
+    large = x * 1e12
+    assert np.array_equal(read(moving_mean(large, x, 0.0)), read(x))
+    exact = read(large).astype(np.float64) * 0.25 + read(x).astype(np.float64) * 0.75
+    assert_close(read(moving_mean(large, x, 0.25)), exact, dtype)
+    assert_close(read(moving_mean(x, large, 0.75)), read(x) * 0.75 + read(large) * 0.25, dtype, 1e12)
 
 
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
@@ -285,6 +340,7 @@ def test_max_pooling_gives_the_gradient_to_the_first_of_equals(backend: type[Buf
             0, 0
         ].tolist()
 
+    assert gradient([[7.0]], kernel_size=1) == ([[7.0]], [[1.0]])
     assert gradient([[1.0, 3.0], [3.0, 3.0]], kernel_size=2) == ([[3.0]], [[0.0, 1.0], [0.0, 0.0]])
     assert gradient([[2.0] * 3] * 2, kernel_size=2, stride=1) == ([[2.0, 2.0]], [[1.0, 1.0, 0.0], [0.0] * 3])
     assert gradient([[0.0, 0.0, 5.0, 0.0]], kernel_size=(1, 2), stride=1) == (
@@ -492,12 +548,11 @@ def test_put_rows(backend: type[Buffer], data: st.DataObject) -> None:
             kernel.forward(target, places, make(backend, values))
             assert np.array_equal(read(target), expected), kernel.__name__
             assert target.version[0] > before or not rows
+        one = backend.zeros((1, 3)).cast(table.buffer.dtype)
         with pytest.raises(IndexError):
-            kernel.forward(
-                table.buffer.copy(),
-                make(backend, np.array([5], np.int32)),
-                backend.zeros((1, 3)).cast(table.buffer.dtype),
-            )
+            kernel.forward(table.buffer.copy(), make(backend, np.array([5], np.int32)), one)
+        with pytest.raises(ValueError, match="broadcast"):
+            kernel.forward(one.expand((5, 3)), make(backend, np.array([1], np.int32)), one)
 
 
 @given(data=st.data())

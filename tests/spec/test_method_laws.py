@@ -4,9 +4,12 @@ index, views, what makes arrays, and the scalars of NumPy.
 
 from __future__ import annotations
 
+import gc
 import math
 import operator
+import time
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -150,6 +153,167 @@ def test_sort_says_where_elements_stood(backend: type[Buffer], data: st.DataObje
     assert first.values.shape == first.indices.shape and first.indices.dtype is DType.int64
 
 
+def test_positions_behind_the_floats_that_are_integers(backend: type[Buffer]) -> None:
+    """2^24 + 1 is no float32: downwards, too, positions are counted in integers."""
+    if not getattr(backend, "is_fast", False):
+        pytest.skip("sorting 16 million elements takes minutes here")
+    count = 2**24 + 2
+    order = read(backend.zeros((count,)).argsort(descending=True))
+    assert order[-3:].tolist() == [count - 3, count - 2, count - 1] and order[0] == 0
+
+
+@given(data=st.data())
+def test_what_is_sorted_along_an_empty_axis(backend: type[Buffer], data: st.DataObject) -> None:
+    """Has a shape, and can be given another one."""
+    shape = list(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=3)))
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    shape[axis] = 0
+    x = Tensor(backend.zeros(tuple(shape)))
+    descending = data.draw(st.booleans())
+    values, order = x.sort(axis, descending)
+    parts = [values, order, x.argsort(axis, descending), x.topk(0, axis).values, x.cumsum(axis)]
+    for made in parts:
+        assert made.shape == tuple(shape)
+        assert made.reshape((0,)).to_python() == [] and made.reshape((3, 0, 2)).shape == (3, 0, 2)
+        assert made.transpose(0, -1).reshape((2, 0)).to_python() == [[], []]
+
+
+# ---------------------------------------------------------------- of nothing
+
+OF_NOTHING: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "max": lambda x, axis: x.max(axis),
+    "min": lambda x, axis: x.min(axis),
+    "argmax": lambda x, axis: x.argmax(axis),
+    "argmin": lambda x, axis: x.argmin(axis),
+    "mean": lambda x, axis: x.mean(axis),
+    "var": lambda x, axis: x.var(axis, 0),
+    "std": lambda x, axis: x.std(axis, 0),
+    "the largest": lambda x, axis: x.norm(math.inf, axis),
+    "the least": lambda x, axis: x.norm(-math.inf, axis),
+}
+
+
+@pytest.mark.parametrize("name", OF_NOTHING)
+def test_of_nothing_there_is_an_error_where_one_is_asked_for(backend: type[Buffer], name: str) -> None:
+    """A reduction that has no value of nothing says so, unless its result has no elements either."""
+    reduce = OF_NOTHING[name]
+    for shape, axis in [((0,), 0), ((0, 3), 0), ((3, 0), 1), ((2, 0, 3), -2)]:
+        with pytest.raises(ValueError, match="no value"):
+            reduce(Tensor(backend.zeros(shape)), axis)
+    for shape, axis, left in [
+        ((0, 0), 0, (0,)),
+        ((0, 0), 1, (0,)),
+        ((0, 3), 1, (0,)),
+        ((3, 0, 0), 1, (3, 0)),
+    ]:
+        x = Tensor(backend.zeros(shape), requires_grad=True)
+        y = reduce(x, axis)
+        assert y.shape == left and y.to_python() == ([] if left == (0,) else [[]] * 3)
+        if name not in ("argmax", "argmin"):
+            y.sum().backward()
+            assert x.grad is not None and x.grad.shape == shape
+        else:
+            assert y.dtype is DType.int64
+    for shape in ((0,), (0, 0), (2, 0)):  # over all axes there is always one element
+        with pytest.raises(ValueError, match="no value"):
+            reduce(Tensor(backend.zeros(shape)), None)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- rounding to decimals
+
+
+@given(data=st.data())
+def test_rounding_to_decimals(backend: type[Buffer], data: st.DataObject) -> None:
+    """Within one unit in the last place of what Python rounds the float to, or half a step beside it where
+    that is a tie; what has no such digit stays.
+    """
+    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    decimals = data.draw(
+        st.one_of(st.integers(-6, 6), st.sampled_from([-400, -39, 20, 39, 60, 309, 400, 10**6]))
+    )
+    values = data.draw(arrays(dtype, (4,), -3000.0, 3000.0, special=True))
+    found = read(Tensor(make(backend, values)).round(decimals).buffer)
+    for x, ours in zip(values.tolist(), found.tolist(), strict=True):
+        if not math.isfinite(x):
+            assert repr(ours) == repr(x)
+            continue
+        exact = Fraction(x)
+        step = Fraction(10) ** -decimals if abs(decimals) < 500 else Fraction(0)
+        unit = Fraction(float(np.spacing(np.abs(np.array(x, dtype)))))
+        if decimals > 450 or step < unit / 2:
+            assert ours == x, (decimals, x)
+        elif decimals < -350:
+            assert repr(ours) == repr(math.copysign(0.0, x))
+        else:
+            whole = round(exact / step) * step
+            off = abs(abs(exact / step - round(exact / step)) - Fraction(1, 2)) * step
+            near = abs(Fraction(ours) - whole) <= 2 * max(
+                unit, Fraction(float(np.spacing(np.array(float(abs(whole)), dtype))))
+            )
+            assert near or off <= 2 * unit, (decimals, x, ours)
+        assert math.copysign(1.0, ours) == math.copysign(1.0, x)
+
+
+def test_tens_are_divided_by(backend: type[Buffer]) -> None:
+    """0.1 is no float, 10 is: ties are ties, and the even neighbour is taken, as NumPy takes it."""
+    values = [5.0, 15.0, 25.0, 35.0, 45.0, 150.0, 250.0, 350.0, 1450.0, -2500.0]
+    for decimals in (-1, -2, -3):
+        x = Tensor(values, dtype=DType.float64)
+        assert x.round(decimals).to_python() == np.round(np.array(values), decimals).tolist()
+    assert Tensor([3e38, 1.5]).round(2).to_python() == Tensor([3e38, 1.5]).to_python()
+    assert gradient_of(lambda x: x.round(2), [0.125, 3.0]) == [0.0, 0.0]
+    assert Tensor([7, -3]).round(400).to_python() == [7, -3]
+    assert Tensor([1.25, -3e-30]).round(400).to_python() == Tensor([1.25, -3e-30]).to_python()
+    assert [repr(x) for x in Tensor([1.25, -3e38]).round(-400).to_python()] == ["0.0", "-0.0"]
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_many_parts_take_as_long_as_all_of_them(backend: type[Buffer]) -> None:
+    """Four times as many parts take four times as long: nothing is added up anew for each."""
+
+    def seconds(count: int) -> float:
+        whole = Tensor(backend.zeros((count,)))
+        taken = []
+        gc.disable()  # which looks at all parts now and then, however many there are
+        try:
+            for _ in range(3):
+                start = time.process_time()
+                assert len(whole.split([1] * count)) == count
+                taken.append(time.process_time() - start)
+        finally:
+            gc.enable()
+        return min(taken)
+
+    assert seconds(12_000) < 7 * seconds(3_000) + 0.1
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_a_fill_changes_neither_shape_nor_dtype(backend: type[Buffer]) -> None:
+    x, mask = Tensor([1.0, 2.0]), Tensor([[True], [False]])
+    with pytest.raises(ValueError, match=r"a mask of shape \(2, 1\)"):
+        x.masked_fill(mask, 0.0)
+    with pytest.raises(ValueError, match=r"a value of shape \(2, 1\)"):
+        x.masked_fill(x > 1.0, Tensor([[1.0], [2.0]]))
+    whole = Tensor([1, 2])
+    for value in (1.5, math.nan, Tensor([1.5])):
+        with pytest.raises(TypeError, match="int32"):
+            whole.masked_fill(whole > 1, value)
+    with pytest.raises(TypeError, match="bool"):
+        (x > 1.0).masked_fill(x > 1.0, 1)
+    with pytest.raises(OverflowError):
+        whole.masked_fill(whole > 1, 2**40)
+    assert whole.masked_fill(whole > 1, True).to_python() == [1, 1]
+    value = Tensor([5.0], dtype=DType.float64, requires_grad=True)
+    y = x.masked_fill(x > 1.0, value)
+    assert (y.dtype, y.shape, y.to_python()) == (DType.float32, (2,), [1.0, 5.0])
+    y.sum().backward()
+    assert value.grad is not None and value.grad.dtype is DType.float64 and value.grad.to_python() == [1.0]
+
+
 # ---------------------------------------------------------------- by index
 
 
@@ -159,20 +323,21 @@ def test_writes_by_index_are_numpys(backend: type[Buffer], data: st.DataObject) 
     case = data.draw(method_rows.indices())
     shape, index = case.slots[0].shape, case.options["index"]  # type: ignore[union-attr]
     dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
-    made = data.draw(operands(backend, shape, dtype, expand=False))
+    made = data.draw(operands(backend, shape, dtype, special=True, expand=False))
     expected, x = made.array.copy(), Tensor(made.buffer)
     target = np.asarray(expected[index]).shape
     if data.draw(st.booleans()):
-        value: Any = 2.5
+        value: Any = data.draw(st.sampled_from([2.5, -0.0, math.inf]))
         expected[index] = value
     else:
         kept = target[data.draw(st.integers(0, len(target))) :]
-        value = data.draw(arrays(dtype, kept))
+        value = data.draw(arrays(dtype, kept, special=True))
         expected[index] = value
         value = Tensor(make(backend, value))
     version = x.buffer.version[0]
     x[method_rows.own_index(index, backend)] = value
-    assert np.array_equal(read(x.buffer), expected)
+    assert np.array_equal(read(x.buffer), expected, equal_nan=True)
+    assert np.array_equal(np.signbit(read(x.buffer)), np.signbit(expected)), "the sign of a zero"
     if expected[index].size:
         assert x.buffer.version[0] > version, "autograd cannot notice the write"
 
@@ -181,6 +346,27 @@ def test_of_several_values_for_one_place_the_last_stays(backend: type[Buffer]) -
     x = Tensor([0.0, 0.0, 0.0])
     x[[1, 1, 2]] = Tensor([5.0, 6.0, math.nan])
     assert x[:2].to_python() == [0.0, 6.0] and math.isnan(x[2].item())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_write_by_index_moves_elements(backend: type[Buffer], dtype: str) -> None:
+    """To the bit, in every dtype, beside what stays."""
+    if dtype not in supported(backend, DTYPES):
+        return
+    edges: dict[str, list[Any]] = {
+        "f": [math.inf, -0.0, math.nan, float(np.finfo(dtype).smallest_subnormal) if dtype in FLOATS else 0],
+        "i": [
+            np.iinfo(dtype).min if dtype in INTEGERS else 0,
+            -1,
+            np.iinfo(dtype).max if dtype in INTEGERS else 0,
+            3,
+        ],
+        "b": [True, False, True, True],
+    }
+    values = np.array(edges[np.dtype(dtype).kind], dtype)
+    x = Tensor(make(backend, values[::-1].copy()))
+    x[[2, 0, 2, 1]] = Tensor(make(backend, values))
+    assert read(x.buffer).tobytes() == values[[1, 3, 2, 0]].tobytes()
 
 
 def test_the_gradient_of_what_is_taken_twice_adds_up(backend: type[Buffer]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt_core import backends, operations
+from tinygpt_core import backends, kernels, operations, random
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.losses import BinaryCrossEntropyLoss
 from tinygpt_core.tensor import Tensor, apply_op
@@ -173,6 +173,20 @@ def test_three_hundred_thousand_rows(backend: type[Buffer]) -> None:
     assert read(ones.sum((0,))).tolist() == [[300_000.0] * 2]
 
 
+def test_running_sums_of_many_rows(backend: type[Buffer]) -> None:
+    """Each is as accurate as the sum of what it adds up, along either axis."""
+    rows = many_rows(100_000)
+    found = {
+        0: read(make(backend, rows).cumsum(0)),
+        1: read(make(backend, np.ascontiguousarray(rows.T)).cumsum(1)).T,
+        -2: read(Tensor(make(backend, rows)).cumsum(-2).buffer),
+    }
+    for axis, sums in found.items():
+        assert sums.dtype == np.float32 and sums.shape == rows.shape
+        for count in (1, 2, 999, 40_000, 100_000):
+            assert_sum(sums[count - 1], rows[:count], f"cumsum along {axis}")
+
+
 @given(data=st.data())
 def test_sums_are_as_accurate_as_their_terms(backend: type[Buffer], data: st.DataObject) -> None:
     """Over any axes of up to four, in float32 and float64; the first element is large, the rest repeat."""
@@ -240,11 +254,39 @@ def test_gradients_that_add_up_rows(backend: type[Buffer]) -> None:
 
 # ---------------------------------------------------------------- what was not chosen
 
+# Of the first two numbers of this stream the first is below one half, the second not
+DROPS_THE_FIRST = next(
+    key
+    for key in (random.Key(seed, 0, 0) for seed in range(99))
+    if [u >= 0.5 for u in random.uniforms32(key, 2)] == [False, True]
+)
 CHOICES: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[bool]]] = {
     "maximum": (lambda x: x.maximum(0.0), [-1.0, 4.0], [False, True]),
     "maximum, other side": (lambda x: Tensor([0.0, 0.0]).maximum(x), [-1.0, 4.0], [False, True]),
     "max": (lambda x: x.max(0, keepdim=True), [-1.0, 4.0], [False, True]),
     "relu": (Tensor.relu, [-1.0, 4.0], [False, True]),
+    "minimum": (lambda x: x.minimum(0.0), [1.0, -4.0], [False, True]),
+    "min": (lambda x: x.min(0, keepdim=True), [1.0, -4.0], [False, True]),
+    "clamp": (lambda x: x.clamp(0.0, 9.0), [-1.0, 4.0], [False, True]),
+    "clamp, other side": (lambda x: x.clamp(-9.0, 0.0), [1.0, -4.0], [False, True]),
+    "abs": (Tensor.abs, [0.0, -4.0], [False, True]),
+    "norm 1": (lambda x: x.norm(1.0, 0, keepdim=True), [0.0, -4.0], [False, True]),
+    "norm 2": (lambda x: x.norm(2.0, 0, keepdim=True), [0.0, -4.0], [False, True]),
+    "norm 3": (lambda x: x.norm(3.0, 0, keepdim=True), [0.0, -4.0], [False, True]),
+    "largest": (lambda x: x.norm(math.inf, 0, keepdim=True), [0.0, -4.0], [False, True]),
+    "least": (lambda x: x.norm(-math.inf, 0, keepdim=True), [5.0, -4.0], [False, True]),
+    "logsumexp": (lambda x: x.logsumexp(0, keepdim=True), [-math.inf, 4.0], [False, True]),
+    "masked_fill": (lambda x: x.masked_fill(Tensor([True, False]), 0.0), [1.0, 4.0], [False, True]),
+    "gather": (lambda x: x.gather(0, [1, 1]), [1.0, 4.0], [False, True]),
+    "topk": (lambda x: x.topk(1).values, [1.0, 4.0], [False, True]),
+    "index": (lambda x: x[[1]], [1.0, 4.0], [False, True]),
+    "slice": (lambda x: x[1:], [1.0, 4.0], [False, True]),
+    "triu": (lambda x: x.reshape((2, 1)).triu(), [4.0, 1.0], [True, False]),
+    "dropout": (
+        lambda x: apply_op(operations.Dropout, x, probability=0.5, key=DROPS_THE_FIRST),
+        [1.0, 4.0],
+        [False, True],
+    ),
     "tril": (lambda x: x.reshape((1, 2)).tril(), [1.0, 4.0], [True, False]),
     "where": (
         lambda x: apply_op(operations.Where, Tensor([False, True]), x, x.detach()),
@@ -300,3 +342,26 @@ def test_the_gradients_of_zero_to_the_power_of_zero(backend: type[Buffer]) -> No
         assert a.grad is not None and b.grad is not None
         assert a.grad.to_python() == [0.0, 1.0, 0.0, 0.0]
         assert_close(read(b.grad.buffer), [0.0, 0.0, 0.0, math.log(2.0)], "float32")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_dropout_chooses(backend: type[Buffer], dtype: str) -> None:
+    """What is dropped is 0, whatever it was, and so is its gradient; what is kept is scaled. The registered
+    kernel and the textbook one drop the same.
+    """
+    if dtype not in supported(backend, FLOATS):
+        return
+    special = [math.inf, -math.inf, math.nan, 1.0, -0.0, 2.5, 1e30, -3.0]
+    x = np.array(special * 25, dtype)
+    key = random.Key(5, 1, 3)
+    kept = np.array([u >= 0.25 for u in random.uniforms32(key, x.size)])
+    assert 0 < kept.sum() < x.size
+    scale = np.dtype(dtype).type(1.0 / 0.75)
+    with np.errstate(all="ignore"):
+        expected = np.where(kept, x * scale, np.zeros_like(x))
+    for kernel in {kernels.Dropout, kernels.lookup(kernels.Dropout, backend)}:
+        y, saved = kernel.forward(make(backend, x), probability=0.25, key=key)
+        (gradient,) = kernel.backward(saved, make(backend, x))
+        for found in (read(y), read(gradient() if callable(gradient) else gradient)):
+            assert_close(found, expected, dtype)
+            assert not found[~kept].any() and not np.isnan(found[~kept]).any()

@@ -47,6 +47,7 @@ from ..shape import (
     numel,
     permutation,
     reduced_shape,
+    refuse_empty,
     reshaped,
 )
 from ..shape_errors import ShapeError
@@ -276,6 +277,10 @@ class Buffer:
         )
 
     __dlpack_device__ = __dlpack__
+
+    def shares_memory(self, data: Any) -> bool:
+        """Returns whether the elements lie where those of another library's array, of any shape, lie."""
+        return False
 
     # ---------------------------------------------------------------- the array API standard's names
 
@@ -696,10 +701,13 @@ class Buffer:
         """Returns the larger of two elements, broadcast; NaN where either is NaN. 0 is larger than -0.
 
         Raises:
-            TypeError: the operands are on two backends.
+            TypeError: an operand that is neither a Buffer nor a number, or on another backend.
             ShapeError: their shapes do not broadcast.
         """
-        return self._arithmetic(other, type(self)._maximum, "maximum")
+        pair = self._promoted_pair(other, "maximum")
+        if pair is None:
+            raise TypeError(f"maximum takes Buffers and numbers, not a {type(other).__name__}")
+        return type(self)._maximum(*pair)
 
     def __eq__(self: B, other: Any) -> B:  # type: ignore[override]
         return self._arithmetic(other, type(self)._equal, "==")
@@ -846,8 +854,7 @@ class Buffer:
             TypeError: an axis that is no int.
         """
         axes = normalize_axes(axes, self.ndim)
-        if self.numel == 0 and numel(reduced_shape(self.shape, axes)):
-            raise ValueError(f"max over the empty axes {axes} of shape {self.shape} has no value")
+        refuse_empty("max", self.shape, axes)
         if self.numel == 0:
             return self._full(reduced_shape(self.shape, axes), self.dtype.cast(0), self.dtype)  # no elements
         return self._max(axes)
@@ -863,11 +870,9 @@ class Buffer:
             ValueError: the axis is empty, and the result is not; or it is not there.
         """
         axis = normalize_axis(axis, self.ndim)
-        shape = reduced_shape(self.shape, (axis,))
-        if not numel(shape):
-            return self._full(shape, 0, DType.int64)  # no elements
-        if self.shape[axis] == 0:
-            raise ValueError(f"argmax over the empty axis {axis} of shape {self.shape} has no value")
+        refuse_empty("argmax", self.shape, (axis,))
+        if self.numel == 0:
+            return self._full(reduced_shape(self.shape, (axis,)), 0, DType.int64)  # no elements
         return self._argmax(axis)
 
     def argsort(self: B, axis: int = -1, descending: bool = False) -> B:
@@ -885,7 +890,7 @@ class Buffer:
         # Ascending from behind, so that equal elements stay in order when all is turned round
         behind = tuple(slice(None, None, -1 if i == axis else 1) for i in range(self.ndim))
         positions = self[behind]._argsort(axis)[behind]
-        return self.scalar(self.shape[axis] - 1).as_dtype(DType.int64)._sub(positions)
+        return self._full((), self.shape[axis] - 1, DType.int64)._sub(positions)
 
     def cumsum(self: B, axis: int) -> B:
         """Returns, along `axis`, the sum of the elements up to and with each, of the same shape.

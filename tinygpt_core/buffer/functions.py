@@ -11,26 +11,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..dtype import DType, check_dtype
-from ..shape import Shape, check_broadcast, check_shape, normalize_axes, normalize_axis, numel, reduced_shape
+from ..shape import (
+    Shape,
+    check_broadcast,
+    check_int,
+    check_shape,
+    inverse_permutation,
+    normalize_axes,
+    normalize_axis,
+    numel,
+    reduced_shape,
+    refuse_empty,
+)
 from ..shape_errors import ShapeError
 from .base import Buffer
 
 # ---------------------------------------------------------------- making one
 
 
-def linspace(start: float, stop: float, count: int, dtype: DType = DType.float32) -> Buffer:
+def linspace(
+    start: float, stop: float, count: int, dtype: DType = DType.float32, endpoint: bool = True
+) -> Buffer:
     """Returns `count` elements along one axis, equally far apart, from start to stop, both included.
 
-    x_i = start + i (stop - start) / (count - 1), and the last is stop itself.
+    x_i = start + i (stop - start) / (count - 1), and the last is stop itself; without `endpoint` they are
+    divided by count, and stop would come next.
 
     Raises:
         ValueError: a negative count, or NaN or an infinity for an integer dtype.
         TypeError: a count that is no int, or a dtype that is none.
     """
-    (size,) = check_shape((count,))
-    width = (stop - start) / max(size - 1, 1)
+    size = check_int("a number of elements", count)
+    if size < 0:
+        raise ValueError(f"linspace gives at least 0 elements, not {size}")
+    width = (stop - start) / max(size - 1 if endpoint else size, 1)
     values = [start + i * width for i in range(size)]
-    if size > 1:
+    if size > 1 and endpoint:
         values[-1] = stop
     return Buffer([check_dtype(dtype).convert(value) for value in values], dtype)
 
@@ -120,8 +136,9 @@ def _refuse_bool(name: str, x: Buffer) -> None:
 
 # ---------------------------------------------------------------- rounding
 
-# From here on every float of the type is an integer
+# By bytes of an element: from the first on every float is an integer; ten to the second is still a float
 _ALL_INTEGERS = {4: 2.0**23, 8: 2.0**52}
+_LARGEST_POWER_OF_TEN = {4: 38, 8: 308}
 
 
 def round_half_even(x: Buffer) -> Buffer:
@@ -140,6 +157,28 @@ def round_half_even(x: Buffer) -> Buffer:
     rounded = (magnitude + limit) - limit
     has_fraction = (magnitude > 0.0) & (magnitude < limit)
     return Buffer.where(has_fraction, Buffer.where(x < 0.0, -rounded, rounded), x)
+
+
+def round_to_decimals(x: Buffer, decimals: int) -> Buffer:
+    """Returns each element rounded to `decimals` places behind the point, or before it where they are
+    negative, in the dtype of x; integers stay as they are.
+
+    It is multiplied by 10^decimals (divided by a negative one's, which is exact as 0.01 is not), rounded to
+    the even neighbour of two, and brought back. What has no such places, as NaN, infinities and what is large
+    have none, stays as it is. No power leaves the range of the dtype: of two factors the second may be 1.
+    """
+    if x.dtype.kind != "f" or not decimals:
+        return round_half_even(x)
+    most = _LARGEST_POWER_OF_TEN[x.dtype.itemsize]
+    places = min(abs(decimals), 2 * most)  # twice as many lead from the least number to the largest
+    powers = [10.0 ** min(places, most), 10.0 ** max(places - most, 0)]
+    scaled = x
+    for power in powers:
+        scaled = scaled * power if decimals > 0 else scaled / power
+    rounded = round_half_even(scaled)
+    for power in reversed(powers):
+        rounded = rounded / power if decimals > 0 else rounded * power
+    return Buffer.where(scaled.maximum(-scaled) < _ALL_INTEGERS[x.dtype.itemsize], rounded, x)
 
 
 def floor(x: Buffer) -> Buffer:
@@ -207,23 +246,20 @@ def min_over(x: Buffer, axes: Any = None) -> Buffer:
         TypeError: an axis that is no int.
     """
     axes = normalize_axes(axes, x.ndim)
-    if x.numel == 0 and numel(reduced_shape(x.shape, axes)):
-        raise ValueError(f"min over the empty axes {axes} of shape {x.shape} has no value")
+    refuse_empty("min", x.shape, axes)
     return _reversed(_reversed(x).max(axes))
 
 
 def argmin(x: Buffer, axis: int) -> Buffer:
     """Returns the int64 position of the smallest element along `axis`, which stays with size 1.
 
-    Of equals it is the first, and the first NaN where there are any.
+    Of equals it is the first, and the first NaN where there are any. A result without elements is empty.
 
     Raises:
         TypeError: the axis is no int.
-        ValueError: the axis is empty, or not there.
+        ValueError: the axis is empty, and the result is not; or it is not there.
     """
-    axis = normalize_axis(axis, x.ndim)
-    if x.shape[axis] == 0:
-        raise ValueError(f"argmin over the empty axis {axis} of shape {x.shape} has no value")
+    refuse_empty("argmin", x.shape, (normalize_axis(axis, x.ndim),))
     return _reversed(x).argmax(axis)
 
 
@@ -272,7 +308,7 @@ def split_axes(merged: Buffer, axes: Shape, shape: Shape) -> Buffer:
     others = tuple(axis for axis in range(len(shape)) if axis not in axes)
     order = (*axes, *others)
     spread = merged.reshape(tuple(shape[axis] for axis in order))
-    return spread.permute(tuple(sorted(range(len(shape)), key=order.__getitem__)))
+    return spread.permute(inverse_permutation(order))
 
 
 def prod(x: Buffer, axes: Any = None) -> Buffer:
@@ -299,6 +335,8 @@ def variance(x: Buffer, axes: Any = None, correction: float = 1) -> tuple[Buffer
     axes = normalize_axes(axes, x.ndim)
     count = numel([x.shape[axis] for axis in axes])
     free = count - correction
+    if not numel(reduced_shape(x.shape, axes)):
+        count, free = 1, 1.0  # a result without elements divides nothing
     if free <= 0:
         raise ValueError(
             f"the variance of {count} elements with correction {correction} has no value: it divides by "

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from .. import shape_errors
 from ..buffer.base import Buffer
 from ..dtype import promote
-from ..shape import Shape, inverse_permutation
+from ..shape import Shape, inverse_permutation, without_axes
 from ..shape_errors import ShapeError
 from .base import Gradient, Kernel
 
@@ -271,9 +271,8 @@ def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
     gone = tuple(axis for axis, index in enumerate(term) if index not in kept)
     if not gone:
         return x
-    shape = tuple(size for axis, size in enumerate(x.shape) if axis not in gone)
     total = x if all(x.shape[axis] == 1 for axis in gone) else x.sum(gone)
-    return total.as_dtype(x.dtype).reshape(shape)  # int32 is added up in int64
+    return total.as_dtype(x.dtype).reshape(without_axes(x.shape, gone))  # int32 is added up in int64
 
 
 def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffer:
@@ -293,6 +292,14 @@ def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffe
     total[_on_diagonals(repeated)] = grad
     total = total.reshape(tuple(shape[axis] for axis in order))
     return total.permute(inverse_permutation(order))
+
+
+class Factor(NamedTuple):
+    """What decides how an operand of a product lies: the indices of its axes, their sizes and strides."""
+
+    term: Term
+    shape: Shape
+    stride: Shape
 
 
 class Layout(NamedTuple):
@@ -317,37 +324,37 @@ class Layout(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def layout(
-    a_term: Term, a_shape: Shape, a_stride: Shape, b_term: Term, b_shape: Shape, b_stride: Shape, output: Term
-) -> Layout:
+def layout(a: Factor, b: Factor, output: Term) -> Layout:
     """Returns how to multiply two operands.
 
     Axes that become one are taken in the order in which they lie: no copy is made where they are a run.
     """
-    sizes = dict(zip(a_term + b_term, a_shape + b_shape, strict=True))
-    a_steps = dict(zip(a_term, a_stride, strict=True))
-    b_steps = dict(zip(b_term, b_stride, strict=True))
-    inner = [index for index in a_term if index in b_term and index not in output]
-    if not inner:
-        return _layout_of_elements(a_term, b_term, output, sizes)
-    batch = [index for index in output if index in a_term and index in b_term]
-    rows = sorted((index for index in a_term if index not in b_term), key=lambda index: -a_steps[index])
-    columns = sorted((index for index in b_term if index not in a_term), key=lambda index: -b_steps[index])
-    if rows and columns and output.index(columns[-1]) < output.index(rows[-1]):
-        return layout(b_term, b_shape, b_stride, a_term, a_shape, a_stride, output)._replace(swapped=True)
-    steps_of_larger = a_steps if math.prod(a_shape) >= math.prod(b_shape) else b_steps
-    inner.sort(key=lambda index: -steps_of_larger[index])
+    sizes = dict(zip(a.term + b.term, a.shape + b.shape, strict=True))
+
+    def as_they_lie(factor: Factor, indices: list[str]) -> list[str]:
+        steps = dict(zip(factor.term, factor.stride, strict=True))
+        return sorted(indices, key=lambda index: -steps[index])
 
     def sizes_of(indices: list[str]) -> Shape:
         return tuple(sizes[index] for index in indices)
+
+    inner = [index for index in a.term if index in b.term and index not in output]
+    if not inner:
+        return _layout_of_elements(a.term, b.term, output, sizes)
+    batch = [index for index in output if index in a.term and index in b.term]
+    rows = as_they_lie(a, [index for index in a.term if index not in b.term])
+    columns = as_they_lie(b, [index for index in b.term if index not in a.term])
+    if rows and columns and output.index(columns[-1]) < output.index(rows[-1]):
+        return layout(b, a, output)._replace(swapped=True)
+    inner = as_they_lie(a if math.prod(a.shape) >= math.prod(b.shape) else b, inner)
 
     n, k, m = (math.prod(sizes_of(indices)) for indices in (rows, inner, columns))
     order = batch + rows + columns
     return Layout(
         swapped=False,
         axes=(
-            tuple(map(a_term.index, batch + rows + inner)),
-            tuple(map(b_term.index, batch + inner + columns)),
+            tuple(map(a.term.index, batch + rows + inner)),
+            tuple(map(b.term.index, batch + inner + columns)),
         ),
         shapes=((*sizes_of(batch), n, k), (*sizes_of(batch), k, m)),
         product=(*sizes_of(batch), n, m),
@@ -380,7 +387,7 @@ def contract(a: Buffer, a_term: Term, b: Buffer, b_term: Term, output: Term) -> 
 
     An index that one of them lacks is in the output, and each stands once a term.
     """
-    found = layout(a_term, a.shape, a.stride, b_term, b.shape, b.stride, output)
+    found = layout(Factor(a_term, a.shape, a.stride), Factor(b_term, b.shape, b.stride), output)
     if found.swapped:
         a, b = b, a
     a = _arranged(a, found.axes[0], found.shapes[0])

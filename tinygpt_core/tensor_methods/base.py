@@ -56,6 +56,15 @@ class TensorMethods:
         """Returns a Tensor around a Buffer, with no gradient and no history."""
         raise NotImplementedError
 
+    def _compare(self, other: Any, symbol: str) -> Any:
+        """Returns what the Buffers' operator of that name says of this Tensor and another or a number, with
+        no record; NotImplemented for what is neither.
+        """
+        if isinstance(other, TensorMethods):
+            other = other.buffer
+        result = getattr(self.buffer, symbol)(other)
+        return result if result is NotImplemented else self._without_record(result)
+
     def _beside(self, value: Any, name: str) -> Self:
         """Returns an operand of the method `name`: a Tensor as it is, a number in the promoted dtype.
 

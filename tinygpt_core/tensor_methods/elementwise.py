@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from ..buffer import functions
 from ..buffer.base import Buffer
-from ..operations import Div, Mul, Operation
+from ..operations import Operation
 from ..shape import check_int
 from .base import TensorMethods
 
@@ -24,7 +24,13 @@ class Abs(Operation):
         return functions.absolute(x)
 
     def backward(self, grad: Buffer) -> Any:
-        return Buffer.where(self.x > 0.0, grad, Buffer.where(self.x < 0.0, -grad, grad * 0.0))
+        return times_sign(self.x, grad)
+
+
+def times_sign(x: Buffer, grad: Buffer) -> Buffer:
+    """Returns g, -g or 0 where x is above, below or at 0, of their common shape."""
+    # A choice, not a product: an infinite gradient times 0 would be NaN
+    return Buffer.where(x > 0.0, grad, Buffer.where(x < 0.0, -grad, 0.0))
 
 
 class Minimum(Operation):
@@ -106,10 +112,10 @@ class Ceil(_Step):
 
 
 class Round(_Step):
-    """y = the integer nearest to x, the even one of two, of each element; dL/dx = 0 g."""
+    """y = the integer nearest to x, or the number of so many decimals, the even one of two; dL/dx = 0 g."""
 
-    def forward(self, x: Buffer) -> Buffer:
-        return functions.round_half_even(x)
+    def forward(self, x: Buffer, decimals: int = 0) -> Buffer:
+        return functions.round_to_decimals(x, decimals)
 
 
 class Trunc(_Step):
@@ -215,7 +221,8 @@ class Elementwise(TensorMethods):
     def round(self, decimals: int = 0) -> Self:
         """Returns each element rounded to `decimals` places, to the even neighbour of two.
 
-        As in NumPy, x is multiplied by a power of ten, rounded and divided again.
+        As in NumPy, x is multiplied by a power of ten, rounded and divided again, for negative decimals the
+        other way round. What has no digit there stays as it is.
 
         Raises:
             TypeError: `decimals` is no int.
@@ -224,10 +231,7 @@ class Elementwise(TensorMethods):
         decimals = check_int("decimals", decimals)
         if decimals < 0 and self.dtype.kind != "f":
             raise ValueError(f"integers are rounded to {decimals} decimals as floats: cast() them first")
-        if not decimals or self.dtype.kind != "f":
-            return self._operate(Round)
-        power = 10.0**decimals
-        return self._apply(Mul, power)._operate(Round)._apply(Div, power)
+        return self._operate(Round, decimals=decimals)
 
     def __round__(self, decimals: int = 0) -> Self:
         return self.round(decimals)
@@ -270,24 +274,18 @@ class Elementwise(TensorMethods):
         """Returns whether each element is neither NaN nor an infinity, as bool."""
         return self._without_record(functions.isfinite(self.buffer))
 
-    def _combine(self, other: Any, symbol: str) -> Any:
-        if isinstance(other, TensorMethods):
-            other = other.buffer
-        result = getattr(self.buffer, symbol)(other)
-        return result if result is NotImplemented else self._without_record(result)
-
     def __and__(self, other: Any) -> Self:
-        return self._combine(other, "__and__")
+        return self._compare(other, "__and__")
 
     __rand__ = __and__
 
     def __or__(self, other: Any) -> Self:
-        return self._combine(other, "__or__")
+        return self._compare(other, "__or__")
 
     __ror__ = __or__
 
     def __xor__(self, other: Any) -> Self:
-        return self._combine(other, "__xor__")
+        return self._compare(other, "__xor__")
 
     __rxor__ = __xor__
 

@@ -18,9 +18,10 @@ from typing import Any, Self
 
 from ..buffer import functions
 from ..buffer.base import Buffer
-from ..dtype import DType, check_dtype
-from ..operations import Operation, Permute, Reshape, Slice, Where
-from ..shape import Shape, check_broadcast, inverse_permutation, numel
+from ..dtype import DType, check_dtype, promote
+from ..operations import Cast, Operation, Permute, Reshape, Slice, Where
+from ..shape import Shape, check_broadcast, check_int, inverse_permutation, numel
+from ..shape_errors import ShapeError
 from .base import TensorMethods
 
 # ---------------------------------------------------------------- operations
@@ -240,14 +241,12 @@ class Indexing(TensorMethods):
         values = source.as_dtype(buffer.dtype).expand(positions.shape).reshape((positions.numel,))
         last = {position: i for i, position in enumerate(positions.to_array())}
         if last:
-            targets, chosen = kind(list(last), DType.int64), kind(list(last.values()), DType.int64)
-            flat = buffer.reshape((buffer.numel,)).copy()
-            # What stands there is taken out, and the new put in its place
-            written = kind.zeros(flat.shape, flat.dtype).scatter_add(targets, values.take(chosen))
-            counts = kind.zeros(flat.shape, DType.int64).scatter_add(
-                targets, kind.ones(targets.shape, DType.int64)
-            )
-            buffer.assign(Buffer.where(counts > 0, written, flat).reshape(buffer.shape))
+            # Elements are moved, not added to zeros, which would make 0 of -0: those there, then the new ones
+            both = kind.concatenate([buffer.reshape((buffer.numel,)), values])
+            new = [buffer.numel + i - position for position, i in last.items()]
+            places = kind.arange(buffer.numel, dtype=DType.int64)
+            places.scatter_add(kind(list(last), DType.int64), kind(new, DType.int64))
+            buffer.assign(both.take(places).reshape(buffer.shape))
 
     def gather(self, axis: int, index: Any) -> Self:
         """Returns an element for each place of an integer `index`, which says where it stands along `axis`.
@@ -264,18 +263,31 @@ class Indexing(TensorMethods):
         return self._operate(Gather, index, axis=axis)
 
     def masked_fill(self, mask: Any, value: Any) -> Self:
-        """Returns a copy with `value`, a number or a Tensor, where the bool mask holds; both broadcast.
+        """Returns a copy of the same dtype with `value` where the bool mask holds; both broadcast to it.
+
+        Args:
+            mask: a bool Tensor.
+            value: a number or a Tensor, which is cast.
 
         Raises:
-            TypeError: a mask that is no bool Tensor, or a value that is none of these.
-            ValueError: a mask that does not broadcast to this shape.
+            TypeError: a mask that is no bool Tensor; a value that is none of these, or a float for integers,
+                or a number for bools.
+            ValueError: a mask or a value that does not broadcast to this shape.
         """
         if not isinstance(mask, TensorMethods) or mask.dtype.kind != "b":
             found = mask.dtype.name if isinstance(mask, TensorMethods) else type(mask).__name__
             raise TypeError(f"a mask is a Tensor of dtype bool, not {found}")
-        if check_broadcast("masked_fill", self.shape, mask.shape) != self.shape:
-            raise ValueError(f"masked_fill: a mask of shape {mask.shape} does not broadcast to {self.shape}")
-        filled: Any = mask._operate(Where, self._beside(value, "masked_fill"), self)
+        value = self._beside(value, "masked_fill")
+        for what, shape in (("mask", mask.shape), ("value", value.shape)):
+            if check_broadcast("masked_fill", self.shape, shape) != self.shape:
+                raise ShapeError(f"masked_fill: a {what} of shape {shape} does not broadcast to {self.shape}")
+        if promote(self.dtype, value.dtype).kind != self.dtype.kind:
+            raise TypeError(
+                f"masked_fill: {value.dtype.name} does not go into {self.dtype.name}: cast() one of the two"
+            )
+        if value.dtype is not self.dtype:
+            value = value._operate(Cast, dtype=self.dtype)
+        filled: Any = mask._operate(Where, value, self)
         return filled
 
     def nonzero(self) -> Self:
@@ -294,13 +306,17 @@ class Indexing(TensorMethods):
         Without `num_classes` there are as many as the largest needs.
 
         Raises:
-            TypeError: elements that are no integers, or a dtype that is none.
+            TypeError: elements that are no integers, a number of classes that is no int, or a dtype that is
+                none.
+            ValueError: a negative number of classes.
             IndexError: an element outside [0, num_classes).
         """
         if self.dtype.kind != "i":
             raise TypeError(f"one_hot takes integers, which name classes, not {self.dtype.name}")
         if num_classes is None:
             num_classes = self.buffer.max().item() + 1 if self.numel else 0
+        elif check_int("a number of classes", num_classes) < 0:
+            raise ValueError(f"one_hot has at least 0 classes, not {num_classes}")
         self.buffer.check_indices(num_classes)
         classes = type(self.buffer).arange(num_classes, dtype=self.dtype)
         return self._without_record(

@@ -6,12 +6,13 @@ All but `triu` are made of reshape, expand, slices and concatenation, and so are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Self
 
 from ..buffer import functions
 from ..buffer.base import Buffer
 from ..operations import Concatenate, Expand, Mul, Operation, Permute, Reshape, Slice
-from ..shape import check_int, normalize_axes, normalize_axis, numel
+from ..shape import check_int, normalize_axes, normalize_axis, numel, without_axes
 from ..shape_errors import ShapeError
 from .base import TensorMethods
 
@@ -57,7 +58,7 @@ class Layout(TensorMethods):
                 raise ShapeError(
                     f"squeeze takes axes of size 1 away, and axis {i} of shape {self.shape} is none"
                 )
-        return self._operate(Reshape, shape=tuple(n for i, n in enumerate(self.shape) if i not in gone))
+        return self._operate(Reshape, shape=without_axes(self.shape, gone))
 
     def unsqueeze(self, axis: int) -> Self:
         """Returns a view with an axis of size 1 put in, which becomes axis `axis` of the result.
@@ -152,7 +153,7 @@ class Layout(TensorMethods):
             if size <= 0:
                 raise ValueError(f"split takes parts of at least one element, not of {size}")
             listed = [min(size, whole - start) for start in range(0, whole, size)] or [0]
-        ends = [sum(listed[: i + 1]) for i in range(len(listed))]
+        ends = accumulate(listed)
         return tuple(self._part(axis, end - size, end) for size, end in zip(listed, ends, strict=True))
 
     def chunk(self, chunks: int, axis: int = 0) -> tuple[Self, ...]:
@@ -199,6 +200,8 @@ class Layout(TensorMethods):
             ValueError: fewer than there are axes, or a negative one.
         """
         listed = tuple(repeats[0]) if len(repeats) == 1 and isinstance(repeats[0], (tuple, list)) else repeats
+        for count in listed:
+            check_int("a number of repeats", count)
         if len(listed) < self.ndim:
             raise ValueError(
                 f"repeat needs a number for each axis of shape {self.shape}, not {listed}: use tile"
@@ -244,22 +247,24 @@ class Layout(TensorMethods):
             raise ShapeError(f"outer multiplies two vectors, not shapes {self.shape} and {other.shape}")
         return self._operate(Reshape, shape=(self.numel, 1))._operate(Mul, other)
 
+    @staticmethod
+    def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
+        """Returns tensors of one shape joined along a new axis, which becomes axis `axis` of the result.
 
-def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
-    """Returns Tensors of one shape joined along a new axis of the result.
-
-    Raises:
-        ValueError: there are none, their shapes differ, or the result has no such axis.
-        TypeError: the axis is no int, or something is no Tensor.
-    """
-    if not tensors:
-        raise ValueError("stack needs at least one Tensor")
-    for position, tensor in enumerate(tensors):
-        if not isinstance(tensor, TensorMethods):
-            raise TypeError(f"stack joins Tensors, not a {type(tensor).__name__} (at {position})")
-        if tensor.shape != tensors[0].shape:
-            raise ShapeError(
-                f"stack joins Tensors of one shape, and {position} is {tensor.shape}, not {tensors[0].shape}"
-            )
-    first, *others = (tensor.unsqueeze(axis) for tensor in tensors)
-    return first._operate(Concatenate, *others, axis=axis)
+        Raises:
+            ValueError: there are none, their shapes differ, or the result has no such axis.
+            TypeError: the axis is no int, or something is no Tensor.
+        """
+        tensors = tuple(tensors)
+        if not tensors:
+            raise ValueError("stack needs at least one Tensor")
+        for position, tensor in enumerate(tensors):
+            if not isinstance(tensor, TensorMethods):
+                raise TypeError(f"stack joins Tensors, not a {type(tensor).__name__} (at {position})")
+            if tensor.shape != tensors[0].shape:
+                raise ShapeError(
+                    f"stack joins Tensors of one shape, and {position} is {tensor.shape}, "
+                    f"not {tensors[0].shape}"
+                )
+        first, *others = (tensor.unsqueeze(axis) for tensor in tensors)
+        return first._operate(Concatenate, *others, axis=axis)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 from ..buffer import functions
 from ..buffer.base import Buffer
 from ..dtype import as_number
-from ..operations import Operation, Reshape
-from ..shape import normalize_axes, normalize_axis, reduced_shape
+from ..operations import Operation, Reshape, shared_equally
+from ..shape import normalize_axes, normalize_axis, reduced_shape, without_axes
 from .base import TensorMethods
+from .elementwise import times_sign
 
 
 class Min(Operation):
@@ -29,13 +31,7 @@ class Min(Operation):
         return self.y
 
     def backward(self, grad: Buffer) -> Any:
-        return _shared(self.x == self.y, grad, self.axes)
-
-
-def _shared(chosen: Buffer, grad: Buffer, axes: Any) -> Buffer:
-    """Returns g in equal parts where something was chosen, and 0 elsewhere."""
-    # A choice, not a product: an infinite gradient times 0 would be NaN
-    return Buffer.where(chosen, grad / chosen.sum(axes).cast(grad.dtype), 0.0)
+        return shared_equally(self.x == self.y, grad, self.axes)
 
 
 class Prod(Operation):
@@ -123,8 +119,9 @@ class LogSumExp(Operation):
         if x.numel == 0:
             return type(grad).zeros(x.shape, grad.dtype)
         share = (x - self.offset).exp() / self.total
-        # Infinities divided are NaN; -infinity has no part in any sum, and infinity is all of one
-        return Buffer.where(x == -math.inf, 0.0, Buffer.where(x == math.inf, 1.0, share)) * grad
+        # Infinities divided are NaN; infinity is all of a sum, and -infinity has no part in any, also not in
+        # an infinite gradient
+        return Buffer.where(x == -math.inf, 0.0, Buffer.where(x == math.inf, 1.0, share) * grad)
 
 
 class Norm(Operation):
@@ -149,13 +146,12 @@ class Norm(Operation):
         x, y = self.x, self.y
         if p == 0:
             return type(grad).zeros(x.shape, grad.dtype)
-        signed = Buffer.where(x < 0.0, -grad, Buffer.where(x > 0.0, grad, grad * 0.0))
+        if math.isinf(p):
+            return times_sign(x, shared_equally(x.maximum(-x) == y, grad, self.axes))
+        signed = times_sign(x, grad)
         if p == 1:
             return signed
         magnitude = x.maximum(-x)
-        if math.isinf(p):
-            chosen = magnitude == y
-            return Buffer.where(chosen, signed / chosen.sum(self.axes).cast(grad.dtype), 0.0)
         ratio = magnitude / Buffer.where(y == 0.0, 1.0, y)
         slope = ratio if p == 2 else ratio ** (p - 1.0)
         return Buffer.where((y == 0.0) | (x == 0.0), 0.0, signed * slope)
@@ -179,19 +175,18 @@ class CumSum(Operation):
 
 
 class Reductions(TensorMethods):
-    """The methods of Tensor that reduce, beside sum, mean, max and argmax.
+    """The methods of Tensor that reduce, beside sum, mean and max.
 
     `axes` is an int, a tuple, or None for all, and `keepdim` leaves them with size 1.
     """
 
     __slots__ = ()
 
-    def _without_axes(self, axes: Any, keepdim: bool, ndim: int) -> Self:
-        """Returns this result of a reduction over `axes` of `ndim`, without them unless `keepdim`."""
-        if keepdim:
-            return self
-        gone = normalize_axes(axes, ndim)
-        return self._operate(Reshape, shape=tuple(n for i, n in enumerate(self.shape) if i not in gone))
+    def _without_axes(self, axes: Any, keepdim: bool) -> Self:
+        """Returns this result of a reduction over `axes`, which have size 1 here, without them unless
+        `keepdim`.
+        """
+        return self if keepdim else self._operate(Reshape, shape=without_axes(self.shape, axes))
 
     def min(self, axes: Any = None, keepdim: bool = False) -> Self:
         """Returns the smallest element over `axes`; equal ones share the gradient.
@@ -200,7 +195,7 @@ class Reductions(TensorMethods):
             TypeError: an axis that is no int.
             ValueError: an axis that is not there, empty, or named twice.
         """
-        return self._operate(Min, axes=axes)._without_axes(axes, keepdim, self.ndim)
+        return self._operate(Min, axes=axes)._without_axes(axes, keepdim)
 
     def argmin(self, axis: int | None = None, keepdim: bool = False) -> Self:
         """Returns the int64 position of the smallest element along `axis`, the first of equals.
@@ -209,14 +204,28 @@ class Reductions(TensorMethods):
 
         Raises:
             TypeError: the axis is no int.
-            ValueError: the axis is not there, or empty.
+            ValueError: the axis is not there, or empty, and the result is not.
         """
+        return self._position(functions.argmin, axis, keepdim)
+
+    def argmax(self, axis: int | None = None, keepdim: bool = False) -> Self:
+        """Returns the int64 position of the largest element along `axis`, the first of equals.
+
+        Without an axis: the position in the flattened Tensor.
+
+        Raises:
+            TypeError: the axis is no int.
+            ValueError: the axis is not there, or empty, and the result is not.
+        """
+        return self._position(Buffer.argmax, axis, keepdim)
+
+    def _position(self, find: Callable[[Buffer, int], Buffer], axis: int | None, keepdim: bool) -> Self:
+        """Returns the positions that `find` finds along an axis, or in the flattened Tensor for None."""
         if axis is None:
-            found = functions.argmin(self.buffer.reshape((self.numel,)), 0)
-            return self._without_record(found.reshape((1,) * self.ndim if keepdim else ()))
-        return self._without_record(functions.argmin(self.buffer, axis))._without_axes(
-            axis, keepdim, self.ndim
-        )
+            found = find(self.buffer.reshape((self.numel,)), 0).reshape((1,) * self.ndim)
+        else:
+            found = find(self.buffer, axis)
+        return self._without_record(found)._without_axes(axis, keepdim)
 
     def prod(self, axes: Any = None, keepdim: bool = False) -> Self:
         """Returns the product over `axes`; bool and int32 multiply in int64, and of nothing it is 1.
@@ -225,7 +234,7 @@ class Reductions(TensorMethods):
             TypeError: an axis that is no int.
             ValueError: an axis that is not there, or named twice.
         """
-        return self._operate(Prod, axes=axes)._without_axes(axes, keepdim, self.ndim)
+        return self._operate(Prod, axes=axes)._without_axes(axes, keepdim)
 
     def var(self, axes: Any = None, correction: float = 1, keepdim: bool = False) -> Self:
         """Returns the sum of (x - mean)² over `axes`, divided by their number of elements less `correction`.
@@ -237,7 +246,7 @@ class Reductions(TensorMethods):
             ValueError: an axis that is not there, or named twice; no more elements than the correction.
         """
         correction = _number("correction", correction)
-        return self._operate(Var, axes=axes, correction=correction)._without_axes(axes, keepdim, self.ndim)
+        return self._operate(Var, axes=axes, correction=correction)._without_axes(axes, keepdim)
 
     def std(self, axes: Any = None, correction: float = 1, keepdim: bool = False) -> Self:
         """Returns the square root of `var` over `axes`; where it is 0, so is the gradient.
@@ -247,7 +256,7 @@ class Reductions(TensorMethods):
             ValueError: an axis that is not there, or named twice; no more elements than the correction.
         """
         correction = _number("correction", correction)
-        return self._operate(Std, axes=axes, correction=correction)._without_axes(axes, keepdim, self.ndim)
+        return self._operate(Std, axes=axes, correction=correction)._without_axes(axes, keepdim)
 
     def logsumexp(self, axes: Any = None, keepdim: bool = False) -> Self:
         """Returns the logarithm of the sum of exp(x) over `axes`, without overflow; -infinity of nothing.
@@ -256,7 +265,7 @@ class Reductions(TensorMethods):
             TypeError: an axis that is no int.
             ValueError: an axis that is not there, or named twice.
         """
-        return self._operate(LogSumExp, axes=axes)._without_axes(axes, keepdim, self.ndim)
+        return self._operate(LogSumExp, axes=axes)._without_axes(axes, keepdim)
 
     def norm(self, p: float = 2.0, axes: Any = None, keepdim: bool = False) -> Self:
         """Returns the p-norm over `axes`: (sum |x|^p)^(1/p), or the largest |x| for infinity.
@@ -265,7 +274,7 @@ class Reductions(TensorMethods):
             TypeError: an axis that is no int, or a p that is no number.
             ValueError: an axis that is not there, or named twice; no elements, and p is infinite or negative.
         """
-        return self._operate(Norm, p=_number("p", p), axes=axes)._without_axes(axes, keepdim, self.ndim)
+        return self._operate(Norm, p=_number("p", p), axes=axes)._without_axes(axes, keepdim)
 
     def any(self, axes: Any = None, keepdim: bool = False) -> Self:
         """Returns whether any element over `axes` is not 0, as bool; False of nothing.
@@ -274,9 +283,7 @@ class Reductions(TensorMethods):
             TypeError: an axis that is no int.
             ValueError: an axis that is not there, or named twice.
         """
-        return self._without_record(functions.any_over(self.buffer, axes))._without_axes(
-            axes, keepdim, self.ndim
-        )
+        return self._without_record(functions.any_over(self.buffer, axes))._without_axes(axes, keepdim)
 
     def all(self, axes: Any = None, keepdim: bool = False) -> Self:
         """Returns whether all elements over `axes` are not 0, as bool; True of nothing.
@@ -285,9 +292,7 @@ class Reductions(TensorMethods):
             TypeError: an axis that is no int.
             ValueError: an axis that is not there, or named twice.
         """
-        return self._without_record(functions.all_over(self.buffer, axes))._without_axes(
-            axes, keepdim, self.ndim
-        )
+        return self._without_record(functions.all_over(self.buffer, axes))._without_axes(axes, keepdim)
 
     def cumsum(self, axis: int) -> Self:
         """Returns, along `axis`, the sum of the elements up to and with each, of the same shape.

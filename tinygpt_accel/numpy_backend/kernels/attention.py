@@ -35,7 +35,7 @@ from ..buffer import NumpyBuffer, without_warnings
 from ..loops import loops_for
 from .layout import as_rows
 
-QUERY_BLOCK = 64  # queries of a block
+QUERY_BLOCK = 64  # queries of a block; 1 where keys or values are not finite
 TASK = 1 << 20  # scores of a task
 
 
@@ -73,7 +73,8 @@ class NumpyAttention(Attention):
         factor = q.dtype.type(1.0 / math.sqrt(size) if scale is None else scale)
         softmax = loops_for(q.dtype).softmax
         y = _empty_like_heads(q)
-        blocks = _query_blocks(length, total, causal)
+        is_finite = bool(numpy.isfinite(k).all() and numpy.isfinite(v).all())
+        blocks = _query_blocks(length, total, causal, QUERY_BLOCK if is_finite else 1)
         probabilities = [
             numpy.empty((batch, heads, block.stop - block.start, block.keys), q.dtype) for block in blocks
         ]
@@ -168,11 +169,15 @@ def _empty_like_heads(x: Any) -> Any:
     return numpy.empty((batch, length, heads, size), x.dtype).transpose(0, 2, 1, 3)
 
 
-def _query_blocks(length: int, total: int, causal: bool) -> list[QueryBlock]:
-    """Returns blocks of queries: the more there are, the less of the masked half is computed."""
+def _query_blocks(length: int, total: int, causal: bool, size: int) -> list[QueryBlock]:
+    """Returns blocks of about `size` queries: the more there are, the less of the masked half is computed.
+
+    A block of one query has no masked half. There no weight of 0 meets NaN or an infinity, with which the
+    product would be NaN: what comes later does not reach what came before.
+    """
     if not causal:
         return [QueryBlock(0, length, total)]
-    count = max(1, length // QUERY_BLOCK)
+    count = max(1, length // size)
     ends = [length * i // count for i in range(count + 1)]
     return [QueryBlock(start, stop, total - length + stop) for start, stop in pairwise(ends)]
 

@@ -15,7 +15,7 @@ from typing import Any
 from ...buffer.python import PythonBuffer
 from ...buffer.rows import chunks
 from ...dtype import DType
-from ...shape import is_contiguous
+from ...shape import is_contiguous, numel
 from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
 
 
@@ -83,7 +83,9 @@ class PythonPutRows(PutRows):
         rows.check_indices(table.shape[0])
         table.check_writable()
         data = table.data
-        width = table.numel // table.shape[0]
+        width = numel(table.shape[1:])
+        if not width:  # rows without elements
+            return None, None
         for row, new in zip(rows.to_array(), chunks(values.to_array(), width), strict=True):
             start = table.offset + row * width
             data[start : start + width] = new

@@ -1,0 +1,100 @@
+"""Attention layers: queries that share keys and values, and what a cache of them hands out."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinygpt_core import random
+from tinygpt_core.dtype import DType
+from tinygpt_core.nn import CausalSelfAttention, TransformerBlock
+from tinygpt_core.nn.cache import KeyValueCache
+from tinygpt_core.tensor import Tensor, no_grad
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.close_to(other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("shared", [1, 2, 4])
+def test_shared_heads_are_those_heads_for_each_of_their_queries(shared: int, rotary: bool) -> None:
+    """Keys and values of G heads serve H queries: as H heads whose weights are repeated."""
+    random.seed(4)
+    heads, size = 4, 2
+    few = CausalSelfAttention(8, 6, heads, num_key_value_heads=shared, rotary=rotary)
+    all_of_them = CausalSelfAttention(8, 6, heads, rotary=rotary)
+    packed = few.query_key_value.weights.reshape((8, heads + 2 * shared, size))
+    parts = [packed[:, :heads]]
+    for start in (heads, heads + shared):
+        parts.append(packed[:, start : start + shared].repeat_interleave(heads // shared, 1))
+    all_of_them.query_key_value.weights.assign(Tensor.concatenate(parts, 1).reshape((8, 24)).detach())
+    all_of_them.out.weights.assign(few.out.weights.detach())
+    x = Tensor.normal((3, 6, 8))
+    assert close(few(x), all_of_them(x))
+    cache = KeyValueCache(1, 3, shared, 6, size, few.out.weights.buffer)
+    with no_grad():
+        first = few(x[:, :4], cache)
+        cache.length = 4
+        rest = few(x[:, 4:], cache)
+    assert close(Tensor.concatenate([first, rest], 1), few(x).detach())
+
+
+def test_heads_that_cannot_be_shared_out_are_refused() -> None:
+    for wrong, message in (
+        (3, "num_key_value_heads"),
+        (0, "num_key_value_heads"),
+        (8, "num_key_value_heads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CausalSelfAttention(8, 6, 4, num_key_value_heads=wrong)
+    with pytest.raises(ValueError, match="num_heads"):
+        CausalSelfAttention(8, 6, 3)
+    with pytest.raises(ValueError, match="even head size"):
+        CausalSelfAttention(6, 6, 2, rotary=True)
+    layer = CausalSelfAttention(8, 6, 4)
+    for shape in ((2, 8), (1, 2, 7)):
+        with pytest.raises(ValueError, match="CausalSelfAttention"):
+            layer(Tensor.zeros(shape))
+    with pytest.raises(ValueError, match="7 positions after 0 cached ones"):
+        layer(Tensor.zeros((1, 7, 8)))
+
+
+def test_a_cache_remembers_the_ids_of_its_positions() -> None:
+    """None before any came, and after a reset; each is of the positions so far, as int32."""
+    cache = KeyValueCache(1, 2, 1, 4, 2, Tensor.zeros((1,)).buffer)
+    assert cache.past_ids() is None
+    cache.store_ids(Tensor([[5, 6], [7, 8]], dtype=DType.int64))
+    assert cache.past_ids() is None, "the model says when positions count"
+    cache.length = 2
+    past = cache.past_ids()
+    assert past is not None and past.to_python() == [[5, 6], [7, 8]] and past.dtype is DType.int32
+    cache.store_ids(Tensor([[1], [2]]))
+    cache.length = 3
+    past = cache.past_ids()
+    assert past is not None and past.to_python() == [[5, 6, 1], [7, 8, 2]]
+    cache.reset()
+    assert cache.past_ids() is None
+    cache.store_ids(Tensor([[3], [4]]))
+    cache.length = 1
+    past = cache.past_ids()
+    assert past is not None and past.to_python() == [[3], [4]]
+
+
+def test_a_block_in_parts() -> None:
+    """x + attention(norm x), then + mlp(norm x), four times as wide inside; with a cache of one layer, each
+    position by itself.
+    """
+    random.seed(5)
+    block = TransformerBlock(8, 6, 2)
+    for made, width in ((block, 32), (TransformerBlock(8, 6, 2, hidden_dim=5), 5)):
+        assert [w.shape for _, w in made.mlp.named_parameters() if w.ndim == 2] == [(8, width), (width, 8)]
+    x = Tensor.normal((2, 6, 8))
+    middle = x + block.attn(block.ln_1(x))
+    assert close(block(x), middle + block.mlp(block.ln_2(middle)))
+    cache = KeyValueCache(1, 2, 2, 6, 4, x.buffer)
+    parts = []
+    with no_grad():
+        for i in range(6):
+            parts.append(block(x[:, i : i + 1], cache))
+            cache.length += 1
+    assert close(Tensor.concatenate(parts, 1), block(x).detach())

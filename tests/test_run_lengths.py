@@ -1,0 +1,97 @@
+"""How long runs are: with another number of steps than before, and by the clock, in a few steps each."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tinygpt_core.training import StepEvent, Trainer, TrainingConfig, budget
+
+CONFIG = TrainingConfig(
+    corpus="identifiers",
+    steps=9,
+    context_length=8,
+    num_layers=1,
+    num_heads=1,
+    embedding_dim=8,
+    batch_size=2,
+    checkpoint_every=0,
+    eval_every=0,
+    eval_batches=1,
+    backend="python",
+)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of nine steps that was stopped after five."""
+    directory = tmp_path_factory.mktemp("stopped") / "run"
+    trainer = Trainer.start(CONFIG, str(directory))
+    for event in trainer.run():
+        if isinstance(event, StepEvent) and event.step == 5:
+            trainer.stop_requested = True
+    assert trainer.step == 5
+    return directory
+
+
+@pytest.mark.parametrize("steps", [5, 6, 9, 12])
+def test_another_rate_is_told_where_a_step_is_made_at_it(steps: int, stopped: Path, tmp_path: Path) -> None:
+    """Not of steps that end where the run stands, nor of those that it had in any case."""
+    directory = str(shutil.copytree(stopped, tmp_path / "run"))
+    if steps in (6, 12):
+        with pytest.warns(UserWarning, match=f"{steps} steps in place of 9"):
+            Trainer.resume(directory, steps=steps)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = Trainer.resume(directory, steps=steps)
+    assert resumed.is_finished == (steps == 5)
+
+
+def test_steps_behind_the_checkpoint_are_made_and_logged_once(stopped: Path, tmp_path: Path) -> None:
+    """What a process had logged when it was killed goes away, and comes again."""
+    directory = shutil.copytree(stopped, tmp_path / "run")
+    log = directory / "log.jsonl"
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"step": 6, "loss": 1.0}\n{"step": 7, "loss": 1.0}\n')
+    list(Trainer.resume(str(directory)).run())
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    steps = [entry["step"] for entry in entries if "loss" in entry]
+    assert steps == list(range(1, 10)) and entries[5]["loss"] != 1.0
+
+
+class Time:
+    """Half a second later whenever somebody looks."""
+
+    now = 100.0
+
+    def perf_counter(self) -> float:
+        self.now += 0.5
+        return self.now
+
+
+def test_a_few_seconds_by_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rate of each step is that of the time before it, which is what was recorded of steps that are made
+    again; after the run the clock stands.
+    """
+    time = Time()
+    monkeypatch.setattr(budget, "time", time)
+    config = replace(CONFIG, steps=1000, time_budget=8.0, learning_rate=0.5, minimum_learning_rate=0.1)
+    trainer = Trainer.start(replace(config, warmup_steps=0), str(tmp_path / "run"))
+    recorded = {1: 0.25, 2: 1.5, 3: 2.25}
+    trainer.clock.recorded = dict(recorded)
+    steps = [event for event in trainer.run() if isinstance(event, StepEvent)]
+    times = [event.elapsed for event in steps]
+    assert times[:3] == list(recorded.values()) and len(steps) > 4 and not trainer.clock.recorded
+    for event in steps:
+        share = (1.0 + math.cos(math.pi * min(event.elapsed / 8.0, 1.0))) / 2.0  # type: ignore[operator]
+        assert event.learning_rate == pytest.approx(0.1 + 0.4 * share, rel=1e-12)
+    elapsed = trainer.clock.elapsed
+    time.now += 1000.0
+    assert trainer.is_finished and trainer.clock.elapsed == elapsed < 10.0
