@@ -332,6 +332,8 @@ def rotary_cases(draw: st.DrawFn) -> Case:
         draw(st.integers(1, 3)),
     )
     options = {"positions_start": draw(st.integers(0, 40)), "base": draw(st.sampled_from([10000.0, 100.0]))}
+    if draw(st.booleans()):
+        options["frequencies"] = tuple(draw(st.sampled_from([0.0, 0.01, 1.0])) for _ in range(half))
     return Case((Slot((b, h, t, 2 * half)),), options)
 
 
@@ -545,14 +547,14 @@ def _packed_attention(x: Any, num_heads: int) -> Any:
     return _attention(query, key, value).transpose(0, 2, 1, 3).reshape(batch, length, width // 3)
 
 
-def _rotary(x: Any, positions_start: int = 0, base: float = 10000.0) -> Any:
+def _rotary(x: Any, positions_start: int = 0, base: float = 10000.0, frequencies: Any = None) -> Any:
     half = x.shape[3] // 2
     result = np.empty_like(x)
     for t in range(x.shape[2]):
         for i in range(half):  # a pair is a complex number that is turned by an angle
-            turned = (x[:, :, t, i] + 1j * x[:, :, t, i + half]) * np.exp(
-                1j * (positions_start + t) * base ** (-2 * i / (2 * half))
-            )
+            frequency = base ** (-2 * i / (2 * half)) if frequencies is None else frequencies[i]
+            angle = (positions_start + t) * frequency
+            turned = (x[:, :, t, i] + 1j * x[:, :, t, i + half]) * np.exp(1j * angle)
             result[:, :, t, i], result[:, :, t, i + half] = turned.real, turned.imag
     return result
 
@@ -1409,6 +1411,14 @@ ROWS += [
         magnitude=lambda x, **options: 8.0,
         errors=(
             _kernel_error(kernels.Rotary, "an odd size", ValueError, ("(1, 1, 2, 3)",), ((1, 1, 2, 3), _F)),
+            Wrong(
+                "frequencies for other pairs",
+                lambda b: kernels.lookup(kernels.Rotary, b).forward(
+                    zeros(b, (1, 1, 2, 4)), frequencies=(1.0,)
+                ),
+                ValueError,
+                ("2 frequencies", "1"),
+            ),
         ),
     ),
     kernel_row(

@@ -20,7 +20,7 @@ from ..tokenizer.patterns import TokenizerError
 from ..training import checkpoint
 from ..training.data import BOUNDARY
 from . import tinygpt
-from .base import FormatError, pieces_of
+from .base import Family, FormatError, Piece, pieces_of
 from .families import FAMILIES, FORMATS
 from .sources import CONFIG, MODEL, TINYGPT_MODEL
 
@@ -56,10 +56,7 @@ def save_pretrained(
     family = FAMILIES[format]
     if obstacles := family.obstacles(model.config):
         raise FormatError(f"the {format} format cannot hold this model: {'; '.join(obstacles)}")
-    tensors: dict[str, Buffer] = {}
-    for name, tensor in model.named_parameters():
-        for piece in pieces_of(family, model.config, name, tensor.shape):
-            tensors[piece.name] = piece.to_theirs(tensor.buffer)
+    tensors = _their_tensors(model, family)
     os.makedirs(path, exist_ok=True)
     if format == "tinygpt":
         tinygpt.save_weights(model, tensors, os.path.join(path, TINYGPT_MODEL))
@@ -68,6 +65,23 @@ def save_pretrained(
     write_json(os.path.join(path, CONFIG), family.write_config(model.config))
     if tokenizer is not None:
         _save_tokenizer(tokenizer, os.path.join(path, checkpoint.TOKENIZER), format)
+
+
+def _their_tensors(model: GPT, family: Family) -> dict[str, Buffer]:
+    """Returns the tensors of theirs by name, each made of the pieces that lie side by side in it."""
+    parts: dict[str, list[tuple[Piece, Buffer]]] = {}
+    for name, tensor in model.named_parameters():
+        for piece in pieces_of(family, model.config, name, tensor.shape):
+            parts.setdefault(piece.name, []).append((piece, piece.to_theirs(tensor.buffer)))
+    tensors: dict[str, Buffer] = {}
+    for name, found in parts.items():
+        found.sort(key=lambda part: part[0].first)
+        columns = [part for _, part in found]
+        whole = columns[0]
+        if len(columns) > 1:
+            whole = type(whole).concatenate(columns, axis=whole.ndim - 1)
+        tensors[name] = whole.transpose(0, 1) if found[0][0].is_transposed else whole
+    return tensors
 
 
 def refuse_existing(path: str) -> None:
