@@ -317,6 +317,17 @@ def attention_cases(draw: st.DrawFn) -> Case:
 
 
 @composite
+def windowed_attention_cases(draw: st.DrawFn) -> Case:
+    b, h = draw(st.integers(0, 2)), draw(st.integers(1, 2))
+    t, d = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    s = t + draw(st.integers(0, 3))
+    choices = {"window": [None, 1, 2, 9], "soft_cap": [None, 0.5, 5.0], "scale": [None, 0.25, 1.0]}
+    options = {name: draw(st.sampled_from(values)) for name, values in choices.items()}
+    keys = Slot((b, h, s, d), "", -2.0, 2.0, (-1.5, 1.0))
+    return Case((Slot((b, h, t, d), "", -2.0, 2.0, (-1.0, 1.0)), keys, Slot((b, h, s, d))), options)
+
+
+@composite
 def packed_attention_cases(draw: st.DrawFn) -> Case:
     heads, size = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     shape = (draw(st.integers(0, 2)), draw(st.integers(1, 5)), 3 * heads * size)
@@ -536,6 +547,26 @@ def _attention(query: Any, key: Any, value: Any, causal: bool = True, scale: flo
         ]
         weights = [math.exp(score - max(scores)) for score in scores]
         result[b, h, i] = sum(w * value[b, h, j] for j, w in enumerate(weights)) / sum(weights)
+    return result
+
+
+def _windowed_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    window: int | None = None,
+    soft_cap: float | None = None,
+    scale: float | None = None,
+) -> Any:
+    t, s, d = query.shape[2], key.shape[2], query.shape[3]
+    result = np.zeros(query.shape)
+    for b, h, i in np.ndindex(*query.shape[:3]):
+        last = i + s - t
+        weights = {}
+        for j in range(0 if window is None else max(0, last - window + 1), last + 1):
+            score = float(query[b, h, i] @ key[b, h, j]) * (1 / math.sqrt(d) if scale is None else scale)
+            weights[j] = math.exp(score if soft_cap is None else soft_cap * math.tanh(score / soft_cap))
+        result[b, h, i] = sum(w * value[b, h, j] for j, w in weights.items()) / sum(weights.values())
     return result
 
 
@@ -1401,6 +1432,37 @@ ROWS += [
                 ((1, 2, 3), _F),
                 ((1, 2, 3), _F),
                 ((1, 2, 3), _F),
+            ),
+        ),
+    ),
+    kernel_row(
+        kernels.WindowedAttention,
+        _windowed_attention,
+        windowed_attention_cases,
+        magnitude=lambda q, k, v, **options: 8.0,
+        errors=(
+            _kernel_error(
+                kernels.WindowedAttention,
+                "more queries than keys",
+                ValueError,
+                ("3", "2"),
+                ((1, 1, 3, 2), _F),
+                ((1, 1, 2, 2), _F),
+                ((1, 1, 2, 2), _F),
+            ),
+            *(
+                Wrong(
+                    name,
+                    lambda b, options=options: kernels.lookup(kernels.WindowedAttention, b).forward(
+                        *[zeros(b, (1, 1, 2, 2))] * 3, **options
+                    ),
+                    ValueError,
+                    words,
+                )
+                for name, options, words in (
+                    ("no window", {"window": 0}, ("window", "0")),
+                    ("no cap", {"soft_cap": 0.0}, ("soft_cap", "0.0")),
+                )
             ),
         ),
     ),

@@ -49,8 +49,6 @@ from __future__ import annotations
 import math
 
 from .. import operations, shape_errors
-from ..buffer.base import Buffer
-from ..dtype import DType
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
@@ -61,53 +59,21 @@ from .normalization import RMSNorm
 from .rotary import RotaryEncoding, RotaryScaling
 
 
-def plain_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int | None = None,
-    soft_cap: float | None = None,
-    scale: float | None = None,
-) -> Tensor:
-    """Returns softmax(Q K^T scale + M) V for each head, as a textbook writes it.
+def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Returns softmax(Q K^T / sqrt(D) + M) V for each head, as a textbook writes it.
 
-    Without a window or a soft cap, `CausalSelfAttention` does the same with one operation, of which backends
-    have fast versions; tests/test_nn.py compares values and gradients of the two.
-
-    Args:
-        query, key, value: of each head; the queries are those of the last T of the S positions.
-        window: how many positions, the last ones and its own, a query sees; None means all before it.
-        soft_cap: c, beyond which no score goes: with it they are c tanh(scores / c).
-        scale: 1 / sqrt(D) unless given.
+    `CausalSelfAttention` does the same with one operation, of which backends have fast versions;
+    tests/test_nn.py compares values and gradients of the two.
 
     Shape:
-        (B, H, T, D), (B, H, S, D) twice -> (B, H, T, D).
+        (B, H, T, D) three times -> (B, H, T, D).
     """
-    scores = query @ key.transpose(2, 3) * (1.0 / math.sqrt(query.shape[3]) if scale is None else scale)
-    if soft_cap is not None:
-        scores = soft_capped(scores, soft_cap)
-    weights = Tensor.where(Tensor(_is_seen(scores, window)), scores, -math.inf).softmax(axis=3)
+    length = query.shape[2]
+    head_dim = query.shape[3]
+    scores = query @ key.transpose(2, 3) / math.sqrt(head_dim)
+    is_seen = Tensor.ones((length, length)).tril() == 1.0
+    weights = Tensor.where(is_seen, scores, -math.inf).softmax(axis=3)
     return weights @ value
-
-
-def soft_capped(x: Tensor, cap: float) -> Tensor:
-    """Returns `cap * tanh(x / cap)` of each element, which is about x near 0 and never beyond the cap.
-
-    Source: Bello et al. 2016, https://arxiv.org/abs/1611.09940; Gemma 2, https://arxiv.org/abs/2408.00118
-    """
-    return (x * (1.0 / cap)).tanh() * cap
-
-
-def _is_seen(scores: Tensor, window: int | None) -> Buffer:
-    """Returns, for scores (B, H, T, S), a bool matrix (T, S): whether a query sees a key."""
-    queries, keys = scores.shape[2:]
-    kind = type(scores.buffer)
-    query_positions = kind.arange(keys - queries, keys, dtype=DType.int64).reshape((queries, 1))
-    distance = query_positions - kind.arange(0, keys, dtype=DType.int64)
-    # A key is seen at distances 0 to window - 1
-    nearest = distance >= 0
-    return nearest if window is None else Buffer.where(distance < window, nearest, False)
 
 
 class CausalSelfAttention(Module):
@@ -243,13 +209,14 @@ class CausalSelfAttention(Module):
         if is_textbooks:
             attended = apply_op(operations.Attention, query, key, value, causal=True, **self._scale_option())
         else:
-            attended = plain_attention(
+            attended = apply_op(
+                operations.WindowedAttention,
                 query,
                 key,
                 value,
                 window=self.window if is_windowed else None,
                 soft_cap=self.soft_cap,
-                scale=self.scale,
+                **self._scale_option(),
             )
         side_by_side = (*x.shape[:2], self.num_heads * self.head_dim)
         return self.out(attended.permute((0, 2, 1, 3)).reshape(side_by_side))

@@ -18,7 +18,6 @@ from ..tensor import Tensor, apply_op, no_grad
 from ..tree import tree_flatten
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .arguments import check_divisible, check_size
-from .attention import soft_capped
 from .cache import KeyValueCache
 from .dropout import Dropout
 from .embedding import Embedding, NgramEmbedding
@@ -545,7 +544,8 @@ class GPT(Module):
             x = apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
         else:
             x = self.head(x)
-        return x if self.config.logit_soft_cap is None else soft_capped(x, self.config.logit_soft_cap)
+        cap = self.config.logit_soft_cap
+        return x if cap is None else (x * (1.0 / cap)).tanh() * cap
 
     def _check_input(self, token_ids: Tensor, cache: KeyValueCache | None) -> None:
         if token_ids.ndim != 2:
