@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -15,8 +16,11 @@ from ..files.safetensors import save_safetensors
 from ..nn.gpt import GPT
 from ..tokenizer.base import Tokenizer
 from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.describing import describe
 from ..tokenizer.files import save_tokenizer
 from ..tokenizer.patterns import TokenizerError
+from ..tokenizer.pipelines import TOKENIZER as TOKENIZER_JSON
+from ..tokenizer.pipelines import TOKENIZER_CONFIG
 from ..training import checkpoint
 from ..training.data import BOUNDARY
 from . import tinygpt
@@ -94,12 +98,29 @@ def refuse_existing(path: str) -> None:
 
 
 def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str) -> None:
-    """Writes a tokenizer beside the weights: for TinyGPT in its own form, if that can hold the vocabulary."""
+    """Writes a tokenizer beside the weights: for TinyGPT in its own form, if that can hold the vocabulary;
+    for others also as `tokenizer.json`, which they read.
+    """
     if format == "tinygpt" and isinstance(tokenizer, BPETokenizer):
         with suppress(TokenizerError):
             tokenizer.save(path)
             return
     save_tokenizer(tokenizer, path)
+    if format == "tinygpt":
+        return
+    description = describe(tokenizer)
+    if description is None:
+        warnings.warn(
+            f"no {TOKENIZER_JSON} is written: the tokenizer splits by a pattern that means something else to "
+            f"other libraries; the file {os.path.basename(path)} is for tinygpt alone",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    directory = os.path.dirname(path)
+    write_json(os.path.join(directory, TOKENIZER_JSON), description)
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    write_json(os.path.join(directory, TOKENIZER_CONFIG), about)
 
 
 # ---------------------------------------------------------------- runs of our own
