@@ -40,8 +40,9 @@ def save_pretrained(
 
     Args:
         path: the directory, new or empty.
-        format: "gpt2", "llama", "tinygpt" or "native".
-        tokenizer: is written beside the weights; "native" needs one.
+        format: one of `FORMATS`, such as "gpt2", "llama" or "native".
+        tokenizer: is written beside the weights, also as the `tokenizer.json` that other libraries read, if
+            that can hold it (else there is a RuntimeWarning); "native" needs one.
         data: for "native", what a run keeps of its corpus (`is_documents` and `opening`); deduced from the
             tokenizer by default.
 

@@ -93,9 +93,13 @@ def find_tokenizer(path: Path) -> Tokenizer | None:
     if os.path.isfile(vocab) and os.path.isfile(merges):
         try:
             return _open_gpt2(os.fspath(path), vocab, merges)
-        except TokenizerError:
+        except TokenizerError as problem:
             if not has_description:
                 raise
+            try:
+                return read_tokenizer_json(described)
+            except TokenizerError:
+                raise problem from None
     if has_description:
         return read_tokenizer_json(described)
     model = os.path.join(path, TINYGPT_TOKENIZER)

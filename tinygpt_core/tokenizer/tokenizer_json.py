@@ -38,6 +38,11 @@ from .vocabularies import byte_characters
 MAXIMUM_BYTES = 64_000_000  # of a tokenizer.json; Gemma's has half
 LONGEST_CACHED = 100  # characters of a piece whose ids are remembered
 CACHE_SIZE = 200_000  # pieces
+LONGEST_TEXT = 100  # characters that a step puts somewhere
+SPACES = "".join(
+    map(chr, (*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029))
+) + ("\u202f\u205f\u3000")
+"""White space, as Unicode has it."""
 MOST_STEPS = 50  # of a normalizer or pre-tokenizer
 NORMAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -299,9 +304,9 @@ def _cut(text: str, tokens: list[AddedToken]) -> Iterator[tuple[str, AddedToken 
         if left < start:  # a token before it has eaten up to here
             continue
         if token.eats_left:
-            left = start + len(text[start:left].rstrip())
-        if token.eats_right:
-            right += len(text[right:]) - len(text[right:].lstrip())
+            left = start + len(text[start:left].rstrip(SPACES))
+        while token.eats_right and right < len(text) and text[right] in SPACES:
+            right += 1
         yield text[start:left], None
         yield text[left:right], token
         start = right
@@ -335,6 +340,8 @@ def _normalizing_step(step: Mapping[str, Any]) -> Normalizer:
         return lambda text: before + text if text else text
     if kind == "Replace":
         old, new = _string_pattern(step), _text(step, "content")
+        if len(new) > len(old):
+            _refuse(f"a Replace makes a text longer: {_quoted(new)} for {_quoted(old)}")
         return lambda text: text.replace(old, new)
     _refuse(f"the normalizer {_quoted(kind)} changes a text before it is split")
 
@@ -357,7 +364,10 @@ def _is_space_again(step: Mapping[str, Any]) -> bool:
 
 def _pre_tokenizer(value: Any) -> Splitter:
     """Returns what a pre-tokenizer does to a part of a text."""
-    splitters = [_splitting_step(step) for step in _steps(value, "pretokenizers", "pre_tokenizer")]
+    steps = _steps(value, "pretokenizers", "pre_tokenizer")
+    if [step.get("type") for step in steps].count("ByteLevel") > 1:
+        _refuse("the pre-tokenizer puts characters for bytes more than once")
+    splitters = [_splitting_step(step) for step in steps]
 
     def split(part: PieceOfText) -> Iterable[PieceOfText]:
         pieces: Iterable[PieceOfText] = [part]
@@ -572,8 +582,8 @@ def _switch(values: Mapping[str, Any], name: str, default: bool = False) -> bool
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     value = values.get(name)
-    if not isinstance(value, str) or has_surrogates(value):
-        _refuse(f"{name} is {_quoted(value)}, not a text")
+    if not isinstance(value, str) or has_surrogates(value) or len(value) > LONGEST_TEXT:
+        _refuse(f"{name} is {_quoted(value)}, not a text of at most {LONGEST_TEXT} characters")
     return value
 
 
