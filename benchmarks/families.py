@@ -21,7 +21,26 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 PAGE = ROOT / "docs" / "models.md"
-WORDS = ["the", "theme's", "2023", "²", "Ⅳ", "x**2", "мир", "世界", "नमस्ते", "안녕", "é", "ﬁ", "😀", "👩\u200d👩\u200d👧", "<s>", "<tool>", "▁the", "aaaa"]
+WORDS = [
+    "the",
+    "theme's",
+    "2023",
+    "²",
+    "Ⅳ",
+    "x**2",
+    "мир",
+    "世界",
+    "नमस्ते",
+    "안녕",
+    "é",
+    "ﬁ",
+    "😀",
+    "👩\u200d👧",
+    "<s>",
+    "<tool>",
+    "▁the",
+    "aaaa",
+]
 RUNS = [" ", "\n\n", "\t", "  "]
 
 

@@ -155,7 +155,9 @@ class Piece(NamedTuple):
         return columns + self.offset if self.offset else columns
 
     def to_theirs(self, ours: Buffer) -> Buffer:
-        """Returns the columns of theirs, not transposed back, given the whole tensor of ours."""
+        """Returns the columns of theirs (…, stop - start), not transposed back, given the whole tensor of
+        ours.
+        """
         columns = ours[..., self.start : self.stop]
         if self.offset:
             columns = columns - self.offset

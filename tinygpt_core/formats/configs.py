@@ -182,6 +182,9 @@ def rotary(
         theta_key: what the base is called.
         share_key: what the share of a head that is rotated is called; "" where all of it is.
         share: the share where none is said.
+
+    Raises:
+        ValueError: nothing, but what it returns does, where a file scales in a way that is not known here.
     """
 
     def read(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +212,11 @@ def rotary(
 
 
 def local_rotary(theta: float, local_theta: float) -> Part:
-    """Returns what settings say of rotary positions that are others in layers with a window (Gemma 3)."""
+    """Returns what settings say of rotary positions that are others in layers with a window (Gemma 3).
+
+    Raises:
+        ValueError: nothing, but what it returns does, where a file scales in a way that is not known here.
+    """
 
     def read(values: Mapping[str, Any]) -> dict[str, Any]:
         name, rope = _rope_of(values)
@@ -327,6 +334,9 @@ def windows_by_layer(
         is_local: whether a layer has one, where `layer_types` does not say so; given its number and the
             config.json.
         keys: the settings that this looks at. Among them, `use_sliding_window` must be true for any window.
+
+    Raises:
+        TypeError, ValueError: nothing, but what it returns does, where settings contradict each other.
     """
     has_switch = "use_sliding_window" in keys
 
