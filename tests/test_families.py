@@ -325,8 +325,8 @@ def test_whatever_a_setting_says_is_loaded_or_refused(kind: str, tmp_path: Path)
     save_pretrained(our_model(kind), tmp_path / "c", kind)
     path = tmp_path / "c" / "config.json"
     config = json.loads(path.read_text())
-    for name in config:
-        for value in JUNK:
+    for number, name in enumerate(config):
+        for value in JUNK[number % 3 :: 3]:
             path.write_text(json.dumps(config | {name: value}))
             try:
                 load_pretrained(tmp_path / "c")

@@ -7,7 +7,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -173,20 +175,18 @@ CASES: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def made() -> dict[str, tuple[Any, JSONTokenizer]]:
-    """Each of the tokenizers, theirs and ours, made when it is first asked for."""
-    return {}
+@cache
+def both(case: str) -> tuple[Any, JSONTokenizer]:
+    """A tokenizer of theirs, and ours of its description."""
+    theirs = CASES[case]()
+    return theirs, JSONTokenizer(json.loads(theirs.to_str()))
 
 
 @pytest.mark.parametrize("case", CASES)
 @settings(max_examples=40, deadline=None)
 @given(text=texts)
-def test_ids_are_those_of_tokenizers(made: dict[str, Any], case: str, text: str) -> None:
-    if case not in made:
-        theirs = CASES[case]()
-        made[case] = theirs, JSONTokenizer(json.loads(theirs.to_str()))
-    theirs, ours = made[case]
+def test_ids_are_those_of_tokenizers(case: str, text: str) -> None:
+    theirs, ours = both(case)
     ids = theirs.encode(text, add_special_tokens=False).ids
     assert ours.encode(text, "all") == ids
     assert ours.vocab_size == theirs.get_vocab_size()
@@ -317,18 +317,23 @@ PATTERNS = {name: getattr(RegexPatterns, name) for name in ("GPT2", "GPT4", "CL1
 }
 
 
+@cache
+def described(name: str) -> tuple[BPETokenizer, Any]:
+    """A tokenizer of ours, and theirs of its description."""
+    tokenizers = pytest.importorskip("tokenizers", reason="ids are compared where tokenizers is installed")
+    if name == "ranks":
+        with TemporaryDirectory() as place:
+            ours = ranked(Path(place) / "ranks")
+    else:
+        ours = trained(PATTERNS[name])
+    return ours, tokenizers.Tokenizer.from_str(json.dumps(describe(ours)))
+
+
 @pytest.mark.parametrize("name", [*PATTERNS, "ranks"])
 @settings(max_examples=40, deadline=None)
 @given(text=texts)
-def test_what_is_written_gives_the_same_ids_there(
-    made: dict[str, Any], name: str, text: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    tokenizers = pytest.importorskip("tokenizers", reason="ids are compared where tokenizers is installed")
-    if name not in made:
-        file = tmp_path_factory.mktemp("ranks") / "ranks"
-        ours = ranked(file) if name == "ranks" else trained(PATTERNS[name])
-        made[name] = ours, tokenizers.Tokenizer.from_str(json.dumps(describe(ours)))
-    ours, theirs = made[name]
+def test_what_is_written_gives_the_same_ids_there(name: str, text: str) -> None:
+    ours, theirs = described(name)
     ids = ours.encode(text, "all")
     assert theirs.encode(text).ids == ids
     assert theirs.decode(ids, skip_special_tokens=False) == ours.decode(ids)

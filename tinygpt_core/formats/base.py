@@ -231,15 +231,15 @@ def require_values(values: Mapping[str, Any], required: Mapping[str, Any]) -> No
 
 
 def other_values(
-    config: GPTConfig, required: Mapping[str, Any], held: Collection[str] = frozenset()
+    config: GPTConfig, required: Mapping[str, Any], possible: Collection[str] = frozenset()
 ) -> list[str]:
     """Returns which fields of a config of ours have other values than a format can hold, in words.
 
     Args:
         required: fields that have one value there.
-        held: fields that may have any. Others of `OPTIONS` are as by default.
+        possible: fields that may have any. Others of `OPTIONS` are as by default.
     """
-    required = {**{name: value for name, value in OPTIONS.items() if name not in held}, **required}
+    required = {**{name: value for name, value in OPTIONS.items() if name not in possible}, **required}
     values = meaning(config)
     return [
         f"{name} is {values[name]!r}, not {value!r}"

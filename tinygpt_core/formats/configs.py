@@ -27,7 +27,8 @@ CHANGES_NOTHING = re.compile(
     r"_(?!sliding_window_pattern).*|summary_.*|output_.*|.*_token_id|.*(dropout|_pdrop)|use_cache|"
     r"architectures|auto_map|torch_dtype|dtype|transformers_version|transformers\.js_config|model_type|"
     r"tokenizer_class|task_specific_params|finetuning_task|problem_type|id2label|label2id|return_dict|"
-    r"initializer_range|initializer_factor|chunk_size_feed_forward|original_max_position_embeddings|cache_implementation|is_llama_config|"
+    r"initializer_range|initializer_factor|chunk_size_feed_forward|"
+    r"original_max_position_embeddings|cache_implementation|is_llama_config|"
     r"is_decoder|gradient_checkpointing|attn_implementation|use_flash_attn|reorder_and_upcast_attn|"
     r"(max|min)_length|do_sample|num_beams|num_beam_groups|temperature|top_[kp]|typical_p|"
     r"repetition_penalty|length_penalty|diversity_penalty|num_return_sequences|pruned_heads"
@@ -147,9 +148,9 @@ def write_config(table: ConfigTable, config: GPTConfig) -> dict[str, Any]:
 
 def obstacles(table: ConfigTable, config: GPTConfig) -> list[str]:
     """Returns what keeps a model of such a config from being written in this format."""
-    held = {field.ours for field in table.fields.values()}
-    held |= {name for part in table.parts for name in part.fields}
-    found = other_values(config, table.fixed, held)
+    possible = {field.ours for field in table.fields.values()}
+    possible |= {name for part in table.parts for name in part.fields}
+    found = other_values(config, table.fixed, possible)
     if config.final_activation:
         found.append("final_activation is True, not False")
     return found + table.more_obstacles(config)

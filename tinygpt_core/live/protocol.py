@@ -228,7 +228,9 @@ class Microscope:
         unshown = sorted(model.config.to_dict().keys() & OPTIONS.keys() - {"ngram_tables"})
         if unshown:
             raise ProtocolError(f"run {_short(name)} has {', '.join(unshown)}, which is not shown here yet")
-        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = config
         self.name = name
         self._forget()
 
