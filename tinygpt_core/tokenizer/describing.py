@@ -101,9 +101,9 @@ def _pre_tokenizer(pattern: str) -> dict[str, Any] | None:
 
 def _merges_of_ranks(vocab: dict[str, int]) -> list[list[str]]:
     """Returns the pairs of tokens whose joined text is a token, in the order of what they make."""
-    return [
-        [text[:cut], text[cut:]]
-        for text in sorted(vocab, key=vocab.__getitem__)
-        for cut in sorted(range(1, len(text)), key=lambda cut, text=text: vocab.get(text[:cut], -1))
-        if text[:cut] in vocab and text[cut:] in vocab
-    ]
+    merges: list[list[str]] = []
+    for text in sorted(vocab, key=vocab.__getitem__):
+        parts = [(text[:cut], text[cut:]) for cut in range(1, len(text))]
+        pairs = [(vocab[first], first, last) for first, last in parts if first in vocab and last in vocab]
+        merges += [[first, last] for _, first, last in sorted(pairs)]
+    return merges
