@@ -718,6 +718,18 @@ class Attention(KernelOperation):
     kernel = attention.Attention
 
 
+class WindowedAttention(KernelOperation):
+    """y = P v with P = softmax(c tanh(q k^T scale / c)) over the last `window` keys, for each head.
+
+    With dP = g v^T and dS = P (dP - sum(dP P)) (1 - tanh^2): dL/dq = dS k scale, dL/dk = dS^T q scale, dL/dv
+    = P^T g.
+
+    The textbook form is `attention.WindowedAttention`.
+    """
+
+    kernel = attention.WindowedAttention
+
+
 class PackedAttention(KernelOperation):
     """y = softmax(q k^T / sqrt(D)) v, of q, k and v side by side in x (B, T, 3 H D).
 

@@ -27,7 +27,7 @@ from tinygpt_core.files.json_objects import SerializationError, read_json_object
 from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
 from tinygpt_core.module import read_tensors, write_tensors
-from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
 from tinygpt_core.optimizers import AdamW
 from tinygpt_core.tokenizer import (
     BPETokenizer,
@@ -39,6 +39,7 @@ from tinygpt_core.tokenizer import (
     save_tokenizer,
 )
 from tinygpt_core.tokenizer.base import Tokenizer
+from tinygpt_core.tokenizer.describing import describe
 from tinygpt_core.tokenizer.vocabularies import byte_characters
 from tinygpt_core.training.checkpoint import FILES, CheckpointError, _state_digest
 from tinygpt_core.training.config import TrainingConfig
@@ -151,6 +152,47 @@ def write_gpt2(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
 
 
+def write_tokenizer_json(folder: Path) -> None:
+    """Byte-level, with every kind of step."""
+    described = describe(tokenizer())
+    assert described is not None
+    steps = [
+        {"type": "Split", "pattern": {"Regex": r"\p{L}+"}, "behavior": "MergedWithNext", "invert": False},
+        {"type": "Digits", "individual_digits": True},
+        described["pre_tokenizer"],
+    ]
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    described["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
+    described["added_tokens"].append({"id": 272, "content": "the", "normalized": True, "lstrip": True})
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+
+
+def write_sentencepiece_json(folder: Path) -> None:
+    """SentencePiece-like, with byte fallback."""
+    texts = ["<unk>", "▁", "t", "h", "e", "th", "the", "▁the", *(f"<0x{byte:02X}>" for byte in range(256))]
+    end = [
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ]
+    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    described = {
+        "added_tokens": [{"id": 0, "content": "<unk>", "special": True}],
+        "normalizer": {"type": "Prepend", "prepend": "▁"},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
+        "decoder": {"type": "Sequence", "decoders": [space, *end]},
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {text: idx for idx, text in enumerate(texts)},
+            "merges": [["t", "h"], "th e", ["▁", "the"]],
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+
+
 def write_ranks(folder: Path) -> None:
     lines = [f"{base64.b64encode(token).decode()} {idx}" for idx, token in tokenizer().vocab.items()]
     (folder / "x.tiktoken").write_text("\n".join(lines) + "\n")
@@ -220,6 +262,24 @@ def write_pretrained(format: str) -> Callable[[Path], None]:
                 "positions": "rotary",
                 "activation": "swiglu",
                 "bias": False,
+            },
+            "gemma3_text": {
+                "normalization": "rms_norm",
+                "positions": "rotary",
+                "activation": "geglu",
+                "bias": False,
+                "post_normalization": True,
+                "query_key_norm": True,
+                "embedding_scale": 2.0,
+                "sliding_window": 3,
+                "local_rotary_base": 100.0,
+                "rotary_scaling": RotaryScaling("llama3", 8.0, 1.0, 4.0, 8),
+            },
+            "gpt_neox": {
+                "positions": "rotary",
+                "activation": "gelu_exact",
+                "parallel_residual": True,
+                "rotary_dim": 2,
             },
             "tinygpt": {
                 "activation": "relu",
@@ -444,6 +504,12 @@ TARGETS = {
         lambda folder: use(find_tokenizer(folder)),
         (TokenizerError,),
     ),
+    "tokenizer.json": Target(
+        write_tokenizer_json, ("tokenizer.json",), lambda f: use(find_tokenizer(f)), (TokenizerError,)
+    ),
+    "SentencePiece-like tokenizer.json": Target(
+        write_sentencepiece_json, ("tokenizer.json",), lambda f: use(find_tokenizer(f)), (TokenizerError,)
+    ),
     "ranks": Target(write_ranks, ("x.tiktoken",), read_rank_file, (TokenizerError,)),
     "IDX": Target(write_idx, ("x.idx", "x.idx.gz"), read_both_idx, (CorpusError,)),
     "token folder": Target(
@@ -496,6 +562,12 @@ TARGETS = {
     ),
     "llama": Target(
         write_pretrained("llama"), ("config.json", "model.safetensors"), load_pretrained, (FormatError,)
+    ),
+    "gemma3_text": Target(
+        write_pretrained("gemma3_text"), ("config.json", "model.safetensors"), load_pretrained, (FormatError,)
+    ),
+    "gpt_neox": Target(
+        write_pretrained("gpt_neox"), ("config.json", "model.safetensors"), load_pretrained, (FormatError,)
     ),
     "tinygpt": Target(
         write_pretrained("tinygpt"), ("config.json", "gpt_model.json"), load_pretrained, (FormatError,)

@@ -317,6 +317,17 @@ def attention_cases(draw: st.DrawFn) -> Case:
 
 
 @composite
+def windowed_attention_cases(draw: st.DrawFn) -> Case:
+    b, h = draw(st.integers(0, 2)), draw(st.integers(1, 2))
+    t, d = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    s = t + draw(st.integers(0, 3))
+    choices = {"window": [None, 1, 2, 9], "soft_cap": [None, 0.5, 5.0], "scale": [None, 0.25, 1.0]}
+    options = {name: draw(st.sampled_from(values)) for name, values in choices.items()}
+    keys = Slot((b, h, s, d), "", -2.0, 2.0, (-1.5, 1.0))
+    return Case((Slot((b, h, t, d), "", -2.0, 2.0, (-1.0, 1.0)), keys, Slot((b, h, s, d))), options)
+
+
+@composite
 def packed_attention_cases(draw: st.DrawFn) -> Case:
     heads, size = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     shape = (draw(st.integers(0, 2)), draw(st.integers(1, 5)), 3 * heads * size)
@@ -332,6 +343,8 @@ def rotary_cases(draw: st.DrawFn) -> Case:
         draw(st.integers(1, 3)),
     )
     options = {"positions_start": draw(st.integers(0, 40)), "base": draw(st.sampled_from([10000.0, 100.0]))}
+    if draw(st.booleans()):
+        options["frequencies"] = tuple(draw(st.sampled_from([0.0, 0.01, 1.0])) for _ in range(half))
     return Case((Slot((b, h, t, 2 * half)),), options)
 
 
@@ -537,6 +550,26 @@ def _attention(query: Any, key: Any, value: Any, causal: bool = True, scale: flo
     return result
 
 
+def _windowed_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    window: int | None = None,
+    soft_cap: float | None = None,
+    scale: float | None = None,
+) -> Any:
+    t, s, d = query.shape[2], key.shape[2], query.shape[3]
+    result = np.zeros(query.shape)
+    for b, h, i in np.ndindex(*query.shape[:3]):
+        last = i + s - t
+        weights = {}
+        for j in range(0 if window is None else max(0, last - window + 1), last + 1):
+            score = float(query[b, h, i] @ key[b, h, j]) * (1 / math.sqrt(d) if scale is None else scale)
+            weights[j] = math.exp(score if soft_cap is None else soft_cap * math.tanh(score / soft_cap))
+        result[b, h, i] = sum(w * value[b, h, j] for j, w in weights.items()) / sum(weights.values())
+    return result
+
+
 def _packed_attention(x: Any, num_heads: int) -> Any:
     batch, length, width = x.shape
     query, key, value = np.moveaxis(
@@ -545,14 +578,14 @@ def _packed_attention(x: Any, num_heads: int) -> Any:
     return _attention(query, key, value).transpose(0, 2, 1, 3).reshape(batch, length, width // 3)
 
 
-def _rotary(x: Any, positions_start: int = 0, base: float = 10000.0) -> Any:
+def _rotary(x: Any, positions_start: int = 0, base: float = 10000.0, frequencies: Any = None) -> Any:
     half = x.shape[3] // 2
     result = np.empty_like(x)
     for t in range(x.shape[2]):
         for i in range(half):  # a pair is a complex number that is turned by an angle
-            turned = (x[:, :, t, i] + 1j * x[:, :, t, i + half]) * np.exp(
-                1j * (positions_start + t) * base ** (-2 * i / (2 * half))
-            )
+            frequency = base ** (-2 * i / (2 * half)) if frequencies is None else frequencies[i]
+            angle = (positions_start + t) * frequency
+            turned = (x[:, :, t, i] + 1j * x[:, :, t, i + half]) * np.exp(1j * angle)
             result[:, :, t, i], result[:, :, t, i + half] = turned.real, turned.imag
     return result
 
@@ -1403,12 +1436,51 @@ ROWS += [
         ),
     ),
     kernel_row(
+        kernels.WindowedAttention,
+        _windowed_attention,
+        windowed_attention_cases,
+        magnitude=lambda q, k, v, **options: 8.0,
+        errors=(
+            _kernel_error(
+                kernels.WindowedAttention,
+                "more queries than keys",
+                ValueError,
+                ("3", "2"),
+                ((1, 1, 3, 2), _F),
+                ((1, 1, 2, 2), _F),
+                ((1, 1, 2, 2), _F),
+            ),
+            *(
+                Wrong(
+                    name,
+                    lambda b, options=options: kernels.lookup(kernels.WindowedAttention, b).forward(
+                        *[zeros(b, (1, 1, 2, 2))] * 3, **options
+                    ),
+                    ValueError,
+                    words,
+                )
+                for name, options, words in (
+                    ("no window", {"window": 0}, ("window", "0")),
+                    ("no cap", {"soft_cap": 0.0}, ("soft_cap", "0.0")),
+                )
+            ),
+        ),
+    ),
+    kernel_row(
         kernels.Rotary,
         _rotary,
         rotary_cases,
         magnitude=lambda x, **options: 8.0,
         errors=(
             _kernel_error(kernels.Rotary, "an odd size", ValueError, ("(1, 1, 2, 3)",), ((1, 1, 2, 3), _F)),
+            Wrong(
+                "frequencies for other pairs",
+                lambda b: kernels.lookup(kernels.Rotary, b).forward(
+                    zeros(b, (1, 1, 2, 4)), frequencies=(1.0,)
+                ),
+                ValueError,
+                ("2 frequencies", "1"),
+            ),
         ),
     ),
     kernel_row(

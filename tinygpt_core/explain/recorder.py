@@ -25,7 +25,14 @@ from ..buffer.base import Buffer
 from ..instrumentation import Method, WrappedMethod
 from ..kernels.attention import PackedAttention as PackedKernel
 from ..module import Module
-from ..operations import Attention, CrossEntropy, Operation, PackedAttention, PartialGradient
+from ..operations import (
+    Attention,
+    CrossEntropy,
+    Operation,
+    PackedAttention,
+    PartialGradient,
+    WindowedAttention,
+)
 from ..tape import GradientFunction
 from ..tensor import Tensor
 from .sources import describe
@@ -212,7 +219,7 @@ class Recorder:
             kept=kept_bytes(operation),
             options={key: _short(value) for key, value in options.items()},
         )
-        if isinstance(operation, Attention):
+        if isinstance(operation, (Attention, WindowedAttention)):
             self._record_attention(number, *buffers[:2], **options)
         elif isinstance(operation, PackedAttention):
             self._record_attention(number, *PackedKernel.heads(buffers[0], options["num_heads"])[:2])
@@ -433,12 +440,19 @@ def one_sequence(x: Buffer, axes: int, sequence: int) -> Buffer:
 
 
 def attention_maps(
-    query: Buffer, key: Buffer, *, sequence: int = 0, causal: bool = True, scale: float | None = None
+    query: Buffer,
+    key: Buffer,
+    *,
+    sequence: int = 0,
+    causal: bool = True,
+    scale: float | None = None,
+    window: int | None = None,
+    soft_cap: float | None = None,
 ) -> list[list[list[float]]]:
     """Returns the probabilities of attention of one sequence: one matrix (queries, keys) a head.
 
-    They are softmax(q k^T scale). The kernel that ran may never have had them all at once, so they are
-    computed here.
+    They are softmax(q k^T scale), with the window and the soft cap of `WindowedAttention`. The kernel
+    that ran may never have had them all at once, so they are computed here.
     """
     shown = min(query.shape[2], MOST_POSITIONS)
     sequence = min(sequence, query.shape[0] - 1)
@@ -453,10 +467,13 @@ def attention_maps(
         rows = []
         for position, row in enumerate(head):
             seen = row[: position + ahead + 1] if causal else row
-            largest = max(seen)
-            weights = [math.exp(score - largest) for score in seen]
+            if soft_cap is not None:
+                seen = [soft_cap * math.tanh(score / soft_cap) for score in seen]
+            unseen = 0 if window is None else max(0, len(seen) - window)
+            largest = max(seen[unseen:])
+            weights = [math.exp(score - largest) for score in seen[unseen:]]
             total = sum(weights)
-            rows.append([weight / total for weight in weights])
+            rows.append([0.0] * unseen + [weight / total for weight in weights])
         heads.append(rows)
     return heads
 

@@ -1,13 +1,15 @@
-"""Weights from elsewhere: GPT-2 and Llama checkpoints as Hugging Face keeps them, TinyGPT's JSON, and runs of
-our own.
+"""Weights from elsewhere: checkpoints of many families as Hugging Face keeps them, TinyGPT's JSON, and runs
+of our own.
 
 A format is a table: for every module of ours the module or modules of theirs, and whether their matrices lie
 transposed. Query, key and value are one matrix here; where they are three there, they stand side by side in
-ours. Everything else follows from the table: loading, saving, and what to say of a file that does not fit.
+ours. A second table has the settings of a config.json. Everything else follows from the tables: loading,
+saving, and what to say of a file that does not fit.
 
     gpt2     config.json, model.safetensors  of transformers' GPT2LMHeadModel; matrices (in, out), as ours
     llama    config.json, model.safetensors  of transformers' LlamaForCausalLM; matrices (out, in);
-                                             heads rotated by halves, as ours
+                                             heads rotated by halves, as ours. So are mistral, qwen2,
+                                             qwen3, gemma, gemma2, gemma3_text, phi3 and gpt_neox
     tinygpt  gpt_model.json, config.json     of TinyGPT's save_weights, whose files do not give num_heads;
                                              config.json is our addition
     native   what `tinygpt train` writes     see training/checkpoint
@@ -15,7 +17,8 @@ ours. Everything else follows from the table: loading, saving, and what to say o
 Files are hostile: names, shapes and dtypes are compared with what the config asks for before a tensor is read
 or memory is taken. Weights are read, tensor by tensor, and never memory-mapped (`tensors` says why).
 
-Reading order: `base` (what a table is), `gpt2`, `llama` and `tinygpt` (one each), `families` (all of them),
+Reading order: `base` (what a table of tensors is), `configs` (and one of settings), `llama`, `gemma`, `phi3`,
+`gpt_neox`, `gpt2` and `tinygpt` (one or a few each), `families` (all of them),
 `sources` (what a directory holds), `tensors` (what is in its files), `loading`, `saving`.
 """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
 from ..buffer.base import Buffer
@@ -15,6 +17,27 @@ BLOCK = "transformer_blocks.{}."
 """How the names of what is in a block begin in ours; {} stands for its number."""
 HUGGING_FACE_LEAVES = {"weights": "weight", "bias": "bias", "embeddings": "weight"}
 """What our parameters are called within a module in files of transformers."""
+OPTIONS: dict[str, Any] = {
+    field.name: field.default
+    for field in fields(GPTConfig)
+    if field.default is not MISSING
+    and field.name
+    not in (
+        "hidden_dim",
+        "normalization",
+        "positions",
+        "activation",
+        "bias",
+        "attention_bias",
+        "tied_head",
+        "dropout",
+        "eps",
+        "num_key_value_heads",
+        "rotary_base",
+        "final_activation",
+    )
+}
+"""The fields of our config that most formats have nothing for, and their defaults."""
 MOST_NAMES = 5  # that a message lists
 MOST_CHARACTERS = 80  # of what a file says, in a message
 
@@ -41,11 +64,22 @@ def as_format_error() -> Iterator[None]:
         raise FormatError(f"{problem!s:.800}") from problem
 
 
+class Share(NamedTuple):
+    """One of several equal parts of the outputs of a module of theirs, which holds as many modules of ours
+    side by side.
+    """
+
+    module: str
+    number: int
+    parts: int
+
+
 class Family(NamedTuple):
     """A format, as a table.
 
     Attributes:
-        modules: for each module of ours those of theirs; {} stands for the number of a block.
+        modules: for each module of ours those of theirs, or the `Share` of one; {} stands for the number of a
+            block.
         leaves: for each parameter of a module of ours what it is called there.
         transposed: modules of ours whose weights they keep as (out, in).
         prefix: how their names begin, which those of a model without its head lack.
@@ -55,9 +89,12 @@ class Family(NamedTuple):
         write_config: returns what theirs says of a config of ours.
         obstacles: returns what keeps a model of such a config from being written, in words for a message.
         query_scale: returns by what their query weights are multiplied to make ours.
+        by_head: modules whose query, key and value lie side by side head by head there, and one after the
+            other in ours.
+        minus_one: modules whose weights they keep less 1.
     """
 
-    modules: dict[str, tuple[str, ...]]
+    modules: dict[str, tuple[str | Share, ...]]
     leaves: dict[str, str]
     transposed: frozenset[str]
     prefix: str
@@ -66,35 +103,76 @@ class Family(NamedTuple):
     write_config: Callable[[GPTConfig], dict[str, Any]]
     obstacles: Callable[[GPTConfig], list[str]]
     query_scale: Callable[[GPTConfig], float] = lambda config: 1.0
+    by_head: frozenset[str] = frozenset()
+    minus_one: frozenset[str] = frozenset()
 
     def full_name(self, name: str) -> str:
         """Returns the name with the prefix that files of the bare model, without its head, lack."""
-        return name if name.startswith((self.prefix, "lm_head.")) else self.prefix + name
+        return name if name.startswith((self.prefix, f"{self.head}.")) else self.prefix + name
+
+    @property
+    def head(self) -> str:
+        """What the head is called there."""
+        (head,) = self.modules["head"]
+        assert isinstance(head, str)
+        return head
 
 
 class Piece(NamedTuple):
-    """A tensor of theirs that holds columns of one of ours: `ours[..., start:stop] = theirs * scale`, theirs
-    transposed if need be.
+    """Where columns of a tensor of ours lie in one of theirs:
+    `ours[..., start:stop] = theirs[..., first:first + stop - start] * scale + offset`, theirs transposed if
+    need be, and its columns put in another order where they lie head by head.
+
+    Attributes:
+        name, shape: of their tensor.
+        start, stop: the columns of ours.
+        first: the first of the columns of theirs.
+        is_transposed: whether theirs is (out, in).
+        scale, offset: how values differ.
+        heads: of a tensor in which query, key and value of each head lie side by side; 0 elsewhere.
     """
 
     name: str
+    shape: tuple[int, ...]
     start: int
     stop: int
-    shape: tuple[int, ...]
+    first: int
     is_transposed: bool
     scale: float
+    offset: float
+    heads: int
 
     def to_ours(self, theirs: Buffer) -> Buffer:
-        """Returns the columns of ours (…, stop - start), given the tensor of theirs."""
+        """Returns the columns of ours (…, stop - start), given the whole tensor of theirs."""
         columns = theirs.transpose(0, 1) if self.is_transposed else theirs
-        return columns if self.scale == 1.0 else columns * self.scale
+        width = self.stop - self.start
+        if columns.shape[-1] != width:
+            columns = columns[..., self.first : self.first + width]
+        if self.heads:
+            columns = _reordered(columns, (self.heads, 3))
+        if self.scale != 1.0:
+            columns = columns * self.scale
+        return columns + self.offset if self.offset else columns
 
     def to_theirs(self, ours: Buffer) -> Buffer:
-        """Returns the tensor of theirs, of `shape`, given the whole one of ours."""
+        """Returns the columns of theirs (…, stop - start), not transposed back, given the whole tensor of
+        ours.
+        """
         columns = ours[..., self.start : self.stop]
+        if self.offset:
+            columns = columns - self.offset
         if self.scale != 1.0:
             columns = columns * (1.0 / self.scale)
-        return columns.transpose(0, 1) if self.is_transposed else columns
+        return _reordered(columns, (3, self.heads)) if self.heads else columns
+
+
+def _reordered(columns: Buffer, parts: tuple[int, int]) -> Buffer:
+    """Returns columns that lie as (a, b, size) as (b, a, size), given a and b."""
+    width = columns.shape[-1]
+    split = columns.reshape((*columns.shape[:-1], *parts, width // (parts[0] * parts[1])))
+    last = split.ndim - 1
+    order = (*range(last - 2), last - 1, last - 2, last)
+    return split.permute(order).reshape((*columns.shape[:-1], width))
 
 
 def pieces_of(family: Family, config: GPTConfig, name: str, shape: tuple[int, ...]) -> list[Piece]:
@@ -115,21 +193,25 @@ def pieces_of(family: Family, config: GPTConfig, name: str, shape: tuple[int, ..
         scales = [1.0]
     else:
         key_width = config.key_value_heads * config.head_dim
-        widths = [config.embedding_dim, key_width, key_width]
+        widths = [config.num_heads * config.head_dim, key_width, key_width]
         scales = [family.query_scale(config), 1.0, 1.0]
     is_transposed = len(shape) == 2 and key in family.transposed
     pieces = []
     start = 0
-    for module, width, scale in zip(modules, widths, scales, strict=True):
-        part_shape = (*shape[:-1], width)
+    for theirs, width, scale in zip(modules, widths, scales, strict=True):
+        share = theirs if isinstance(theirs, Share) else Share(theirs, 0, 1)
+        their_shape = (*shape[:-1], width * share.parts)
         pieces.append(
             Piece(
-                name=f"{module.format(number)}.{family.leaves[leaf]}",
+                name=f"{share.module.format(number)}.{family.leaves[leaf]}",
+                shape=their_shape[::-1] if is_transposed else their_shape,
                 start=start,
                 stop=start + width,
-                shape=part_shape[::-1] if is_transposed else part_shape,
+                first=width * share.number,
                 is_transposed=is_transposed,
                 scale=scale,
+                offset=1.0 if key in family.minus_one else 0.0,
+                heads=config.num_heads if key in family.by_head else 0,
             )
         )
         start += width
@@ -148,21 +230,46 @@ def require_values(values: Mapping[str, Any], required: Mapping[str, Any]) -> No
             raise ValueError(f"{name} is {shortened(values[name])}; this GPT is built for {value!r}")
 
 
-def other_values(config: GPTConfig, required: Mapping[str, Any]) -> list[str]:
-    """Returns which fields of a config of ours have other values than a format requires, in words.
+def other_values(
+    config: GPTConfig, required: Mapping[str, Any], possible: Collection[str] = frozenset()
+) -> list[str]:
+    """Returns which fields of a config of ours have other values than a format can hold, in words.
 
-    No format of another library has `ngram_tables`.
+    Args:
+        required: fields that have one value there.
+        possible: fields that may have any. Others of `OPTIONS` are as by default.
     """
-    required = {"ngram_tables": (), **required}
-    values = config.to_dict()
-    values["ngram_tables"] = config.ngram_tables
-    values["attention_bias"] = config.has_attention_bias
-    values["hidden_dim"] = config.mlp_dim
+    required = {**{name: value for name, value in OPTIONS.items() if name not in possible}, **required}
+    values = meaning(config)
     return [
         f"{name} is {values[name]!r}, not {value!r}"
         for name, value in required.items()
         if values[name] != value
     ]
+
+
+def meaning(config: GPTConfig) -> dict[str, Any]:
+    """Returns the fields of a config by name, so that models that compute the same have the same: what None
+    stands for where every format says it, and None where a value is what None stands for.
+    """
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    values["attention_bias"] = config.has_attention_bias
+    values["hidden_dim"] = config.mlp_dim
+    if config.key_value_heads == config.num_heads:
+        values["num_key_value_heads"] = None
+    for name, implied in {
+        "attention_head_dim": config.embedding_dim / config.num_heads,
+        "attention_output_bias": config.has_attention_bias,
+        "attention_scale": 1.0 / math.sqrt(config.head_dim),
+        "rotary_dim": config.head_dim,
+    }.items():
+        if values[name] == implied:
+            values[name] = None
+    if config.sliding_window is None:
+        values["layer_types"] = ()
+    if not any(map(config.is_local, range(config.num_layers))):
+        values |= {"sliding_window": None, "layer_types": (), "local_rotary_base": None}
+    return values
 
 
 def grouped_queries(config: GPTConfig) -> list[str]:

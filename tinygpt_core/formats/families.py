@@ -1,12 +1,27 @@
-"""The formats that are known, by name. A new one is a module like `gpt2`, and a line here."""
+"""The formats that are known, by name. A new one is a table in a module like `llama`, and a line here."""
 
 from __future__ import annotations
 
 from .base import Family
+from .gemma import GEMMA, GEMMA2, GEMMA3
 from .gpt2 import GPT2
-from .llama import LLAMA
+from .gpt_neox import GPT_NEOX
+from .llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from .phi3 import PHI3
 from .tinygpt import TINYGPT
 
-FAMILIES: dict[str, Family] = {"gpt2": GPT2, "llama": LLAMA, "tinygpt": TINYGPT}
+FAMILIES: dict[str, Family] = {
+    "gpt2": GPT2,
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA3,
+    "phi3": PHI3,
+    "gpt_neox": GPT_NEOX,
+    "tinygpt": TINYGPT,
+}
 FORMATS = ("native", *FAMILIES)
 """The names of all formats: runs of our own, and those of others."""

@@ -11,16 +11,37 @@ from typing import Any
 
 from ..nn.gpt import GPTConfig
 from .base import BLOCK, HUGGING_FACE_LEAVES, Family, grouped_queries, other_values, require_values, shortened
+from .configs import refuse_unknown
 
 ACTIVATIONS = {
     "gelu_new": "gelu",
     "gelu_pytorch_tanh": "gelu",
+    "gelu": "gelu_exact",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
     "tanh": "tanh",
 }
 """For their names of activation functions ours; the first of several is the one that is written."""
+NO_COUNTERPART = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+"""Settings of theirs that have one value here."""
+SETTINGS = {
+    "vocab_size",
+    "n_positions",
+    "n_ctx",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "n_inner",
+    "activation_function",
+    "tie_word_embeddings",
+    "layer_norm_epsilon",
+}
+"""Those that `read_config` reads, and that change logits."""
 REQUIRED: dict[str, Any] = {
     "normalization": "layer_norm",
     "positions": "learned",
@@ -38,10 +59,8 @@ def read_config(values: Mapping[str, Any]) -> GPTConfig:
         KeyError: a size is missing.
         TypeError, ValueError: it describes a model that our GPT has no counterpart for.
     """
-    require_values(
-        values,
-        {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
-    )
+    refuse_unknown(values, {*SETTINGS, *NO_COUNTERPART})
+    require_values(values, NO_COUNTERPART)
     activation = values.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(

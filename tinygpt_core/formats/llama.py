@@ -1,123 +1,135 @@
-"""Llama, as transformers' `LlamaForCausalLM` keeps it: matrices (out, in); heads rotated by halves, as ours.
+"""Llama 1 to 3 and SmolLM, as transformers' `LlamaForCausalLM` keeps them, and Mistral and Qwen, which
+differ in a few settings.
 
-Source: https://github.com/huggingface/transformers (models/llama)
+Matrices are (out, in); heads are rotated by halves, as ours.
+
+    llama     grouped queries, rotary positions (scaled in Llama 3.1), RMSNorm, SwiGLU
+    mistral   a head size of its own, a sliding window
+    qwen2     biases for query, key and value; a window in some layers
+    qwen3     queries and keys normalized, a head size of its own
+
+Source: https://github.com/huggingface/transformers (models/llama, mistral, qwen2, qwen3)
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..nn.gpt import GPTConfig
-from .base import BLOCK, HUGGING_FACE_LEAVES, Family, other_values, require_values, shortened
+from .base import BLOCK, Share
+from .configs import ConfigTable, Field, family, rotary, window_everywhere, windows_by_layer
 
-REQUIRED: dict[str, Any] = {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu"}
-"""Fields of our config that have one value in this format."""
-
-
-def read_config(values: Mapping[str, Any]) -> GPTConfig:
-    """Returns our config for a config.json.
-
-    Raises:
-        KeyError: a size is missing.
-        TypeError, ValueError: it describes a model that our GPT has no counterpart for.
-    """
-    require_values(
-        values, {"hidden_act": "silu", "rope_scaling": None, "pretraining_tp": 1, "sliding_window": None}
-    )
-    rope = values.get("rope_parameters") or {}  # transformers 5; before that, rope_theta stood by itself
-    if not isinstance(rope, Mapping) or rope.get("rope_type", "default") != "default":
-        raise ValueError(
-            f"rope_parameters is {shortened(rope)}; this GPT is built for the rope_type 'default'"
-        )
-    config = GPTConfig(
-        vocab_size=values["vocab_size"],
-        context_length=values["max_position_embeddings"],
-        num_layers=values["num_hidden_layers"],
-        num_heads=values["num_attention_heads"],
-        embedding_dim=values["hidden_size"],
-        hidden_dim=values["intermediate_size"],
-        normalization="rms_norm",
-        positions="rotary",
-        activation="swiglu",
-        bias=values.get("mlp_bias", False),
-        attention_bias=values.get("attention_bias", False),
-        tied_head=values.get("tie_word_embeddings", False),
-        eps=values.get("rms_norm_eps", 1e-6),
-        num_key_value_heads=values.get("num_key_value_heads"),
-        rotary_base=rope.get("rope_theta", values.get("rope_theta", 10000.0)),
-    )
-    if values.get("head_dim") not in (None, config.head_dim):
-        raise ValueError(
-            f"head_dim is {shortened(values['head_dim'])}; this GPT is built for "
-            f"hidden_size / num_attention_heads = {config.head_dim}"
-        )
-    return config
-
-
-def write_config(config: GPTConfig) -> dict[str, Any]:
-    """Returns the config.json for a config of ours."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.context_length,
-        "hidden_size": config.embedding_dim,
-        "intermediate_size": config.mlp_dim,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.key_value_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.eps,
-        "rope_theta": config.rotary_base,
-        "attention_bias": config.has_attention_bias,
-        "mlp_bias": config.bias,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": config.tied_head,
-        "torch_dtype": "float32",
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
-
-
-def obstacles(config: GPTConfig) -> list[str]:
-    """Returns what keeps a model of such a config from being written in this format."""
-    return other_values(config, REQUIRED)
-
-
-LLAMA = Family(
-    modules={
-        "embedding_layer": ("model.embed_tokens",),
-        BLOCK + "ln_1": ("model.layers.{}.input_layernorm",),
-        BLOCK + "attn.query_key_value": (
-            "model.layers.{}.self_attn.q_proj",
-            "model.layers.{}.self_attn.k_proj",
-            "model.layers.{}.self_attn.v_proj",
-        ),
-        BLOCK + "attn.out": ("model.layers.{}.self_attn.o_proj",),
-        BLOCK + "ln_2": ("model.layers.{}.post_attention_layernorm",),
-        BLOCK + "mlp.gate": ("model.layers.{}.mlp.gate_proj",),
-        BLOCK + "mlp.up": ("model.layers.{}.mlp.up_proj",),
-        BLOCK + "mlp.down": ("model.layers.{}.mlp.down_proj",),
-        "layer_norm": ("model.norm",),
-        "head": ("lm_head",),
-    },
-    leaves=HUGGING_FACE_LEAVES,
-    transposed=frozenset(
-        {
-            BLOCK + "attn.query_key_value",
-            BLOCK + "attn.out",
-            BLOCK + "mlp.gate",
-            BLOCK + "mlp.up",
-            BLOCK + "mlp.down",
-            "head",
-        }
+LAYER = "model.layers.{}."
+MODULES: dict[str, tuple[str | Share, ...]] = {
+    "embedding_layer": ("model.embed_tokens",),
+    BLOCK + "ln_1": (LAYER + "input_layernorm",),
+    BLOCK + "attn.query_key_value": (
+        LAYER + "self_attn.q_proj",
+        LAYER + "self_attn.k_proj",
+        LAYER + "self_attn.v_proj",
     ),
-    prefix="model.",
-    ignored=re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"),
-    read_config=read_config,
-    write_config=write_config,
-    obstacles=obstacles,
+    BLOCK + "attn.out": (LAYER + "self_attn.o_proj",),
+    BLOCK + "ln_2": (LAYER + "post_attention_layernorm",),
+    BLOCK + "mlp.gate": (LAYER + "mlp.gate_proj",),
+    BLOCK + "mlp.up": (LAYER + "mlp.up_proj",),
+    BLOCK + "mlp.down": (LAYER + "mlp.down_proj",),
+    "layer_norm": ("model.norm",),
+    "head": ("lm_head",),
+}
+QUERY_KEY_NORM: dict[str, tuple[str | Share, ...]] = {
+    BLOCK + "attn.query_norm": (LAYER + "self_attn.q_norm",),
+    BLOCK + "attn.key_norm": (LAYER + "self_attn.k_norm",),
+}
+TRANSPOSED = frozenset(
+    {
+        BLOCK + "attn.query_key_value",
+        BLOCK + "attn.out",
+        BLOCK + "mlp.gate",
+        BLOCK + "mlp.up",
+        BLOCK + "mlp.down",
+        "head",
+    }
+)
+SIZES = {
+    "vocab_size": Field("vocab_size"),
+    "max_position_embeddings": Field("context_length"),
+    "hidden_size": Field("embedding_dim"),
+    "intermediate_size": Field("hidden_dim"),
+    "num_hidden_layers": Field("num_layers"),
+    "num_attention_heads": Field("num_heads"),
+}
+SHARED = {
+    **SIZES,
+    "num_key_value_heads": Field("num_key_value_heads", None),
+    "rms_norm_eps": Field("eps", 1e-6),
+    "tie_word_embeddings": Field("tied_head", False),
+}
+HEAD_DIM = {"head_dim": Field("attention_head_dim", None)}
+BIAS = {"attention_bias": Field("attention_bias", False)}
+FIXED: dict[str, Any] = {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu"}
+NO_BIAS = {"bias": False, "attention_bias": False}
+
+LLAMA = family(
+    ConfigTable(
+        "llama",
+        "LlamaForCausalLM",
+        {**SHARED, **HEAD_DIM, **BIAS, "mlp_bias": Field("bias", False)},
+        FIXED,
+        {"hidden_act": "silu", "pretraining_tp": 1},
+        (rotary(),),
+    ),
+    MODULES,
+    TRANSPOSED,
+)
+MISTRAL = family(
+    ConfigTable(
+        "mistral",
+        "MistralForCausalLM",
+        {**SHARED, **HEAD_DIM, "num_key_value_heads": Field("num_key_value_heads", 8)},
+        {**FIXED, **NO_BIAS},
+        {"hidden_act": "silu"},
+        (rotary(), window_everywhere(4096)),
+    ),
+    MODULES,
+    TRANSPOSED,
+)
+
+
+def _is_above_window_layers(layer: int, values: Mapping[str, Any]) -> bool:
+    """Whether Qwen's layers have a window from this one on: `max_window_layers` have none."""
+    first = values.get("max_window_layers", 28)
+    if type(first) is not int:
+        raise TypeError(f"max_window_layers is {first!r:.80}, not a number of layers")
+    return layer >= first
+
+
+QWEN_WINDOWS = windows_by_layer(4096, _is_above_window_layers, ("use_sliding_window", "max_window_layers"))
+QWEN2 = family(
+    ConfigTable(
+        "qwen2",
+        "Qwen2ForCausalLM",
+        {**SHARED, "num_key_value_heads": Field("num_key_value_heads", 32)},
+        {**FIXED, "bias": False, "attention_bias": True, "attention_output_bias": False},
+        {"hidden_act": "silu"},
+        (rotary(), QWEN_WINDOWS),
+    ),
+    MODULES,
+    TRANSPOSED,
+)
+QWEN3 = family(
+    ConfigTable(
+        "qwen3",
+        "Qwen3ForCausalLM",
+        {
+            **SHARED,
+            **BIAS,
+            "num_key_value_heads": Field("num_key_value_heads", 32),
+            "head_dim": Field("attention_head_dim", 128),
+        },
+        {**FIXED, "bias": False, "query_key_norm": True},
+        {"hidden_act": "silu"},
+        (rotary(), QWEN_WINDOWS),
+    ),
+    {**MODULES, **QUERY_KEY_NORM},
+    TRANSPOSED,
 )

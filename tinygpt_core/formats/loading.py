@@ -132,10 +132,8 @@ def _with_own_head(config: GPTConfig, family: Family, checkpoint: _Checkpoint) -
     if not config.tied_head:
         return config
     names = _names_in_files(family, checkpoint)
-    embeddings, head = (
-        names.get(f"{family.modules[module][0]}.{family.leaves[leaf]}")
-        for module, leaf in (("embedding_layer", "embeddings"), ("head", "weights"))
-    )
+    embeddings = names.get(f"{family.modules['embedding_layer'][0]}.{family.leaves['embeddings']}")
+    head = names.get(f"{family.head}.{family.leaves['weights']}")
     if embeddings is None or head is None or checkpoint.are_equal(embeddings, head):
         return config
     warnings.warn(
@@ -194,7 +192,7 @@ def _check_names(
     unknown = [names[name] for name in names.keys() - expected.keys() if not family.ignored.fullmatch(name)]
     if config.tied_head:
         # The embeddings again: `_with_own_head` has compared them
-        unknown = [name for name in unknown if name != "lm_head.weight"]
+        unknown = [name for name in unknown if name != f"{family.head}.weight"]
     if unknown:
         raise FormatError(
             f"{where}: {len(unknown):,} tensors have no place in the model of the config: {listed(unknown)}"

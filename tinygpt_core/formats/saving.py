@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -15,12 +16,15 @@ from ..files.safetensors import save_safetensors
 from ..nn.gpt import GPT
 from ..tokenizer.base import Tokenizer
 from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.describing import describe
 from ..tokenizer.files import save_tokenizer
 from ..tokenizer.patterns import TokenizerError
+from ..tokenizer.pipelines import TOKENIZER as TOKENIZER_JSON
+from ..tokenizer.pipelines import TOKENIZER_CONFIG
 from ..training import checkpoint
 from ..training.data import BOUNDARY
 from . import tinygpt
-from .base import FormatError, pieces_of
+from .base import Family, FormatError, Piece, pieces_of
 from .families import FAMILIES, FORMATS
 from .sources import CONFIG, MODEL, TINYGPT_MODEL
 
@@ -36,8 +40,9 @@ def save_pretrained(
 
     Args:
         path: the directory, new or empty.
-        format: "gpt2", "llama", "tinygpt" or "native".
-        tokenizer: is written beside the weights; "native" needs one.
+        format: one of `FORMATS`, such as "gpt2", "llama" or "native".
+        tokenizer: is written beside the weights, also as the `tokenizer.json` that other libraries read, if
+            that can hold it (else there is a RuntimeWarning); "native" needs one.
         data: for "native", what a run keeps of its corpus (`is_documents` and `opening`); deduced from the
             tokenizer by default.
 
@@ -56,10 +61,7 @@ def save_pretrained(
     family = FAMILIES[format]
     if obstacles := family.obstacles(model.config):
         raise FormatError(f"the {format} format cannot hold this model: {'; '.join(obstacles)}")
-    tensors: dict[str, Buffer] = {}
-    for name, tensor in model.named_parameters():
-        for piece in pieces_of(family, model.config, name, tensor.shape):
-            tensors[piece.name] = piece.to_theirs(tensor.buffer)
+    tensors = _their_tensors(model, family)
     os.makedirs(path, exist_ok=True)
     if format == "tinygpt":
         tinygpt.save_weights(model, tensors, os.path.join(path, TINYGPT_MODEL))
@@ -68,6 +70,23 @@ def save_pretrained(
     write_json(os.path.join(path, CONFIG), family.write_config(model.config))
     if tokenizer is not None:
         _save_tokenizer(tokenizer, os.path.join(path, checkpoint.TOKENIZER), format)
+
+
+def _their_tensors(model: GPT, family: Family) -> dict[str, Buffer]:
+    """Returns the tensors of theirs by name, each made of the pieces that lie side by side in it."""
+    parts: dict[str, list[tuple[Piece, Buffer]]] = {}
+    for name, tensor in model.named_parameters():
+        for piece in pieces_of(family, model.config, name, tensor.shape):
+            parts.setdefault(piece.name, []).append((piece, piece.to_theirs(tensor.buffer)))
+    tensors: dict[str, Buffer] = {}
+    for name, found in parts.items():
+        found.sort(key=lambda part: part[0].first)
+        columns = [part for _, part in found]
+        whole = columns[0]
+        if len(columns) > 1:
+            whole = type(whole).concatenate(columns, axis=whole.ndim - 1)
+        tensors[name] = whole.transpose(0, 1) if found[0][0].is_transposed else whole
+    return tensors
 
 
 def refuse_existing(path: str) -> None:
@@ -80,12 +99,29 @@ def refuse_existing(path: str) -> None:
 
 
 def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str) -> None:
-    """Writes a tokenizer beside the weights: for TinyGPT in its own form, if that can hold the vocabulary."""
+    """Writes a tokenizer beside the weights: for TinyGPT in its own form, if that can hold the vocabulary;
+    for others also as `tokenizer.json`, which they read.
+    """
     if format == "tinygpt" and isinstance(tokenizer, BPETokenizer):
         with suppress(TokenizerError):
             tokenizer.save(path)
             return
     save_tokenizer(tokenizer, path)
+    if format == "tinygpt":
+        return
+    description = describe(tokenizer)
+    if description is None:
+        warnings.warn(
+            f"no {TOKENIZER_JSON} is written: the tokenizer splits by a pattern that means something else to "
+            f"other libraries; the file {os.path.basename(path)} is for tinygpt alone",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    directory = os.path.dirname(path)
+    write_json(os.path.join(directory, TOKENIZER_JSON), description)
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    write_json(os.path.join(directory, TOKENIZER_CONFIG), about)
 
 
 # ---------------------------------------------------------------- runs of our own

@@ -15,6 +15,7 @@ CONFIG = "config.json"
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TINYGPT_MODEL = "gpt_model.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 LONGEST_NAME = 255  # characters of the name of a file, which no common file system takes more of
 
 
@@ -76,8 +77,22 @@ def _find_source(path: Path) -> Source:
         return Source(found, directory, [inside(name) for name in _shards(inside(INDEX))], config)
     weights = inside(MODEL) if is_directory else path
     if not os.path.isfile(weights):
-        raise FormatError(f"{directory} has neither {MODEL} nor {INDEX}: other files of weights are not read")
+        raise FormatError(
+            f"{directory} has neither {MODEL} nor {INDEX}: other files of weights are not read"
+            f"{_pickled(directory)}"
+        )
     return Source(found, directory, [weights], config)
+
+
+def _pickled(directory: str) -> str:
+    """Returns how to convert what lies in a directory as a pickle; "" where none does."""
+    if not any(os.path.exists(os.path.join(directory, name)) for name in PICKLES):
+        return ""
+    return (
+        f". {PICKLES[0]} is a pickle, which runs whatever its author wrote; where transformers is installed "
+        f'and the file is trusted, this writes {MODEL} beside it: python -c "from transformers import '
+        f"AutoModelForCausalLM as M; M.from_pretrained('{directory}').save_pretrained('{directory}')\""
+    )
 
 
 def _shards(index: str) -> list[str]:

@@ -7,7 +7,7 @@ version stays reachable as the class itself, and one law (fused equals composed)
 """
 
 from .activations import GELU, Relu, SiLU
-from .attention import Attention, PackedAttention
+from .attention import Attention, PackedAttention, WindowedAttention
 from .base import Gradient, Kernel, lookup, register
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
 from .cross_entropy import CrossEntropy

@@ -103,6 +103,73 @@ class Attention(Kernel):
         )
 
 
+class WindowedAttention(Kernel):
+    """y = softmax(c tanh(q k^T scale / c)) v for each head, in which a query sees a window of keys: shapes,
+    scale and order as in causal `Attention`.
+
+    Position i of the queries sees keys j <= i + S - T, and of these the last `window`; None means all. c is
+    `soft_cap`, beyond which no score goes; with None scores are q k^T scale. With P the probabilities and
+    dP = g v^T: dv = P^T g, dS = P (dP - sum(dP P)) (1 - tanh^2), dq = dS k scale, dk = dS^T q scale.
+    Source: Beltagy, Peters, Cohan, "Longformer", 2020 (window); Gemma Team, "Gemma 2", 2024 (soft cap).
+
+    Raises:
+        TypeError: operands that are not of one float dtype.
+        ShapeError: shapes that do not fit, or T above S.
+        ValueError: a window below 1, or a soft cap that is not above 0.
+    """
+
+    @staticmethod
+    def is_hidden(scores: Buffer, window: int | None) -> Buffer:
+        """Returns, for scores (B, H, T, S), a bool matrix (T, S): whether a query does not see a key."""
+        later = Attention.comes_later(scores)
+        if window is None:
+            return later
+        queries, keys = scores.shape[2:]
+        kind = type(scores)
+        positions = kind.arange(keys - queries, keys, dtype=DType.int64).reshape((queries, 1))
+        return Buffer.where(kind.arange(0, keys, dtype=DType.int64) > positions - window, later, True)
+
+    @staticmethod
+    def forward(
+        query: Buffer,
+        key: Buffer,
+        value: Buffer,
+        *,
+        window: int | None = None,
+        soft_cap: float | None = None,
+        scale: float | None = None,
+    ) -> tuple[Buffer, Any]:
+        Attention.check(query, key, value, causal=True)
+        if window is not None and window < 1:
+            raise ValueError(f"attention: window must be at least 1, not {window}")
+        if soft_cap is not None and not soft_cap > 0.0:
+            raise ValueError(f"attention: soft_cap must be above 0, not {soft_cap}")
+        if scale is None:
+            scale = 1.0 / math.sqrt(query.shape[3])
+        scores = query.matmul(key.transpose(2, 3)) * scale
+        bent = None
+        if soft_cap is not None:
+            bent = (scores * (1.0 / soft_cap)).tanh()
+            scores = bent * soft_cap
+        scores = Buffer.where(WindowedAttention.is_hidden(scores, window), -math.inf, scores)
+        probabilities, _ = Softmax.forward(scores, axis=3)
+        return probabilities.matmul(value), (query, key, value, probabilities, bent, scale)
+
+    @staticmethod
+    def backward(saved: Any, grad: Buffer) -> tuple[Gradient, ...]:
+        query, key, value, probabilities, bent, scale = saved
+        of_probabilities = grad.matmul(value.transpose(2, 3))
+        (of_scores,) = Softmax.backward((probabilities, 3), of_probabilities)
+        if bent is not None:
+            of_scores = of_scores * (1.0 - bent * bent)
+        of_scores = of_scores * scale
+        return (
+            lambda: of_scores.matmul(key),
+            lambda: of_scores.transpose(2, 3).matmul(query),
+            lambda: probabilities.transpose(2, 3).matmul(grad),
+        )
+
+
 class PackedAttention(Kernel):
     """Causal self-attention of a packed x (B, T, 3 H D), which holds query, key and value side by side, each
     split into H heads of D.

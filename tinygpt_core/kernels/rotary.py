@@ -10,6 +10,7 @@ what attention sees of positions. Notation as in `base`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from .. import shape_errors
@@ -23,23 +24,34 @@ class Rotary(Kernel):
     (B, H, T, D), D even.
 
     y_i = x_i cos - x_{i+D/2} sin, y_{i+D/2} = x_{i+D/2} cos + x_i sin; dL/dx = g rotated back by the same
-    angles. The T positions start at `positions_start`. Source: Su et al., "RoFormer", 2021, with the halves
-    of a head paired as in GPT-NeoX and Llama.
+    angles. The T positions start at `positions_start`. With `frequencies`, one for each pair, the angle is p
+    times that of the pair instead. Source: Su et al., "RoFormer", 2021, with the halves of a head paired as
+    in GPT-NeoX and Llama.
 
     Raises:
         TypeError: x is not floating.
         ShapeError: x is not (B, H, T, D) with an even D.
+        ValueError: another number of frequencies than D / 2.
     """
 
     @staticmethod
-    def angles(x: Buffer, positions_start: int, base: float) -> tuple[Buffer, Buffer]:
-        """Returns cosines and sines of shape (T, D / 2); raises TypeError or ShapeError as the class says."""
+    def angles(
+        x: Buffer, positions_start: int, base: float, frequencies: Sequence[float] | None = None
+    ) -> tuple[Buffer, Buffer]:
+        """Returns cosines and sines of shape (T, D / 2); raises TypeError, ShapeError or ValueError as the
+        class says.
+        """
         require_float("rotary", x=x)
         if x.ndim != 4 or x.shape[3] % 2:
             expected = ("batch", "heads", "positions", "an even size")
             raise ShapeError(shape_errors.wrong_shape("rotary", "input", x.shape, expected=expected))
         length, half = x.shape[2], x.shape[3] // 2
-        frequencies = [base ** (-i / half) for i in range(half)]
+        if frequencies is None:
+            frequencies = [base ** (-i / half) for i in range(half)]
+        if len(frequencies) != half:
+            raise ValueError(
+                f"rotary: {half} pairs need {half} frequencies, but there are {len(frequencies)}"
+            )
         positions = range(positions_start, positions_start + length)
         angles = [position * frequency for position in positions for frequency in frequencies]
 
@@ -56,8 +68,14 @@ class Rotary(Kernel):
         return type(x).concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=3)
 
     @staticmethod
-    def forward(x: Buffer, *, positions_start: int = 0, base: float = 10000.0) -> tuple[Buffer, Any]:
-        cosine, sine = Rotary.angles(x, positions_start, base)
+    def forward(
+        x: Buffer,
+        *,
+        positions_start: int = 0,
+        base: float = 10000.0,
+        frequencies: Sequence[float] | None = None,
+    ) -> tuple[Buffer, Any]:
+        cosine, sine = Rotary.angles(x, positions_start, base, frequencies)
         return Rotary.rotate(x, cosine, sine), (cosine, sine)
 
     @staticmethod

@@ -18,6 +18,7 @@ from typing import Any
 from .. import backends, random
 from ..dataset.corpora import Corpus, load_corpus
 from ..explain.text import loss_of, merges, token_text
+from ..formats.base import OPTIONS
 from ..generation import sampling_candidates
 from ..printable import escape_unprintable
 from ..tokenizer.base import Tokenizer
@@ -223,7 +224,13 @@ class Microscope:
     def _open(self, name: str) -> None:
         if name not in self.runs:
             raise ProtocolError(f"there is no run {_short(name)}")
-        self.model, self.tokenizer, self.config = load_model(self.runs[name], self.backend)
+        model, tokenizer, config = load_model(self.runs[name], self.backend)
+        unshown = sorted(model.config.to_dict().keys() & OPTIONS.keys() - {"ngram_tables"})
+        if unshown:
+            raise ProtocolError(f"run {_short(name)} has {', '.join(unshown)}, which is not shown here yet")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = config
         self.name = name
         self._forget()
 

@@ -13,6 +13,6 @@ from .linear import FullyConnectedLayer, Linear
 from .mlp import MLP, GatedMLP
 from .normalization import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, detach_state
-from .rotary import RotaryEncoding
+from .rotary import RotaryEncoding, RotaryScaling
 from .sequential import Sequential
 from .transformer import TransformerBlock

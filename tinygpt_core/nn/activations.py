@@ -13,11 +13,12 @@ ACTIVATION_FUNCTIONS: dict[str, ActivationFunction] = {
     "linear": lambda tensor: tensor,
     "relu": Tensor.relu,
     "gelu": Tensor.gelu,
+    "gelu_exact": lambda tensor: tensor.gelu("none"),
     "silu": Tensor.silu,
     "tanh": Tensor.tanh,
     "sigmoid": Tensor.sigmoid,
 }
-"""Activation functions by name."""
+"""Activation functions by name; "gelu" is the tanh form, "gelu_exact" the one with erf."""
 GATED_ACTIVATIONS = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
 """For each gated unit, the name of the activation function of its gate (Shazeer 2020)."""
 

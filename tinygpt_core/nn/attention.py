@@ -55,7 +55,8 @@ from ..tensor import Tensor, apply_op
 from .arguments import check_divisible, check_size
 from .cache import KeyValueCache
 from .linear import FullyConnectedLayer
-from .rotary import RotaryEncoding
+from .normalization import RMSNorm
+from .rotary import RotaryEncoding, RotaryScaling
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -80,16 +81,23 @@ class CausalSelfAttention(Module):
     positions j <= i.
 
     Query, key and value come from one packed linear map (C -> 3 C, in this order, each split into heads).
-    With fewer heads of keys and values, G, the map has C + 2 G D columns, and query head h uses key and value
-    head h // (H / G).
+    With fewer heads of keys and values, G, the map has H D + 2 G D columns, and query head h uses key and
+    value head h // (H / G).
 
     Args:
         embedding_dim: C.
         max_seq_length: the longest T that is accepted.
-        num_heads: H; divides C.
+        num_heads: H; divides C unless head_dim is given.
         num_key_value_heads: G; divides H. None means H.
-        bias: whether the two linear maps have biases.
-        rotary: whether queries and keys are rotated by their positions (`RotaryEncoding` with rotary_base).
+        head_dim: D. None means C / H.
+        bias: whether the packed map has a bias.
+        output_bias: whether `out` has one; None means as `bias`.
+        rotary: whether queries and keys are rotated by their positions (`RotaryEncoding` with rotary_base,
+            rotary_dim and rotary_scaling).
+        query_key_norm: whether queries and keys of each head are normalized (`RMSNorm` with eps) before.
+        window: how many positions, the last ones and its own, each sees; None means all before it.
+        soft_cap: c, with which scores s become c tanh(s / c); None means that they stay.
+        scale: by which scores are multiplied; None means 1 / sqrt(D).
         std, output_std: as `std` of `FullyConnectedLayer`, for the packed map and for `out`.
 
     Shape:
@@ -100,7 +108,8 @@ class CausalSelfAttention(Module):
         ValueError: a size below 1, heads that do not divide, or rotary with an odd head size.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023,
-    https://arxiv.org/abs/2305.13245 (grouped queries)
+    https://arxiv.org/abs/2305.13245 (grouped queries); Henry et al. 2020, https://arxiv.org/abs/2010.04245
+    (normalized queries and keys); Beltagy et al. 2020, https://arxiv.org/abs/2004.05150 (window)
     """
 
     def __init__(
@@ -110,9 +119,18 @@ class CausalSelfAttention(Module):
         num_heads: int,
         *,
         num_key_value_heads: int | None = None,
+        head_dim: int | None = None,
         bias: bool = False,
+        output_bias: bool | None = None,
         rotary: bool = False,
         rotary_base: float = 10000.0,
+        rotary_dim: int | None = None,
+        rotary_scaling: RotaryScaling | None = None,
+        query_key_norm: bool = False,
+        eps: float = 1e-5,
+        window: int | None = None,
+        soft_cap: float | None = None,
+        scale: float | None = None,
         std: float | None = None,
         output_std: float | None = None,
     ) -> None:
@@ -120,12 +138,19 @@ class CausalSelfAttention(Module):
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.max_seq_length = check_size("max_seq_length", max_seq_length)
         self.num_heads = check_size("num_heads", num_heads)
-        check_divisible("embedding_dim", embedding_dim, "num_heads", num_heads)
-        self.head_dim = embedding_dim // num_heads
-        if rotary and self.head_dim % 2:
+        if head_dim is None:
+            check_divisible("embedding_dim", embedding_dim, "num_heads", num_heads)
+            head_dim = embedding_dim // num_heads
+        self.head_dim = check_size("head_dim", head_dim)
+        if rotary and (self.head_dim if rotary_dim is None else rotary_dim) % 2:
             raise ValueError(
                 f"rotary encoding needs an even head size, but embedding_dim / num_heads is {self.head_dim}"
+                if rotary_dim is None
+                else f"rotary encoding turns pairs, but rotary_dim is {rotary_dim}"
             )
+        self.window = None if window is None else check_size("window", window)
+        self.soft_cap = soft_cap
+        self.scale = scale
         if num_key_value_heads is None:
             num_key_value_heads = num_heads
         self.num_key_value_heads = check_size("num_key_value_heads", num_key_value_heads)
@@ -133,9 +158,17 @@ class CausalSelfAttention(Module):
 
         packed_dim = (num_heads + 2 * num_key_value_heads) * self.head_dim
         self.query_key_value = FullyConnectedLayer(embedding_dim, packed_dim, bias, std=std)
-        self.out = FullyConnectedLayer(embedding_dim, embedding_dim, bias, std=output_std)
+        self.out = FullyConnectedLayer(
+            num_heads * self.head_dim,
+            embedding_dim,
+            bias if output_bias is None else output_bias,
+            std=output_std,
+        )
+        if query_key_norm:
+            self.query_norm = RMSNorm(self.head_dim, eps)
+            self.key_norm = RMSNorm(self.head_dim, eps)
         if rotary:
-            self.rotary = RotaryEncoding(rotary_base)
+            self.rotary = RotaryEncoding(rotary_base, rotary_dim, rotary_scaling)
 
     def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
         """Returns what each position takes from those before it and itself.
@@ -153,11 +186,18 @@ class CausalSelfAttention(Module):
         self._check_input(x, start)
         packed = self.query_key_value(x)
         is_rotary = "rotary" in self
-        if cache is None and not is_rotary and self.num_key_value_heads == self.num_heads:
+        is_normalized = "query_norm" in self
+        is_windowed = self.window is not None and self.window < start + x.shape[1]
+        is_textbooks = not is_windowed and self.soft_cap is None
+        is_changed = is_rotary or is_normalized or self.num_key_value_heads < self.num_heads
+        if cache is None and is_textbooks and not is_changed and self.scale is None:
             # Nothing happens between splitting and attending: one operation does both.
             return self.out(apply_op(operations.PackedAttention, packed, num_heads=self.num_heads))
 
         query, key, value = self._split_heads(packed)
+        if is_normalized:
+            query = self.query_norm(query)
+            key = self.key_norm(key)
         if is_rotary:
             query = self.rotary(query, start)
             key = self.rotary(key, start)
@@ -166,8 +206,23 @@ class CausalSelfAttention(Module):
         if self.num_key_value_heads < self.num_heads:
             key = self._repeat_heads(key)
             value = self._repeat_heads(value)
-        attended = apply_op(operations.Attention, query, key, value, causal=True)
-        return self.out(attended.permute((0, 2, 1, 3)).reshape(x.shape))
+        if is_textbooks:
+            attended = apply_op(operations.Attention, query, key, value, causal=True, **self._scale_option())
+        else:
+            attended = apply_op(
+                operations.WindowedAttention,
+                query,
+                key,
+                value,
+                window=self.window if is_windowed else None,
+                soft_cap=self.soft_cap,
+                **self._scale_option(),
+            )
+        side_by_side = (*x.shape[:2], self.num_heads * self.head_dim)
+        return self.out(attended.permute((0, 2, 1, 3)).reshape(side_by_side))
+
+    def _scale_option(self) -> dict[str, float]:
+        return {} if self.scale is None else {"scale": self.scale}
 
     def _check_input(self, x: Tensor, start: int) -> None:
         if x.ndim != 3 or x.shape[2] != self.embedding_dim:
@@ -212,6 +267,9 @@ class CausalSelfAttention(Module):
         ]
         if "rotary" in self:
             settings.append("rotary=True")
+        for name in ("window", "soft_cap", "scale"):
+            if getattr(self, name) is not None:
+                settings.append(f"{name}={getattr(self, name)}")
         return ", ".join(settings)
 
 

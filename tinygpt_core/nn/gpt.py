@@ -24,6 +24,7 @@ from .embedding import Embedding, NgramEmbedding
 from .linear import FullyConnectedLayer
 from .mlp import MLP
 from .normalization import NORMALIZATIONS, normalization_layer
+from .rotary import RotaryScaling
 from .transformer import TransformerBlock
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -34,9 +35,26 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """For the fields of `GPTConfig` that are words: those that they may be."""
 FINAL_ACTIVATION = "final_activation"
 """In the metadata of a `.safetensors` file of weights: they are of a model whose MLPs end with a ReLU."""
-
+FULL_ATTENTION = "full_attention"
+SLIDING_ATTENTION = "sliding_attention"
+LAYER_TYPES = (FULL_ATTENTION, SLIDING_ATTENTION)
+"""What a layer's attention sees: all positions before, or a window of them; the names are Hugging Face's."""
 
 MOST_ROWS = 2**31 - 1  # of a table: ids of rows are int32
+LARGEST = 1e30  # of scales and caps, so that float32 holds them
+SIZES_OR_NONE = ("hidden_dim", "num_key_value_heads", "attention_head_dim", "rotary_dim", "sliding_window")
+SWITCHES = (
+    "bias",
+    "tied_head",
+    "final_activation",
+    "attention_bias",
+    "attention_output_bias",
+    "query_key_norm",
+    "post_normalization",
+    "parallel_residual",
+)
+POSITIVE_NUMBERS = ("attention_scale", "attention_soft_cap", "logit_soft_cap", "embedding_scale")
+NUMBERS = ("dropout", "eps", "rotary_base", "local_rotary_base", *POSITIVE_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -54,13 +72,29 @@ class GPTConfig:
         normalization: "layer_norm" or "rms_norm".
         positions: "learned" (a table of context_length vectors), "rotary" or "none".
         rotary_base: of `RotaryEncoding`, where positions are rotary.
-        activation: of the MLPs: "gelu", "relu", "silu", "tanh", "sigmoid", "linear", or gated: "swiglu",
-            "geglu", "reglu", "glu".
+        activation: of the MLPs: "gelu" (its tanh form), "gelu_exact", "relu", "silu", "tanh", "sigmoid",
+            "linear", or gated: "swiglu", "geglu", "reglu", "glu".
         final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated
             ones.
         ngram_tables: rows of tables of hashed n-gram embeddings, the first for the last two tokens, the next
             for three, and so on (see `NgramEmbedding`); what they hold is added to the token's embedding.
             Empty: none.
+        attention_head_dim: size of a head; None means embedding_dim / num_heads, which must then be whole.
+        attention_output_bias: whether the attention's last layer has a bias; None means as `attention_bias`.
+        attention_scale: by which attention's scores are multiplied; None means 1 / sqrt(head_dim).
+        attention_soft_cap, logit_soft_cap: c, with which attention's scores s, or the logits, become
+            c tanh(s / c); None means that they stay.
+        query_key_norm: whether queries and keys of each head are normalized (`RMSNorm`).
+        rotary_dim: how many numbers of a head are rotated, the first ones; None means all.
+        rotary_scaling: a `RotaryScaling`, which lowers the frequencies of rotary positions.
+        sliding_window: how many positions, the last ones and its own, a position sees; None means all.
+        layer_types: for each layer "full_attention" or "sliding_attention", which has the window; empty means
+            that all have it.
+        local_rotary_base: the rotary base of layers with a window, whose frequencies are then not scaled;
+            None means that they are as the others.
+        embedding_scale: by which token embeddings are multiplied.
+        post_normalization: whether what attention and MLP add is normalized, too (`TransformerBlock`).
+        parallel_residual: whether attention and MLP work on the same x, side by side (`TransformerBlock`).
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -89,8 +123,24 @@ class GPTConfig:
     rotary_base: float = 10000.0
     final_activation: bool = False
     ngram_tables: tuple[int, ...] = ()
+    attention_head_dim: int | None = None
+    attention_output_bias: bool | None = None
+    attention_scale: float | None = None
+    attention_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
+    query_key_norm: bool = False
+    rotary_dim: int | None = None
+    rotary_scaling: RotaryScaling | None = None
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] = ()
+    local_rotary_base: float | None = None
+    embedding_scale: float = 1.0
+    post_normalization: bool = False
+    parallel_residual: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.rotary_scaling, Mapping):  # JSON has mappings
+            object.__setattr__(self, "rotary_scaling", RotaryScaling.from_dict(self.rotary_scaling))
         self._check_tables()
         self._check_sizes()
         self._check_choices()
@@ -104,10 +154,9 @@ class GPTConfig:
         check_size("num_layers", self.num_layers)
         check_size("num_heads", self.num_heads)
         check_size("embedding_dim", self.embedding_dim)
-        if self.hidden_dim is not None:
-            check_size("hidden_dim", self.hidden_dim)
-        if self.num_key_value_heads is not None:
-            check_size("num_key_value_heads", self.num_key_value_heads)
+        for name in SIZES_OR_NONE:
+            if getattr(self, name) is not None:
+                check_size(name, getattr(self, name))
 
     def _check_tables(self) -> None:
         if not isinstance(self.ngram_tables, (tuple, list)):
@@ -125,19 +174,35 @@ class GPTConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r:.80}")
+        if not isinstance(self.layer_types, (tuple, list)):
+            raise TypeError(f"layer_types must be a tuple of {LAYER_TYPES}, but got {self.layer_types!r:.80}")
+        for value in self.layer_types:
+            if value not in LAYER_TYPES:
+                raise ValueError(f"layer_types holds {' and '.join(LAYER_TYPES)}, but got {value!r:.80}")
+        if self.layer_types and len(self.layer_types) != self.num_layers:
+            raise ValueError(
+                f"layer_types names {len(self.layer_types):,} layers, but num_layers is {self.num_layers:,}"
+            )
+        object.__setattr__(self, "layer_types", tuple(self.layer_types))  # JSON has lists
+        if not isinstance(self.rotary_scaling, (RotaryScaling, type(None))):
+            raise TypeError(f"rotary_scaling must be a RotaryScaling, but got {self.rotary_scaling!r:.80}")
 
     def _check_switches(self) -> None:
-        for name in ("bias", "tied_head", "final_activation", "attention_bias"):
+        for name in SWITCHES:
             value = getattr(self, name)
-            may_be_none = name == "attention_bias"
+            may_be_none = name in ("attention_bias", "attention_output_bias")
             if not isinstance(value, bool) and not (may_be_none and value is None):
                 raise TypeError(f"{name} must be True or False, but got {value!r:.80}")
 
     def _check_numbers(self) -> None:
-        for name in ("dropout", "eps", "rotary_base"):
+        for name in NUMBERS:
             value = getattr(self, name)
+            if value is None and name not in ("dropout", "eps", "rotary_base", "embedding_scale"):
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"{name} must be a number, but got {value!r:.80}")
+            if name in POSITIVE_NUMBERS and not 0.0 < value <= LARGEST:
+                raise ValueError(f"{name} must lie above 0 and not above {LARGEST:g}, not {value!r:.80}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout!r:.80}")
         if not 0.0 < self.eps < 1.0:
@@ -146,23 +211,42 @@ class GPTConfig:
             raise ValueError(
                 f"rotary_base must be a finite number of at least 1, not {self.rotary_base!r:.80}"
             )
+        if self.local_rotary_base is not None and not 1.0 <= self.local_rotary_base <= sys.float_info.max:
+            raise ValueError(
+                f"local_rotary_base must be a finite number of at least 1, not {self.local_rotary_base!r:.80}"
+            )
 
     def _check_combinations(self) -> None:
         if self.final_activation and self.activation in GATED_ACTIVATIONS:
             raise ValueError(
                 f"final_activation is for MLPs that are not gated, but {self.activation!r:.80} is"
             )
-        check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
+        if self.attention_head_dim is None:
+            check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
         check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)
-        if self.positions == "rotary" and self.head_dim % 2:
+        if self.rotary_dim is not None and (self.rotary_dim % 2 or self.rotary_dim > self.head_dim):
             raise ValueError(
-                f"rotary positions need an even head size, but embedding_dim / num_heads is {self.head_dim}"
+                f"rotary_dim must be even and at most the head size {self.head_dim}, but is {self.rotary_dim}"
+            )
+        if self.positions == "rotary" and self.rotary_dim is None and self.head_dim % 2:
+            raise ValueError(
+                f"rotary positions need an even head size, but "
+                f"{'embedding_dim / num_heads' if self.attention_head_dim is None else 'attention_head_dim'} "
+                f"is {self.head_dim}"
             )
 
     @property
     def head_dim(self) -> int:
-        """The size of one attention head."""
+        """The size of one attention head: attention_head_dim, or what its None means."""
+        if self.attention_head_dim is not None:
+            return self.attention_head_dim
         return self.embedding_dim // self.num_heads
+
+    def is_local(self, layer: int) -> bool:
+        """Whether the attention of a layer sees a window only."""
+        if self.sliding_window is None:
+            return False
+        return not self.layer_types or self.layer_types[layer] == SLIDING_ATTENTION
 
     @property
     def key_value_heads(self) -> int:
@@ -173,6 +257,11 @@ class GPTConfig:
     def has_attention_bias(self) -> bool:
         """Whether the attention's layers have biases: attention_bias, or what its None means."""
         return self.bias if self.attention_bias is None else self.attention_bias
+
+    @property
+    def has_attention_output_bias(self) -> bool:
+        """Whether the attention's last layer has a bias: attention_output_bias, or what its None means."""
+        return self.has_attention_bias if self.attention_output_bias is None else self.attention_output_bias
 
     @property
     def mlp_dim(self) -> int:
@@ -187,14 +276,19 @@ class GPTConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields by name, ready for JSON.
 
-        `ngram_tables` is among them only where there are some: it is younger than the others, and earlier
-        versions can go on reading.
+        Those from `ngram_tables` on are among them only where they are not as by default: they are younger
+        than the others, and earlier versions can go on reading.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.ngram_tables:
-            values["ngram_tables"] = list(self.ngram_tables)
-        else:
-            del values["ngram_tables"]
+        values: dict[str, Any] = {}
+        is_younger = False
+        for field in fields(self):
+            is_younger = is_younger or field.name == "ngram_tables"
+            value = getattr(self, field.name)
+            if is_younger and value == field.default:
+                continue
+            if isinstance(value, RotaryScaling):
+                value = value.to_dict()
+            values[field.name] = list(value) if isinstance(value, tuple) else value
         return values
 
     @classmethod
@@ -276,21 +370,21 @@ class GPT(Module):
                 config.embedding_dim,
                 config.context_length,
                 config.num_heads,
-                num_key_value_heads=config.num_key_value_heads,
                 hidden_dim=config.mlp_dim,
                 activation=config.activation,
                 final_activation=config.final_activation,
                 normalization=config.normalization,
                 bias=config.bias,
                 attention_bias=config.has_attention_bias,
-                rotary=config.positions == "rotary",
-                rotary_base=config.rotary_base,
                 dropout=config.dropout,
                 eps=config.eps,
+                post_normalization=config.post_normalization,
+                parallel_residual=config.parallel_residual,
                 std=std,
                 output_std=std / math.sqrt(2 * config.num_layers),
+                **_attention_options(config, layer),
             )
-            for _ in range(config.num_layers)
+            for layer in range(config.num_layers)
         ]
         self.layer_norm = normalization_layer(
             config.normalization, config.embedding_dim, config.eps, config.bias
@@ -435,6 +529,8 @@ class GPT(Module):
         self._check_input(token_ids, cache)
         start = 0 if cache is None else cache.length
         x = self.embedding_layer(token_ids)
+        if self.config.embedding_scale != 1.0:
+            x = x * self.config.embedding_scale
         if self.config.positions == "learned":
             end = start + token_ids.shape[1]
             x = x + self.position_embedding_layer.embeddings[start:end]
@@ -445,8 +541,11 @@ class GPT(Module):
             x = block(x, cache, layer)
         x = self.layer_norm(x)
         if self.config.tied_head:
-            return apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
-        return self.head(x)
+            x = apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
+        else:
+            x = self.head(x)
+        cap = self.config.logit_soft_cap
+        return x if cap is None else (x * (1.0 / cap)).tanh() * cap
 
     def _check_input(self, token_ids: Tensor, cache: KeyValueCache | None) -> None:
         if token_ids.ndim != 2:
@@ -554,6 +653,25 @@ class GPT(Module):
             if field.default is MISSING or field.default != value:
                 chosen.append(f"{field.name}={value!r}")
         return ", ".join(chosen)
+
+
+def _attention_options(config: GPTConfig, layer: int) -> dict[str, Any]:
+    """Returns what the attention of a layer is made with."""
+    is_local = config.is_local(layer)
+    has_own_base = is_local and config.local_rotary_base is not None
+    return {
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "output_bias": config.has_attention_output_bias,
+        "rotary": config.positions == "rotary",
+        "rotary_base": config.local_rotary_base if has_own_base else config.rotary_base,
+        "rotary_dim": config.rotary_dim,
+        "rotary_scaling": None if has_own_base else config.rotary_scaling,
+        "query_key_norm": config.query_key_norm,
+        "window": config.sliding_window if is_local else None,
+        "soft_cap": config.attention_soft_cap,
+        "scale": config.attention_scale,
+    }
 
 
 def _says_final_activation(source: Any) -> bool:

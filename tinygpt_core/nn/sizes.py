@@ -24,6 +24,7 @@ def require_room(config: GPTConfig, shapes: Collection[Shape]) -> None:
         "vocab_size": config.vocab_size,
         "embedding_dim": config.embedding_dim,
         "hidden_dim": config.mlp_dim,
+        "num_heads * head_dim": config.num_heads * config.head_dim,
     }
     if config.positions == "learned":
         sizes["context_length"] = config.context_length

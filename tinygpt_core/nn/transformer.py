@@ -4,6 +4,8 @@ each by itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..module import Module
 from ..tensor import Tensor
 from .activations import GATED_ACTIVATIONS
@@ -18,7 +20,7 @@ class TransformerBlock(Module):
     """A pre-norm transformer block: `x = x + attn(ln_1(x)); x = x + mlp(ln_2(x))`.
 
     Args:
-        embedding_dim, max_seq_length, num_heads, num_key_value_heads, rotary, rotary_base: as for
+        embedding_dim, max_seq_length, num_heads, and whatever is not named here: as for
             `CausalSelfAttention`.
         hidden_dim: size inside the MLP; 4 * embedding_dim when None.
         activation: a name of `ACTIVATION_FUNCTIONS` for an `MLP`, or of `GATED_ACTIVATIONS` for a `GatedMLP`.
@@ -28,6 +30,10 @@ class TransformerBlock(Module):
         attention_bias: whether the attention's layers have them.
         dropout: probability of dropping an element of what the attention and the MLP add, in training.
         eps: of the normalizations.
+        post_normalization: whether what attention and MLP add is normalized, too, by `post_ln_1` and
+            `post_ln_2`: `x = x + post_ln_1(attn(ln_1(x))); x = x + post_ln_2(mlp(ln_2(x)))`.
+        parallel_residual: whether the MLP works beside the attention, on the same x:
+            `x = x + attn(ln_1(x)) + mlp(ln_2(x))`.
         std, output_std: initialise linear layers as `FullyConnectedLayer` does with `std`; those that write
             to the residual stream take `output_std`.
 
@@ -39,7 +45,8 @@ class TransformerBlock(Module):
         ValueError: a size below 1, heads that do not divide, or a name of no activation or normalization.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; normalization first as in GPT-2 (Radford et
-    al. 2019)
+    al. 2019), last as well as in Gemma 2 (2024, https://arxiv.org/abs/2408.00118); side by side as in GPT-J
+    and GPT-NeoX (Black et al. 2022, https://arxiv.org/abs/2204.06745)
     """
 
     def __init__(
@@ -48,19 +55,19 @@ class TransformerBlock(Module):
         max_seq_length: int,
         num_heads: int,
         *,
-        num_key_value_heads: int | None = None,
         hidden_dim: int | None = None,
         activation: str = "relu",
         final_activation: bool = False,
         normalization: str = "layer_norm",
         bias: bool = True,
         attention_bias: bool = False,
-        rotary: bool = False,
-        rotary_base: float = 10000.0,
         dropout: float = 0.0,
         eps: float = 1e-5,
+        post_normalization: bool = False,
+        parallel_residual: bool = False,
         std: float | None = None,
         output_std: float | None = None,
+        **attention_options: Any,
     ) -> None:
         super().__init__()
         if hidden_dim is None:
@@ -70,12 +77,11 @@ class TransformerBlock(Module):
             embedding_dim,
             max_seq_length,
             num_heads,
-            num_key_value_heads=num_key_value_heads,
             bias=attention_bias,
-            rotary=rotary,
-            rotary_base=rotary_base,
+            eps=eps,
             std=std,
             output_std=output_std,
+            **attention_options,
         )
         self.ln_2 = normalization_layer(normalization, embedding_dim, eps, bias)
         self.mlp: MLP | GatedMLP
@@ -91,8 +97,18 @@ class TransformerBlock(Module):
                 std=std,
                 output_std=output_std,
             )
+        if post_normalization:
+            self.post_ln_1 = normalization_layer(normalization, embedding_dim, eps, bias)
+            self.post_ln_2 = normalization_layer(normalization, embedding_dim, eps, bias)
+        self.parallel_residual = parallel_residual
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
-        x = x + self.dropout(self.attn(self.ln_1(x), cache, layer))
-        return x + self.dropout(self.mlp(self.ln_2(x)))
+        attended = self.attn(self.ln_1(x), cache, layer)
+        if "post_ln_1" in self:
+            attended = self.post_ln_1(attended)
+        y = x + self.dropout(attended)
+        worked_out = self.mlp(self.ln_2(x if self.parallel_residual else y))
+        if "post_ln_2" in self:
+            worked_out = self.post_ln_2(worked_out)
+        return y + self.dropout(worked_out)

@@ -137,19 +137,22 @@ class Tokenizer:
         if not isinstance(text, str):
             raise TypeError(f"encode takes a string, not a {type(text).__name__}")
         text = joined_surrogates(text)
-        special = self._recognised(text, allowed_special)
-        if not special:
-            ids = self._encode_ordinary(text)
-        else:
-            ids = []
-            longest_first = sorted(special, key=len, reverse=True)
-            for part in re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text):
-                if part in special:
-                    ids.append(special[part])
-                else:
-                    ids += self._encode_ordinary(part)
+        ids = self._encode_with(text, self._recognised(text, allowed_special))
         if visualise:
             self.visualise_tokens(ids)
+        return ids
+
+    def _encode_with(self, text: str, special: Mapping[str, int]) -> list[int]:
+        """Returns the ids of a text in which these special tokens are one id each."""
+        if not special:
+            return self._encode_ordinary(text)
+        ids: list[int] = []
+        longest_first = sorted(special, key=len, reverse=True)
+        for part in re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text):
+            if part in special:
+                ids.append(special[part])
+            else:
+                ids += self._encode_ordinary(part)
         return ids
 
     def _recognised(self, text: str, allowed_special: str | set[str]) -> dict[str, int]:

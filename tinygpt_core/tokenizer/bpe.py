@@ -476,6 +476,11 @@ class BPETokenizer(Tokenizer):
         return max(next(reversed(self.vocab)), *self.special_tokens.values(), 0) + 1
 
     @property
+    def has_merges(self) -> bool:
+        """Whether `merges` say which neighbours merge; else any two whose bytes together are a token do."""
+        return self._token_ids is None
+
+    @property
     def merged_id(self) -> Callable[[Pair], int | None]:
         """The function from a pair of neighbours to the id that they become (None: they stay two)."""
         return self.merges.get if self._token_ids is None else self._id_of_joined

@@ -10,7 +10,8 @@ from ..files.atomic import Path, write_durably
 from .base import Tokenizer, TokenizerError, read_text_file
 from .bpe import BPETokenizer
 from .characters import CharTokenizer
-from .pipelines import read_pipeline
+from .pipelines import TOKENIZER, read_pipeline
+from .tokenizer_json import JSONTokenizer, read_tokenizer_json
 
 FORMAT = "tinygpt tokenizer"
 FORMAT_VERSION = 2  # of a file that lists its tokens; one that lists merges alone is of version 1
@@ -56,7 +57,9 @@ def _parse(text: str) -> Tokenizer:
         raise TokenizerError(
             f"version {version!r:.80}, but this tinygpt reads versions up to {FORMAT_VERSION}"
         )
-    classes: dict[Any, type[Tokenizer]] = {CharTokenizer.kind: CharTokenizer, BPETokenizer.kind: BPETokenizer}
+    classes: dict[Any, type[Tokenizer]] = {
+        each.kind: each for each in (CharTokenizer, BPETokenizer, JSONTokenizer)
+    }
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in classes:
         raise TokenizerError(f"kind is one of {', '.join(classes)}, not {kind!r:.80}")
@@ -71,9 +74,9 @@ def _parse(text: str) -> Tokenizer:
 def find_tokenizer(path: Path) -> Tokenizer | None:
     """Returns the tokenizer in a file of `save_tokenizer` or in a folder, or None where there is none.
 
-    In a folder it is `tokenizer` (such a file), GPT-2's `vocab.json` and `merges.txt`, or TinyGPT's
-    `tokenizer.model`; the first of them that is there. What lies beside `vocab.json` is heeded, see
-    `read_pipeline`.
+    In a folder it is `tokenizer` (such a file), GPT-2's `vocab.json` and `merges.txt`, `tokenizer.json`, or
+    TinyGPT's `tokenizer.model`; the first of them that is there. What lies beside `vocab.json` is heeded, see
+    `read_pipeline`: where it asks for more than these two files say, `tokenizer.json` is read instead.
 
     Raises:
         TokenizerError: there is one, but it is damaged.
@@ -85,8 +88,20 @@ def find_tokenizer(path: Path) -> Tokenizer | None:
     if os.path.isfile(own):
         return load_tokenizer(own)
     vocab, merges = (os.path.join(path, name) for name in GPT2_TOKENIZER)
+    described = os.path.join(path, TOKENIZER)
+    has_description = os.path.isfile(described)
     if os.path.isfile(vocab) and os.path.isfile(merges):
-        return _open_gpt2(os.fspath(path), vocab, merges)
+        try:
+            return _open_gpt2(os.fspath(path), vocab, merges)
+        except TokenizerError as problem:
+            if not has_description:
+                raise
+            try:
+                return read_tokenizer_json(described)
+            except TokenizerError:
+                raise problem from None
+    if has_description:
+        return read_tokenizer_json(described)
     model = os.path.join(path, TINYGPT_TOKENIZER)
     if os.path.isfile(model) and _is_tinygpt_model(model):
         tokenizer = BPETokenizer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,8 @@ from tinygpt_core.kernels.rotary import Rotary
 
 from ..buffer import format_of
 
+Frequencies = tuple[float, ...] | None
+
 
 class CudaRotary(Rotary):
     """Rotary positions: pairs of a head's numbers, turned by angles that grow with the position.
@@ -23,10 +26,13 @@ class CudaRotary(Rotary):
     """
 
     @staticmethod
-    def forward(x: Any, *, positions_start: int = 0, base: float = 10000.0) -> tuple[Any, Any]:
+    def forward(
+        x: Any, *, positions_start: int = 0, base: float = 10000.0, frequencies: Sequence[float] | None = None
+    ) -> tuple[Any, Any]:
+        options = (positions_start, base, None if frequencies is None else tuple(frequencies))
         if x.ndim != 4 or x.shape[3] % 2:
-            return Rotary.forward(x, positions_start=positions_start, base=base)  # which raises
-        tables = _angles(type(x), x.shape[2], x.shape[3], positions_start, base)
+            Rotary.angles(x, *options)  # which raises
+        tables = _angles(type(x), x.shape[2], x.shape[3], *options)
         return _rotated(x, tables, 1.0), tables
 
     @staticmethod
@@ -35,26 +41,32 @@ class CudaRotary(Rotary):
 
 
 @lru_cache(maxsize=16)
-def _host_angles(length: int, size: int, start: int, base: float) -> tuple[Any, Any]:
+def _host_angles(
+    length: int, size: int, start: int, base: float, frequencies: Frequencies
+) -> tuple[Any, Any]:
     """Returns cosine and sine of the angles, (length, size / 2) in float32, in the host's memory."""
     like = PythonBuffer.zeros((1, 1, length, size), DType.float32)
     cosine, sine = (
         numpy.frombuffer(table.to_array(), numpy.float32).reshape(length, size // 2)
-        for table in Rotary.angles(like, start, base)
+        for table in Rotary.angles(like, start, base, frequencies)
     )
     return cosine, sine
 
 
 @lru_cache(maxsize=16)
-def _device_angles(kind: Any, length: int, size: int, start: int, base: float) -> tuple[Any, Any]:
+def _device_angles(
+    kind: Any, length: int, size: int, start: int, base: float, frequencies: Frequencies
+) -> tuple[Any, Any]:
     """Returns the same on the device."""
-    cosine, sine = (kind.xp.asarray(table) for table in _host_angles(length, size, start, base))
+    cosine, sine = (kind.xp.asarray(table) for table in _host_angles(length, size, start, base, frequencies))
     return cosine, sine
 
 
-def _angles(kind: Any, length: int, size: int, start: int, base: float) -> tuple[Any, Any]:
+def _angles(
+    kind: Any, length: int, size: int, start: int, base: float, frequencies: Frequencies
+) -> tuple[Any, Any]:
     """Returns cosine and sine of the angles on the device. A graph has tables of its own."""
-    described = (length, size, start, base)
+    described = (length, size, start, base, frequencies)
     if kind.graph_tables is not None:
         return kind.graph_tables.named(kind, described, _host_angles(*described))
     return _device_angles(kind, *described)

@@ -1,0 +1,375 @@
+"""Families of checkpoints: what transformers writes gives its logits and its text here, what is written here
+gives them there, and a setting that is not understood is refused by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinygpt_core import Tensor, backends, no_grad, random
+from tinygpt_core.cli.main import main
+from tinygpt_core.explain import Recorder
+from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
+from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
+from tinygpt_core.formats.families import FAMILIES
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
+from tinygpt_core.tokenizer import CharTokenizer
+
+IDS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [0, 10, 7, 7, 2, 8, 1, 9, 9, 9, 4, 4]]
+
+# ---------------------------------------------------------------- transformers' own checkpoints
+
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_theta": 500.0,
+}
+GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+WINDOW = {"sliding_window": 5}
+QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "GPT-2": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 64}),
+    "GPT-2, exact GELU": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 3, "activation_function": "gelu"}),
+    "Llama": ("Llama", {}),
+    "Llama, all heads": ("Llama", {"num_key_value_heads": 4}),
+    "Llama, tied": ("Llama", {"tie_word_embeddings": True}),
+    "Llama, biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "Llama, a head size of its own": ("Llama", {"head_dim": 10}),
+    "Llama 3.1, scaled": ("Llama", {"rope_parameters": LLAMA3_ROPE}),
+    "Llama, scaled linearly": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}),
+    "Mistral": ("Mistral", {"sliding_window": None}),
+    "Mistral, a window": ("Mistral", {**WINDOW, "head_dim": 8}),
+    "Qwen2": ("Qwen2", {}),
+    "Qwen2, windows": ("Qwen2", QWEN_WINDOW),
+    "Qwen3": ("Qwen3", {"head_dim": 8}),
+    "Qwen3, windows, tied": ("Qwen3", {**QWEN_WINDOW, "head_dim": 8, "tie_word_embeddings": True}),
+    "Gemma": ("Gemma", {"head_dim": 8}),
+    "Gemma 2": ("Gemma2", {**WINDOW, "head_dim": 8, "query_pre_attn_scalar": 12}),
+    "Gemma 2, low caps": (
+        "Gemma2",
+        {**WINDOW, "head_dim": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.5},
+    ),
+    "Gemma 3": ("Gemma3Text", {**WINDOW, "head_dim": 8, "num_hidden_layers": 7, "query_pre_attn_scalar": 8}),
+    "Gemma 3, scaled": (
+        "Gemma3Text",
+        {**WINDOW, "head_dim": 8, "num_hidden_layers": 7, "rope_parameters": GEMMA3_ROPE},
+    ),
+    "Phi-3": ("Phi3", {}),
+    "Phi-3, a window": ("Phi3", WINDOW),
+    "GPT-NeoX (Pythia)": ("GPTNeoX", {"hidden_size": 32}),
+    "GPT-NeoX, one after the other, tied": (
+        "GPTNeoX",
+        {"hidden_size": 32, "use_parallel_residual": False, "tie_word_embeddings": True},
+    ),
+    "GPT-NeoX, all of a head turned": (
+        "GPTNeoX",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 1.0}},
+    ),
+}
+
+
+def their_model(kind: str, options: dict[str, Any]) -> Any:
+    """A tiny model of transformers with drawn weights, none of them 0 or 1."""
+    transformers = pytest.importorskip(
+        "transformers", reason="compared with transformers only where it is installed"
+    )
+    torch = pytest.importorskip("torch", reason="transformers needs PyTorch")
+    no_groups = {name: size for name, size in SIZES.items() if name != "num_key_value_heads"}
+    sizes = {"GPT2": {}, "GPTNeoX": no_groups}.get(kind, SIZES)
+    config = getattr(transformers, f"{kind}Config")(**{"vocab_size": 61, **sizes, **options})
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize(("kind", "options"), CASES.values(), ids=CASES.keys())
+def test_logits_and_text_are_those_of_transformers(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    theirs = their_model(kind, options)
+    torch = pytest.importorskip("torch")
+    theirs.save_pretrained(tmp_path / "theirs")
+    ids = torch.randint(3, 61, (2, 20), generator=torch.Generator().manual_seed(1))
+    model_type = json.loads((tmp_path / "theirs" / "config.json").read_text())["model_type"]
+    with torch.no_grad(), backends.use("numpy" if backends.why_not("numpy") is None else "python"):
+        expected = theirs(ids).logits
+        ours = load_pretrained(tmp_path / "theirs")
+        assert (torch.tensor(ours(Tensor(ids.tolist())).to_python()) - expected).abs().max() < 1e-4
+        text = theirs.generate(ids[:1, :6], max_new_tokens=20, do_sample=False, pad_token_id=0)
+        assert ours.generate_greedy(Tensor(ids[:1, :6].tolist()), 20).to_python() == text.tolist()
+        save_pretrained(ours, tmp_path / "ours", model_type)
+        back = type(theirs).from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
+        assert (back(ids).logits - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_in_shards_are_widened(dtype: str, tmp_path: Path) -> None:
+    theirs = their_model("Qwen3", {"head_dim": 8})
+    torch = pytest.importorskip("torch")
+    halves = theirs.to(getattr(torch, dtype))
+    halves.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
+    assert len(list((tmp_path / "theirs").glob("model-*.safetensors"))) > 1
+    ids = torch.tensor(IDS)
+    with torch.no_grad():
+        expected = halves.float()(ids).logits
+    assert (
+        torch.tensor(load_pretrained(tmp_path / "theirs")(Tensor(IDS)).to_python()) - expected
+    ).abs().max() < 1e-4
+
+
+# ---------------------------------------------------------------- there and back, without it
+
+BASE = {"vocab_size": 11, "context_length": 16, "num_layers": 2, "num_heads": 4, "embedding_dim": 8}
+RMS = {"normalization": "rms_norm", "positions": "rotary", "bias": False, "num_key_value_heads": 2}
+SWIGLU = {**RMS, "activation": "swiglu", "attention_bias": False}
+GEGLU = {**RMS, "activation": "geglu", "attention_head_dim": 6, "embedding_scale": 8**0.5}
+LOCAL = {"sliding_window": 3, "layer_types": ("sliding_attention", "full_attention")}
+SCALING = RotaryScaling("llama3", 8.0, 1.0, 4.0, 8)
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2": {"activation": "gelu_exact"},
+    "llama": {**SWIGLU, "rotary_scaling": SCALING, "attention_head_dim": 6, "tied_head": False},
+    "mistral": {**SWIGLU, "sliding_window": 3, "attention_head_dim": 4},
+    "qwen2": {**SWIGLU, **LOCAL, "attention_bias": True, "attention_output_bias": False},
+    "qwen3": {**SWIGLU, "attention_head_dim": 6, "query_key_norm": True},
+    "gemma": {**GEGLU, "attention_bias": True},
+    "gemma2": {
+        **GEGLU,
+        **LOCAL,
+        "post_normalization": True,
+        "attention_scale": 0.3,
+        "attention_soft_cap": 2.0,
+        "logit_soft_cap": 1.0,
+    },
+    "gemma3_text": {
+        **GEGLU,
+        **LOCAL,
+        "post_normalization": True,
+        "query_key_norm": True,
+        "local_rotary_base": 100.0,
+        "rotary_scaling": RotaryScaling("linear", 2.0),
+    },
+    "phi3": {**SWIGLU, "embedding_dim": 16, "rotary_dim": 2, "sliding_window": 4},
+    "gpt_neox": {
+        "positions": "rotary",
+        "embedding_dim": 16,
+        "rotary_dim": 2,
+        "activation": "gelu_exact",
+        "parallel_residual": True,
+        "tied_head": False,
+    },
+    "tinygpt": {"activation": "relu", "final_activation": True, "attention_bias": False, "tied_head": False},
+}
+
+
+def our_model(kind: str) -> GPT:
+    random.seed(7)
+    model = GPT(GPTConfig(**{**BASE, **MODELS[kind]}))
+    model.apply(lambda tensor: Tensor.normal(tensor.shape, std=0.4))
+    model.eval()
+    return model
+
+
+def test_every_family_is_tried() -> None:
+    assert MODELS.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_there_and_back(kind: str, tmp_path: Path) -> None:
+    model = our_model(kind)
+    save_pretrained(model, tmp_path / "out", kind, CharTokenizer("abcdefghijk"))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == kind
+    again = load_pretrained(tmp_path / "out")
+    logits, expected = (Tensor(each(Tensor(IDS)).to_python()) for each in (again, model))
+    assert (logits - expected).abs().max().item() < 1e-5
+    save_pretrained(again, tmp_path / "third", kind)
+    for name in ("config.json", "gpt_model.json" if kind == "tinygpt" else "model.safetensors"):
+        written, first = (tmp_path / folder / name for folder in ("third", "out"))
+        # 1 is added to Gemma's norms, and taken away again
+        assert written.read_bytes() == first.read_bytes() or (
+            kind.startswith("gemma") and name != "config.json"
+        )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "tinygpt"])
+def test_no_other_family_takes_it_for_its_own(kind: str, tmp_path: Path) -> None:
+    """What a format cannot hold is named; what it can gives the same logits."""
+    model = our_model(kind)
+    expected = model(Tensor(IDS))
+    held = []
+    for other in MODELS:
+        try:
+            save_pretrained(model, tmp_path / other, other)
+        except FormatError as problem:
+            assert "cannot hold this model" in str(problem)
+        else:
+            held.append(other)
+            assert (load_pretrained(tmp_path / other)(Tensor(IDS)) - expected).abs().max().item() < 1e-5
+    assert kind in held
+
+
+# ---------------------------------------------------------------- what is not understood
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling is .*'yarn'.*knows"),
+    ("llama", {"rope_scaling": {"rope_type": "linear"}}, "rope_scaling is .*factor, too"),
+    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": -1.0}}, "factor must lie above 0"),
+    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": "2"}}, "factor must be a number"),
+    ("llama", {"rope_scaling": {"rope_type": "default", "mscale": 2}}, "has no 'mscale' here"),
+    ("llama", {"rope_scaling": [1]}, r"rope_scaling is \[1\], not an object"),
+    (
+        "llama",
+        {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear"}},
+        "differ",
+    ),
+    ("llama", {"attention_multiplier": 0.1}, "attention_multiplier is 0.1, which is not known here"),
+    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is .*not known here"),
+    ("llama", {"pretraining_tp": 2}, "pretraining_tp is 2"),
+    ("llama", {"sliding_window": 4}, "sliding_window is 4, which is not known here"),
+    ("llama", {"head_dim": -2}, "attention_head_dim must be at least 1"),
+    (
+        "llama",
+        {"num_attention_heads": 10**15, "head_dim": 4, "num_key_value_heads": 1},
+        "num_heads .* does not fit",
+    ),
+    ("mistral", {"sliding_window": 0}, "sliding_window must be at least 1"),
+    ("mistral", {"sliding_window": "x"}, "sliding_window must be an int"),
+    ("qwen2", {"layer_types": ["full_attention"]}, "layer_types names 1 layers, but num_layers is 2"),
+    ("qwen2", {"layer_types": ["chunked_attention"] * 2}, "but got 'chunked_attention'"),
+    ("qwen2", {"layer_types": 3}, "layer_types must be a tuple"),
+    ("qwen2", {"use_sliding_window": 1}, "use_sliding_window is 1, not true or false"),
+    ("qwen2", {"use_sliding_window": False}, "layer_types is .*there is no sliding window"),
+    ("qwen3", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    ("gemma", {"hidden_activation": "gelu"}, "hidden_activation is 'gelu'"),
+    ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0"),
+    ("gemma2", {"attn_logit_softcapping": -1.0}, "attention_soft_cap must lie above 0"),
+    ("gemma2", {"layer_types": None, "num_hidden_layers": 10**15}, "no number of layers"),
+    ("gemma3_text", {"layer_types": None, "sliding_window_pattern": 0}, "sliding_window_pattern is 0"),
+    (
+        "gemma3_text",
+        {"rope_scaling": {"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+        "sliding_attention of rope_scaling is .*not scaled here",
+    ),
+    ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+    ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "longrope"),
+    ("phi3", {"partial_rotary_factor": 2.0}, "share of a head that is rotated is 2.0"),
+    ("phi3", {"num_attention_heads": 0, "partial_rotary_factor": 0.5}, "num_attention_heads is 16 / 0"),
+    ("gpt_neox", {"rotary_pct": "x"}, "share of a head"),
+    ("gpt_neox", {"use_parallel_residual": 3}, "parallel_residual must be True or False"),
+    ("gpt_neox", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "message"), WRONG, ids=lambda value: str(value)[:50])
+def test_a_setting_that_is_not_understood_is_named(
+    kind: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    save_pretrained(our_model(kind), tmp_path / "c", kind)
+    path = tmp_path / "c" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(FormatError, match=message) as caught:
+        load_pretrained(tmp_path / "c")
+    assert "config.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_scaling": {"rope_type": "default"}},
+        {"rope_scaling": {"type": "default"}, "rope_parameters": None},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        {"use_cache": True, "transformers_version": "5.0.0", "attention_dropout": 0.1, "_name_or_path": "x"},
+        {"is_llama_config": True, "rope_interleaved": False, "quantization_config": None},  # SmolLM's
+    ],
+)
+def test_what_changes_no_logits_is_fine(changes: dict[str, Any], tmp_path: Path) -> None:
+    random.seed(7)
+    model = GPT(GPTConfig(**{**BASE, **SWIGLU}))
+    model.eval()
+    save_pretrained(model, tmp_path / "c", "llama")
+    path = tmp_path / "c" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert load_pretrained(tmp_path / "c")(Tensor(IDS)).to_python() == model(Tensor(IDS)).to_python()
+
+
+JUNK = [None, True, False, 0, -1, 1, 2, 1.5, "x", [], [1], {}, {"rope_type": "x"}, 10**30, float("nan")]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind not in ("tinygpt", "gpt2")])
+def test_whatever_a_setting_says_is_loaded_or_refused(kind: str, tmp_path: Path) -> None:
+    save_pretrained(our_model(kind), tmp_path / "c", kind)
+    path = tmp_path / "c" / "config.json"
+    config = json.loads(path.read_text())
+    for number, name in enumerate(config):
+        for value in JUNK[number % 3 :: 3]:
+            path.write_text(json.dumps(config | {name: value}))
+            try:
+                load_pretrained(tmp_path / "c")
+            except FormatError as problem:
+                assert "config.json" in str(problem) or "model.safetensors" in str(problem)
+                assert len(str(problem)) < 2000
+
+
+def test_another_head_than_the_tied_one_is_kept(tmp_path: Path) -> None:
+    model = our_model("qwen3")
+    save_pretrained(model, tmp_path / "c", "qwen3")
+    tensors = load_safetensors(tmp_path / "c" / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"] * 2.0
+    save_safetensors(tmp_path / "c" / "model.safetensors", {**tensors, "lm_head.weight": head})
+    with pytest.warns(RuntimeWarning, match=r"'lm_head\.weight' holds other weights"):
+        again = load_pretrained(tmp_path / "c")
+    assert (again(Tensor(IDS)) - model(Tensor(IDS)) * 2.0).abs().max().item() < 1e-5
+
+
+def test_a_model_with_options_is_explained_and_generates(tmp_path: Path) -> None:
+    """The microscope shows a step of a model whose attention is composed."""
+    model = our_model("gemma3_text")
+    save_pretrained(model, tmp_path / "run", "native", CharTokenizer("abcdefghijk"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = str(tmp_path / "page.html")
+        assert main(["explain", str(tmp_path / "run"), "--prompt", "abc", "--out", page]) == 0
+        assert main(["generate", str(tmp_path / "run"), "--count", "1", "--prompt", "abc"]) == 0
+        loss = CrossEntropyLoss()(logits=model(Tensor(IDS)), labels=Tensor(IDS)).mean()
+        loss.explain(tmp_path / "step.html")
+    assert "query_norm" in (tmp_path / "page.html").read_text()
+    assert "RMSNorm" in (tmp_path / "step.html").read_text()
+    again = load_pretrained(tmp_path / "run")
+    assert again.config == model.config
+
+
+def test_the_microscope_shows_what_heads_with_a_window_look_at() -> None:
+    model = our_model("gemma2")
+    with Recorder() as recorder, no_grad():
+        model(Tensor(IDS))
+    local, full = (entry["heads"] for entry in recorder.attention)
+    for heads, window in ((local, 3), (full, 12)):
+        assert len(heads) == 4
+        for row in (row for head in heads for row in head):
+            assert abs(sum(row) - 1.0) < 1e-9
+            assert [weight > 0.0 for weight in row] == [len(row) - j <= window for j in range(len(row))]
