@@ -195,7 +195,7 @@ def test_resume_goes_on_with_more_steps(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--learning-rate", "0.1"], ["--learning-rate", "--steps"]),
+        (["--batch-size", "3"], ["--batch-size", "--steps"]),
         (["names"], ["corpus 'names'"]),
         (["--out", "elsewhere"], ["--out"]),
         (["--steps", "2"], ["steps", "6"]),
@@ -362,7 +362,8 @@ def parsed(*arguments: str) -> argparse.Namespace:
 @pytest.mark.parametrize("setting", cli.SETTINGS, ids=lambda setting: setting.option)
 def test_every_option_is_listed_with_what_it_is_and_its_default(setting: Setting) -> None:
     help_page = " ".join(subparser("train").format_help().split())
-    assert f"{setting.option} {setting.metavar} {' '.join(help_text(setting).split())}" in help_page
+    value = f", --no-{setting.option[2:]}" if setting.type == "bool" else f" {setting.metavar}"
+    assert f"{setting.option}{value} {' '.join(help_text(setting).split())}" in help_page
     assert setting.help in help_text(setting) and "(default: " in help_text(setting)
 
 
@@ -376,10 +377,16 @@ def subparser(name: str) -> argparse.ArgumentParser:
 def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYGPT_BACKEND", "python")
     others = {"preset": "debug", "backend": "python", "data_file": __file__, "tokenizer": "bpe"}
+    others |= {"init_from": os.path.realpath(__file__), "prompt": "get"}
     value = others.get(setting.name, setting.default)
     if setting.type == "tuple[int, ...]":
         config = cli.settings_from(parsed(setting.option, "64,128"))
         assert getattr(config, setting.name) == (64, 128) != setting.default
+        return
+    if setting.type == "bool":
+        for option in (setting.option, f"--no-{setting.option[2:]}"):
+            config = cli.settings_from(parsed(option))
+            assert getattr(config, setting.name) == (option == setting.option)
         return
     if isinstance(setting.allowed, tuple):
         value = setting.allowed[-1]
@@ -442,7 +449,10 @@ def test_an_option_that_sets_a_setting_is_made_from_it() -> None:
     options = {setting.name: setting.option for setting in cli.SETTINGS}
     for action in subparser("train")._actions:
         if action.dest in options and action.option_strings:
-            assert action.option_strings == [options[action.dest]]
+            option = options[action.dest]
+            is_switch = isinstance(action, argparse.BooleanOptionalAction)
+            expected = [option, f"--no-{option[2:]}"] if is_switch else [option]
+            assert action.option_strings == expected
 
 
 def test_an_error_about_two_settings_speaks_of_two_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,6 +473,12 @@ def test_what_may_stand_beside_resume_is_said_by_the_settings() -> None:
         "decay_steps",
         "eval_every",
         "checkpoint_every",
+        "keep_best",
+        "patience",
+        "learning_rate",
+        "minimum_learning_rate",
+        "sample_every",
+        "prompt",
         "time_budget",
         "backend",
         "dtype",

@@ -56,6 +56,19 @@ SUBSTITUTES = {
         None,
         "answers until Ctrl-C; tests/test_live_server.py starts and stops it",
     ),
+    "python3 -m tinygpt_core train --preset debug --show-config > run.toml": (
+        "train --preset debug --show-config",
+        "there is no shell here that writes it to a file",
+    ),
+    "python3 -m tinygpt_core train --config run.toml --steps 40 --out runs/from-a-file": (
+        None,
+        "tests/test_settings_file.py trains by such a file",
+    ),
+    "python3 -m tinygpt_core train names --init-from runs/from-a-file --preset debug "
+    "--learning-rate 0.001 --out runs/fine-tuned": (
+        None,
+        "the corpus is a download; tests/test_init_from.py begins with other models",
+    ),
     "python3 -m tinygpt_core plot runs/latest": ("plot {run}", "another directory"),
     "python3 -m tinygpt_core inspect runs/latest": ("inspect {run}", "another directory"),
     "python3 -m tinygpt_core convert gpt2 runs/gpt2": (

@@ -22,10 +22,17 @@ from .module import Module, evaluating
 from .tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
-def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+def check_sampling(
+    tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+) -> None:
     """Refuses settings of `generate` that have no meaning.
 
     Raises:
@@ -39,6 +46,12 @@ def check_sampling(tokens: int, temperature: float, top_k: int | None, top_p: fl
         raise ValueError(f"top_k must be 1 or more (or None for all tokens), not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1] (or be None), not {top_p}")
+    if min_p is not None and not 0 < min_p <= 1:
+        raise ValueError(f"min_p must lie in (0, 1] (or be None), not {min_p}")
+    if not (math.isfinite(repetition_penalty) and repetition_penalty > 0):
+        raise ValueError(
+            f"repetition_penalty must be a finite number above 0 (1: none), not {repetition_penalty}"
+        )
 
 
 # ---------------------------------------------------------------- drawing one token
@@ -64,6 +77,7 @@ def sample_index(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     generator: random.Generator | None = None,
 ) -> int:
     """Draws an index from the distribution that the logits describe.
@@ -77,6 +91,7 @@ def sample_index(
         top_k: only the k most probable tokens may be drawn.
         top_p: only the smallest set of most probable tokens whose probabilities reach top_p may be drawn
             ("nucleus sampling").
+        min_p: only tokens at least min_p times as probable as the most probable one may be drawn.
         generator: where the randomness comes from; default: the process-wide generator.
 
     Returns:
@@ -85,9 +100,12 @@ def sample_index(
     Raises:
         ValueError: a setting is out of range, there are no logits, or they are not numbers (NaN).
 
-    Source: Holtzman et al. 2020, https://arxiv.org/abs/1904.09751 (nucleus sampling)
+    Source: Holtzman et al. 2020, https://arxiv.org/abs/1904.09751 (nucleus sampling); Nguyen et al. 2024,
+    https://arxiv.org/abs/2407.01082 (min-p)
     """
-    candidates, weights = sampling_candidates(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    candidates, weights = sampling_candidates(
+        logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
+    )
     if temperature == 0:
         return candidates[0]
     generator = generator or random.default_generator()
@@ -95,7 +113,12 @@ def sample_index(
 
 
 def sampling_candidates(
-    logits: Sequence[float], *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    logits: Sequence[float],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
 ) -> tuple[list[int], list[float]]:
     """Returns the indices that `sample_index` draws from, most probable first, and their relative weights.
 
@@ -105,7 +128,7 @@ def sampling_candidates(
     Raises:
         ValueError: a setting is out of range.
     """
-    check_sampling(0, temperature, top_k, top_p)
+    check_sampling(0, temperature, top_k, top_p, min_p)
     if not logits:
         raise ValueError("cannot draw from an empty list of logits")
     if any(map(math.isnan, logits)) or math.isinf(max(logits)):
@@ -120,6 +143,8 @@ def sampling_candidates(
         candidates = candidates[:top_k]
     if top_p is not None:
         candidates = _nucleus(candidates, probabilities, top_p)
+    if min_p is not None:  # the most probable one has 1
+        candidates = [index for index in candidates if probabilities[index] >= min_p]
     return candidates, [probabilities[index] for index in candidates]
 
 
@@ -132,6 +157,26 @@ def _nucleus(candidates: list[int], probabilities: Sequence[float], top_p: float
         reached += probabilities[candidates[count]]
         count += 1
     return candidates[:count]
+
+
+def penalized(logits: Sequence[float], seen: Iterable[int], penalty: float) -> list[float]:
+    """Returns logits of which those of tokens that were there before are made smaller.
+
+        logit / penalty    where it is above 0,    logit * penalty    elsewhere
+
+    Args:
+        logits: one number a token.
+        seen: the ids of these tokens.
+        penalty: above 1 against repetitions, below 1 for them; 1 changes nothing.
+
+    Source: Keskar et al., "CTRL: A Conditional Transformer Language Model for Controllable Generation", 2019,
+    https://arxiv.org/abs/1909.05858, section 4.1
+    """
+    result = list(logits)
+    for token in set(seen):
+        logit = result[token]
+        result[token] = logit / penalty if logit > 0 else logit * penalty
+    return result
 
 
 # ---------------------------------------------------------------- drawing one token after another
@@ -200,6 +245,8 @@ def generate_ids(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
     generator: random.Generator | None = None,
     stop_id: int | None = None,
 ) -> Iterator[int]:
@@ -212,12 +259,19 @@ def generate_ids(
     Raises:
         ValueError: a setting is out of range, or there is no token to start from.
     """
-    check_sampling(tokens, temperature, top_k, top_p)
+    check_sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     if not prompt_ids:
         raise ValueError("generating needs at least one token to start from")
+    seen = set(prompt_ids)
 
     def draw(logits: Sequence[float]) -> int:
-        return sample_index(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        if repetition_penalty != 1.0:
+            logits = penalized(logits, seen, repetition_penalty)
+        drawn = sample_index(
+            logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator
+        )
+        seen.add(drawn)
+        return drawn
 
     half = max(1, model.config.context_length // 2)
     yield from continue_ids(model, prompt_ids, draw, tokens=tokens, keep=half, stop_id=stop_id)
@@ -232,8 +286,12 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
     generator: random.Generator | None = None,
     stop_id: int | None = None,
+    stop: Sequence[str] = (),
+    special_tokens: bool = False,
 ) -> Iterator[str]:
     """Continues a text, yielding pieces of it as they are sampled.
 
@@ -245,9 +303,14 @@ def generate(
         temperature: 0 is greedy, 1 samples from the model's own distribution.
         top_k: keep only the k most probable tokens.
         top_p: keep only the most probable tokens that together reach this probability.
+        min_p: keep only tokens at least this many times as probable as the most probable one.
+        repetition_penalty: makes tokens that were there before less probable, see `penalized`.
         generator: where the randomness comes from; the same state gives the same text.
         stop_id: the boundary between documents. When given, the prompt is the beginning of a document (it is
             put after a boundary) and the text ends where the model draws the next one.
+        stop: texts before the first of which the text ends.
+        special_tokens: whether the texts of special tokens in the prompt stand for them; otherwise they are
+            refused, so that a stranger's prompt cannot smuggle them in.
 
     Yields:
         Text. A character that takes several tokens is yielded when it is whole.
@@ -256,16 +319,26 @@ def generate(
         ValueError: a setting is out of range, or the prompt has characters that the tokenizer does not know.
     """
     start = [] if stop_id is None else [stop_id]
+    prompt_ids = (
+        tokenizer.encode(prompt, allowed_special="all") if special_tokens else tokenizer.encode(prompt)
+    )
     ids = generate_ids(
         model,
-        start + list(tokenizer.encode(prompt)),
+        start + list(prompt_ids),
         tokens=tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         generator=generator,
         stop_id=stop_id,
     )
+    yield from until(_pieces(tokenizer, ids), stop)
+
+
+def _pieces(tokenizer: Any, ids: Iterable[int]) -> Iterator[str]:
+    """Yields the text of ids as they come."""
     # Byte-level tokens may end within a character; this decoder keeps the bytes of one until the rest of it
     # has come.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -274,3 +347,37 @@ def generate(
             yield text
     if text := decoder.decode(b"", final=True):
         yield text
+
+
+def until(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
+    """Yields pieces of a text up to where the first of some texts begins, which may lie across pieces.
+
+    What may be the beginning of one of them is kept back until it is known.
+
+    Args:
+        pieces: of the text.
+        stop: none of them empty; of several the one that ends first counts, and of those the longest.
+
+    Raises:
+        ValueError: one of them is empty.
+    """
+    if "" in stop:
+        raise ValueError("a text to stop at must not be empty")
+    kept = ""
+    for piece in pieces:
+        for character in piece:
+            kept += character
+            ends = [text for text in stop if kept.endswith(text)]
+            if ends:
+                if found := kept[: -max(map(len, ends))]:
+                    yield found
+                return
+        may_begin = 0  # characters at the end that may be the beginning of one
+        for text in stop:
+            lengths = range(min(len(text) - 1, len(kept)), 0, -1)
+            may_begin = max(may_begin, next((n for n in lengths if kept.endswith(text[:n])), 0))
+        if ready := kept[: len(kept) - may_begin]:
+            yield ready
+        kept = kept[len(kept) - may_begin :]
+    if kept:
+        yield kept

@@ -37,6 +37,10 @@ class TensorBoardLogger:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
 
+    def write_text(self, name: str, text: str, step: int) -> None:
+        """Adds a text, as it is."""
+        self.writer.add_text(name, "    " + text.replace("\n", "\n    "), step)  # a block of code in Markdown
+
     def close(self) -> None:
         """Writes what is left."""
         self.writer.close()

@@ -37,6 +37,10 @@ class WandbLogger:
         """Adds a point to each curve."""
         self.run.log(dict(scalars), step=step)
 
+    def write_text(self, name: str, text: str, step: int) -> None:
+        """Adds a text to the history of the run."""
+        self.run.log({name: text}, step=step)
+
     def close(self) -> None:
         """Writes what is left and waits until it is sent."""
         self.run.finish()

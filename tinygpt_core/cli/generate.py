@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from .options import path, text
 SAMPLES = 20
 SAMPLE_TEMPERATURE = 0.7
 SAMPLE_TOKENS = 200  # the most for a document
+SAMPLING = ("tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # options, as in code
+MOST_BYTES = 1 << 24  # of a prompt on the standard input
 
 
 def add_command(commands: Any) -> None:
@@ -32,7 +35,13 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(command=run_generate)
     option = parser.add_argument
     option("directory", type=path, metavar="DIR", help="directory of a run, such as runs/latest")
-    option("--prompt", type=text, default="", metavar="TEXT", help="the text to continue (default: none)")
+    option(
+        "--prompt",
+        type=text,
+        default="",
+        metavar="TEXT",
+        help="the text to continue; - reads it from the standard input (default: none)",
+    )
     option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
     option(
         "--tokens",
@@ -56,6 +65,36 @@ def add_command(commands: Any) -> None:
         help="sample among the most probable tokens that reach probability X (default: all)",
     )
     option(
+        "--min-p",
+        type=float,
+        metavar="X",
+        help="sample among the tokens at least X times as probable as the most probable one (default: all)",
+    )
+    option(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="above 1: tokens that were there before become less probable (default: 1)",
+    )
+    option(
+        "--stop",
+        type=text,
+        action="append",
+        metavar="TEXT",
+        help="end before this text; may be given several times (default: none)",
+    )
+    option(
+        "--special-tokens",
+        action="store_true",
+        help="the texts of special tokens in the prompt stand for them (default: they are refused)",
+    )
+    option(
+        "--json",
+        action="store_true",
+        help="print each text as an object of JSON in a line, when it is whole (default: text as it comes)",
+    )
+    option(
         "--seed",
         type=int,
         metavar="N",
@@ -68,40 +107,66 @@ def run_generate(arguments: argparse.Namespace) -> int:
     """Runs `tinygpt generate`: texts from a trained model, streamed. Returns the exit code.
 
     Raises:
-        UsageError: a negative count, a seed out of range, or no such run.
+        UsageError: a negative count, a seed out of range, no such run, or a prompt that cannot be read.
         ValueError: sampling settings out of range.
     """
     if arguments.count < 0:
         raise UsageError(f"--count must be 0 or more, not {arguments.count}")
-    check_sampling(arguments.tokens, arguments.temperature, arguments.top_k, arguments.top_p)
+    sampling = {name: getattr(arguments, name) for name in SAMPLING}
+    check_sampling(**sampling)
+    if "" in (arguments.stop or []):
+        raise UsageError("--stop takes a text that is not empty")
     seed = arguments.seed if arguments.seed is not None else int.from_bytes(os.urandom(4), "little")
     if not 0 <= seed < 2**64:
         raise UsageError(f"--seed must be from 0 to 2**64 - 1, not {seed}")
     generator = random.Generator(seed)
     model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
     is_documents = config["data"]["is_documents"]
-    prompt = arguments.prompt or config["data"]["opening"]
-    tokenizer.encode(prompt)  # raises where it cannot be, before it is printed
+    given = _from_standard_input() if arguments.prompt == "-" else arguments.prompt
+    prompt = given or config["data"]["opening"]
+    if arguments.special_tokens:
+        tokenizer.encode(prompt, allowed_special="all")  # raises where it cannot be, before it is printed
+    elif found := [token for token in tokenizer.special_tokens if token in prompt]:
+        raise UsageError(f"the prompt has the special token {found[0]!r}: --special-tokens takes it as such")
+    else:
+        tokenizer.encode(prompt)
     with backends.use(config["training"]["backend"]):
         for index in range(arguments.count):
-            if index > 0 and not is_documents:
-                print("---")
-            write_text(arguments.prompt)
             pieces = sample_pieces(
                 model,
                 tokenizer,
                 prompt,
                 is_documents,
                 generator,
-                tokens=arguments.tokens,
-                temperature=arguments.temperature,
-                top_k=arguments.top_k,
-                top_p=arguments.top_p,
+                stop=arguments.stop or (),
+                special_tokens=arguments.special_tokens,
+                **sampling,
             )
+            if arguments.json:
+                print(json.dumps({"prompt": given, "text": "".join(pieces)}), flush=True)
+                continue
+            if index > 0 and not is_documents:
+                print("---")
+            write_text(given)
             for piece in pieces:
                 write_text(piece)
             print(flush=True)
     return 0
+
+
+def _from_standard_input() -> str:
+    """Returns the prompt that the standard input holds, without the line break at its end.
+
+    Raises:
+        UsageError: it is longer than a prompt may be, or no UTF-8.
+    """
+    data = sys.stdin.buffer.read(MOST_BYTES + 1) if sys.stdin is not None else b""
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"the prompt on the standard input has more than {MOST_BYTES:,} bytes")
+    try:
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise UsageError("the prompt on the standard input must be UTF-8") from None
 
 
 def sample_pieces(
@@ -113,12 +178,11 @@ def sample_pieces(
     *,
     tokens: int,
     temperature: float = SAMPLE_TEMPERATURE,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    **options: Any,
 ) -> Iterator[str]:
     """Returns pieces of a text as they are sampled; where the corpus is of documents, it ends as one does.
 
-    The other arguments are those of `generation.generate`.
+    The other arguments and the options are those of `generation.generate`.
     """
     return generate(
         model,
@@ -126,10 +190,9 @@ def sample_pieces(
         prompt,
         tokens=tokens,
         temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
         generator=generator,
         stop_id=tokenizer.special_tokens[BOUNDARY] if is_documents else None,
+        **options,
     )
 
 

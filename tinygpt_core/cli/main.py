@@ -17,7 +17,20 @@ import warnings
 from typing import Any, NoReturn
 
 from .. import __version__
-from . import backends, compare, convert, exercise, explain, generate, inspect, live, plot, spec, train
+from . import (
+    backends,
+    compare,
+    convert,
+    exercise,
+    explain,
+    find_learning_rate,
+    generate,
+    inspect,
+    live,
+    plot,
+    spec,
+    train,
+)
 from .messages import (
     FAILED,
     WRONG_INPUT,
@@ -35,6 +48,7 @@ from .messages import (
 
 COMMANDS: tuple[Any, ...] = (
     train,
+    find_learning_rate,
     generate,
     convert,
     inspect,

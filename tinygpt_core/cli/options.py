@@ -15,8 +15,8 @@ SETTINGS: tuple[Setting, ...] = tuple(each for each in config.SETTINGS.values() 
 RESUMABLE = tuple(each.name for each in SETTINGS if each.is_resumable)  # settings that --resume may change
 OPTIONS = {each.name: each.option for each in SETTINGS}  # name of a setting -> what a person types
 BESIDE_RESUME = (
-    f"only {', '.join(OPTIONS[name] for name in RESUMABLE)}, --log-to, --quiet, --communicator, "
-    "--collective-timeout and --shard-optimizer may stand beside it"
+    f"only {', '.join(OPTIONS[name] for name in RESUMABLE)}, --log-to, --quiet, --show-config, "
+    "--communicator, --collective-timeout and --shard-optimizer may stand beside it"
 )
 
 
@@ -85,12 +85,18 @@ def help_text(setting: Setting) -> str:
     value = getattr(PRESETS[config.SETTINGS["preset"].default].config, setting.name)
     if isinstance(value, tuple):
         value = ",".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
     default = setting.default_help or f"the preset's; {config.SETTINGS['preset'].default}: {value}"
     return f"{text} (default: {default})"
 
 
 def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
     """Adds the option of a setting to a parser, which leaves it None where it is not given."""
+    if setting.type == "bool":
+        action = argparse.BooleanOptionalAction
+        parser.add_argument(setting.option, dest=setting.name, action=action, help=help_text(setting))
+        return
     types: dict[str, Any] = {
         "int": int,
         "float": float,

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from ..printable import replace_unprintable
 from ..training.config import describe_sizes, plural
 from ..training.events import Event, StepEvent, ValidationEvent
 from ..training.loop import Trainer
@@ -96,6 +97,8 @@ class Progress:
             self._say(f"resuming   after step {self.first_step}{self._of_total(' of ')}")
         if self.first_step == config.steps:
             self._say("           nothing is left to do: --steps N goes on for longer")
+        elif self.first_step and self.trainer.has_lost_patience:
+            self._say("           it has ended early: --patience N with a larger N goes on for longer")
         if self.first_step and self.is_live:
             self._read_earlier_losses()
 
@@ -107,6 +110,8 @@ class Progress:
             self._show_validation(event)
         elif isinstance(event, StepEvent):
             self._show_step(event)
+            if event.sample is not None:
+                self._show_sample(event.step, event.sample)
 
     def end(self) -> None:
         """Draws the curve to its end, the last validation with it, and leaves it."""
@@ -128,6 +133,17 @@ class Progress:
         self.run.validations.append((event.step, event.val_loss))
         if not self.is_live:
             self._say(f"step {event.step:>6}{self._of_total('/')}  validation loss {event.val_loss:z.4f}")
+
+    def _show_sample(self, step: int, sample: str) -> None:
+        """Prints a sample, indented; on a terminal above what was drawn, which is drawn anew."""
+        if self.is_live:
+            sample = replace_unprintable(sample, keep="\n\t")
+        if self.drawn:
+            upward = self._rows_above_the_cursor(shutil.get_terminal_size()[0])
+            self._say((f"\x1b[{upward}A" if upward > 0 else "") + "\r\x1b[J", end="")
+        self.drawn = []
+        lines = sample.replace("\n", "\n    ")
+        self._say(f"step {step:>6}{self._of_total('/')}  sample\n    {lines}")
 
     def _of_total(self, before: str) -> str:
         """Returns of how many steps it is one, or nothing where the clock says when the run ends."""

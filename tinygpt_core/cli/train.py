@@ -16,12 +16,17 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset import corpora
+from ..formats.loading import load_pretrained
+from ..tokenizer.files import find_tokenizer
 from ..training import communicator, loggers
+from ..training.checkpoint import load_checkpoint
 from ..training.communicator import Communicator
 from ..training.config import TrainingConfig, describe_sizes, plural
+from ..training.data import bits_per_byte
 from ..training.loop import Trainer
+from ..training.origin import Origin
 from ..training.presets import PRESETS, default_preset
-from ..training.runs import DirectoryExistsError, backend_of
+from ..training.runs import BEST, DirectoryExistsError, backend_of, saved_settings, settings_of_a_beginning
 from ..training.settings import SettingError
 from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
 from .messages import (
@@ -37,6 +42,7 @@ from .messages import (
 )
 from .options import BESIDE_RESUME, CORPUS, OPTIONS, RESUMABLE, SETTINGS, add_setting, help_text, path
 from .progress import Progress
+from .settings_file import read_settings, settings_text
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
@@ -66,6 +72,18 @@ def add_command(commands: Any) -> None:
         help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)",
     )
     parser.add_argument(
+        "--config",
+        type=path,
+        metavar="FILE",
+        help="settings in TOML, by the names of the options, which override them (default: none)",
+    )
+    parser.add_argument(
+        "--show-config",
+        action="store_true",
+        help="print the settings as such a file, of the run of --resume where that is given, and end "
+        "(default: train)",
+    )
+    parser.add_argument(
         "--resume",
         type=path,
         metavar="DIR",
@@ -75,7 +93,7 @@ def add_command(commands: Any) -> None:
         "--log-to",
         action="append",
         metavar="NAME",
-        help="also to tensorboard or wandb; may be given twice (default: log.jsonl only)",
+        help="also to csv, tensorboard or wandb; may be given twice (default: log.jsonl only)",
     )
     parser.add_argument(
         "--quiet", action="store_true", help="no progress, only the result (default: progress)"
@@ -154,6 +172,8 @@ def _connect(arguments: argparse.Namespace) -> Communicator:
     backend = arguments.backend
     if backend is None and arguments.resume is not None:
         backend = backend_of(find_run(arguments.resume))
+    if backend is None and arguments.config is not None:
+        backend = read_settings(arguments.config).get("backend")
     backend = backend or os.environ.get(backends.ENVIRONMENT_VARIABLE)
     if backend is None:
         usable = [status for status in backends.available() if status.available]
@@ -164,12 +184,16 @@ def _connect(arguments: argparse.Namespace) -> Communicator:
 def _train(arguments: argparse.Namespace, processes: Communicator) -> int:
     """Does what `run_train` says, in one of the processes; only the first prints anything."""
     is_first = processes.is_first
+    if arguments.show_config:
+        if is_first:
+            print(settings_text(_shown_settings(arguments, processes.size)), end="")
+        return 0
     kinds = [loggers.find_logger(name) for name in arguments.log_to or []] if is_first else []
-    together = {"communicator": processes, "shard_optimizer": arguments.shard_optimizer}
+    together: dict[str, Any] = {"communicator": processes, "shard_optimizer": arguments.shard_optimizer}
     if arguments.resume is not None:
         trainer = _resume(arguments, together)
     else:
-        settings = settings_from(arguments, processes.size)
+        settings, together["origin"] = settings_and_origin(arguments, processes.size)
         try:
             if arguments.out or not is_first:  # the first process tells the others where
                 trainer = Trainer.start(settings, arguments.out or "", **together)
@@ -222,7 +246,8 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings_from(arguments: argparse.Namespace, num_processes: int = 1) -> TrainingConfig:
-    """Returns the settings of a new run: those of the preset, overridden by the options.
+    """Returns the settings of a new run: those of the preset, overridden by the settings file of --config,
+    and that by the options.
 
     Args:
         arguments: the options.
@@ -231,27 +256,32 @@ def settings_from(arguments: argparse.Namespace, num_processes: int = 1) -> Trai
     Raises:
         UsageError: a preset there is none of, or a setting that does not work.
         BackendUnavailable: the backend cannot run here.
+        OSError: the settings file cannot be read.
     """
-    corpus = arguments.corpus
-    data_file = arguments.data_file
+    given = _given_for_a_new_run(arguments)
+    corpus = given.get("corpus")
+    data_file = given.get("data_file")
     if data_file is None and corpus not in corpora.CORPORA and os.path.exists(corpus or ""):
         data_file = corpus  # a path stands in the place of a corpus
         corpus = None
     if corpus is None and data_file is not None:
         corpus = "text"
-    backend = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
-    preset = arguments.preset or (corpus if corpus in PRESETS else "identifiers")
-    if arguments.preset is None and preset == "identifiers":
+    backend = given.get("backend") or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
+    preset = given.get("preset") or (corpus if corpus in PRESETS else "identifiers")
+    if "preset" not in given and preset == "identifiers":
         preset = default_preset(backend)
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: known are {', '.join(PRESETS)}")
-    changes = _given(arguments) | {"preset": preset}
+    changes = {name: value for name, value in given.items() if name not in ("corpus", "data_file")}
+    changes["preset"] = preset
     if corpus is not None:  # otherwise it is the preset's
         changes["corpus"] = corpus
     if data_file is not None:
         changes["data_file"] = os.path.abspath(data_file)
     if changes.get("tokenizer") not in (None, "characters", "bpe"):
         changes["tokenizer"] = os.path.abspath(changes["tokenizer"])
+    if changes.get("init_from") is not None:
+        changes["init_from"] = os.path.realpath(changes["init_from"])  # runs/latest leads elsewhere later
     if changes.get("time_budget"):
         changes.setdefault("steps", MOST_STEPS)
     if "learning_rate" in changes:  # the preset's minimum may lie above it
@@ -265,16 +295,91 @@ def settings_from(arguments: argparse.Namespace, num_processes: int = 1) -> Trai
         raise UsageError(problem.worded(OPTIONS)) from None
 
 
+def _given_for_a_new_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that the settings file and the options give, by name; the options override it.
+
+    Raises:
+        UsageError: the file is none, or does not work.
+        OSError: it cannot be read.
+    """
+    in_file = {} if arguments.config is None else read_settings(arguments.config)
+    if arguments.corpus is not None:
+        in_file.pop("data_file", None)  # it goes with the corpus of the file
+        in_file["corpus"] = arguments.corpus
+    return in_file | _given(arguments)
+
+
+def settings_and_origin(
+    arguments: argparse.Namespace, num_processes: int
+) -> tuple[TrainingConfig, Origin | None]:
+    """Returns the settings of a new run, and the model of --init-from that it begins with.
+
+    Raises:
+        UsageError: a setting does not work, or contradicts the model.
+        FormatError, CheckpointError, TokenizerError: there is no such model, or no tokenizer with it.
+    """
+    settings = settings_from(arguments, num_processes)
+    if settings.init_from is None:
+        return settings, None
+    place = settings.init_from
+    with backends.use(settings.backend):
+        model = load_pretrained(place)
+    folder = place if os.path.isdir(place) else os.path.dirname(place)
+    tokenizer = find_tokenizer(folder)
+    if tokenizer is None:
+        raise UsageError(f"there is no tokenizer in {folder}: the model's own must lie beside its weights")
+    origin = Origin(place, folder, model, tokenizer)
+    try:
+        return origin.settings(settings, _given_for_a_new_run(arguments)), origin
+    except SettingError as problem:
+        raise UsageError(problem.worded(OPTIONS)) from None
+
+
 def _resume(arguments: argparse.Namespace, together: dict[str, Any]) -> Trainer:
     """Returns the run of --resume, for the processes that go on together.
 
     Raises:
         UsageError: no such run, options that are not for a run that exists, or a value that does not work.
     """
+    changes = _changes(arguments)
+    try:
+        return Trainer.resume(find_run(arguments.resume), **together, **changes)
+    except SettingError as problem:
+        raise UsageError(problem.worded(OPTIONS)) from None
+
+
+def _shown_settings(arguments: argparse.Namespace, num_processes: int) -> TrainingConfig:
+    """Returns the settings of the run that the options ask for: of a new one, or of that of --resume.
+
+    Raises:
+        UsageError: as `settings_from` and `_resume`.
+        CheckpointError: the run of --resume is damaged.
+    """
+    if arguments.resume is None:
+        return settings_and_origin(arguments, num_processes)[0]
+    changes = _changes(arguments)
+    directory = find_run(arguments.resume)
+    settings = settings_of_a_beginning(directory)
+    if settings is None:
+        settings = saved_settings(load_checkpoint(directory, optimizer=False), directory)
+    try:
+        return settings.going_on_with(**changes)
+    except SettingError as problem:
+        raise UsageError(problem.worded(OPTIONS)) from None
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the run of --resume shall have other than before, by the names of the settings.
+
+    Raises:
+        UsageError: there are options that are not for a run that exists.
+    """
     changes = _given(arguments)
     refused = [OPTIONS[name] for name in changes if name not in RESUMABLE]
     if arguments.out is not None:
         refused.append("--out")
+    if arguments.config is not None:
+        refused.append("--config")
     if arguments.corpus is not None:
         refused.append(f"the corpus {arguments.corpus!r}")
     if refused:
@@ -282,10 +387,7 @@ def _resume(arguments: argparse.Namespace, together: dict[str, Any]) -> Trainer:
             "--resume takes its settings from the run, "
             f"so {', '.join(refused)} cannot be given; {BESIDE_RESUME}"
         )
-    try:
-        return Trainer.resume(find_run(arguments.resume), **together, **changes)
-    except SettingError as problem:
-        raise UsageError(problem.worded(OPTIONS)) from None
+    return changes
 
 
 def _complain_that_it_stopped(trainer: Trainer, number: int | None) -> int:
@@ -330,6 +432,13 @@ def _polite_stop(trainer: Trainer) -> Iterator[list[signal.Signals]]:
 def _summarize(trainer: Trainer, val_loss: float) -> None:
     """Prints samples, how good they should be, and where the model is."""
     data = trainer.data
+    best = trainer.best
+    if trainer.has_lost_patience:
+        waited = plural(best.waited, "validation")
+        print(
+            f"\nended early, after step {trainer.step}: {waited} in a row not better than that after step "
+            f"{best.step}, {best.val_loss:z.4f}; --patience {2 * best.waited} or more goes on"
+        )
     generator = random.Generator(trainer.config.seed, stream=SAMPLE_STREAM)
 
     def pieces(tokens: int) -> Iterator[str]:
@@ -351,6 +460,9 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
             print()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
     print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")
+    bits = bits_per_byte(data, val_loss)
+    if bits is not None:
+        print(f"that is {bits:z.3f} bits a byte, whatever the tokens are")
     print("\nthe ladder, in nats a token on that validation text:")
     for name, nats in ladder_lines(trainer.ladder(), val_loss):
         print(f"  {name:<22} {nats:6.3f}")
@@ -359,6 +471,9 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
     if peak_memory is not None:
         print(f"peak memory on the device {peak_memory() / 2**30:.2f} GiB")
     where = shlex.quote(trainer.directory)
+    if trainer.config.keep_best and best.step is not None:
+        place = os.path.join(trainer.directory, BEST)
+        print(f"the best, after step {best.step} with {best.val_loss:z.3f}, is kept in {place}")
     count = SAMPLES if data.is_documents else 1
     more = f"{command_name()} generate {where} --count {count}"
     print(f"the model is kept in {trainer.directory}; more of it: {more}")

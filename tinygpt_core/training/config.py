@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..dataset.corpora import CORPORA
@@ -19,7 +19,17 @@ FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
 POSITIVE = Range(math.ulp(0.0), 1e6, "above 0 and at most 1e6")  # ulp(0) is the least number above 0
 
-YOUNGER = ("decay_steps", "ngram_tables", "shards", "time_budget")  # that the first runs did not have
+YOUNGER = (
+    "decay_steps",
+    "init_from",
+    "keep_best",
+    "ngram_tables",
+    "patience",
+    "prompt",
+    "sample_every",
+    "shards",
+    "time_budget",
+)  # that the first runs did not have
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,13 @@ class TrainingConfig:
         "float32", "what products are computed in, all but float32 on a GPU only", NAMES, is_resumable=True
     )
 
+    init_from: str | None = setting(  # in a configuration it is absolute
+        None,
+        "a run, or a folder that `convert` reads, with whose weights, sizes and tokenizer to begin",
+        metavar="DIR",
+        default_help="weights are drawn",
+    )
+
     # ---- tokens
 
     tokenizer: str = setting(  # in a configuration a path is absolute
@@ -103,8 +120,12 @@ class TrainingConfig:
         Range(1, 2**20, "from 1 to 2**20"),
         default_help="as many as there are processes",
     )
-    learning_rate: float = setting(0.015, "highest learning rate, reached after the warm-up", POSITIVE)
-    minimum_learning_rate: float = setting(0.0007, "learning rate at the end of the cosine", NOT_NEGATIVE)
+    learning_rate: float = setting(
+        0.015, "highest learning rate, reached after the warm-up", POSITIVE, is_resumable=True
+    )
+    minimum_learning_rate: float = setting(
+        0.0007, "learning rate at the end of the cosine", NOT_NEGATIVE, is_resumable=True
+    )
     warmup_steps: int = setting(20, "steps over which the learning rate rises from 0", STEPS)
     decay_steps: int = setting(
         0,
@@ -138,6 +159,27 @@ class TrainingConfig:
         "steps between checkpoints",
         Range(0, 2**31, "from 0 to 2**31 (0: only at the end)"),
         is_resumable=True,
+    )
+    keep_best: bool = setting(
+        False,
+        "keep the checkpoint of the best validation, too, as `best` in the run's directory",
+        is_resumable=True,
+    )
+    patience: int = setting(
+        0,
+        "validations in a row that are not better than the best before, after which the run ends",
+        Range(0, 2**31, "from 0 to 2**31 (0: it does not end for that)"),
+        is_resumable=True,
+    )
+
+    sample_every: int = setting(
+        0,
+        "steps between texts that the model writes while it trains; they are in the log, too",
+        Range(0, 2**31, "from 0 to 2**31 (0: only at the end)"),
+        is_resumable=True,
+    )
+    prompt: str = setting(
+        "", "what these texts begin with", metavar="TEXT", default_help="nothing", is_resumable=True
     )
 
     def __post_init__(self) -> None:
@@ -173,6 +215,9 @@ class TrainingConfig:
                 "batch_size",
                 f" ({self.batch_size}): a shard has a sequence of each batch at least",
             )
+        for name in ("keep_best", "patience"):
+            if getattr(self, name) and not self.eval_every:
+                raise SettingError(name, " needs validations, and ", "eval_every", " is 0: there are none")
         self.model_config(vocab_size=1)
 
     def model_config(self, vocab_size: int) -> GPTConfig:
@@ -182,6 +227,19 @@ class TrainingConfig:
             field.name for field in fields(GPTConfig) if field.name in own and field.name != "vocab_size"
         ]
         return GPTConfig(vocab_size=vocab_size, **{name: getattr(self, name) for name in shared})
+
+    def going_on_with(self, **changes: Any) -> TrainingConfig:
+        """Returns the settings of this run as it is resumed with changes. With another learning rate the
+        lowest one changes in proportion, unless it is among the changes: so does all of the schedule.
+
+        Raises:
+            SettingTypeError, SettingError: a change that does not work.
+        """
+        changed = replace(self, **changes)
+        if changed.learning_rate == self.learning_rate or "minimum_learning_rate" in changes:
+            return changed
+        factor = changed.learning_rate / self.learning_rate
+        return replace(changed, minimum_learning_rate=factor * self.minimum_learning_rate)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values.

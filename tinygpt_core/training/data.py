@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..dataset.batches import (
+    IGNORED_TARGET,
     Batch,
     DocumentBatches,
     StreamBatches,
@@ -295,3 +296,31 @@ def unigram_entropy(counts: dict[int, int]) -> float:
     """
     total = sum(counts.values())
     return -math.fsum(count / total * math.log(count / total) for count in counts.values() if count)
+
+
+def bits_per_byte(data: Data, val_loss: float) -> float | None:
+    """Returns the loss on the validation batches in bits for each byte of their text, which can be compared
+    between tokenizers.
+
+        bits = val_loss N / (B ln 2)    for N tokens that stand for B bytes of UTF-8
+
+    Special tokens, such as what stands between documents, count with their loss, and stand for no byte.
+
+    Args:
+        data: of the run.
+        val_loss: in nats a token.
+
+    Returns:
+        None where the text has no bytes.
+    """
+    counts: Counter[int] = Counter()
+    for batch in data.validation_batches:
+        counts.update(batch.targets)
+    del counts[IGNORED_TARGET]
+    special = set(data.tokenizer.special_tokens.values())
+    num_bytes = sum(
+        count * len(data.tokenizer.decode_bytes([token]))
+        for token, count in counts.items()
+        if token not in special
+    )
+    return val_loss * counts.total() / (num_bytes * math.log(2.0)) if num_bytes else None

@@ -11,7 +11,8 @@ class StepEvent(NamedTuple):
     Where they are known, also the gradient's norm before it was clipped and, now and then, what the update
     did to each parameter (see `statistics.statistics`). `skipped` is True where the gradient was not finite:
     then nothing was changed. `elapsed` is the time in seconds that a run with a time budget had behind it
-    when the step began, by which its learning rate was chosen.
+    when the step began, by which its learning rate was chosen. `sample` is a text that the model wrote after
+    the update, its beginning included, at the steps where one was asked for.
     """
 
     step: int
@@ -23,17 +24,22 @@ class StepEvent(NamedTuple):
     parameters: list[dict[str, Any]] | None = None
     skipped: bool | None = None
     elapsed: float | None = None
+    sample: str | None = None
 
 
 class ValidationEvent(NamedTuple):
     """The mean loss over the fixed validation batches after `step` updates.
 
-    At the end of a run also the `ladder`: what others need on the same batches (see `ladder`).
+    At the end of a run also the `ladder`: what others need on the same batches (see `ladder`). In a run that
+    looks for its best validation, after which step that was (`best_step`), and how many came after it
+    (`waited`).
     """
 
     step: int
     val_loss: float
     ladder: dict[str, float] | None = None
+    best_step: int | None = None
+    waited: int | None = None
 
 
 class CheckpointEvent(NamedTuple):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Iterator
@@ -22,12 +23,14 @@ from .. import backends, random, schedules
 from ..dataset.batches import Batch
 from ..files.atomic import lock_directory
 from ..files.reading import NotAFileError
+from ..generation import generate
 from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
-from ..nn.gpt import GPT
+from ..nn.gpt import GPT, GPTConfig
 from ..optimizers import AdamW
 from ..tensor import Tensor, no_grad
 from . import statistics
+from .best import Best
 from .budget import Clock, recorded_times
 from .checkpoint import (
     Checkpoint,
@@ -40,11 +43,12 @@ from .checkpoint import (
 )
 from .communicator import ONE_PROCESS, Communicator, require_agreement
 from .config import TrainingConfig
-from .data import Data, prepare_data
+from .data import BOUNDARY, Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
 from .log_reading import is_number
 from .memory import require_memory
-from .runs import LOG, beginning, empty_model, saved_settings, settings_of_a_beginning, usable_backend
+from .origin import Origin, OriginError
+from .runs import BEST, LOG, beginning, empty_model, saved_settings, settings_of_a_beginning, usable_backend
 from .settings import SettingError
 from .step import TrainingStep, as_tensors, training_step
 
@@ -52,6 +56,10 @@ from .step import TrainingStep, as_tensors, training_step
 # 2**16, may have to be halved many times before float16 gradients fit.
 MOST_SKIPPED = 10
 MOST_SKIPPED_WITH_A_SCALE = 50
+SAMPLE_STREAMS = 1 << 33  # random stream of the run's seed for the sample after step 0; then the others'
+SAMPLE_TOKENS = 200  # the most in a sample while it trains
+SAMPLE_TEMPERATURE = 0.7
+RATES = ("learning_rate", "minimum_learning_rate")
 
 
 class Trainer:
@@ -71,11 +79,14 @@ class Trainer:
         step: how many updates were made, or would have been.
         skipped_steps: how many of them changed nothing, since their gradient was not finite.
         saved_step: how many were when the newest checkpoint was written.
+        best: its best validation so far, where `looks_for_the_best`.
         stop_requested: may be set at any time; `run` then ends after the step that is going on.
 
     Raises:
         CommunicationError: processes that differ, or that are more than there are shards.
         SettingError: a budget of time for several processes.
+        TokenizerError: a prompt that the tokenizer does not know.
+        CheckpointError: the state is not one of a run with these settings.
     """
 
     def __init__(
@@ -86,6 +97,7 @@ class Trainer:
         state: Checkpoint | None = None,
         communicator: Communicator = ONE_PROCESS,
         shard_optimizer: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         self.communicator = communicator
         self.config = config
@@ -98,16 +110,25 @@ class Trainer:
         self.validated: ValidationEvent | None = None  # what `run` has found last
         self.rungs: dict[str, float] | None = None  # of the ladder, once it was asked for
         self.fingerprint: tuple[int, ...] | None = None  # of the checkpoint that this run wrote or read last
+        self.best = Best()
+        self.has_another_rate = False  # than its checkpoint
         self.stop_requested = False
         if config.time_budget and communicator.size > 1:
             raise SettingError(
                 "time_budget", " is for one process: the clocks of several differ; give ", "steps", " instead"
             )
+        if config.sample_every:
+            data.tokenizer.encode(config.prompt)  # complains of what it does not know, before the first step
         self.clock = Clock(config.time_budget)
         self.criterion = CrossEntropyLoss()
         self.generator = random.Generator(config.seed)
         with self.context():
-            self.model = _initial_model(config, data.tokenizer.vocab_size)
+            if origin is not None:
+                self.model = origin.new_model(config)
+            elif state is not None:
+                self.model = GPT(_model_config(config, state))
+            else:
+                self.model = _initial_model(config, data.tokenizer.vocab_size)
             self.optimizer = AdamW(
                 self.model,
                 config.learning_rate,
@@ -176,6 +197,7 @@ class Trainer:
         must_be_new: bool = False,
         communicator: Communicator = ONE_PROCESS,
         shard_optimizer: bool = False,
+        origin: Origin | None = None,
     ) -> Trainer:
         """Returns a new run in a directory that is new or empty, with its first checkpoint (step 0) kept.
 
@@ -188,9 +210,12 @@ class Trainer:
             must_be_new: whether a directory that is empty is refused, too.
             communicator: the processes that train together, each of which calls this.
             shard_optimizer: whether each of them keeps only a part of the optimizer's memory.
+            origin: the model that `config.init_from` names, which it begins with; `config` is what the
+                origin's `settings` gave. Schedule, optimizer and data begin anew.
 
         Raises:
             CommunicationError: the processes differ in something, or are more than there are shards.
+            OriginError: `config.init_from` is set without an origin, or the corpus does not go with it.
             ValueError: the settings do not fit the corpus or the memory, or the directory already holds
                 something.
             DirectoryExistsError: the directory exists, and `must_be_new` is set.
@@ -198,12 +223,14 @@ class Trainer:
             OSError: the directory cannot be written.
         """
         backends.get(config.backend)  # before the corpus is read, which may take minutes
+        if (origin is None) != (config.init_from is None):
+            raise OriginError("a run that begins with a model (init_from) is started with that model")
         require_memory(config)
         is_first = communicator.is_first
         with beginning(directory, config, must_be_new=must_be_new) if is_first else nullcontext():
-            data = prepare_data(config)
+            data = prepare_data(config) if origin is None else origin.prepare_data(config)
             require_memory(config, data.tokenizer.vocab_size)
-            trainer = cls(config, directory, data, None, communicator, shard_optimizer)
+            trainer = cls(config, directory, data, None, communicator, shard_optimizer, origin)
             trainer.save()
         return trainer
 
@@ -223,7 +250,8 @@ class Trainer:
             communicator, shard_optimizer: as for `start`. A run of several processes goes on with as many or
                 fewer, to the same bits.
             changes: settings that may differ without changing what was computed: steps, decay_steps,
-                eval_every, checkpoint_every; and the backend, which changes roundings. Without it the run
+                eval_every, checkpoint_every, keep_best, patience, the learning rate (with which its minimum
+                changes in proportion); and the backend, which changes roundings. Without it the run
                 keeps its own, or goes on with python (and a warning) where that cannot run. Another number
                 of steps stretches the cosine of the learning rate, and a warning says so, unless decay_steps
                 says where it ends. What is chosen is kept with the next checkpoint.
@@ -233,13 +261,18 @@ class Trainer:
             SettingError: a change that does not work.
         """
         config = settings_of_a_beginning(directory)
+        if config is not None and config.init_from is not None:
+            raise OriginError(
+                f"the run in {directory} ended before its first checkpoint: nothing of it is lost if you "
+                f"begin it again, with --init-from {shlex.quote(config.init_from)}"
+            )
         if config is not None:
             warnings.warn(
                 f"the run in {directory} ended before its first checkpoint: it begins again, from step 0",
                 stacklevel=2,
             )
             changes["backend"] = changes.get("backend") or usable_backend(config.backend)
-            config = replace(config, **changes)
+            config = config.going_on_with(**changes)
             return cls.start(config, directory, communicator=communicator, shard_optimizer=shard_optimizer)
         load_checkpoint(directory, optimizer=False)  # complains of a directory that is none, and has no lock
         if not communicator.is_first:
@@ -265,15 +298,16 @@ class Trainer:
             if not changes.get("backend"):
                 changes["backend"] = usable_backend(config.backend)
             before = config
-            config = replace(config, **changes)
+            config = config.going_on_with(**changes)
             if config.steps < steps_made:
                 raise SettingError(
                     "steps", f" cannot be {config.steps}: the run in {directory} has {steps_made} behind it"
                 )
-            empty_model(config.model_config(saved.tokenizer.vocab_size), saved, directory)
+            empty_model(_model_config(config, saved), saved, directory)
             require_memory(config, saved.tokenizer.vocab_size)
             data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
             trainer = cls(config, directory, data, saved, communicator, shard_optimizer)
+            trainer.has_another_rate = any(getattr(before, name) != getattr(config, name) for name in RATES)
             if "decay_steps" not in changes and not config.time_budget:
                 _warn_of_another_schedule(before, config, steps_made)
             return trainer
@@ -295,19 +329,35 @@ class Trainer:
         config = self.config
         with ExitStack() as stack:
             log = self._open_log(stack) if self.communicator.is_first else None
+            if (
+                self.has_another_rate
+            ):  # which is kept at once, or a run that is killed would go back to the old
+                self.save()
+                self.has_another_rate = False
             self.clock.start()
             stack.callback(self.clock.stop)
             is_last = self.is_finished
             while not is_last and not self._must_stop():
                 yield self._logged(log, self.train_step())
                 is_last = self.is_finished
-                if is_last:  # before the validation and the ladder, which may take long
+                # Before the validation and the ladder, which may take long, unless it is to know of them
+                if is_last and not self.looks_for_the_best:
                     self.save()
                 if config.eval_every and (is_last or self.step % config.eval_every == 0):
                     val_loss = self.validate()
+                    is_better = self.looks_for_the_best and self.best.note(self.step, val_loss)
+                    is_last = is_last or self.has_lost_patience
                     rungs = self.ladder() if is_last and self.communicator.is_first else None
                     self.validated = ValidationEvent(self.step, val_loss, rungs)
-                    yield self._logged(log, self.validated)
+                    if self.looks_for_the_best:
+                        self.validated = self.validated._replace(
+                            best_step=self.best.step, waited=self.best.waited
+                        )
+                    self._logged(log, self.validated)
+                    if is_better and config.keep_best:
+                        self.save(os.path.join(self.directory, BEST))
+                        self.save()  # at once: a checkpoint of before would not know of it
+                    yield self.validated
                 if is_last or (config.checkpoint_every and self.step % config.checkpoint_every == 0):
                     if self.saved_step != self.step:
                         self.save()
@@ -383,26 +433,56 @@ class Trainer:
             parameters = statistics.statistics(self.model, before) if keeps_statistics else None
         if not math.isfinite(loss):
             raise ArithmeticError(
-                f"the loss became {loss} at step {self.step}: "
-                f"try a learning_rate below {config.learning_rate}"
+                f"the loss became {loss} at step {self.step}: {self._advice_to_learn_slower()}"
             )
         self._count_skipped()
+        seconds = time.perf_counter() - started
+        is_due = config.sample_every and self.step % config.sample_every == 0
         return StepEvent(
             step=self.step,
             loss=loss,
             learning_rate=learning_rate,
             tokens=sum(batch.num_targets for batch in batches),
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             gradient_norm=self.update.gradient_norm,
             parameters=parameters,
             skipped=True if self.update.is_skipped else None,
             elapsed=elapsed,
+            sample=self.sample() if is_due and self.communicator.is_first else None,
         )
+
+    def sample(self) -> str:
+        """Returns a text that the model writes now, beginning with the prompt of the settings. Each step has
+        random numbers of its own for it, so training goes on as it would have.
+        """
+        data = self.data
+        prompt = self.config.prompt
+        pieces = generate(
+            self.model,
+            data.tokenizer,
+            prompt or data.opening,
+            tokens=SAMPLE_TOKENS,
+            temperature=SAMPLE_TEMPERATURE,
+            generator=random.Generator(self.config.seed, SAMPLE_STREAMS + self.step),
+            stop_id=data.tokenizer.special_tokens[BOUNDARY] if data.is_documents else None,
+        )
+        with self.context():
+            return prompt + "".join(pieces)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are made, or the time for them is over."""
-        return self.step >= self.config.steps or self.clock.is_over
+        """Whether all steps are made, or the time for them or the patience is over."""
+        return self.step >= self.config.steps or self.clock.is_over or self.has_lost_patience
+
+    @property
+    def looks_for_the_best(self) -> bool:
+        """Whether the best validation is looked for: to keep its checkpoint, or to end after it."""
+        return self.config.keep_best or self.config.patience > 0
+
+    @property
+    def has_lost_patience(self) -> bool:
+        """Whether as many validations in a row as `patience` says were not better than the best before."""
+        return 0 < self.config.patience <= self.best.waited
 
     def _next_batch(self, keeps_gradients: bool) -> Any:
         """Returns the next batch, or this process's shards of it, for `update`.
@@ -428,8 +508,16 @@ class Trainer:
         if self.skipped_in_a_row >= most:
             raise ArithmeticError(
                 f"the gradient was not finite for {most} steps in a row, up to step {self.step}: "
-                f"try a learning_rate below {self.config.learning_rate}, or another seed"
+                f"{self._advice_to_learn_slower()}, or begin anew with another seed"
             )
+
+    def _advice_to_learn_slower(self) -> str:
+        """Returns what to do about a run that has diverged: the last checkpoint is from before."""
+        rate = self.config.learning_rate
+        return (
+            f"try a learning_rate below {rate}: `train --resume {shlex.quote(self.directory)} "
+            f"--learning-rate {rate / 10:.3g}` goes on from step {self.saved_step}"
+        )
 
     def total_loss(self, batch: Batch) -> Tensor:
         """Returns the sum of the cross-entropies, a scalar in nats, of all targets (B, T) but the padding."""
@@ -463,10 +551,13 @@ class Trainer:
             self.rungs = ladder(self.data)
         return self.rungs
 
-    def save(self) -> None:
+    def save(self, directory: str | None = None) -> None:
         """Writes a checkpoint: the weights, the optimizer and everything random.
 
         With it, `resume` continues bit for bit.
+
+        Args:
+            directory: where to write a copy; default: the run's own, whose checkpoint it then is.
 
         Raises:
             ArithmeticError: a weight is not finite; the checkpoint of before stays.
@@ -477,7 +568,7 @@ class Trainer:
         update: Any = self.update
         optimizer_tensors = update.optimizer_state() if self.is_sharded else self.optimizer.state_dict()
         if not self.communicator.is_first:
-            self.saved_step = self.step
+            self.saved_step = self.step if directory is None else self.saved_step
             return
         state = {
             "step": self.step,
@@ -489,10 +580,12 @@ class Trainer:
         if self.config.time_budget:
             self.clock.advance()
             state["elapsed"] = self.clock.elapsed
+        if self.looks_for_the_best:
+            state["best"] = self.best.get_state()
         if self.update.scaler is not None:
             state["loss_scale"] = self.update.scaler.get_state()
         save_checkpoint(
-            self.directory,
+            directory or self.directory,
             config={
                 "training": self.config.to_dict(),
                 "model": self.model.config.to_dict(),
@@ -503,8 +596,9 @@ class Trainer:
             optimizer_tensors=optimizer_tensors,
             state=state,
         )
-        self.saved_step = self.step
-        self.fingerprint = fingerprint(self.directory)
+        if directory is None:
+            self.saved_step = self.step
+            self.fingerprint = fingerprint(self.directory)
 
     def _require_finite_weights(self) -> None:
         """Raises ArithmeticError where a weight is not finite: such a model cannot be trained any further."""
@@ -512,8 +606,7 @@ class Trainer:
             if not math.isfinite(tensor.buffer.sum_of_squares()):
                 raise ArithmeticError(
                     f"{name} is not finite at step {self.step}, which is not kept; "
-                    f"the checkpoint of step {self.saved_step} is: resume from it, "
-                    f"or try a learning_rate below {self.config.learning_rate}"
+                    f"the checkpoint of step {self.saved_step} is: {self._advice_to_learn_slower()}"
                 )
 
     def restore(self, saved: Checkpoint) -> None:
@@ -536,6 +629,11 @@ class Trainer:
             self.model.load_weights(list(saved.model_tensors.items()))
             optimizer: Any = self.update if self.is_sharded else self.optimizer
             optimizer.load_state(list(saved.optimizer_tensors.items()))
+        if "best" in saved.state:
+            try:
+                self.best.set_state(saved.state["best"])
+            except ValueError as problem:
+                raise CheckpointError(f"the checkpoint in {self.directory} is damaged: {problem}") from None
         self.clock.elapsed = _elapsed(saved.state.get("elapsed", 0.0), self.directory)
         self._require_step_of_the_optimizer("skipped_steps" in saved.state)
         self.data.training_batches.set_state(saved.state["data_order"])
@@ -619,8 +717,9 @@ def _elapsed(value: Any, directory: str) -> float:
 
 def _warn_of_another_schedule(before: TrainingConfig, after: TrainingConfig, step: int) -> None:
     """Says that a run goes on with another learning rate than it would have, and how to prevent that."""
+    rates = {name: getattr(before, name) for name in RATES}
     old = learning_rate_schedule(before)(step)
-    new = learning_rate_schedule(after)(step)
+    new = learning_rate_schedule(replace(after, **rates))(step)  # others were asked for
     if step < after.steps and old != new:
         warnings.warn(
             f"{after.steps} steps in place of {before.steps} stretch the cosine of the learning rate: "
@@ -638,6 +737,21 @@ def _initial_model(config: TrainingConfig, vocab_size: int) -> GPT:
             if parameter.ndim >= 2:
                 parameter.assign(parameter * (config.initial_std / 0.02))  # which GPT-2's, and ours, have
     return model
+
+
+def _model_config(config: TrainingConfig, saved: Checkpoint) -> GPTConfig:
+    """Returns the config of the model in a checkpoint: what the settings say, or, of a run that began with
+    another model, which may be of any kind, what stands there.
+
+    Raises:
+        CheckpointError: it stands there, and does not work.
+    """
+    if config.init_from is None:
+        return config.model_config(saved.tokenizer.vocab_size)
+    try:
+        return GPTConfig.from_dict(saved.config["model"])
+    except (TypeError, ValueError) as problem:
+        raise CheckpointError(f"the model's config in the checkpoint does not work: {problem}") from None
 
 
 def _check_step(step: Any, config: TrainingConfig, directory: str) -> None:

@@ -3,6 +3,7 @@
 config.json, tokenizer, model.safetensors, optimizer.safetensors, state.json    see `checkpoint`
 log.jsonl                                                                       one line an event
 beginning.json                                    the settings, only until the first checkpoint is there
+best/                                             with --keep-best: the checkpoint of the best validation
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .data import BOUNDARY
 
 LOG = "log.jsonl"
 BEGINNING = "beginning.json"
+BEST = "best"
 
 
 class DirectoryExistsError(ValueError):

@@ -154,17 +154,26 @@ def check_settings(config: Any) -> None:
         SettingError: a value out of range, or an unknown word.
     """
     for each in settings_of(type(config)).values():
-        value = getattr(config, each.name)
-        has_type = isinstance(value, _TYPES[each.type])
-        if isinstance(value, bool) and each.type != "bool":  # Python counts it among the ints
-            has_type = False
-        if isinstance(value, tuple) and any(type(number) is not int for number in value):
-            has_type = False
-        if not has_type:
-            raise SettingTypeError(each.name, f" must be {each.type}, not {value!r:.80}")
-        if isinstance(each.allowed, Range):
-            for number in value if isinstance(value, tuple) else (value,):
-                if not each.allowed.low <= number <= each.allowed.high:
-                    raise SettingError(each.name, f" must be {each.allowed.text}, not {value!r:.80}")
-        elif each.allowed is not None and value not in each.allowed:
-            raise SettingError(each.name, f" must be one of {', '.join(each.allowed)}, not {value!r:.80}")
+        check_setting(each, getattr(config, each.name))
+
+
+def check_setting(setting: Setting, value: Any) -> None:
+    """Checks the type of a setting's value, and that it is one of what is allowed.
+
+    Raises:
+        SettingTypeError: it has another type.
+        SettingError: it is out of range, or an unknown word.
+    """
+    has_type = isinstance(value, _TYPES[setting.type])
+    if isinstance(value, bool) and setting.type != "bool":  # Python counts it among the ints
+        has_type = False
+    if isinstance(value, tuple) and any(type(number) is not int for number in value):
+        has_type = False
+    if not has_type:
+        raise SettingTypeError(setting.name, f" must be {setting.type}, not {value!r:.80}")
+    if isinstance(setting.allowed, Range):
+        for number in value if isinstance(value, tuple) else (value,):
+            if not setting.allowed.low <= number <= setting.allowed.high:
+                raise SettingError(setting.name, f" must be {setting.allowed.text}, not {value!r:.80}")
+    elif setting.allowed is not None and value not in setting.allowed:
+        raise SettingError(setting.name, f" must be one of {', '.join(setting.allowed)}, not {value!r:.80}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -101,8 +102,43 @@ def svg(runs: Sequence[Run], width: int = 840, height: int = 460, *, log_steps: 
     return "\n".join(part for part in parts if part) + "\n"
 
 
+def rates_svg(
+    losses: Sequence[Point], smooth: Sequence[Point], best: float, width: int = 840, height: int = 460
+) -> str:
+    """Returns the losses at rising learning rates as an SVG document, in the manner of `svg`.
+
+    Args:
+        losses: rates and losses, at least two, the rates above 0 and rising.
+        smooth: the same, smoothed.
+        best: the rate to mark.
+        width, height: in CSS pixels; the drawing scales.
+    """
+    x_low, x_high = limits(math.log10(rate) for rate, _ in losses)
+    y_low, y_high = limits((loss for _, loss in [*losses, *smooth]), 0.04)
+    frame = _Frame(width, height, math.log10, x_low, x_high, y_low, y_high)
+    about = f"Training loss, raw and smoothed, in nats a token, at learning rates from {losses[0][0]:.2g} to "
+    about += f"{losses[-1][0]:.2g}. It falls fastest at {best:.2g}."
+    parts = _title("Loss by learning rate", about, frame, 1)
+    for loss in ticks(y_low, y_high, 6):
+        parts += _loss_tick(frame, loss)
+    for power in range(math.ceil(x_low - 1e-9), math.floor(x_high + 1e-9) + 1):
+        parts += _step_tick(frame, 10.0**power, f"{10.0**power:g}")
+    parts += _axes(frame, "learning rate (logarithmic)", "loss (nats a token)")
+    x = frame.x(best)
+    parts += [
+        '<g class="run0">',
+        _line(frame, losses, 'class="raw"'),
+        _line(frame, smooth, 'class="smooth"'),
+        "</g>",
+        f'<line class="rung" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{frame.bottom}"/>',
+        f'<text class="tick" x="{x + 4:.1f}" y="{TOP + 12}">falls fastest: {best:.2g}</text>',
+        "</svg>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
 def _head(runs: Sequence[Run], frame: _Frame, last_step: int) -> list[str]:
-    """Returns what comes first: what the drawing is, in words, its style, its ground and its heading."""
+    """Returns what comes first in a drawing of runs."""
     title = "Loss by training step"
     if len(runs) == 1:
         title += f": {replace_unprintable(runs[0].name)}"
@@ -110,13 +146,18 @@ def _head(runs: Sequence[Run], frame: _Frame, last_step: int) -> list[str]:
         "Training loss, raw and smoothed, and validation loss, in nats a token, "
         f"over {last_step:,} steps. {'. '.join(map(legend_text, runs))}."
     )
+    return _title(title, about, frame, len(runs))
+
+
+def _title(title: str, about: str, frame: _Frame, num_runs: int) -> list[str]:
+    """Returns the beginning of a drawing: what it is, in words, its style, its ground and its heading."""
     width = frame.width
     height = frame.height
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" aria-labelledby="title about">',
         f'<title id="title">{escape(title)}</title><desc id="about">{escape(about)}</desc>',
-        f"<style>{_style(len(runs))}</style>",
+        f"<style>{_style(num_runs)}</style>",
         f'<rect class="ground" width="{width}" height="{height}"/>',
         f'<text class="heading" x="{LEFT}" y="26">{escape(_shortened(title, 80))}</text>',
     ]
@@ -141,13 +182,13 @@ def _rung(frame: _Frame, name: str, nats: float) -> list[str]:
     ]
 
 
-def _step_tick(frame: _Frame, step: float) -> list[str]:
-    """Returns a short line below the axis of steps, and its step below that."""
+def _step_tick(frame: _Frame, step: float, text: str | None = None) -> list[str]:
+    """Returns a short line below the axis of steps, and its step below that, or the text for it."""
     x = frame.x(step)
     y = frame.bottom
     return [
         f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 5}"/>',
-        f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{y + 20}">{step:,.0f}</text>',
+        f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{y + 20}">{text or f"{step:,.0f}"}</text>',
     ]
 
 

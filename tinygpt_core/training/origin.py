@@ -1,0 +1,108 @@
+"""The model that a run begins with in place of drawn weights: fine-tuning.
+
+Its sizes and its tokenizer come with it. The schedule, the optimizer and the order of the data begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..nn.gpt import GPT, GPTConfig
+from ..tokenizer.base import TokenizerError
+from .config import TrainingConfig
+from .data import BOUNDARY, Data, prepare_data
+from .settings import SettingError
+
+
+class OriginError(ValueError):
+    """A run cannot begin with the model that it was to begin with; the message says why."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model to begin with.
+
+    Attributes:
+        path: where it was, absolute.
+        tokenizer_path: where its tokenizer was, absolute.
+        model: with its weights, of any shapes that a GPT has.
+        tokenizer: whose ids it takes.
+
+    Raises:
+        OriginError: the tokenizer has other tokens than the model: more, or fewer.
+    """
+
+    path: str
+    tokenizer_path: str
+    model: GPT
+    tokenizer: Any
+
+    def __post_init__(self) -> None:
+        expected = self.model.config.vocab_size
+        if self.tokenizer.vocab_size != expected:  # of a larger model some ids would have no text
+            raise OriginError(
+                f"the tokenizer in {self.tokenizer_path} has {self.tokenizer.vocab_size:,} tokens, "
+                f"but the model in {self.path} was made for {expected:,}"
+            )
+
+    def settings(self, config: TrainingConfig, given: Collection[str]) -> TrainingConfig:
+        """Returns the settings of a run that begins with this model: its sizes, and its tokenizer.
+
+        Args:
+            config: the settings of the run.
+            given: those of them that somebody has asked for, by name. The others give way. A shorter context
+                is no contradiction, and dropout is the run's.
+
+        Raises:
+            SettingError: one that was given contradicts the model.
+        """
+        own = {field.name for field in fields(TrainingConfig)}
+        sizes = {
+            field.name: getattr(self.model.config, field.name)
+            for field in fields(GPTConfig)
+            if field.name in own and field.name != "vocab_size"
+        }
+        sizes["tokenizer"] = self.tokenizer_path
+        length = sizes["context_length"]
+        if "context_length" in given:
+            if config.context_length > length:
+                raise SettingError(
+                    "context_length",
+                    f" ({config.context_length}) is more than the {length} of the model in {self.path}",
+                )
+            sizes["context_length"] = config.context_length
+        sizes["dropout"] = config.dropout
+        for name, value in sizes.items():
+            if name in given and getattr(config, name) != value:
+                raise SettingError(
+                    name,
+                    f" is {getattr(config, name)!r:.80}, but {value!r:.200} for the model in {self.path}",
+                )
+        return replace(config, **sizes, init_from=self.path)
+
+    def prepare_data(self, config: TrainingConfig) -> Data:
+        """Returns the data of a run that begins with this model, in its tokens.
+
+        Raises:
+            OriginError: the tokenizer lacks a token of the corpus, or what stands between documents.
+            ValueError, OSError: see `data.prepare_data`.
+        """
+        try:
+            return prepare_data(config, self.tokenizer)
+        except TokenizerError as problem:
+            raise OriginError(f"the tokenizer of {self.path} does not fit the corpus: {problem}") from None
+        except KeyError as problem:
+            if problem.args != (BOUNDARY,):
+                raise
+            raise OriginError(
+                f"the model in {self.path} has no token {BOUNDARY}, which stands between documents: "
+                "give the texts as one, with --data FILE and without a corpus of documents"
+            ) from None
+
+    def new_model(self, config: TrainingConfig) -> GPT:
+        """Returns a model with these weights and the dropout of the settings, on the backend in use."""
+        model = GPT(replace(self.model.config, dropout=config.dropout))
+        model.load_weights([(name, tensor.buffer) for name, tensor in self.model.named_parameters()])
+        return model
