@@ -615,6 +615,14 @@ class Trainer:
         Raises:
             ValueError: a part of it is not what a run keeps, or does not belong to the others.
         """
+        try:
+            self._restore(saved)
+        except (KeyError, TypeError) as problem:
+            raise CheckpointError(
+                f"the checkpoint in {self.directory} lacks what a run keeps: {problem}"
+            ) from problem
+
+    def _restore(self, saved: Checkpoint) -> None:
         self.step = saved.state["step"]
         self.saved_step = self.step
         for name in ("skipped_steps", "skipped_in_a_row"):
