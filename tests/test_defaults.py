@@ -31,13 +31,12 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     nn.RNN: {"num_layers": 1, "bias": True, "activation": "tanh", "dropout": 0.0},
     nn.RotaryEncoding: {"base": 10000.0},
     nn.Softmax: {"axis": -1},
-    nn.TransformerBlock: {
+    nn.TransformerBlock: {  # and, for its attention, what CausalSelfAttention has
         "activation": "relu",
         "final_activation": False,
         "normalization": "layer_norm",
         "bias": True,
         "attention_bias": False,
-        **ROTARY,
         "dropout": 0.0,
         "eps": 1e-5,
     },

@@ -32,6 +32,7 @@ OUTSIDE = (None, "tests/test_outside_backend.py runs the laws on a backend that 
 MPI = (None, "tests/test_parallel_runs.py starts runs like this one, where mpi4py and an mpiexec are there")
 HOSTS = (None, "needs two machines; benchmarks/two_hosts.py makes two of one, as root")
 GPUS = (None, "needs GPUs; tests/test_communicators.py runs the logic against a stand-in for NCCL")
+SMOLLM = (None, "SmolLM's weights are a download; tests/test_families.py has small ones")
 SUBSTITUTES = {
     "git clone URL tinygpt && cd tinygpt": (None, "the reader's own copy of what the tests run in"),
     "python3 -m tinygpt_core train": ("train --steps 3 --out {run}", "a minute"),
@@ -75,6 +76,9 @@ SUBSTITUTES = {
         None,
         "GPT-2's weights are a download; tests/test_cli_convert.py runs it on small ones",
     ),
+    "python3 -m tinygpt_core inspect ../SmolLM-135M": SMOLLM,
+    "python3 -m tinygpt_core convert ../SmolLM-135M runs/smollm": SMOLLM,
+    'python3 -m tinygpt_core generate runs/smollm --prompt "The" --count 1': SMOLLM,
     "pytest -p tinygpt_spec.plugin --pyargs tinygpt_spec --backend python": (
         None,
         "tests/spec is part of this very run",
