@@ -15,8 +15,10 @@ from cuda_on_cpu import emulation
 from cuda_on_cpu.device import Capture, CaptureRefused, Chunk, Device, Pool
 from cuda_on_cpu.training import CONFIG, Run
 
+from tinygpt_accel.cuda_backend import step
 from tinygpt_accel.cuda_backend.buffer import GraphTables
 from tinygpt_accel.cuda_backend.kernels import rotary
+from tinygpt_accel.cuda_backend.kernels.optimizer_steps import adamw
 from tinygpt_accel.cuda_backend.step import CudaTrainingStep
 from tinygpt_core import Tensor, backends, operations
 from tinygpt_core.kernels.precision import autocast
@@ -345,6 +347,32 @@ def test_a_recording_that_fails_leaves_nothing_behind(
     # What was allocated while it was recorded has gone back, and launched steps use the same memory
     assert sum(pool.total_bytes for pool in pools) < 1.2 * held
     assert found == expected
+
+
+def test_copies_of_a_recording_that_failed_are_made_again(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of weights that do not learn, too, of which the step keeps none: they were recorded and never
+    computed.
+    """
+
+    def frozen(eager: bool) -> Run:
+        run = Run("bfloat16", eager=eager)
+        for _, parameter in run.model.transformer_blocks[0].named_parameters():
+            parameter.requires_grad = False
+        return run
+
+    run = frozen(False)
+    found = run.losses(2)
+
+    def refuse(*given: Any, **options: Any) -> None:
+        if Device.graph is not None:
+            raise CaptureRefused("operation not permitted when stream is capturing")
+        adamw(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "adamw", refuse)
+        found += run.losses(1)
+    assert "not permitted" in run.step.reason
+    assert found + run.losses(1) == frozen(True).losses(4)
 
 
 def test_only_what_a_capture_refuses_is_caught(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:

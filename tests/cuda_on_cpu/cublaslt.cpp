@@ -108,6 +108,7 @@ API cublasLtMatmul(void* handle, void* desc, const void* alpha, const void* a, v
     if (!handle || !algo || algo[7] != 0x7174 || !fits(d, A, B, (Layout*)cdesc, D)) return INVALID_VALUE;
     if (!workspace || workspace_size < algo[4] || stream != (void*)0x5eed) return INVALID_VALUE;
     for (int i = 0; i < 4; i++) if ((uint64_t)pointers[i] % algo[i]) return INVALID_VALUE;
+    ((unsigned char*)workspace)[workspace_size - 1] = 255;  // scratch may lie anywhere in it
     double scale = d->scale == R_64F ? *(const double*)alpha : *(const float*)alpha;
     const double kept = d->scale == R_64F ? *(const double*)beta : *(const float*)beta;
     if (kept != 0 && (kept != 1 || c != out || d->epilogue != 1)) return INVALID_VALUE;
