@@ -173,11 +173,11 @@ def test_one_plan_serves_other_arrays(library: cublaslt.CublasLt) -> None:
     """
     r = np.random.default_rng(3)
 
-    def drawn(*size: int) -> np.ndarray:
-        return placed(r.integers(-3, 4, size=(1, *size)[-2:]), "float32", False, 0, 0)
+    def drawn(rows: int, offset: int = 0) -> np.ndarray:
+        return placed(r.integers(-3, 4, size=(rows, 8)), "float32", False, 0, offset)
 
-    # All there at a time, so that no two lie in one place
-    calls = [(drawn(8, 8), drawn(8, 8), drawn(8, 8), drawn(8)[0], drawn(8, 8)) for _ in range(3)]
+    # All there at a time, so that no two lie in one place; the last with a bias at no multiple of 16 bytes
+    calls = [(drawn(8), drawn(8), drawn(8), drawn(1, offset)[0], drawn(8)) for offset in (0, 4, 1)]
     for a, b, out, row, auxiliary in calls:
         assert library.matmul(Kind, a, b, out, WORKSPACE, epilogue=Epilogue("bias", row))
         assert np.array_equal(out, a @ b + row)

@@ -172,6 +172,18 @@ def test_adamw_writes_the_16_bit_copies(kind: Any, monkeypatch: pytest.MonkeyPat
         assert parameter.buffer.in_format("bfloat16") is copy
 
 
+def test_a_replay_makes_other_copies_old(kind: Any) -> None:
+    """What a validation in 16 bits has converted between two replays of float32 is not read after them."""
+    run = Run("float32")
+    run.losses(4)
+    before = [p.buffer.in_format("bfloat16") for _, p in run.step.parameters]
+    run.losses(1)
+    assert run.step.capture.launches == 3
+    for (name, p), old in zip(run.step.parameters, before, strict=True):
+        copy = p.buffer.in_format("bfloat16")
+        assert copy is not old and np.array_equal(copy, kind.convert(p.buffer.array, "bfloat16")), name
+
+
 def test_tables_lie_where_no_graph_writes(kind: Any) -> None:
     """What the host fills once before the first launch overlaps with nothing that a recorded kernel
     writes, be it tables of addresses or rotary angles.
@@ -463,6 +475,23 @@ def test_a_step_is_the_textbooks(
     # AdamW makes much of the roundings of a gradient that is almost 0: so on average
     difference = np.abs(run.weights() - plain.weights())
     assert np.max(difference) < 2e-5 if form == "float32" else np.mean(difference) < 1e-3
+
+
+@pytest.mark.parametrize("room", [0, 120])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_with_little_shared_memory(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, form: str, room: int
+) -> None:
+    """Where a row of logits (29 numbers) or the sums of a norm (2 times 16) do not fit, it goes without: the
+    emulation refuses a launch that asks for more than there is.
+    """
+    config = replace(CONFIG, dropout=0.0)
+    expected = Run(form, config).losses(4)
+    monkeypatch.setattr(kind, "shared_memory", room)
+    run = Run(form, config)
+    assert np.allclose(run.losses(4), expected, rtol={"float32": 1e-6, "bfloat16": 2e-3}[form])
+    names = run.step.recording.graph.names()
+    assert "normalize" not in names and "cross_entropy_both" in names
 
 
 def test_logits_can_be_read_after_their_gradient_lies_there(kind: Any) -> None:
