@@ -16,11 +16,11 @@ from cuda_on_cpu.device import Capture, CaptureRefused, Chunk, Device, Pool
 from cuda_on_cpu.training import CONFIG, Run
 
 from tinygpt_accel.cuda_backend import step
-from tinygpt_accel.cuda_backend.buffer import GraphTables
+from tinygpt_accel.cuda_backend.buffer import GraphTables, WaitingTerm
 from tinygpt_accel.cuda_backend.kernels import rotary
 from tinygpt_accel.cuda_backend.kernels.optimizer_steps import adamw
 from tinygpt_accel.cuda_backend.step import CudaTrainingStep
-from tinygpt_core import Tensor, backends, operations
+from tinygpt_core import Tensor, backends, kernels, operations
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
@@ -653,3 +653,25 @@ def test_what_waits_is_launched_before_a_write(kind: Any) -> None:
             kind.may_wait = False
         expected = expected or found
         assert found == expected
+
+
+def test_a_sum_with_work_that_waits_changes_neither(kind: Any) -> None:
+    """Rows of an embedding's gradient and the gradient of a norm are added to something, and that stays."""
+    r = np.random.default_rng(1)
+    table, x, grad = (kind(r.normal(size=size).astype(np.float32)) for size in ((7, 8), (5, 8), (5, 8)))
+    ids = kind(np.array([3, 0, 3, 6, 1], np.int32))
+    embedding, norm = (kernels.lookup(kernel, kind) for kernel in (kernels.Embedding, kernels.LayerNorm))
+    for to, kernel, inputs in ((table, embedding, (table, ids)), (x, norm, (x,))):
+        expected = None
+        for waits in (False, True):
+            other = to.copy()
+            kind.may_wait = waits
+            try:
+                term = kernel.backward(kernel.forward(*inputs)[1], grad)[0]()
+                assert bool(term.waiting_for(WaitingTerm)) == waits
+                total = (other + term).to_python()
+            finally:
+                kind.may_wait = False
+            assert other.to_python() == to.to_python()
+            expected = expected or total
+            assert np.allclose(total, expected, rtol=1e-6) and term.shape == to.shape
