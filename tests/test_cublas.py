@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> cublaslt.CublasLt:
     return cublaslt.CublasLt(str(made))
 
 
-WORKSPACE = np.empty(cublaslt.WORKSPACE_BYTES, "uint8")
+ROOM = np.zeros(2 * cublaslt.WORKSPACE_BYTES, "uint8")
+WORKSPACE = ROOM[: cublaslt.WORKSPACE_BYTES]  # to whose last byte the stand-in writes
 
 
 def placed(values: np.ndarray, fmt: str, transposed: bool, gap: int, offset: int) -> np.ndarray:
@@ -165,6 +167,27 @@ def test_epilogues(
             )
 
 
+def test_one_plan_serves_other_arrays(library: cublaslt.CublasLt) -> None:
+    """Each product has the bias, the auxiliary matrix and the sums of its own call, although the plan for all
+    of one description was made for the first; and scratch stays within the workspace.
+    """
+    r = np.random.default_rng(3)
+
+    def drawn(rows: int, offset: int = 0) -> np.ndarray:
+        return placed(r.integers(-3, 4, size=(rows, 8)), "float32", False, 0, offset)
+
+    # All there at a time, so that no two lie in one place; the last with a bias at no multiple of 16 bytes
+    calls = [(drawn(8), drawn(8), drawn(8), drawn(1, offset)[0], drawn(8)) for offset in (0, 4, 1)]
+    for a, b, out, row, auxiliary in calls:
+        assert library.matmul(Kind, a, b, out, WORKSPACE, epilogue=Epilogue("bias", row))
+        assert np.array_equal(out, a @ b + row)
+        assert library.matmul(Kind, a, b, out, WORKSPACE, epilogue=Epilogue("gelu", row, auxiliary))
+        assert np.array_equal(auxiliary, a @ b + row)
+        assert library.matmul(Kind, a, b, out, WORKSPACE, epilogue=Epilogue("column_sums", row))
+        assert np.array_equal(row, b.sum(0))
+    assert WORKSPACE[-1] and not ROOM[cublaslt.WORKSPACE_BYTES :].any()
+
+
 def test_what_the_library_refuses(library: cublaslt.CublasLt) -> None:
     """An epilogue for which it has no algorithm is answered with False, and nothing is written; a product
     that it cannot compute at all is an error, and so is one whose rows are not dense.
@@ -193,6 +216,51 @@ def test_what_the_library_refuses(library: cublaslt.CublasLt) -> None:
             99,
             ctypes.c_int(1),
         )
+
+
+def test_a_gpus_products_go_to_the_library(
+    library: cublaslt.CublasLt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`CupyBuffer` leaves none to CuPy, whose products refuse to be recorded: whatever lies in a way that the
+    library cannot be told of is copied, what has no elements is answered without it, and a recording has a
+    workspace of its own.
+    """
+    pytest.importorskip(
+        "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
+    )
+    from tinygpt_accel.cuda_backend import cupy_buffer
+
+    kind = cupy_buffer.CupyBuffer
+    # Of CuPy's functions there is one, which copies
+    monkeypatch.setattr(cupy_buffer, "cupy", SimpleNamespace(ascontiguousarray=np.ascontiguousarray))
+    monkeypatch.setattr(cublaslt, "load", lambda: library)
+    monkeypatch.setattr(kind, "address_of", staticmethod(Kind.address_of))
+    monkeypatch.setattr(kind, "stream_address", staticmethod(Kind.stream_address))
+    monkeypatch.setattr(cupy_buffer, "_eager_workspace", lambda: WORKSPACE)
+    r = np.random.default_rng(2)
+    a, b, row = (r.integers(-3, 4, size=size).astype(np.float32) for size in ((8, 6), (6, 16), (16,)))
+    wide = r.integers(-3, 4, size=(16, 12)).astype(np.float32)
+    out = np.zeros((8, 16), np.float32)
+    assert kind.product(a, b, out) and np.array_equal(out, a @ b)
+    assert kind.product(wide[::2, ::2], b, out) and np.array_equal(out, wide[::2, ::2] @ b)
+    assert kind.product(a, b, out, add=True) and np.array_equal(out, (a + wide[::2, ::2]) @ b)
+    assert kind.product(a, b, out, False, Epilogue("bias", row)) and np.array_equal(out, a @ b + row)
+    nothing = a[:, :0], b[:0]
+    assert kind.product(*nothing, out, add=True) and out.any()
+    assert not kind.product(*nothing, out, False, Epilogue("bias", row)) and out.any()
+    assert kind.product(*nothing, out) and not out.any()
+    assert kind.product(a[:0], b, out[:0]) and not kind.product(a[:0], b, out[:0], epilogue=Epilogue("bias"))
+    first, second = (r.integers(-3, 4, size=size).astype(np.float32) for size in ((3, 8, 6), (3, 6, 16)))
+    results = np.zeros((3, 8, 16), np.float32)
+    for one, other in ((first, second), (first[::-1], second), (first, second[:, ::-1])):
+        kind.batched_product(one, other, results, False, 0.5)
+        assert np.array_equal(results, 0.5 * (one @ other))
+    kind.batched_product(first[..., :0], second[:, :0], results)
+    assert not results.any()
+    assert cupy_buffer._workspace() is WORKSPACE
+    own = SimpleNamespace(workspace=object())
+    monkeypatch.setattr(cupy_buffer.GraphCapture, "current", own)
+    assert cupy_buffer._workspace() is own.workspace
 
 
 def headers() -> list[Path]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def test_what_a_capture_refuses_is_known() -> None:
     pytest.importorskip(
         "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
     )
-    from cupy.cuda import runtime
+    from cupy.cuda import driver, runtime
 
     from tinygpt_accel.cuda_backend import cupy_buffer as cupy_backend
 
@@ -108,12 +109,59 @@ def test_what_a_capture_refuses_is_known() -> None:
     ):
         assert why(problem) == ""
 
-    class Refused(runtime.CUDARuntimeError):  # whose own way to be made asks the driver for its words
+    # Calls of the runtime, and launches of kernels
+    for error in (runtime.CUDARuntimeError, driver.CUDADriverError):
+        for status in (2, 700, 900, 904, 908, 909):
+            assert bool(why(error_of(error, status))) == (900 <= status <= 908), error
+
+
+def error_of(error: Any, status: int) -> Exception:
+    """An error of CUDA's, made without its own way to be made, which asks the driver for its words."""
+
+    class Made(error):  # type: ignore[misc]
         def __init__(self, status: int) -> None:
             self.status = status
 
-    for status in (2, 700, 900, 904, 908, 909):
-        assert bool(why(Refused(status))) == (900 <= status <= 908)
+    return Made(status)
+
+
+@pytest.mark.parametrize("is_recording", [False, True])
+@pytest.mark.parametrize("refusals", [0, 1, 2])
+def test_memory_for_a_recording_that_the_device_has_not(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, is_recording: bool
+) -> None:
+    """What the ordinary pool only keeps is given back first; then a launched step's pool hears of CUDA's
+    error, on which it gives back its own and asks again, and a recording ends: its pool keeps what it has.
+    """
+    pytest.importorskip(
+        "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
+    )
+    from cupy.cuda import runtime
+
+    from tinygpt_accel.cuda_backend import cupy_buffer as cupy_backend
+
+    said: list[str] = []
+
+    def memory(size: int) -> int:
+        said.append("memory")
+        if said.count("memory") <= refusals:
+            raise error_of(runtime.CUDARuntimeError, cupy_backend.OUT_OF_MEMORY)
+        return size
+
+    pool = SimpleNamespace(free_all_blocks=lambda: said.append("free"))
+    cuda = SimpleNamespace(Memory=memory, MemoryPointer=lambda memory, offset: (memory, offset))
+    fake = SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool)
+    monkeypatch.setattr(cupy_backend, "cupy", fake)
+    capture = object.__new__(cupy_backend.GraphCapture)
+    capture.is_recording = is_recording
+    if refusals == 2:
+        expected = cupy_backend.OutOfMemoryWhileRecording if is_recording else runtime.CUDARuntimeError
+        with pytest.raises(expected) as caught:
+            capture._from_device(1 << 20)
+        assert not is_recording or "1,048,576 bytes" in str(caught.value)
+    else:
+        assert capture._from_device(1 << 20) == (1 << 20, 0)
+    assert said == ["memory", "free", "memory"][: 1 if not refusals else 3]
 
 
 def names_called(roots: Iterable[str]) -> set[str]:
@@ -135,9 +183,9 @@ def test_every_name_of_cupys_exists() -> None:
         "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
     )
     import cupyx
-    from cupy.cuda import device, runtime
+    from cupy.cuda import device, driver, runtime
 
-    roots = {"xp": cupy, "cupy": cupy, "cupyx": cupyx, "device": device, "runtime": runtime}
+    roots = {"xp": cupy, "cupy": cupy, "cupyx": cupyx, "device": device, "driver": driver, "runtime": runtime}
     found = names_called(roots)
     assert {"xp.empty", "cupy.cuda.Stream"} <= found
     for name in found:

@@ -15,10 +15,12 @@ from cuda_on_cpu import emulation
 from cuda_on_cpu.device import Capture, CaptureRefused, Chunk, Device, Pool
 from cuda_on_cpu.training import CONFIG, Run
 
-from tinygpt_accel.cuda_backend.buffer import GraphTables
+from tinygpt_accel.cuda_backend import step
+from tinygpt_accel.cuda_backend.buffer import GraphTables, WaitingTerm
 from tinygpt_accel.cuda_backend.kernels import rotary
+from tinygpt_accel.cuda_backend.kernels.optimizer_steps import adamw
 from tinygpt_accel.cuda_backend.step import CudaTrainingStep
-from tinygpt_core import Tensor, backends, operations
+from tinygpt_core import Tensor, backends, kernels, operations
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
@@ -168,6 +170,18 @@ def test_adamw_writes_the_16_bit_copies(kind: Any, monkeypatch: pytest.MonkeyPat
         copy = run.step.copies[name]
         assert np.array_equal(copy, kind.convert(parameter.buffer.array, "bfloat16")), name
         assert parameter.buffer.in_format("bfloat16") is copy
+
+
+def test_a_replay_makes_other_copies_old(kind: Any) -> None:
+    """What a validation in 16 bits has converted between two replays of float32 is not read after them."""
+    run = Run("float32")
+    run.losses(4)
+    before = [p.buffer.in_format("bfloat16") for _, p in run.step.parameters]
+    run.losses(1)
+    assert run.step.capture.launches == 3
+    for (name, p), old in zip(run.step.parameters, before, strict=True):
+        copy = p.buffer.in_format("bfloat16")
+        assert copy is not old and np.array_equal(copy, kind.convert(p.buffer.array, "bfloat16")), name
 
 
 def test_tables_lie_where_no_graph_writes(kind: Any) -> None:
@@ -347,6 +361,32 @@ def test_a_recording_that_fails_leaves_nothing_behind(
     assert found == expected
 
 
+def test_copies_of_a_recording_that_failed_are_made_again(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of weights that do not learn, too, of which the step keeps none: they were recorded and never
+    computed.
+    """
+
+    def frozen(eager: bool) -> Run:
+        run = Run("bfloat16", eager=eager)
+        for _, parameter in run.model.transformer_blocks[0].named_parameters():
+            parameter.requires_grad = False
+        return run
+
+    run = frozen(False)
+    found = run.losses(2)
+
+    def refuse(*given: Any, **options: Any) -> None:
+        if Device.graph is not None:
+            raise CaptureRefused("operation not permitted when stream is capturing")
+        adamw(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "adamw", refuse)
+        found += run.losses(1)
+    assert "not permitted" in run.step.reason
+    assert found + run.losses(1) == frozen(True).losses(4)
+
+
 def test_only_what_a_capture_refuses_is_caught(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of ours while recording is raised, and not a reason that few read."""
     run = Run("float32")
@@ -435,6 +475,23 @@ def test_a_step_is_the_textbooks(
     # AdamW makes much of the roundings of a gradient that is almost 0: so on average
     difference = np.abs(run.weights() - plain.weights())
     assert np.max(difference) < 2e-5 if form == "float32" else np.mean(difference) < 1e-3
+
+
+@pytest.mark.parametrize("room", [0, 120])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_with_little_shared_memory(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, form: str, room: int
+) -> None:
+    """Where a row of logits (29 numbers) or the sums of a norm (2 times 16) do not fit, it goes without: the
+    emulation refuses a launch that asks for more than there is.
+    """
+    config = replace(CONFIG, dropout=0.0)
+    expected = Run(form, config).losses(4)
+    monkeypatch.setattr(kind, "shared_memory", room)
+    run = Run(form, config)
+    assert np.allclose(run.losses(4), expected, rtol={"float32": 1e-6, "bfloat16": 2e-3}[form])
+    names = run.step.recording.graph.names()
+    assert "normalize" not in names and "cross_entropy_both" in names
 
 
 def test_logits_can_be_read_after_their_gradient_lies_there(kind: Any) -> None:
@@ -596,3 +653,25 @@ def test_what_waits_is_launched_before_a_write(kind: Any) -> None:
             kind.may_wait = False
         expected = expected or found
         assert found == expected
+
+
+def test_a_sum_with_work_that_waits_changes_neither(kind: Any) -> None:
+    """Rows of an embedding's gradient and the gradient of a norm are added to something, and that stays."""
+    r = np.random.default_rng(1)
+    table, x, grad = (kind(r.normal(size=size).astype(np.float32)) for size in ((7, 8), (5, 8), (5, 8)))
+    ids = kind(np.array([3, 0, 3, 6, 1], np.int32))
+    embedding, norm = (kernels.lookup(kernel, kind) for kernel in (kernels.Embedding, kernels.LayerNorm))
+    for to, kernel, inputs in ((table, embedding, (table, ids)), (x, norm, (x,))):
+        expected = None
+        for waits in (False, True):
+            other = to.copy()
+            kind.may_wait = waits
+            try:
+                term = kernel.backward(kernel.forward(*inputs)[1], grad)[0]()
+                assert bool(term.waiting_for(WaitingTerm)) == waits
+                total = (other + term).to_python()
+            finally:
+                kind.may_wait = False
+            assert other.to_python() == to.to_python()
+            expected = expected or total
+            assert np.allclose(total, expected, rtol=1e-6) and term.shape == to.shape

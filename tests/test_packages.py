@@ -64,6 +64,19 @@ def test_extras_of_the_core_are_extras_of_the_plug_in(extra: str) -> None:
         assert found and set(found[1].split(",")) <= set(accel["optional-dependencies"])
 
 
+@pytest.mark.parametrize("major", ["12", "13"])
+def test_extras_for_a_gpu_bring_flash_attention(major: str) -> None:
+    """CuPy with its toolkit, cuDNN for the same CUDA, and the front end that is small: since 1.24 it brings a
+    compiler along.
+    """
+    described = tomllib.loads((ROOT / "tinygpt_accel" / "pyproject.toml").read_text(encoding="utf-8"))
+    brought = described["project"]["optional-dependencies"][f"cuda{major}"]
+    names = [re.split("[<>=]", requirement)[0] for requirement in brought]
+    assert {f"cupy-cuda{major}x[ctk]", f"nvidia-cudnn-cu{major}", "nvidia-cudnn-frontend"} <= set(names)
+    front_end = brought[names.index("nvidia-cudnn-frontend")]
+    assert "<1.24" in front_end and ">=1.14" in front_end, "before that there is no `generate_stats`"
+
+
 @pytest.mark.parametrize("folder", PROJECTS, ids=lambda path: path.name)
 def test_each_package_carries_its_licence_and_says_that_it_is_typed(folder: Path) -> None:
     described = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))

@@ -79,6 +79,8 @@ class EmulatedBuffer(CudaBuffer):
 
     @classmethod
     def upload(cls, array: Any, host: Any) -> None:
+        if (array.shape, array.dtype) != (host.shape, host.dtype):  # CuPy's `set` converts nothing
+            raise TypeError(f"{host.dtype} {host.shape} is not written to {array.dtype} {array.shape}")
         Device.write(array, host)
 
     @classmethod

@@ -92,7 +92,7 @@ API cublasLtMatmulAlgoGetHeuristic(void* handle, void* desc, void* a, void* b, v
     for (unsigned alignment : p->alignment) if (!alignment || alignment & (alignment - 1)) return INVALID_VALUE;
     std::memset(results, 0, sizeof *results);
     for (int i = 0; i < 4; i++) results->algo[i] = p->alignment[i];  // which `cublasLtMatmul` then relies on
-    results->algo[4] = p->workspace, results->algo[7] = 0x7174;
+    results->algo[4] = p->workspace, results->algo[5] = ((uint64_t)d->bias | (uint64_t)d->aux) % 16 ? 1 : 16, results->algo[7] = 0x7174;
     *found = 1;
     return SUCCESS;
 }
@@ -108,6 +108,10 @@ API cublasLtMatmul(void* handle, void* desc, const void* alpha, const void* a, v
     if (!handle || !algo || algo[7] != 0x7174 || !fits(d, A, B, (Layout*)cdesc, D)) return INVALID_VALUE;
     if (!workspace || workspace_size < algo[4] || stream != (void*)0x5eed) return INVALID_VALUE;
     for (int i = 0; i < 4; i++) if ((uint64_t)pointers[i] % algo[i]) return INVALID_VALUE;
+    if (((uint64_t)d->bias | (uint64_t)d->aux) % algo[5]) return INVALID_VALUE;
+    const Layout* layouts[4] = {A, B, (Layout*)cdesc, D};
+    for (int i = 0; i < 4; i++) if (layouts[i]->count > 1 && layouts[i]->distance * size_of(layouts[i]->type) % algo[i]) return INVALID_VALUE;
+    ((unsigned char*)workspace)[workspace_size - 1] = 255;  // scratch may lie anywhere in it
     double scale = d->scale == R_64F ? *(const double*)alpha : *(const float*)alpha;
     const double kept = d->scale == R_64F ? *(const double*)beta : *(const float*)beta;
     if (kept != 0 && (kept != 1 || c != out || d->epilogue != 1)) return INVALID_VALUE;

@@ -354,13 +354,16 @@ def operand_of(kind: Any, x: Any) -> Operand:
 
 
 def is_operand(x: Any) -> bool:
-    """Whether the library can be told of an array where it lies: rows or columns that are dense."""
+    """Whether the library can be told of an array where it lies: rows or columns that are dense, and of
+    several matrices each behind the one before.
+    """
     rows, columns = x.shape[-2:]
     down = x.strides[-2] // x.itemsize
     along = x.strides[-1] // x.itemsize
     is_dense_along = (along == 1 or columns == 1) and (down >= columns or rows == 1)
     is_dense_down = (down == 1 or rows == 1) and (along >= rows or columns == 1)
-    return is_dense_along or is_dense_down
+    is_ascending = x.ndim == 2 or x.strides[0] >= 0
+    return is_ascending and (is_dense_along or is_dense_down)
 
 
 @cache

@@ -12,7 +12,7 @@ from weakref import WeakSet
 import cupy
 import cupyx
 import numpy
-from cupy.cuda import device, runtime
+from cupy.cuda import device, driver, runtime
 
 from tinygpt_core.dtype import DType
 
@@ -146,7 +146,9 @@ class CupyBuffer(CudaBuffer):
 
     @classmethod
     def why_not_recorded(cls, problem: BaseException) -> str:
-        is_refused = isinstance(problem, runtime.CUDARuntimeError) and problem.status in CAPTURE_ERRORS
+        # CuPy launches kernels through the driver, whose errors are another class with the same numbers
+        errors = runtime.CUDARuntimeError, driver.CUDADriverError
+        is_refused = isinstance(problem, errors) and problem.status in CAPTURE_ERRORS
         # What CuPy raises by itself, as from its own calls of cuBLAS
         is_refused |= isinstance(problem, NotImplementedError) and "stream capture" in str(problem)
         return str(problem) if is_refused or isinstance(problem, OutOfMemoryWhileRecording) else ""
