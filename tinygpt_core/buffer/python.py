@@ -131,7 +131,7 @@ class PythonBuffer(Buffer):
         """Returns a view of the same storage under any shape, stride and offset; nothing is checked."""
         return self._make(self.data, shape, stride, offset, self.dtype, self.version)
 
-    def _flat(self) -> array[Any]:
+    def flat(self) -> array[Any]:
         """Returns the elements in C order: perhaps the storage itself, so nobody may write to the result."""
         total = numel(self.shape)
         if is_contiguous(self.shape, self.stride):
@@ -145,7 +145,7 @@ class PythonBuffer(Buffer):
 
     def values(self) -> list[Any]:
         """Returns the elements in C order as Python numbers (0 and 1 for bool)."""
-        return self._flat().tolist()
+        return self.flat().tolist()
 
     def rows(self) -> list[list[Any]]:
         """Returns the elements as lists along the last axis."""
@@ -153,7 +153,7 @@ class PythonBuffer(Buffer):
         return chunks(self.values(), width) if width else [[] for _ in range(numel(self.shape[:-1]))]
 
     def _to_array(self) -> array[Any]:
-        return self._flat()[:]
+        return self.flat()[:]
 
     # ---------------------------------------------------------------- making one
 
@@ -198,7 +198,7 @@ class PythonBuffer(Buffer):
 
     def _assign(self, value: PythonBuffer) -> None:
         if is_contiguous(self.shape, self.stride):
-            self.data[self.offset : self.offset + numel(self.shape)] = value._flat()
+            self.data[self.offset : self.offset + numel(self.shape)] = value.flat()
             return
         # A copy of the value: it may be a view of this storage
         flat, stride = value._to_array(), contiguous_strides(self.shape)
@@ -315,7 +315,7 @@ class PythonBuffer(Buffer):
         kept = tuple(axis for axis in range(self.ndim) if axis not in axes)
         size = numel([self.shape[axis] for axis in axes])
         if axes and kept and axes[-1] < kept[0] and is_contiguous(self.shape, self.stride):
-            flat, width = self._flat(), numel([self.shape[axis] for axis in kept])
+            flat, width = self.flat(), numel([self.shape[axis] for axis in kept])
             # Leading axes: every width-th element, as one slice
             return [flat[i::width] for i in range(width)]
         values = self._permute(kept + axes).values()
@@ -373,15 +373,15 @@ class PythonBuffer(Buffer):
 
     def _take(self, indices: PythonBuffer) -> PythonBuffer:
         width = numel(self.shape[1:])
-        flat, taken = self._flat(), array(self.dtype.typecode)
-        for i in indices._flat():
+        flat, taken = self.flat(), array(self.dtype.typecode)
+        for i in indices.flat():
             taken += flat[i * width : (i + 1) * width]
         return self._from_array(taken, indices.shape + self.shape[1:], self.dtype)
 
     def _scatter_add(self, indices: PythonBuffer, values: PythonBuffer) -> None:
         width = numel(self.shape[1:])
         sums: dict[int, Any] = {}  # one running total in doubles for each index, rounded once
-        for i, row in zip(indices._flat(), chunks(values.values(), width) if width else (), strict=False):
+        for i, row in zip(indices.flat(), chunks(values.values(), width) if width else (), strict=False):
             sums[i] = list(map(operator.add, sums[i], row)) if i in sums else row
         for i, row in sums.items():
             target = self._slice((i, *(slice(0, size, 1) for size in self.shape[1:])))

@@ -1,7 +1,7 @@
 """AdamW's step in pure Python, and rows that are taken out of a table for it.
 
-What is fast here: one loop over the elements of a parameter computes both moments and the update, and the two
-corrections for moments that start at 0 are folded into the learning rate and eps, out of the loop:
+What is fast here: a list comprehension each for both moments and the update, over arrays as they lie, and the
+two corrections for moments that start at 0 are folded into the learning rate and eps, out of the loops:
 
     (m / c1) / (sqrt(v / c2) + eps) = m (sqrt c2 / c1) / (sqrt v + eps sqrt c2)    c = 1 - beta^step
 """
@@ -20,7 +20,7 @@ from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
 
 
 class PythonAdamWStep(AdamWStep):
-    """`AdamWStep` in one loop over all elements of a parameter."""
+    """`AdamWStep` in three list comprehensions over all elements of a parameter."""
 
     @staticmethod
     def forward(
@@ -40,22 +40,20 @@ class PythonAdamWStep(AdamWStep):
         root = math.sqrt(1.0 - beta2**step)
         rate = learning_rate * root / (1.0 - beta1**step)
         corrected_eps = eps * root
-        sqrt = math.sqrt
         lists = zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True)
         for parameter, grad, first, second, decay in lists:
-            values = parameter.values()
+            gradient = grad.values()
+            values = parameter.flat()
             if decay:
                 keep = 1.0 - learning_rate * decay
                 values = [keep * x for x in values]
-            new_first: list[float] = []
-            new_second: list[float] = []
-            updated: list[float] = []
-            for m, v, x, g in zip(first.values(), second.values(), values, grad.values(), strict=True):
-                m = beta1 * m + share1 * g
-                v = beta2 * v + share2 * g * g
-                new_first.append(m)
-                new_second.append(v)
-                updated.append(x - rate * m / (sqrt(v) + corrected_eps))
+            new_first = [beta1 * m + share1 * g for m, g in zip(first.flat(), gradient, strict=True)]
+            new_second = [beta2 * v + share2 * g * g for v, g in zip(second.flat(), gradient, strict=True)]
+            roots = map(math.sqrt, new_second)
+            updated = [
+                x - rate * m / (root + corrected_eps)
+                for x, m, root in zip(values, new_first, roots, strict=True)
+            ]
             for buffer, new in ((first, new_first), (second, new_second), (parameter, updated)):
                 buffer.assign(PythonBuffer.of(new, buffer.shape, buffer.dtype))
         return None, None
