@@ -17,7 +17,6 @@ from . import backends, moved
 from .buffer.base import Buffer
 from .checks import check_gradients
 from .dtype import DType
-from .kernels import python as _reference  # importing it registers the backend `python`
 from .module import Module
 from .operations import Operation
 from .random import seed
@@ -25,6 +24,16 @@ from .tape import GradientFunction, no_grad
 from .tensor import Tensor, apply_op
 
 __version__ = "0.1.0"
+
+
+def _python(device: str) -> type[Buffer]:
+    """Returns the reference backend; its kernels are imported when it is asked for, like any backend's."""
+    from .kernels.python import python_backend
+
+    return python_backend(device)
+
+
+backends.register("python", _python, description="the reference: pure Python, no dependencies")
 
 moved.OldNames(__name__, moved.MOVED).install()
 

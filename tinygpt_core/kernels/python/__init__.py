@@ -4,12 +4,11 @@ A textbook kernel rounds to the dtype and packs an array after every elementary 
 inputs once, do all their arithmetic in doubles on lists, and pack once. What they save for the backward are
 lists too. A kernel that is not here (softmax, dropout, embedding, …) runs in its textbook version.
 
-Importing this package registers them, and the backend `python` itself.
+Importing this package registers them; the backend `python` does so when it is first asked for.
 """
 
 from __future__ import annotations
 
-from ... import backends
 from ...buffer.python import PythonBuffer
 from ..activations import GELU
 from ..attention import Attention
@@ -38,8 +37,6 @@ def python_backend(device: str) -> type[PythonBuffer]:
         )
     return PythonBuffer
 
-
-backends.register("python", python_backend, description="the reference: pure Python, no dependencies")
 
 register(Linear, PythonBuffer, PythonLinear)
 register(Embedding, PythonBuffer, PythonEmbedding)
