@@ -133,6 +133,7 @@ ROOMS: dict[str, Room] = {
             "test_encoders.py",
             "test_pretokenize.py",
             "test_pipelines.py",
+            "test_tokenizer_json.py",
             "test_vocabularies.py",
             "test_seed_documents.py",
         ),
@@ -148,6 +149,8 @@ ROOMS: dict[str, Room] = {
         (
             "test_nn.py",
             "test_attention_layers.py",
+            *laws("decoder_laws"),
+            "test_families.py",
             "test_gpt.py",
             "test_generation.py",
             "test_ngram_embeddings.py",
@@ -158,7 +161,13 @@ ROOMS: dict[str, Room] = {
     ),
     "generation": Room(
         ("tinygpt_core/generation.py",),
-        ("test_generation.py", "test_gpt.py", "test_training.py", "test_defaults.py"),
+        (
+            "test_generation.py",
+            "test_generate_options.py",
+            "test_gpt.py",
+            "test_training.py",
+            "test_defaults.py",
+        ),
         "python",
     ),
     "trainer": Room(
@@ -172,6 +181,10 @@ ROOMS: dict[str, Room] = {
             "test_runs.py",
             "test_parameter_statistics.py",
             "test_run_lengths.py",
+            "test_time_budget.py",
+            "test_best.py",
+            "test_init_from.py",
+            "test_samples.py",
             "test_validation.py",
             "test_sharding.py",
             "test_precision.py",

@@ -15,7 +15,7 @@ ROTARY = {"rotary": False, "rotary_base": 10000.0}
 DEFAULTS: dict[Any, dict[str, Any]] = {
     nn.AvgPool2d: {"padding": 0},
     nn.BatchNorm2d: {"eps": 1e-5, "momentum": 0.1, "affine": True},
-    nn.CausalSelfAttention: {"bias": False, **ROTARY},
+    nn.CausalSelfAttention: {"bias": False, "query_key_norm": False, "eps": 1e-5, **ROTARY},
     nn.Conv2d: {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True},
     nn.Dropout: {"probability": 0.5},
     nn.Embedding: {"std": 1.0},
@@ -30,6 +30,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     nn.RMSNorm: {"eps": 1e-5, "elementwise_affine": True},
     nn.RNN: {"num_layers": 1, "bias": True, "activation": "tanh", "dropout": 0.0},
     nn.RotaryEncoding: {"base": 10000.0},
+    nn.RotaryScaling: {"low_turns": 1.0, "high_turns": 4.0, "original_context_length": 8192},
     nn.Softmax: {"axis": -1},
     nn.TransformerBlock: {  # and, for its attention, what CausalSelfAttention has
         "activation": "relu",
@@ -39,6 +40,8 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "attention_bias": False,
         "dropout": 0.0,
         "eps": 1e-5,
+        "post_normalization": False,
+        "parallel_residual": False,
     },
     kernels.Attention.forward: {"causal": True},
     kernels.AvgPool2d.forward: {"padding": 0},
