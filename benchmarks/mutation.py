@@ -624,7 +624,12 @@ def run(arguments: argparse.Namespace) -> None:
             if time.monotonic() > end:
                 return
             found = judge(ROOMS[name], mutant, coverage)
-            results.mutants[mutant.key] = {**found, "text": _digest(function_text(mutant))}
+            known = results.mutants.get(mutant.key, {}) if arguments.again else {}
+            results.mutants[mutant.key] = {
+                **found,
+                "first": known.get("first", known.get("verdict", found["verdict"])),
+                "text": _digest(function_text(mutant)),
+            }
             results.save()
             if found["verdict"] == "survived" or arguments.verbose:
                 report(f"  {found['verdict']} ({found['seconds']} s, {found['by']})\n    {described(mutant)}")
@@ -636,20 +641,27 @@ def described(mutant: Mutant) -> str:
     return f"{mutant.key} {where}: {mutant.kind}: {mutant.before} -> {mutant.after}"
 
 
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
 def show(arguments: argparse.Namespace) -> None:
     """Prints the score of each room, and the survivors."""
     results, why = Results(arguments.results), equivalent()
     sums: Counter[str] = Counter()
     survivors = []
-    print("| room | mutants | run | equivalent | killed by a test | by time | survived | score |")
-    print("|---|---|---|---|---|---|---|---|")
+    # At first: before the survivors led to laws, of the mutants of which that is known.
+    names = ("all", "run", "equivalent", "killed", "timeout", "survived", "judged at first", "at first")
+    print("| room | mutants | run | equivalent | killed by a test | by time | survive | score", end=" | ")
+    print("judged at first | survived at first | score at first |")
+    print("|---" * (len(names) + 3) + "|")
 
     def row(name: str, counts: Counter[str]) -> str:
         killed = counts["killed"] + counts["timeout"]
-        score = killed / max(1, killed + counts["survived"])
-        names = ("all", "run", "equivalent", "killed", "timeout", "survived")
-        cells = [f"{counts[name]:,}" for name in names]
-        return f"| {name} | {' | '.join(cells)} | {100 * score:.1f} % |"
+        cells = [f"{counts[each]:,}" for each in names]
+        cells.insert(-2, _percent(killed, killed + counts["survived"]))
+        judged = counts["judged at first"]
+        return f"| {' | '.join([name, *cells, _percent(judged - counts['at first'], judged)])} |"
 
     everything = sampled(0, 0)
     for name, chosen in sampled(arguments.sample, arguments.seed).items():
@@ -660,6 +672,8 @@ def show(arguments: argparse.Namespace) -> None:
                 counts["equivalent"] += 1
             elif known is not None:
                 counts[known["verdict"]] += 1
+                counts["judged at first"] += "first" in known
+                counts["at first"] += known.get("first") == "survived"
                 if known["verdict"] == "survived":
                     survivors.append(described(mutant))
             counts["run"] += mutant.key in why or known is not None
