@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import gc
 import hashlib
 import importlib.abc
@@ -536,10 +537,14 @@ def state_of(room: Room) -> str:
 
 def function_text(mutant: Mutant) -> str:
     """Returns the source of what stands around a mutant: its function, or the module."""
-    source = (ROOT / mutant.module).read_text(encoding="utf-8")
-    outermost = mutant.function.split(".")[0]
+    return _text_of(mutant.module, mutant.function.split(".")[0])
+
+
+@functools.cache
+def _text_of(module: str, name: str) -> str:
+    source = (ROOT / module).read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        if getattr(node, "name", "") == outermost:
+        if getattr(node, "name", "") == name:
             return ast.get_source_segment(source, node) or ""
     return source
 
@@ -668,6 +673,8 @@ def show(arguments: argparse.Namespace) -> None:
         counts: Counter[str] = Counter(all=len(everything[name]))
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
+            if known is not None and known["text"] != _digest(function_text(mutant)):
+                known = None  # of what stood there before
             if mutant.key in why:
                 counts["equivalent"] += 1
             elif known is not None:

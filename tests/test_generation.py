@@ -362,18 +362,10 @@ def test_texts_to_stop_at_and_special_tokens_reach_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "temperature", "top_k", "top_p", "min_p", "penalty"),
-    [
-        (0, 0.0, 1, 1.0, 1.0, 5e-324),
-        (1, 5e-324, None, 5e-324, 5e-324, 1e308),
-    ],
+    [(0, 0.0, 1, 1.0, 1.0, 5e-324), (1, 5e-324, None, 5e-324, 5e-324, 1e308)],
 )
 def test_settings_at_their_limits_are_taken(
-    tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float,
-    min_p: float,
-    penalty: float,
+    tokens: int, temperature: float, top_k: int | None, top_p: float, min_p: float, penalty: float
 ) -> None:
     check_sampling(tokens, temperature, top_k, top_p, min_p, penalty)
 
