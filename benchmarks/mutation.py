@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import gc
 import hashlib
 import importlib.abc
@@ -133,6 +134,7 @@ ROOMS: dict[str, Room] = {
             "test_encoders.py",
             "test_pretokenize.py",
             "test_pipelines.py",
+            "test_tokenizer_json.py",
             "test_vocabularies.py",
             "test_seed_documents.py",
         ),
@@ -148,6 +150,8 @@ ROOMS: dict[str, Room] = {
         (
             "test_nn.py",
             "test_attention_layers.py",
+            *laws("decoder_laws"),
+            "test_families.py",
             "test_gpt.py",
             "test_generation.py",
             "test_ngram_embeddings.py",
@@ -158,7 +162,13 @@ ROOMS: dict[str, Room] = {
     ),
     "generation": Room(
         ("tinygpt_core/generation.py",),
-        ("test_generation.py", "test_gpt.py", "test_training.py", "test_defaults.py"),
+        (
+            "test_generation.py",
+            "test_generate_options.py",
+            "test_gpt.py",
+            "test_training.py",
+            "test_defaults.py",
+        ),
         "python",
     ),
     "trainer": Room(
@@ -172,6 +182,10 @@ ROOMS: dict[str, Room] = {
             "test_runs.py",
             "test_parameter_statistics.py",
             "test_run_lengths.py",
+            "test_time_budget.py",
+            "test_best.py",
+            "test_init_from.py",
+            "test_samples.py",
             "test_validation.py",
             "test_sharding.py",
             "test_precision.py",
@@ -523,10 +537,14 @@ def state_of(room: Room) -> str:
 
 def function_text(mutant: Mutant) -> str:
     """Returns the source of what stands around a mutant: its function, or the module."""
-    source = (ROOT / mutant.module).read_text(encoding="utf-8")
-    outermost = mutant.function.split(".")[0]
+    return _text_of(mutant.module, mutant.function.split(".")[0])
+
+
+@functools.cache
+def _text_of(module: str, name: str) -> str:
+    source = (ROOT / module).read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        if getattr(node, "name", "") == outermost:
+        if getattr(node, "name", "") == name:
             return ast.get_source_segment(source, node) or ""
     return source
 
@@ -611,7 +629,12 @@ def run(arguments: argparse.Namespace) -> None:
             if time.monotonic() > end:
                 return
             found = judge(ROOMS[name], mutant, coverage)
-            results.mutants[mutant.key] = {**found, "text": _digest(function_text(mutant))}
+            known = results.mutants.get(mutant.key, {}) if arguments.again else {}
+            results.mutants[mutant.key] = {
+                **found,
+                "first": known.get("first", known.get("verdict", found["verdict"])),
+                "text": _digest(function_text(mutant)),
+            }
             results.save()
             if found["verdict"] == "survived" or arguments.verbose:
                 report(f"  {found['verdict']} ({found['seconds']} s, {found['by']})\n    {described(mutant)}")
@@ -623,30 +646,41 @@ def described(mutant: Mutant) -> str:
     return f"{mutant.key} {where}: {mutant.kind}: {mutant.before} -> {mutant.after}"
 
 
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
 def show(arguments: argparse.Namespace) -> None:
     """Prints the score of each room, and the survivors."""
     results, why = Results(arguments.results), equivalent()
     sums: Counter[str] = Counter()
     survivors = []
-    print("| room | mutants | run | equivalent | killed by a test | by time | survived | score |")
-    print("|---|---|---|---|---|---|---|---|")
+    # At first: before the survivors led to laws, of the mutants of which that is known.
+    names = ("all", "run", "equivalent", "killed", "timeout", "survived", "judged at first", "at first")
+    print("| room | mutants | run | equivalent | killed by a test | by time | survive | score", end=" | ")
+    print("judged at first | survived at first | score at first |")
+    print("|---" * (len(names) + 3) + "|")
 
     def row(name: str, counts: Counter[str]) -> str:
         killed = counts["killed"] + counts["timeout"]
-        score = killed / max(1, killed + counts["survived"])
-        names = ("all", "run", "equivalent", "killed", "timeout", "survived")
-        cells = [f"{counts[name]:,}" for name in names]
-        return f"| {name} | {' | '.join(cells)} | {100 * score:.1f} % |"
+        cells = [f"{counts[each]:,}" for each in names]
+        cells.insert(-2, _percent(killed, killed + counts["survived"]))
+        judged = counts["judged at first"]
+        return f"| {' | '.join([name, *cells, _percent(judged - counts['at first'], judged)])} |"
 
     everything = sampled(0, 0)
     for name, chosen in sampled(arguments.sample, arguments.seed).items():
         counts: Counter[str] = Counter(all=len(everything[name]))
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
+            if known is not None and known["text"] != _digest(function_text(mutant)):
+                known = None  # of what stood there before
             if mutant.key in why:
                 counts["equivalent"] += 1
             elif known is not None:
                 counts[known["verdict"]] += 1
+                counts["judged at first"] += "first" in known
+                counts["at first"] += known.get("first") == "survived"
                 if known["verdict"] == "survived":
                     survivors.append(described(mutant))
             counts["run"] += mutant.key in why or known is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 
 from tinygpt_core import random
 from tinygpt_core.dtype import DType
-from tinygpt_core.nn import CausalSelfAttention, TransformerBlock
+from tinygpt_core.nn import CausalSelfAttention, RotaryScaling, TransformerBlock
 from tinygpt_core.nn.cache import KeyValueCache
 from tinygpt_core.tensor import Tensor, no_grad
 
@@ -57,6 +60,58 @@ def test_heads_that_cannot_be_shared_out_are_refused() -> None:
             layer(Tensor.zeros(shape))
     with pytest.raises(ValueError, match="7 positions after 0 cached ones"):
         layer(Tensor.zeros((1, 7, 8)))
+
+
+LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_turns": 1.0, "high_turns": 4.0, "original_context_length": 64}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"kind": "yarn"}, ValueError, "of kind linear or llama3, not 'yarn'"),
+        *[
+            ({name: value}, error, f"{name} must")
+            for name in ("factor", "low_turns", "high_turns")
+            for error, values in (
+                (TypeError, ("2", None, True, [1.0])),
+                (ValueError, (0.0, -1.0, math.nan, math.inf, 1e9)),
+            )
+            for value in values
+        ],
+        ({"original_context_length": 64.0}, TypeError, "original_context_length must be an int"),
+        ({"original_context_length": 0}, ValueError, "original_context_length must be at least 1"),
+        ({"original_context_length": 2**40 + 1}, ValueError, "beyond any context"),
+        ({"low_turns": 4.0}, ValueError, "must be below high_turns"),
+        ({"high_turns": 0.5}, ValueError, "must be below high_turns"),
+        ({"surplus": 1}, ValueError, "has a kind and a factor, and may have"),
+    ],
+    ids=str,
+)
+def test_scalings_of_frequencies_that_cannot_be_are_refused(
+    change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        RotaryScaling.from_dict({**LLAMA3, **change})
+
+
+def test_scalings_of_frequencies_at_their_limits() -> None:
+    for change in (
+        {},
+        {"factor": 1},
+        {"factor": 5e-324},
+        {"factor": math.nextafter(1e9, 0)},
+        {"original_context_length": 1},
+        {"original_context_length": 2**40},
+        {"low_turns": math.nextafter(4.0, 0)},
+    ):
+        values = {**LLAMA3, **change}
+        assert RotaryScaling.from_dict(values).to_dict() == values
+    for needed in ("kind", "factor"):
+        with pytest.raises(ValueError, match="has a kind and a factor, and may have"):
+            RotaryScaling.from_dict({name: value for name, value in LLAMA3.items() if name != needed})
+    assert RotaryScaling.from_dict({"kind": "linear", "factor": 2.0}) == RotaryScaling("linear", 2.0)
+    with pytest.raises(TypeError, match="must be a mapping, but got a list"):
+        RotaryScaling.from_dict([["kind", "linear"]])  # type: ignore[arg-type]
 
 
 def test_a_cache_remembers_the_ids_of_its_positions() -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from tinygpt_core import backends, random
 from tinygpt_core.generation import (
+    check_sampling,
     continue_ids,
     generate,
     generate_ids,
     most_probable,
+    penalized,
     sample_index,
     sampling_candidates,
 )
@@ -316,6 +318,9 @@ SETTINGS: list[dict[str, Any]] = [
     {"top_p": 0.5},
     {"temperature": 3.0, "top_k": 4, "top_p": 0.8},
     {"stop_id": 3},
+    {"min_p": 0.5},
+    {"min_p": 0.2, "temperature": 2.0, "repetition_penalty": 3.0},
+    {"repetition_penalty": 0.5},
 ]
 
 
@@ -325,19 +330,44 @@ def test_settings_reach_every_draw(settings: dict[str, Any]) -> None:
     drawn, and how many.
     """
     tokenizer = CharTokenizer("abcde")
-    of_draws = {name: value for name, value in settings.items() if name != "stop_id"}
-    stop = settings.get("stop_id")
+    others = ("stop_id", "repetition_penalty")
+    of_draws = {name: value for name, value in settings.items() if name not in others}
+    stop, penalty = settings.get("stop_id"), settings.get("repetition_penalty", 1.0)
     generator = random.Generator(7)
-    wanted = [
-        sample_index([float(x) for x in Fixed.logits], **of_draws, generator=generator) for _ in range(40)
-    ]
+    wanted: list[int] = []
+    for _ in range(40):
+        logits = penalized(Tensor(Fixed.logits).to_python(), [1, *wanted], penalty)
+        wanted.append(sample_index(logits, **of_draws, generator=generator))
     if stop is not None:
         assert stop in wanted
         wanted = wanted[: wanted.index(stop)]
     found = list(generate_ids(Fixed(), [1], tokens=40, generator=random.Generator(7), **settings))
     assert found == wanted
-    text = "".join(generate(Fixed(), tokenizer, "a", tokens=40, generator=random.Generator(7), **settings))
+    text = "".join(generate(Fixed(), tokenizer, "b", tokens=40, generator=random.Generator(7), **settings))
     assert text == tokenizer.decode(wanted)
+
+
+def test_texts_to_stop_at_and_special_tokens_reach_the_text() -> None:
+    tokenizer = CharTokenizer("abcde")
+    tokenizer.register_special_tokens({"<|end|>": 5})
+    script = tokenizer.encode("abcde")
+    for stop, wanted in (((), "abcde"), (("zz", "cd"), "ab")):
+        found = generate(Scripted(script, 6), tokenizer, "e", tokens=5, temperature=0, stop=stop)
+        assert "".join(found) == wanted
+    with pytest.raises(ValueError, match="special"):
+        list(generate(Scripted(script, 6), tokenizer, "<|end|>", tokens=5, temperature=0))
+    settings: dict[str, Any] = {"tokens": 5, "temperature": 0, "special_tokens": True}
+    assert "".join(generate(Scripted(script, 6), tokenizer, "<|end|>", **settings)) == "abcde"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "temperature", "top_k", "top_p", "min_p", "penalty"),
+    [(0, 0.0, 1, 1.0, 1.0, 5e-324), (1, 5e-324, None, 5e-324, 5e-324, 1e308)],
+)
+def test_settings_at_their_limits_are_taken(
+    tokens: int, temperature: float, top_k: int | None, top_p: float, min_p: float, penalty: float
+) -> None:
+    check_sampling(tokens, temperature, top_k, top_p, min_p, penalty)
 
 
 def test_the_smallest_set_that_reaches_a_share() -> None:
@@ -351,3 +381,9 @@ def test_the_smallest_set_that_reaches_a_share() -> None:
     assert candidates == [1, 2, 0] and found == pytest.approx(weights)
     assert sampling_candidates(logits)[1] == pytest.approx(weights)
     assert sampling_candidates(logits, temperature=0.0) == ([1], [1.0])
+
+
+def test_what_is_exactly_as_probable_as_it_must_be_may_be_drawn() -> None:
+    assert sampling_candidates([0.0, 1.0, 1.0], min_p=1.0) == ([1, 2], [1.0, 1.0])
+    share = math.exp(-0.5)
+    assert sampling_candidates([0.0, -0.5, -0.75], min_p=share) == ([0, 1], [1.0, share])

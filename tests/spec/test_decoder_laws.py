@@ -174,6 +174,7 @@ def configs(draw: st.DrawFn) -> GPTConfig:
         embedding_scale=draw(st.sampled_from([1.0, 1.7])),
         post_normalization=draw(maybe),
         parallel_residual=draw(maybe),
+        eps=draw(st.sampled_from([1e-5, 0.1])),
     )
 
 

@@ -202,13 +202,22 @@ def test_attention_of_a_suffix_is_the_suffix_of_attention(backend: type[Buffer])
 
 
 @pytest.mark.parametrize(
-    "shapes_", [[(1, 2, 3, 4), (1, 2, 0, 4)], [(1, 2, 0, 4), (1, 2, 3, 4)], [(0, 2, 3, 4)] * 2]
+    "shapes_",
+    [
+        [(1, 2, 3, 4), (1, 2, 0, 4)],
+        [(1, 2, 0, 4), (1, 2, 3, 4)],
+        [(0, 2, 3, 4)] * 2,
+        [(1, 2, 3, 0), (1, 2, 5, 0)],
+    ],
+    ids=str,
 )
 def test_attention_to_nothing_and_of_nothing(backend: type[Buffer], shapes_: Any) -> None:
-    """A query that sees no key gets zeros, and passes none on; without queries there is nothing to get."""
+    """A query that sees no key gets zeros, and passes none on; without queries, or in heads of size 0, whose
+    scale has to be given, there is nothing to get.
+    """
     query, key = (make(backend, np.ones(shape, np.float32)) for shape in shapes_)
     for kernel in {kernels.Attention, kernels.lookup(kernels.Attention, backend)}:
-        y, saved = kernel.forward(query, key, key, causal=False)
+        y, saved = kernel.forward(query, key, key, causal=False, scale=0.7)
         assert y.shape == query.shape and not read(y).any()
         for gradient, operand in zip(gradients_of(kernel, saved, y + 1.0), (query, key, key), strict=True):
             assert gradient.shape == operand.shape and not read(gradient).any()
@@ -308,6 +317,18 @@ def test_a_moving_mean(backend: type[Buffer], dtype: str) -> None:
     exact = read(large).astype(np.float64) * 0.25 + read(x).astype(np.float64) * 0.75
     assert_close(read(moving_mean(large, x, 0.25)), exact, dtype)
     assert_close(read(moving_mean(x, large, 0.75)), read(x) * 0.75 + read(large) * 0.25, dtype, 1e12)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (2, 0, 0), (0, 3), (0, 2, 1)], ids=str)
+def test_cross_entropy_of_nothing_is_nothing(backend: type[Buffer], shape: tuple[int, ...]) -> None:
+    """No rows have no losses, whether or not there are classes, and the gradient has no elements either."""
+    logits = make(backend, np.zeros(shape, np.float32))
+    targets = make(backend, np.zeros(shape[:-1], np.int32))
+    for kernel in {kernels.CrossEntropy, kernels.lookup(kernels.CrossEntropy, backend)}:
+        for options in ({}, {"ignore_index": -1}):
+            y, saved = kernel.forward(logits, targets, **options)
+            assert y.shape == shape[:-1] and y.dtype == logits.dtype
+            assert gradients_of(kernel, saved, y)[0].shape == shape
 
 
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
