@@ -360,3 +360,17 @@ def test_the_simulator_of_a_cluster_keeps_to_what_must_hold(monkeypatch: pytest.
     assert many.seconds == pytest.approx(1.0 + 0.075, abs=0.002)
     slow = simulate(0.0, 1e6, 2, 1e5)
     assert slow.seconds == pytest.approx(1e6 / 1e5)
+
+
+@needs_numpy
+def test_recipe_compares_at_equal_tokens_and_at_equal_time(tmp_path: Path) -> None:
+    words = "To be, or not to be, that is the question. " * 30
+    (tmp_path / "text.txt").write_text(words, encoding="utf-8")
+    file = tmp_path / "found.json"
+    tiny = ("--data", str(tmp_path / "text.txt"), "--tiny", "--steps", "3", "--time", "--json", str(file))
+    text = script("recipe.py", *tiny, "--only", "base,muon, wsd,ema")
+    found = json.loads(file.read_text())
+    for part in ("tokens", "time"):
+        assert list(found[part]) == ["base", "muon, wsd", "ema"]
+    assert {outcomes[0][1] for outcomes in found["tokens"].values()} == {3}  # steps
+    assert text.count("| base | ") == text.count("| ema | ") == 2 and "At equal time" in text

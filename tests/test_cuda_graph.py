@@ -24,6 +24,7 @@ from tinygpt_core import Tensor, backends, kernels, operations
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
+from tinygpt_core.optimizers import Muon
 from tinygpt_core.tensor import apply_op, no_grad
 from tinygpt_core.training import TrainingStep, as_tensors
 
@@ -675,3 +676,29 @@ def test_a_sum_with_work_that_waits_changes_neither(kind: Any) -> None:
             assert other.to_python() == to.to_python()
             expected = expected or total
             assert np.allclose(total, expected, rtol=1e-6) and term.shape == to.shape
+
+
+class Smoothed(Run):
+    """With label smoothing and z-loss, whose gradient is another one than the fused cross-entropy's."""
+
+    def total_loss(self, batch: Any) -> Tensor:
+        inputs, targets = as_tensors(batch)
+        with autocast(self.dtype):
+            changed = CrossEntropyLoss(label_smoothing=0.1, z_loss=1e-2)
+            return changed(logits=self.model(inputs), labels=targets).sum()
+
+
+def test_smoothed_losses_are_those_of_the_textbooks_step(kind: Any) -> None:
+    textbook = Smoothed(step=TrainingStep)
+    expected = textbook.losses(5)
+    ours = Smoothed()  # which seeds anew
+    assert ours.losses(5) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(ours.weights(), textbook.weights(), atol=2e-3)
+
+
+def test_muon_takes_the_textbooks_step(kind: Any) -> None:
+    run = Run(optimizer=Muon)
+    found = run.losses(4)
+    assert "the optimizer is Muon" in run.step.reason
+    with backends.use("numpy"):
+        assert Run(optimizer=Muon).losses(4) == pytest.approx(found, rel=1e-4)

@@ -17,9 +17,10 @@ import pytest
 
 from tinygpt_core import random
 from tinygpt_core.dataset.corpora import Corpus
+from tinygpt_core.dtype import DType
 from tinygpt_core.generation import generate_ids
 from tinygpt_core.live import Microscope
-from tinygpt_core.live.cells import explain_attention, explain_cell
+from tinygpt_core.live.cells import activated, explain_attention, explain_cell
 from tinygpt_core.live.protocol import (
     LONGEST_REQUEST,
     METHODS,
@@ -30,7 +31,7 @@ from tinygpt_core.live.protocol import (
 )
 from tinygpt_core.live.session import MOST_PARAMETERS, TrainingSession
 from tinygpt_core.live.views import Switches, trace
-from tinygpt_core.nn import GPT, GPTConfig
+from tinygpt_core.nn import ACTIVATION_FUNCTIONS, GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
 from tinygpt_core.training import PRESETS, Trainer
 
@@ -696,3 +697,22 @@ def test_importing_the_core_loads_no_microscope():
     command = [sys.executable, "-S", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=RUNS.parents[2])
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ACTIVATION_FUNCTIONS)
+def test_every_activation_of_a_number_is_that_of_a_tensor(kind: str) -> None:
+    numbers = [-30.0, -2.0, -0.5, 0.0, 0.25, 1.0, 4.0, 30.0]
+    expected = ACTIVATION_FUNCTIONS[kind](Tensor(numbers, dtype=DType.float64)).to_python()
+    assert [activated(kind, x) for x in numbers] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_a_run_of_muon_is_not_continued_on_the_page(tmp_path: Path) -> None:
+    """It shows AdamW's steps, and would make moments of AdamW for it."""
+    (tmp_path / "words.txt").write_text("get_size\nset_name\n" * 8)
+    config = replace(
+        PRESETS["debug"].config, corpus="names", data_file=str(tmp_path / "words.txt"), optimizer="muon"
+    )
+    Trainer.start(config, str(tmp_path / "run"))
+    microscope = Microscope({"run": str(tmp_path / "run")})
+    request = {"method": "train_new", "params": {"corpus": "identifiers", "continue_run": True}}
+    assert "trained by muon" in microscope.answer(request)["error"]

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinygpt_core import backends
 from tinygpt_core.checks import check_gradients
 from tinygpt_core.dtype import DType
 from tinygpt_core.losses import BinaryCrossEntropyLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
 from tinygpt_core.tensor import Tensor
 
+BACKENDS = ["python"] if backends.why_not("numpy") else ["python", "numpy"]
 loss = CrossEntropyLoss()
 numbers = st.floats(-30, 30, width=32)
 
@@ -109,6 +111,74 @@ def test_cross_entropy_errors():
         loss(logits=Tensor(3.4), labels=Tensor(1.0))
     with pytest.raises(ValueError, match="logits must be floats"):
         loss(logits=Tensor([[1, 2]]), labels=Tensor([0]))
+
+
+def changed_by_hand(logits, probabilities, smoothing, z_loss):
+    """The loss of smoothed probabilities, and λ log(sum of exp)²."""
+    size = len(logits)
+    smoothed = [(1.0 - smoothing) * p + smoothing / size for p in probabilities]
+    highest = max(logits)
+    log_total = highest + math.log(sum(math.exp(logit - highest) for logit in logits))
+    return by_hand(logits, smoothed) + z_loss * log_total**2
+
+
+@pytest.mark.parametrize("where", BACKENDS)
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.floats(-30, 30), min_size=3, max_size=3), st.integers(-1, 2)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([0.0, 0.1, 0.9]),
+    st.sampled_from([0.0, 1e-2, 1.0]),
+)
+def test_label_smoothing_and_z_loss(where, rows, smoothing, z_loss):
+    """Against their definition in double precision, by labels and by rows of probabilities, and the gradients
+    against differences; padding has neither loss nor gradient.
+    """
+    changed = CrossEntropyLoss(label_smoothing=smoothing, z_loss=z_loss)
+    numbers, labels = [row for row, _ in rows], [label for _, label in rows]
+    expected = [
+        changed_by_hand(row, one_hot(label, 3), smoothing, z_loss) if label >= 0 else 0.0
+        for row, label in rows
+    ]
+    with backends.use(where):
+        logits = Tensor(numbers, dtype=DType.float64, requires_grad=True)
+        assert changed(logits, Tensor(labels)).to_python() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+        assert check_gradients(lambda x: changed(x, Tensor(labels)), logits)
+        shares = Tensor([one_hot(label, 3) for label in labels if label >= 0] or [[1.0, 0.0, 0.0]])
+        counted = [row for row, label in rows if label >= 0] or [[0.0, 1.0, 2.0]]
+        wanted = [value for value, label in zip(expected, labels, strict=True) if label >= 0]
+        found = changed(Tensor(counted, dtype=DType.float64), shares.cast(DType.float64)).to_python()
+        if wanted:
+            assert found == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+        changed(logits, Tensor(labels)).sum().backward()
+        for row, label in zip(logits.grad.to_python(), labels, strict=True):
+            assert label >= 0 or row == [0.0, 0.0, 0.0]
+
+
+def test_changed_losses_of_extreme_logits_and_of_padding_that_is_no_number():
+    changed = CrossEntropyLoss(label_smoothing=0.5, z_loss=1e-4)
+    rows = Tensor([[1e4, -1e4], [math.nan, math.inf]], dtype=DType.float64, requires_grad=True)
+    result = changed(rows, Tensor([0, -1]))
+    assert result.to_python() == pytest.approx([0.5 * 1e4 + 1e4, 0.0])
+    result.sum().backward()
+    assert rows.grad.to_python()[1] == [0.0, 0.0]
+    with pytest.raises(IndexError):
+        changed(rows, Tensor([2, -1]))
+    mean = CrossEntropyLoss(reduction="mean", label_smoothing=0.5, z_loss=1e-4)
+    assert mean(rows, Tensor([0, -1])).item() == pytest.approx(1.5e4)
+    for options in (
+        {"label_smoothing": 1.0},
+        {"label_smoothing": -0.1},
+        {"z_loss": -1.0},
+        {"z_loss": math.inf},
+    ):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            CrossEntropyLoss(**options)
+    assert repr(changed).count("label_smoothing=0.5, z_loss=0.0001") == 1
+    assert "z_loss" not in repr(loss)
 
 
 def test_mean_squared_error():

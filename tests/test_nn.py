@@ -360,6 +360,7 @@ def test_activations_as_modules():
     for module, expected in (
         (nn.Sigmoid(), x.sigmoid()),
         (nn.Tanh(), x.tanh()),
+        (nn.ReLUSquared(), x.relu() * x.relu()),
         (nn.Softmax(), x.softmax()),
         (nn.Softmax(axis=0), x.softmax(0)),
         (nn.Swish(), x.silu()),

@@ -11,7 +11,7 @@ from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 from tinygpt_core.module import Module
 from tinygpt_core.nn import GPT, MLP, FullyConnectedLayer, GPTConfig, Linear
-from tinygpt_core.optimizers import SGD, Adam, AdamW, Optimizer, OptimizerState, clip_gradients
+from tinygpt_core.optimizers import SGD, Adam, AdamW, Muon, Optimizer, OptimizerState, clip_gradients
 from tinygpt_core.tensor import Tensor, no_grad
 
 BACKENDS = ["python"] if backends.why_not("numpy") else ["python", "numpy"]
@@ -62,7 +62,7 @@ class ScalarAdamW:
         m, v = self.m / (1 - b1**self.t), self.v / (1 - b2**self.t)
         if is_matrix:
             p -= learning_rate * weight_decay * p
-        return p - learning_rate * m / (math.sqrt(v) + eps)
+        return p - learning_rate * m / (v**0.5 + eps)
 
 
 RULES = [
@@ -105,10 +105,11 @@ def optimizers(module):
         SGD(module, 0.1, momentum=0.9, weight_decay=0.1),
         Adam(module, 0.1),
         AdamW(module, 0.1, weight_decay=0.1),
+        Muon(module, 0.1, weight_decay=0.1),
     ]
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(5))
 def test_only_trainable_parameters_with_a_gradient_change(place):
     module = Toy()
     optimizer = optimizers(module)[place]
@@ -126,7 +127,7 @@ def test_only_trainable_parameters_with_a_gradient_change(place):
     assert flat(module)[:4] == middle[:4] and flat(module)[4:] != middle[4:]
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(5))
 def test_updates_are_in_place_and_seen_by_a_pending_backward(place):
     module = MLP(2, [2, 1], "tanh")
     optimizer = optimizers(module)[place]
@@ -142,7 +143,7 @@ def test_updates_are_in_place_and_seen_by_a_pending_backward(place):
         loss.backward()
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(5))
 def test_training_learns(place):
     random.seed(0)
     model = MLP(2, [8, 1], "tanh")
@@ -216,7 +217,7 @@ def run(optimizer, module, steps, first=0):
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
-@pytest.mark.parametrize("kind", [0, 1, 2, 3, "user"])
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, 4, "user"])
 def test_saved_and_loaded_state_continues_exactly(tmp_path, suffix, kind):
     def make(module):
         return Signed(module) if kind == "user" else optimizers(module)[kind]
@@ -423,3 +424,115 @@ def test_a_parameter_of_another_shape_than_before(make, name):
         del optimizer.state["weights"]
         optimizer.update()
         assert optimizer.step == 2 and optimizer.state_dict()
+
+
+# ---------------------------------------------------------------- Muon
+
+
+class Matrices(Module):
+    """What Muon treats in different ways."""
+
+    def __init__(self, rows, columns):
+        super().__init__()
+        self.matrix = Tensor.zeros((rows, columns), dtype=DType.float64, requires_grad=True)
+        self.embeddings = Tensor.zeros((rows, columns), dtype=DType.float64, requires_grad=True)
+        self.head = FullyConnectedLayer(rows, columns, bias=False)
+        self.head.weights = Tensor.zeros((rows, columns), dtype=DType.float64, requires_grad=True)
+        self.vector = Tensor.zeros((columns,), dtype=DType.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("where", BACKENDS)
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.5, 0.95]),
+    st.sampled_from([0.0, 0.3]),
+)
+def test_muon_is_its_definition(where, rows, columns, number, momentum, decay):
+    """The matrix as its singular values say, by NumPy's decomposition; the rest as AdamW does, scalar by
+    scalar. What is remembered of each is of one kind.
+    """
+    numpy = pytest.importorskip("numpy")
+    draw = numpy.random.default_rng(number)
+    with backends.use(where):
+        module = Matrices(rows, columns)
+        optimizer = Muon(module, 0.1, momentum, betas=(0.8, 0.9), weight_decay=decay)
+        tensors = dict(module.named_parameters())
+        expected = {name: draw.normal(size=tensor.shape) for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            tensor.assign(Tensor(expected[name].tolist(), dtype=DType.float64))
+        rules = {name: ScalarAdamW(0.1, (0.8, 0.9), weight_decay=decay) for name in tensors}
+        m = numpy.zeros((rows, columns))
+        for _ in range(3):
+            for name, tensor in tensors.items():
+                g = draw.normal(size=tensor.shape)
+                tensor.grad = Tensor(g.tolist(), dtype=DType.float64)
+                p = expected[name]
+                if name != "matrix":
+                    expected[name] = rules[name].step(p, g, p.ndim == 2)
+                    continue
+                m = momentum * m + (1 - momentum) * g
+                u, s, v = numpy.linalg.svd(momentum * m + (1 - momentum) * g, full_matrices=False)
+                s = s / numpy.sqrt((s**2).sum())
+                for _ in range(5):
+                    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+                factor = 0.2 * max(rows, columns) ** 0.5
+                expected[name] = p - 0.1 * decay * p - 0.1 * factor * (u * s) @ v
+            optimizer.update()
+        for name, tensor in tensors.items():
+            error = numpy.abs(numpy.array(tensor.to_python()) - expected[name]).max()
+            assert error < 1e-9, name
+        kept = set(optimizer.state_dict())
+    others = ("embeddings", "head.weights", "vector")
+    assert kept == {
+        "step",
+        "momentum.matrix",
+        *(f"{slot}.{name}" for slot in ("first_moment", "second_moment") for name in others),
+    }
+
+
+def test_muon_takes_the_matrices_of_the_blocks():
+    config = GPTConfig(
+        vocab_size=5,
+        context_length=4,
+        num_layers=1,
+        num_heads=1,
+        embedding_dim=2,
+        tied_head=False,
+        ngram_tables=(7, 7),
+    )
+    model = GPT(config)
+    optimizer = Muon(model, 0.1)
+    mine = {name for name, tensor in model.named_parameters() if optimizer.is_for(name, tensor)}
+    blocks = {name for name, tensor in model.named_parameters() if "blocks" in name and tensor.ndim == 2}
+    assert mine == blocks and len(mine) == 4
+    everything = Muon(model, 0.1, excluded=())
+    assert {name for name, tensor in model.named_parameters() if everything.is_for(name, tensor)} == {
+        name for name, tensor in model.named_parameters() if tensor.ndim == 2 and not tensor.sparse_grad
+    }
+
+
+def test_muon_with_state_of_adamw_and_bad_settings():
+    module = Toy()
+    with pytest.raises(ValueError, match=r"does not have for this module: .*first_moment\.matrix"):
+        Muon(module, 0.1).load_state_dict(AdamW(module, 0.1).state_dict())
+    for options in ({"momentum": 1.0}, {"betas": (0.9, 1.0)}, {"eps": -1.0}, {"weight_decay": -0.1}):
+        with pytest.raises(ValueError, match="must lie in"):
+            Muon(module, 0.1, **options)
+    with pytest.raises(ValueError, match="iterations must be at least 1"):
+        Muon(module, 0.1, iterations=0)
+
+
+def test_muon_checks_shapes_before_it_changes_anything():
+    module = Toy()
+    optimizer = Muon(module, 0.1)
+    set_gradients(module, [1.0] * 6)
+    optimizer.update()
+    before = module.matrix.to_python()
+    module.vector.buffer = Buffer([1.0, 2.0, 3.0], DType.float64)
+    module.vector.grad = Tensor([1.0, 2.0, 3.0], dtype=DType.float64)
+    with pytest.raises(ValueError, match="vector"):
+        optimizer.update()
+    assert module.matrix.to_python() == before and optimizer.step == 1

@@ -41,6 +41,35 @@ def test_known_values():
     assert [schedules.exponential_decay(2.0, factor=0.5)(step) for step in range(4)] == [2.0, 1.0, 0.5, 0.25]
 
 
+@settings(max_examples=50)
+@given(st.integers(0, 20), st.integers(1, 30), st.floats(0, 1), st.floats(0.01, 1.0))
+def test_warmup_stable_decay(warmup_steps, others, share, fraction):
+    """Against its definition; before the decay nothing depends on the number of steps."""
+    total = warmup_steps + others
+    minimum = 0.5 * share
+    options = {"warmup_steps": warmup_steps, "minimum": minimum, "decay_fraction": fraction}
+    schedule = schedules.warmup_stable_decay(0.5, total_steps=total, **options)
+    rates = [schedule(step) for step in range(total + 5)]
+    assert rates[: warmup_steps + 1] == pytest.approx(
+        [0.5 * (step + 1) / (warmup_steps + 1) for step in range(warmup_steps + 1)]
+    )
+    assert rates[total:] == [minimum] * 5
+    start = others * (1 - fraction)
+    for step in range(warmup_steps, total):
+        passed = step - warmup_steps
+        r = max(0.0, (passed - start) / (others - start))
+        assert rates[step] == pytest.approx(minimum + (0.5 - minimum) * (1 - math.sqrt(r)), abs=1e-6)
+    longer = schedules.warmup_stable_decay(0.5, total_steps=total + 7, **options)
+    stable = warmup_steps + math.floor(start)
+    assert [longer(step) for step in range(stable)] == rates[:stable]
+
+
+def test_a_decay_that_is_none():
+    for fraction in (0.0, -0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="decay_fraction must lie above 0"):
+            schedules.warmup_stable_decay(1.0, total_steps=5, decay_fraction=fraction)
+
+
 def test_where_the_rise_is_all_there_is():
     for make in (schedules.cosine_with_warmup, schedules.linear):
         schedule = make(1.0, total_steps=3, warmup_steps=3, minimum=0.25)

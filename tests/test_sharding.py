@@ -245,6 +245,14 @@ def test_the_number_of_ranks_changes_no_bit(
     assert all(each == weights[0] for each in weights)
 
 
+@pytest.mark.parametrize("shard_optimizer", [False, True])
+def test_muon_and_averages_are_the_same_for_many_ranks(tmp_path: Path, shard_optimizer: bool) -> None:
+    config = replace(SMALL, backend="python", shards=2, optimizer="muon", ema_decay=0.5)
+    _run(tmp_path / "one", 1, config)
+    _run(tmp_path / "two", 2, config, shard_optimizer=shard_optimizer)
+    _same(tmp_path / "one", tmp_path / "two")
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_run_of_four_goes_on_with_one_and_with_two(tmp_path: Path, name: str) -> None:
     whole = replace(SMALL, backend=name, shards=4)

@@ -230,7 +230,13 @@ def test_settings_out_of_range_are_named(field: str, value: object) -> None:
         TrainingConfig.from_dict({field: value})
 
 
-OF_TYPE: dict[str, Any] = {"int": int, "float": float, "tuple[int, ...]": lambda size: (int(size),)}
+OF_TYPE: dict[str, Any] = {
+    "int": int,
+    "int | None": int,
+    "float": float,
+    "float | None": float,
+    "tuple[int, ...]": lambda size: (int(size),),
+}
 
 
 def wrong_value(setting: Setting) -> object:

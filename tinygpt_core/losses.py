@@ -7,6 +7,7 @@ and classifiers. The elementwise losses compare two tensors of one shape, number
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from . import operations, shape_errors
@@ -53,20 +54,42 @@ class CrossEntropyLoss(Module):
     With an integer label c, p is 1 at c and 0 elsewhere: `loss = -log softmax(logits)_c`. That is the fast
     path: nothing of the logits' size is made for the labels.
 
+    Two changes of the loss are for training:
+
+        label smoothing ε: p becomes (1 - ε) p + ε / V, so that no logit is pulled to infinity
+        z-loss λ:          λ log(sum_v exp logits_v)² is added, so that the logits do not drift together
+
     Args:
         ignore_index: integer labels of this value are padding: their loss is 0 and no gradient comes from
             them.
         reduction: "none" (one loss a row), or the "sum" or "mean" of them; the mean is over rows that are not
             padding.
+        label_smoothing: ε, at least 0 and below 1.
+        z_loss: λ, at least 0.
 
     Raises:
-        ValueError: another reduction.
+        ValueError: another reduction, or a label_smoothing or z_loss out of its range.
+
+    Source: label smoothing: Szegedy et al. 2015, https://arxiv.org/abs/1512.00567; z-loss: Chowdhery et al.,
+    "PaLM", 2022, https://arxiv.org/abs/2204.02311
     """
 
-    def __init__(self, ignore_index: int = -1, reduction: str = "none") -> None:
+    def __init__(
+        self,
+        ignore_index: int = -1,
+        reduction: str = "none",
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> None:
         super().__init__()
         self.ignore_index = ignore_index
         self.reduction = check_reduction(reduction)
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must be at least 0 and below 1, but got {label_smoothing}")
+        if not 0.0 <= z_loss < math.inf:
+            raise ValueError(f"z_loss must be a number of at least 0, but got {z_loss}")
+        self.label_smoothing = label_smoothing
+        self.z_loss = z_loss
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the losses, or what the reduction makes of them.
@@ -90,7 +113,7 @@ class CrossEntropyLoss(Module):
             )
         are_integers = labels.dtype.kind == "i"
         if are_integers and labels.shape == logits.shape[:-1]:
-            losses = apply_op(operations.CrossEntropy, logits, labels, ignore_index=self.ignore_index)
+            losses = self._of_labels(logits, labels)
             return reduce_losses(losses, self.reduction, labels, self.ignore_index)
         if labels.ndim < 1 or labels.shape != logits.shape[logits.ndim - labels.ndim :]:
             said = (
@@ -106,11 +129,38 @@ class CrossEntropyLoss(Module):
             )
         if are_integers:  # one-hot rows of integers: float32 times int32 would become float64
             labels = Tensor(labels.buffer.cast(logits.dtype))
+        if self.label_smoothing:
+            labels = labels * (1.0 - self.label_smoothing) + self.label_smoothing / logits.shape[-1]
         losses = -(logits.log_softmax(axis=-1) * labels).sum(-1)
+        if self.z_loss:
+            losses = losses + logits.logsumexp(-1) ** 2 * self.z_loss
         return reduce_losses(losses, self.reduction)
 
+    def _of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the losses (...) of class indices (...)."""
+        if not self.label_smoothing and not self.z_loss:
+            return apply_op(operations.CrossEntropy, logits, labels, ignore_index=self.ignore_index)
+        # With z = log(sum of exp(logits)): (1 - ε) (z - logit of the label) + ε (z - mean logit) + λ z²
+        is_counted = labels != self.ignore_index
+        chosen = Tensor.where(is_counted, labels, 0).reshape((*labels.shape, 1))
+        logits = logits.masked_fill(
+            ~is_counted.reshape(chosen.shape), 0.0
+        )  # what padding has may be infinite
+        wanted = logits.gather(-1, chosen).reshape(labels.shape)
+        z = logits.logsumexp(-1)
+        losses = z - wanted
+        if self.label_smoothing:
+            losses = losses + (wanted - logits.mean(-1)) * self.label_smoothing
+        if self.z_loss:
+            losses = losses + z**2 * self.z_loss
+        return losses * is_counted.cast(logits.dtype)
+
     def _extra_repr(self) -> str:
-        return f"ignore_index={self.ignore_index}, reduction={self.reduction!r}"
+        settings = [f"ignore_index={self.ignore_index}", f"reduction={self.reduction!r}"]
+        settings += [
+            f"{name}={getattr(self, name)}" for name in ("label_smoothing", "z_loss") if getattr(self, name)
+        ]
+        return ", ".join(settings)
 
 
 # ---------------------------------------------------------------- of numbers, element by element

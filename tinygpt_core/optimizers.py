@@ -24,7 +24,15 @@ from . import shape_errors
 from .buffer.base import Buffer
 from .dtype import DType
 from .kernels.base import lookup
-from .kernels.optimizer_steps import AdamWStep, NonzeroRows, PutRows, SGDStep
+from .kernels.optimizer_steps import (
+    NEWTON_SCHULZ_STEPS,
+    AdamWStep,
+    NonzeroRows,
+    PutRows,
+    SGDStep,
+    moving_mean,
+    orthogonalized,
+)
 from .module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from .operations import SparseGradient
 from .shape_errors import ShapeError
@@ -134,6 +142,10 @@ class Optimizer:
         """Updates all parameters at once, by a kernel; for the optimizers of this module."""
         raise NotImplementedError(f"{type(self).__name__} must define apply_single(parameter, state)")
 
+    def slots_of(self, name: str, parameter: Tensor) -> tuple[str, ...]:
+        """Returns the names of what is remembered of a parameter, each of its shape; mostly `slots`."""
+        return self.slots
+
     def slot_buffers(self, slot: str, named: Named) -> list[Buffer]:
         """Returns what is remembered in a slot for each of the parameters, in their shapes; zeros at first.
 
@@ -200,9 +212,9 @@ class Optimizer:
         `step` is a 0-d int64; the others mostly have the parameter's shape. The Buffers are the live ones: an
         update changes them.
         """
-        named = self.module.named_parameters(trainable_only=True)
-        for slot in self.slots:
-            self.slot_buffers(slot, named)
+        for name, parameter in self.module.named_parameters(trainable_only=True):
+            for slot in self.slots_of(name, parameter):
+                self.slot_buffers(slot, [(name, parameter)])
         tensors = {"step": Buffer(self.step, DType.int64)}
         for name, remembered in self.state.items():
             for slot, value in remembered.items():
@@ -233,7 +245,7 @@ class Optimizer:
                         f"the entry 'step' must be one integer of at least 0, but it is {buffer!r}"
                     )
                 step = int(buffer.item())
-            elif name not in parameters or (self.slots and slot not in self.slots):
+            elif name not in parameters or (self.slots and slot not in self.slots_of(name, parameters[name])):
                 unknown.append(key)
             elif self.slots and buffer.shape != parameters[name].shape:
                 raise ValueError(
@@ -246,10 +258,9 @@ class Optimizer:
             else:
                 state[name][slot] = Tensor(buffer.copy())
         expected = ["step"]
-        for slot in self.slots:
-            expected += [
-                f"{slot}.{name}" for name, parameter in parameters.items() if parameter.requires_grad
-            ]
+        for name, parameter in parameters.items():
+            if parameter.requires_grad:
+                expected += [f"{slot}.{name}" for slot in self.slots_of(name, parameter)]
         missing = [key for key in expected if key not in tensors]
         optimizer = type(self).__name__
         if strict and unknown:
@@ -423,6 +434,94 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(module, learning_rate, betas, eps)
         self.weight_decay = _check_range("weight_decay", weight_decay)
+
+
+class Muon(Optimizer):
+    """Muon: matrices move by the nearest orthogonal matrix to their momentum; all else moves as with AdamW.
+
+        m = μ m + (1 - μ) g,   u = μ m + (1 - μ) g                   (Nesterov's momentum)
+        p = p - η λ p - η 0.2 sqrt(max(rows, columns)) O(u)
+
+    O(u) keeps the singular vectors of u and makes its singular values about 1, by Newton and Schulz's
+    iteration (`orthogonalized`), which is products of matrices only. So all directions of a matrix are
+    learned at the same pace, where a gradient, and Adam's step, is nearly of low rank. An orthogonal matrix
+    has elements of the size 1 / sqrt(max(rows, columns)); the factor makes them 0.2, about the size of Adam's
+    steps, so that one η and one λ serve both parts.
+
+    Args:
+        module: whose parameters to update.
+        learning_rate: η; may be assigned later.
+        momentum: μ.
+        betas, eps, weight_decay: of AdamW; the weight decay λ is Muon's, too.
+        iterations: of Newton and Schulz.
+        excluded: AdamW also updates the matrices that have one of these words among the parts of their name:
+            embeddings and heads, whose rows are each of one token, as well as tables of sparse gradients.
+
+    Raises:
+        ValueError: a negative setting, a momentum or a beta that is not below 1, or no iteration.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
+    https://kellerjordan.github.io/posts/muon/; the factor and the decay: Liu et al., "Muon is Scalable for
+    LLM Training", 2025, https://arxiv.org/abs/2502.16982
+    """
+
+    slots = ("momentum", "first_moment", "second_moment")
+
+    def __init__(
+        self,
+        module: Module,
+        learning_rate: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        iterations: int = NEWTON_SCHULZ_STEPS,
+        excluded: tuple[str, ...] = ("embeddings", "head"),
+    ) -> None:
+        super().__init__(module)
+        self.learning_rate = _check_range("learning_rate", learning_rate)
+        self.momentum = _check_range("momentum", momentum, 1.0)
+        self.betas = (_check_range("betas[0]", betas[0], 1.0), _check_range("betas[1]", betas[1], 1.0))
+        self.eps = _check_range("eps", eps)
+        self.weight_decay = _check_range("weight_decay", weight_decay)
+        if iterations < 1:
+            raise ValueError(f"iterations must be at least 1, but got {iterations}")
+        self.iterations = iterations
+        self.excluded = tuple(excluded)
+
+    def is_for(self, name: str, parameter: Tensor) -> bool:
+        """Whether a parameter moves by Muon's rule, and not by AdamW's."""
+        is_excluded = any(part in self.excluded for part in name.split("."))
+        return parameter.ndim == 2 and not parameter.sparse_grad and not is_excluded
+
+    def slots_of(self, name: str, parameter: Tensor) -> tuple[str, ...]:
+        """Returns "momentum" for a matrix of Muon's, and the names of the two moments for what is AdamW's."""
+        return self.slots[:1] if self.is_for(name, parameter) else self.slots[1:]
+
+    def _update_all(self, named: Named) -> None:
+        matrices = [pair for pair in named if self.is_for(*pair)]
+        others = [pair for pair in named if not self.is_for(*pair)]
+        # Both before anything is changed, since they complain of what does not fit
+        muon = self.operands(matrices, self.slots[:1])
+        adamw = self.operands(others, self.slots[1:])
+        for p, g, m in zip(muon.parameters, muon.gradients, muon.slots[0], strict=True):
+            m.assign(moving_mean(m, g, self.momentum))
+            direction = orthogonalized(moving_mean(m, g, self.momentum), self.iterations)
+            scale = 0.2 * math.sqrt(max(p.shape))
+            decayed = p * (1.0 - self.learning_rate * self.weight_decay)
+            p.assign(decayed - direction * (self.learning_rate * scale))
+        if adamw.parameters:
+            lookup(AdamWStep, type(adamw.parameters[0])).forward(
+                adamw.parameters,
+                adamw.gradients,
+                *adamw.slots,
+                learning_rate=self.learning_rate,
+                betas=self.betas,
+                eps=self.eps,
+                weight_decays=[self.weight_decay if p.ndim >= 2 else 0.0 for p in adamw.parameters],
+                step=self.step,
+            )
+        adamw.put_back()
 
 
 def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> float:

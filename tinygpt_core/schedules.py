@@ -113,6 +113,62 @@ def linear(
     return _warmed_up(learning_rate, minimum, warmup_steps, total_steps, lambda ratio: 1.0 - ratio)
 
 
+def square_root_fall(ratio: float) -> float:
+    """Returns `y = 1 - sqrt(ratio)`, which falls from 1 at ratio 0 to 0 at ratio 1, fast at first: the best
+    of the decays that Hägele et al. tried ("Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Durations", 2024, arXiv:2405.18392).
+    """
+    return 1.0 - math.sqrt(ratio)
+
+
+def stable_then_fall(ratio: float, decay_fraction: float) -> float:
+    """Returns `y = 1` up to the ratio s = 1 - decay_fraction, and then `y = 1 - sqrt((ratio - s) /
+    decay_fraction)`, which is 0 at ratio 1.
+    """
+    start = 1.0 - decay_fraction
+    return 1.0 if ratio <= start else square_root_fall(min(1.0, (ratio - start) / decay_fraction))
+
+
+def warmup_stable_decay(
+    learning_rate: float,
+    *,
+    total_steps: int,
+    warmup_steps: int = 0,
+    decay_fraction: float = 0.2,
+    minimum: float = 0.0,
+) -> Schedule:
+    """Returns a rate that rises, stays for most of the steps, and falls at the end: WSD.
+
+        rate(step) = learning_rate * (step + 1) / (warmup_steps + 1)            for step < warmup_steps
+        rate(step) = learning_rate                                              then, up to the decay
+        rate(step) = minimum + (learning_rate - minimum) * (1 - sqrt(r))        in it
+        rate(step) = minimum                                                    from total_steps on
+
+    The decay is the last `decay_fraction` of the steps after the warm-up, and r the part of it that has
+    passed. Until it begins nothing depends on total_steps: a run may go on for longer as if it had been meant
+    to, where a cosine would have to be stretched.
+
+    Args:
+        learning_rate, total_steps, warmup_steps, minimum: as for `cosine_with_warmup`.
+        decay_fraction: of the steps after the warm-up, above 0 and at most 1.
+
+    Raises:
+        ValueError: as `cosine_with_warmup`, or a decay_fraction outside (0, 1].
+
+    Source: Hu et al., "MiniCPM", 2024, https://arxiv.org/abs/2404.06395; the shape of the fall: Hägele et
+    al., 2024, https://arxiv.org/abs/2405.18392
+    """
+    if not 0.0 < decay_fraction <= 1.0:
+        raise ValueError(f"decay_fraction must lie above 0 and not above 1, but got {decay_fraction}")
+    return _warmed_up(
+        learning_rate,
+        minimum,
+        warmup_steps,
+        total_steps,
+        lambda ratio: stable_then_fall(ratio, decay_fraction),
+    )
+
+
 def step_decay(learning_rate: float, *, factor: float, every: int) -> Schedule:
     """Returns a rate that shrinks by a factor at regular intervals.
 

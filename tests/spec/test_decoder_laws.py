@@ -97,6 +97,7 @@ def attention(x: Any, weights: Weights, name: str, config: GPTConfig, is_local: 
 ACTIVATIONS = {
     "swiglu": lambda x: x / (1 + np.exp(-x)),
     "geglu": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "relu2": lambda x: np.maximum(x, 0) * np.maximum(x, 0),
     "gelu_exact": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
 }
 
@@ -115,7 +116,7 @@ def logits(weights: Weights, config: GPTConfig, ids: Any) -> Any:
         if config.post_normalization:
             added = normalized(added, weights, f"{name}.post_ln_1", config)
         h = normalized(x if config.parallel_residual else x + added, weights, f"{name}.ln_2", config)
-        if config.activation == "gelu_exact":
+        if config.activation in ("gelu_exact", "relu2"):
             h = linear(f(linear(h, weights, f"{name}.mlp.layers.0")), weights, f"{name}.mlp.layers.1")
         else:
             h = f(linear(h, weights, f"{name}.mlp.gate")) * linear(h, weights, f"{name}.mlp.up")

@@ -265,6 +265,7 @@ def _run_step(name: str, config: TrainingConfig, data: Any, batch: Batch, steps:
         while len(seconds) < WARM_UP + steps and sum(seconds) < PATIENCE:
             timed_update()
         timed = seconds[WARM_UP:] or seconds[-1:]
+        assert isinstance(trainer.optimizer, AdamW)
         return _Step(loss, gradients, weights, tuple(timed), trainer.model, trainer.optimizer)
 
 

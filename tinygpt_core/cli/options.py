@@ -99,7 +99,9 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
         return
     types: dict[str, Any] = {
         "int": int,
+        "int | None": int,
         "float": float,
+        "float | None": float,
         "str": str,
         "str | None": path,
         "tuple[int, ...]": sizes,

@@ -76,7 +76,7 @@ def _checked(setting: Setting, value: Any) -> Any:
     check_setting(setting, value)
     if value == "" and setting.default != "":
         raise SettingError(setting.name, " must not be empty")
-    return float(value) if setting.type == "float" else value
+    return float(value) if setting.type in ("float", "float | None") else value
 
 
 def settings_text(config: TrainingConfig) -> str:

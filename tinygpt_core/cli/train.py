@@ -443,7 +443,7 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
 
     def pieces(tokens: int) -> Iterator[str]:
         return sample_pieces(
-            trainer.model, data.tokenizer, data.opening, data.is_documents, generator, tokens=tokens
+            trainer.evaluated_model, data.tokenizer, data.opening, data.is_documents, generator, tokens=tokens
         )
 
     with backends.use(trainer.config.backend):

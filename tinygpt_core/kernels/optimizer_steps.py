@@ -33,6 +33,44 @@ def moving_mean(mean: Buffer, new: Buffer, beta: float) -> Buffer:
     return mean + (new - mean) * (1.0 - beta)
 
 
+NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of Jordan et al.: steep at 0, and about 1 on (0, 1]
+
+
+def orthogonalized(x: Buffer, steps: int = NEWTON_SCHULZ_STEPS) -> Buffer:
+    """Returns a matrix with the singular vectors of x and with singular values near 1, from 0.7 to 1.2 where
+    those of x are not far below its norm: y = U f(S) V^T of x = U S V^T.
+
+    x is divided by its norm, so that no singular value is above 1, and then `x = a x + b (x x^T) x + c (x
+    x^T)^2 x` is done a few times, which makes of each singular value s the value a s + b s^3 + c s^5 and
+    leaves the vectors alone. A matrix of zeros stays.
+
+    Args:
+        x: floats (m, n).
+        steps: how many times.
+
+    Returns:
+        Floats (m, n), of the dtype of x.
+
+    Source: Björck, Bowie, "An iterative algorithm for computing the best estimate of an orthogonal matrix",
+    1971; Jordan et al., "Muon", 2024, https://kellerjordan.github.io/posts/muon/
+    """
+    if not x.numel:
+        return x
+    a, b, c = NEWTON_SCHULZ
+    is_tall = x.shape[0] > x.shape[1]  # x x^T is to be the smaller square of the two
+    y = x.transpose(0, 1) if is_tall else x
+    # The largest element first, so that no square overflows or vanishes
+    largest = y.maximum(-y).max()
+    y = y / (largest + (largest == 0.0).cast(x.dtype))
+    norm = (y * y).sum().sqrt()
+    y = y / (norm + (norm == 0.0).cast(x.dtype))
+    for _ in range(steps):
+        square = y @ y.transpose(0, 1)
+        y = y * a + (square * b + square @ square.transpose(0, 1) * c) @ y
+    return y.transpose(0, 1) if is_tall else y
+
+
 class AdamWStep(Kernel):
     """One step of Adam with decoupled weight decay, in place.
 

@@ -310,8 +310,12 @@ def activated(kind: str, x: float) -> float:
     """Returns an activation function of a number, by its textbook formula."""
     if kind == "relu":
         return max(x, 0.0)
+    if kind == "relu2":
+        return max(x, 0.0) ** 2
     if kind == "tanh":
         return math.tanh(x)
+    if kind == "gelu_exact":
+        return x / 2 * (1 + math.erf(x / math.sqrt(2)))
     if kind == "gelu":
         return x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     if kind == "linear":

@@ -567,6 +567,11 @@ class Microscope:
             saved = load_checkpoint(self.runs[self.name])
             config = TrainingConfig.from_dict(saved.config["training"])
             config = replace(config, backend=self.backend_name)
+            if config.optimizer != "adamw":
+                raise ProtocolError(
+                    f"run {_short(self.name)} was trained by {config.optimizer}, "
+                    "whose steps are not shown here yet"
+                )
             if not saved.config["data"]["is_documents"] and corpus.documents is not None:
                 corpus = Corpus(corpus.name, None, "\n".join(corpus.documents))
             self.session = TrainingSession(config, corpus, saved)

@@ -2,7 +2,19 @@
 
 from ..module import Module
 from . import initializers
-from .activations import ACTIVATION_FUNCTIONS, GELU, GLU, ReLU, Sigmoid, SiLU, Softmax, SwiGLU, Swish, Tanh
+from .activations import (
+    ACTIVATION_FUNCTIONS,
+    GELU,
+    GLU,
+    ReLU,
+    ReLUSquared,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    SwiGLU,
+    Swish,
+    Tanh,
+)
 from .attention import CasualSelfAttention, CausalSelfAttention
 from .cache import KeyValueCache
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, Flatten, MaxPool2d

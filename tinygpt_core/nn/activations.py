@@ -12,13 +12,14 @@ ActivationFunction = Callable[[Tensor], Tensor]
 ACTIVATION_FUNCTIONS: dict[str, ActivationFunction] = {
     "linear": lambda tensor: tensor,
     "relu": Tensor.relu,
+    "relu2": lambda tensor: tensor.relu() ** 2,
     "gelu": Tensor.gelu,
     "gelu_exact": lambda tensor: tensor.gelu("none"),
     "silu": Tensor.silu,
     "tanh": Tensor.tanh,
     "sigmoid": Tensor.sigmoid,
 }
-"""Activation functions by name; "gelu" is the tanh form, "gelu_exact" the one with erf."""
+"""Activation functions by name; "gelu" is the tanh form, "gelu_exact" with erf, "relu2" max(x, 0)²."""
 GATED_ACTIVATIONS = {"glu": "sigmoid", "reglu": "relu", "geglu": "gelu", "swiglu": "silu"}
 """For each gated unit, the name of the activation function of its gate (Shazeer 2020)."""
 
@@ -52,6 +53,16 @@ class ReLU(Module):
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.relu()
+
+
+class ReLUSquared(Module):
+    """Squared rectified linear unit, ReLU²: `y = max(x, 0)²` of each element.
+
+    Source: So et al., "Primer: Searching for Efficient Transformers", 2021, https://arxiv.org/abs/2109.08668
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.relu() ** 2
 
 
 class GELU(Module):

@@ -72,8 +72,8 @@ class GPTConfig:
         normalization: "layer_norm" or "rms_norm".
         positions: "learned" (a table of context_length vectors), "rotary" or "none".
         rotary_base: of `RotaryEncoding`, where positions are rotary.
-        activation: of the MLPs: "gelu" (its tanh form), "gelu_exact", "relu", "silu", "tanh", "sigmoid",
-            "linear", or gated: "swiglu", "geglu", "reglu", "glu".
+        activation: of the MLPs: "gelu" (its tanh form), "gelu_exact", "relu", "relu2" (its square),
+            "silu", "tanh", "sigmoid", "linear", or gated: "swiglu", "geglu", "reglu", "glu".
         final_activation: whether it also follows the last layer of the MLPs, as in TinyGPT; not for gated
             ones.
         ngram_tables: rows of tables of hashed n-gram embeddings, the first for the last two tokens, the next

@@ -19,16 +19,28 @@ FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
 POSITIVE = Range(math.ulp(0.0), 1e6, "above 0 and at most 1e6")  # ulp(0) is the least number above 0
 
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "wsd")
 YOUNGER = (
+    "attention_soft_cap",
+    "decay_fraction",
     "decay_steps",
+    "ema_decay",
     "init_from",
     "keep_best",
+    "label_smoothing",
+    "logit_soft_cap",
     "ngram_tables",
+    "optimizer",
     "patience",
     "prompt",
+    "query_key_norm",
     "sample_every",
+    "schedule",
     "shards",
+    "sliding_window",
     "time_budget",
+    "z_loss",
 )  # that the first runs did not have
 
 
@@ -108,6 +120,16 @@ class TrainingConfig:
         (), "rows of tables of hashed 2-grams, 3-grams, ..., or none", SIZE, metavar="N,N,..."
     )
     dropout: float = setting(0.0, "probability of dropping an activation", FRACTION)
+    query_key_norm: bool = setting(False, "normalize the queries and keys of each head")
+    attention_soft_cap: float | None = setting(
+        None, "c, with which attention's scores s become c tanh(s / c)", POSITIVE, default_help="none"
+    )
+    logit_soft_cap: float | None = setting(
+        None, "c, with which the logits x become c tanh(x / c)", POSITIVE, default_help="none"
+    )
+    sliding_window: int | None = setting(
+        None, "positions, the last ones and its own, that a position sees", SIZE, default_help="all"
+    )
 
     # ---- updates
 
@@ -141,11 +163,36 @@ class TrainingConfig:
         unit="s",
         is_resumable=True,
     )
+    schedule: str = setting(
+        "cosine", "how the learning rate falls: all the time, or at the end (wsd)", SCHEDULES
+    )
+    decay_fraction: float = setting(
+        0.2,
+        "part of the steps after the warm-up in which it falls with wsd",
+        Range(math.ulp(0.0), 1.0, "above 0 and at most 1"),
+    )
+    optimizer: str = setting(
+        "adamw",
+        "what makes updates of gradients; muon: of the blocks' matrices, AdamW of the rest",
+        OPTIMIZERS,
+    )
     weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
     beta1: float = setting(0.9, "AdamW's β1", FRACTION, option="")
     beta2: float = setting(0.99, "AdamW's β2", FRACTION, option="")
     gradient_clip: float = setting(
         1.0, "largest norm of the gradient", Range(math.ulp(0.0), math.inf, "above 0 (inf: no clipping)")
+    )
+
+    ema_decay: float = setting(
+        0.0,
+        "how slowly the running average of the weights forgets, which is validated and kept, such as 0.99",
+        Range(0.0, FRACTION.high, "at least 0 and below 1 (0: no average)"),
+    )
+    label_smoothing: float = setting(
+        0.0, "part of the probability that the training loss wants spread over all tokens", FRACTION
+    )
+    z_loss: float = setting(
+        0.0, "factor of log(sum of exp(logits))² in the training loss, such as 1e-4", NOT_NEGATIVE
     )
 
     # ---- what happens now and then

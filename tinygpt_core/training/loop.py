@@ -27,12 +27,14 @@ from ..generation import generate
 from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
 from ..nn.gpt import GPT, GPTConfig
-from ..optimizers import AdamW
+from ..optimizers import AdamW, Muon
 from ..tensor import Tensor, no_grad
 from . import statistics
+from .averaging import WeightAverage, split_off_trained
 from .best import Best
 from .budget import Clock, recorded_times
 from .checkpoint import (
+    OPTIMIZER,
     Checkpoint,
     CheckpointError,
     fingerprint,
@@ -72,6 +74,7 @@ class Trainer:
         directory: of the run.
         data: the batches, and the tokenizer that made them.
         model, optimizer: what is trained, and by what.
+        average: of the model's weights, which is validated, sampled from and kept; None without `ema_decay`.
         generator: where the first weights and the dropout come from; nobody else draws from it.
         schedule: gives the learning rate by the number of updates made before.
         update: makes one update of the model when called with batches, see `TrainingStep`.
@@ -120,7 +123,8 @@ class Trainer:
         if config.sample_every:
             data.tokenizer.encode(config.prompt)  # complains of what it does not know, before the first step
         self.clock = Clock(config.time_budget)
-        self.criterion = CrossEntropyLoss()
+        self.criterion = CrossEntropyLoss(label_smoothing=config.label_smoothing, z_loss=config.z_loss)
+        self.validation_criterion = CrossEntropyLoss()
         self.generator = random.Generator(config.seed)
         with self.context():
             if origin is not None:
@@ -129,12 +133,8 @@ class Trainer:
                 self.model = GPT(_model_config(config, state))
             else:
                 self.model = _initial_model(config, data.tokenizer.vocab_size)
-            self.optimizer = AdamW(
-                self.model,
-                config.learning_rate,
-                betas=(config.beta1, config.beta2),
-                weight_decay=config.weight_decay,
-            )
+            self.optimizer = optimizer_of(self.model, config)
+            self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
             self.schedule = learning_rate_schedule(config)
             self.update = self._update(shard_optimizer)
         if state is not None:
@@ -430,6 +430,8 @@ class Trainer:
             self.optimizer.learning_rate = learning_rate
             loss = self.update(batches)
             self.step += 1
+            if self.average is not None and not self.update.is_skipped:
+                self.average.update(self.optimizer.step)
             parameters = statistics.statistics(self.model, before) if keeps_statistics else None
         if not math.isfinite(loss):
             raise ArithmeticError(
@@ -458,7 +460,7 @@ class Trainer:
         data = self.data
         prompt = self.config.prompt
         pieces = generate(
-            self.model,
+            self.evaluated_model,
             data.tokenizer,
             prompt or data.opening,
             tokens=SAMPLE_TOKENS,
@@ -520,20 +522,33 @@ class Trainer:
         )
 
     def total_loss(self, batch: Batch) -> Tensor:
-        """Returns the sum of the cross-entropies, a scalar in nats, of all targets (B, T) but the padding."""
+        """Returns the sum of the losses in training, a scalar in nats, of all targets (B, T) but the padding:
+        the cross-entropies, as label smoothing and z-loss change them.
+        """
+        return self._total_loss(self.model, self.criterion, batch)
+
+    def _total_loss(self, model: GPT, criterion: CrossEntropyLoss, batch: Batch) -> Tensor:
         inputs, targets = as_tensors(batch)
         with autocast(self.config.dtype):
-            return self.criterion(logits=self.model(inputs), labels=targets).sum()
+            return criterion(logits=model(inputs), labels=targets).sum()
+
+    @property
+    def evaluated_model(self) -> GPT:
+        """The model that is validated, sampled from and kept: that in training, or the average of it."""
+        return self.model if self.average is None else self.average.model
 
     def validate(self) -> float:
-        """Returns the mean loss a target token over the validation batches, which are the same each time."""
-        self.model.eval()
+        """Returns the mean cross-entropy a target token over the validation batches, which are the same each
+        time.
+        """
+        model = self.evaluated_model
+        model.eval()
         batches = self.data.validation_batches
         communicator = self.communicator
         losses = [0.0] * len(batches)
         with self.context(), no_grad():
             for number in range(communicator.rank, len(batches), communicator.size):
-                losses[number] = self.total_loss(batches[number]).item()
+                losses[number] = self._total_loss(model, self.validation_criterion, batches[number]).item()
         if communicator.size > 1:  # each loss is a number from one process, and zeros from the others
             losses = communicator.all_reduce(losses)
         total = 0.0
@@ -567,6 +582,8 @@ class Trainer:
         data = self.data
         update: Any = self.update
         optimizer_tensors = update.optimizer_state() if self.is_sharded else self.optimizer.state_dict()
+        if self.average is not None:
+            optimizer_tensors |= self.average.tensors()
         if not self.communicator.is_first:
             self.saved_step = self.step if directory is None else self.saved_step
             return
@@ -592,7 +609,7 @@ class Trainer:
                 "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256},
             },
             tokenizer=data.tokenizer,
-            model_tensors={name: tensor.buffer for name, tensor in self.model.named_parameters()},
+            model_tensors={name: tensor.buffer for name, tensor in self.evaluated_model.named_parameters()},
             optimizer_tensors=optimizer_tensors,
             state=state,
         )
@@ -634,9 +651,18 @@ class Trainer:
                 )
             setattr(self, name, count)
         with self.context():
-            self.model.load_weights(list(saved.model_tensors.items()))
+            of_optimizer, trained = split_off_trained(saved.optimizer_tensors)
+            if (self.average is None) != (not trained):
+                raise CheckpointError(
+                    f"the checkpoint in {self.directory} is damaged: "
+                    f"its {OPTIMIZER} {'has' if trained else 'lacks'} weights in training, "
+                    f"and ema_decay is {self.config.ema_decay:g}"
+                )
+            self.evaluated_model.load_weights(list(saved.model_tensors.items()))
+            if self.average is not None:
+                self.model.load_weights(list(trained.items()))
             optimizer: Any = self.update if self.is_sharded else self.optimizer
-            optimizer.load_state(list(saved.optimizer_tensors.items()))
+            optimizer.load_state(list(of_optimizer.items()))
         if "best" in saved.state:
             try:
                 self.best.set_state(saved.state["best"])
@@ -688,20 +714,30 @@ class Trainer:
 def learning_rate_schedule(config: TrainingConfig) -> schedules.Schedule:
     """Returns the learning rate by the number of updates made before, as the settings ask for it."""
     end = config.decay_steps or config.steps
-    return schedules.cosine_with_warmup(
-        config.learning_rate,
-        total_steps=end,
-        warmup_steps=min(config.warmup_steps, end - 1),
-        minimum=config.minimum_learning_rate,
+    steps: dict[str, int] = {"total_steps": end, "warmup_steps": min(config.warmup_steps, end - 1)}
+    minimum = config.minimum_learning_rate
+    if config.schedule == "cosine":
+        return schedules.cosine_with_warmup(config.learning_rate, minimum=minimum, **steps)
+    return schedules.warmup_stable_decay(
+        config.learning_rate, minimum=minimum, decay_fraction=config.decay_fraction, **steps
+    )
+
+
+def optimizer_of(model: GPT, config: TrainingConfig) -> AdamW | Muon:
+    """Returns the optimizer that the settings ask for, for the parameters of a model."""
+    kind: type[AdamW] | type[Muon] = {"adamw": AdamW, "muon": Muon}[config.optimizer]
+    return kind(
+        model, config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
     )
 
 
 def timed_learning_rate(config: TrainingConfig, step: int, elapsed: float) -> float:
-    """Returns the learning rate of a run with a time budget: a warm-up by steps, a cosine by time.
+    """Returns the learning rate of a run with a time budget: a warm-up by steps, a fall by time.
 
-        rate = minimum + (learning_rate - minimum) (1 + cos(π r)) / 2    with r = elapsed / time_budget <= 1
+        rate = minimum + (learning_rate - minimum) f(r)    with r = elapsed / time_budget <= 1
 
-    and at most learning_rate (step + 1) / (warmup_steps + 1).
+    where f is half a cosine, (1 + cos(π r)) / 2, or `schedules.stable_then_fall`; and at most learning_rate
+    (step + 1) / (warmup_steps + 1).
 
     Args:
         config: the settings.
@@ -710,7 +746,11 @@ def timed_learning_rate(config: TrainingConfig, step: int, elapsed: float) -> fl
     """
     ratio = min(1.0, elapsed / config.time_budget)
     lowest = config.minimum_learning_rate
-    falling = lowest + (config.learning_rate - lowest) * schedules.half_a_cosine(ratio)
+    if config.schedule == "cosine":
+        share = schedules.half_a_cosine(ratio)
+    else:
+        share = schedules.stable_then_fall(ratio, config.decay_fraction)
+    falling = lowest + (config.learning_rate - lowest) * share
     return min(schedules.linear_warmup(config.learning_rate, config.warmup_steps)(step), falling)
 
 
@@ -730,7 +770,8 @@ def _warn_of_another_schedule(before: TrainingConfig, after: TrainingConfig, ste
     new = learning_rate_schedule(replace(after, **rates))(step)  # others were asked for
     if step < after.steps and old != new:
         warnings.warn(
-            f"{after.steps} steps in place of {before.steps} stretch the cosine of the learning rate: "
+            f"{after.steps} steps in place of {before.steps} stretch the "
+            f"{'cosine' if after.schedule == 'cosine' else 'schedule'} of the learning rate: "
             f"it goes on at {new:.3g}, and not at {old:.3g}; "
             f"to keep its end where it was, resume with --decay-steps {before.steps}",
             stacklevel=5,

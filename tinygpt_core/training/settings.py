@@ -84,7 +84,7 @@ def setting(
 
 def settings_of(config: type) -> dict[str, Setting]:
     """Returns the settings of a dataclass whose fields are made by `setting`, by name, in their order."""
-    metavars = {"int": "N", "float": "X"}
+    metavars = {"int": "N", "int | None": "N", "float": "X", "float | None": "X"}
     result = {}
     for each in fields(config):
         description = dict(each.metadata)
@@ -142,6 +142,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "str": (str,),
     "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
     "tuple[int, ...]": (tuple,),
 }
 
@@ -171,6 +173,8 @@ def check_setting(setting: Setting, value: Any) -> None:
         has_type = False
     if not has_type:
         raise SettingTypeError(setting.name, f" must be {setting.type}, not {value!r:.80}")
+    if value is None:
+        return
     if isinstance(setting.allowed, Range):
         for number in value if isinstance(value, tuple) else (value,):
             if not setting.allowed.low <= number <= setting.allowed.high:
