@@ -5,21 +5,25 @@ gives them there, and a setting that is not understood is refused by its name.
 from __future__ import annotations
 
 import json
+import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli import tinygpt
 
 from tinygpt_core import Tensor, backends, no_grad, random
 from tinygpt_core.cli.main import main
 from tinygpt_core.explain import Recorder
 from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
-from tinygpt_core.formats.families import FAMILIES
+from tinygpt_core.formats.families import FAMILIES, why_not_elsewhere
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
 from tinygpt_core.tokenizer import CharTokenizer
+from tinygpt_core.training import PRESETS
 
 IDS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [0, 10, 7, 7, 2, 8, 1, 9, 9, 9, 4, 4]]
 
@@ -80,6 +84,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Phi-3": ("Phi3", {}),
     "Phi-3, a window": ("Phi3", WINDOW),
+    "StarCoder2": ("Starcoder2", WINDOW),
     "GPT-NeoX (Pythia)": ("GPTNeoX", {"hidden_size": 32}),
     "GPT-NeoX, one after the other, tied": (
         "GPTNeoX",
@@ -152,6 +157,7 @@ GEGLU = {**RMS, "activation": "geglu", "attention_head_dim": 6, "embedding_scale
 LOCAL = {"sliding_window": 3, "layer_types": ("sliding_attention", "full_attention")}
 SCALING = RotaryScaling("llama3", 8.0, 1.0, 4.0, 8)
 MODELS: dict[str, dict[str, Any]] = {
+    "starcoder2": {"positions": "rotary", "num_key_value_heads": 2, "sliding_window": 3},
     "gpt2": {"activation": "gelu_exact"},
     "llama": {**SWIGLU, "rotary_scaling": SCALING, "attention_head_dim": 6, "tied_head": False},
     "mistral": {**SWIGLU, "sliding_window": 3, "attention_head_dim": 4},
@@ -231,6 +237,42 @@ def test_no_other_family_takes_it_for_its_own(kind: str, tmp_path: Path) -> None
             held.append(other)
             assert (load_pretrained(tmp_path / other)(Tensor(IDS)) - expected).abs().max().item() < 1e-5
     assert kind in held
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_exported_but_for_its_tables(name: str, tmp_path: Path) -> None:
+    config = PRESETS[name].config.model_config(11)
+    assert why_not_elsewhere(config) == (
+        [f"ngram_tables is {config.ngram_tables!r}, not ()"] if config.ngram_tables else []
+    )
+    small = replace(config, num_layers=1, embedding_dim=16, num_heads=2, context_length=8, ngram_tables=())
+    model = GPT(small)
+    model.eval()
+    formats = [kind for kind, family in FAMILIES.items() if not family.obstacles(small)]
+    assert formats
+    for kind in formats:
+        save_pretrained(model, tmp_path / kind, kind)
+        ids = Tensor([[1, 2, 3, 4]])
+        assert (load_pretrained(tmp_path / kind)(ids) - model(ids)).abs().max().item() < 1e-5
+
+
+def test_a_run_says_at_its_start_that_it_cannot_be_exported(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("ab\ncd\nabc\nbcd\n" * 4)
+    command = ["train", "names", "--data", "words.txt", "--preset", "debug", "--steps", "1"]
+    for tables, line in (("5,7", "format .*ngram_tables is \\(5, 7\\), not"), ("none", None)):
+        done = tinygpt(*command, "--ngram-tables", tables, "--out", f"run{tables[0]}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = [each for each in done.stdout.splitlines() if each.startswith("format ")]
+        assert len(found) == (line is not None) and (line is None or re.match(line, found[0]))
+        to = ("convert", f"run{tables[0]}", f"out{tables[0]}", "--to", "starcoder2")
+        assert (tinygpt(*to, cwd=tmp_path).returncode == 0) == (line is None)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_a_family_holds_has_a_format(kind: str) -> None:
+    config = our_model(kind).config
+    assert why_not_elsewhere(config) == []
+    assert "ngram_tables is (5,), not ()" in why_not_elsewhere(replace(config, ngram_tables=(5,)))
 
 
 # ---------------------------------------------------------------- what is not understood
