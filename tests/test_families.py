@@ -5,7 +5,10 @@ gives them there, and a setting that is not understood is refused by its name.
 from __future__ import annotations
 
 import json
+import math
 import re
+import struct
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +17,11 @@ from typing import Any
 import pytest
 from test_cli import tinygpt
 
-from tinygpt_core import Tensor, backends, no_grad, random
+from tinygpt_core import DType, Tensor, backends, no_grad, random
 from tinygpt_core.cli.main import main
 from tinygpt_core.explain import Recorder
 from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
-from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
+from tinygpt_core.formats import FormatError, Tensors, load_pretrained, save_pretrained
 from tinygpt_core.formats.families import FAMILIES, why_not_elsewhere
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
@@ -146,6 +149,63 @@ def test_halves_in_shards_are_widened(dtype: str, tmp_path: Path) -> None:
     assert (
         torch.tensor(load_pretrained(tmp_path / "theirs")(Tensor(IDS)).to_python()) - expected
     ).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("place", ["python", "numpy"])
+@pytest.mark.parametrize("dtype_name", ["F16", "BF16"])
+def test_every_number_of_16_bits_is_widened(
+    place: str, dtype_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a piece ends; by definition: sign, exponent and fraction."""
+    if problem := backends.why_not(place):
+        pytest.skip(problem)
+    bits = {"F16": 10, "BF16": 7}[dtype_name]  # of the fraction
+    bias = (1 << (14 - bits)) - 1
+
+    def number(word: int) -> float:
+        sign, exponent, fraction = word >> 15, word >> bits & 2 * bias + 1, word & (1 << bits) - 1
+        if exponent == 2 * bias + 1:
+            size = math.nan if fraction else math.inf
+        else:
+            size = (fraction + ((1 << bits) if exponent else 0)) * 2.0 ** (max(exponent, 1) - bias - bits)
+        return -size if sign else size
+
+    words = struct.pack("<65536H", *range(65536))
+    entry = {"dtype": dtype_name, "shape": [256, 256], "data_offsets": [0, len(words)]}
+    header = json.dumps({"x": entry}).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + words)
+    expected = list(map(number, range(65536)))
+    for piece in (1 << 20, 4098):
+        monkeypatch.setattr("tinygpt_core.formats.tensors.PIECE", piece)
+        with backends.use(place):
+            tensors = Tensors([str(tmp_path / "x")])
+            found = tensors.read("x")
+            assert found.shape == (256, 256) and found.dtype is DType.float32
+            for value, wanted in zip(found.to_array(), expected, strict=True):
+                assert value == wanted or (math.isnan(value) and math.isnan(wanted))
+                assert math.isnan(value) or math.copysign(1.0, value) == math.copysign(1.0, wanted)
+    with open(tmp_path / "x", "r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(FormatError, match="was cut meanwhile: it ends within tensor 'x'"):
+        tensors.read("x")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_widening_takes_little_more_memory_than_what_it_makes(dtype: str, tmp_path: Path) -> None:
+    theirs = their_model("Llama", {"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 1024})
+    torch = pytest.importorskip("torch")
+    if problem := backends.why_not("numpy"):
+        pytest.skip(problem)
+    theirs.to(getattr(torch, dtype)).save_pretrained(tmp_path / "theirs")
+    with backends.use("numpy"):
+        load_pretrained(tmp_path / "theirs")  # what is imported once
+        tracemalloc.start()
+        try:
+            model = load_pretrained(tmp_path / "theirs")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert 1.0 < peak / (4 * model.num_parameters()) <= 1.3
 
 
 # ---------------------------------------------------------------- there and back, without it
