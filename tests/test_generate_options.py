@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -139,7 +140,8 @@ def test_no_excluded_token_comes_with_any_setting(
     penalty: float, temperature: float, excluded: set[int]
 ) -> None:
     settings = {"temperature": temperature, "repetition_penalty": penalty}
-    ids = generate_ids(Constant(), [1], tokens=20, excluded=sorted(excluded), **settings)  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {**settings, "excluded": sorted(excluded)}
+    ids = generate_ids(Constant(), [1], tokens=20, **chosen)
     assert not excluded & {*ids}
 
 

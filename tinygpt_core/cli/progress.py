@@ -93,7 +93,8 @@ class Progress:
             self._say(f"processes  {self.trainer.communicator.describe()}; {shards} of a batch")
         self._say(f"directory  {self.trainer.directory}")
         if reasons := why_not_elsewhere(self.trainer.model.config):
-            self._say(f"format     of our own, as no library's that we write fits: {'; '.join(reasons)}")
+            found = "; ".join(reason.partition(", not ")[0] for reason in reasons)
+            self._say(f"export     to no format: {found}")
         if self.budget:
             self._say(f"until      {duration(self.budget)} have passed; the learning rate falls by the clock")
         if self.first_step:
