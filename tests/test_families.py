@@ -5,21 +5,28 @@ gives them there, and a setting that is not understood is refused by its name.
 from __future__ import annotations
 
 import json
+import math
+import re
+import struct
+import tracemalloc
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli import tinygpt
 
-from tinygpt_core import Tensor, backends, no_grad, random
+from tinygpt_core import DType, Tensor, backends, no_grad, random
 from tinygpt_core.cli.main import main
 from tinygpt_core.explain import Recorder
 from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
-from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
-from tinygpt_core.formats.families import FAMILIES
+from tinygpt_core.formats import FormatError, Tensors, load_pretrained, save_pretrained
+from tinygpt_core.formats.families import FAMILIES, why_not_elsewhere
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
 from tinygpt_core.tokenizer import CharTokenizer
+from tinygpt_core.training import PRESETS
 
 IDS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [0, 10, 7, 7, 2, 8, 1, 9, 9, 9, 4, 4]]
 
@@ -80,6 +87,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Phi-3": ("Phi3", {}),
     "Phi-3, a window": ("Phi3", WINDOW),
+    "StarCoder2": ("Starcoder2", WINDOW),
     "GPT-NeoX (Pythia)": ("GPTNeoX", {"hidden_size": 32}),
     "GPT-NeoX, one after the other, tied": (
         "GPTNeoX",
@@ -143,6 +151,63 @@ def test_halves_in_shards_are_widened(dtype: str, tmp_path: Path) -> None:
     ).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("place", ["python", "numpy"])
+@pytest.mark.parametrize("dtype_name", ["F16", "BF16"])
+def test_every_number_of_16_bits_is_widened(
+    place: str, dtype_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a piece ends; by definition: sign, exponent and fraction."""
+    if problem := backends.why_not(place):
+        pytest.skip(problem)
+    bits = {"F16": 10, "BF16": 7}[dtype_name]  # of the fraction
+    bias = (1 << (14 - bits)) - 1
+
+    def number(word: int) -> float:
+        sign, exponent, fraction = word >> 15, word >> bits & 2 * bias + 1, word & (1 << bits) - 1
+        if exponent == 2 * bias + 1:
+            size = math.nan if fraction else math.inf
+        else:
+            size = (fraction + ((1 << bits) if exponent else 0)) * 2.0 ** (max(exponent, 1) - bias - bits)
+        return -size if sign else size
+
+    words = struct.pack("<65536H", *range(65536))
+    entry = {"dtype": dtype_name, "shape": [256, 256], "data_offsets": [0, len(words)]}
+    header = json.dumps({"x": entry}).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + words)
+    expected = list(map(number, range(65536)))
+    for piece in (1 << 20, 4098):
+        monkeypatch.setattr("tinygpt_core.formats.tensors.PIECE", piece)
+        with backends.use(place):
+            tensors = Tensors([str(tmp_path / "x")])
+            found = tensors.read("x")
+            assert found.shape == (256, 256) and found.dtype is DType.float32
+            for value, wanted in zip(found.to_array(), expected, strict=True):
+                assert value == wanted or (math.isnan(value) and math.isnan(wanted))
+                assert math.isnan(value) or math.copysign(1.0, value) == math.copysign(1.0, wanted)
+    with open(tmp_path / "x", "r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(FormatError, match="was cut meanwhile: it ends within tensor 'x'"):
+        tensors.read("x")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_widening_takes_little_more_memory_than_what_it_makes(dtype: str, tmp_path: Path) -> None:
+    theirs = their_model("Llama", {"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 1024})
+    torch = pytest.importorskip("torch")
+    if problem := backends.why_not("numpy"):
+        pytest.skip(problem)
+    theirs.to(getattr(torch, dtype)).save_pretrained(tmp_path / "theirs")
+    with backends.use("numpy"):
+        load_pretrained(tmp_path / "theirs")  # what is imported once
+        tracemalloc.start()
+        try:
+            model = load_pretrained(tmp_path / "theirs")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert 1.0 < peak / (4 * model.num_parameters()) <= 1.3
+
+
 # ---------------------------------------------------------------- there and back, without it
 
 BASE = {"vocab_size": 11, "context_length": 16, "num_layers": 2, "num_heads": 4, "embedding_dim": 8}
@@ -152,6 +217,7 @@ GEGLU = {**RMS, "activation": "geglu", "attention_head_dim": 6, "embedding_scale
 LOCAL = {"sliding_window": 3, "layer_types": ("sliding_attention", "full_attention")}
 SCALING = RotaryScaling("llama3", 8.0, 1.0, 4.0, 8)
 MODELS: dict[str, dict[str, Any]] = {
+    "starcoder2": {"positions": "rotary", "num_key_value_heads": 2, "sliding_window": 3},
     "gpt2": {"activation": "gelu_exact"},
     "llama": {**SWIGLU, "rotary_scaling": SCALING, "attention_head_dim": 6, "tied_head": False},
     "mistral": {**SWIGLU, "sliding_window": 3, "attention_head_dim": 4},
@@ -231,6 +297,42 @@ def test_no_other_family_takes_it_for_its_own(kind: str, tmp_path: Path) -> None
             held.append(other)
             assert (load_pretrained(tmp_path / other)(Tensor(IDS)) - expected).abs().max().item() < 1e-5
     assert kind in held
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_exported_but_for_its_tables(name: str, tmp_path: Path) -> None:
+    config = PRESETS[name].config.model_config(11)
+    assert why_not_elsewhere(config) == (
+        [f"ngram_tables is {config.ngram_tables!r}, not ()"] if config.ngram_tables else []
+    )
+    small = replace(config, num_layers=1, embedding_dim=16, num_heads=2, context_length=8, ngram_tables=())
+    model = GPT(small)
+    model.eval()
+    formats = [kind for kind, family in FAMILIES.items() if not family.obstacles(small)]
+    assert formats
+    for kind in formats:
+        save_pretrained(model, tmp_path / kind, kind)
+        ids = Tensor([[1, 2, 3, 4]])
+        assert (load_pretrained(tmp_path / kind)(ids) - model(ids)).abs().max().item() < 1e-5
+
+
+def test_a_run_says_at_its_start_that_it_cannot_be_exported(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("ab\ncd\nabc\nbcd\n" * 4)
+    command = ["train", "names", "--data", "words.txt", "--preset", "debug", "--steps", "1"]
+    for tables, line in (("5,7", "export +to no format: ngram_tables is \\(5, 7\\)$"), ("none", None)):
+        done = tinygpt(*command, "--ngram-tables", tables, "--out", f"run{tables[0]}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = [each for each in done.stdout.splitlines() if each.startswith("export ")]
+        assert len(found) == (line is not None) and (line is None or re.match(line, found[0]))
+        to = ("convert", f"run{tables[0]}", f"out{tables[0]}", "--to", "starcoder2")
+        assert (tinygpt(*to, cwd=tmp_path).returncode == 0) == (line is None)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_a_family_holds_has_a_format(kind: str) -> None:
+    config = our_model(kind).config
+    assert why_not_elsewhere(config) == []
+    assert "ngram_tables is (5,), not ()" in why_not_elsewhere(replace(config, ngram_tables=(5,)))
 
 
 # ---------------------------------------------------------------- what is not understood

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,10 @@ from test_cli import TINY as TINY_RUN
 from test_cli import WORDS, assert_refused, tinygpt
 
 from tinygpt_core import Tensor
-from tinygpt_core.generation import generate_ids, penalized, sampling_candidates, until
+from tinygpt_core.generation import generate_ids, penalized, sampling_candidates, until, without
+from tinygpt_core.tokenizer import CharTokenizer, TokenizerError
+from tinygpt_core.tokenizer.describing import describe
+from tinygpt_core.tokenizer.tokenizer_json import JSONTokenizer
 
 TINY = [*TINY_RUN, "--ngram-tables", "none"]  # without the tables of the names, for speed
 
@@ -105,6 +109,60 @@ def test_the_penalty_is_for_the_prompt_and_for_what_was_drawn() -> None:
 
     assert drawn(1.0) == [0, 0, 0, 0, 0, 0]
     assert drawn(10.0) == [0, 2, 3, 4, 0, 0]  # when all were there, the most probable one
+
+
+@given(
+    logits=LOGITS,
+    temperature=st.floats(0.2, 3.0),
+    top_k=st.integers(1, 8) | st.none(),
+    top_p=st.floats(0.1, 1.0) | st.none(),
+    data=st.data(),
+)
+def test_what_is_excluded_is_never_drawn_and_the_rest_is_as_if_it_were_not_there(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, data: st.DataObject
+) -> None:
+    excluded = data.draw(st.sets(st.integers(0, len(logits) - 1), max_size=len(logits) - 1))
+    left = [i for i in range(len(logits)) if i not in excluded]
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    found = dict(zip(*sampling_candidates(without(logits, excluded), **options), strict=True))
+    expected = zip(*sampling_candidates([logits[i] for i in left], **options), strict=True)
+    assert {i: weight for i, weight in found.items() if weight > 0.0} == {
+        left[i]: weight for i, weight in expected if weight > 0.0
+    }
+
+
+@given(
+    penalty=st.sampled_from([0.5, 1.0, 10.0]),
+    temperature=st.sampled_from([0.0, 1.0, 5.0]),
+    excluded=st.sets(st.integers(0, 4), max_size=4),
+)
+def test_no_excluded_token_comes_with_any_setting(
+    penalty: float, temperature: float, excluded: set[int]
+) -> None:
+    settings = {"temperature": temperature, "repetition_penalty": penalty}
+    chosen: dict[str, Any] = {**settings, "excluded": sorted(excluded)}
+    ids = generate_ids(Constant(), [1], tokens=20, **chosen)
+    assert not excluded & {*ids}
+
+
+@given(
+    characters=st.sets(st.characters(codec="utf-8"), min_size=1, max_size=5),
+    special=st.sets(st.integers(0, 12), max_size=3),
+)
+def test_the_ids_that_are_no_token_are_those_that_cannot_be_decoded(
+    characters: set[str], special: set[int]
+) -> None:
+    tokenizer = CharTokenizer("".join(sorted(characters)))
+    free = sorted(special - {*range(len(characters))})
+    tokenizer.register_special_tokens({f"<|{idx}|>": idx for idx in free})
+    for each in (tokenizer, JSONTokenizer(describe(tokenizer) or {})):
+        assert each.vocab_size <= 13
+        for idx in range(13):
+            if idx in each.unknown_ids(13):
+                with pytest.raises(TokenizerError, match="not in the vocabulary"):
+                    each.decode_bytes([idx])
+            else:
+                each.decode_bytes([idx])
 
 
 @pytest.mark.parametrize(

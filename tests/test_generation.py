@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,11 +226,9 @@ def test_no_tokens_and_no_start(model: GPT) -> None:
 class Scripted(Module):
     """A model that gives the ids of a script, whatever it is shown."""
 
-    class config:
-        context_length = 1000
-
     def __init__(self, script: list[int], vocab_size: int) -> None:
         super().__init__()
+        self.config = SimpleNamespace(context_length=1000, vocab_size=vocab_size)
         self.script, self.vocab_size, self.calls = script, vocab_size, 0
 
     def new_cache(self, batch_size: int) -> object:
@@ -295,6 +294,7 @@ class Fixed(Module):
 
     class config:
         context_length = 4
+        vocab_size = 5
 
     def new_cache(self, batch_size: int) -> Any:
         class Cache:

@@ -11,10 +11,11 @@ import pytest
 from test_cli import TINY as TINY_RUN
 from test_cli import WORDS, assert_refused, tinygpt
 
-from tinygpt_core import Tensor, backends, no_grad
+from tinygpt_core import Tensor, backends, no_grad, random
 from tinygpt_core.formats import load_pretrained, save_pretrained
+from tinygpt_core.generation import generate_ids
 from tinygpt_core.nn import GPT, GPTConfig
-from tinygpt_core.tokenizer import load_tokenizer, save_tokenizer
+from tinygpt_core.tokenizer import TokenizerError, load_tokenizer, save_tokenizer
 from tinygpt_core.training import BOUNDARY, PRESETS, SettingError, Trainer, TrainingConfig, load_model
 from tinygpt_core.training.checkpoint import load_checkpoint
 from tinygpt_core.training.origin import Origin, OriginError
@@ -71,6 +72,32 @@ def test_a_run_begins_with_the_weights_it_is_given(place: Path, origin: str) -> 
     found = training(place / run)
     assert found["init_from"] == str((place / origin).resolve())
     assert found["num_layers"] == before.config.num_layers and found["context_length"] == 8
+
+
+def test_a_model_with_more_rows_than_tokens_writes_only_tokens(place: Path) -> None:
+    """As Qwen2's, whose vocabulary is padded: it generates, and a run may begin with it, and go on."""
+    tokenizer = load_tokenizer(place / "first" / "tokenizer")
+    with backends.use("python"):
+        sizes = {"num_layers": 1, "num_heads": 2, "embedding_dim": 8, "context_length": 12, "bias": False}
+        kind = {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu"}
+        model = GPT(GPTConfig(vocab_size=4 * tokenizer.vocab_size, hidden_dim=20, **sizes, **kind))
+        save_pretrained(model, place / "padded", "llama", tokenizer)
+        with pytest.raises(TokenizerError):  # most ids that it draws have no text
+            tokenizer.decode(generate_ids(model, [1], tokens=40, generator=random.Generator(0)))
+    done = tinygpt("convert", "padded", "padded-run", cwd=place)
+    assert done.returncode == 0, done.stderr
+    options = ["--tokens", "60", "--prompt", "is", "--temperature", "2", "--count", "2"]
+    for run in ("padded-run", "tuned-padded"):
+        done = tinygpt("generate", run, *options, cwd=place)
+        assert done.returncode == 0 and done.stdout.startswith("is"), done.stderr
+        if run == "padded-run":
+            tiny = ["--preset", "debug", "--sample-every", "2"]
+            start(place, "--init-from", "padded", *tiny, "--steps", "4", out="tuned-padded")
+    assert load_model(str(place / "tuned-padded"), "python")[0].config.vocab_size == 4 * tokenizer.vocab_size
+    again = tinygpt("train", "--resume", "tuned-padded", "--steps", "6", "--quiet", cwd=place)
+    assert again.returncode == 0, again.stderr
+    page = ("explain", "tuned-padded", "--prompt", "is", "--out", "page.html")
+    assert tinygpt(*page, cwd=place).returncode == 0
 
 
 def test_what_has_begun_elsewhere_is_resumed_to_the_bit(place: Path) -> None:

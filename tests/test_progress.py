@@ -87,7 +87,7 @@ def test_a_terminal_shows_the_curve_and_one_line_in_place(place: Path) -> None:
     axis = [i for i, line in enumerate(lines) if "└" in line]
     header = next(i for i, line in enumerate(lines) if "│" in line)
     assert len(axis) == 1 and sum("│" in line for line in lines) == axis[0] - header == progress.ROWS - 2
-    assert header == 5
+    assert header == 6
     assert re.fullmatch(r" +1 +step 60", lines[axis[0] + 1])
     assert re.fullmatch(
         r"step +60/60  mean loss \d\.\d+  [\d,]+ tokens/s  0:00 left  validation \d\.\d+", lines[axis[0] + 2]

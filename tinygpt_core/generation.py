@@ -179,6 +179,14 @@ def penalized(logits: Sequence[float], seen: Iterable[int], penalty: float) -> l
     return result
 
 
+def without(logits: Sequence[float], excluded: Iterable[int]) -> list[float]:
+    """Returns logits of which those of some tokens are -inf, so that they are never drawn."""
+    result = list(logits)
+    for token in excluded:
+        result[token] = -math.inf
+    return result
+
+
 # ---------------------------------------------------------------- drawing one token after another
 
 
@@ -249,8 +257,9 @@ def generate_ids(
     repetition_penalty: float = 1.0,
     generator: random.Generator | None = None,
     stop_id: int | None = None,
+    excluded: Sequence[int] = (),
 ) -> Iterator[int]:
-    """Yields the ids that follow `prompt_ids`, as they are drawn.
+    """Yields the ids that follow `prompt_ids`, as they are drawn, none of them one of `excluded`.
 
     When the context is full it is filled anew from its last half, so the cost of a long text stays one
     position a token, with one longer run now and then. `stop_id` ends the sequence and is not yielded.
@@ -265,6 +274,8 @@ def generate_ids(
     seen = set(prompt_ids)
 
     def draw(logits: Sequence[float]) -> int:
+        if excluded:
+            logits = without(logits, excluded)
         if repetition_penalty != 1.0:
             logits = penalized(logits, seen, repetition_penalty)
         drawn = sample_index(
@@ -296,7 +307,7 @@ def generate(
     """Continues a text, yielding pieces of it as they are sampled.
 
     Args:
-        model: a GPT whose vocabulary is the tokenizer's.
+        model: a GPT with the tokenizer's vocabulary; ids beyond it, which some models have, are never drawn.
         tokenizer: turns the prompt into ids and the ids drawn into text.
         prompt: the text to continue; it is not part of what is yielded.
         tokens: how many tokens to draw at most.
@@ -333,6 +344,7 @@ def generate(
         repetition_penalty=repetition_penalty,
         generator=generator,
         stop_id=stop_id,
+        excluded=tokenizer.unknown_ids(model.config.vocab_size),
     )
     yield from until(_pieces(tokenizer, ids), stop)
 

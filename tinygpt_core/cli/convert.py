@@ -18,9 +18,9 @@ def add_command(commands: Any) -> None:
         help="convert weights between formats",
         description=(
             "Convert a checkpoint to another format. SOURCE is a directory with config.json and "
-            "model.safetensors (Hugging Face's GPT-2, Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX), a run "
-            "of `tinygpt train`, or a .json file of TinyGPT's weights; what it is, is found out. A tokenizer "
-            "that lies beside the weights travels along. Nothing is overwritten."
+            "model.safetensors (Hugging Face's GPT-2, Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, "
+            "StarCoder2), a run of `tinygpt train`, or a .json file of TinyGPT's weights; what it is, is "
+            "found out. A tokenizer that lies beside the weights travels along. Nothing is overwritten."
         ),
         allow_abbrev=False,
     )

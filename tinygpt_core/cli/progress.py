@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from ..formats.families import why_not_elsewhere
 from ..printable import replace_unprintable
 from ..training.config import describe_sizes, plural
 from ..training.events import Event, StepEvent, ValidationEvent
@@ -91,6 +92,9 @@ class Progress:
             shards = plural(config.shards, "shard")
             self._say(f"processes  {self.trainer.communicator.describe()}; {shards} of a batch")
         self._say(f"directory  {self.trainer.directory}")
+        if reasons := why_not_elsewhere(self.trainer.model.config):
+            found = "; ".join(reason.partition(", not ")[0] for reason in reasons)
+            self._say(f"export     to no format: {found}")
         if self.budget:
             self._say(f"until      {duration(self.budget)} have passed; the learning rate falls by the clock")
         if self.first_step:

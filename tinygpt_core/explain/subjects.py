@@ -146,10 +146,13 @@ def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, A
         room = min(model.config.context_length, MOST_POSITIONS)
         ids = ids[:room]
         stop = start[0] if start else None
+        unknown = tokenizer.unknown_ids(model.config.vocab_size)
         room = min(CONTINUATION, room - len(ids))
         for draw in range(8):  # a document may end at once, and little is to be seen in one letter
             written = list(
-                generate_ids(model, ids, tokens=room, generator=random.Generator(draw), stop_id=stop)
+                generate_ids(
+                    model, ids, tokens=room, generator=random.Generator(draw), stop_id=stop, excluded=unknown
+                )
             )
             if len(written) >= min(room, 6):
                 break

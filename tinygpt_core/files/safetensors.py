@@ -35,7 +35,8 @@ _NAMES = {
     DType.bool: "BOOL",
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-_HALF = ("F16", "BF16")  # read as float32, which holds every value of either
+HALF = ("F16", "BF16")
+"""Dtypes that are read as float32, which holds every value of either."""
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -234,8 +235,8 @@ def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
         header = _read_header(file, path)
         chosen = header.entries if names is None else {name: header.entries[name] for name in names}
         for name, entry in chosen.items():
-            if entry.dtype_name not in _DTYPES and entry.dtype_name not in _HALF:
-                known = ", ".join((*_DTYPES, *_HALF))
+            if entry.dtype_name not in _DTYPES and entry.dtype_name not in HALF:
+                known = ", ".join((*_DTYPES, *HALF))
                 raise SerializationError(
                     f"{path}: tensor {name!r:.80} has dtype {entry.dtype_name}; dtypes read are {known}"
                 )
@@ -246,9 +247,9 @@ def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
 
 def _read_tensor(file: Any, name: str, entry: Entry, data_start: int, path: str) -> Buffer:
     file.seek(data_start + entry.start)
-    if entry.dtype_name in _HALF:
+    if entry.dtype_name in HALF:
         raw = file.read(entry.stop - entry.start)
-        return Buffer.from_array(_widen(raw, entry.dtype_name), entry.shape, DType.float32)
+        return Buffer.from_array(widened(raw, entry.dtype_name), entry.shape, DType.float32)
     dtype = _DTYPES[entry.dtype_name]
     flat = array(dtype.typecode)
     try:
@@ -262,9 +263,9 @@ def _read_tensor(file: Any, name: str, entry: Entry, data_start: int, path: str)
     return Buffer.from_array(flat, entry.shape, dtype)
 
 
-def _widen(raw: bytes, dtype_name: str) -> array[float]:
-    """Returns half-precision numbers as float32. A BF16 is the upper half of a float32, so its bytes are only
-    moved.
+def widened(raw: bytes, dtype_name: str) -> array[float]:
+    """Returns numbers of 16 bits, "F16" or "BF16", as they lie in a file, as float32. A BF16 is the upper
+    half of one, so its bytes are only moved.
     """
     count = len(raw) // 2
     if dtype_name == "F16":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ..nn.gpt import GPTConfig
 from .base import Family
 from .gemma import GEMMA, GEMMA2, GEMMA3
 from .gpt2 import GPT2
 from .gpt_neox import GPT_NEOX
 from .llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from .phi3 import PHI3
+from .starcoder2 import STARCODER2
 from .tinygpt import TINYGPT
 
 FAMILIES: dict[str, Family] = {
@@ -21,7 +23,15 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": GEMMA3,
     "phi3": PHI3,
     "gpt_neox": GPT_NEOX,
+    "starcoder2": STARCODER2,
     "tinygpt": TINYGPT,
 }
 FORMATS = ("native", *FAMILIES)
 """The names of all formats: runs of our own, and those of others."""
+
+
+def why_not_elsewhere(config: GPTConfig) -> list[str]:
+    """Returns why no format of another library can hold models of such a config: what is in the way of the
+    one that comes closest. Nothing where one can.
+    """
+    return min((family.obstacles(config) for family in FAMILIES.values()), key=len)

@@ -13,14 +13,21 @@ from .. import backends
 from ..buffer.base import Buffer
 from ..dtype import DType
 from ..files.reading import open_file
-from ..files.safetensors import Entry, SafetensorsHeader, load_safetensors, read_safetensors_header
+from ..files.safetensors import (
+    HALF,
+    Entry,
+    SafetensorsHeader,
+    load_safetensors,
+    read_safetensors_header,
+    widened,
+)
 from .base import FormatError, shortened
 
 AS_THEY_LIE = {"F32": DType.float32, "F64": DType.float64}
 """What a backend may use as it lies in a file, by its name there."""
-FLOATING = (*AS_THEY_LIE, "F16", "BF16")
+FLOATING = (*AS_THEY_LIE, *HALF)
 """What weights may be."""
-PIECE = 1 << 20  # bytes that are compared at once
+PIECE = 1 << 20  # bytes that are compared, or widened, at once
 
 
 class Tensors:
@@ -55,14 +62,25 @@ class Tensors:
     def read(self, name: str) -> Buffer:
         """Returns a tensor, in its shape, on the active backend, which may keep the bytes that were read.
 
+        Halves become float32 piece by piece: beside what they become, only a piece takes memory.
+
         Raises:
             FormatError: the file has changed since its header was read.
         """
         entry = self.entries[name]
         path = self._files[name]
-        dtype = AS_THEY_LIE.get(entry.dtype_name)
+        is_half = entry.dtype_name in HALF
+        dtype = DType.float32 if is_half else AS_THEY_LIE.get(entry.dtype_name)
         if dtype is None or sys.byteorder == "big" or entry.start == entry.stop:
             return load_safetensors(path, [name])[name]
+        if is_half:
+            wide = bytearray(2 * (entry.stop - entry.start))
+            start = 0
+            for piece in self._pieces(name):
+                stop = start + 2 * len(piece)
+                wide[start:stop] = memoryview(widened(piece, entry.dtype_name)).cast("B")
+                start = stop
+            return backends.active().from_memory(memoryview(wide), entry.shape, dtype)
         memory = bytearray(entry.stop - entry.start)
         with open_file(path) as file:
             file.seek(self.headers[path].data_start + entry.start)
@@ -88,4 +106,9 @@ class Tensors:
         with open_file(self._files[name]) as file:
             file.seek(self.headers[self._files[name]].data_start + entry.start)
             for start in range(entry.start, entry.stop, PIECE):
-                yield file.read(min(PIECE, entry.stop - start))
+                piece = file.read(min(PIECE, entry.stop - start))
+                if len(piece) != min(PIECE, entry.stop - start):
+                    raise FormatError(
+                        f"{self._files[name]} was cut meanwhile: it ends within tensor {shortened(name)}"
+                    )
+                yield piece

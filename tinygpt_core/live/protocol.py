@@ -19,7 +19,7 @@ from .. import backends, random
 from ..dataset.corpora import Corpus, load_corpus
 from ..explain.text import loss_of, merges, token_text
 from ..formats.base import OPTIONS
-from ..generation import sampling_candidates
+from ..generation import sampling_candidates, without
 from ..printable import escape_unprintable
 from ..tokenizer.base import Tokenizer
 from ..training.checkpoint import load_checkpoint
@@ -439,7 +439,8 @@ class Microscope:
         self, logits: Sequence[float], params: Parameters, baseline: Sequence[float] | None = None
     ) -> dict[str, Any]:
         temperature, top_k, top_p = self._sampling(params)
-        candidates, weights = sampling_candidates(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        known = without(logits, self.tokenizer.unknown_ids(len(logits)))
+        candidates, weights = sampling_candidates(known, temperature=temperature, top_k=top_k, top_p=top_p)
         total = math.fsum(weights)
         shares = {idx: weight / total for idx, weight in zip(candidates, weights, strict=True)}
         plain = softmax(logits)
@@ -493,6 +494,7 @@ class Microscope:
         found = self._traced(params)
         temperature, top_k, top_p = self._sampling(params)
         logits = found.matrix("logits")[-1]
+        logits = without(logits, self.tokenizer.unknown_ids(len(logits)))
         candidates, weights = sampling_candidates(logits, temperature=temperature, top_k=top_k, top_p=top_p)
         generator = random.Generator(params.integer("seed", 0, SEED_LIMIT, 0))
         for _ in range(params.integer("draw", 0, 100_000, 0)):

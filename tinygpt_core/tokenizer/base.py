@@ -94,6 +94,13 @@ class Tokenizer:
 
     # ---------------------------------------------------------------- what all of them do
 
+    def unknown_ids(self, size: int) -> list[int]:
+        """Returns the ids below `size` that are no token: a model may have more rows than there are tokens
+        (Qwen2's are padded), and there may be holes between ids.
+        """
+        known = {*self._ordinary_ids(), *self.special_tokens.values()}
+        return [idx for idx in range(size) if idx not in known]
+
     def register_special_tokens(self, special_tokens: Mapping[str, int]) -> None:
         """Sets the special tokens, {text: id}; their ids are not those of ordinary tokens.
 

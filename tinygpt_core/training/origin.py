@@ -31,7 +31,8 @@ class Origin:
         tokenizer: whose ids it takes.
 
     Raises:
-        OriginError: the tokenizer has other tokens than the model: more, or fewer.
+        OriginError: the tokenizer has more tokens than the model. It may have fewer: ids that are no token
+            are never drawn.
     """
 
     path: str
@@ -41,7 +42,7 @@ class Origin:
 
     def __post_init__(self) -> None:
         expected = self.model.config.vocab_size
-        if self.tokenizer.vocab_size != expected:  # of a larger model some ids would have no text
+        if self.tokenizer.vocab_size > expected:
             raise OriginError(
                 f"the tokenizer in {self.tokenizer_path} has {self.tokenizer.vocab_size:,} tokens, "
                 f"but the model in {self.path} was made for {expected:,}"
