@@ -116,6 +116,18 @@ class DType:
         except (ValueError, OverflowError):
             raise ValueError(f"cannot cast {value!r} to {self.name}: it is not a finite number") from None
 
+    def convert_exactly(self, value: Any) -> Any:
+        """Returns what `convert` does, for an operand that must not become another number.
+
+        Raises:
+            ValueError: an infinity or NaN for an integer type.
+            OverflowError: an integer outside the type's range.
+        """
+        number = self.convert(value)
+        if self.kind == "i" and not -1 <= number >> (8 * self.itemsize - 1) <= 0:
+            raise OverflowError(f"{number} does not fit {self.name}")
+        return number
+
     def pack(self, values: Sequence[Any]) -> array[Any]:
         """Returns `values` in an array, each rounded to this type.
 

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any, NoReturn
@@ -30,10 +31,11 @@ from tinygpt_core.training.communicator import (
 
 from . import sentinel
 
-# Looks at what is under way without a pause, since most waits are short, and then with pauses (seconds)
-SPIN_SECONDS = 5e-3  # as long as MPI is asked again and again, which also moves what is on its way
+# Looks at what is under way without a pause, which also moves it, as long as this; then with pauses (seconds)
+SPIN_SECONDS = 5e-3
 SHORTEST_PAUSE = 20e-6
 LONGEST_PAUSE = 200e-6
+READING = 0.1  # in which a launcher hands on what it has read
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -234,6 +236,7 @@ class MPICommunicator(Communicator):
         sentinel.stop(self._watch)
         print(f"tinygpt: error: {self.who()}: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        wait_for_reader(sys.stderr.fileno())
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what MPI says of an Abort is not for people
         self._mpi.COMM_WORLD.Abort(code)
         os._exit(code)  # where MPI cannot reach its launcher
@@ -274,6 +277,25 @@ def wait_until(
             )
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def wait_for_reader(file: int) -> None:
+    """Waits, two seconds at most, until nothing that was written to a pipe is unread, and a moment longer: a
+    launcher that is told to end all may end before it has handed on the last line.
+    """
+    try:
+        from fcntl import ioctl
+        from termios import FIONREAD
+    except ImportError:
+        return  # a system without them
+    unread = array("i", [1])
+    deadline = time.monotonic() + 2.0
+    while unread[0] and time.monotonic() < deadline:
+        try:
+            ioctl(file, FIONREAD, unread)
+        except OSError:
+            return  # no pipe
+        time.sleep(READING)
 
 
 def usable_cores() -> list[int]:

@@ -580,7 +580,7 @@ class Buffer:
         """
         self._check_writable()
         if (number := None if isinstance(value, (Buffer, list, tuple)) else as_number(value)) is not None:
-            value = self._full((), self.dtype.convert(number), self.dtype)
+            value = self._full((), self.dtype.convert_exactly(number), self.dtype)
         elif not isinstance(value, Buffer):
             value = type(self)(value, self.dtype)
         self.check_backend(value)
@@ -995,9 +995,11 @@ class Buffer:
         return self if self.dtype.kind == "f" else self._cast(DType.float64)
 
     def scalar(self: B, value: Scalar) -> B:
-        """Returns a number as a Buffer of shape () beside this one: same backend, their promoted dtype."""
+        """Returns a number as a Buffer of shape () beside this one: same backend, their promoted dtype; raises
+        OverflowError for an integer that this has no room for.
+        """
         dtype = promote_scalar(self.dtype, value)
-        return self._full((), dtype.convert(value), dtype)
+        return self._full((), dtype.convert_exactly(value), dtype)
 
     def add_in_place(self: B, value: B) -> B:
         """Adds a Buffer, broadcast and cast, to the elements of this one, in place, and returns this Buffer.
