@@ -128,7 +128,8 @@ def test_a_rank_that_is_killed_ends_all_with_a_line_that_names_it(
     step = max(line["step"] for line in log_of(run.directory))
     rest = _train(3, "--resume", run.directory, "--steps", step + 4, "--quiet")
     assert rest.returncode == 0, rest.stderr
-    assert json.loads(state)["state"]["step"] > 0 and max(line["step"] for line in log_of(run.directory)) == step + 4
+    assert json.loads(state)["state"]["step"] > 0
+    assert max(line["step"] for line in log_of(run.directory)) == step + 4
 
 
 def test_a_rank_that_hangs_is_noticed_after_the_timeout(tmp_path: Path, running: list[Running]) -> None:

@@ -995,8 +995,10 @@ class Buffer:
         return self if self.dtype.kind == "f" else self._cast(DType.float64)
 
     def scalar(self: B, value: Scalar) -> B:
-        """Returns a number as a Buffer of shape () beside this one: same backend, their promoted dtype; raises
-        OverflowError for an integer that this has no room for.
+        """Returns a number as a Buffer of shape () beside this one: same backend, their promoted dtype.
+
+        Raises:
+            OverflowError: an integer that this dtype has no room for.
         """
         dtype = promote_scalar(self.dtype, value)
         return self._full((), dtype.convert_exactly(value), dtype)
