@@ -17,6 +17,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -194,10 +195,18 @@ def _emptied(solution: Solution, node: Definition) -> str:
     return "\n".join(lines)
 
 
+class _FreshLoader(SourceFileLoader):
+    """Reads a file anew each time. A compiled copy is taken for that of any file with the same size and second
+    of its last change, which two attempts at an exercise can have.
+    """
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError("nothing compiled is kept")
+
+
 def _load(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no Python file")
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FreshLoader(name, str(path)))
+    assert spec is not None and spec.loader is not None  # as there is a loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
