@@ -196,8 +196,8 @@ def _emptied(solution: Solution, node: Definition) -> str:
 
 
 class _FreshLoader(SourceFileLoader):
-    """Reads a file anew each time. A compiled copy is taken for that of any file with the same size and second
-    of its last change, which two attempts at an exercise can have.
+    """Reads a file anew each time: a compiled copy serves any file of the same size and second of change, and
+    two attempts at an exercise can agree in both.
     """
 
     def path_stats(self, path: Any) -> Any:
