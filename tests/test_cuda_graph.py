@@ -273,12 +273,15 @@ def test_replayed_steps_walk_over_no_model(kind: Any, monkeypatch: pytest.Monkey
     assert walks == [] and run.step.capture.launches == 4
 
 
-@pytest.mark.parametrize("change", ["parameter", "module", "block", "new", "gone", "container", "nothing"])
+@pytest.mark.parametrize(
+    "change", ["parameter", "module", "block", "new", "filled", "gone", "container", "nothing"]
+)
 def test_what_is_put_into_a_model_counts_from_the_next_step_on(kind: Any, change: str) -> None:
     """Wherever in it a part is replaced, added or taken away."""
     found = []
     for eager in (True, False):
         run = Run("bfloat16", replace(CONFIG, dropout=0.0), eager=eager)
+        run.model.room = None
         run.losses(4)
         recording = run.step.recording
         model, other = run.model, Run("bfloat16", replace(CONFIG, dropout=0.0)).model
@@ -291,6 +294,8 @@ def test_what_is_put_into_a_model_counts_from_the_next_step_on(kind: Any, change
             model.transformer_blocks[1] = other.transformer_blocks[1]
         elif change == "new":
             model.more = Tensor.zeros((3,), requires_grad=True)
+        elif change == "filled":
+            model.room = Tensor.zeros((3,), requires_grad=True)
         elif change == "gone":
             mlp.layers[0].bias = None
         elif change == "container":
