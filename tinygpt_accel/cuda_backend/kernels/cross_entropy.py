@@ -79,8 +79,8 @@ class Rows(NamedTuple):
         range: which rows these are.
         ids: their targets, int64.
         losses: of each, float32.
-        normalizers: the largest logit of each, and the sum of exp(logit - largest), float32; None where they
-            are not needed.
+        normalizers: the largest logit of each, and the sum of exp(logit - largest), float32: written by
+            `launch_losses`, read by `launch_gradient`.
         ignored: whether a target may say that its row does not count, and which one.
     """
 
