@@ -356,11 +356,6 @@ class CudaBuffer(ArrayBuffer):
         cls.launch_elementwise("cast", f"{format_of(dense)},{fmt}", dense.size, dense, result, dense.size)
         return result.transpose(order)
 
-    @classmethod
-    def wrap_stored(cls: type[C], array: Any, dtype: DType) -> C:
-        """Returns a float Buffer over an array in any format."""
-        return cls.wrap(array, dtype)
-
     # ---------------------------------------------------------------- integers that the host knows
 
     def known_range(self) -> tuple[int, int] | None:
@@ -540,7 +535,7 @@ class CudaBuffer(ArrayBuffer):
     def wrap_sum(cls: type[C], work: WaitingTerm, other: C) -> C:
         """Returns the sum of a Buffer and of what `work` computes."""
         total, conversions = work.added_to(other)
-        result = cls.wrap_stored(total, DType.float32)
+        result = cls.wrap(total, DType.float32)
         for copy in conversions:
             result.keep_conversion(copy)
         return result
