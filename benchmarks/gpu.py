@@ -233,7 +233,7 @@ def kernels_part(options: argparse.Namespace, config: TrainingConfig, vocabulary
 
     def made(*shape: int, low: bool = False) -> Any:
         buffer = kind.normal(shape)
-        return kind.wrap_stored(buffer.in_format("bfloat16"), buffer.dtype) if low else buffer
+        return kind.wrap(buffer.in_format("bfloat16"), buffer.dtype) if low else buffer
 
     def time_of(
         name: str, work: Callable[[], Any], bytes_moved: float = 0.0, operations: float = 0.0

@@ -107,7 +107,7 @@ class FirstRun:
             x, y = (self.kind(np.asarray(m, np.float32)).in_format(fmt) for m in (a, b))
             out, before = (self.kind.xp.empty((rows, columns), x.dtype) for _ in range(2))
             self.kind.product(x, y, out)
-            found = np.array(self.kind.wrap_stored(out, self.kind([1.0]).dtype).to_python())
+            found = np.array(self.kind.wrap(out, self.kind([1.0]).dtype).to_python())
             wrong = np.max(np.abs(found - a @ b)) / np.max(np.abs(a @ b))
             if not wrong < 2 * rounding:
                 raise AssertionError(f"{fmt}: off by {wrong:.2e} of the largest")

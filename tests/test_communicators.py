@@ -4,8 +4,10 @@ and blocks as NCCL does, MPI on the emulated device, and what they say where the
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
+import time
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -17,7 +19,13 @@ from mpi_runs import log_of
 from rank_threads import Meeting, ThreadRank, run_ranks
 from test_sharding import SMALL
 
-from tinygpt_accel.communicators.mpi import DeviceMemory, HostMemory, MPICommunicator, share_cores
+from tinygpt_accel.communicators.mpi import (
+    DeviceMemory,
+    HostMemory,
+    MPICommunicator,
+    share_cores,
+    wait_for_reader,
+)
 from tinygpt_accel.communicators.nccl import NCCLCommunicator, take_device
 from tinygpt_core import Buffer, backends
 from tinygpt_core.training import Trainer
@@ -217,7 +225,6 @@ def test_memory_of_a_device_travels_through_the_host() -> None:
 def test_processes_share_the_cores_unless_the_environment_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import os
     import sys
 
     monkeypatch.delitem(sys.modules, "numpy")
@@ -233,3 +240,23 @@ def test_processes_share_the_cores_unless_the_environment_says_otherwise(
         assert "TINYGPT_THREADS" not in os.environ
     share_cores(4)
     assert (os.environ["OMP_NUM_THREADS"], os.environ["TINYGPT_THREADS"]) == ("3", "2")
+
+
+def test_the_last_line_is_read_before_all_end() -> None:
+    """A launcher that is slow to read gets what was said; where nobody reads, the wait has an end."""
+    pytest.importorskip("fcntl", reason="this system has no way to ask what is unread")
+    reader, writer = os.pipe()
+    read: list[bytes] = []
+    try:
+        os.write(writer, b"tinygpt: error")
+        thread = threading.Timer(0.3, lambda: read.append(os.read(reader, 100)))
+        thread.start()
+        wait_for_reader(writer)
+        assert read == [b"tinygpt: error"]
+        os.write(writer, b"again")
+        started = time.monotonic()
+        wait_for_reader(writer)
+        assert time.monotonic() - started >= 2.0
+    finally:
+        os.close(reader)
+        os.close(writer)

@@ -164,6 +164,35 @@ def test_memory_for_a_recording_that_the_device_has_not(
     assert said == ["memory", "free", "memory"][: 1 if not refusals else 3]
 
 
+@pytest.mark.parametrize("status", [0, 2, 700])
+def test_memory_for_the_graph_itself_that_the_device_has_not(status: int) -> None:
+    """Where it lacks when a recording ends, that is a recording which cannot be, like one that ran out of
+    memory halfway; any other error is raised as it is.
+    """
+    pytest.importorskip(
+        "cupy", reason='needs CuPy: pip install . "./tinygpt_accel[cuda-compile]"', exc_type=ImportError
+    )
+    from cupy.cuda import runtime
+
+    from tinygpt_accel.cuda_backend import cupy_buffer as cupy_backend
+
+    def end() -> str:
+        if status:
+            raise error_of(runtime.CUDARuntimeError, status)
+        return "graph"
+
+    capture = object.__new__(cupy_backend.GraphCapture)
+    capture.stream = SimpleNamespace(begin_capture=lambda mode: None, end_capture=end)
+    if not status:
+        assert capture.record(lambda: "result") == ("graph", "result")
+        return
+    with pytest.raises(RuntimeError) as caught:
+        capture.record(lambda: "result")
+    said = "no memory is left for the graph itself" if status == cupy_backend.OUT_OF_MEMORY else ""
+    assert cupy_backend.CupyBuffer.why_not_recorded(caught.value) == said
+    assert said or caught.type.__base__ is runtime.CUDARuntimeError
+
+
 def names_called(roots: Iterable[str]) -> set[str]:
     """The dotted names in the plug-in's sources that begin with one of `roots`."""
     # Not plugin.py, which imports no CuPy and calls a string `device`

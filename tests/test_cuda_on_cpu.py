@@ -60,7 +60,7 @@ def rounded(x: Any, form: str) -> np.ndarray:
 
 def low(kind: Any, x: Any, form: str) -> Any:
     """A float32 Buffer that is stored in 16 bits."""
-    return kind.wrap_stored(kind(np.asarray(x, np.float32).tolist()).in_format(form), kind([1.0]).dtype)
+    return kind.wrap(kind(np.asarray(x, np.float32).tolist()).in_format(form), kind([1.0]).dtype)
 
 
 @pytest.mark.parametrize("form", LOW)
@@ -253,7 +253,7 @@ def test_eight_at_a_time_or_one(kind: Any, form: str, columns: int) -> None:
         skipped = offset
         room[skipped : skipped + array.size] = kind.to_host(array).reshape(-1)
         result = kind.xp.asarray(room)[skipped : skipped + array.size].reshape(array.shape)
-        return kind.wrap_stored(result, kind([1.0]).dtype)
+        return kind.wrap(result, kind([1.0]).dtype)
 
     def everything(offset: int) -> list[np.ndarray]:
         a, found = placed(x, offset), []
@@ -502,7 +502,7 @@ def test_launches_fit_a_grid_however_many_rows_there_are(kind: Any, dry: None, f
     """Of 42 million rows, of which nothing is computed: sums for a bias, the norms, softmax, the loss, GELU,
     and the rows of an embedding's gradient.
     """
-    x = kind.wrap_stored(kind.xp.empty((MANY, 8), ARRAY_DTYPE[form]), DType.float32)
+    x = kind.wrap(kind.xp.empty((MANY, 8), ARRAY_DTYPE[form]), DType.float32)
     column_sums(kind, x.stored)
     row, grad = (kind.wrap(kind.xp.empty(8, "float32"), DType.float32) for _ in range(2))
     ids = kind.wrap(kind.xp.empty(MANY, "int64"), DType.int64)

@@ -37,7 +37,7 @@ RENAMED: dict[str, str] = {
     "tinygpt_accel.cuda_buffer:CudaBuffer.moved": "CudaBuffer.random_offset",
     "tinygpt_accel.cuda_buffer:CudaBuffer.take_bias": "CudaBuffer.waiting_for: whole work waits, no bias",
     "tinygpt_accel.cuda_buffer:CudaBuffer.walk": "CudaBuffer.launch_elementwise",
-    "tinygpt_accel.cuda_buffer:CudaBuffer.wrap_held": "CudaBuffer.wrap_stored",
+    "tinygpt_accel.cuda_buffer:CudaBuffer.wrap_held": "CudaBuffer.wrap",
     "tinygpt_accel.cuda_buffer:KIND_OF": "cuda_backend.buffer:FORMAT_OF",
     "tinygpt_accel.cuda_buffer:bound": "gone: CUDA_VISIBLE_DEVICES chooses the GPU",
     "tinygpt_accel.cuda_buffer:kind_of": "cuda_backend.buffer:format_of",

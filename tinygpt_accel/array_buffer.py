@@ -211,9 +211,14 @@ class ArrayBuffer(Buffer):
     def _expand(self: A, shape: Shape) -> A:
         if shape == self.shape:
             return self
-        strides = expand_strides(self.shape, self.array.strides, shape)
+        return self._view(self._expanded(self.array, shape))
+
+    @classmethod
+    def _expanded(cls, array: Any, shape: Shape) -> Any:
+        """Returns a view of an ndarray with its elements repeated along new axes and those of size 1."""
+        strides = expand_strides(array.shape, array.strides, shape)
         # Not broadcast_to, whose result is read-only, also where no element is repeated
-        return self._view(self.xp.lib.stride_tricks.as_strided(self.array, shape, strides))
+        return cls.xp.lib.stride_tricks.as_strided(array, shape, strides)
 
     def _slice(self: A, index: Index) -> A:
         return self._view(self.array[(*index, ...)])

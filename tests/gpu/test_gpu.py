@@ -145,7 +145,7 @@ def test_epilogues(cupy_backend: Any, form: str, name: str) -> None:
         pytest.skip(f"cuBLASLt knows no way for {name} in {form}")
 
     def numbers(array: Any) -> np.ndarray:
-        wide = cupy_backend.wrap_stored(array, dtype)
+        wide = cupy_backend.wrap(array, dtype)
         return np.array(wide.to_array()).reshape(array.shape).astype(np.float64)
 
     product = numbers(a) @ numbers(b)
@@ -185,7 +185,7 @@ def test_flash_attention_is_attention(cupy_backend: Any, form: str, causal: bool
         y, state = implementation.forward(cupy_backend, *heads, causal, 0.125, False)
         gradients = [empty_like_heads(cupy_backend, x) for x in heads]
         implementation.backward(cupy_backend, *heads, y, grad, causal, 0.125, False, state, gradients)
-        buffers = [cupy_backend.wrap_stored(x, packed.dtype) for x in (y, *gradients)]
+        buffers = [cupy_backend.wrap(x, packed.dtype) for x in (y, *gradients)]
         found.append([np.array(each.to_array()) for each in buffers])
     assert flash_attention.refused == []
     for one, other in zip(*found, strict=True):

@@ -32,7 +32,7 @@ import numpy
 
 from tinygpt_core.buffer.base import no_dtype_holds
 from tinygpt_core.dtype import DType
-from tinygpt_core.shape import Index, Shape, expand_strides, inverse_permutation, reshape_strides
+from tinygpt_core.shape import Index, Shape, inverse_permutation, reshape_strides
 
 from ..array_buffer import ArrayBuffer
 from .sources import BY_EIGHT
@@ -356,11 +356,6 @@ class CudaBuffer(ArrayBuffer):
         cls.launch_elementwise("cast", f"{format_of(dense)},{fmt}", dense.size, dense, result, dense.size)
         return result.transpose(order)
 
-    @classmethod
-    def wrap_stored(cls: type[C], array: Any, dtype: DType) -> C:
-        """Returns a float Buffer over an array in any format."""
-        return cls.wrap(array, dtype)
-
     # ---------------------------------------------------------------- integers that the host knows
 
     def known_range(self) -> tuple[int, int] | None:
@@ -429,11 +424,7 @@ class CudaBuffer(ArrayBuffer):
         return view
 
     def _expand(self: C, shape: Shape) -> C:
-        if shape == self.shape:
-            return self
-        stored = self.stored
-        strides = expand_strides(self.shape, stored.strides, shape)
-        return self._view(self.xp.lib.stride_tricks.as_strided(stored, shape, strides))
+        return self if shape == self.shape else self._view(self._expanded(self.stored, shape))
 
     def _slice(self: C, index: Index) -> C:
         return self._view(self.stored[(*index, ...)])
@@ -519,10 +510,7 @@ class CudaBuffer(ArrayBuffer):
             self.product(a.reshape(count * rows, a.shape[-1]), b, out.reshape(count * rows, columns))
         else:
             first, second = (
-                self.xp.lib.stride_tricks.as_strided(
-                    x, (*outer, *x.shape[-2:]), expand_strides(x.shape, x.strides, (*outer, *x.shape[-2:]))
-                ).reshape(count, *x.shape[-2:])
-                for x in (a, b)
+                self._expanded(x, (*outer, *x.shape[-2:])).reshape(count, *x.shape[-2:]) for x in (a, b)
             )
             self.batched_product(first, second, out.reshape(count, rows, columns))
         return self.wrap(out, self.dtype)
@@ -547,7 +535,7 @@ class CudaBuffer(ArrayBuffer):
     def wrap_sum(cls: type[C], work: WaitingTerm, other: C) -> C:
         """Returns the sum of a Buffer and of what `work` computes."""
         total, conversions = work.added_to(other)
-        result = cls.wrap_stored(total, DType.float32)
+        result = cls.wrap(total, DType.float32)
         for copy in conversions:
             result.keep_conversion(copy)
         return result

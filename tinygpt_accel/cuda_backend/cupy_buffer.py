@@ -106,7 +106,11 @@ class GraphCapture:
         self.outer.wait_event(self.stream.record())
 
     def record(self, work: Callable[[], Any]) -> tuple[Any, Any]:
-        """Returns what `work` launches as a graph, and what it returns. Nothing runs yet."""
+        """Returns what `work` launches as a graph, and what it returns. Nothing runs yet.
+
+        Raises:
+            OutOfMemoryWhileRecording: there is none for the graph itself.
+        """
         self.stream.begin_capture(runtime.streamCaptureModeRelaxed)
         self.is_recording = True
         try:
@@ -117,7 +121,12 @@ class GraphCapture:
             raise
         finally:
             self.is_recording = False
-        return self.stream.end_capture(), result
+        try:
+            return self.stream.end_capture(), result
+        except runtime.CUDARuntimeError as problem:
+            if problem.status != OUT_OF_MEMORY:
+                raise
+            raise OutOfMemoryWhileRecording("no memory is left for the graph itself") from problem
 
 
 _captures: WeakSet[GraphCapture] = WeakSet()

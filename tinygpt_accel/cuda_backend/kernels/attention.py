@@ -70,7 +70,7 @@ class CudaAttention(Attention):
         if scale is None:
             scale = 1.0 / math.sqrt(query.shape[3])
         y, saved = attend(kind, fmt, arrays, causal, scale, compute_dtype() == "tf32")
-        return kind.wrap_stored(y, query.dtype), (query, key, value, fmt, saved)
+        return kind.wrap(y, query.dtype), (query, key, value, fmt, saved)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -79,7 +79,7 @@ class CudaAttention(Attention):
         arrays = [buffer.in_format(fmt) for buffer in (query, key, value)]
         gradients = [empty_like_heads(kind, x) for x in arrays]
         attend_gradients(kind, arrays, grad.in_format(fmt), of_arrays, gradients)
-        return tuple(kind.wrap_stored(x, query.dtype) for x in gradients)
+        return tuple(kind.wrap(x, query.dtype) for x in gradients)
 
 
 class CudaPackedAttention(PackedAttention):
@@ -98,7 +98,7 @@ class CudaPackedAttention(PackedAttention):
         scale = 1.0 / math.sqrt(heads[0].shape[3])
         y, saved = attend(kind, fmt, heads, True, scale, compute_dtype() == "tf32")
         result = y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], x.shape[2] // 3)
-        return kind.wrap_stored(result, x.dtype), (x, fmt, num_heads, saved)
+        return kind.wrap(result, x.dtype), (x, fmt, num_heads, saved)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -110,7 +110,7 @@ class CudaPackedAttention(PackedAttention):
         batch, _, length, size = heads[0].shape
         g = grad.in_format(fmt).reshape(batch, length, num_heads, size).transpose(0, 2, 1, 3)
         attend_gradients(kind, heads, g, of_arrays, _split(result, num_heads))
-        return (kind.wrap_stored(result, x.dtype),)
+        return (kind.wrap(result, x.dtype),)
 
 
 def _split(x: Any, num_heads: int) -> list[Any]:

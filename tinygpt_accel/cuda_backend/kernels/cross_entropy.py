@@ -61,14 +61,14 @@ class CudaCrossEntropy(CrossEntropy):
         kind = type(grad)
         g = kind.xp.ascontiguousarray(grad.array).reshape(-1)
         if isinstance(saved, GradientInPlace):
-            return kind.wrap_stored(saved.for_losses(kind, g), grad.dtype), None
+            return kind.wrap(saved.for_losses(kind, g), grad.dtype), None
         if isinstance(saved, LogitsSaved):
             return kind.wrap_waiting(LogitsGradient(saved, g, kind.logit_rows)), None
         logits, _, x, rows = saved
         stride = matrix_layout(x)[2]
         result = kind.xp.empty((len(x), stride), x.dtype)[:, : x.shape[1]]
         rows.launch_gradient(x, g, result)
-        return kind.wrap_stored(result.reshape(logits.shape), logits.dtype), None
+        return kind.wrap(result.reshape(logits.shape), logits.dtype), None
 
 
 class Rows(NamedTuple):
@@ -79,8 +79,8 @@ class Rows(NamedTuple):
         range: which rows these are.
         ids: their targets, int64.
         losses: of each, float32.
-        normalizers: the largest logit of each, and the sum of exp(logit - largest), float32; None where they
-            are not needed.
+        normalizers: the largest logit of each, and the sum of exp(logit - largest), float32: written by
+            `launch_losses`, read by `launch_gradient`.
         ignored: whether a target may say that its row does not count, and which one.
     """
 

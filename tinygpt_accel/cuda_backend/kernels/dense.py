@@ -79,7 +79,7 @@ def _backward_in_parts(
             for part, g in work.parts():
                 kind.product(g, w.T, of_input[part], fast)
                 multiply_into(kind, rows[part].T, g, of_weights, fast, add=part.start > 0)
-            found.extend(kind.wrap_stored(x, DType.float32) for x in (of_input.reshape(shape), of_weights))
+            found.extend(kind.wrap(x, DType.float32) for x in (of_input.reshape(shape), of_weights))
         return found
 
     return lambda: both()[0], lambda: both()[1], None

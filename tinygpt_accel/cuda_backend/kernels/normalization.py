@@ -106,7 +106,7 @@ def _normalize(x: Any, weights: Any, bias: Any, shape: Shape, eps: float, centre
         centre,
         block=_threads_per_row(kind, columns),
     )
-    result = kind.wrap_stored(y.reshape(x.shape), x.dtype)
+    result = kind.wrap(y.reshape(x.shape), x.dtype)
     return result, (x, weights, means, scales, shape, fmt, centre)
 
 
