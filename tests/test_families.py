@@ -299,6 +299,16 @@ def test_no_other_family_takes_it_for_its_own(kind: str, tmp_path: Path) -> None
     assert kind in held
 
 
+def test_layers_that_all_see_the_same_need_no_names() -> None:
+    """Mistral says how large a window is, and not which layers have it."""
+    mistral = our_model("mistral").config
+    assert FAMILIES["mistral"].obstacles(replace(mistral, layer_types=("sliding_attention",) * 2)) == []
+    assert FAMILIES["mistral"].obstacles(replace(mistral, layer_types=("full_attention",) * 2)) == []
+    mixed = replace(mistral, layer_types=("sliding_attention", "full_attention"))
+    (obstacle,) = FAMILIES["mistral"].obstacles(mixed)
+    assert obstacle.startswith("layer_types is ('sliding_attention', 'full_attention')")
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_exported_but_for_its_tables(name: str, tmp_path: Path) -> None:
     config = PRESETS[name].config.model_config(11)

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from itertools import dropwhile
 from typing import Any
 
 from .. import generation, operations, random, shape_errors
@@ -276,15 +277,12 @@ class GPTConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields by name, ready for JSON.
 
-        Those from `ngram_tables` on are among them only where they are not as by default: they are younger
-        than the others, and earlier versions can go on reading.
+        `OPTIONS` are among them only where they are not as by default.
         """
         values: dict[str, Any] = {}
-        is_younger = False
         for field in fields(self):
-            is_younger = is_younger or field.name == "ngram_tables"
             value = getattr(self, field.name)
-            if is_younger and value == field.default:
+            if field.name in OPTIONS and value == OPTIONS[field.name]:
                 continue
             if isinstance(value, RotaryScaling):
                 value = value.to_dict()
@@ -312,6 +310,16 @@ class GPTConfig:
         if missing := [name for name in required if name not in values]:
             raise ValueError(f"missing in a GPT config: {', '.join(missing)}")
         return cls(**values)
+
+
+OPTIONS: dict[str, Any] = {
+    field.name: field.default
+    for field in dropwhile(lambda field: field.name != "ngram_tables", fields(GPTConfig))
+}
+"""The fields from `ngram_tables` on, and their defaults. They are younger than the others: `to_dict` leaves
+them out where they are as by default, so that earlier versions can go on reading, and most formats have
+nothing for them.
+"""
 
 
 class GPT(Module):
