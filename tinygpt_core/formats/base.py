@@ -252,13 +252,6 @@ def meaning(config: GPTConfig) -> dict[str, Any]:
     return values
 
 
-def grouped_queries(config: GPTConfig) -> list[str]:
-    """Returns an obstacle for formats in which every head has keys and values of its own."""
-    if config.key_value_heads == config.num_heads:
-        return []
-    return [f"num_key_value_heads is {config.key_value_heads}"]
-
-
 # ---------------------------------------------------------------- what messages quote
 
 
