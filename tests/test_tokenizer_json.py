@@ -45,36 +45,36 @@ QWEN_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
 
 # ---------------------------------------------------------------- text
 
+WORDS = [
+    "the",
+    " the",
+    "theme",
+    "'s",
+    "'LL",
+    "2023",
+    " 7",
+    "²",
+    "Ⅳ",
+    "x**2",
+    "мир",
+    "世界",
+    "नमस्ते",
+    "안녕",
+    "é",
+    "e\u0301",
+    "ﬁ",
+]
+EMOJI = ["😀", "👩‍👩‍👧", "🇩🇪", "👍🏽"]
+MARKS = ["<s>", "</s>", "<unk>", "<|end|>", "<tool>", "▁", "▁the", "<0x41>", "Ġ", "Ġthe"]
+
 scripts = st.characters(exclude_categories=["Cs", "Cn", "Co"])
-words = st.sampled_from(
-    [
-        "the",
-        " the",
-        "theme",
-        "'s",
-        "'LL",
-        "2023",
-        " 7",
-        "²",
-        "Ⅳ",
-        "x**2",
-        "мир",
-        "世界",
-        "नमस्ते",
-        "안녕",
-        "é",
-        "e\u0301",
-        "ﬁ",
-    ]
-)
 runs = st.builds(
     lambda sign, count: sign * count,
     st.sampled_from([" ", "\n", "\t", "\r\n", "a", "!", "\u3000"]),
     st.integers(1, 9),
 )
-emoji = st.sampled_from(["😀", "👩‍👩‍👧", "🇩🇪", "👍🏽"])
-marks = st.sampled_from(["<s>", "</s>", "<unk>", "<|end|>", "<tool>", "▁", "▁the", "<0x41>", "Ġ", "Ġthe"])
-texts = st.lists(st.one_of(words, runs, emoji, marks, scripts), max_size=12).map("".join)
+known = map(st.sampled_from, (WORDS, EMOJI, MARKS))
+texts = st.lists(st.one_of(*known, runs, scripts), max_size=12).map("".join)
 
 
 # ---------------------------------------------------------------- tokenizers trained there
