@@ -25,6 +25,7 @@ from tinygpt_core.formats import FormatError, Tensors, load_pretrained, save_pre
 from tinygpt_core.formats.families import FAMILIES, why_not_elsewhere
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
+from tinygpt_core.nn.activations import GATED_ACTIVATIONS
 from tinygpt_core.tokenizer import CharTokenizer
 from tinygpt_core.training import PRESETS
 
@@ -343,6 +344,10 @@ def test_what_a_family_holds_has_a_format(kind: str) -> None:
     config = our_model(kind).config
     assert why_not_elsewhere(config) == []
     assert "ngram_tables is (5,), not ()" in why_not_elsewhere(replace(config, ngram_tables=(5,)))
+    if config.activation not in GATED_ACTIVATIONS and kind != "tinygpt":
+        assert FAMILIES[kind].obstacles(replace(config, final_activation=True)) == [
+            "final_activation is True, not False"
+        ]
 
 
 # ---------------------------------------------------------------- what is not understood
