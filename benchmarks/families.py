@@ -21,27 +21,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 PAGE = ROOT / "docs" / "models.md"
-WORDS = [
-    "the",
-    "theme's",
-    "2023",
-    "²",
-    "Ⅳ",
-    "x**2",
-    "мир",
-    "世界",
-    "नमस्ते",
-    "안녕",
-    "é",
-    "ﬁ",
-    "😀",
-    "👩\u200d👧",
-    "<s>",
-    "<tool>",
-    "▁the",
-    "aaaa",
-]
-RUNS = [" ", "\n\n", "\t", "  "]
 
 
 def families() -> list[str]:
@@ -95,11 +74,14 @@ def tokenizers() -> list[str]:
 
 def drawn_texts(count: int) -> list[str]:
     """Returns texts of many scripts, emoji, code and runs of white space, the same in every run."""
+    from test_tokenizer_json import EMOJI, MARKS, WORDS
+
     rng = random.Random(7)
+    known = [*WORDS, *EMOJI, *MARKS, " ", "\n\n", "\t", "  "]
     texts = []
     for _ in range(count):
         parts = [
-            rng.choice(WORDS + RUNS) if rng.random() < 0.7 else chr(rng.randrange(32, 0xA000))
+            rng.choice(known) if rng.random() < 0.7 else chr(rng.randrange(32, 0xA000))
             for _ in range(rng.randrange(1, 20))
         ]
         texts.append(

@@ -54,6 +54,11 @@ def test_heads_that_cannot_be_shared_out_are_refused() -> None:
         CausalSelfAttention(8, 6, 3)
     with pytest.raises(ValueError, match="even head size"):
         CausalSelfAttention(6, 6, 2, rotary=True)
+    with pytest.raises(ValueError, match="even head size, but head_dim is 5"):
+        CausalSelfAttention(8, 6, 2, head_dim=5, rotary=True)
+    for wrong, message in ((3, "must be even"), (6, "at most the head size 4"), (-2, "at least 1")):
+        with pytest.raises(ValueError, match=f"rotary_dim .*{message}"):
+            CausalSelfAttention(8, 6, 2, rotary=True, rotary_dim=wrong)
     layer = CausalSelfAttention(8, 6, 4)
     for shape in ((2, 8), (1, 2, 7)):
         with pytest.raises(ValueError, match="CausalSelfAttention"):

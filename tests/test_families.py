@@ -25,6 +25,7 @@ from tinygpt_core.formats import FormatError, Tensors, load_pretrained, save_pre
 from tinygpt_core.formats.families import FAMILIES, why_not_elsewhere
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
+from tinygpt_core.nn.activations import GATED_ACTIVATIONS
 from tinygpt_core.tokenizer import CharTokenizer
 from tinygpt_core.training import PRESETS
 
@@ -299,6 +300,16 @@ def test_no_other_family_takes_it_for_its_own(kind: str, tmp_path: Path) -> None
     assert kind in held
 
 
+def test_layers_that_all_see_the_same_need_no_names() -> None:
+    """Mistral says how large a window is, and not which layers have it."""
+    mistral = our_model("mistral").config
+    assert FAMILIES["mistral"].obstacles(replace(mistral, layer_types=("sliding_attention",) * 2)) == []
+    assert FAMILIES["mistral"].obstacles(replace(mistral, layer_types=("full_attention",) * 2)) == []
+    mixed = replace(mistral, layer_types=("sliding_attention", "full_attention"))
+    (obstacle,) = FAMILIES["mistral"].obstacles(mixed)
+    assert obstacle.startswith("layer_types is ('sliding_attention', 'full_attention')")
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_exported_but_for_its_tables(name: str, tmp_path: Path) -> None:
     config = PRESETS[name].config.model_config(11)
@@ -333,6 +344,10 @@ def test_what_a_family_holds_has_a_format(kind: str) -> None:
     config = our_model(kind).config
     assert why_not_elsewhere(config) == []
     assert "ngram_tables is (5,), not ()" in why_not_elsewhere(replace(config, ngram_tables=(5,)))
+    if config.activation not in GATED_ACTIVATIONS and kind != "tinygpt":
+        assert FAMILIES[kind].obstacles(replace(config, final_activation=True)) == [
+            "final_activation is True, not False"
+        ]
 
 
 # ---------------------------------------------------------------- what is not understood

@@ -18,6 +18,7 @@ import pytest
 from tinygpt_core import random
 from tinygpt_core.dataset.corpora import Corpus
 from tinygpt_core.dtype import DType
+from tinygpt_core.formats import save_pretrained
 from tinygpt_core.generation import generate_ids
 from tinygpt_core.live import Microscope
 from tinygpt_core.live.cells import activated, explain_attention, explain_cell
@@ -27,12 +28,14 @@ from tinygpt_core.live.protocol import (
     MOST_CHARACTERS,
     MOST_CORPUS,
     MOST_ROWS,
+    ProtocolError,
     runs_of,
 )
 from tinygpt_core.live.session import MOST_PARAMETERS, TrainingSession
 from tinygpt_core.live.views import Switches, trace
 from tinygpt_core.nn import ACTIVATION_FUNCTIONS, GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
+from tinygpt_core.tokenizer import CharTokenizer
 from tinygpt_core.training import PRESETS, Trainer
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
@@ -68,6 +71,14 @@ def model_of(kind: str) -> GPT:
 @pytest.fixture
 def microscope() -> Microscope:
     return Microscope({"documents": str(RUNS / "documents" / "run"), "bpe": str(RUNS / "bpe" / "run")})
+
+
+def test_a_model_with_options_that_the_page_does_not_show_is_refused(tmp_path: Path) -> None:
+    """By the names of those; tables of n-grams are shown."""
+    model = GPT(GPTConfig(**SIZES, ngram_tables=(5,), sliding_window=3, logit_soft_cap=2.0))
+    save_pretrained(model, tmp_path / "run", "native", CharTokenizer("abcdefghijklm"))
+    with pytest.raises(ProtocolError, match="has logit_soft_cap, sliding_window, which is not shown"):
+        Microscope({"mine": str(tmp_path / "run")})
 
 
 def ask(microscope: Microscope, method: str, **params: Any) -> dict[str, Any]:

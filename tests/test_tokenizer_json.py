@@ -45,36 +45,36 @@ QWEN_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
 
 # ---------------------------------------------------------------- text
 
+WORDS = [
+    "the",
+    " the",
+    "theme",
+    "'s",
+    "'LL",
+    "2023",
+    " 7",
+    "²",
+    "Ⅳ",
+    "x**2",
+    "мир",
+    "世界",
+    "नमस्ते",
+    "안녕",
+    "é",
+    "e\u0301",
+    "ﬁ",
+]
+EMOJI = ["😀", "👩‍👩‍👧", "🇩🇪", "👍🏽"]
+MARKS = ["<s>", "</s>", "<unk>", "<|end|>", "<tool>", "▁", "▁the", "<0x41>", "Ġ", "Ġthe"]
+
 scripts = st.characters(exclude_categories=["Cs", "Cn", "Co"])
-words = st.sampled_from(
-    [
-        "the",
-        " the",
-        "theme",
-        "'s",
-        "'LL",
-        "2023",
-        " 7",
-        "²",
-        "Ⅳ",
-        "x**2",
-        "мир",
-        "世界",
-        "नमस्ते",
-        "안녕",
-        "é",
-        "e\u0301",
-        "ﬁ",
-    ]
-)
 runs = st.builds(
     lambda sign, count: sign * count,
     st.sampled_from([" ", "\n", "\t", "\r\n", "a", "!", "\u3000"]),
     st.integers(1, 9),
 )
-emoji = st.sampled_from(["😀", "👩‍👩‍👧", "🇩🇪", "👍🏽"])
-marks = st.sampled_from(["<s>", "</s>", "<unk>", "<|end|>", "<tool>", "▁", "▁the", "<0x41>", "Ġ", "Ġthe"])
-texts = st.lists(st.one_of(words, runs, emoji, marks, scripts), max_size=12).map("".join)
+known = map(st.sampled_from, (WORDS, EMOJI, MARKS))
+texts = st.lists(st.one_of(*known, runs, scripts), max_size=12).map("".join)
 
 
 # ---------------------------------------------------------------- tokenizers trained there
@@ -238,6 +238,22 @@ def test_a_small_one_by_hand() -> None:
     assert lower.encode("THE") == [257]
 
 
+@pytest.mark.parametrize(
+    ("said", "ids", "first"),
+    [({}, [0, 1, 0, 1], ""), ({"add_prefix_space": False}, [1, 0, 1], " ")],
+    ids=["a space first", "none"],
+)
+def test_the_decoder_reads_a_metaspace_as_the_splitter_does(
+    said: dict[str, Any], ids: list[int], first: str
+) -> None:
+    """Also with another sign than SentencePiece's, and where the place of the first one is said as of old."""
+    step = {"type": "Metaspace", "replacement": "_", **said}
+    model = {"type": "BPE", "vocab": {"_": 0, "a": 1}, "merges": []}
+    tokenizer = JSONTokenizer({"pre_tokenizer": step, "decoder": step, "model": model})
+    assert tokenizer.encode("a a") == ids and tokenizer.decode(ids) == "a a"
+    assert tokenizer.decode([0, 1]) == first + "a"
+
+
 def test_a_folder_whose_tokenizer_json_splits_otherwise_is_not_split_as_gpt2s(tmp_path: Path) -> None:
     """ "2023" is single digits, whatever vocab.json and merges.txt beside it would make of it."""
     digits = [{"type": "Digits", "individual_digits": True}, small()["pre_tokenizer"]]
@@ -264,6 +280,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a strange normalizer": ({"normalizer": {"type": "Precompiled"}}, "the normalizer 'Precompiled'"),
     "a strange splitter": ({"pre_tokenizer": {"type": "UnicodeScripts"}}, "a step 'UnicodeScripts'"),
     "a strange decoder": ({"decoder": {"type": "WordPiece"}}, "the decoder has a step 'WordPiece'"),
+    "another text decoded": (
+        {"decoder": {"type": "Replace", "pattern": {"String": "▁"}, "content": "_"}},
+        "the decoder puts '_' for '▁'",
+    ),
+    "more stripped": (
+        {"decoder": {"type": "Strip", "content": " ", "start": 2, "stop": 0}},
+        "the decoder strips something else",
+    ),
     "no behaviour": ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "a"}, "behavior": "X"}}, "'X'"),
     "a pattern that explodes": (
         {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated"}},

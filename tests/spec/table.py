@@ -699,6 +699,12 @@ def _kernel_error(
     return Wrong(what, call, exception, names)
 
 
+def _too_many_queries(kernel: Any) -> Wrong:
+    shapes = ((1, 1, 3, 2), (1, 1, 2, 2), (1, 1, 2, 2))
+    slots = [(shape, "float32") for shape in shapes]
+    return _kernel_error(kernel, "more queries than keys", ValueError, ("3", "2"), *slots)
+
+
 def _einsum_error(
     what: str, exception: Any, names: tuple[str, ...], subscripts: Any, *shapes: Shape
 ) -> Wrong:
@@ -1415,15 +1421,7 @@ ROWS += [
                 ((1, 1, 2, 4), _F),
                 ((1, 1, 2, 4), _F),
             ),
-            _kernel_error(
-                kernels.Attention,
-                "more queries than keys",
-                ValueError,
-                ("3", "2"),
-                ((1, 1, 3, 2), _F),
-                ((1, 1, 2, 2), _F),
-                ((1, 1, 2, 2), _F),
-            ),
+            _too_many_queries(kernels.Attention),
             _kernel_error(
                 kernels.Attention,
                 "three axes",
@@ -1441,28 +1439,17 @@ ROWS += [
         windowed_attention_cases,
         magnitude=lambda q, k, v, **options: 8.0,
         errors=(
-            _kernel_error(
-                kernels.WindowedAttention,
-                "more queries than keys",
-                ValueError,
-                ("3", "2"),
-                ((1, 1, 3, 2), _F),
-                ((1, 1, 2, 2), _F),
-                ((1, 1, 2, 2), _F),
-            ),
+            _too_many_queries(kernels.WindowedAttention),
             *(
-                Wrong(
-                    name,
-                    lambda b, options=options: kernels.lookup(kernels.WindowedAttention, b).forward(
-                        *[zeros(b, (1, 1, 2, 2))] * 3, **options
-                    ),
+                _kernel_error(
+                    kernels.WindowedAttention,
+                    f"no {name}",
                     ValueError,
-                    words,
+                    (name, str(value)),
+                    *[((1, 1, 2, 2), _F)] * 3,
+                    **{name: value},
                 )
-                for name, options, words in (
-                    ("no window", {"window": 0}, ("window", "0")),
-                    ("no cap", {"soft_cap": 0.0}, ("soft_cap", "0.0")),
-                )
+                for name, value in {"window": 0, "soft_cap": 0.0}.items()
             ),
         ),
     ),
@@ -1473,13 +1460,13 @@ ROWS += [
         magnitude=lambda x, **options: 8.0,
         errors=(
             _kernel_error(kernels.Rotary, "an odd size", ValueError, ("(1, 1, 2, 3)",), ((1, 1, 2, 3), _F)),
-            Wrong(
+            _kernel_error(
+                kernels.Rotary,
                 "frequencies for other pairs",
-                lambda b: kernels.lookup(kernels.Rotary, b).forward(
-                    zeros(b, (1, 1, 2, 4)), frequencies=(1.0,)
-                ),
                 ValueError,
                 ("2 frequencies", "1"),
+                ((1, 1, 2, 4), _F),
+                frequencies=(1.0,),
             ),
         ),
     ),

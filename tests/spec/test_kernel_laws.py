@@ -213,15 +213,29 @@ def test_attention_of_a_suffix_is_the_suffix_of_attention(backend: type[Buffer])
     ids=str,
 )
 def test_attention_to_nothing_and_of_nothing(backend: type[Buffer], shapes_: Any) -> None:
-    """A query that sees no key gets zeros, and passes none on; without queries, or in heads of size 0, whose
-    scale has to be given, there is nothing to get.
+    """A query that sees no key gets zeros, and passes none on; without queries, or in heads of size 0, there
+    is nothing to get.
     """
     query, key = (make(backend, np.ones(shape, np.float32)) for shape in shapes_)
     for kernel in {kernels.Attention, kernels.lookup(kernels.Attention, backend)}:
-        y, saved = kernel.forward(query, key, key, causal=False, scale=0.7)
-        assert y.shape == query.shape and not read(y).any()
-        for gradient, operand in zip(gradients_of(kernel, saved, y + 1.0), (query, key, key), strict=True):
-            assert gradient.shape == operand.shape and not read(gradient).any()
+        for scale in (0.7, None):
+            y, saved = kernel.forward(query, key, key, causal=False, scale=scale)
+            assert y.shape == query.shape and not read(y).any()
+            gradients = gradients_of(kernel, saved, y + 1.0)
+            for gradient, operand in zip(gradients, (query, key, key), strict=True):
+                assert gradient.shape == operand.shape and not read(gradient).any()
+
+
+def test_heads_without_numbers(backend: type[Buffer]) -> None:
+    """Of size 0, packed or with a window: their results have as many."""
+    x = make(backend, np.ones((2, 3, 4, 0), np.float32))
+    for kernel in {kernels.WindowedAttention, kernels.lookup(kernels.WindowedAttention, backend)}:
+        y, saved = kernel.forward(x, x, x, window=2, soft_cap=1.0)
+        assert [part.shape for part in (y, *gradients_of(kernel, saved, y))] == [x.shape] * 4
+    packed = make(backend, np.ones((2, 4, 0), np.float32))
+    for kernel in {kernels.PackedAttention, kernels.lookup(kernels.PackedAttention, backend)}:
+        y, saved = kernel.forward(packed, num_heads=3)
+        assert [part.shape for part in (y, *gradients_of(kernel, saved, y))] == [packed.shape] * 2
 
 
 @given(data=st.data())

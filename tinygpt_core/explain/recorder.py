@@ -23,6 +23,7 @@ from typing import Any
 
 from ..buffer.base import Buffer
 from ..instrumentation import Method, WrappedMethod
+from ..kernels.attention import Attention as AttentionKernel
 from ..kernels.attention import PackedAttention as PackedKernel
 from ..module import Module
 from ..operations import (
@@ -459,8 +460,7 @@ def attention_maps(
     ahead = key.shape[2] - query.shape[2]
     q = query[sequence : sequence + 1, :, :shown]
     k = key[sequence : sequence + 1, :, : shown + ahead]
-    if scale is None:
-        scale = 1.0 / math.sqrt(query.shape[3])
+    scale = AttentionKernel.scale_of(query, scale)
     scores = (q.matmul(k.transpose(2, 3)) * scale).to_python()[0]
     heads = []
     for head in scores:

@@ -6,38 +6,17 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from ..buffer.base import Buffer
 from ..files.json_objects import SerializationError
-from ..nn.gpt import GPTConfig
+from ..nn.gpt import OPTIONS, GPTConfig
 
 BLOCK = "transformer_blocks.{}."
 """How the names of what is in a block begin in ours; {} stands for its number."""
 HUGGING_FACE_LEAVES = {"weights": "weight", "bias": "bias", "embeddings": "weight"}
 """What our parameters are called within a module in files of transformers."""
-OPTIONS: dict[str, Any] = {
-    field.name: field.default
-    for field in fields(GPTConfig)
-    if field.default is not MISSING
-    and field.name
-    not in (
-        "hidden_dim",
-        "normalization",
-        "positions",
-        "activation",
-        "bias",
-        "attention_bias",
-        "tied_head",
-        "dropout",
-        "eps",
-        "num_key_value_heads",
-        "rotary_base",
-        "final_activation",
-    )
-}
-"""The fields of our config that most formats have nothing for, and their defaults."""
 MOST_NAMES = 5  # that a message lists
 MOST_CHARACTERS = 80  # of what a file says, in a message
 
@@ -265,18 +244,12 @@ def meaning(config: GPTConfig) -> dict[str, Any]:
     }.items():
         if values[name] == implied:
             values[name] = None
-    if config.sliding_window is None:
+    are_local = {config.is_local(layer) for layer in range(config.num_layers)}
+    if len(are_local) == 1:
         values["layer_types"] = ()
-    if not any(map(config.is_local, range(config.num_layers))):
-        values |= {"sliding_window": None, "layer_types": (), "local_rotary_base": None}
+    if are_local == {False}:
+        values |= {"sliding_window": None, "local_rotary_base": None}
     return values
-
-
-def grouped_queries(config: GPTConfig) -> list[str]:
-    """Returns an obstacle for formats in which every head has keys and values of its own."""
-    if config.key_value_heads == config.num_heads:
-        return []
-    return [f"num_key_value_heads is {config.key_value_heads}"]
 
 
 # ---------------------------------------------------------------- what messages quote

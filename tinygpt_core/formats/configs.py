@@ -150,10 +150,8 @@ def obstacles(table: ConfigTable, config: GPTConfig) -> list[str]:
     """Returns what keeps a model of such a config from being written in this format."""
     possible = {field.ours for field in table.fields.values()}
     possible |= {name for part in table.parts for name in part.fields}
-    found = other_values(config, table.fixed, possible)
-    if config.final_activation:
-        found.append("final_activation is True, not False")
-    return found + table.more_obstacles(config)
+    required = {**table.fixed, "final_activation": False}
+    return other_values(config, required, possible) + table.more_obstacles(config)
 
 
 def refuse_unknown(values: Mapping[str, Any], known: set[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..nn.gpt import GPTConfig
-from .base import BLOCK, HUGGING_FACE_LEAVES, Family, grouped_queries, other_values, require_values, shortened
+from .base import BLOCK, HUGGING_FACE_LEAVES, Family, other_values, require_values, shortened
 from .configs import refuse_unknown
 
 ACTIVATIONS = {
@@ -48,6 +48,7 @@ REQUIRED: dict[str, Any] = {
     "bias": True,
     "attention_bias": True,
     "final_activation": False,
+    "num_key_value_heads": None,
 }
 """Fields of our config that have one value in this format."""
 
@@ -107,7 +108,7 @@ def write_config(config: GPTConfig) -> dict[str, Any]:
 
 def obstacles(config: GPTConfig) -> list[str]:
     """Returns what keeps a model of such a config from being written in this format."""
-    found = grouped_queries(config) + other_values(config, REQUIRED)
+    found = other_values(config, REQUIRED)
     if config.activation not in ACTIVATIONS.values():
         found.append(f"activation is {config.activation!r}")
     return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .base import BLOCK, Share
+from .base import BLOCK, Share, shortened
 from .configs import ConfigTable, Field, family, rotary, window_everywhere, windows_by_layer
 
 LAYER = "model.layers.{}."
@@ -99,7 +99,7 @@ def _is_above_window_layers(layer: int, values: Mapping[str, Any]) -> bool:
     """Whether Qwen's layers have a window from this one on: `max_window_layers` have none."""
     first = values.get("max_window_layers", 28)
     if type(first) is not int:
-        raise TypeError(f"max_window_layers is {first!r:.80}, not a number of layers")
+        raise TypeError(f"max_window_layers is {shortened(first)}, not a number of layers")
     return layer >= first
 
 

@@ -19,7 +19,7 @@ from ..buffer.base import Buffer
 from ..module import write_tensors
 from ..nn.gpt import GPT, GPTConfig
 from ..tensor import Tensor
-from .base import BLOCK, Family, FormatError, grouped_queries, other_values
+from .base import BLOCK, Family, FormatError, other_values
 
 SIZES = ("vocab_size", "context_length", "num_layers", "num_heads", "embedding_dim")
 """The fields of our config that its models may differ in."""
@@ -32,6 +32,7 @@ REQUIRED: dict[str, Any] = {
     "attention_bias": False,
     "tied_head": False,
     "eps": 1e-5,
+    "num_key_value_heads": None,
 }
 """Fields of our config that have one value in this format."""
 
@@ -78,9 +79,7 @@ def write_config(config: GPTConfig) -> dict[str, Any]:
 
 def obstacles(config: GPTConfig) -> list[str]:
     """Returns what keeps a model of such a config from being written in this format."""
-    return grouped_queries(config) + other_values(
-        config, {**REQUIRED, "hidden_dim": 4 * config.embedding_dim}
-    )
+    return other_values(config, {**REQUIRED, "hidden_dim": 4 * config.embedding_dim})
 
 
 def query_scale(config: GPTConfig) -> float:

@@ -69,21 +69,32 @@ class Attention(Kernel):
             raise ShapeError(shape_errors.attention(query.shape, key.shape, value.shape, causal))
 
     @staticmethod
-    def comes_later(scores: Buffer) -> Buffer:
-        """Returns, for scores (B, H, T, S), a bool matrix (T, S): whether key j comes after query i."""
+    def scale_of(query: Buffer, scale: float | None) -> float:
+        """Returns the scale: 1 / sqrt(D) unless given, and 1 where D is 0, which leaves nothing to scale."""
+        return 1.0 / math.sqrt(query.shape[3] or 1) if scale is None else scale
+
+    @staticmethod
+    def positions(scores: Buffer) -> tuple[Buffer, Buffer]:
+        """Returns, for scores (B, H, T, S), where the queries (T, 1), which are the last, and the keys (S)
+        stand.
+        """
         queries, keys = scores.shape[2:]
         kind = type(scores)
-        positions_of_queries = kind.arange(keys - queries, keys, dtype=DType.int64).reshape((queries, 1))
-        positions_of_keys = kind.arange(0, keys, dtype=DType.int64)
-        return positions_of_keys > positions_of_queries
+        of_queries = kind.arange(keys - queries, keys, dtype=DType.int64).reshape((queries, 1))
+        return of_queries, kind.arange(0, keys, dtype=DType.int64)
+
+    @staticmethod
+    def comes_later(scores: Buffer) -> Buffer:
+        """Returns, for scores (B, H, T, S), a bool matrix (T, S): whether key j comes after query i."""
+        of_queries, of_keys = Attention.positions(scores)
+        return of_keys > of_queries
 
     @staticmethod
     def forward(
         query: Buffer, key: Buffer, value: Buffer, *, causal: bool = True, scale: float | None = None
     ) -> tuple[Buffer, Any]:
         Attention.check(query, key, value, causal)
-        if scale is None:
-            scale = 1.0 / math.sqrt(query.shape[3])
+        scale = Attention.scale_of(query, scale)
         scores = query.matmul(key.transpose(2, 3)) * scale
         if causal:
             scores = Buffer.where(Attention.comes_later(scores), -math.inf, scores)
@@ -121,13 +132,9 @@ class WindowedAttention(Kernel):
     @staticmethod
     def is_hidden(scores: Buffer, window: int | None) -> Buffer:
         """Returns, for scores (B, H, T, S), a bool matrix (T, S): whether a query does not see a key."""
-        later = Attention.comes_later(scores)
-        if window is None:
-            return later
-        queries, keys = scores.shape[2:]
-        kind = type(scores)
-        positions = kind.arange(keys - queries, keys, dtype=DType.int64).reshape((queries, 1))
-        return Buffer.where(kind.arange(0, keys, dtype=DType.int64) > positions - window, later, True)
+        of_queries, of_keys = Attention.positions(scores)
+        later = of_keys > of_queries
+        return later if window is None else Buffer.where(of_keys > of_queries - window, later, True)
 
     @staticmethod
     def forward(
@@ -144,8 +151,7 @@ class WindowedAttention(Kernel):
             raise ValueError(f"attention: window must be at least 1, not {window}")
         if soft_cap is not None and not soft_cap > 0.0:
             raise ValueError(f"attention: soft_cap must be above 0, not {soft_cap}")
-        if scale is None:
-            scale = 1.0 / math.sqrt(query.shape[3])
+        scale = Attention.scale_of(query, scale)
         scores = query.matmul(key.transpose(2, 3)) * scale
         bent = None
         if soft_cap is not None:

@@ -35,6 +35,11 @@ class Rotary(Kernel):
     """
 
     @staticmethod
+    def frequencies(base: float, half: int) -> list[float]:
+        """Returns by what angle each of the D / 2 pairs is turned from one position to the next."""
+        return [base ** (-i / half) for i in range(half)]
+
+    @staticmethod
     def angles(
         x: Buffer, positions_start: int, base: float, frequencies: Sequence[float] | None = None
     ) -> tuple[Buffer, Buffer]:
@@ -47,7 +52,7 @@ class Rotary(Kernel):
             raise ShapeError(shape_errors.wrong_shape("rotary", "input", x.shape, expected=expected))
         length, half = x.shape[2], x.shape[3] // 2
         if frequencies is None:
-            frequencies = [base ** (-i / half) for i in range(half)]
+            frequencies = Rotary.frequencies(base, half)
         if len(frequencies) != half:
             raise ValueError(
                 f"rotary: {half} pairs need {half} frequencies, but there are {len(frequencies)}"

@@ -18,8 +18,8 @@ from typing import Any
 from .. import backends, random
 from ..dataset.corpora import Corpus, load_corpus
 from ..explain.text import loss_of, merges, token_text
-from ..formats.base import OPTIONS
 from ..generation import sampling_candidates, without
+from ..nn.gpt import OPTIONS
 from ..printable import escape_unprintable
 from ..tokenizer.base import Tokenizer
 from ..training.checkpoint import load_checkpoint

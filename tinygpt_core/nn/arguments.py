@@ -21,3 +21,17 @@ def check_divisible(name: str, value: int, divisor_name: str, divisor: int) -> N
     """Raises ValueError, naming both arguments, unless the divisor divides the value."""
     if value % divisor:
         raise ValueError(f"{name} ({value}) must be divisible by {divisor_name} ({divisor})")
+
+
+def check_rotary(head_name: str, head_dim: int, rotary_dim: int | None) -> None:
+    """Raises ValueError, naming what gives a head its size, unless pairs of its numbers can be turned: of the
+    first `rotary_dim`, or of all where that is None.
+
+    Raises:
+        TypeError: rotary_dim is no int.
+    """
+    if rotary_dim is None:
+        if head_dim % 2:
+            raise ValueError(f"rotary positions need an even head size, but {head_name} is {head_dim}")
+    elif check_size("rotary_dim", rotary_dim) % 2 or rotary_dim > head_dim:
+        raise ValueError(f"rotary_dim must be even and at most the head size {head_dim}, but is {rotary_dim}")

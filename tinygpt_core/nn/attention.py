@@ -52,7 +52,7 @@ from .. import operations, shape_errors
 from ..module import Module
 from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
-from .arguments import check_divisible, check_size
+from .arguments import check_divisible, check_rotary, check_size
 from .cache import KeyValueCache
 from .linear import FullyConnectedLayer
 from .normalization import RMSNorm
@@ -105,7 +105,8 @@ class CausalSelfAttention(Module):
 
     Raises:
         TypeError: a size that is no int.
-        ValueError: a size below 1, heads that do not divide, or rotary with an odd head size.
+        ValueError: a size below 1, heads that do not divide, or rotary with an odd head size or a rotary_dim
+            that is odd or above it.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023,
     https://arxiv.org/abs/2305.13245 (grouped queries); Henry et al. 2020, https://arxiv.org/abs/2010.04245
@@ -138,16 +139,13 @@ class CausalSelfAttention(Module):
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.max_seq_length = check_size("max_seq_length", max_seq_length)
         self.num_heads = check_size("num_heads", num_heads)
+        head_name = "head_dim"
         if head_dim is None:
             check_divisible("embedding_dim", embedding_dim, "num_heads", num_heads)
-            head_dim = embedding_dim // num_heads
+            head_name, head_dim = "embedding_dim / num_heads", embedding_dim // num_heads
         self.head_dim = check_size("head_dim", head_dim)
-        if rotary and (self.head_dim if rotary_dim is None else rotary_dim) % 2:
-            raise ValueError(
-                f"rotary encoding needs an even head size, but embedding_dim / num_heads is {self.head_dim}"
-                if rotary_dim is None
-                else f"rotary encoding turns pairs, but rotary_dim is {rotary_dim}"
-            )
+        if rotary:
+            check_rotary(head_name, head_dim, rotary_dim)
         self.window = None if window is None else check_size("window", window)
         self.soft_cap = soft_cap
         self.scale = scale

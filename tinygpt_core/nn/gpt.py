@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from itertools import dropwhile
 from typing import Any
 
 from .. import generation, operations, random, shape_errors
@@ -17,7 +18,7 @@ from ..shape import ShapeError
 from ..tensor import Tensor, apply_op, no_grad
 from ..tree import tree_flatten
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
-from .arguments import check_divisible, check_size
+from .arguments import check_divisible, check_rotary, check_size
 from .cache import KeyValueCache
 from .dropout import Dropout
 from .embedding import Embedding, NgramEmbedding
@@ -187,17 +188,20 @@ class GPTConfig:
         if not isinstance(self.rotary_scaling, (RotaryScaling, type(None))):
             raise TypeError(f"rotary_scaling must be a RotaryScaling, but got {self.rotary_scaling!r:.80}")
 
+    def _may_be_none(self, name: str, value: Any) -> bool:
+        """Whether a value is None, of a field that may be."""
+        return value is None and getattr(type(self), name) is None  # where its default is
+
     def _check_switches(self) -> None:
         for name in SWITCHES:
             value = getattr(self, name)
-            may_be_none = name in ("attention_bias", "attention_output_bias")
-            if not isinstance(value, bool) and not (may_be_none and value is None):
+            if not isinstance(value, bool) and not self._may_be_none(name, value):
                 raise TypeError(f"{name} must be True or False, but got {value!r:.80}")
 
     def _check_numbers(self) -> None:
         for name in NUMBERS:
             value = getattr(self, name)
-            if value is None and name not in ("dropout", "eps", "rotary_base", "embedding_scale"):
+            if self._may_be_none(name, value):
                 continue
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"{name} must be a number, but got {value!r:.80}")
@@ -207,14 +211,11 @@ class GPTConfig:
             raise ValueError(f"dropout must lie in [0, 1), but got {self.dropout!r:.80}")
         if not 0.0 < self.eps < 1.0:
             raise ValueError(f"eps must lie in (0, 1), but got {self.eps!r:.80}")
-        if not 1.0 <= self.rotary_base <= sys.float_info.max:  # an integer may be beyond every float
-            raise ValueError(
-                f"rotary_base must be a finite number of at least 1, not {self.rotary_base!r:.80}"
-            )
-        if self.local_rotary_base is not None and not 1.0 <= self.local_rotary_base <= sys.float_info.max:
-            raise ValueError(
-                f"local_rotary_base must be a finite number of at least 1, not {self.local_rotary_base!r:.80}"
-            )
+        for name in ("rotary_base", "local_rotary_base"):
+            value = getattr(self, name)
+            # An integer may be beyond every float
+            if value is not None and not 1.0 <= value <= sys.float_info.max:
+                raise ValueError(f"{name} must be a finite number of at least 1, not {value!r:.80}")
 
     def _check_combinations(self) -> None:
         if self.final_activation and self.activation in GATED_ACTIVATIONS:
@@ -224,16 +225,10 @@ class GPTConfig:
         if self.attention_head_dim is None:
             check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
         check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)
-        if self.rotary_dim is not None and (self.rotary_dim % 2 or self.rotary_dim > self.head_dim):
-            raise ValueError(
-                f"rotary_dim must be even and at most the head size {self.head_dim}, but is {self.rotary_dim}"
-            )
-        if self.positions == "rotary" and self.rotary_dim is None and self.head_dim % 2:
-            raise ValueError(
-                f"rotary positions need an even head size, but "
-                f"{'embedding_dim / num_heads' if self.attention_head_dim is None else 'attention_head_dim'} "
-                f"is {self.head_dim}"
-            )
+        if self.positions == "rotary" or self.rotary_dim is not None:
+            by_default = self.attention_head_dim is None
+            name = "embedding_dim / num_heads" if by_default else "attention_head_dim"
+            check_rotary(name, self.head_dim, self.rotary_dim)
 
     @property
     def head_dim(self) -> int:
@@ -276,15 +271,12 @@ class GPTConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields by name, ready for JSON.
 
-        Those from `ngram_tables` on are among them only where they are not as by default: they are younger
-        than the others, and earlier versions can go on reading.
+        `OPTIONS` are among them only where they are not as by default.
         """
         values: dict[str, Any] = {}
-        is_younger = False
         for field in fields(self):
-            is_younger = is_younger or field.name == "ngram_tables"
             value = getattr(self, field.name)
-            if is_younger and value == field.default:
+            if field.name in OPTIONS and value == OPTIONS[field.name]:
                 continue
             if isinstance(value, RotaryScaling):
                 value = value.to_dict()
@@ -312,6 +304,16 @@ class GPTConfig:
         if missing := [name for name in required if name not in values]:
             raise ValueError(f"missing in a GPT config: {', '.join(missing)}")
         return cls(**values)
+
+
+OPTIONS: dict[str, Any] = {
+    field.name: field.default
+    for field in dropwhile(lambda field: field.name != "ngram_tables", fields(GPTConfig))
+}
+"""The fields from `ngram_tables` on, and their defaults. They are younger than the others: `to_dict` leaves
+them out where they are as by default, so that earlier versions can go on reading, and most formats have
+nothing for them.
+"""
 
 
 class GPT(Module):

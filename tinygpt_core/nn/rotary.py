@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .. import operations
+from ..kernels.rotary import Rotary
 from ..module import Module
 from ..tensor import Tensor, apply_op
 from .arguments import check_size
@@ -116,7 +117,7 @@ class RotaryEncoding(Module):
 
     def frequencies(self, dim: int) -> tuple[float, ...]:
         """Returns by what angle each pair of `dim` numbers is turned from one position to the next."""
-        found = (self.base ** (-2 * i / dim) for i in range(dim // 2))
+        found = Rotary.frequencies(self.base, dim // 2)
         return tuple(found if self.scaling is None else map(self.scaling.scaled, found))
 
     def __call__(self, x: Tensor, start: int = 0) -> Tensor:
@@ -126,11 +127,10 @@ class RotaryEncoding(Module):
         return self._turned(x, start)
 
     def _turned(self, x: Tensor, start: int) -> Tensor:
-        if self.scaling is None:
-            return apply_op(operations.Rotary, x, positions_start=start, base=self.base)
-        return apply_op(
-            operations.Rotary, x, positions_start=start, frequencies=self.frequencies(x.shape[-1])
-        )
+        options: dict[str, Any] = {"base": self.base}
+        if self.scaling is not None:
+            options = {"frequencies": self.frequencies(x.shape[-1])}
+        return apply_op(operations.Rotary, x, positions_start=start, **options)
 
     def _extra_repr(self) -> str:
         settings = [f"base={self.base}"]

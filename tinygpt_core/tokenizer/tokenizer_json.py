@@ -207,30 +207,20 @@ class JSONTokenizer(Tokenizer):
 
     def _decoded(self, decoder: Any) -> dict[int, bytes]:
         """Returns the bytes that each id stands for in a text."""
-        steps = _steps(decoder, "decoders", "decoder")
-        names = [step.get("type") for step in steps]
-        is_byte_level = "ByteLevel" in names
-        has_spaces = "Metaspace" in names or any(_is_space_again(step) for step in steps)
-        self._puts_space_first = "Strip" in names or any(
-            step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never"
-            for step in steps
-        )
-        known = ("ByteLevel", "ByteFallback", "Fuse", "Strip", "Metaspace", "Replace")
-        if other := [name for name in names if name not in known]:
-            _refuse(f"the decoder has a step {_quoted(other[0])}")
+        kinds, spaces, self._puts_space_first = _read_decoder(decoder)
         characters = byte_characters()
         found: dict[int, bytes] = {}
         for text, idx in self.vocab.items():
-            byte = BYTE_TOKEN.fullmatch(text) if "ByteFallback" in names else None
+            byte = BYTE_TOKEN.fullmatch(text) if "ByteFallback" in kinds else None
             if byte is not None:
                 found[idx] = bytes([int(byte[1], 16)])
-            elif is_byte_level and all(character in characters for character in text):
+            elif "ByteLevel" in kinds and all(character in characters for character in text):
                 found[idx] = bytes(characters[character] for character in text)
             else:
-                found[idx] = (text.replace("▁", " ") if has_spaces else text).encode("utf-8")
+                found[idx] = text.translate(spaces).encode("utf-8")
         for token in self._added:
             text = self._normalize(token.text) if token.is_normalized else token.text
-            found[token.idx] = (text.replace("▁", " ") if has_spaces else text).encode("utf-8")
+            found[token.idx] = text.translate(spaces).encode("utf-8")
         return found
 
     # ---------------------------------------------------------------- files of `save_tokenizer`
@@ -355,10 +345,6 @@ def _string_pattern(step: Mapping[str, Any]) -> str:
     return text
 
 
-def _is_space_again(step: Mapping[str, Any]) -> bool:
-    return step.get("type") == "Replace" and _string_pattern(step) == "▁" and step.get("content") == " "
-
-
 # ---------------------------------------------------------------- pre-tokenizers
 
 
@@ -466,13 +452,19 @@ def _byte_level(step: Mapping[str, Any]) -> Splitter:
     return byte_level
 
 
-def _metaspace(step: Mapping[str, Any]) -> Splitter:
-    """Returns a function that puts a sign for each space, and one before the text."""
+def _metaspace_settings(step: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the sign for a space, and whether one is put "always" before a text, "first" or "never"."""
     sign = _text(step, "replacement")
     old = "always" if _switch(step, "add_prefix_space", True) else "never"
     scheme = step.get("prepend_scheme", old)
     if scheme not in ("always", "first", "never") or len(sign) != 1:
         _refuse(f"a Metaspace has the prepend_scheme {_quoted(scheme)} and the replacement {_quoted(sign)}")
+    return sign, scheme
+
+
+def _metaspace(step: Mapping[str, Any]) -> Splitter:
+    """Returns a function that puts a sign for each space, and one before the text."""
+    sign, scheme = _metaspace_settings(step)
     split = _splitter(re.escape(sign), "MergedWithNext", False) if _switch(step, "split", True) else None
 
     def metaspace(piece: PieceOfText) -> Iterable[PieceOfText]:
@@ -542,6 +534,37 @@ def _byte_fallback_ids(model: Mapping[str, Any], vocab: Mapping[str, int]) -> li
     if missing := [text for text in texts if text not in vocab]:
         _refuse(f"byte_fallback needs a token for every byte, but there is no {missing[0]}")
     return [vocab[text] for text in texts]
+
+
+# ---------------------------------------------------------------- the decoder
+
+
+def _read_decoder(decoder: Any) -> tuple[set[str], dict[int, str], bool]:
+    """Returns the kinds of steps, what becomes a space (for `str.translate`), and whether one at the start
+    goes.
+    """
+    kinds: set[str] = set()
+    signs: set[str] = set()
+    loses_space = False
+    for step in _steps(decoder, "decoders", "decoder"):
+        kind = step.get("type")
+        if kind == "Metaspace":
+            sign, scheme = _metaspace_settings(step)
+            signs.add(sign)
+            loses_space = loses_space or scheme != "never"
+        elif kind == "Replace":
+            sign, space = _string_pattern(step), _text(step, "content")
+            if len(sign) != 1 or space != " ":
+                _refuse(f"the decoder puts {_quoted(space)} for {_quoted(sign)}")
+            signs.add(sign)
+        elif kind == "Strip":
+            if [step.get(name) for name in ("content", "start", "stop")] != [" ", 1, 0]:
+                _refuse("the decoder strips something else than one space at the start")
+            loses_space = True
+        elif kind not in ("ByteLevel", "ByteFallback", "Fuse"):
+            _refuse(f"the decoder has a step {_quoted(kind)}")
+        kinds.add(kind)
+    return kinds, str.maketrans(dict.fromkeys(signs, " ")), loses_space
 
 
 # ---------------------------------------------------------------- what is in the file

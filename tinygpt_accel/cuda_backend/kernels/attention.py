@@ -6,7 +6,6 @@ lies as (B, T, H, D). There are two, `batched_attention` and `flash_attention`.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tinygpt_core.kernels.attention import Attention, PackedAttention
@@ -67,8 +66,7 @@ class CudaAttention(Attention):
         kind = type(query)
         fmt = compute_format(query.dtype)
         arrays = [buffer.in_format(fmt) for buffer in (query, key, value)]
-        if scale is None:
-            scale = 1.0 / math.sqrt(query.shape[3])
+        scale = Attention.scale_of(query, scale)
         y, saved = attend(kind, fmt, arrays, causal, scale, compute_dtype() == "tf32")
         return kind.wrap(y, query.dtype), (query, key, value, fmt, saved)
 
@@ -95,7 +93,7 @@ class CudaPackedAttention(PackedAttention):
         kind = type(x)
         fmt = compute_format(x.dtype)
         heads = _split(x.in_format(fmt), num_heads)
-        scale = 1.0 / math.sqrt(heads[0].shape[3])
+        scale = Attention.scale_of(heads[0], None)
         y, saved = attend(kind, fmt, heads, True, scale, compute_dtype() == "tf32")
         result = y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], x.shape[2] // 3)
         return kind.wrap(result, x.dtype), (x, fmt, num_heads, saved)

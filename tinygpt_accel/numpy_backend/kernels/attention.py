@@ -20,7 +20,6 @@ for a transpose: BLAS reads the heads where they lie in the packed product, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -68,9 +67,9 @@ class NumpyAttention(Attention):
         q = query.array
         k = key.array
         v = value.array
-        batch, heads, length, size = q.shape
+        batch, heads, length, _ = q.shape
         total = k.shape[2]
-        factor = q.dtype.type(1.0 / math.sqrt(size) if scale is None else scale)
+        factor = q.dtype.type(Attention.scale_of(query, scale))
         softmax = loops_for(q.dtype).softmax
         y = _empty_like_heads(q)
         is_finite = bool(numpy.isfinite(k).all() and numpy.isfinite(v).all())

@@ -88,8 +88,7 @@ class PythonAttention(Attention):
         *outer, length, size = query.shape
         heads = math.prod(outer)
         num_keys = key.shape[2]
-        if scale is None:
-            scale = 1.0 / math.sqrt(size)
+        scale = Attention.scale_of(query, scale)
         exp = math.exp
         highest = max if scale > 0.0 else min  # of the scores before they are scaled
         q = _by_position(query)
