@@ -59,6 +59,13 @@ def test_the_rate_rises_by_equal_factors_and_the_steps_are_those_of_a_run(
     )
 
 
+def test_a_search_writes_no_samples(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings may be those of a run that does."""
+    monkeypatch.setattr(Trainer, "sample", lambda self: pytest.fail("a sample was written"))
+    options = ["names", "--data", str(place / "words.txt"), "--preset", "debug", "--backend", "python"]
+    assert cli.main(["find-learning-rate", *options, "--steps", "4", "--sample-every", "1"]) == 0
+
+
 def test_a_search_ends_where_the_loss_has_risen_or_is_no_number(place: Path) -> None:
     data = {"corpus": "names", "data_file": str(place / "words.txt")}
     config = replace(PRESETS["debug"].config, steps=60, gradient_clip=math.inf, **data)
