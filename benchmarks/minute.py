@@ -1,4 +1,4 @@
-"""The default runs, of about a minute on one core: how good they are on all validation names, and what each
+"""The default runs, of a minute or two on one core: how good they are on all validation names, and what each
 part adds.
 
     python benchmarks/minute.py [--backend python] [--variant "transformer alone"] [--seeds 1337 1 2] [--json]

@@ -25,12 +25,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pairing  # beside this file; puts the repository on sys.path
-from training_sides import describe
+from training_sides import EVERYTHING, add_shakespeare, describe, shakespeare
 
-from tinygpt_core import backends, training
-from tinygpt_core.dataset.corpora import load_corpus
+from tinygpt_core import training
 
-EVERYTHING = 2**20  # more validation batches than there are
 MUON: dict[str, Any] = {"optimizer": "muon", "learning_rate": 4e-3, "minimum_learning_rate": 2e-4}
 BLOCKS: dict[str, Any] = {"activation": "relu2", "query_key_norm": True}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -68,10 +66,7 @@ def outcome(config: training.TrainingConfig) -> Outcome:
     with tempfile.TemporaryDirectory() as directory:
         trainer = training.Trainer.start(config, os.path.join(directory, "run"))
         seconds = sum(event.seconds for event in trainer.run() if isinstance(event, training.StepEvent))
-        everything = training.prepare_data(replace(config, eval_batches=EVERYTHING)).validation_batches
-        trainer.data = trainer.data._replace(validation_batches=everything)
-        with backends.use(config.backend):
-            return Outcome(trainer.validate(), trainer.step, seconds)
+        return Outcome(trainer.validate(), trainer.step, seconds)
 
 
 def measure(
@@ -124,11 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data",
-        metavar="FILE",
-        help="tinyshakespeare (default: what the corpus `shakespeare` stands for, fetched once)",
-    )
+    add_shakespeare(parser)
     parser.add_argument("--steps", type=int, help="updates of each (default: the preset's 2,000)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each variant (default: 1)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the library (default: 2)")
@@ -142,10 +133,8 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown variant {unknown[0]!r}: known are {'; '.join(VARIANTS)}")
     pairing.limit_threads(arguments.threads)
-    data_file = os.path.abspath(arguments.data) if arguments.data else None
-    load_corpus("shakespeare", data_file)  # says what is wrong with it before anything else begins
-    base = replace(training.PRESETS["nanogpt-cpu"].config, backend="numpy", data_file=data_file)
-    base = replace(base, eval_every=0, checkpoint_every=0)
+    base = shakespeare(arguments.data)
+    base = replace(base, eval_every=0, eval_batches=EVERYTHING, checkpoint_every=0)
     if arguments.tiny:
         base = replace(base, num_layers=1, num_heads=2, embedding_dim=8, context_length=8, batch_size=2)
     if arguments.steps:

@@ -33,16 +33,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pairing  # beside this file; puts the repository on sys.path
-from training_sides import describe
+from training_sides import EVERYTHING, add_shakespeare, describe, shakespeare
 
 from tinygpt_core import backends, schedules, training
 from tinygpt_core.dataset import Batch
-from tinygpt_core.dataset.corpora import load_corpus
 from tinygpt_core.files.safetensors import load_safetensors
 
 LIMIT = 1.88
 OURS, EAGER = "tinygpt, numpy", "PyTorch eager"
-EVERYTHING = 2**20  # more validation batches than there are
 
 
 class Turn(NamedTuple):
@@ -224,11 +222,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data",
-        metavar="FILE",
-        help="tinyshakespeare (default: what the corpus `shakespeare` stands for, fetched once)",
-    )
+    add_shakespeare(parser)
     parser.add_argument(
         "--steps", type=int, help="updates; the promises are about all of them (default: the preset's 2,000)"
     )
@@ -240,9 +234,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is missed")
     arguments = parser.parse_args()
     pairing.limit_threads(arguments.threads)
-    data_file = os.path.abspath(arguments.data) if arguments.data else None
-    load_corpus("shakespeare", data_file)  # says what is wrong with it before anything else begins
-    config = replace(training.PRESETS["nanogpt-cpu"][1], backend="numpy", data_file=data_file)
+    config = shakespeare(arguments.data)
     if arguments.steps:
         every = min(config.eval_every, arguments.steps)
         config = replace(config, steps=arguments.steps, eval_every=every, checkpoint_every=every)

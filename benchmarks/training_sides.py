@@ -7,6 +7,8 @@ arrays before the clock starts.
 
 from __future__ import annotations
 
+import argparse
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ import pairing  # beside this file; puts the repository on sys.path
 
 from tinygpt_core import Tensor, backends, no_grad, random
 from tinygpt_core.dataset import Batch, StreamBatches, TokenStream
+from tinygpt_core.dataset.corpora import load_corpus
 from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT
@@ -23,11 +26,32 @@ from tinygpt_core.optimizers import AdamW, clip_gradients
 from tinygpt_core.training import PRESETS, TrainingConfig, as_tensors
 
 VOCABULARY = 65  # of tinyshakespeare by characters
+EVERYTHING = 2**20  # more validation batches than there are
 # One learning rate for both, low enough for runs without a warm-up to stay together.
 SIZES = {
     "nanogpt-cpu": replace(PRESETS["nanogpt-cpu"][1], learning_rate=1e-3),
     "baby": replace(PRESETS["baby"][1], dropout=0.0, batch_size=8),
 }
+
+
+def add_shakespeare(parser: argparse.ArgumentParser) -> None:
+    """Adds the option `--data`, of tinyshakespeare."""
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="tinyshakespeare (default: what the corpus `shakespeare` stands for, fetched once)",
+    )
+
+
+def shakespeare(data: str | None) -> TrainingConfig:
+    """Returns the settings of nanoGPT's run on a CPU, on NumPy and the text that `--data` names.
+
+    Raises:
+        ValueError, OSError: it is no text, or cannot be read: before anything else begins.
+    """
+    data_file = os.path.abspath(data) if data else None
+    load_corpus("shakespeare", data_file)
+    return replace(PRESETS["nanogpt-cpu"].config, backend="numpy", data_file=data_file)
 
 
 def describe(config: TrainingConfig) -> str:

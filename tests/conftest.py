@@ -100,6 +100,8 @@ LONG = {
     "test_loggers.py::test_wandb_gets_the_log": "starts W&B",
     "test_parallel_runs.py": "runs in several processes, some of which are killed",
     "test_sharding.py::test_the_number_of_ranks_changes_no_bit": "trains, with several threads",
+    "test_sharding.py::test_many_ranks_keep_the_best_end_early_and_write_as_one_does": "trains, with threads",
+    "test_sharding.py::test_many_ranks_begin_with_a_model_as_one_does": "trains, with several threads",
     "test_sharding.py::test_a_run_of_four_goes_on_with_one_and_with_two": "trains, with several threads",
     "test_pretokenize.py::test_splits_as_the_original_around_every_assigned_character": "all of Unicode",
     "test_runs.py::test_the_estimate_is_below_what_a_run_takes": "measures processes",

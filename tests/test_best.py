@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import TINY as TINY_RUN
-from test_cli import WORDS, assert_refused, tinygpt
+from mpi_runs import log_of
+from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import WORDS, config_of_words
+from test_cli import assert_refused, tinygpt
 
 from tinygpt_core import cli
-from tinygpt_core.training import PRESETS, SettingError, Trainer, TrainingConfig, ValidationEvent, load_model
+from tinygpt_core.training import SettingError, Trainer, TrainingConfig, ValidationEvent, load_model
 from tinygpt_core.training.best import Best
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
-
-TINY = [*TINY_RUN, "--ngram-tables", "none"]  # without the tables of the names, for speed
 
 LOSSES = [3.0, 2.5, 2.5, 2.0, 2.75, 2.25, 2.5, 1.0, 1.5]  # of the validations, one every two steps
 CHECKPOINT = ("config.json", "model.safetensors", "optimizer.safetensors", "state.json", "tokenizer")
@@ -29,10 +29,9 @@ CHECKPOINT = ("config.json", "model.safetensors", "optimizer.safetensors", "stat
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainingConfig:
-    (tmp_path / "words.txt").write_text(WORDS)
-    small = {"steps": 18, "eval_every": 2, "eval_batches": 1, "checkpoint_every": 5, "batch_size": 2}
-    data = {"corpus": "names", "data_file": str(tmp_path / "words.txt"), "dropout": 0.25}
-    return replace(PRESETS["debug"].config, **small, **data)
+    return config_of_words(
+        tmp_path, steps=18, eval_every=2, eval_batches=1, checkpoint_every=5, batch_size=2, dropout=0.25
+    )
 
 
 @pytest.fixture
@@ -43,12 +42,6 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(trainer: Trainer) -> list[Any]:
     return list(trainer.run())
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    """The log without the clock."""
-    found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
 
 
 def checkpoint(run: Path) -> dict[str, bytes]:
@@ -113,8 +106,8 @@ def test_a_run_ends_when_it_has_lost_patience(
         train(Trainer.resume(str(run), patience=4))
         whole = tmp_path / "whole"
         train(Trainer.start(replace(config, patience=4), str(whole)))
-        without_ladder = [{k: v for k, v in line.items() if k != "ladder"} for line in lines(run)]
-        assert without_ladder == [{k: v for k, v in line.items() if k != "ladder"} for line in lines(whole)]
+        without_ladder = [{k: v for k, v in line.items() if k != "ladder"} for line in log_of(run)]
+        assert without_ladder == [{k: v for k, v in line.items() if k != "ladder"} for line in log_of(whole)]
         assert checkpoint(run) == checkpoint(whole)
 
 
@@ -122,7 +115,7 @@ def test_a_run_ends_when_it_has_lost_patience(
 def test_the_best_checkpoint_is_what_the_run_was_then(config: TrainingConfig, tmp_path: Path) -> None:
     run, until = tmp_path / "run", tmp_path / "until"
     train(Trainer.start(replace(config, keep_best=True), str(run)))
-    assert {line["best_step"] for line in lines(run) if "val_loss" in line} == {2, 4, 8, 16}
+    assert {line["best_step"] for line in log_of(run) if "val_loss" in line} == {2, 4, 8, 16}
     assert load_checkpoint(run).state["step"] == 18
     assert load_checkpoint(run / "best").state["best"] == {"step": 16, "val_loss": 1.0, "waited": 0}
     trainer = Trainer.start(config, str(until))
@@ -147,7 +140,7 @@ def test_stopped_anywhere_and_resumed_it_is_the_same_run(
             trainer.stop_requested = event.step >= stop
         trainer = Trainer.resume(str(parts))
     train(trainer)
-    assert lines(parts) == lines(whole)
+    assert log_of(parts) == log_of(whole)
     assert checkpoint(parts) == checkpoint(whole)
     assert checkpoint(parts / "best") == checkpoint(whole / "best")
 
@@ -185,7 +178,7 @@ def test_killed_between_the_two_checkpoints_it_is_the_same_run(
         else:
             assert write >= count - 1
     train(Trainer.resume(str(killed)))
-    assert lines(killed) == lines(whole)
+    assert log_of(killed) == log_of(whole)
     assert checkpoint(killed) == checkpoint(whole)
     assert checkpoint(killed / "best") == checkpoint(whole / "best")
 
@@ -221,7 +214,7 @@ def test_a_run_that_gets_worse_ends_early_and_its_best_is_kept(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     found = re.search(r"ended early, after step (\d+): 2 validations in a row not better", done.stdout)
     assert found and int(found[1]) < 60, done.stdout
-    losses = {line["step"]: line["val_loss"] for line in lines(tmp_path / "run") if "val_loss" in line}
+    losses = {line["step"]: line["val_loss"] for line in log_of(tmp_path / "run") if "val_loss" in line}
     best = min(losses, key=lambda step: losses[step])
     assert f"the best, after step {best} with {losses[best]:.3f}, is kept in run/best" in done.stdout
     assert json.loads((tmp_path / "run/best/state.json").read_text())["state"]["step"] == best
@@ -230,7 +223,7 @@ def test_a_run_that_gets_worse_ends_early_and_its_best_is_kept(tmp_path: Path) -
     assert "it has ended early: --patience N" in again.stdout
     more = tinygpt("train", "--resume", "run", "--patience", "0", "--no-keep-best", "--quiet", cwd=tmp_path)
     assert more.returncode == 0 and "ended early" not in more.stdout
-    assert lines(tmp_path / "run")[-1]["step"] == 60
+    assert log_of(tmp_path / "run")[-1]["step"] == 60
     refused = tinygpt("train", "--resume", "run", "--eval-every", "0", "--patience", "1", cwd=tmp_path)
     assert_refused(refused, "--patience needs validations, and --eval-every is 0")
 
@@ -260,7 +253,7 @@ def test_a_run_that_has_diverged_follows_the_advice_it_is_given(
     shown = capsys.readouterr().out
     assert re.search(r"^learning-rate = 0\.05 ", shown, re.MULTILINE)
     assert cli.main(resumed) == 0
-    rates = [line["learning_rate"] for line in lines(tmp_path / "run") if "loss" in line]
+    rates = [line["learning_rate"] for line in log_of(tmp_path / "run") if "loss" in line]
     assert len(rates) == 6 and rates[2] > 0.1 and max(rates[3:]) < 0.05
     kept = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
     assert kept["learning_rate"] == 0.05

@@ -19,35 +19,13 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import TINY, WORDS
 
 from tinygpt_core import cli
 from tinygpt_core.cli.options import OPTIONS, help_text
 from tinygpt_core.training.settings import Range, Setting
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = [
-    "--steps",
-    "6",
-    "--layers",
-    "1",
-    "--heads",
-    "2",
-    "--embedding-dim",
-    "8",
-    "--context-length",
-    "8",
-    "--batch-size",
-    "2",
-    "--eval-every",
-    "3",
-    "--eval-batches",
-    "1",
-    "--checkpoint-every",
-    "3",
-]
-WORDS = "".join(
-    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
-)
 
 
 def environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import WORDS
 
 from tinygpt_core import (
     Buffer,
@@ -39,9 +40,6 @@ from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
 from tinygpt_core.training import PRESETS, StepEvent, Trainer, TrainingConfig, checkpoint
 from tinygpt_core.training.statistics import BINS, SAMPLE, copies, histogram, statistics
 
-WORDS = "".join(
-    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
-)
 BACKENDS = ["python", "numpy"] if backends.why_not("numpy") is None else ["python"]
 
 

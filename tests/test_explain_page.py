@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_runs import WORDS
 
 from tinygpt_core import Tensor, explain
 from tinygpt_core.training import PRESETS, Trainer
@@ -26,9 +27,6 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium on this machine (apt-get install chromium)"
 )
 
-WORDS = "".join(
-    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
-)
 TABS = ("overview", "step", "attention", "tokens", "merges", "training")
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import TINY as TINY_RUN
-from test_cli import WORDS, assert_refused, tinygpt
+from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import WORDS, config_of_words
+from test_cli import assert_refused, tinygpt
 
 from tinygpt_core import cli
 from tinygpt_core.cli.find_learning_rate import losses_by_rate, steepest
 from tinygpt_core.cli.plotting.svg_chart import rates_svg
-from tinygpt_core.training import PRESETS, Trainer
-
-TINY = [*TINY_RUN, "--ngram-tables", "none"]  # without the tables of the names, for speed
+from tinygpt_core.training import Trainer
 
 
 @pytest.fixture
@@ -48,8 +46,7 @@ def test_a_search_prints_its_curve_and_keeps_nothing_else(place: Path) -> None:
 def test_the_rate_rises_by_equal_factors_and_the_steps_are_those_of_a_run(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = {"corpus": "names", "data_file": str(place / "words.txt")}
-    config = replace(PRESETS["debug"].config, steps=5, **data)
+    config = config_of_words(place, steps=5)
     found = list(losses_by_rate(config, None, 1e-5, 1e-1))
     assert [rate for rate, _ in found] == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
     trainer = Trainer.start(config, str(place / "run"))
@@ -59,9 +56,15 @@ def test_the_rate_rises_by_equal_factors_and_the_steps_are_those_of_a_run(
     )
 
 
+def test_a_search_writes_no_samples(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings may be those of a run that does."""
+    monkeypatch.setattr(Trainer, "sample", lambda self: pytest.fail("a sample was written"))
+    options = ["names", "--data", str(place / "words.txt"), "--preset", "debug", "--backend", "python"]
+    assert cli.main(["find-learning-rate", *options, "--steps", "4", "--sample-every", "1"]) == 0
+
+
 def test_a_search_ends_where_the_loss_has_risen_or_is_no_number(place: Path) -> None:
-    data = {"corpus": "names", "data_file": str(place / "words.txt")}
-    config = replace(PRESETS["debug"].config, steps=60, gradient_clip=math.inf, **data)
+    config = config_of_words(place, steps=60, gradient_clip=math.inf)
     found = list(losses_by_rate(config, None, 1e-4, 1e6))
     assert 3 < len(found) < 60 and all(math.isfinite(loss) for _, loss in found)
 

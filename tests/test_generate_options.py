@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import TINY as TINY_RUN
-from test_cli import WORDS, assert_refused, tinygpt
+from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import WORDS
+from test_cli import assert_refused, tinygpt
 
 from tinygpt_core import Tensor
 from tinygpt_core.generation import generate_ids, penalized, sampling_candidates, until, without
 from tinygpt_core.tokenizer import CharTokenizer, TokenizerError
 from tinygpt_core.tokenizer.describing import describe
 from tinygpt_core.tokenizer.tokenizer_json import JSONTokenizer
-
-TINY = [*TINY_RUN, "--ngram-tables", "none"]  # without the tables of the names, for speed
 
 SHORT = st.text("ab", max_size=4)
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_cli import TINY as TINY_RUN
-from test_cli import WORDS, assert_refused, tinygpt
+from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import WORDS
+from test_cli import assert_refused, tinygpt
 
 from tinygpt_core import Tensor, backends, no_grad, random
 from tinygpt_core.formats import load_pretrained, save_pretrained
@@ -19,8 +20,6 @@ from tinygpt_core.tokenizer import TokenizerError, load_tokenizer, save_tokenize
 from tinygpt_core.training import BOUNDARY, PRESETS, SettingError, Trainer, TrainingConfig, load_model
 from tinygpt_core.training.checkpoint import load_checkpoint
 from tinygpt_core.training.origin import Origin, OriginError
-
-TINY = [*TINY_RUN, "--ngram-tables", "none"]  # without the tables of the names, for speed
 
 OTHER = "".join(f"{a}_{b}{c}\n" for a in ("name", "size", "path") for b in ("is", "has") for c in "fedcba")
 

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_runs import config_of_words
 
 from tinygpt_core import backends, cli
 from tinygpt_core.files.safetensors import load_safetensors
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.optimizers import AdamW, Muon
 from tinygpt_core.tensor import no_grad
-from tinygpt_core.training import PRESETS, StepEvent, Trainer, TrainingConfig, ValidationEvent, load_model
+from tinygpt_core.training import StepEvent, Trainer, TrainingConfig, ValidationEvent, load_model
 from tinygpt_core.training.averaging import TRAINED
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tinygpt_core.training.loop import learning_rate_schedule, timed_learning_rate
 from tinygpt_core.training.step import as_tensors
 
-WORDS = "".join(
-    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
-)
 RECIPES: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon", "weight_decay": 0.1},
     "wsd": {"schedule": "wsd", "decay_fraction": 0.5},
@@ -42,17 +40,8 @@ RECIPES["all"] = {name: value for recipe in list(RECIPES.values()) for name, val
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainingConfig:
-    (tmp_path / "words.txt").write_text(WORDS)
-    return replace(
-        PRESETS["debug"].config,
-        corpus="names",
-        data_file=str(tmp_path / "words.txt"),
-        backend=backends.active().backend,
-        steps=8,
-        eval_every=4,
-        checkpoint_every=4,
-        dropout=0.1,
-    )
+    changes = {"steps": 8, "eval_every": 4, "checkpoint_every": 4, "dropout": 0.1}
+    return config_of_words(tmp_path, backend=backends.active().backend, **changes)
 
 
 def seen(trainer: Trainer) -> list[tuple[Any, ...]]:

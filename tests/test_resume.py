@@ -11,11 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import WORDS
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = "".join(
-    f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
-)
 STEPS = 40
 SETTINGS = [
     "--steps",

@@ -10,22 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_runs import SMALLEST
 
-from tinygpt_core.training import StepEvent, Trainer, TrainingConfig, budget
+from tinygpt_core.training import StepEvent, Trainer, budget
 
-CONFIG = TrainingConfig(
-    corpus="identifiers",
-    steps=9,
-    context_length=8,
-    num_layers=1,
-    num_heads=1,
-    embedding_dim=8,
-    batch_size=2,
-    checkpoint_every=0,
-    eval_every=0,
-    eval_batches=1,
-    backend="python",
-)
+CONFIG = replace(SMALLEST, steps=9, batch_size=2, eval_batches=1)
 
 
 @pytest.fixture(scope="module")

@@ -563,6 +563,26 @@ def test_the_estimate_refuses_no_preset(name: str) -> None:
     assert least_memory(config, config.vocab_size) < 2 * 2**30
 
 
+@pytest.mark.parametrize("change", [{"optimizer": "muon"}, {"ema_decay": 0.9}])
+def test_the_estimate_knows_what_an_optimizer_and_an_average_keep(
+    config: TrainingConfig, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    config = replace(config, embedding_dim=64, num_layers=2)
+
+    def kept_and_estimated(config: TrainingConfig, name: str) -> tuple[int, float]:
+        trainer = Trainer.start(config, str(tmp_path / name))
+        kept = list(trainer.optimizer.state_dict().values())
+        if trainer.average is not None:
+            kept += [tensor.buffer for _, tensor in trainer.average.model.named_parameters()]
+        estimate = least_memory(config, trainer.data.tokenizer.vocab_size) / 4
+        return sum(buffer.numel for buffer in kept), estimate
+
+    kept, estimate = kept_and_estimated(replace(config, **change), "changed")
+    kept_before, estimate_before = kept_and_estimated(config, "plain")
+    difference = kept - kept_before  # biases and scales are not estimated
+    assert difference and 0.95 <= (estimate - estimate_before) / difference <= 1.0
+
+
 def test_the_estimate_is_below_what_a_run_takes(config: TrainingConfig, tmp_path: Path) -> None:
     """Of memory that Python counts, so on the python backend."""
     config = replace(config, batch_size=16, context_length=32, embedding_dim=32, num_layers=2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from dataclasses import replace
@@ -13,33 +12,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_cli import TINY as TINY_RUN
-from test_cli import WORDS, assert_refused, tinygpt
+from mpi_runs import log_of
+from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import WORDS, config_of_words
+from test_cli import assert_refused, tinygpt
 
 from tinygpt_core.cli import progress
 from tinygpt_core.tokenizer import TokenizerError
-from tinygpt_core.training import PRESETS, StepEvent, Trainer, TrainingConfig, prepare_data
+from tinygpt_core.training import StepEvent, Trainer, TrainingConfig, prepare_data
 from tinygpt_core.training.data import bits_per_byte
 from tinygpt_core.training.loggers import COLUMNS, CSVLogger, find_logger, open_loggers
-
-TINY = [*TINY_RUN, "--ngram-tables", "none"]  # without the tables of the names, for speed
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainingConfig:
-    (tmp_path / "words.txt").write_text(WORDS)
-    small = {"steps": 9, "eval_every": 3, "eval_batches": 1, "checkpoint_every": 4, "batch_size": 2}
-    data = {"corpus": "names", "data_file": str(tmp_path / "words.txt"), "dropout": 0.25}
-    return replace(PRESETS["debug"].config, **small, **data)
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+    return config_of_words(
+        tmp_path, steps=9, eval_every=3, eval_batches=1, checkpoint_every=4, batch_size=2, dropout=0.25
+    )
 
 
 def samples(run: Path) -> dict[int, str]:
-    return {line["step"]: line["sample"] for line in lines(run) if "sample" in line}
+    return {line["step"]: line["sample"] for line in log_of(run) if "sample" in line}
 
 
 # ---- samples
@@ -56,8 +49,8 @@ def test_sampling_changes_nothing_else_and_is_resumed_to_the_bit(
     for event in trainer.run():
         trainer.stop_requested = event.step >= 5
     list(Trainer.resume(str(parts)).run())
-    assert lines(parts) == lines(whole)
-    assert [{k: v for k, v in line.items() if k != "sample"} for line in lines(whole)] == lines(without)
+    assert log_of(parts) == log_of(whole)
+    assert [{k: v for k, v in line.items() if k != "sample"} for line in log_of(whole)] == log_of(without)
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (whole / name).read_bytes() == (without / name).read_bytes() == (parts / name).read_bytes()
     found = samples(whole)
@@ -172,7 +165,7 @@ def test_csv_says_what_the_log_says_also_after_a_kill(config: TrainingConfig, tm
     train(Trainer.resume(str(run)), 99)
     names = {"loss/training": "loss", "loss/validation": "val_loss", "learning_rate": "learning_rate"}
     names["gradient_norm"] = "gradient_norm"
-    expected = [(line["step"], {n: line.get(key) for n, key in names.items()}) for line in lines(run)]
+    expected = [(line["step"], {n: line.get(key) for n, key in names.items()}) for line in log_of(run)]
     found = [(int(row["step"]), {n: float(row[n]) if row[n] else None for n in names}) for row in rows(run)]
     assert found == expected and [step for step, _ in found][-1] == 9
     assert list(rows(run)[0]) == ["step", *COLUMNS]

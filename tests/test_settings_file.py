@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import TINY as TINY_RUN
-from test_cli import WORDS, assert_refused, tinygpt
+from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import WORDS
+from test_cli import assert_refused, tinygpt
 
 from tinygpt_core import cli
 from tinygpt_core.cli.messages import UsageError
@@ -19,8 +20,6 @@ from tinygpt_core.cli.settings_file import NAMES, read_settings, settings_text
 from tinygpt_core.training import PRESETS, TrainingConfig
 from tinygpt_core.training.config import SETTINGS
 from tinygpt_core.training.settings import Setting
-
-TINY = [*TINY_RUN, "--ngram-tables", "none"]  # without the tables of the names, for speed
 
 
 def settings(*arguments: str) -> TrainingConfig:

@@ -28,6 +28,7 @@ from tinygpt_core.training.communicator import (
     launched,
     require_agreement,
 )
+from tinygpt_core.training.origin import Origin
 from tinygpt_core.training.sharding import (
     ShardedStep,
     halves,
@@ -250,6 +251,32 @@ def test_muon_and_averages_are_the_same_for_many_ranks(tmp_path: Path, shard_opt
     config = replace(SMALL, backend="python", shards=2, optimizer="muon", ema_decay=0.5)
     _run(tmp_path / "one", 1, config)
     _run(tmp_path / "two", 2, config, shard_optimizer=shard_optimizer)
+    _same(tmp_path / "one", tmp_path / "two")
+
+
+def test_many_ranks_keep_the_best_end_early_and_write_as_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Trainer.validate  # whose course nobody can choose: here it is best after step 4
+    monkeypatch.setattr(Trainer, "validate", lambda self: validate(self) + 10.0 * abs(self.step - 4))
+    now_and_then = {"keep_best": True, "patience": 1, "sample_every": 3, "prompt": "ge"}
+    config = replace(SMALL, backend="python", shards=2, steps=8, **now_and_then)
+    _run(tmp_path / "one", 1, config)
+    trainers = _run(tmp_path / "two", 2, config, shard_optimizer=True)
+    assert all(trainer.has_lost_patience and trainer.step == 6 for trainer in trainers)
+    assert [line["step"] for line in log_of(tmp_path / "two") if "sample" in line] == [3, 6]
+    _same(tmp_path / "one", tmp_path / "two")
+    for file in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        best = [(tmp_path / run / "best" / file).read_bytes() for run in ("one", "two")]
+        assert best[0] == best[1]
+
+
+def test_many_ranks_begin_with_a_model_as_one_does(tmp_path: Path) -> None:
+    first = _run(tmp_path / "first", 1, replace(SMALL, backend="python", steps=1))[0]
+    origin = Origin(str(tmp_path / "first"), str(tmp_path / "first"), first.model, first.data.tokenizer)
+    config = origin.settings(replace(SMALL, backend="python", shards=2, steps=2, seed=7), ())
+    _run(tmp_path / "one", 1, config, origin=origin)
+    _run(tmp_path / "two", 2, config, origin=origin)
     _same(tmp_path / "one", tmp_path / "two")
 
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_runs import SMALLEST
 
 from tinygpt_core.tensor import no_grad
-from tinygpt_core.training import Trainer, TrainingConfig
+from tinygpt_core.training import Trainer
 
-CONFIG = TrainingConfig(
-    corpus="identifiers",
-    steps=1,
-    context_length=8,
-    num_layers=1,
-    num_heads=1,
-    embedding_dim=8,
-    batch_size=3,
-    checkpoint_every=0,
-    eval_every=0,
-    eval_batches=5,
-    backend="python",
-)
+CONFIG = replace(SMALLEST, steps=1, batch_size=3, eval_batches=5)
 
 
 class Rank:

@@ -143,9 +143,8 @@ class CrossEntropyLoss(Module):
         # With z = log(sum of exp(logits)): (1 - ε) (z - logit of the label) + ε (z - mean logit) + λ z²
         is_counted = labels != self.ignore_index
         chosen = Tensor.where(is_counted, labels, 0).reshape((*labels.shape, 1))
-        logits = logits.masked_fill(
-            ~is_counted.reshape(chosen.shape), 0.0
-        )  # what padding has may be infinite
+        # What padding has may be infinite
+        logits = logits.masked_fill(~is_counted.reshape(chosen.shape), 0.0)
         wanted = logits.gather(-1, chosen).reshape(labels.shape)
         z = logits.logsumexp(-1)
         losses = z - wanted

@@ -393,19 +393,24 @@ class Adam(Optimizer):
         self.weight_decay = 0.0
 
     def _update_all(self, named: Named) -> None:
-        operands = self.operands(named, self.slots)
-        parameters = operands.parameters
-        lookup(AdamWStep, type(named[0][1].buffer)).forward(
+        _adamw_step(self, self.operands(named, self.slots))
+
+
+def _adamw_step(optimizer: Adam | Muon, operands: Operands) -> None:
+    """Makes AdamW's step of those parameters that an optimizer moves by its rule; only matrices decay."""
+    parameters = operands.parameters
+    if parameters:
+        lookup(AdamWStep, type(parameters[0])).forward(
             parameters,
             operands.gradients,
             *operands.slots,
-            learning_rate=self.learning_rate,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decays=[self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters],
-            step=self.step,
+            learning_rate=optimizer.learning_rate,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decays=[optimizer.weight_decay if p.ndim >= 2 else 0.0 for p in parameters],
+            step=optimizer.step,
         )
-        operands.put_back()
+    operands.put_back()
 
 
 class AdamW(Adam):
@@ -510,18 +515,7 @@ class Muon(Optimizer):
             scale = 0.2 * math.sqrt(max(p.shape))
             decayed = p * (1.0 - self.learning_rate * self.weight_decay)
             p.assign(decayed - direction * (self.learning_rate * scale))
-        if adamw.parameters:
-            lookup(AdamWStep, type(adamw.parameters[0])).forward(
-                adamw.parameters,
-                adamw.gradients,
-                *adamw.slots,
-                learning_rate=self.learning_rate,
-                betas=self.betas,
-                eps=self.eps,
-                weight_decays=[self.weight_decay if p.ndim >= 2 else 0.0 for p in adamw.parameters],
-                step=self.step,
-            )
-        adamw.put_back()
+        _adamw_step(self, adamw)
 
 
 def clip_gradients(parameters: Module | Iterable[Tensor], max_norm: float) -> float:

@@ -47,7 +47,7 @@ def _warmed_up(
 
 def half_a_cosine(ratio: float) -> float:
     """Returns `y = (1 + cos(π ratio)) / 2`, which falls from 1 at ratio 0 to 0 at ratio 1: the shape of
-    cosine annealing (Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017,
+    cosine annealing (Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016,
     arXiv:1608.03983).
     """
     return 0.5 * (1.0 + math.cos(math.pi * ratio))

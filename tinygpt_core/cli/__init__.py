@@ -1,7 +1,8 @@
 """Floor 10: the command `tinygpt`, a module a subcommand."""
 
+from ..training.runs import SAMPLE_TEMPERATURE, SAMPLE_TOKENS
 from .backends import run_backends
-from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, run_generate
+from .generate import SAMPLES, run_generate
 from .main import build_parser, main  # the function: `tinygpt_core.cli.main` is what `tinygpt` runs
 from .messages import UsageError, command_name, find_run
 from .options import BESIDE_RESUME, RESUMABLE, SETTINGS

@@ -25,7 +25,7 @@ from ..training.loop import Trainer
 from ..training.memory import require_memory
 from ..training.origin import Origin
 from .messages import UsageError, command_name
-from .options import CORPUS, SETTINGS, add_setting, help_text, path
+from .options import add_settings
 from .plotting.curves import Point, smoothed
 from .plotting.svg_chart import rates_svg
 from .train import settings_and_origin
@@ -50,7 +50,6 @@ def add_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(command=run_find_learning_rate)
-    parser.add_argument("corpus", nargs="?", type=path, metavar=CORPUS.metavar, help=help_text(CORPUS))
     parser.add_argument(
         "--lowest",
         type=float,
@@ -70,14 +69,7 @@ def add_command(commands: Any) -> None:
         metavar="FILE.svg",
         help="write the curve as a drawing; an old one is replaced (default: a table only)",
     )
-    parser.add_argument(
-        "--config",
-        type=path,
-        metavar="FILE",
-        help="settings in TOML, as `train --show-config` prints them (default: none)",
-    )
-    for setting in SETTINGS:
-        add_setting(parser, setting)
+    add_settings(parser)
 
 
 def run_find_learning_rate(arguments: argparse.Namespace) -> int:
@@ -98,7 +90,8 @@ def run_find_learning_rate(arguments: argparse.Namespace) -> int:
     steps = STEPS if arguments.steps is None else arguments.steps
     if steps < 2:
         raise UsageError(f"--steps must be at least 2 here, not {steps}")
-    losses = list(losses_by_rate(replace(config, steps=steps, time_budget=0.0), origin, lowest, highest))
+    config = replace(config, steps=steps, time_budget=0.0, sample_every=0)
+    losses = list(losses_by_rate(config, origin, lowest, highest))
     if len(losses) < 3:
         raise UsageError(f"the loss rose at once: try a --lowest below {lowest:g}")
     smooth = smoothed(losses)

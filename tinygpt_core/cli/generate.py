@@ -6,20 +6,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from .. import backends, random
-from ..generation import check_sampling, generate
+from ..generation import check_sampling
 from ..printable import replace_unprintable
-from ..training.data import BOUNDARY
-from ..training.runs import load_model
+from ..training.runs import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, load_model, sample_pieces
 from .messages import UsageError, find_run
 from .options import path, text
 
 SAMPLES = 20
-SAMPLE_TEMPERATURE = 0.7
-SAMPLE_TOKENS = 200  # the most for a document
 SAMPLING = ("tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # options, as in code
 MOST_BYTES = 1 << 24  # of a prompt on the standard input
 
@@ -167,33 +163,6 @@ def _from_standard_input() -> str:
         return data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise UsageError("the prompt on the standard input must be UTF-8") from None
-
-
-def sample_pieces(
-    model: Any,
-    tokenizer: Any,
-    prompt: str,
-    is_documents: bool,
-    generator: Any,
-    *,
-    tokens: int,
-    temperature: float = SAMPLE_TEMPERATURE,
-    **options: Any,
-) -> Iterator[str]:
-    """Returns pieces of a text as they are sampled; where the corpus is of documents, it ends as one does.
-
-    The other arguments and the options are those of `generation.generate`.
-    """
-    return generate(
-        model,
-        tokenizer,
-        prompt,
-        tokens=tokens,
-        temperature=temperature,
-        generator=generator,
-        stop_id=tokenizer.special_tokens[BOUNDARY] if is_documents else None,
-        **options,
-    )
 
 
 def write_text(piece: str) -> None:

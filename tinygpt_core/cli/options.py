@@ -91,6 +91,19 @@ def help_text(setting: Setting) -> str:
     return f"{text} (default: {default})"
 
 
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds to a parser what says how a run trains: the corpus, the option of each setting, and --config."""
+    parser.add_argument("corpus", nargs="?", type=path, metavar=CORPUS.metavar, help=help_text(CORPUS))
+    for setting in SETTINGS:
+        add_setting(parser, setting)
+    parser.add_argument(
+        "--config",
+        type=path,
+        metavar="FILE",
+        help="settings in TOML, by the names of the options, which override them (default: none)",
+    )
+
+
 def add_setting(parser: argparse.ArgumentParser, setting: Setting) -> None:
     """Adds the option of a setting to a parser, which leaves it None where it is not given."""
     if setting.type == "bool":

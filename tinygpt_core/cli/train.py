@@ -26,9 +26,18 @@ from ..training.data import bits_per_byte
 from ..training.loop import Trainer
 from ..training.origin import Origin
 from ..training.presets import PRESETS, default_preset
-from ..training.runs import BEST, DirectoryExistsError, backend_of, saved_settings, settings_of_a_beginning
+from ..training.runs import (
+    BEST,
+    SAMPLE_TEMPERATURE,
+    SAMPLE_TOKENS,
+    DirectoryExistsError,
+    backend_of,
+    sample_pieces,
+    saved_settings,
+    settings_of_a_beginning,
+)
 from ..training.settings import SettingError
-from .generate import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, SAMPLES, sample_pieces, write_text
+from .generate import SAMPLES, write_text
 from .messages import (
     Stopped,
     UsageError,
@@ -40,7 +49,7 @@ from .messages import (
     stop_signals,
     stopped_by,
 )
-from .options import BESIDE_RESUME, CORPUS, OPTIONS, RESUMABLE, SETTINGS, add_setting, help_text, path
+from .options import BESIDE_RESUME, OPTIONS, RESUMABLE, SETTINGS, add_settings, path
 from .progress import Progress
 from .settings_file import read_settings, settings_text
 
@@ -62,20 +71,12 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(command=run_train)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "presets (options override them):\n" + "\n".join(map(_preset_lines, PRESETS))
-    parser.add_argument("corpus", nargs="?", type=path, metavar=CORPUS.metavar, help=help_text(CORPUS))
-    for setting in SETTINGS:
-        add_setting(parser, setting)
+    add_settings(parser)
     parser.add_argument(
         "--out",
         type=path,
         metavar="DIR",
         help=f"directory of the run, new or empty (default: {RUNS}/CORPUS-DATE-TIME)",
-    )
-    parser.add_argument(
-        "--config",
-        type=path,
-        metavar="FILE",
-        help="settings in TOML, by the names of the options, which override them (default: none)",
     )
     parser.add_argument(
         "--show-config",
@@ -258,7 +259,11 @@ def settings_from(arguments: argparse.Namespace, num_processes: int = 1) -> Trai
         BackendUnavailable: the backend cannot run here.
         OSError: the settings file cannot be read.
     """
-    given = _given_for_a_new_run(arguments)
+    return _settings_of(_given_for_a_new_run(arguments), num_processes)
+
+
+def _settings_of(given: Mapping[str, Any], num_processes: int) -> TrainingConfig:
+    """Returns the settings of a new run, of which these were given; see `settings_from`."""
     corpus = given.get("corpus")
     data_file = given.get("data_file")
     if data_file is None and corpus not in corpora.CORPORA and os.path.exists(corpus or ""):
@@ -318,7 +323,8 @@ def settings_and_origin(
         UsageError: a setting does not work, or contradicts the model.
         FormatError, CheckpointError, TokenizerError: there is no such model, or no tokenizer with it.
     """
-    settings = settings_from(arguments, num_processes)
+    given = _given_for_a_new_run(arguments)
+    settings = _settings_of(given, num_processes)
     if settings.init_from is None:
         return settings, None
     place = settings.init_from
@@ -330,7 +336,7 @@ def settings_and_origin(
         raise UsageError(f"there is no tokenizer in {folder}: the model's own must lie beside its weights")
     origin = Origin(place, folder, model, tokenizer)
     try:
-        return origin.settings(settings, _given_for_a_new_run(arguments)), origin
+        return origin.settings(settings, given), origin
     except SettingError as problem:
         raise UsageError(problem.worded(OPTIONS)) from None
 

@@ -91,7 +91,7 @@ def recorded_times(path: str, after: int) -> dict[int, float]:
         values = line.values or {}
         step = values.get("step")
         elapsed = values.get("elapsed")
-        if type(step) is int and step > after and is_number(elapsed) and elapsed is not None and elapsed >= 0:
+        if type(step) is int and step > after and is_number(elapsed) and elapsed >= 0:
             found[step] = float(elapsed)
     known: dict[int, float] = {}
     step = after + 1

@@ -146,7 +146,7 @@ class TrainingConfig:
         0.015, "highest learning rate, reached after the warm-up", POSITIVE, is_resumable=True
     )
     minimum_learning_rate: float = setting(
-        0.0007, "learning rate at the end of the cosine", NOT_NEGATIVE, is_resumable=True
+        0.0007, "learning rate at the end of its fall", NOT_NEGATIVE, is_resumable=True
     )
     warmup_steps: int = setting(20, "steps over which the learning rate rises from 0", STEPS)
     decay_steps: int = setting(
@@ -176,7 +176,7 @@ class TrainingConfig:
         "what makes updates of gradients; muon: of the blocks' matrices, AdamW of the rest",
         OPTIMIZERS,
     )
-    weight_decay: float = setting(0.0, "AdamW's decay of matrices", NOT_NEGATIVE)
+    weight_decay: float = setting(0.0, "decay of matrices", NOT_NEGATIVE)
     beta1: float = setting(0.9, "AdamW's β1", FRACTION, option="")
     beta2: float = setting(0.99, "AdamW's β2", FRACTION, option="")
     gradient_clip: float = setting(

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..files.atomic import Path
 from ..files.reading import open_file
@@ -57,7 +57,7 @@ def read_lines(path: Path) -> Iterator[Line]:
             yield Line(number, values if isinstance(values, dict) else None, is_being_written)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value of JSON is a number that a float can be: an integer there may have any length."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False

@@ -23,7 +23,6 @@ from .. import backends, random, schedules
 from ..dataset.batches import Batch
 from ..files.atomic import lock_directory
 from ..files.reading import NotAFileError
-from ..generation import generate
 from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
 from ..nn.gpt import GPT, GPTConfig
@@ -45,12 +44,21 @@ from .checkpoint import (
 )
 from .communicator import ONE_PROCESS, Communicator, require_agreement
 from .config import TrainingConfig
-from .data import BOUNDARY, Data, prepare_data
+from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
 from .log_reading import is_number
 from .memory import require_memory
 from .origin import Origin, OriginError
-from .runs import BEST, LOG, beginning, empty_model, saved_settings, settings_of_a_beginning, usable_backend
+from .runs import (
+    BEST,
+    LOG,
+    beginning,
+    empty_model,
+    sample_pieces,
+    saved_settings,
+    settings_of_a_beginning,
+    usable_backend,
+)
 from .settings import SettingError
 from .step import TrainingStep, as_tensors, training_step
 
@@ -59,8 +67,6 @@ from .step import TrainingStep, as_tensors, training_step
 MOST_SKIPPED = 10
 MOST_SKIPPED_WITH_A_SCALE = 50
 SAMPLE_STREAMS = 1 << 33  # random stream of the run's seed for the sample after step 0; then the others'
-SAMPLE_TOKENS = 200  # the most in a sample while it trains
-SAMPLE_TEMPERATURE = 0.7
 RATES = ("learning_rate", "minimum_learning_rate")
 
 
@@ -250,11 +256,12 @@ class Trainer:
             communicator, shard_optimizer: as for `start`. A run of several processes goes on with as many or
                 fewer, to the same bits.
             changes: settings that may differ without changing what was computed: steps, decay_steps,
-                eval_every, checkpoint_every, keep_best, patience, the learning rate (with which its minimum
-                changes in proportion); and the backend, which changes roundings. Without it the run
-                keeps its own, or goes on with python (and a warning) where that cannot run. Another number
-                of steps stretches the cosine of the learning rate, and a warning says so, unless decay_steps
-                says where it ends. What is chosen is kept with the next checkpoint.
+                time_budget, eval_every, checkpoint_every, keep_best, patience, sample_every, prompt, the
+                learning rate (with which its minimum changes in proportion); and the backend and the dtype,
+                which change roundings. Without a backend the run keeps its own, or goes on with python (and a
+                warning) where that cannot run. Another number of steps stretches the cosine of the learning
+                rate, and a warning says so, unless decay_steps says where it ends. What is chosen is kept
+                with the next checkpoint; another learning rate is kept at once.
 
         Raises:
             ValueError: the checkpoint is damaged, or the corpus is no longer the same.
@@ -329,10 +336,8 @@ class Trainer:
         config = self.config
         with ExitStack() as stack:
             log = self._open_log(stack) if self.communicator.is_first else None
-            if (
-                self.has_another_rate
-            ):  # which is kept at once, or a run that is killed would go back to the old
-                self.save()
+            if self.has_another_rate:
+                self.save()  # at once, or a run that is killed would go back to the old rate
                 self.has_another_rate = False
             self.clock.start()
             stack.callback(self.clock.stop)
@@ -459,14 +464,9 @@ class Trainer:
         """
         data = self.data
         prompt = self.config.prompt
-        pieces = generate(
-            self.evaluated_model,
-            data.tokenizer,
-            prompt or data.opening,
-            tokens=SAMPLE_TOKENS,
-            temperature=SAMPLE_TEMPERATURE,
-            generator=random.Generator(self.config.seed, SAMPLE_STREAMS + self.step),
-            stop_id=data.tokenizer.special_tokens[BOUNDARY] if data.is_documents else None,
+        generator = random.Generator(self.config.seed, SAMPLE_STREAMS + self.step)
+        pieces = sample_pieces(
+            self.evaluated_model, data.tokenizer, prompt or data.opening, data.is_documents, generator
         )
         with self.context():
             return prompt + "".join(pieces)

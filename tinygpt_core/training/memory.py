@@ -3,6 +3,8 @@
 What is counted must be there at one time, in whatever way a backend computes:
 
     parameters, their gradients, and Adam's two moments    4 numbers for each parameter
+        with Muon, which has one momentum                  3 for each of the blocks' matrices
+        with a running average of the weights              one more for each
     activations that the backward pass reads               10 numbers for each token, channel and layer
     logits and their gradients                             2 numbers for each token and kind of token
     the objects that a layer consists of                   20,000 bytes for each
@@ -37,13 +39,17 @@ def least_memory(config: TrainingConfig, vocab_size: int = 1) -> int:
     if config.positions == "learned":
         embeddings += config.context_length * width
     embeddings += sum(config.ngram_tables) * width
-    parameters = embeddings + layers * 12 * width * width
+    matrices = layers * 12 * width * width
+    parameters = embeddings + matrices
+    numbers = parameters * (5 if config.ema_decay else 4)
+    if config.optimizer == "muon":
+        numbers -= matrices
     # The text may be shorter than a context, but the rows of a batch are there
     tokens = config.batch_size * config.context_length
     if _has_short_rows(config):
         tokens = 2 * config.batch_size
     activations = tokens * (layers * width * 10 + 2 * vocab_size)
-    return (4 * parameters + activations) * NUMBER + layers * OBJECTS
+    return (numbers + activations) * NUMBER + layers * OBJECTS
 
 
 def _has_short_rows(config: TrainingConfig) -> bool:

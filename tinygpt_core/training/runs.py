@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .. import backends
+from .. import backends, random
 from ..files.atomic import lock_directory, remove_temporary_files
 from ..files.json_objects import read_json_object, write_json
+from ..generation import generate
 from ..nn.gpt import GPT, GPTConfig
 from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
@@ -36,6 +37,8 @@ from .data import BOUNDARY
 LOG = "log.jsonl"
 BEGINNING = "beginning.json"
 BEST = "best"
+SAMPLE_TOKENS = 200  # the most in a text, unless somebody says otherwise
+SAMPLE_TEMPERATURE = 0.7
 
 
 class DirectoryExistsError(ValueError):
@@ -246,3 +249,30 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
             f"the checkpoint in {directory} is of no model: {str(problem)[:400]}"
         ) from problem
     return model, saved.tokenizer, saved.config
+
+
+def sample_pieces(
+    model: GPT,
+    tokenizer: Any,
+    prompt: str,
+    is_documents: bool,
+    generator: random.Generator,
+    *,
+    tokens: int = SAMPLE_TOKENS,
+    temperature: float = SAMPLE_TEMPERATURE,
+    **options: Any,
+) -> Iterator[str]:
+    """Returns pieces of a text as they are sampled; where the corpus is of documents, it ends as one does.
+
+    The other arguments and the options are those of `generation.generate`.
+    """
+    return generate(
+        model,
+        tokenizer,
+        prompt,
+        tokens=tokens,
+        temperature=temperature,
+        generator=generator,
+        stop_id=tokenizer.special_tokens[BOUNDARY] if is_documents else None,
+        **options,
+    )
