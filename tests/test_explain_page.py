@@ -7,13 +7,13 @@ they are missing.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from static_host import CHROMIUM
 
 from tinygpt_core import Tensor, explain
 from tinygpt_core.training import PRESETS, Trainer
@@ -21,7 +21,6 @@ from tinygpt_core.training import PRESETS, Trainer
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="drives a browser: pip install -e '.[browser]'"
 )
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium on this machine (apt-get install chromium)"
 )
