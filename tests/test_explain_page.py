@@ -7,7 +7,6 @@ they are missing.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from small_runs import WORDS
+from static_host import CHROMIUM
 
 from tinygpt_core import Tensor, explain
 from tinygpt_core.training import PRESETS, Trainer
@@ -22,7 +22,6 @@ from tinygpt_core.training import PRESETS, Trainer
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="drives a browser: pip install -e '.[browser]'"
 )
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium on this machine (apt-get install chromium)"
 )
@@ -32,7 +31,7 @@ TABS = ("overview", "step", "attention", "tokens", "merges", "training")
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A page for a training step, for a generation, and for a Tensor alone."""
+    """A page for a training step, for a generation, for a Tensor alone, and for a script."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "words.txt").write_text(WORDS)
     config = replace(
@@ -54,6 +53,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     explain.explain(str(folder / "run"), made["generation"], prompt="get</script>")
     x = Tensor([[1.0, float("nan"), 0.0]], requires_grad=True)
     ((x * 2.0).tanh() + x).sum().explain(made["tensor"])
+    (folder / "script.py").write_text(
+        "from tinygpt_core import Tensor, losses\n"
+        "logits = Tensor([[0.5, 1.0], [2.0, -1.0]], requires_grad=True) * 2.0\n"
+        "losses.CrossEntropyLoss()(logits=logits, labels=Tensor([1, 0])).sum().backward()\n"
+    )
+    made["script"] = folder / "script.html"
+    explain.explain(str(folder / "script.py"), made["script"])
     return made
 
 
@@ -475,6 +481,13 @@ def test_card_four_shows_what_came_however_far_down_it_ranked(window):
     assert card.locator(".bar.true .what").inner_text() == card.locator(".note b").inner_text()
     loss = next(value for name, value in data["facts"] if name == "loss")
     assert f"The loss of the step, {loss}, is the mean" in card.inner_text()
+
+
+def test_a_script_has_no_loss_of_a_step(browser, pages):
+    window = Window(browser, pages["script"])
+    text = window.page.locator(".card:has-text('It says what comes next')").inner_text()
+    window.context.close()
+    assert "a loss of" in text and "of the step" not in text and "undefined" not in text
 
 
 def test_three_losses_are_reconciled(window):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from static_host import CHROMIUM
 
 from tinygpt_core.live import Microscope
 from tinygpt_core.live.server import LiveServer, serve
@@ -23,7 +23,6 @@ from tinygpt_core.live.server import LiveServer, serve
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="drives a browser: pip install -e '.[browser]'"
 )
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium on this machine (apt-get install chromium)"
 )

@@ -7,15 +7,11 @@ one is missing.
 
 from __future__ import annotations
 
-import functools
-import http.server
 import io
 import json
 import os
 import re
-import shutil
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -24,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from static_host import CHROMIUM, static_host
 
 from tinygpt_core.live import Microscope
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / "tests" / "fixtures" / "runs" / "documents" / "run"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SLOW = 400_000  # milliseconds: a machine may have much else to do
 
 sys.path.insert(0, str(ROOT / "docs" / "site"))
@@ -109,11 +105,6 @@ def test_every_question_mark_leads_to_a_section_of_the_book():
         assert section in anchors(text), f"{chapters[chapter]} has no section {section}"
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Says nothing."""
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
     if CHROMIUM is None or find_spec("playwright") is None:
@@ -123,12 +114,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any
         live.write(site, ROOT / "build" / "site-cache", {"letters": RUN})
     except live.Unavailable as reason:
         pytest.skip(f"there is no Python for the browser: {reason}")
-    handler = functools.partial(_Quiet, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/live/index.html", server
-    server.shutdown()
-    server.server_close()
+    with static_host(site) as server:
+        yield f"http://127.0.0.1:{server.server_port}/live/index.html", server
 
 
 def test_python_in_the_browser_gives_the_numbers_of_python_outside(address):

@@ -7,19 +7,16 @@ What needs Sphinx, griffe, nbformat or nbclient (the extra `docs`) is skipped wh
 
 from __future__ import annotations
 
-import functools
-import http.server
 import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+from static_host import CHROMIUM, static_host
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -320,12 +317,19 @@ def test_the_site_is_built_without_a_warning(site):
     assert load("build").faults(site) == []
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+def needs_browser(test):
+    for mark in (
+        pytest.mark.skipif(
+            CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)"
+        ),
+        installed("playwright"),
+        built,
+    ):
+        test = mark(test)
+    return test
 
 
-@built
-@installed("playwright")
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)")
+@needs_browser
 def test_the_site_works_from_disk_in_a_browser(site):
     """Search, the way from a chapter to a definition, light and dark, a narrow window; nothing is asked of a
     network.
@@ -378,6 +382,14 @@ def test_the_site_works_from_disk_in_a_browser(site):
         browser.close()
     assert not problems
     assert not asked
+
+
+def test_pictures_with_colours_for_the_dark_are_not_inverted_in_it():
+    own = {path.name for path in (DOCS / "pictures").glob("*.svg") if "prefers-color-scheme" in text_of(path)}
+    rule = re.search(
+        r"^article img:is\((.*)\) \{.* filter: none; \}$", text_of(SITE / "style.css"), re.MULTILINE
+    )
+    assert rule and own == set(re.findall(r'"/([\w-]+\.svg)"', rule[1]))
 
 
 # ---------------------------------------------------------------- blocks that run in the browser
@@ -446,22 +458,13 @@ def test_the_editor_is_pinned_to_checksums():
         assert re.fullmatch(r"sha512-[A-Za-z0-9+/]{86}==", package.integrity)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing."""
-
-
 @pytest.fixture(scope="module")
 def served(site):
     """The site's address, from a plain static host."""
     if not (site / "runtime").is_dir():
         pytest.skip("the site was built without Python for the browser: npm is missing, or a network")
-    handler = functools.partial(_Quiet, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with static_host(site) as server:
+        yield f"http://127.0.0.1:{server.server_port}/"
 
 
 @pytest.fixture
@@ -485,18 +488,6 @@ def reader(served):
         yield page
         browser.close()
         assert not problems
-
-
-def needs_browser(test):
-    for mark in (
-        pytest.mark.skipif(
-            CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)"
-        ),
-        installed("playwright"),
-        built,
-    ):
-        test = mark(test)
-    return test
 
 
 def run_all(page) -> None:
@@ -628,9 +619,8 @@ def test_wide_code_is_read_or_scrolled_visibly_and_figures_fit_the_dark(site, se
             assert (style == "none") == own, f"{source}: {style}"
 
 
-@built
-@installed("playwright", "axe_playwright_python")
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser on this machine (apt-get install chromium)")
+@needs_browser
+@installed("axe_playwright_python")
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_axe_finds_nothing_on_the_site(site, colours):
     from axe_playwright_python.sync_playwright import Axe

@@ -37,6 +37,21 @@ def test_what_it_cannot_do_is_said_in_one_line(tmp_path):
         assert len(done.stderr.strip().splitlines()) == 1 and "--data FILE" in done.stderr
 
 
+def test_neither_thread_nor_process_starts_there():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import without_modules as w; w.make_like_a_browser()\n"
+        "import os, subprocess, threading\n"
+        "for start in (threading.Thread().start, os.fork, lambda: subprocess.run([sys.executable, '-V'])):\n"
+        "    try:\n"
+        "        start()\n"
+        "    except (RuntimeError, OSError):\n"
+        "        continue\n"
+        "    os._exit(1)\n"
+    )
+    command = [sys.executable, "-S", "-c", code, str(SCRIPT.parent)]
+    assert subprocess.run(command, timeout=300).returncode == 0
+
+
 def test_the_microscope_answers_there(tmp_path):
     run = Path(__file__).parent / "fixtures" / "runs" / "documents" / "run"
     code = (

@@ -8,6 +8,8 @@ Continuous integration runs it, and so does tests/test_without_modules.py.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -32,9 +34,14 @@ class Lacking(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {fullname!r} in a browser", name=fullname)
 
 
-def refuse(*_: Any, **__: Any) -> Any:
+def refuse_thread(*_: Any, **__: Any) -> Any:
     """Raises what Pyodide raises where a thread is started."""
     raise RuntimeError("can't start new thread")
+
+
+def refuse_process(*_: Any, **__: Any) -> Any:
+    """Raises what Pyodide raises where a process is started."""
+    raise OSError("emscripten does not support processes.")
 
 
 def make_like_a_browser() -> None:
@@ -42,7 +49,8 @@ def make_like_a_browser() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in LACKING]:
         del sys.modules[name]
     sys.meta_path.insert(0, Lacking())
-    threading.Thread.start = refuse  # type: ignore[method-assign]
+    threading.Thread.start = refuse_thread  # type: ignore[method-assign]
+    subprocess.Popen.__init__ = os.fork = refuse_process  # type: ignore[method-assign]
     found = sysconfig.get_path
 
     def without_sources(name: str, *arguments: Any, **options: Any) -> str:

@@ -723,7 +723,7 @@ def sort(
 
 def _without(result: Buffer, axis: Any, keepdims: builtins.bool) -> Buffer:
     """Returns a reduction over an axis, several, or all (None), which stay or go."""
-    return result.reshape(without_axes(result.shape, axis, keepdims))
+    return result if keepdims else result.reshape(without_axes(result.shape, axis))
 
 
 def _position(name: str) -> Any:

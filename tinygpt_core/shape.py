@@ -136,17 +136,13 @@ def reduced_shape(shape: Shape, axes: Shape) -> Shape:
     return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
 
 
-def without_axes(shape: Shape, axes: Any, keepdim: bool = False) -> Shape:
-    """Returns `shape` without `axes` (an int, a sequence of ints, or None for all); with `keepdim` as it is.
-
-    It is the shape of a reduction, of which `shape` is what is reduced or, with size 1, has been.
+def without_axes(shape: Shape, axes: Any) -> Shape:
+    """Returns `shape` without `axes`: an int, a sequence of ints, or None for all.
 
     Raises:
         TypeError: an axis that is no int.
         ValueError: one outside [-ndim, ndim), or named twice.
     """
-    if keepdim:
-        return shape
     gone = normalize_axes(axes, len(shape))
     return tuple(size for axis, size in enumerate(shape) if axis not in gone)
 

@@ -305,7 +305,7 @@ def make_runnable(site: Path, documents: dict[Path, str]) -> None:
         if text.count('class="highlight-python') != len(blocks):
             sys.exit(f"{name} has {len(blocks)} Python blocks, and its page another number")
         alone = name == "readme.md"  # whose blocks are each there to be copied
-        needs = running.needs(blocks) if not alone else [running.needs([block])[0] for block in blocks]
+        needs = [running.needs([block])[0] for block in blocks] if alone else running.needs(blocks)
         data = f' data-blocks="{escape(json.dumps(needs))}"' + (' data-alone="true"' if alone else "")
         path.write_text(text.replace("<body", f"<body{data}", 1), encoding="utf-8")
 

@@ -42,7 +42,6 @@ PAGE = CORE / "live" / "page"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # so that the same files make the same archive
 RUN_FILES = ("config.json", "tokenizer", "model.safetensors", "state.json")
 OPTIMIZER = "optimizer.safetensors"  # twice as large as the model, and needed only to go on with a training
-
 LATER = "optimizers.zip"  # fetched by who goes on with a run
 
 # The page's first words, which stay where its scripts are not loaded
@@ -113,36 +112,40 @@ def _file_name(package: Package) -> str:
     return package.name.removeprefix("@").replace("/", "-")
 
 
-def unpack(package: Package, data: bytes, folder: Path) -> None:
-    """Writes the package's files that we need, and its licence if there is one."""
-    folder.mkdir(parents=True, exist_ok=True)
+def unpacked(package: Package, data: bytes) -> dict[str, bytes]:
+    """The package's files that we need, and its `LICENSE` if there is one, by their names in it."""
+    found = {}
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        for name in package.files:
+        licence = ["LICENSE"] if "package/LICENSE" in archive.getnames() else []
+        for name in [*package.files, *licence]:
             member = archive.extractfile(f"package/{name}")
             assert member is not None
-            (folder / name).write_bytes(member.read())
+            found[name] = member.read()
+    return found
+
+
+def write_python(folder: Path, data: bytes) -> None:
+    """Writes what Pyodide's archive has for us."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in unpacked(PYODIDE, data).items():
+        (folder / name).write_bytes(content)
 
 
 def write_editor(folder: Path, archives: dict[Package, bytes]) -> None:
     """Writes the editor's modules, with their licences, and lets each import the others from beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {package.name: _file_name(package) for package in archives}
+
+    def beside(match: re.Match[str]) -> str:
+        return f'{match[1]}"./{names[match[2]]}.js"'
+
+    imported = r"""^((?:import|export)\b[\w\s{},*$]*?\bfrom\s*)['"]([^.'"][^'"]*)['"]"""
     for package, data in archives.items():
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-            member = archive.extractfile(f"package/{package.files[0]}")
-            assert member is not None
-            text = member.read().decode()
-            if "package/LICENSE" in archive.getnames():
-                licence = archive.extractfile("package/LICENSE")
-                assert licence is not None
-                (folder / f"{names[package.name]}.LICENSE.txt").write_bytes(licence.read())
-
-        def beside(match: re.Match[str]) -> str:
-            return f'{match[1]}"./{names[match[2]]}.js"'
-
-        imported = r"""^((?:import|export)\b[\w\s{},*$]*?\bfrom\s*)['"]([^.'"][^'"]*)['"]"""
-        text = re.sub(imported, beside, text, flags=re.MULTILINE)
-        (folder / f"{names[package.name]}.js").write_text(text, encoding="utf-8")
+        files, name = unpacked(package, data), names[package.name]
+        text = re.sub(imported, beside, files[package.files[0]].decode(), flags=re.MULTILINE)
+        (folder / f"{name}.js").write_text(text, encoding="utf-8")
+        if "LICENSE" in files:
+            (folder / f"{name}.LICENSE.txt").write_bytes(files["LICENSE"])
 
 
 def book_files() -> dict[str, bytes]:
@@ -215,7 +218,7 @@ def write(site: Path, cache: Path, runs: dict[str, Path] | None = None) -> None:
     if runs is None:
         runs = {name: trained(config, cache) for name, config in settings().items()}
     runtime, page = site / "runtime", site / "live"
-    unpack(PYODIDE, python, runtime / "pyodide")
+    write_python(runtime / "pyodide", python)
     write_editor(runtime / "editor", editor)
     names = "\n".join(load_corpus("identifiers").documents or []) + "\n"
     files = {"identifiers.txt": names.encode()}

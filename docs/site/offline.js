@@ -1,4 +1,4 @@
-// Keeps the live page and its Python, so that they load once and work without a network. The build fills in the list.
+// Keeps the live page, what the book's blocks run with, and Python, so that they load once and work without a network. The build fills in the list.
 const version = "VERSION", files = [/* FILES */];
 const cacheName = `tinygpt-${version}`;
 

@@ -29,10 +29,8 @@ MISSING = {
     "threading": "threads",
     "concurrent": "threads",
 }
-BACKENDS = {
-    "numpy": MISSING["numpy"],
-    "cupy": "a GPU",
-}  # of the plug-in, by the names that `backends.use` takes
+# The plug-in's backends, by the names that `backends.use` takes
+BACKENDS = {"numpy": MISSING["numpy"], "cupy": "a GPU"}
 
 
 def needs(blocks: Iterable[str]) -> list[str]:

@@ -345,9 +345,7 @@ def assemble(
         "graph": graph,
         "attention": attention,
         "tokens": tokens,
-        "batch_tokens": tokens["texts"]
-        if tokens
-        else [],  # those of all rows of the batch, one after the other
+        "batch_tokens": tokens["texts"] if tokens else [],  # of all rows, one after the other
         "merges": text.merges(tokenizer, words) if tokenizer and words else None,
         "training": training,
         "missing": missing,

@@ -438,9 +438,7 @@ class Microscope:
     def _distribution(
         self, logits: Sequence[float], params: Parameters, baseline: Sequence[float] | None = None
     ) -> dict[str, Any]:
-        temperature, top_k, top_p = self._sampling(params)
-        known = without(logits, self.tokenizer.unknown_ids(len(logits)))
-        candidates, weights = sampling_candidates(known, temperature=temperature, top_k=top_k, top_p=top_p)
+        temperature, candidates, weights = self._candidates(logits, params)
         total = math.fsum(weights)
         shares = {idx: weight / total for idx, weight in zip(candidates, weights, strict=True)}
         plain = softmax(logits)
@@ -472,11 +470,15 @@ class Microscope:
             "divergence": divergence,
         }
 
-    def _sampling(self, params: Parameters) -> tuple[float, int | None, float | None]:
+    def _candidates(
+        self, logits: Sequence[float], params: Parameters
+    ) -> tuple[float, list[int], list[float]]:
+        """Returns the temperature that is asked for, the tokens that may be drawn, and their weights."""
         temperature = params.number("temperature", 0.0, 100.0, 1.0)
         top_k = params.optional("top_k", lambda name: params.integer(name, 1, SEED_LIMIT))
         top_p = params.optional("top_p", lambda name: params.number(name, 1e-9, 1.0))
-        return temperature, top_k, top_p
+        known = without(logits, self.tokenizer.unknown_ids(len(logits)))
+        return temperature, *sampling_candidates(known, temperature=temperature, top_k=top_k, top_p=top_p)
 
     def draw(self, params: Parameters) -> dict[str, Any]:
         """Draws the token that comes next, as `tinygpt generate --seed` draws it.
@@ -492,10 +494,7 @@ class Microscope:
             ProtocolError: what was asked for does not fit; the message says what would.
         """
         found = self._traced(params)
-        temperature, top_k, top_p = self._sampling(params)
-        logits = found.matrix("logits")[-1]
-        logits = without(logits, self.tokenizer.unknown_ids(len(logits)))
-        candidates, weights = sampling_candidates(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        temperature, candidates, weights = self._candidates(found.matrix("logits")[-1], params)
         generator = random.Generator(params.integer("seed", 0, SEED_LIMIT, 0))
         for _ in range(params.integer("draw", 0, 100_000, 0)):
             generator.uniform()

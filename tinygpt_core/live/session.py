@@ -370,7 +370,7 @@ class RecordedStep:
             buffer = self.parameters[name].buffer
             if name not in self.rows:
                 buffer.assign(value)
-            elif self.rows[name]:
+            else:
                 lookup(PutRows, type(buffer)).forward(buffer, _integers(self.rows[name], buffer), value)
 
     def _place(self, name: str, index: list[int]) -> tuple[int, ...]:

@@ -223,11 +223,9 @@ def _add_embeddings(result: Trace, seen: dict[str, Any]) -> str:
         result.add("positions", "row of the positions", STREAM, [table], "p = P[position]")
         parts["positions"] = "P[position]"
     if model.config.ngram_tables:
-        title, formula = (
-            "rows of the last tokens",
-            f"n = {SCALE:g} · sum over tables of T[hash of the last tokens]",
-        )
-        result.add("ngrams", title, STREAM, seen["ngram_embedding_layer"][1], formula)
+        rows = seen["ngram_embedding_layer"][1]
+        formula = f"n = {SCALE:g} · sum over tables of T[hash of the last tokens]"
+        result.add("ngrams", "rows of the last tokens", STREAM, rows, formula)
         parts["ngrams"] = "n"
     formula = f"x = {' + '.join(parts.values())}"
     result.add("stream", "what enters block 1", STREAM, seen["transformer_blocks.0"][0], formula, *parts)

@@ -1,13 +1,18 @@
 // The editor of a block: CodeMirror, loaded when the first block is edited.
 
-const names = { commands: ["defaultKeymap", "history", "historyKeymap"], language: ["bracketMatching", "indentOnInput", "indentUnit", "syntaxHighlighting"], python: ["python"], view: ["EditorView", "drawSelection", "keymap"], highlight: ["classHighlighter"] };
-const files = { commands: "codemirror-commands", language: "codemirror-language", python: "codemirror-lang-python", view: "codemirror-view", highlight: "lezer-highlight" };
+const wanted = {
+  "codemirror-commands": ["defaultKeymap", "history", "historyKeymap"],
+  "codemirror-language": ["bracketMatching", "indentOnInput", "indentUnit", "syntaxHighlighting"],
+  "codemirror-lang-python": ["python"],
+  "codemirror-view": ["EditorView", "drawSelection", "keymap"],
+  "lezer-highlight": ["classHighlighter"],
+};
 let loaded = null;
 
 async function load(root) {
-  const parts = await Promise.all(Object.entries(files).map(async ([part, file]) => {
+  const parts = await Promise.all(Object.entries(wanted).map(async ([file, names]) => {
     const module = await import(new URL(`runtime/editor/${file}.js`, root));
-    return names[part].map((name) => [name, module[name]]);
+    return names.map((name) => [name, module[name]]);
   }));
   return Object.fromEntries(parts.flat());
 }

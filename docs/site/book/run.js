@@ -1,16 +1,10 @@
 // The blocks of a page as one program: each can be run and edited, and what it prints stands beside what the book says that it prints.
+import { element } from "../../live/dom.js";
 import { edit } from "./editor.js";
 import { makeSession } from "./session.js";
 
 const lines = (text) => text.replace(/\s+$/, "").split("\n").map((line) => line.trimEnd());
 const same = (a, b) => lines(a).join("\n") === lines(b).join("\n");
-
-function made(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 export function start(root) {
   const needs = JSON.parse(document.body.dataset.blocks), alone = document.body.dataset.alone === "true";
@@ -24,11 +18,11 @@ export function start(root) {
     const original = pre.textContent, expected = beside && beside.classList.contains("highlight-text") ? beside.querySelector("pre").textContent : "";
     const block = { place, ran: false, code: () => (block.editor ? block.editor.text() : original), needs: needs[place] };
     inner.copied = block.code;
-    const run = made("button", { type: "button", class: "block-button run", "aria-label": `Run block ${place + 1}` }, "Run");
-    const change = made("button", { type: "button", class: "block-button edit", "aria-label": `Edit block ${place + 1}` }, "Edit");
-    const status = made("span", { class: "block-status", role: "status" }), output = made("pre", { tabindex: "0", "aria-label": `What block ${place + 1} printed` });
-    const panel = made("div", { class: "printed", hidden: "" }, made("div", { class: "printed-head" }), output);
-    const bar = made("div", { class: "block-bar" }, run, change, status);
+    const run = element("button", { type: "button", class: "block-button run", "aria-label": `Run block ${place + 1}` }, "Run");
+    const change = element("button", { type: "button", class: "block-button edit", "aria-label": `Edit block ${place + 1}` }, "Edit");
+    const status = element("span", { class: "block-status", role: "status" }), output = element("pre", { tabindex: "0", "aria-label": `What block ${place + 1} printed` });
+    const panel = element("div", { class: "printed", hidden: "" }, element("div", { class: "printed-head" }), output);
+    const bar = element("div", { class: "block-bar" }, run, change, status);
     outer.after(bar);
     (expected ? beside : bar).after(panel);
     if (block.needs) {

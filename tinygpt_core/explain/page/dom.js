@@ -51,6 +51,11 @@ function count(value, noun) {
   return `${value.toLocaleString("en")} ${noun}${value === 1 ? "" : "s"}`;
 }
 
+// One of the page's facts, such as its loss, or undefined.
+function factOf(data, wanted) {
+  return (data.facts.find(([name]) => name === wanted) || [])[1];
+}
+
 function shapeOf(tensor) {
   return tensor.shape.length ? tensor.shape.join(" × ") : "scalar";
 }

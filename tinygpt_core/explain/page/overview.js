@@ -26,11 +26,11 @@ function overviewView(data, show) {
   if (tokens) {
     const places = tokens.positions.map((_, i) => i).filter((i) => tokens.positions[i].target), place = places[Math.floor(places.length / 2)] ?? 0;
     const position = tokens.positions[place], most = position.top[0][1];
-    const target = position.target, shown = position.top.slice(0, 6);
+    const target = position.target, shown = position.top.slice(0, 6), loss = factOf(data, "loss");
     if (target && !shown.some(([, , id]) => id === target.id)) shown[5] = [target.text, target.probability, target.id]; // what came, however far down it ranked
     const rows = shown.map(([text, share, id]) => bar(visible(text), share, most, `token ${id}`, target && target.id === id ? "true" : ""));
     card("tokens", "It says what comes next", [element("p", { class: "after" }, "After ", element("q", {}, visible(tokens.texts.slice(Math.max(0, place - 11), place + 1).join("")))), element("ol", { class: "weights" }, rows)],
-      position.target ? ["What came is ", element("b", {}, visible(position.target.text)), `, to which it gave ${percent(position.target.probability)} (place ${position.target.rank}): a loss of ${number(position.loss)}.${data.is_generation ? "" : ` The loss of the step, ${(data.facts.find(([name]) => name === "loss") || [])[1]}, is the mean over all tokens of the batch.`}`] : "Nothing came after it.");
+      target ? ["What came is ", element("b", {}, visible(target.text)), `, to which it gave ${percent(target.probability)} (place ${target.rank}): a loss of ${number(position.loss)}.${loss ? ` The loss of the step, ${loss}, is the mean over all tokens of the batch.` : ""}`] : "Nothing came after it.");
   }
   const snapshots = training ? training.snapshots : [], latest = snapshots.length ? snapshots[snapshots.length - 1].parameters : [];
   if (hasBackward) {

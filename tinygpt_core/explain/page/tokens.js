@@ -58,7 +58,7 @@ function tokensView(data) {
 
 // Three losses that are not the same number: of a token, of this sequence, and of the batch, which is what training makes smaller.
 function reconciled(data, mean, tokens) {
-  const loss = data.facts.find(([name]) => name === "loss"), batch = data.facts.find(([name]) => name === "batch");
+  const loss = factOf(data, "loss"), batch = factOf(data, "batch");
   if (!loss || !batch) return null;
-  return element("p", { class: "note", id: "three-losses" }, `The loss of the step is ${loss[1]}: the mean over all tokens of the batch, ${batch[1]}. This sequence is one row of it, and the mean of its ${count(tokens, "token")} is ${number(mean)}. The loss of one token is what its bar shows.`);
+  return element("p", { class: "note", id: "three-losses" }, `The loss of the step is ${loss}: the mean over all tokens of the batch, ${batch}. This sequence is one row of it, and the mean of its ${count(tokens, "token")} is ${number(mean)}. The loss of one token is what its bar shows.`);
 }

@@ -9,18 +9,17 @@ import json
 from tinygpt_core.live.protocol import Microscope
 _manifest = json.loads(${JSON.stringify(JSON.stringify(manifest))})
 Microscope(_manifest["run_folders"], _manifest["corpora"], backend="python").answer_text`);
-  const answer = (request) => {
-    try { return microscope(request); } catch (problem) { return JSON.stringify({ error: lastLine(problem) }); } // a defect, or no memory left
-  };
   let before = Promise.resolve(), hasOptimizers = false;
   self.onmessage = ({ data }) => { before = before.then(async () => {
+    let answer;
     try {
       if (!hasOptimizers && JSON.parse(data.request).params.continue_run) { // large, and needed for nothing else
         python.unpackArchive(await bytesOf(runtime, manifest.optimizers), "zip", { extractDir: HOME });
         hasOptimizers = true;
       }
-      self.postMessage({ id: data.id, answer: answer(data.request) });
-    } catch (problem) { self.postMessage({ id: data.id, answer: JSON.stringify({ error: lastLine(problem) }) }); }
+      answer = microscope(data.request);
+    } catch (problem) { answer = JSON.stringify({ error: lastLine(problem) }); } // no network, a defect, or no memory left
+    self.postMessage({ id: data.id, answer });
   }); };
   self.postMessage({ ready: true });
 }
