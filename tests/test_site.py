@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -467,9 +468,9 @@ def served(site):
         yield f"http://127.0.0.1:{server.server_port}/"
 
 
-@pytest.fixture
-def reader(served):
-    """A page of a browser on the served site; nothing may be asked of another host, no script may fail."""
+@contextmanager
+def reading(address: str):
+    """A browser on the site at an address: nothing may be asked of another host, no script may fail."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
@@ -483,11 +484,18 @@ def reader(served):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
             "request",
-            lambda request: request.url.startswith((served, "data:")) or problems.append(request.url),
+            lambda request: request.url.startswith((address, "data:")) or problems.append(request.url),
         )
         yield page
         browser.close()
         assert not problems
+
+
+@pytest.fixture
+def reader(served):
+    """A page of a browser on the served site."""
+    with reading(served) as page:
+        yield page
 
 
 def run_all(page) -> None:
@@ -565,6 +573,31 @@ def test_a_block_is_edited_interrupted_and_copied(served, reader):
     reader.keyboard.press("Enter")
     reader.wait_for_selector(".highlight-python .copy:has-text('Copied')")
     assert reader.evaluate("navigator.clipboard.readText()") == block.code
+
+
+@needs_browser
+def test_where_memory_may_be_shared_an_interrupt_leaves_what_python_knows(site, served):
+    headers = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+    with static_host(site, headers) as server, reading(f"http://127.0.0.1:{server.server_port}/") as page:
+        page.goto(f"http://127.0.0.1:{server.server_port}/01-slopes.html")
+        assert page.evaluate("crossOriginIsolated")
+
+        def run(code: str) -> None:
+            page.locator(".cm-content").first.click()
+            page.keyboard.press("Control+a")
+            page.keyboard.type(code)
+            page.keyboard.press("Control+Enter")
+
+        page.locator(".block-button.edit").first.click()
+        run("kept = 41; print(kept)")
+        page.wait_for_selector(".printed pre:has-text('41')")
+        run("while True: print('on and on'); import time; time.sleep(0.1)")
+        page.wait_for_selector(".printed pre:has-text('on and on')")
+        page.get_by_role("button", name="Interrupt block 1").click()
+        page.wait_for_selector(".block-status:has-text('Interrupted')")
+        assert "anew" not in page.inner_text(".block-status:has-text('Interrupted')")
+        run("print(kept + 1)")
+        page.wait_for_selector(".printed pre:has-text('42')")
 
 
 @needs_browser
