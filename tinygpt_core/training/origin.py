@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..nn.gpt import GPT, GPTConfig
+from ..nn.lora import LoRAConfig, put_adapters
 from ..tokenizer.base import TokenizerError
 from .config import TrainingConfig
 from .data import BOUNDARY, Data, prepare_data
@@ -29,6 +30,7 @@ class Origin:
         tokenizer_path: where its tokenizer was, absolute.
         model: with its weights, of any shapes that a GPT has.
         tokenizer: whose ids it takes.
+        adapters: which it gets, and which alone are trained then; None where all of it is trained.
 
     Raises:
         OriginError: the tokenizer has more tokens than the model. It may have fewer: ids that are no token
@@ -39,6 +41,7 @@ class Origin:
     tokenizer_path: str
     model: GPT
     tokenizer: Any
+    adapters: LoRAConfig | None = None
 
     def __post_init__(self) -> None:
         expected = self.model.config.vocab_size
@@ -103,7 +106,11 @@ class Origin:
             ) from None
 
     def new_model(self, config: TrainingConfig) -> GPT:
-        """Returns a model with these weights and the dropout of the settings, on the backend in use."""
+        """Returns a model with these weights and the dropout of the settings, on the backend in use; with
+        fresh adapters, where it gets some.
+        """
         model = GPT(replace(self.model.config, dropout=config.dropout))
         model.load_weights([(name, tensor.buffer) for name, tensor in self.model.named_parameters()])
+        if self.adapters is not None:
+            put_adapters(model, self.adapters)
         return model
