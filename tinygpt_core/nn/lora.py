@@ -215,21 +215,15 @@ class LoRALinear(FullyConnectedLayer):
         self.weights = layer.weights
         if "bias" in layer:
             self.bias = layer.bias
-        self.freeze()
         input_dims, output_dims = self.weights.shape
         self._columns = ((0, output_dims),) if columns is None else tuple(columns)
-        end = 0
-        for start, stop in self._columns:
-            if not end <= start < stop <= output_dims:
-                raise ValueError(
-                    f"columns {start} to {stop} cannot have an adapter of their own, after {end} "
-                    f"and among {output_dims}"
-                )
-            end = stop
+        _check_columns(self._columns, output_dims)
+        self.freeze()
         self.adapters = [
             LoRA(input_dims, stop - start, rank, alpha, dropout) for start, stop in self._columns
         ]
         self.is_merged = False
+        self.train(_is_training(layer))
 
     def __call__(self, x: Tensor) -> Tensor:
         y = super().__call__(x)
@@ -283,7 +277,24 @@ class LoRALinear(FullyConnectedLayer):
         layer.weights = Tensor(weights.buffer, requires_grad=True)
         if "bias" in self:
             layer.bias = Tensor(self.bias.buffer, requires_grad=True)
+        layer.train(_is_training(self))
         return layer
+
+
+def _check_columns(columns: Sequence[tuple[int, int]], width: int) -> None:
+    """Raises ValueError unless ranges of columns follow each other within a width."""
+    end = 0
+    for start, stop in columns:
+        if not end <= start < stop <= width:
+            raise ValueError(
+                f"columns {start} to {stop} of {width} cannot have an adapter of their own, after {end}"
+            )
+        end = stop
+
+
+def _is_training(layer: Module) -> bool:
+    """Returns the flag of a module, whatever `evaluating` says here and now."""
+    return bool(vars(layer).get("training", True))
 
 
 # ---------------------------------------------------------------- which layers
@@ -409,7 +420,7 @@ def put_adapters(model: Module, config: LoRAConfig) -> None:
     """Freezes a model and puts the adapters that a config describes onto it.
 
     Raises:
-        ValueError: a place is none of the model, or it has adapters already.
+        ValueError: a place is none of the model, or it has adapters already. It is then unchanged.
     """
     if lora_config(model) is not None:
         raise ValueError("the model has adapters already: merge_lora makes it a plain one")
@@ -419,6 +430,8 @@ def put_adapters(model: Module, config: LoRAConfig) -> None:
         if place.layer not in layers:
             raise ValueError(f"the model has no linear layer {place.layer!r:.80} for an adapter")
         by_layer.setdefault(place.layer, []).append(place)
+    for name, places in by_layer.items():
+        _check_columns([(place.start, place.stop) for place in places], layers[name].weights.shape[1])
     model.freeze()
     shared: dict[str, Tensor] = {}  # A, by name
     for name, places in by_layer.items():
