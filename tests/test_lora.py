@@ -517,12 +517,12 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["convert", "lora", "out", "--to", "llama"], ["lora has adapters (LoRA): --merge"]),
     (["convert", "lora", "out", "--merge", "--to", "gpt2"], ["the gpt2 format cannot hold this model"]),
     (["convert", "lora", "out", "--merge", "--to", "peft"], ["--to peft takes a run with adapters"]),
-    (["convert", "alone", "out"], ["alone has adapters (LoRA): --merge"]),
-    (["convert", "alone", "out", "--merge"], ["which is not there", "--base"]),
-    (["convert", "alone", "out", "--merge", "--base", "nowhere"], ["'nowhere', which is not there"]),
-    (["convert", "alone", "out", "--merge", "--base", "first"], ["the base has no linear layers for"]),
-    (["convert", "alone", "out", "--to", "peft"], ["--to peft takes a run with adapters"]),
-    (["generate", "alone"], ["alone holds no checkpoint"]),
+    (["convert", "lonely", "out"], ["lonely has adapters (LoRA): --merge"]),
+    (["convert", "lonely", "out", "--merge"], ["which is not there", "--base"]),
+    (["convert", "lonely", "out", "--merge", "--base", "nowhere"], ["'nowhere', which is not there"]),
+    (["convert", "lonely", "out", "--merge", "--base", "first"], ["the base has no linear layers for"]),
+    (["convert", "lonely", "out", "--to", "peft"], ["--to peft takes a run with adapters"]),
+    (["generate", "lonely"], ["lonely holds no checkpoint"]),
 ]
 
 
@@ -532,8 +532,8 @@ def test_mistakes_get_one_clear_line(place: Path, arguments: list[str], words: l
         lora = ["--init-from", "llama", "--lora", "2", "--preset", "debug", "--steps", "1", "--quiet"]
         options = ["names", "--data", "other.txt", "--backend", "python", "--out", "lora"]
         assert tinygpt("train", *options, *lora, cwd=place).returncode == 0
-        save_adapters(load_model(str(place / "lora"), "python")[0], place / "alone")
-        change_config(base_model_name_or_path="gone/away")(place / "alone")
+        save_adapters(load_model(str(place / "lora"), "python")[0], place / "lonely")
+        change_config(base_model_name_or_path="gone/away")(place / "lonely")
     if arguments[0] == "train" and "--resume" not in arguments:
         data = ["names", "--data", "other.txt", "--backend", "python", "--preset", "debug"]
         arguments = [arguments[0], *data, *arguments[1:]]
