@@ -30,6 +30,7 @@ from tinygpt_core.formats import (
     save_adapters,
     save_pretrained,
 )
+from tinygpt_core.live.protocol import Microscope, ProtocolError
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.nn.lora import lora_config, put_adapters
 from tinygpt_core.tokenizer import CharTokenizer, load_tokenizer
@@ -539,6 +540,22 @@ def test_mistakes_get_one_clear_line(place: Path, arguments: list[str], words: l
         arguments = [arguments[0], *data, *arguments[1:]]
     assert_refused(tinygpt(*arguments, cwd=place), *words)
     assert not (place / "out").exists()
+
+
+def test_the_live_microscope_says_what_it_does_not_show(tmp_path: Path) -> None:
+    begun(tmp_path, "run", lora_settings(tmp_path))
+    with pytest.raises(ProtocolError, match=r"run run has adapters \(LoRA\), which are not shown here"):
+        Microscope({"run": str(tmp_path / "run")})
+
+
+def test_statistics_of_what_is_frozen_say_no_change(tmp_path: Path) -> None:
+    trainer = begun(tmp_path, "run", lora_settings(tmp_path, steps=2))
+    event = next(iter(trainer.run()))
+    entries = {entry["name"]: entry for entry in event.parameters}
+    assert entries.keys() == {name for name, _ in trainer.model.named_parameters()}
+    for name, tensor in trainer.model.named_parameters():
+        assert ("ratio" in entries[name]) == ("gradient" in entries[name]) == tensor.requires_grad
+    assert entries["transformer_blocks.0.attn.query_key_value.adapters.0.lora_B"]["gradient"] > 0.0
 
 
 def test_help_says_what_there_is(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def add_command(commands: Any) -> None:
         metavar="FORMAT",
         help=(
             f"native (for `tinygpt generate`), {', '.join(formats.FORMATS[1:])}, or of a run with adapters "
-            f"{formats.ADAPTERS}: these alone (default: native; with --merge that of the base)"
+            f"{formats.ADAPTERS}: these alone; with --merge that of the base is meant (default: native)"
         ),
     )
     parser.add_argument(

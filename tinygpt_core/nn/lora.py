@@ -15,7 +15,8 @@ Which layers, is said as in the `peft` library: by the last parts of their names
 have other names, and three matrices where there is one here: `Place` says which columns of which layer of
 ours a name stands for.
 
-Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, https://arxiv.org/abs/2106.09685
+Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021,
+https://arxiv.org/abs/2106.09685
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def are_due(step: int, steps: int) -> bool:
 
 
 def copies(model: Module) -> dict[str, Buffer]:
-    """Returns copies of the parameters as they are now, by name and each in its own shape."""
-    return {name: tensor.buffer.copy() for name, tensor in model.named_parameters()}
+    """Returns copies of the parameters that are trained, as they are now, by name, each in its own shape."""
+    return {name: tensor.buffer.copy() for name, tensor in model.named_parameters(trainable_only=True)}
 
 
 def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
     Args:
         before: the `copies` from before an update, to add what it did: `ratio`, ‖Δw‖ / ‖w‖ with w before it,
             and `gradient`, the norm of the gradient that the optimizer was given (so after clipping), where
-            the parameter has one.
+            the parameter has one. Of one that is frozen it did nothing, and nothing is added.
 
     Returns:
         Dictionaries of JSON values with 4 significant digits; None stands for what is not finite.
@@ -42,7 +42,7 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
     entries = []
     for name, tensor in model.named_parameters():
         entry = {"name": name, "norm": _rounded(_norm(tensor.buffer)), **histogram(_sample(tensor.buffer))}
-        if before is not None:
+        if before is not None and name in before:
             gradient = tensor.compact_grad
             old_norm = _norm(before[name])
             if isinstance(gradient, SparseGradient):  # the other rows are what they were
