@@ -438,6 +438,7 @@ def test_from_a_pretrained_run_to_a_folder_that_transformers_reads(place: Path) 
     assert int(found[1].replace(",", "")) == 2 * (8 + 8) + 2 * (8 + 4)  # q_proj and v_proj
     losses = [float(loss) for loss in re.findall(r"validation loss ([\d.]+)$", done.stdout, re.MULTILINE)]
     assert losses[-1] < losses[0]
+    assert "convert tuned DIR --merge" in done.stdout and "convert tuned DIR --to peft" in done.stdout
     done = tinygpt("generate", "tuned", "--prompt", "is", "--seed", "1", "--temperature", "0", cwd=place)
     assert done.returncode == 0 and done.stdout.startswith("is"), done.stderr
     written = done.stdout

@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset import corpora
-from ..formats import find_source, load_pretrained, plan_adapters
+from ..formats import ADAPTERS, find_source, load_pretrained, plan_adapters
 from ..nn.gpt import GPT
 from ..nn.lora import LoRAConfig
 from ..tokenizer.files import find_tokenizer
@@ -509,6 +509,9 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
     count = SAMPLES if data.is_documents else 1
     more = f"{command_name()} generate {where} --count {count}"
     print(f"the model is kept in {trainer.directory}; more of it: {more}")
+    if trainer.config.lora_rank:
+        print(f"one model of it and its base: {command_name()} convert {where} DIR --merge")
+        print(f"the adapters alone: {command_name()} convert {where} DIR --to {ADAPTERS}")
     print(f"a look inside, as a page: {command_name()} explain {where}")
 
 

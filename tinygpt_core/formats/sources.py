@@ -68,9 +68,12 @@ def _find_source(path: Path) -> Source:
         raise FormatError(f"{path} is neither a directory nor a .safetensors or .json file")
     if os.path.isfile(inside(checkpoint.STATE)):
         return Source("native", directory, [inside(checkpoint.MODEL)], config)
-    if is_directory and os.path.isfile(inside(ADAPTER_CONFIG)) and not os.path.isfile(inside(MODEL)):
+    is_whole = os.path.isfile(inside(MODEL)) or os.path.isfile(inside(INDEX))
+    if is_directory and os.path.isfile(inside(ADAPTER_CONFIG)) and not is_whole:
         if not os.path.isfile(inside(ADAPTER_MODEL)):
-            raise FormatError(f"{directory} has {ADAPTER_CONFIG}, but no {ADAPTER_MODEL} beside it")
+            raise FormatError(
+                f"{directory} has {ADAPTER_CONFIG}, but no {ADAPTER_MODEL} beside it: others are not read"
+            )
         about = read_json_object(inside(ADAPTER_CONFIG))
         return Source(ADAPTERS, directory, [inside(ADAPTER_MODEL)], about)
     if not config:
