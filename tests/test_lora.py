@@ -260,6 +260,15 @@ def test_adapters_of_adapters_are_refused(adapters: Path) -> None:
         save_adapters(with_adapters("llama"), adapters)
 
 
+@pytest.mark.parametrize("said", ["gpt2", "gpt_neox", "native", "nothing"])
+def test_adapters_of_another_format_than_they_say_are_not_written(said: str, tmp_path: Path) -> None:
+    model = our_model("llama")
+    plan = plan_adapters(model, "llama", 1)
+    put_adapters(model, replace(plan, format=said))
+    with pytest.raises(FormatError, match=f"for a model of the format '{said}', whose layers are others"):
+        save_adapters(model, tmp_path / "out")
+
+
 def test_halves_of_adapters_are_widened(adapters: Path) -> None:
     """As most that people have are."""
     path = adapters / "adapter_model.safetensors"
@@ -545,7 +554,7 @@ def test_mistakes_get_one_clear_line(place: Path, arguments: list[str], words: l
 
 def test_the_live_microscope_says_what_it_does_not_show(tmp_path: Path) -> None:
     begun(tmp_path, "run", lora_settings(tmp_path))
-    with pytest.raises(ProtocolError, match=r"run run has adapters \(LoRA\), which are not shown here"):
+    with pytest.raises(ProtocolError, match=r"run 'run' has adapters \(LoRA\), which are not shown here"):
         Microscope({"run": str(tmp_path / "run")})
 
 
@@ -555,7 +564,7 @@ def test_statistics_of_what_is_frozen_say_no_change(tmp_path: Path) -> None:
     entries = {entry["name"]: entry for entry in event.parameters}
     assert entries.keys() == {name for name, _ in trainer.model.named_parameters()}
     for name, tensor in trainer.model.named_parameters():
-        assert ("ratio" in entries[name]) == ("gradient" in entries[name]) == tensor.requires_grad
+        assert tensor.requires_grad or entries[name]["ratio"] is entries[name]["gradient"] is None
     assert entries["transformer_blocks.0.attn.query_key_value.adapters.0.lora_B"]["gradient"] > 0.0
 
 

@@ -80,9 +80,10 @@ def parts_of(model: GPT, format: str) -> list[Part]:
     """Returns where adapters may stand in a model, by the names that its layers have in a format."""
     family = None if format == "tinygpt" else FAMILIES.get(format)
     found = []
+    inputs = _input_sizes(model)
     for own in places_in(model):
         name = f"{own.layer}.weights"
-        shape = (_inputs(model, own.layer), own.stop)
+        shape = (inputs[own.layer], own.stop)
         pieces = (
             [Piece(name, shape, 0, own.stop, 0, False, 1.0, 0.0, 0)]
             if family is None
@@ -94,11 +95,13 @@ def parts_of(model: GPT, format: str) -> list[Part]:
     return found
 
 
-def _inputs(model: GPT, layer: str) -> int:
-    """Returns the input size of a linear layer of a model."""
-    found = dict(model.named_modules())[layer]
-    assert isinstance(found, FullyConnectedLayer)
-    return found.weights.shape[0]
+def _input_sizes(model: GPT) -> dict[str, int]:
+    """Returns the input size of each linear layer of a model, by its name."""
+    return {
+        name: module.weights.shape[0]
+        for name, module in model.named_modules()
+        if isinstance(module, FullyConnectedLayer)
+    }
 
 
 def plan_adapters(
@@ -139,7 +142,7 @@ def save_adapters(model: GPT, path: Path) -> None:
         path: the directory, new or empty.
 
     Raises:
-        FormatError: the model has no adapters, or the directory is in use.
+        FormatError: the model has no adapters, or not those that its format has, or the directory is in use.
         OSError: it cannot be written.
     """
     config = lora_config(model)
@@ -147,8 +150,15 @@ def save_adapters(model: GPT, path: Path) -> None:
         raise FormatError("the model has no adapters: `train --lora` makes some")
     path = os.fspath(path)
     refuse_existing(path)
-    parts = parts_of(model, config.format)
-    pieces = {part.place: part.piece for part in parts}
+    try:
+        parts = parts_of(model, config.format)
+        by_place = {part.place: part.piece for part in parts}
+        pieces = {place: by_place[place] for place in config.places}
+    except (KeyError, ValueError):
+        raise FormatError(
+            f"the adapters are said to be for a model of the format {shortened(config.format)}, whose layers "
+            "are others than this model's"
+        ) from None
     tensors: dict[str, Buffer] = {}
     columns: dict[str, list[tuple[int, Buffer]]] = {}  # of B^T, by name, with the first of each part
     for place, adapter in adapters_by_place(model):
@@ -242,10 +252,11 @@ def _read_adapters(model: GPT, format: str, source: Source, base: str | None) ->
     for part in parts:
         theirs = part.piece.shape[0] if part.piece.is_transposed else part.piece.shape[-1]
         widths[part.place.name] = theirs
+    inputs = _input_sizes(model)
     for part in parts:
         name = part.place.name
-        inputs = _inputs(model, part.place.layer)
-        for leaf, shape in zip(LEAVES, ((rank, inputs), (widths[name], rank)), strict=True):
+        shapes = ((rank, inputs[part.place.layer]), (widths[name], rank))
+        for leaf, shape in zip(LEAVES, shapes, strict=True):
             entry = tensors.entries[f"{PREFIX}{name}.{leaf}.weight"]
             if entry.shape != shape:
                 raise FormatError(
