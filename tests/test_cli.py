@@ -355,7 +355,10 @@ def subparser(name: str) -> argparse.ArgumentParser:
 def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYGPT_BACKEND", "python")
     others = {"preset": "debug", "backend": "python", "data_file": __file__, "tokenizer": "bpe"}
-    others |= {"init_from": os.path.realpath(__file__), "prompt": "get"}
+    others |= {"init_from": os.path.realpath(__file__), "prompt": "get", "lora_targets": "q_proj"}
+    beside = []  # what a setting of adapters needs
+    if setting.name.startswith("lora"):
+        beside = ["--init-from", __file__, *(["--lora", "2"] if setting.name != "lora_rank" else [])]
     value = others.get(setting.name, setting.default)
     if setting.type == "tuple[int, ...]":
         config = cli.settings_from(parsed(setting.option, "64,128"))
@@ -371,7 +374,7 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
     elif isinstance(setting.allowed, Range):
         value = 2 * setting.default if setting.default else 0.5  # no number is none, as 0 is
         value = math.ceil(value) if setting.type.startswith("int") else value
-    config = cli.settings_from(parsed(setting.option, str(value)))
+    config = cli.settings_from(parsed(setting.option, str(value), *beside))
     assert value != setting.default or setting.name == "backend"
     assert getattr(config, setting.name) == value
 

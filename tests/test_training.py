@@ -289,7 +289,8 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
     elif isinstance(allowed, Range):
         number = OF_TYPE[setting.type]
         values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]
-        others = [{}, {}]
+        of_adapters = {"init_from": "/a", "lora_rank": 1}  # which those of adapters need
+        others = [of_adapters if setting.name.startswith("lora") else {}] * 2
     elif allowed is not None:
         values, others = list(allowed), [{} for _ in allowed]
     else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
-from .. import formats
+from .. import backends, formats
+from ..nn.lora import LoRAConfig
+from ..training.runs import ADAPTERS, load_model
 from .options import path
 
 
@@ -19,8 +21,9 @@ def add_command(commands: Any) -> None:
         description=(
             "Convert a checkpoint to another format. SOURCE is a directory with config.json and "
             "model.safetensors (Hugging Face's GPT-2, Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, "
-            "StarCoder2), a run of `tinygpt train`, or a .json file of TinyGPT's weights; what it is, is "
-            "found out. A tokenizer that lies beside the weights travels along. Nothing is overwritten."
+            "StarCoder2), a run of `tinygpt train`, a directory of adapters as the peft library keeps them, "
+            "or a .json file of TinyGPT's weights; what it is, is found out. A tokenizer that lies beside "
+            "the weights travels along. Nothing is overwritten."
         ),
         allow_abbrev=False,
     )
@@ -31,9 +34,22 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--to",
-        default="native",
         metavar="FORMAT",
-        help=f"native (for `tinygpt generate`), {', '.join(formats.FORMATS[1:])} (default: native)",
+        help=(
+            f"native (for `tinygpt generate`), {', '.join(formats.FORMATS[1:])}, or of a run with adapters "
+            f"{formats.ADAPTERS}: these alone; with --merge that of the base is meant (default: native)"
+        ),
+    )
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="write one whole model of adapters (LoRA) and the model that they are for (default: refused)",
+    )
+    parser.add_argument(
+        "--base",
+        type=path,
+        metavar="DIR",
+        help="the model that a directory of adapters is for (default: what its adapter_config.json says)",
     )
     parser.add_argument(
         "--heads",
@@ -50,28 +66,82 @@ def run_convert(arguments: argparse.Namespace) -> int:
     """Runs `tinygpt convert`: loads a checkpoint, saves it in another format. Returns the exit code.
 
     Raises:
-        ValueError: a format there is none of, a destination that exists, or a checkpoint that cannot be read.
+        ValueError: a format there is none of, a destination that exists, a checkpoint that cannot be read, or
+            adapters without --merge, or --merge without adapters.
     """
-    if arguments.to not in formats.FORMATS:
-        raise ValueError(f"--to must be one of {', '.join(formats.FORMATS)}, not {arguments.to!r}")
+    known = (*formats.FORMATS, formats.ADAPTERS)
+    if arguments.to not in (None, *known):
+        raise ValueError(f"--to must be one of {', '.join(known)}, not {arguments.to!r}")
     formats.refuse_existing(arguments.destination)
     source = formats.find_source(arguments.source)
-    model = formats.load_pretrained(arguments.source, num_heads=arguments.heads)
-    tokenizer = formats.find_tokenizer(source.directory)
+    base = _base_of_adapters(source, arguments)
+    if arguments.to == formats.ADAPTERS:
+        model = load_model(source.directory, backends.active().backend)[0]
+        formats.save_adapters(model, arguments.destination)
+        print(
+            f"{source.format} -> {arguments.to}: {model.num_parameters(trainable_only=True):,} parameters of "
+            f"adapters in {arguments.destination}"
+        )
+        return 0
+    to = arguments.to or (base.format if base is not None else "native")
+    model = formats.load_pretrained(arguments.source, num_heads=arguments.heads, base=arguments.base)
+    home = source.directory
+    tokenizer = formats.find_tokenizer(home)
+    if tokenizer is None and source.format == formats.ADAPTERS and base is not None:
+        home = base.directory or home
+        tokenizer = formats.find_tokenizer(home)
     data = source.config.get("data") if source.format == "native" else None
-    formats.save_pretrained(model, arguments.destination, arguments.to, tokenizer, data)
-    if arguments.to == "gpt2":
-        _copy_gpt2_tokenizer(source.directory, arguments.destination)
+    formats.save_pretrained(model, arguments.destination, to, tokenizer, data)
+    if to == "gpt2":
+        _copy_gpt2_tokenizer(home, arguments.destination)
     about = (
         "with its tokenizer"
         if tokenizer is not None
         else "without a tokenizer: none that can be read lies beside the weights"
     )
     print(
-        f"{source.format} -> {arguments.to}: {model.num_parameters():,} parameters in "
-        f"{arguments.destination}, {about}"
+        f"{source.format} -> {to}: {model.num_parameters():,} parameters in {arguments.destination}, {about}"
     )
     return 0
+
+
+class _Base(NamedTuple):
+    """The model that adapters are for: its format and, where it is known, its directory."""
+
+    format: str
+    directory: str | None
+
+
+def _base_of_adapters(source: formats.Source, arguments: argparse.Namespace) -> _Base | None:
+    """Returns the model that the adapters in a checkpoint are for; None where there are none.
+
+    Raises:
+        ValueError: the options do not go with what the checkpoint holds.
+    """
+    in_run = source.config.get(ADAPTERS) if source.format == "native" else None
+    is_alone = source.format == formats.ADAPTERS
+    wants_them_alone = arguments.to == formats.ADAPTERS
+    if arguments.base is not None and not is_alone:
+        raise ValueError(f"--base is for a directory of adapters, and {source.directory} is none")
+    if in_run is None and not is_alone:
+        if arguments.merge or wants_them_alone:
+            option = "--merge" if arguments.merge else f"--to {arguments.to}"
+            raise ValueError(f"{option} is for adapters (LoRA), and {source.directory} has none")
+        return None
+    if wants_them_alone and (arguments.merge or is_alone):
+        raise ValueError(f"--to {arguments.to} takes a run with adapters, and no --merge beside it")
+    if not arguments.merge and not wants_them_alone:
+        alone = "" if is_alone else f", or --to {formats.ADAPTERS} the adapters alone"
+        raise ValueError(
+            f"{source.directory} has adapters (LoRA): --merge writes one whole model of them and their "
+            f"base{alone}"
+        )
+    if is_alone:
+        base = formats.find_source(formats.base_of(source, arguments.base))
+        return _Base(base.format, base.directory)
+    with formats.as_format_error():
+        config = LoRAConfig.from_dict(in_run)
+    return _Base(config.format if config.format in formats.FORMATS else "native", config.base)
 
 
 def _copy_gpt2_tokenizer(source: str, destination: str) -> None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from ..formats.families import why_not_elsewhere
+from ..nn.gpt import GPT
 from ..printable import replace_unprintable
 from ..training.config import describe_sizes, plural
 from ..training.events import Event, StepEvent, ValidationEvent
@@ -82,7 +83,7 @@ class Progress:
         tokens = f"{data.num_tokens:,} tokens of {plural(data.tokenizer.vocab_size, 'kind')}"
         if data.ids_dtype is not None:
             tokens += f", read as {data.ids_dtype}"
-        parameters = f"{self.trainer.model.num_parameters():,} parameters"
+        parameters = _count_parameters(self.trainer.model)
         source = f", from {os.path.basename(config.data_file)}" if config.data_file else ""
         self._say(f"corpus     {config.corpus}{source}: {tokens}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
@@ -250,6 +251,15 @@ def _mean(points: Sequence[Point]) -> Point:
     """Returns one point for several: their mean loss, at the last one's step."""
     last_step, _ = points[-1]
     return last_step, sum(loss for _, loss in points) / len(points)
+
+
+def _count_parameters(model: GPT) -> str:
+    """Returns how many parameters a model has, and how many of them are trained, where that is not all."""
+    count = model.num_parameters()
+    trained = model.num_parameters(trainable_only=True)
+    if trained == count:
+        return f"{count:,} parameters"
+    return f"{trained:,} of {count:,} parameters are trained ({trained / count:.2%})"
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,9 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset import corpora
-from ..formats.loading import load_pretrained
+from ..formats import ADAPTERS, find_source, load_pretrained, plan_adapters
+from ..nn.gpt import GPT
+from ..nn.lora import LoRAConfig
 from ..tokenizer.files import find_tokenizer
 from ..training import communicator, loggers
 from ..training.checkpoint import load_checkpoint
@@ -334,11 +336,35 @@ def settings_and_origin(
     tokenizer = find_tokenizer(folder)
     if tokenizer is None:
         raise UsageError(f"there is no tokenizer in {folder}: the model's own must lie beside its weights")
-    origin = Origin(place, folder, model, tokenizer)
+    origin = Origin(place, folder, model, tokenizer, _adapters(settings, model))
     try:
         return origin.settings(settings, given), origin
     except SettingError as problem:
         raise UsageError(problem.worded(OPTIONS)) from None
+
+
+def _adapters(settings: TrainingConfig, model: GPT) -> LoRAConfig | None:
+    """Returns which adapters a model gets that a run begins with; None where all of it is trained.
+
+    Raises:
+        UsageError: a target that no layer is called, or a rank above what a layer's matrix can have.
+    """
+    if not settings.lora_rank:
+        return None
+    place = str(settings.init_from)
+    names = [name.strip() for name in settings.lora_targets.split(",")]
+    try:
+        return plan_adapters(
+            model,
+            find_source(place).format,
+            settings.lora_rank,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            targets=[name for name in names if name],
+            base=place,
+        )
+    except ValueError as problem:
+        raise UsageError(f"--lora {settings.lora_rank} for the model in {place}: {problem}") from None
 
 
 def _resume(arguments: argparse.Namespace, together: dict[str, Any]) -> Trainer:
@@ -483,6 +509,9 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
     count = SAMPLES if data.is_documents else 1
     more = f"{command_name()} generate {where} --count {count}"
     print(f"the model is kept in {trainer.directory}; more of it: {more}")
+    if trainer.config.lora_rank:
+        print(f"one model of it and its base: {command_name()} convert {where} DIR --merge")
+        print(f"the adapters alone: {command_name()} convert {where} DIR --to {ADAPTERS}")
     print(f"a look inside, as a page: {command_name()} explain {where}")
 
 

@@ -62,10 +62,13 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         config = replace(config, dtype="float32")
     config = replace(config, shards=1)  # the page shows a batch as a whole
     data = prepare_data(config, saved.tokenizer, sha256)
-    trainer = Trainer(config, directory, data)
+    begins_elsewhere = config.init_from is not None  # with weights that no seed gives
+    trainer = Trainer(config, directory, data, saved if begins_elsewhere else None)
     model = trainer.model
-    initial = {"step": 0, "label": "step 0, before training", "parameters": statistics(model)}
-    if saved.state["step"]:
+    initial = []
+    if not begins_elsewhere:
+        initial = [{"step": 0, "label": "step 0, before training", "parameters": statistics(model)}]
+    if saved.state["step"] and not begins_elsewhere:
         trainer.restore(saved)
     with trainer.context():
         step = trainer.step
@@ -88,7 +91,7 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
     recorder = recorder.only()
     curves = history.read_log(os.path.join(directory, LOG))
     snapshots = [
-        initial,
+        *initial,
         *(
             {"label": f"step {entry['step']}", **entry}
             for entry in curves["snapshots"]
@@ -109,10 +112,12 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         ["batch", shape],
         *dtype_facts,
     ]
-    note = (
-        "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last is "
-        "the step on this page. "
-    )
+    note = "The last is the step on this page. "
+    if initial:
+        note = (
+            "Step 0 is drawn again from the run's seed, which gives the very numbers it began with; the last "
+            "is the step on this page. "
+        )
     result = assemble(
         recorder,
         f"Training step {step + 1} of {os.path.basename(os.path.realpath(directory))}",

@@ -14,19 +14,22 @@ saving, and what to say of a file that does not fit.
     tinygpt  gpt_model.json, config.json     of TinyGPT's save_weights, whose files do not give num_heads;
                                              config.json is our addition
     native   what `tinygpt train` writes     see training/checkpoint
+    peft     adapter_model.safetensors,      adapters (LoRA) alone, as the `peft` library keeps them; read
+             adapter_config.json             together with the model that they are for
 
 Files are hostile: names, shapes and dtypes are compared with what the config asks for before a tensor is read
 or memory is taken. Weights are read, tensor by tensor, and never memory-mapped (`tensors` says why).
 
 Reading order: `base` (what a table of tensors is), `configs` (and one of settings), `llama`, `gemma`, `phi3`,
 `gpt_neox`, `starcoder2`, `gpt2` and `tinygpt` (one or a few each), `families` (all of them),
-`sources` (what a directory holds), `tensors` (what is in its files), `loading`, `saving`.
+`sources` (what a directory holds), `tensors` (what is in its files), `loading`, `saving`, `adapters`.
 """
 
 from ..tokenizer.files import GPT2_TOKENIZER, TINYGPT_TOKENIZER, find_tokenizer
-from .base import FormatError
+from .adapters import base_of, plan_adapters, save_adapters
+from .base import FormatError, as_format_error
 from .families import FORMATS
 from .loading import load_pretrained
 from .saving import refuse_existing, save_pretrained
-from .sources import CONFIG, INDEX, MODEL, TINYGPT_MODEL, Source, find_source
+from .sources import ADAPTERS, CONFIG, INDEX, MODEL, TINYGPT_MODEL, Source, find_source
 from .tensors import Tensors

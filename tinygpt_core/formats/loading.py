@@ -13,12 +13,14 @@ from ..buffer.base import Buffer
 from ..files.atomic import Path
 from ..module import read_tensors
 from ..nn.gpt import GPT, GPTConfig
+from ..nn.lora import merge_lora
 from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
 from ..training.runs import load_model
+from .adapters import base_of, read_adapters
 from .base import Family, FormatError, Piece, as_format_error, listed, pieces_of, shortened
 from .families import FAMILIES
-from .sources import CONFIG, Source, find_source
+from .sources import ADAPTERS, CONFIG, Source, find_source
 from .tensors import FLOATING, Tensors
 from .tinygpt import infer_config
 
@@ -36,17 +38,19 @@ class _Checkpoint(NamedTuple):
     are_equal: Callable[[str, str], bool]  # whether two tensors hold the same numbers
 
 
-def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
+def load_pretrained(path: Path, *, num_heads: int | None = None, base: str | None = None) -> GPT:
     """Returns the GPT that a checkpoint describes, with its weights, on the active backend, out of training
     mode.
 
     Its logits are those of the library that wrote it. Where the config ties the head to the embeddings, but
     the files hold another head, that one is kept, with a RuntimeWarning. Halves (F16, BF16) become float32.
     Weights are read one tensor at a time; the file may be changed or removed as soon as this returns.
+    Adapters are merged into the weights, those of a run as well as those in a folder of their own.
 
     Args:
         path: as for `find_source`.
         num_heads: attention heads, which TinyGPT's own files do not tell.
+        base: where the model is that a folder of adapters is for, if not where that says.
 
     Raises:
         FormatError: a file is damaged, the config describes no GPT of ours, or the tensors do not fit it:
@@ -57,10 +61,27 @@ def load_pretrained(path: Path, *, num_heads: int | None = None) -> GPT:
     source = find_source(path)
     if source.format == "native":
         model = load_model(source.directory, backends.active().backend)[0]
+    elif source.format == ADAPTERS:
+        model = _load_adapted(source, num_heads, base)
     else:
         with as_format_error():
             model = _load_foreign(source, num_heads)
+    merge_lora(model)
     model.eval()
+    return model
+
+
+def _load_adapted(source: Source, num_heads: int | None, base: str | None) -> GPT:
+    """Returns a model with the adapters in a folder, which is not merged."""
+    place = base_of(source, base)
+    format = find_source(place).format
+    if format == ADAPTERS:
+        raise FormatError(
+            f"{source.directory} holds adapters for {place}, which holds adapters itself: make that a whole "
+            "model with `tinygpt convert --merge` first"
+        )
+    model = load_pretrained(place, num_heads=num_heads)
+    read_adapters(model, format, source, place)
     return model
 
 

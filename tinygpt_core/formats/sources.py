@@ -15,13 +15,17 @@ CONFIG = "config.json"
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TINYGPT_MODEL = "gpt_model.json"
+ADAPTERS = "peft"
+"""The format of a folder with adapters alone (see `adapters`)."""
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_MODEL = "adapter_model.safetensors"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 LONGEST_NAME = 255  # characters of the name of a file, which no common file system takes more of
 
 
 class Source(NamedTuple):
     """A checkpoint that was found: its format, its directory, the files of its weights, and its config.json
-    (empty where it has none).
+    (empty where it has none), or adapter_config.json.
     """
 
     format: str
@@ -34,8 +38,9 @@ def find_source(path: Path) -> Source:
     """Returns what a file or directory holds, from names and config.json alone.
 
     Args:
-        path: a directory with config.json and model.safetensors (or its index), a run of `tinygpt train`, a
-            `.safetensors` file with config.json beside it, or a `.json` file of TinyGPT's weights.
+        path: a directory with config.json and model.safetensors (or its index), or with adapters alone
+            (adapter_config.json and adapter_model.safetensors), a run of `tinygpt train`, a `.safetensors`
+            file with config.json beside it, or a `.json` file of TinyGPT's weights.
 
     Raises:
         FormatError: it holds no checkpoint of a known format, or its config.json is damaged.
@@ -63,6 +68,14 @@ def _find_source(path: Path) -> Source:
         raise FormatError(f"{path} is neither a directory nor a .safetensors or .json file")
     if os.path.isfile(inside(checkpoint.STATE)):
         return Source("native", directory, [inside(checkpoint.MODEL)], config)
+    is_whole = os.path.isfile(inside(MODEL)) or os.path.isfile(inside(INDEX))
+    if is_directory and os.path.isfile(inside(ADAPTER_CONFIG)) and not is_whole:
+        if not os.path.isfile(inside(ADAPTER_MODEL)):
+            raise FormatError(
+                f"{directory} has {ADAPTER_CONFIG}, but no {ADAPTER_MODEL} beside it: others are not read"
+            )
+        about = read_json_object(inside(ADAPTER_CONFIG))
+        return Source(ADAPTERS, directory, [inside(ADAPTER_MODEL)], about)
     if not config:
         raise FormatError(f"{directory} has no {CONFIG}, which tells how the weights are to be read")
     found = config.get("model_type")

@@ -20,6 +20,7 @@ from ..dataset.corpora import Corpus, load_corpus
 from ..explain.text import loss_of, merges, token_text
 from ..generation import sampling_candidates, without
 from ..nn.gpt import OPTIONS
+from ..nn.lora import lora_config
 from ..printable import escape_unprintable
 from ..tokenizer.base import Tokenizer
 from ..training.checkpoint import load_checkpoint
@@ -226,6 +227,11 @@ class Microscope:
             raise ProtocolError(f"there is no run {_short(name)}")
         model, tokenizer, config = load_model(self.runs[name], self.backend)
         unshown = sorted(model.config.to_dict().keys() & OPTIONS.keys() - {"ngram_tables"})
+        if lora_config(model) is not None:
+            raise ProtocolError(
+                f"run {_short(name)} has adapters (LoRA), which are not shown here: "
+                "`convert --merge --to native` makes one model of it"
+            )
         if unshown:
             raise ProtocolError(f"run {_short(name)} has {', '.join(unshown)}, which is not shown here yet")
         self.model = model

@@ -22,6 +22,7 @@ from .dropout import Dropout
 from .embedding import Embedding, NgramEmbedding
 from .gpt import GPT, GPTConfig
 from .linear import FullyConnectedLayer, Linear
+from .lora import LoRA, LoRAConfig, LoRALinear, add_lora, merge_lora
 from .mlp import MLP, GatedMLP
 from .normalization import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, detach_state

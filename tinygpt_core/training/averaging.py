@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from ..buffer.base import Buffer
 from ..kernels.optimizer_steps import moving_mean
 from ..nn.gpt import GPT
-from ..tensor import Tensor, no_grad, uninitialized
+from ..nn.lora import lora_config, put_adapters
+from ..tensor import no_grad, uninitialized
 
 TRAINED = "trained."
 """Before the names of the weights in training, in the file of the optimizer's tensors."""
@@ -29,7 +30,7 @@ class WeightAverage:
         decay: β, at least 0 and below 1.
 
     Attributes:
-        model: a GPT that has the averages for its weights.
+        model: a GPT that has the averages for its weights; those that are frozen are the other model's own.
         trained: the model in training.
 
     Source: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the smaller β at
@@ -41,8 +42,12 @@ class WeightAverage:
         self.trained = model
         with uninitialized():  # so that nothing is drawn
             self.model = GPT(model.config)
-        self.model.apply(lambda tensor: Tensor(tensor.buffer.copy()))
-        self.model.load_weights([(name, tensor.buffer) for name, tensor in model.named_parameters()])
+            if (adapters := lora_config(model)) is not None:
+                put_adapters(self.model, adapters)
+        for (_, average), (_, trained) in zip(
+            self.model.named_parameters(), model.named_parameters(), strict=True
+        ):
+            average.buffer = trained.buffer.copy() if trained.requires_grad else trained.buffer
         self.model.eval()
 
     def update(self, number: int) -> None:
@@ -50,7 +55,9 @@ class WeightAverage:
         decay = min(self.decay, number / (9.0 + number))
         with no_grad():
             for (_, average), (_, trained) in zip(
-                self.model.named_parameters(), self.trained.named_parameters(), strict=True
+                self.model.named_parameters(trainable_only=True),
+                self.trained.named_parameters(trainable_only=True),
+                strict=True,
             ):
                 average.buffer.assign(moving_mean(average.buffer, trained.buffer, decay))
 
@@ -58,7 +65,20 @@ class WeightAverage:
         """Returns the weights in training, in their shapes, by their names after `TRAINED`: for the
         optimizer's file, since that of the model has the averages.
         """
-        return {TRAINED + name: tensor.buffer for name, tensor in self.trained.named_parameters()}
+        named = self.trained.named_parameters(trainable_only=True)
+        return {TRAINED + name: tensor.buffer for name, tensor in named}
+
+    def load_trained(self, tensors: Mapping[str, Buffer]) -> None:
+        """Takes over what `tensors` gave, names without `TRAINED`, as the weights in training.
+
+        Raises:
+            ValueError: a name is missing or unknown, or a shape differs.
+        """
+        expected = {name for name, _ in self.trained.named_parameters(trainable_only=True)}
+        if tensors.keys() != expected:
+            wrong = ", ".join(sorted(tensors.keys() ^ expected))
+            raise ValueError(f"unknown or missing among the weights in training: {wrong:.400}")
+        self.trained.load_weights(list(tensors.items()), strict=False)
 
 
 def split_off_trained(tensors: Mapping[str, Buffer]) -> tuple[dict[str, Buffer], dict[str, Buffer]]:

@@ -30,6 +30,10 @@ YOUNGER = (
     "keep_best",
     "label_smoothing",
     "logit_soft_cap",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_rank",
+    "lora_targets",
     "ngram_tables",
     "optimizer",
     "patience",
@@ -92,6 +96,26 @@ class TrainingConfig:
         "a run, or a folder that `convert` reads, with whose weights, sizes and tokenizer to begin",
         metavar="DIR",
         default_help="weights are drawn",
+    )
+    lora_rank: int = setting(
+        0,
+        "rank of adapters (LoRA), which alone are trained, beside the layers of the model of --init-from",
+        Range(0, 2**24, "from 0 to 2**24 (0: no adapters)"),
+        option="--lora",
+        metavar="R",
+        default_help="0",
+    )
+    lora_alpha: float | None = setting(
+        None, "what adapters add is multiplied by X / R", POSITIVE, default_help="R, so by 1"
+    )
+    lora_targets: str = setting(
+        "",
+        "layers that get adapters, by the last parts of their names, such as q_proj,v_proj; or all-linear",
+        metavar="NAME,NAME,...",
+        default_help="queries and values of the attention",
+    )
+    lora_dropout: float = setting(
+        0.0, "probability of dropping an input of an adapter", FRACTION, default_help="0"
     )
 
     # ---- tokens
@@ -262,10 +286,21 @@ class TrainingConfig:
                 "batch_size",
                 f" ({self.batch_size}): a shard has a sequence of each batch at least",
             )
+        self._check_adapters()
         for name in ("keep_best", "patience"):
             if getattr(self, name) and not self.eval_every:
                 raise SettingError(name, " needs validations, and ", "eval_every", " is 0: there are none")
         self.model_config(vocab_size=1)
+
+    def _check_adapters(self) -> None:
+        """Raises SettingError where adapters have no model, or settings of adapters none."""
+        if self.lora_rank and self.init_from is None:
+            raise SettingError(
+                "lora_rank", " needs ", "init_from", ": adapters change a model that is there already"
+            )
+        for name in ("lora_alpha", "lora_targets", "lora_dropout"):
+            if getattr(self, name) and not self.lora_rank:
+                raise SettingError(name, " needs ", "lora_rank", ", the rank of the adapters that it is for")
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """Returns the configuration of the model, which also depends on the tokenizer."""

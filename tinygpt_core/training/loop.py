@@ -26,6 +26,7 @@ from ..files.reading import NotAFileError
 from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
 from ..nn.gpt import GPT, GPTConfig
+from ..nn.lora import lora_config, put_adapters
 from ..optimizers import AdamW, Muon
 from ..tensor import Tensor, no_grad
 from . import statistics
@@ -50,11 +51,13 @@ from .log_reading import is_number
 from .memory import require_memory
 from .origin import Origin, OriginError
 from .runs import (
+    ADAPTERS,
     BEST,
     LOG,
     beginning,
     empty_model,
     sample_pieces,
+    saved_adapters,
     saved_settings,
     settings_of_a_beginning,
     usable_backend,
@@ -137,6 +140,8 @@ class Trainer:
                 self.model = origin.new_model(config)
             elif state is not None:
                 self.model = GPT(_model_config(config, state))
+                if (adapters := saved_adapters(state)) is not None:
+                    put_adapters(self.model, adapters)
             else:
                 self.model = _initial_model(config, data.tokenizer.vocab_size)
             self.optimizer = optimizer_of(self.model, config)
@@ -601,13 +606,16 @@ class Trainer:
             state["best"] = self.best.get_state()
         if self.update.scaler is not None:
             state["loss_scale"] = self.update.scaler.get_state()
+        config: dict[str, Any] = {
+            "training": self.config.to_dict(),
+            "model": self.model.config.to_dict(),
+            "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256},
+        }
+        if (adapters := lora_config(self.model)) is not None:
+            config[ADAPTERS] = adapters.to_dict()
         save_checkpoint(
             directory or self.directory,
-            config={
-                "training": self.config.to_dict(),
-                "model": self.model.config.to_dict(),
-                "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256},
-            },
+            config=config,
             tokenizer=data.tokenizer,
             model_tensors={name: tensor.buffer for name, tensor in self.evaluated_model.named_parameters()},
             optimizer_tensors=optimizer_tensors,
@@ -660,7 +668,7 @@ class Trainer:
                 )
             self.evaluated_model.load_weights(list(saved.model_tensors.items()))
             if self.average is not None:
-                self.model.load_weights(list(trained.items()))
+                self.average.load_trained(trained)
             optimizer: Any = self.update if self.is_sharded else self.optimizer
             optimizer.load_state(list(of_optimizer.items()))
         if "best" in saved.state:

@@ -5,6 +5,7 @@ What is counted must be there at one time, in whatever way a backend computes:
     parameters, their gradients, and Adam's two moments    4 numbers for each parameter
         with Muon, which has one momentum                  3 for each of the blocks' matrices
         with a running average of the weights              one more for each
+        with adapters beside it, the model is frozen       1 for each, and nothing else
     activations that the backward pass reads               10 numbers for each token, channel and layer
     logits and their gradients                             2 numbers for each token and kind of token
     the objects that a layer consists of                   20,000 bytes for each
@@ -44,11 +45,14 @@ def least_memory(config: TrainingConfig, vocab_size: int = 1) -> int:
     numbers = parameters * (5 if config.ema_decay else 4)
     if config.optimizer == "muon":
         numbers -= matrices
+    if config.lora_rank:
+        numbers = parameters
     # The text may be shorter than a context, but the rows of a batch are there
     tokens = config.batch_size * config.context_length
     if _has_short_rows(config):
         tokens = 2 * config.batch_size
-    activations = tokens * (layers * width * 10 + 2 * vocab_size)
+    learning = 0 if config.lora_targets else layers  # a layer that none learns before may keep nothing
+    activations = tokens * (learning * width * 10 + 2 * vocab_size)
     return (numbers + activations) * NUMBER + layers * OBJECTS
 
 

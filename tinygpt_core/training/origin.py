@@ -6,10 +6,14 @@ Its sizes and its tokenizer come with it. The schedule, the optimizer and the or
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..module import matching
 from ..nn.gpt import GPT, GPTConfig
+from ..nn.lora import LoRAConfig, put_adapters
+from ..tensor import uninitialized
 from ..tokenizer.base import TokenizerError
 from .config import TrainingConfig
 from .data import BOUNDARY, Data, prepare_data
@@ -29,6 +33,7 @@ class Origin:
         tokenizer_path: where its tokenizer was, absolute.
         model: with its weights, of any shapes that a GPT has.
         tokenizer: whose ids it takes.
+        adapters: which it gets, and which alone are trained then; None where all of it is trained.
 
     Raises:
         OriginError: the tokenizer has more tokens than the model. It may have fewer: ids that are no token
@@ -39,6 +44,7 @@ class Origin:
     tokenizer_path: str
     model: GPT
     tokenizer: Any
+    adapters: LoRAConfig | None = None
 
     def __post_init__(self) -> None:
         expected = self.model.config.vocab_size
@@ -103,7 +109,16 @@ class Origin:
             ) from None
 
     def new_model(self, config: TrainingConfig) -> GPT:
-        """Returns a model with these weights and the dropout of the settings, on the backend in use."""
-        model = GPT(replace(self.model.config, dropout=config.dropout))
-        model.load_weights([(name, tensor.buffer) for name, tensor in self.model.named_parameters()])
+        """Returns a model with these weights and the dropout of the settings, on the backend in use; with
+        fresh adapters, where it gets some. What is frozen then is not copied.
+        """
+        with uninitialized() if self.adapters is not None else nullcontext():
+            model = GPT(replace(self.model.config, dropout=config.dropout))
+        if self.adapters is None:
+            model.load_weights([(name, tensor.buffer) for name, tensor in self.model.named_parameters()])
+            return model
+        own = dict(self.model.named_parameters())
+        for name, tensor in model.named_parameters():
+            tensor.buffer = matching(own[name], tensor).buffer
+        put_adapters(model, self.adapters)
         return model

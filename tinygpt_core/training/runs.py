@@ -19,6 +19,7 @@ from ..files.atomic import lock_directory, remove_temporary_files
 from ..files.json_objects import read_json_object, write_json
 from ..generation import generate
 from ..nn.gpt import GPT, GPTConfig
+from ..nn.lora import LoRAConfig, put_adapters
 from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
 from .checkpoint import (
@@ -37,6 +38,7 @@ from .data import BOUNDARY
 LOG = "log.jsonl"
 BEGINNING = "beginning.json"
 BEST = "best"
+ADAPTERS = "lora"  # in config.json: which adapters the model has, where it has some
 SAMPLE_TOKENS = 200  # the most in a text, unless somebody says otherwise
 SAMPLE_TEMPERATURE = 0.7
 
@@ -178,8 +180,23 @@ def usable_backend(name: str) -> str:
     return "python"
 
 
+def saved_adapters(saved: Checkpoint) -> LoRAConfig | None:
+    """Returns which adapters the model in a checkpoint has, or None where it has none.
+
+    Raises:
+        CheckpointError: what describes them does not work.
+    """
+    values = saved.config.get(ADAPTERS)
+    try:
+        return None if values is None else LoRAConfig.from_dict(values)
+    except (TypeError, ValueError) as problem:
+        raise CheckpointError(
+            f"what the checkpoint says of its adapters does not work: {str(problem)[:400]}"
+        ) from None
+
+
 def empty_model(config: GPTConfig, saved: Checkpoint, directory: str) -> GPT:
-    """Returns a model for the weights of a checkpoint, without memory for its own.
+    """Returns a model for the weights of a checkpoint, adapters included, without memory for its own.
 
     The config is only a file like the others: it is compared with the weights before it is believed.
 
@@ -187,10 +204,13 @@ def empty_model(config: GPTConfig, saved: Checkpoint, directory: str) -> GPT:
         CheckpointError: the weights are not of a model with this config.
     """
     shapes = {name: buffer.shape for name, buffer in saved.model_tensors.items()}
+    adapters = saved_adapters(saved)
     try:
         require_room(config, shapes.values())
         with uninitialized():  # numbers that are about to be replaced need not be drawn
             model = GPT(config)
+            if adapters is not None:
+                put_adapters(model, adapters)
     except (ValueError, OverflowError, MemoryError) as problem:
         raise CheckpointError(
             f"the config of the run in {directory} does not go with its weights: {str(problem)[:400]}"
@@ -214,8 +234,8 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
             where that cannot run.
 
     Returns:
-        The model, its tokenizer, and the run's config (`training`, with the backend where the model lives,
-        `model` and `data`).
+        The model, with its adapters where it has some; its tokenizer; and the run's config (`training`, with
+        the backend where the model lives, `model` and `data`).
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.

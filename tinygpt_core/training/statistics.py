@@ -12,6 +12,7 @@ from typing import Any
 from ..buffer.base import Buffer
 from ..module import Module
 from ..operations import SparseGradient
+from ..tensor import Tensor
 
 BINS = 36  # of a histogram
 SAMPLE = 2048  # elements of a parameter, at most and evenly spaced, in its histogram
@@ -24,8 +25,8 @@ def are_due(step: int, steps: int) -> bool:
 
 
 def copies(model: Module) -> dict[str, Buffer]:
-    """Returns copies of the parameters as they are now, by name and each in its own shape."""
-    return {name: tensor.buffer.copy() for name, tensor in model.named_parameters()}
+    """Returns copies of the parameters that are trained, as they are now, by name, each in its own shape."""
+    return {name: tensor.buffer.copy() for name, tensor in model.named_parameters(trainable_only=True)}
 
 
 def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[dict[str, Any]]:
@@ -34,7 +35,7 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
     Args:
         before: the `copies` from before an update, to add what it did: `ratio`, ‖Δw‖ / ‖w‖ with w before it,
             and `gradient`, the norm of the gradient that the optimizer was given (so after clipping), where
-            the parameter has one.
+            the parameter has one. Of one that is frozen both are None.
 
     Returns:
         Dictionaries of JSON values with 4 significant digits; None stands for what is not finite.
@@ -43,17 +44,22 @@ def statistics(model: Module, before: dict[str, Buffer] | None = None) -> list[d
     for name, tensor in model.named_parameters():
         entry = {"name": name, "norm": _rounded(_norm(tensor.buffer)), **histogram(_sample(tensor.buffer))}
         if before is not None:
+            entry["ratio"] = _ratio(tensor, before[name]) if name in before else None
             gradient = tensor.compact_grad
-            old_norm = _norm(before[name])
-            if isinstance(gradient, SparseGradient):  # the other rows are what they were
-                rows = gradient.rows
-                change = _norm(tensor.buffer.take(rows) - before[name].take(rows))
-            else:
-                change = _norm(tensor.buffer - before[name])
-            entry["ratio"] = _rounded(change / old_norm) if old_norm else None
             entry["gradient"] = None if gradient is None else _rounded(_norm(gradient))
         entries.append(entry)
     return entries
+
+
+def _ratio(tensor: Tensor, before: Buffer) -> float | None:
+    """Returns ‖Δw‖ / ‖w‖ of a parameter, given what it was before."""
+    gradient = tensor.compact_grad
+    if isinstance(gradient, SparseGradient):  # the other rows are what they were
+        change = _norm(tensor.buffer.take(gradient.rows) - before.take(gradient.rows))
+    else:
+        change = _norm(tensor.buffer - before)
+    old_norm = _norm(before)
+    return _rounded(change / old_norm) if old_norm else None
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:
