@@ -130,15 +130,25 @@ class Drawing:
         )
 
     def arrow(
-        self, start: Point, end: Point, colour: str = INK, width: float = 1.5, dashed: bool = False
+        self,
+        start: Point,
+        end: Point,
+        colour: str = INK,
+        width: float = 1.5,
+        dashed: bool = False,
+        head: float = 8,
     ) -> None:
-        """A straight arrow."""
+        """A straight arrow, whose head is that long, and as wide."""
         (x0, y0), (x1, y1) = start, end
         length = math.hypot(x1 - x0, y1 - y0) or 1.0
         ux, uy = (x1 - x0) / length, (y1 - y0) / length
-        base = (x1 - 8 * ux, y1 - 8 * uy)
+        base, side = (x1 - head * ux, y1 - head * uy), head / 2
         self.line([start, base], colour, width, dashed)
-        corners = [(x1, y1), (base[0] - 4 * uy, base[1] + 4 * ux), (base[0] + 4 * uy, base[1] - 4 * ux)]
+        corners = [
+            (x1, y1),
+            (base[0] - side * uy, base[1] + side * ux),
+            (base[0] + side * uy, base[1] - side * ux),
+        ]
         self.parts.append(
             f'<polygon points="{" ".join(f"{number(x)},{number(y)}" for x, y in corners)}" fill="{colour}"/>'
         )
