@@ -39,6 +39,7 @@ def gelu() -> str:
     right.curve([(x, slope(x)) for x in xs], BLUE)
     for x, text in ((180, "the functions"), (500, "their slopes")):
         sheet.text(x, 26, text, FAINT, 13)
+        sheet.text(x, 258, "x", FAINT, 13)
     sheet.text(80, 70, "ReLU", ORANGE, 13, "start")
     sheet.text(80, 90, "GELU", BLUE, 13, "start")
     return sheet.svg()

@@ -1,4 +1,4 @@
-"""The pictures of chapter 14: windows of a picture, the gradient of a convolution, what a network learnt,
+"""The pictures of chapter 14: windows of a picture, the gradient of a convolution, what a network learned,
 gradients by distance.
 
 python docs/figures/convolution_and_recurrence.py
@@ -128,15 +128,16 @@ def learnt_windows() -> str:
     weights = model.first.weights.to_python()
     sheet = Drawing(
         640,
-        250,
+        270,
         "A cross with noise, the four windows of three by three weights that the first layer has "
-        "learnt, and their answers",
+        "learned, and their answers",
     )
     image(sheet, 20, 66, cross.to_python()[0][0], 9, "a cross")
     for number in range(4):
         left = 165 + 120 * number
         image(sheet, left + 28, 16, weights[number][0], 14, "weights")
         image(sheet, left, 112, answers[number], 10, "answer")
+    sheet.text(320, 258, "blue: above 0; orange: below 0", FAINT, 12)
     return sheet.svg()
 
 

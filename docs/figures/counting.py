@@ -24,7 +24,7 @@ def by_length(names: dict[str, Any]) -> str:
     chart.ticks([(n, str(n)) for n in range(8)], [(y / 10, f"{y / 10:.1f}") for y in range(9, 22, 2)])
     chart.curve([(0, names["least"]), (7, names["least"])], FAINT, 1.2, dashed=True)
     places = {
-        (0.1, 0): ("seen", BLUE, True, 18),
+        (0.1, 0): ("seen, s = 0.1", ORANGE, True, 18),
         (0.1, 1): ("hidden, s = 0.1", ORANGE, False, 4),
         (10.0, 1): ("hidden, s = 10", BLUE, False, -6),
     }

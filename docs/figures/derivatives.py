@@ -32,6 +32,7 @@ def tangent() -> str:
         chart.curve([(x, x * x) for x in xs if x * x <= 9 + 6 * reach], BLUE)
         sheet.circle(*chart.at(3, 9), 4)
         sheet.text(left + 120, 34, caption, bold=True)
+        sheet.text(left + 120, 324, "x", FAINT, 13)
         chart.label(3 + 0.08 * reach, 9 - 0.9 * reach, "slope 6", ORANGE)
     return sheet.svg()
 

@@ -130,15 +130,25 @@ class Drawing:
         )
 
     def arrow(
-        self, start: Point, end: Point, colour: str = INK, width: float = 1.5, dashed: bool = False
+        self,
+        start: Point,
+        end: Point,
+        colour: str = INK,
+        width: float = 1.5,
+        dashed: bool = False,
+        head: float = 8,
     ) -> None:
-        """A straight arrow."""
+        """A straight arrow, whose head is that long, and as wide."""
         (x0, y0), (x1, y1) = start, end
         length = math.hypot(x1 - x0, y1 - y0) or 1.0
         ux, uy = (x1 - x0) / length, (y1 - y0) / length
-        base = (x1 - 8 * ux, y1 - 8 * uy)
+        base, side = (x1 - head * ux, y1 - head * uy), head / 2
         self.line([start, base], colour, width, dashed)
-        corners = [(x1, y1), (base[0] - 4 * uy, base[1] + 4 * ux), (base[0] + 4 * uy, base[1] - 4 * ux)]
+        corners = [
+            (x1, y1),
+            (base[0] - side * uy, base[1] + side * ux),
+            (base[0] + side * uy, base[1] - side * ux),
+        ]
         self.parts.append(
             f'<polygon points="{" ".join(f"{number(x)},{number(y)}" for x, y in corners)}" fill="{colour}"/>'
         )
@@ -249,7 +259,7 @@ def line_chart(
     log_y: bool = False,
 ) -> Chart:
     """Curves with names, on axes that the ticks {value: text} span; each name stands at the right end of its
-    curve.
+    curve, or a little lower where it would lie on another.
 
     `labels` are those of the two axes, and `levels` are dashed horizontal lines by name.
     """
@@ -259,13 +269,18 @@ def line_chart(
     chart.ticks(list(x_ticks.items()), list(y_ticks.items()))
     sheet.text(left + width / 2, top + height + 38, labels[0])
     sheet.text(left - 8, top - 10, labels[1], anchor="start")
+    ends = []
     for name, value in (levels or {}).items():
         chart.curve([(spans[0][0], value), (spans[0][1], value)], FAINT, 1.2, dashed=True)
-        sheet.text(left + width + 8, chart.at(spans[0][1], value)[1] + 4, name, FAINT, 12, "start")
+        ends.append((chart.at(spans[0][1], value)[1] + 4, name, FAINT))
     for colour, (name, curve) in zip((BLUE, ORANGE, GREEN, PURPLE, RED), lines.items(), strict=False):
         points = list(curve)
         chart.curve(points, colour)
-        sheet.text(left + width + 8, chart.at(*points[-1])[1] + 4, name, colour, 12, "start")
+        ends.append((chart.at(*points[-1])[1] + 4, name, colour))
+    lowest = 0.0
+    for y, name, colour in sorted(end for end in ends if end[1].strip()):
+        lowest = max(y, lowest + 14)
+        sheet.text(left + width + 8, lowest, name, colour, 12, "start")
     return chart
 
 

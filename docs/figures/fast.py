@@ -152,7 +152,7 @@ def processes() -> str:
     sheet.arrow((475, 136), (195, 228), BLUE)
     sheet.arrow((155, 256), (475, 338), BLUE)
     sheet.arrow((545, 256), (225, 338), ORANGE)
-    sheet.text(350, 172, "half of each sum", FAINT, 12)
+    sheet.text(350, 152, "half of each sum", FAINT, 12)
     sheet.text(350, 284, "the finished halves", FAINT, 12)
     return sheet.svg()
 

@@ -27,8 +27,8 @@ def training(names: dict[str, Any]) -> str:
     )
     levels = {
         "knows nothing: ln 8": math.log(8),
-        "counts, one letter back": names["COUNTING"]["one letter back"],
-        "two": names["COUNTING"]["two"],
+        "counting, one letter back": names["COUNTING"]["one letter back"],
+        "counting, two letters back": names["COUNTING"]["two"],
     }
     line_chart(
         sheet,

@@ -84,15 +84,14 @@ def valley() -> str:
     ]
     for i, (name, rule, colour) in enumerate(rules):
         chart = Chart(sheet, (40, 40 + 200 * i, 560, 140), (-9.0, 3.0), (-2.4, 2.4))
-        for level in (1.0, 4.0, 12.0, 30.0):
-            angles = [2 * math.pi * k / 60 for k in range(61)]
+        for level in (1.0, 4.0, 12.0, 30.0, 64.0):
+            angles = [2 * math.pi * k / 360 for k in range(361)]
             ellipse = [
                 (math.sqrt(2 * level) * math.cos(a), math.sqrt(2 * level / 25) * math.sin(a)) for a in angles
             ]
-            for _, run in groupby(ellipse, lambda point: point[0] <= 3.0):
-                points = list(run)
-                if points[0][0] <= 3.0:
-                    chart.curve(points, "#cbd5e0", 1)
+            for inside, run in groupby(ellipse, lambda point: -9.0 <= point[0] <= 3.0):
+                if inside:
+                    chart.curve(run, "#cbd5e0", 1)
         p, memories, path = [-8.0, 1.6], [{}, {}], [(-8.0, 1.6)]
         for t in range(1, 41):
             p = [rule(x, c * x, memory, t) for x, c, memory in zip(p, curvatures, memories, strict=True)]
@@ -126,6 +125,7 @@ def schedules() -> str:
     chart.label(13, 0.0305, "warm-up and line", PURPLE)
     chart.label(128, 0.0215, "halved every 50", FAINT, "middle")
     sheet.text(340, 286, "step", FAINT)
+    sheet.text(72, 28, "learning rate", FAINT, 13, "start")
     return sheet.svg()
 
 

@@ -76,8 +76,7 @@ def inside(sheet: Drawing) -> None:
     sheet.line([(248, 346), (276, 532)], FAINT, 1, dashed=True)
     sheet.text(280, 34, "one block", FAINT, 13, "start")
     stream = 318
-    sheet.line([(stream, 50), (stream, 518)], ORANGE, 5)
-    sheet.arrow((stream, 524), (stream, 536), ORANGE, 5)
+    sheet.arrow((stream, 50), (stream, 536), ORANGE, 5, head=16)
     sheet.text(stream + 12, 68, "x (T, C)", BLUE, 13, "start")
     sheet.text(stream + 12, 530, "x (T, C): the residual stream", BLUE, 13, "start")
     for top, name, below in (
