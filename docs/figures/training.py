@@ -85,7 +85,7 @@ def valley() -> str:
     for i, (name, rule, colour) in enumerate(rules):
         chart = Chart(sheet, (40, 40 + 200 * i, 560, 140), (-9.0, 3.0), (-2.4, 2.4))
         for level in (1.0, 4.0, 12.0, 30.0, 64.0):
-            angles = [2 * math.pi * k / 360 for k in range(361)]
+            angles = [2 * math.pi * k / 180 for k in range(181)]
             ellipse = [
                 (math.sqrt(2 * level) * math.cos(a), math.sqrt(2 * level / 25) * math.sin(a)) for a in angles
             ]
