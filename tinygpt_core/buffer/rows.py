@@ -64,17 +64,41 @@ def product_transposed(a: Rows, b: Rows, single: bool = True, bias: Row | None =
         b = [(*row, x) for row, x in zip(b, bias, strict=True)]
     if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
         return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
-    if len(b[0]) > 8:
-        return _dots(a, b, single)
-    missing = (0.0,) * (8 - len(b[0]))
-    a = [(*row, *missing) for row in a]
-    b = [(*row, *missing) for row in b]
-    products = [
+    short = _SHORT_DOTS.get(len(b[0]))
+    return _dots(a, b, single) if short is None else chunks(short(a, b), len(b))
+
+
+# By the length of the rows: the dot products of all rows of `a` and `b`, one after the other
+_SHORT_DOTS: dict[int, Callable[[Rows, Rows], list[float]]] = {
+    1: lambda a, b: [a0 * b0 for (a0,) in a for (b0,) in b],
+    2: lambda a, b: [a0 * b0 + a1 * b1 for a0, a1 in a for b0, b1 in b],
+    3: lambda a, b: [a0 * b0 + a1 * b1 + a2 * b2 for a0, a1, a2 in a for b0, b1, b2 in b],
+    4: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3
+        for a0, a1, a2, a3 in a
+        for b0, b1, b2, b3 in b
+    ],
+    5: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4
+        for a0, a1, a2, a3, a4 in a
+        for b0, b1, b2, b3, b4 in b
+    ],
+    6: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5
+        for a0, a1, a2, a3, a4, a5 in a
+        for b0, b1, b2, b3, b4, b5 in b
+    ],
+    7: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6
+        for a0, a1, a2, a3, a4, a5, a6 in a
+        for b0, b1, b2, b3, b4, b5, b6 in b
+    ],
+    8: lambda a, b: [
         a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
         for a0, a1, a2, a3, a4, a5, a6, a7 in a
         for b0, b1, b2, b3, b4, b5, b6, b7 in b
-    ]
-    return chunks(products, len(b))
+    ],
+}
 
 
 def _dots(a: Rows, b: Rows, single: bool) -> list[list[float]]:

@@ -10,7 +10,7 @@ Importing this package registers them; the backend `python` does so when it is f
 from __future__ import annotations
 
 from ...buffer.python import PythonBuffer
-from ..activations import GELU
+from ..activations import GELU, Relu
 from ..attention import Attention
 from ..base import register
 from ..convolution import Conv2d, MaxPool2d
@@ -18,7 +18,7 @@ from ..cross_entropy import CrossEntropy
 from ..dense import Embedding, Linear
 from ..normalization import LayerNorm, RMSNorm
 from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
-from .activations import PythonGELU
+from .activations import PythonGELU, PythonRelu
 from .attention import PythonAttention
 from .convolution import PythonConv2d, PythonMaxPool2d
 from .cross_entropy import PythonCrossEntropy
@@ -44,6 +44,7 @@ register(CrossEntropy, PythonBuffer, PythonCrossEntropy)
 register(LayerNorm, PythonBuffer, PythonLayerNorm)
 register(RMSNorm, PythonBuffer, PythonRMSNorm)
 register(GELU, PythonBuffer, PythonGELU)
+register(Relu, PythonBuffer, PythonRelu)
 register(Attention, PythonBuffer, PythonAttention)
 register(Conv2d, PythonBuffer, PythonConv2d)
 register(MaxPool2d, PythonBuffer, PythonMaxPool2d)

@@ -24,22 +24,23 @@ class PythonLinear(Linear):
     def forward(x: Any, weights: Any, bias: Any = None) -> tuple[Any, Any]:
         Linear.check(x, weights, bias)
         rows = x.rows()
-        columns = weights.transpose(0, 1).rows()
+        weight_rows = weights.rows()
+        columns = list(zip(*weight_rows, strict=True)) if weight_rows else [()] * weights.shape[1]
         single = x.dtype is DType.float32
         y = product_transposed(rows, columns, single, None if bias is None else bias.values())
         shape = (*x.shape[:-1], weights.shape[1])
-        return PythonBuffer.of_rows(y, shape, x.dtype), (x, weights, rows, columns)
+        return PythonBuffer.of_rows(y, shape, x.dtype), (x, weights, rows, weight_rows)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        x, weights, rows, columns = saved
+        x, weights, rows, weight_rows = saved
         if not x.numel or not grad.numel:
             return Linear.backward((x, weights), grad)
         g = grad.rows()
         single = x.dtype is DType.float32
 
         def of_input() -> PythonBuffer:
-            return PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype)
+            return PythonBuffer.of_rows(product_transposed(g, weight_rows, single), x.shape, x.dtype)
 
         def of_weights() -> PythonBuffer:
             rows_transposed = list(zip(*rows, strict=True))
