@@ -141,6 +141,10 @@ class DType:
         except error as problem:
             raise OverflowError(f"a value does not fit {self.name}: {problem}") from None
 
+    def pack_into(self, target: array[Any], start: int, values: Sequence[float]) -> None:
+        """Writes floats over elements of an array of this type, from `start` on, each rounded to it."""
+        _packer(f"{len(values)}{self.typecode}").pack_into(target, start * self.itemsize, *values)
+
     def pack_wrapped(self, values: Sequence[Any]) -> array[Any]:
         """Returns `values` as `pack` does, but integers outside the range wrap around (two's complement)."""
         try:

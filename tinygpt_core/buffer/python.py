@@ -155,6 +155,19 @@ class PythonBuffer(Buffer):
     def _to_array(self) -> array[Any]:
         return self.flat()[:]
 
+    def write_values(self, values: Sequence[float]) -> None:
+        """Writes floats in C order, rounded to the dtype, over all elements, as `assign` does a Buffer.
+
+        Raises:
+            ValueError: this Buffer is a broadcast view or a part of one.
+        """
+        if not is_contiguous(self.shape, self.stride):
+            self.assign(self.of(values, self.shape, self.dtype))
+            return
+        self.check_writable()
+        self.dtype.pack_into(self.data, self.offset, values)
+        self.version[0] += 1
+
     # ---------------------------------------------------------------- making one
 
     @classmethod

@@ -42,7 +42,7 @@ class PythonAdamWStep(AdamWStep):
         corrected_eps = eps * root
         lists = zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True)
         for parameter, grad, first, second, decay in lists:
-            gradient = grad.values()
+            gradient = grad.flat()
             values = parameter.flat()
             if decay:
                 keep = 1.0 - learning_rate * decay
@@ -54,8 +54,9 @@ class PythonAdamWStep(AdamWStep):
                 x - rate * m / (root + corrected_eps)
                 for x, m, root in zip(values, new_first, roots, strict=True)
             ]
-            for buffer, new in ((first, new_first), (second, new_second), (parameter, updated)):
-                buffer.assign(PythonBuffer.of(new, buffer.shape, buffer.dtype))
+            first.write_values(new_first)
+            second.write_values(new_second)
+            parameter.write_values(updated)
         return None, None
 
 
