@@ -234,14 +234,14 @@ class PythonBuffer(Buffer):
     # ---------------------------------------------------------------- one operand
 
     def _unary(self, function: Callable[[float], float], safe: Callable[[float], float]) -> PythonBuffer:
-        values = self.values()
+        values = self.flat()
         try:
             return self.of(list(map(function, values)), self.shape, self.dtype)
         except (OverflowError, ValueError):
             return self.of(list(map(safe, values)), self.shape, self.dtype)
 
     def _neg(self) -> PythonBuffer:
-        return self.of(list(map(operator.neg, self.values())), self.shape, self.dtype)
+        return self.of(list(map(operator.neg, self.flat())), self.shape, self.dtype)
 
     def _exp(self) -> PythonBuffer:
         return self._unary(math.exp, _safely(math.exp))
@@ -267,7 +267,7 @@ class PythonBuffer(Buffer):
         """Returns the elements of this Buffer broadcast to `shape`; without end where there is only one."""
         if self.shape != shape and numel(self.shape) == 1 and numel(shape) != 1:
             return repeat(self.data[self.offset])
-        return self._expand(shape).values()
+        return self._expand(shape).flat()
 
     def _binary(
         self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None
@@ -342,8 +342,8 @@ class PythonBuffer(Buffer):
     def _sum_of_squares(self) -> float:
         if self.dtype.kind != "f":
             return super()._sum_of_squares()
-        values = self.values()
-        return sum(map(operator.mul, values, values), 0.0)  # Python's floats are doubles
+        flat = self.flat()  # no list: a table may have millions of elements
+        return sum(map(operator.mul, flat, flat), 0.0)  # Python's floats are doubles
 
     def _max(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
@@ -396,6 +396,11 @@ class PythonBuffer(Buffer):
         sums: dict[int, Any] = {}  # one running total in doubles for each index, rounded once
         for i, row in zip(indices.flat(), chunks(values.values(), width) if width else (), strict=False):
             sums[i] = list(map(operator.add, sums[i], row)) if i in sums else row
+        if not is_contiguous(self.shape, self.stride):
+            total = self._copy()
+            total._scatter_add(indices, values)
+            self._assign(total)
+            return
         for i, row in sums.items():
-            target = self._slice((i, *(slice(0, size, 1) for size in self.shape[1:])))
-            target._assign(self.of(list(map(operator.add, target.values(), row)), target.shape, self.dtype))
+            elements = slice(self.offset + i * width, self.offset + (i + 1) * width)
+            self.data[elements] = self.dtype.pack_wrapped(list(map(operator.add, self.data[elements], row)))
