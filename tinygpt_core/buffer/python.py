@@ -147,10 +147,13 @@ class PythonBuffer(Buffer):
         """Returns the elements in C order as Python numbers (0 and 1 for bool)."""
         return self.flat().tolist()
 
-    def rows(self) -> list[list[Any]]:
-        """Returns the elements as lists along the last axis."""
-        width = self.shape[-1]
-        return chunks(self.values(), width) if width else [[] for _ in range(numel(self.shape[:-1]))]
+    def rows(self, width: int | None = None) -> list[tuple[Any, ...]]:
+        """Returns the elements as rows along the last axis, or in C order as rows of `width`."""
+        if width is None:
+            width = self.shape[-1]
+            if not width:
+                return [()] * numel(self.shape[:-1])
+        return self.dtype.unpack_rows(self.flat(), width)
 
     def _to_array(self) -> array[Any]:
         return self.flat()[:]
@@ -331,8 +334,8 @@ class PythonBuffer(Buffer):
             flat, width = self.flat(), numel([self.shape[axis] for axis in kept])
             # Leading axes: every width-th element, as one slice
             return [flat[i::width] for i in range(width)]
-        values = self._permute(kept + axes).values()
-        return chunks(values, size) if size else [()] * numel([self.shape[axis] for axis in kept])
+        groups = self._permute(kept + axes)
+        return groups.rows(size) if size else [()] * numel([self.shape[axis] for axis in kept])
 
     def _sum(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
@@ -394,7 +397,7 @@ class PythonBuffer(Buffer):
     def _scatter_add(self, indices: PythonBuffer, values: PythonBuffer) -> None:
         width = numel(self.shape[1:])
         sums: dict[int, Any] = {}  # one running total in doubles for each index, rounded once
-        for i, row in zip(indices.flat(), chunks(values.values(), width) if width else (), strict=False):
+        for i, row in zip(indices.flat(), values.rows(width) if width else (), strict=False):
             sums[i] = list(map(operator.add, sums[i], row)) if i in sums else row
         if not is_contiguous(self.shape, self.stride):
             total = self._copy()

@@ -11,7 +11,7 @@ from array import array
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import chunks, column_sums, product, product_transposed
+from ...buffer.rows import column_sums, product, product_transposed
 from ...dtype import DType
 from ..base import Gradient
 from ..dense import Embedding, Linear
@@ -59,7 +59,7 @@ class PythonEmbedding(Embedding):
     def backward_by_rows(saved: Any, grad: Any) -> tuple[Any, Any]:
         indices, (_, width), dtype = saved
         sums: dict[int, Any] = {}
-        for row, new in zip(indices.to_array(), chunks(grad.values(), width), strict=True):
+        for row, new in zip(indices.to_array(), grad.rows(width), strict=True):
             sums[row] = list(map(operator.add, sums[row], new)) if row in sums else new
         rows = PythonBuffer.from_array(array("i", sums), (len(sums),), DType.int32)
         return rows, PythonBuffer.of_rows(sums.values(), (len(sums), width), dtype)

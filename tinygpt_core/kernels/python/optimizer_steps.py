@@ -67,7 +67,7 @@ class PythonNonzeroRows(NonzeroRows):
     def forward(x: Any) -> tuple[Any, None]:
         if not x.numel:
             return NonzeroRows.forward(x)
-        rows = chunks(x.values(), x.numel // x.shape[0])
+        rows = x.rows(x.numel // x.shape[0])
         found = array("i", [position for position, row in enumerate(rows) if any(row)])
         return PythonBuffer.from_array(found, (len(found),), DType.int32), None
 
