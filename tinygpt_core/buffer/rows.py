@@ -62,8 +62,6 @@ def product_transposed(a: Rows, b: Rows, single: bool = True, bias: Row | None =
     if bias is not None:  # the weights of one more input, which is always 1
         a = [(*row, 1.0) for row in a]
         b = [(*row, x) for row, x in zip(b, bias, strict=True)]
-    if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
-        return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
     short = _SHORT_DOTS.get(len(b[0]))
     return _dots(a, b, single) if short is None else chunks(short(a, b), len(b))
 
@@ -73,11 +71,7 @@ _SHORT_DOTS: dict[int, Callable[[Rows, Rows], list[float]]] = {
     1: lambda a, b: [a0 * b0 for (a0,) in a for (b0,) in b],
     2: lambda a, b: [a0 * b0 + a1 * b1 for a0, a1 in a for b0, b1 in b],
     3: lambda a, b: [a0 * b0 + a1 * b1 + a2 * b2 for a0, a1, a2 in a for b0, b1, b2 in b],
-    4: lambda a, b: [
-        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3
-        for a0, a1, a2, a3 in a
-        for b0, b1, b2, b3 in b
-    ],
+    4: lambda a, b: [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for a0, a1, a2, a3 in a for b0, b1, b2, b3 in b],
     5: lambda a, b: [
         a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4
         for a0, a1, a2, a3, a4 in a
@@ -108,6 +102,8 @@ def _dots(a: Rows, b: Rows, single: bool) -> list[list[float]]:
     """
     if _sumprod:
         return [[_sumprod(x, y) for y in b] for x in a]
+    if single and len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
+        return list(map(list, zip(*_dots(b, a, single), strict=True)))
     products = _dots_by_distance(a, b) if single else None
     if products is None:
         products = [[sum(map(operator.mul, x, y)) for y in b] for x in a]

@@ -72,11 +72,11 @@ class PythonRelu(Relu):
         if x.dtype.kind != "f":
             return Relu.forward(x)
         # NaN is not below 0, and stays
-        y = [0.0 if v <= 0.0 else v for v in x.values()]
+        y = [0.0 if v <= 0.0 else v for v in x.flat()]
         return PythonBuffer.of(y, x.shape, x.dtype), (y,)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         (y,) = saved
-        of_input = [g if v > 0.0 else 0.0 for g, v in zip(grad.values(), y, strict=True)]
+        of_input = [g if v > 0.0 else 0.0 for g, v in zip(grad.flat(), y, strict=True)]
         return (PythonBuffer.of(of_input, grad.shape, grad.dtype),)

@@ -141,18 +141,17 @@ class PythonAttention(Attention):
             return Attention.forward(query, key, value, causal=causal, scale=scale)
         heads = query.shape[0] * query.shape[1]
         scale = Attention.scale_of(query, scale)
-        rows = [_by_position(x) for x in (query, key, value)]
-        result, probabilities = _attend(*rows, heads, scale, causal)
-        return _from_positions(result, query), (rows, probabilities, heads, scale, key)
+        q, k, v = (_by_position(x) for x in (query, key, value))
+        result, probabilities = _attend(q, k, v, heads, scale, causal)
+        return _from_positions(result, query), (q, k, v, probabilities, heads, scale, key)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
         if isinstance(saved[0], PythonBuffer):  # the textbook forward saved this
             return Attention.backward(saved, grad)
-        rows, probabilities, heads, scale, key = saved
-        of_query, of_key, of_value = _attention_gradients(
-            *rows, probabilities, _by_position(grad), heads, scale
-        )
+        q, k, v, probabilities, heads, scale, key = saved
+        g = _by_position(grad)
+        of_query, of_key, of_value = _attention_gradients(q, k, v, probabilities, g, heads, scale)
         return _from_positions(of_query, grad), _from_positions(of_key, key), _from_positions(of_value, key)
 
 

@@ -1,7 +1,8 @@
 """AdamW's step in pure Python, and rows that are taken out of a table for it.
 
-What is fast here: a list comprehension each for both moments and the update, over arrays as they lie, each
-list rounded straight into the array that it belongs to; and the two corrections for moments that start at 0 are folded into the learning rate and eps, out of the loops:
+What is fast here: a list comprehension each for both moments and the update, over arrays as they lie, and
+each list is rounded straight into the array where it belongs. The two corrections for moments that start at 0
+are folded into the learning rate and eps, out of the loops:
 
     (m / c1) / (sqrt(v / c2) + eps) = m (sqrt c2 / c1) / (sqrt v + eps sqrt c2)    c = 1 - beta^step
 """
