@@ -42,6 +42,51 @@ def column_dots(a: Rows, b: Rows, width: int) -> list[float]:
     return list(map(dot, zip(*a, strict=True), zip(*b, strict=True)))
 
 
+def sum_of_products(a: Rows, b: Rows) -> list[float]:
+    """Returns the sum over k of a[k] times b[k], element by element, as far as all of them go.
+
+    Eight terms at a time, one comprehension does all multiply-adds of an element.
+    """
+    terms = min(len(a), len(b))
+    if not terms:
+        return []
+    done = min(terms, 8)
+    total = _SUMS_OF_PRODUCTS[done](a[:done], b[:done])
+    ones = [1.0] * len(total)
+    while done < terms:  # the sum so far, times 1, is the first term of the next
+        end = min(terms, done + 7)
+        total = _SUMS_OF_PRODUCTS[end - done + 1]([total, *a[done:end]], [ones, *b[done:end]])
+        done = end
+    return total
+
+
+# By the number of terms
+_SUMS_OF_PRODUCTS: dict[int, Callable[[Rows, Rows], list[float]]] = {
+    1: lambda a, b: [a0 * b0 for a0, b0 in zip(*a, *b, strict=False)],
+    2: lambda a, b: [a0 * b0 + a1 * b1 for a0, a1, b0, b1 in zip(*a, *b, strict=False)],
+    3: lambda a, b: [a0 * b0 + a1 * b1 + a2 * b2 for a0, a1, a2, b0, b1, b2 in zip(*a, *b, strict=False)],
+    4: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for a0, a1, a2, a3, b0, b1, b2, b3 in zip(*a, *b, strict=False)
+    ],
+    5: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4
+        for a0, a1, a2, a3, a4, b0, b1, b2, b3, b4 in zip(*a, *b, strict=False)
+    ],
+    6: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5
+        for a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5 in zip(*a, *b, strict=False)
+    ],
+    7: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6
+        for a0, a1, a2, a3, a4, a5, a6, b0, b1, b2, b3, b4, b5, b6 in zip(*a, *b, strict=False)
+    ],
+    8: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
+        for a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7 in zip(*a, *b, strict=False)
+    ],
+}
+
+
 # ---------------------------------------------------------------- matrix products
 
 

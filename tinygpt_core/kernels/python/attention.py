@@ -19,12 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import Row, Rows, chunks
+from ...buffer.rows import Row, Rows, chunks, sum_of_products
 from ...dtype import DType
 from ...shape import Shape, inverse_permutation
 from ..attention import Attention, PackedAttention
@@ -58,20 +58,6 @@ def _from_positions(rows: Rows, like: Any) -> PythonBuffer:
     return PythonBuffer.of(flat, like.shape, like.dtype)
 
 
-def _sum_of_products(a: Rows, b: Rows) -> list[float]:
-    """The sum over k of a[k] times b[k], element by element, as far as both go; four terms at a time."""
-    pairs = list(zip(a, b, strict=False))
-    total: Any = repeat(0.0)
-    fours = len(pairs) // 4 * 4
-    for k in range(0, fours, 4):
-        (a0, b0), (a1, b1), (a2, b2), (a3, b3) = pairs[k : k + 4]
-        columns = zip(total, a0, b0, a1, b1, a2, b2, a3, b3, strict=False)
-        total = [t + p * q + r * s + u * v + x * y for t, p, q, r, s, u, v, x, y in columns]
-    for x, y in pairs[fours:]:
-        total = [t + p * q for t, p, q in zip(total, x, y, strict=False)]
-    return total
-
-
 def _for_each_head(function: Callable[[Any], float], values: Row, heads: int) -> list[float]:
     """What a function makes of the numbers of each head, which stand `heads` apart."""
     return list(map(function, zip(*chunks(values, heads), strict=True)))
@@ -90,12 +76,12 @@ def _attend(q: Rows, k: Rows, v: Rows, heads: int, scale: float, causal: bool) -
     probabilities: list[list[float]] = []
     for i, row in enumerate(q):
         seen = len(k) - len(q) + i + 1 if causal else len(k)
-        scores = _sum_of_products([element * seen for element in chunks(row, heads)], k_by_element)
+        scores = sum_of_products([element * seen for element in chunks(row, heads)], k_by_element)
         tops = _for_each_head(highest, scores, heads)
         e = [exp((score - top) * scale) for score, top in zip(scores, tops * seen, strict=True)]
         sums = _for_each_head(sum, e, heads)
         p = [x / y for x, y in zip(e, sums * seen, strict=True)]
-        result.append(_sum_of_products([of_key * size for of_key in chunks(p, heads)], v))
+        result.append(sum_of_products([of_key * size for of_key in chunks(p, heads)], v))
         probabilities.append(p)
     return result, probabilities
 
@@ -113,19 +99,19 @@ def _attention_gradients(
     for row, p in zip(g, probabilities, strict=True):
         p_of_keys = chunks(p, heads)
         seen = len(p_of_keys)
-        of_p = _sum_of_products([element * seen for element in chunks(row, heads)], v_by_element)
-        means = _sum_of_products(p_of_keys, chunks(of_p, heads)) * seen  # sum(dP P)
+        of_p = sum_of_products([element * seen for element in chunks(row, heads)], v_by_element)
+        means = sum_of_products(p_of_keys, chunks(of_p, heads)) * seen  # sum(dP P)
         s = [x * (y - mean) * scale for x, y, mean in zip(p, of_p, means, strict=True)]
         of_scores.append([of_key * size for of_key in chunks(s, heads)])
         weights.append([of_key * size for of_key in p_of_keys])
-        of_query.append(_sum_of_products(of_scores[-1], k))
+        of_query.append(sum_of_products(of_scores[-1], k))
     of_key: list[list[float]] = []
     of_value: list[list[float]] = []
     for j in range(len(k)):
         # The first query that sees this key: the rows of probabilities grow by a key each, or are all as long
         first = next(i for i, keys in enumerate(weights) if len(keys) > j)
-        of_key.append(_sum_of_products([keys[j] for keys in of_scores[first:]], q[first:]))
-        of_value.append(_sum_of_products([keys[j] for keys in weights[first:]], g[first:]))
+        of_key.append(sum_of_products([keys[j] for keys in of_scores[first:]], q[first:]))
+        of_value.append(sum_of_products([keys[j] for keys in weights[first:]], g[first:]))
     return of_query, of_key, of_value
 
 
