@@ -10,8 +10,8 @@ Adam with betas 0.85 and 0.99. The scalar version below builds one node for ever
 as micrograd does. It is written for this benchmark: nothing is copied.
 
 `--parts` shows where the time of a step goes instead: into each kernel, without what it calls of others, and
-into all the rest, which is the tape, operations without a kernel, and walking over parameters. Of each call the
-least of many repetitions of one step counts, so that a busy machine shows the same table.
+into all the rest, which is the tape, operations without a kernel, and walking over parameters. Of each call
+the least of many repetitions of one step counts, so that a busy machine shows the same table.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from ..shape import (
     slice_strides,
 )
 from .base import Buffer, Scalar
-from .rows import Row, chunks, product_transposed
+from .rows import Row, chunks, dots
 
 INFINITY, NAN = math.inf, math.nan
 
@@ -384,8 +384,8 @@ class PythonBuffer(Buffer):
             sums = [sum(map(operator.mul, row, column)) for a, b in pairs for row in a for column in b]
             return self.of(list(map(self.dtype.convert, sums)), shape, self.dtype)
         single = self.dtype is DType.float32
-        products = (product_transposed(a, b, single) for a, b in pairs)
-        return self.of_rows(chain.from_iterable(products), shape, self.dtype)
+        products = chain.from_iterable([dots(a, b, single) for a, b in pairs])
+        return self.of(list(products), shape, self.dtype)
 
     def _take(self, indices: PythonBuffer) -> PythonBuffer:
         width = numel(self.shape[1:])

@@ -188,7 +188,9 @@ class PythonPackedAttention(PackedAttention):
         if not x.numel or width == 3:  # an itemgetter of one place returns no tuple
             return PackedAttention.forward(x, num_heads=num_heads)
         parts = _split_heads(x, 3, num_heads)
-        q, k, v = parts[0::3], parts[1::3], parts[2::3]
+        q = parts[0::3]
+        k = parts[1::3]
+        v = parts[2::3]
         scale = 1.0 / math.sqrt(width // (3 * num_heads))
         result, probabilities = _attend(q, k, v, batch * num_heads, scale, causal=True)
         y = _merge_heads(result, 1, num_heads, (batch, length, width // 3), x.dtype)

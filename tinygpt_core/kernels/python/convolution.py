@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from itertools import chain
 from math import prod
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import Row, chunks, product, product_transposed
+from ...buffer.rows import Row, chunks, dots, product
 from ...dtype import DType
 from ..base import Gradient
 from ..convolution import Conv2d, MaxPool2d
@@ -113,7 +112,7 @@ class PythonConv2d(Conv2d):
             gradients = chunks(grad.rows(positions), out_of_group)
             columns_of_groups = _columns_of_windows(x, windows, groups)
             for i, (g, columns) in enumerate(zip(gradients, columns_of_groups, strict=True)):
-                flat = list(chain.from_iterable(product_transposed(g, columns, single)))
+                flat = dots(g, columns, single)
                 total = totals[i % groups]
                 totals[i % groups] = flat if total is None else list(map(operator.add, total, flat))
             return PythonBuffer.of_rows(totals, weights.shape, x.dtype)

@@ -11,7 +11,7 @@ from array import array
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import column_sums, product, product_transposed
+from ...buffer.rows import column_sums, dots
 from ...dtype import DType
 from ..base import Gradient
 from ..dense import Embedding, Linear
@@ -27,9 +27,9 @@ class PythonLinear(Linear):
         weight_rows = weights.rows()
         columns = list(zip(*weight_rows, strict=True)) if weight_rows else [()] * weights.shape[1]
         single = x.dtype is DType.float32
-        y = product_transposed(rows, columns, single, None if bias is None else bias.values())
+        y = dots(rows, columns, single, None if bias is None else bias.values())
         shape = (*x.shape[:-1], weights.shape[1])
-        return PythonBuffer.of_rows(y, shape, x.dtype), (x, weights, rows, weight_rows)
+        return PythonBuffer.of(y, shape, x.dtype), (x, weights, rows, weight_rows)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
@@ -40,11 +40,11 @@ class PythonLinear(Linear):
         single = x.dtype is DType.float32
 
         def of_input() -> PythonBuffer:
-            return PythonBuffer.of_rows(product_transposed(g, weight_rows, single), x.shape, x.dtype)
+            return PythonBuffer.of(dots(g, weight_rows, single), x.shape, x.dtype)
 
         def of_weights() -> PythonBuffer:
-            rows_transposed = list(zip(*rows, strict=True))
-            return PythonBuffer.of_rows(product(rows_transposed, g, single), weights.shape, x.dtype)
+            inputs, outputs = list(zip(*rows, strict=True)), list(zip(*g, strict=True))
+            return PythonBuffer.of(dots(inputs, outputs, single), weights.shape, x.dtype)
 
         def of_bias() -> PythonBuffer:
             return PythonBuffer.of(column_sums(g, weights.shape[1]), weights.shape[1:], x.dtype)
