@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from tinygpt_core import Module, Tensor, apply_op, backends, operations, random  # noqa: E402
 from tinygpt_core.dataset.corpora import load_corpus  # noqa: E402
-from tinygpt_core.kernels.base import registered  # noqa: E402
+from tinygpt_core.kernels.base import register, registered  # noqa: E402
 from tinygpt_core.optimizers import Adam  # noqa: E402
 
 WIDTH, HEADS, CONTEXT, VOCABULARY, BOUNDARY = 16, 4, 16, 27, 26
@@ -335,12 +335,14 @@ class Parts:
 def parts_of_a_step(name: str, repetitions: int, backend: str) -> dict[str, tuple[int, float]]:
     """Returns the calls and seconds of each kernel in a step of one name, and of the rest."""
     backends.use(backend)
-    model, ids, parts = TensorModel(initial_weights(1)), token_ids(name), Parts()
-    for kernel, implementation in registered(backends.active()):
-        for method, label in (("forward", ""), ("backward", " backward")):
-            if method in vars(implementation):
-                timed = parts.timed(f"{kernel.__name__}{label}", getattr(implementation, method))
-                setattr(implementation, method, staticmethod(timed))
+    model = TensorModel(initial_weights(1))
+    ids = token_ids(name)
+    parts = Parts()
+    for kernel, implementation in list(registered(backends.active())):
+        forward = parts.timed(kernel.__name__, implementation.forward)
+        backward = parts.timed(f"{kernel.__name__} backward", implementation.backward)
+        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        register(kernel, backends.active(), type(implementation.__name__, (implementation,), methods))
     for number in range(1, repetitions + 1):
         parts.step(lambda number=number: model.step(ids, number))  # type: ignore[misc]
     return parts.totals()
