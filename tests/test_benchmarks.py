@@ -249,6 +249,12 @@ def test_scaling(tmp_path: Path) -> None:
 
 @needs_numpy
 @needs_torch
+def test_the_parts_of_a_step_are_its_kernels_and_the_rest() -> None:
+    parts = json.loads(run("benchmarks/microgpt.py", "--parts", "--steps", "2", "--json"))
+    for name, calls in {"the rest": 1, "AdamWStep": 1, "Linear": 5, "Linear backward, input 1": 5}.items():
+        assert parts[name][0] == calls and parts[name][1] > 0.0
+
+
 def test_both_sides_compute_the_same() -> None:
     """The comparison is fair only where both do the same work: losses of a few steps, and greedy texts."""
     code = f"""

@@ -67,6 +67,7 @@ RENAMED: dict[str, str] = {
     "tinygpt_accel.threads:share_out": "numpy_backend.threads:parallel_for",
     "tinygpt_core.buffer.python:dot": "tinygpt_core.buffer.rows:dot",
     "tinygpt_core.buffer.python:product": "tinygpt_core.buffer.rows:product",
+    "tinygpt_core.buffer.python:product_transposed": "tinygpt_core.buffer.rows:product_transposed",
     "tinygpt_core.cli_compare:add_commands": "tinygpt_core.cli.compare:add_command, which adds one",
     "tinygpt_core.cli_convert:add_commands": "add_command of tinygpt_core.cli.convert, and of cli.inspect",
     "tinygpt_core.comparison:weight_bound": "tinygpt_core.cli.comparison:weight_tolerance",

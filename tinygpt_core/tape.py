@@ -128,11 +128,11 @@ class GradientFunction:
                 parents.append(None)
                 inputs.append(None)
             else:
+                buffer = tensor.buffer
                 parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
-                inputs.append((tensor.shape, tensor.dtype))
+                inputs.append((buffer.shape, buffer.dtype))
                 if needs_unchanged:
-                    version = tensor.buffer.version
-                    unchanged.append((version, version[0]))
+                    unchanged.append((buffer.version, buffer.version[0]))
         if needs_unchanged:
             unchanged.append((result.version, result.version[0]))
         self.operation: Operation | None = operation

@@ -30,7 +30,7 @@ from ..shape import (
     slice_strides,
 )
 from .base import Buffer, Scalar
-from .rows import Row, chunks, product_transposed
+from .rows import Row, chunks, dots
 
 INFINITY, NAN = math.inf, math.nan
 
@@ -147,13 +147,29 @@ class PythonBuffer(Buffer):
         """Returns the elements in C order as Python numbers (0 and 1 for bool)."""
         return self.flat().tolist()
 
-    def rows(self) -> list[list[Any]]:
-        """Returns the elements as lists along the last axis."""
-        width = self.shape[-1]
-        return chunks(self.values(), width) if width else [[] for _ in range(numel(self.shape[:-1]))]
+    def rows(self, width: int | None = None) -> list[tuple[Any, ...]]:
+        """Returns the elements as rows along the last axis, or in C order as rows of `width`."""
+        if width is None:
+            width = self.shape[-1]
+            if not width:
+                return [()] * numel(self.shape[:-1])
+        return self.dtype.unpack_rows(self.flat(), width)
 
     def _to_array(self) -> array[Any]:
         return self.flat()[:]
+
+    def write_values(self, values: Sequence[float]) -> None:
+        """Writes floats in C order, rounded to the dtype, over all elements, as `assign` does a Buffer.
+
+        Raises:
+            ValueError: this Buffer is a broadcast view or a part of one.
+        """
+        if not is_contiguous(self.shape, self.stride):
+            self.assign(self.of(values, self.shape, self.dtype))
+            return
+        self.check_writable()
+        self.dtype.pack_into(self.data, self.offset, values)
+        self.version[0] += 1
 
     # ---------------------------------------------------------------- making one
 
@@ -221,14 +237,14 @@ class PythonBuffer(Buffer):
     # ---------------------------------------------------------------- one operand
 
     def _unary(self, function: Callable[[float], float], safe: Callable[[float], float]) -> PythonBuffer:
-        values = self.values()
+        values = self.flat()
         try:
             return self.of(list(map(function, values)), self.shape, self.dtype)
         except (OverflowError, ValueError):
             return self.of(list(map(safe, values)), self.shape, self.dtype)
 
     def _neg(self) -> PythonBuffer:
-        return self.of(list(map(operator.neg, self.values())), self.shape, self.dtype)
+        return self.of(list(map(operator.neg, self.flat())), self.shape, self.dtype)
 
     def _exp(self) -> PythonBuffer:
         return self._unary(math.exp, _safely(math.exp))
@@ -254,7 +270,7 @@ class PythonBuffer(Buffer):
         """Returns the elements of this Buffer broadcast to `shape`; without end where there is only one."""
         if self.shape != shape and numel(self.shape) == 1 and numel(shape) != 1:
             return repeat(self.data[self.offset])
-        return self._expand(shape).values()
+        return self._expand(shape).flat()
 
     def _binary(
         self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None
@@ -318,8 +334,8 @@ class PythonBuffer(Buffer):
             flat, width = self.flat(), numel([self.shape[axis] for axis in kept])
             # Leading axes: every width-th element, as one slice
             return [flat[i::width] for i in range(width)]
-        values = self._permute(kept + axes).values()
-        return chunks(values, size) if size else [()] * numel([self.shape[axis] for axis in kept])
+        groups = self._permute(kept + axes)
+        return groups.rows(size) if size else [()] * numel([self.shape[axis] for axis in kept])
 
     def _sum(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
@@ -329,8 +345,8 @@ class PythonBuffer(Buffer):
     def _sum_of_squares(self) -> float:
         if self.dtype.kind != "f":
             return super()._sum_of_squares()
-        values = self.values()
-        return sum(map(operator.mul, values, values), 0.0)  # Python's floats are doubles
+        flat = self.flat()  # no list: a table may have millions of elements
+        return sum(map(operator.mul, flat, flat), 0.0)  # Python's floats are doubles
 
     def _max(self, axes: Shape) -> PythonBuffer:
         shape = reduced_shape(self.shape, axes)
@@ -368,8 +384,8 @@ class PythonBuffer(Buffer):
             sums = [sum(map(operator.mul, row, column)) for a, b in pairs for row in a for column in b]
             return self.of(list(map(self.dtype.convert, sums)), shape, self.dtype)
         single = self.dtype is DType.float32
-        products = (product_transposed(a, b, single) for a, b in pairs)
-        return self.of_rows(chain.from_iterable(products), shape, self.dtype)
+        products = chain.from_iterable([dots(a, b, single) for a, b in pairs])
+        return self.of(list(products), shape, self.dtype)
 
     def _take(self, indices: PythonBuffer) -> PythonBuffer:
         width = numel(self.shape[1:])
@@ -381,8 +397,13 @@ class PythonBuffer(Buffer):
     def _scatter_add(self, indices: PythonBuffer, values: PythonBuffer) -> None:
         width = numel(self.shape[1:])
         sums: dict[int, Any] = {}  # one running total in doubles for each index, rounded once
-        for i, row in zip(indices.flat(), chunks(values.values(), width) if width else (), strict=False):
+        for i, row in zip(indices.flat(), values.rows(width) if width else (), strict=False):
             sums[i] = list(map(operator.add, sums[i], row)) if i in sums else row
+        if not is_contiguous(self.shape, self.stride):
+            total = self._copy()
+            total._scatter_add(indices, values)
+            self._assign(total)
+            return
         for i, row in sums.items():
-            target = self._slice((i, *(slice(0, size, 1) for size in self.shape[1:])))
-            target._assign(self.of(list(map(operator.add, target.values(), row)), target.shape, self.dtype))
+            elements = slice(self.offset + i * width, self.offset + (i + 1) * width)
+            self.data[elements] = self.dtype.pack_wrapped(list(map(operator.add, self.data[elements], row)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 Row = Sequence[float]
@@ -42,6 +42,51 @@ def column_dots(a: Rows, b: Rows, width: int) -> list[float]:
     return list(map(dot, zip(*a, strict=True), zip(*b, strict=True)))
 
 
+def sum_of_products(a: Rows, b: Rows) -> list[float]:
+    """Returns the sum over k of a[k] times b[k], element by element, as far as all of them go.
+
+    Eight terms at a time, one comprehension does all multiply-adds of an element.
+    """
+    terms = min(len(a), len(b))
+    if not terms:
+        return []
+    done = min(terms, 8)
+    total = _SUMS_OF_PRODUCTS[done](a[:done], b[:done])
+    ones = [1.0] * len(total)
+    while done < terms:  # the sum so far, times 1, is the first term of the next
+        end = min(terms, done + 7)
+        total = _SUMS_OF_PRODUCTS[end - done + 1]([total, *a[done:end]], [ones, *b[done:end]])
+        done = end
+    return total
+
+
+# By the number of terms
+_SUMS_OF_PRODUCTS: dict[int, Callable[[Rows, Rows], list[float]]] = {
+    1: lambda a, b: [a0 * b0 for a0, b0 in zip(*a, *b, strict=False)],
+    2: lambda a, b: [a0 * b0 + a1 * b1 for a0, a1, b0, b1 in zip(*a, *b, strict=False)],
+    3: lambda a, b: [a0 * b0 + a1 * b1 + a2 * b2 for a0, a1, a2, b0, b1, b2 in zip(*a, *b, strict=False)],
+    4: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for a0, a1, a2, a3, b0, b1, b2, b3 in zip(*a, *b, strict=False)
+    ],
+    5: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4
+        for a0, a1, a2, a3, a4, b0, b1, b2, b3, b4 in zip(*a, *b, strict=False)
+    ],
+    6: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5
+        for a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5 in zip(*a, *b, strict=False)
+    ],
+    7: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6
+        for a0, a1, a2, a3, a4, a5, a6, b0, b1, b2, b3, b4, b5, b6 in zip(*a, *b, strict=False)
+    ],
+    8: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
+        for a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7 in zip(*a, *b, strict=False)
+    ],
+}
+
+
 # ---------------------------------------------------------------- matrix products
 
 
@@ -50,48 +95,63 @@ def product(a: Rows, b: Rows, single: bool = True) -> list[list[float]]:
     return product_transposed(a, list(zip(*b, strict=True)), single)
 
 
-def product_transposed(a: Rows, b: Rows, single: bool = True, bias: Row | None = None) -> list[list[float]]:
-    """Returns the rows of a @ b^T (+ bias in every row): every row of `a` dotted with every row of `b`.
+def product_transposed(a: Rows, b: Rows, single: bool = True) -> list[list[float]]:
+    """Returns the rows of a @ b^T: every row of `a` dotted with every row of `b`."""
+    return chunks(dots(a, b, single), len(b)) if b else [[] for _ in a]
+
+
+def dots(a: Rows, b: Rows, single: bool = True, bias: Row | None = None) -> list[float]:
+    """Returns the elements of a @ b^T (+ bias in every row): every row of `a` dotted with every row of `b`.
 
     For up to eight columns, one comprehension does all multiply-adds of an element, so that the interpreter's
-    cost of making an element is paid once. Longer rows are left to a function that runs over two of them in C
-    (`_dots`).
+    cost of making an element is paid once. Longer rows are left to a function that runs over two of them in
+    C: `math.sumprod` where Python has it, else, where float32 is accurate enough, `math.dist`.
     """
     if not b:
-        return [[] for _ in a]
+        return []
     if bias is not None:  # the weights of one more input, which is always 1
         a = [(*row, 1.0) for row in a]
         b = [(*row, x) for row, x in zip(b, bias, strict=True)]
-    if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
-        return list(map(list, zip(*product_transposed(b, a, single), strict=True)))
-    if len(b[0]) > 8:
-        return _dots(a, b, single)
-    missing = (0.0,) * (8 - len(b[0]))
-    a = [(*row, *missing) for row in a]
-    b = [(*row, *missing) for row in b]
-    products = [
+    short = _SHORT_DOTS.get(len(b[0]))
+    if short is not None:
+        return short(a, b)
+    if _sumprod:
+        return [_sumprod(x, y) for x in a for y in b]
+    products = _dots_by_distance(a, b) if single else None
+    return [sum(map(operator.mul, x, y)) for x in a for y in b] if products is None else products
+
+
+# By the length of the rows: the dot products of all rows of `a` and `b`, one after the other
+_SHORT_DOTS: dict[int, Callable[[Rows, Rows], list[float]]] = {
+    1: lambda a, b: [a0 * b0 for (a0,) in a for (b0,) in b],
+    2: lambda a, b: [a0 * b0 + a1 * b1 for a0, a1 in a for b0, b1 in b],
+    3: lambda a, b: [a0 * b0 + a1 * b1 + a2 * b2 for a0, a1, a2 in a for b0, b1, b2 in b],
+    4: lambda a, b: [a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 for a0, a1, a2, a3 in a for b0, b1, b2, b3 in b],
+    5: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4
+        for a0, a1, a2, a3, a4 in a
+        for b0, b1, b2, b3, b4 in b
+    ],
+    6: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5
+        for a0, a1, a2, a3, a4, a5 in a
+        for b0, b1, b2, b3, b4, b5 in b
+    ],
+    7: lambda a, b: [
+        a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6
+        for a0, a1, a2, a3, a4, a5, a6 in a
+        for b0, b1, b2, b3, b4, b5, b6 in b
+    ],
+    8: lambda a, b: [
         a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5 + a6 * b6 + a7 * b7
         for a0, a1, a2, a3, a4, a5, a6, a7 in a
         for b0, b1, b2, b3, b4, b5, b6, b7 in b
-    ]
-    return chunks(products, len(b))
+    ],
+}
 
 
-def _dots(a: Rows, b: Rows, single: bool) -> list[list[float]]:
-    """Returns the dot products of rows of `a` and `b`.
-
-    By `math.sumprod` where Python has it, else by way of distances where float32 is accurate enough.
-    """
-    if _sumprod:
-        return [[_sumprod(x, y) for y in b] for x in a]
-    products = _dots_by_distance(a, b) if single else None
-    if products is None:
-        products = [[sum(map(operator.mul, x, y)) for y in b] for x in a]
-    return products
-
-
-def _dots_by_distance(a: Rows, b: Rows) -> list[list[float]] | None:
-    """Returns the dot products of rows of `a` and `b`, or None where numbers are too large for this.
+def _dots_by_distance(a: Rows, b: Rows) -> list[float] | None:
+    """Returns what `dots` does, or None where numbers are too large for this.
 
     Python 3.11 has one function that runs over two rows in C, `math.dist`, and it is three times faster than
     sum(map(mul)). It gives the dot product, too:
@@ -102,6 +162,9 @@ def _dots_by_distance(a: Rows, b: Rows) -> list[list[float]] | None:
     a sum of doubles and far below what float32 keeps. Where the rows of `b` differ much in length (or are
     zero), they are scaled to length 1 as well.
     """
+    if len(a) > 2 * len(b):  # less is done for a row of `b` than for one of `a`
+        products = _dots_by_distance(b, a)
+        return products and list(chain.from_iterable(zip(*chunks(products, len(a)), strict=True)))
     dist = math.dist
     b = list(map(tuple, b))
     origin = repeat((0.0,) * len(b[0]))
@@ -122,7 +185,7 @@ def _dots_by_distance(a: Rows, b: Rows) -> list[list[float]] | None:
         half = length_of_row / (2.0 * length or 1.0)
         scale = length / (length_of_row or 1.0)
         distances = map(dist, repeat(tuple([x * scale for x in row])), b)
-        products.append([half * (s - d * d) for s, d in zip(sums_of_squares, distances, strict=True)])
+        products += [half * (s - d * d) for s, d in zip(sums_of_squares, distances, strict=True)]
     if uneven:
-        products = [list(map(operator.mul, row, lengths_of_b)) for row in products]
+        products = list(map(operator.mul, products, lengths_of_b * len(a)))
     return products

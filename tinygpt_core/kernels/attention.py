@@ -190,16 +190,21 @@ class PackedAttention(Kernel):
     """
 
     @staticmethod
-    def heads(x: Buffer, num_heads: int) -> tuple[Buffer, ...]:
-        """Returns views (B, H, T, D) of the query, key and value; raises TypeError or ShapeError where x has
-        none.
-        """
+    def check(x: Buffer, num_heads: int) -> None:
+        """Raises TypeError or ShapeError unless x is floating and (B, T, 3 H D)."""
         require_float("packed_attention", x=x)
         if x.ndim != 3 or x.shape[2] % (3 * num_heads):
             expected = ("batch", "positions", f"3 x {num_heads} heads x their size")
             raise ShapeError(
                 shape_errors.wrong_shape("packed_attention", "input", x.shape, expected=expected)
             )
+
+    @staticmethod
+    def heads(x: Buffer, num_heads: int) -> tuple[Buffer, ...]:
+        """Returns views (B, H, T, D) of the query, key and value; raises TypeError or ShapeError where x has
+        none.
+        """
+        PackedAttention.check(x, num_heads)
         batch, length, width = x.shape
         split = x.reshape((batch, length, 3, num_heads, width // (3 * num_heads)))
         return tuple(split[:, :, part].permute((0, 2, 1, 3)) for part in range(3))

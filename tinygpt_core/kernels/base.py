@@ -87,9 +87,9 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
 
 def require_float(name: str, **operands: Buffer | None) -> None:
     """Raises TypeError unless all operands that are there have one float dtype."""
-    dtypes = {what: x.dtype for what, x in operands.items() if x is not None}
-    if len(set(dtypes.values())) > 1 or any(dtype.kind != "f" for dtype in dtypes.values()):
-        found = ", ".join(f"{what} {dtype.name}" for what, dtype in dtypes.items())
+    dtypes = {x.dtype for x in operands.values() if x is not None}
+    if len(dtypes) > 1 or {dtype.kind for dtype in dtypes} != {"f"}:
+        found = ", ".join(f"{what} {x.dtype.name}" for what, x in operands.items() if x is not None)
         raise TypeError(f"{name} needs operands of one float dtype, not {found}")
 
 

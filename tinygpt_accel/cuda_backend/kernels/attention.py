@@ -89,7 +89,7 @@ class CudaPackedAttention(PackedAttention):
 
     @staticmethod
     def forward(x: Any, *, num_heads: int) -> tuple[Any, Any]:
-        PackedAttention.heads(x, num_heads)
+        PackedAttention.check(x, num_heads)
         kind = type(x)
         fmt = compute_format(x.dtype)
         heads = _split(x.in_format(fmt), num_heads)

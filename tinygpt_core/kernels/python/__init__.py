@@ -10,16 +10,16 @@ Importing this package registers them; the backend `python` does so when it is f
 from __future__ import annotations
 
 from ...buffer.python import PythonBuffer
-from ..activations import GELU
-from ..attention import Attention
+from ..activations import GELU, Relu
+from ..attention import Attention, PackedAttention
 from ..base import register
 from ..convolution import Conv2d, MaxPool2d
 from ..cross_entropy import CrossEntropy
 from ..dense import Embedding, Linear
 from ..normalization import LayerNorm, RMSNorm
 from ..optimizer_steps import AdamWStep, NonzeroRows, PutRows
-from .activations import PythonGELU
-from .attention import PythonAttention
+from .activations import PythonGELU, PythonRelu
+from .attention import PythonAttention, PythonPackedAttention
 from .convolution import PythonConv2d, PythonMaxPool2d
 from .cross_entropy import PythonCrossEntropy
 from .dense import PythonEmbedding, PythonLinear
@@ -44,7 +44,9 @@ register(CrossEntropy, PythonBuffer, PythonCrossEntropy)
 register(LayerNorm, PythonBuffer, PythonLayerNorm)
 register(RMSNorm, PythonBuffer, PythonRMSNorm)
 register(GELU, PythonBuffer, PythonGELU)
+register(Relu, PythonBuffer, PythonRelu)
 register(Attention, PythonBuffer, PythonAttention)
+register(PackedAttention, PythonBuffer, PythonPackedAttention)
 register(Conv2d, PythonBuffer, PythonConv2d)
 register(MaxPool2d, PythonBuffer, PythonMaxPool2d)
 register(AdamWStep, PythonBuffer, PythonAdamWStep)

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from itertools import chain
 from math import prod
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import Row, chunks, product, product_transposed
+from ...buffer.rows import Row, chunks, dots, product
 from ...dtype import DType
 from ..base import Gradient
 from ..convolution import Conv2d, MaxPool2d
@@ -38,7 +37,7 @@ def _columns(
     first = padded.offset + start[0] * width + start[1]
     for image in range(images):  # one at a time: a batch's columns as Python floats would fill the memory
         view = padded.as_strided(shape, step, first + image * channels * plane)
-        rows = chunks(view.values(), out[0] * out[1])
+        rows = view.rows(out[0] * out[1])
         yield from chunks(rows, depth * kernel[0] * kernel[1])
 
 
@@ -110,16 +109,16 @@ class PythonConv2d(Conv2d):
 
         def of_weights() -> PythonBuffer:
             totals: list[Any] = [None] * groups
-            gradients = chunks(chunks(grad.values(), positions), out_of_group)
+            gradients = chunks(grad.rows(positions), out_of_group)
             columns_of_groups = _columns_of_windows(x, windows, groups)
             for i, (g, columns) in enumerate(zip(gradients, columns_of_groups, strict=True)):
-                flat = list(chain.from_iterable(product_transposed(g, columns, single)))
+                flat = dots(g, columns, single)
                 total = totals[i % groups]
                 totals[i % groups] = flat if total is None else list(map(operator.add, total, flat))
             return PythonBuffer.of_rows(totals, weights.shape, x.dtype)
 
         def of_bias() -> PythonBuffer:
-            sums = list(map(sum, chunks(grad.values(), positions)))
+            sums = list(map(sum, grad.rows(positions)))
             return PythonBuffer.of([sum(sums[channel::out]) for channel in range(out)], (out,), x.dtype)
 
         return of_input, of_weights, of_bias

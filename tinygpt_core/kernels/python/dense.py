@@ -11,7 +11,7 @@ from array import array
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import chunks, column_sums, product, product_transposed
+from ...buffer.rows import column_sums, dots
 from ...dtype import DType
 from ..base import Gradient
 from ..dense import Embedding, Linear
@@ -24,26 +24,27 @@ class PythonLinear(Linear):
     def forward(x: Any, weights: Any, bias: Any = None) -> tuple[Any, Any]:
         Linear.check(x, weights, bias)
         rows = x.rows()
-        columns = weights.transpose(0, 1).rows()
+        weight_rows = weights.rows()
+        columns = list(zip(*weight_rows, strict=True)) if weight_rows else [()] * weights.shape[1]
         single = x.dtype is DType.float32
-        y = product_transposed(rows, columns, single, None if bias is None else bias.values())
+        y = dots(rows, columns, single, None if bias is None else bias.values())
         shape = (*x.shape[:-1], weights.shape[1])
-        return PythonBuffer.of_rows(y, shape, x.dtype), (x, weights, rows, columns)
+        return PythonBuffer.of(y, shape, x.dtype), (x, weights, rows, weight_rows)
 
     @staticmethod
     def backward(saved: Any, grad: Any) -> tuple[Gradient, ...]:
-        x, weights, rows, columns = saved
+        x, weights, rows, weight_rows = saved
         if not x.numel or not grad.numel:
             return Linear.backward((x, weights), grad)
         g = grad.rows()
         single = x.dtype is DType.float32
 
         def of_input() -> PythonBuffer:
-            return PythonBuffer.of_rows(product(g, columns, single), x.shape, x.dtype)
+            return PythonBuffer.of(dots(g, weight_rows, single), x.shape, x.dtype)
 
         def of_weights() -> PythonBuffer:
-            rows_transposed = list(zip(*rows, strict=True))
-            return PythonBuffer.of_rows(product(rows_transposed, g, single), weights.shape, x.dtype)
+            inputs, outputs = list(zip(*rows, strict=True)), list(zip(*g, strict=True))
+            return PythonBuffer.of(dots(inputs, outputs, single), weights.shape, x.dtype)
 
         def of_bias() -> PythonBuffer:
             return PythonBuffer.of(column_sums(g, weights.shape[1]), weights.shape[1:], x.dtype)
@@ -58,7 +59,7 @@ class PythonEmbedding(Embedding):
     def backward_by_rows(saved: Any, grad: Any) -> tuple[Any, Any]:
         indices, (_, width), dtype = saved
         sums: dict[int, Any] = {}
-        for row, new in zip(indices.to_array(), chunks(grad.values(), width), strict=True):
+        for row, new in zip(indices.to_array(), grad.rows(width), strict=True):
             sums[row] = list(map(operator.add, sums[row], new)) if row in sums else new
         rows = PythonBuffer.from_array(array("i", sums), (len(sums),), DType.int32)
         return rows, PythonBuffer.of_rows(sums.values(), (len(sums), width), dtype)

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from ...buffer.python import PythonBuffer
-from ...buffer.rows import Row, chunks, column_dots, column_sums, dot
+from ...buffer.rows import Row, column_dots, column_sums, dot
 from ...shape import Shape
 from ..base import Gradient
 from ..normalization import LayerNorm, RMSNorm, normalized_shape
@@ -23,7 +23,7 @@ def _normalize(x: Any, weights: Any, bias: Any, shape: Shape, eps: float, centre
     size = math.prod(shape)
     scales: list[float] = []
     normal: list[list[float]] = []
-    for row in chunks(x.values(), size) if x.numel else ():
+    for row in x.rows(size) if x.numel else ():
         if centre:
             mean = sum(row) / size
             row = [v - mean for v in row]
@@ -44,7 +44,7 @@ def _normalize(x: Any, weights: Any, bias: Any, shape: Shape, eps: float, centre
 def _normalize_gradients(saved: Any, grad: Any) -> tuple[Gradient, Gradient, Gradient]:
     normal, scales, w, shape, centre = saved
     size = math.prod(shape)
-    g = chunks(grad.values(), size) if grad.numel else []
+    g = grad.rows(size) if grad.numel else []
 
     def of_input() -> PythonBuffer:
         result = []

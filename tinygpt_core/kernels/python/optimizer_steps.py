@@ -1,7 +1,8 @@
 """AdamW's step in pure Python, and rows that are taken out of a table for it.
 
-What is fast here: a list comprehension each for both moments and the update, over arrays as they lie, and the
-two corrections for moments that start at 0 are folded into the learning rate and eps, out of the loops:
+What is fast here: a list comprehension each for both moments and the update, over arrays as they lie, and
+each list is rounded straight into the array where it belongs. The two corrections for moments that start at 0
+are folded into the learning rate and eps, out of the loops:
 
     (m / c1) / (sqrt(v / c2) + eps) = m (sqrt c2 / c1) / (sqrt v + eps sqrt c2)    c = 1 - beta^step
 """
@@ -35,6 +36,7 @@ class PythonAdamWStep(AdamWStep):
         weight_decays: Any,
         step: int,
     ) -> tuple[None, None]:
+        sqrt = math.sqrt
         beta1, beta2 = betas
         share1, share2 = 1.0 - beta1, 1.0 - beta2  # what a new gradient counts
         root = math.sqrt(1.0 - beta2**step)
@@ -42,20 +44,20 @@ class PythonAdamWStep(AdamWStep):
         corrected_eps = eps * root
         lists = zip(parameters, grads, first_moments, second_moments, weight_decays, strict=True)
         for parameter, grad, first, second, decay in lists:
-            gradient = grad.values()
+            gradient = grad.flat()
             values = parameter.flat()
             if decay:
                 keep = 1.0 - learning_rate * decay
                 values = [keep * x for x in values]
             new_first = [beta1 * m + share1 * g for m, g in zip(first.flat(), gradient, strict=True)]
             new_second = [beta2 * v + share2 * g * g for v, g in zip(second.flat(), gradient, strict=True)]
-            roots = map(math.sqrt, new_second)
             updated = [
-                x - rate * m / (root + corrected_eps)
-                for x, m, root in zip(values, new_first, roots, strict=True)
+                x - rate * m / (sqrt(v) + corrected_eps)
+                for x, m, v in zip(values, new_first, new_second, strict=True)
             ]
-            for buffer, new in ((first, new_first), (second, new_second), (parameter, updated)):
-                buffer.assign(PythonBuffer.of(new, buffer.shape, buffer.dtype))
+            first.write_values(new_first)
+            second.write_values(new_second)
+            parameter.write_values(updated)
         return None, None
 
 
@@ -66,7 +68,7 @@ class PythonNonzeroRows(NonzeroRows):
     def forward(x: Any) -> tuple[Any, None]:
         if not x.numel:
             return NonzeroRows.forward(x)
-        rows = chunks(x.values(), x.numel // x.shape[0])
+        rows = x.rows(x.numel // x.shape[0])
         found = array("i", [position for position, row in enumerate(rows) if any(row)])
         return PythonBuffer.from_array(found, (len(found),), DType.int32), None
 
