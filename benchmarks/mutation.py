@@ -399,10 +399,13 @@ def _forked(work: Callable[[Any], int], limit: float) -> tuple[int, str]:
 def _waited(process: int, limit: float) -> int:
     """Returns the exit code of a process, which is ended after some seconds."""
     end = time.monotonic() + limit
-    while time.monotonic() < end:
+    while True:
+        is_late = time.monotonic() >= end  # before it is asked: whoever stopped us has not stopped the clock
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if is_late:
+            break
         time.sleep(0.01)
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
