@@ -31,6 +31,7 @@ import hashlib
 import importlib.abc
 import importlib.machinery
 import io
+import itertools
 import json
 import os
 import resource
@@ -39,7 +40,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +57,7 @@ SLOWER = 10.0  # times as long as without the mistake is a timeout,
 GRACE = 5.0  # and this many seconds more
 IMPORTS = 30.0  # to import and to collect
 WAITING = 10.0  # times as many seconds by the clock, and as much for what waits and does not compute
+KILLERS = 4  # tests that have killed mutants of a function are tried first, so many of them
 MEMORY = 6 << 30  # bytes of address space
 TIMED_OUT, SURVIVED, KILLED = 42, 0, 1
 NOTHING_TO_RUN = 5  # an exit code of pytest
@@ -428,8 +430,12 @@ class Coverage(NamedTuple):
     lines: dict[str, list[str]]
     imported: list[str]
 
-    def tests_of(self, mutant: Mutant) -> list[str]:
-        """Returns the tests that run a mutant's lines, or else its module: the quickest files first."""
+    def tests_of(self, mutant: Mutant, killers: Iterable[str] = ()) -> list[str]:
+        """Returns the tests that run a mutant's lines, or else its module: the quickest files first.
+
+        Args:
+            killers: tests that come before all others if they are among these.
+        """
         line = f"{mutant.module}:{mutant.first}"
         tests = set(self.lines.get(line, []))
         if not tests or not mutant.function or line in self.imported:
@@ -445,7 +451,8 @@ class Coverage(NamedTuple):
             file = test.partition("::")[0]
             return of_file[file], file, self.seconds[test]
 
-        return sorted(tests, key=order)
+        first = [test for test in killers if test in tests]
+        return [*first, *sorted(tests.difference(first), key=order)]
 
 
 def cover(room: Room, report: Callable[[str], None]) -> Coverage:
@@ -478,18 +485,24 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
     return Coverage(seconds, lines, imported)
 
 
-def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
-    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
+def judge(room: Room, mutant: Mutant, coverage: Coverage, killers: Iterable[str] = ()) -> dict[str, Any]:
+    """Runs the tests that a mutant is to be noticed by, `killers` first; returns what happened, as JSON
+    values.
+    """
     started = time.perf_counter()
-    tests = coverage.tests_of(mutant)
+    tests = coverage.tests_of(mutant, killers)
     seconds = {test: coverage.seconds[test] for test in tests}
     source = (ROOT / mutant.module).read_text(encoding="utf-8")
-    files = list(dict.fromkeys(test.partition("::")[0].removeprefix("tests/") for test in tests))
+    # Tests that stand side by side and are of one file are made together
+    parts = [
+        (file.removeprefix("tests/"), {test: seconds[test] for test in part})
+        for file, part in itertools.groupby(tests, lambda test: test.partition("::")[0])
+    ]
 
     def work(answer: Path) -> int:
         sys.meta_path.insert(0, _Changed({mutant.module: mutated(source, mutant)}))
-        for file in files:
-            plugin = _Chosen(seconds)
+        for file, chosen in parts:
+            plugin = _Chosen(chosen)
             if _pytest(plugin, [file], room.backends) not in (0, NOTHING_TO_RUN):
                 answer.write_text(plugin.failed or f"importing it for {file}")
                 return KILLED
@@ -553,20 +566,23 @@ def _text_of(module: str, name: str) -> str:
 
 
 class Results:
-    """What is known, in a file that is written after every mutant."""
+    """What is known, in a file that is written after every mutant; and which tests run which lines, in a much
+    larger one beside it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        known = json.loads(path.read_text()) if path.exists() else {}
-        self.mutants: dict[str, dict[str, Any]] = known.get("mutants", {})
-        self.coverage: dict[str, Any] = known.get("coverage", {})
+        self.beside = path.with_suffix(".lines.json")
+        self.mutants: dict[str, dict[str, Any]] = {}
+        self.coverage: dict[str, Any] = {}
+        if path.exists():
+            self.mutants = json.loads(path.read_text())["mutants"]
+        if self.beside.exists():
+            self.coverage = json.loads(self.beside.read_text())
 
     def save(self) -> None:
-        """Writes the file, which is whole at any moment."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
-        draft.replace(self.path)
+        """Writes what became of mutants, into a file that is whole at any moment."""
+        _replace(self.path, {"mutants": self.mutants})
 
     def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
         """Returns which tests run which lines of a room, noted anew where its modules or tests are others."""
@@ -577,8 +593,15 @@ class Results:
             started = time.perf_counter()
             self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
             report(f"  {time.perf_counter() - started:.0f} s")
-            self.save()
+            _replace(self.beside, self.coverage)
         return Coverage(*self.coverage[name]["found"])
+
+
+def _replace(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(value))
+    draft.replace(path)
 
 
 def equivalent() -> dict[str, str]:
@@ -628,10 +651,14 @@ def run(arguments: argparse.Namespace) -> None:
         if not waiting:
             continue
         coverage = results.covered(name, report)
+        killers: defaultdict[str, list[str]] = defaultdict(list)  # of the last mutants of a function
         for mutant in waiting:
             if time.monotonic() > end:
                 return
-            found = judge(ROOMS[name], mutant, coverage)
+            found = judge(ROOMS[name], mutant, coverage, killers[mutant.function])
+            if found["verdict"] == "killed":
+                others = [test for test in killers[mutant.function] if test != found["by"]]
+                killers[mutant.function] = [found["by"], *others[: KILLERS - 1]]
             known = results.mutants.get(mutant.key, {}) if arguments.again else {}
             results.mutants[mutant.key] = {
                 **found,
