@@ -417,6 +417,20 @@ def _waited(process: int, limit: float) -> int:
 # ---------------------------------------------------------------- one room, one mutant
 
 
+@functools.cache
+def _functions_of(module: str) -> dict[int, range]:
+    """Returns the lines of the function around each statement, by the line in which that begins."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {
+        node.lineno: range(function.lineno, (function.end_lineno or function.lineno) + 1)
+        for function in functions  # the inner ones last
+        for statement in function.body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.stmt)
+    }
+
+
 class Coverage(NamedTuple):
     """What a run without a mistake has shown of a room.
 
@@ -438,11 +452,14 @@ class Coverage(NamedTuple):
         """
         line = f"{mutant.module}:{mutant.first}"
         tests = set(self.lines.get(line, []))
-        if not tests or not mutant.function or line in self.imported:
-            # By importing, as a default is, by few of what the laws draw, or by none: all that run the module
-            # count, and what runs nothing of the room, which may look at signatures
+        function = _functions_of(mutant.module).get(mutant.first)
+        if function is None or line in self.imported:
+            # By importing, as a default is: all that run the module count, and what runs nothing of the room,
+            # which may look at signatures
             of_module = [found for name, found in self.lines.items() if name.startswith(f"{mutant.module}:")]
             tests.update(*of_module, set(self.seconds).difference(*self.lines.values()))
+        elif not tests:  # it may be reached by what is drawn another time
+            tests.update(*(self.lines.get(f"{mutant.module}:{number}", []) for number in function))
         of_file: Counter[str] = Counter()
         for test in tests:
             of_file[test.partition("::")[0]] += self.seconds[test]  # type: ignore[assignment]
@@ -455,17 +472,18 @@ class Coverage(NamedTuple):
         return [*first, *sorted(tests.difference(first), key=order)]
 
 
-def cover(room: Room, report: Callable[[str], None]) -> Coverage:
-    """Runs all tests of a room, on the code as it is.
+def cover(room: Room, file: str, report: Callable[[str], None]) -> dict[str, Any]:
+    """Runs the tests of a file, on the code as it is; returns `seconds`, `lines` and `imported`, as JSON
+    values, and leaves out tests that fail.
 
     Raises:
-        SystemExit: a test fails without any mistake.
+        SystemExit: the tests cannot be run.
     """
 
     def work(answer: Path) -> int:
         _end_after(0)
         plugin = _Lines(modules_of(room))
-        code = _pytest(plugin, room.tests, room.backends, examples=4)
+        code = _pytest(plugin, [file], room.backends, examples=4)
         lines: dict[str, list[str]] = {}
         for test, found in plugin.tests.items():
             for name, line in found | plugin.shared.get(test.partition("::")[0], set()):
@@ -482,7 +500,7 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
         report(f"  left out, for they fail without a mistake: {', '.join(failed)}")
         for tests in lines.values():
             tests[:] = [test for test in tests if test not in failed]
-    return Coverage(seconds, lines, imported)
+    return {"seconds": seconds, "lines": lines, "imported": imported}
 
 
 def judge(room: Room, mutant: Mutant, coverage: Coverage, killers: Iterable[str] = ()) -> dict[str, Any]:
@@ -545,10 +563,12 @@ def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def state_of(room: Room) -> str:
-    """Returns a digest of a room's modules and tests, which changes with any of them."""
-    files = [*modules_of(room), *(f"tests/{name}" for name in room.tests), "tests/spec/table.py"]
-    return _digest(room.backends, *((ROOT / name).read_text(encoding="utf-8") for name in files))
+def states_of(room: Room) -> dict[str, str]:
+    """Returns a digest for each file of a room's tests, which changes with it and with any of the modules."""
+    files = [*modules_of(room), "tests/spec/table.py"]
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in files]
+    tests = {name: (ROOT / "tests" / name).read_text(encoding="utf-8") for name in room.tests}
+    return {name: _digest(room.backends, *texts, text) for name, text in tests.items()}
 
 
 def function_text(mutant: Mutant) -> str:
@@ -585,16 +605,25 @@ class Results:
         _replace(self.path, {"mutants": self.mutants})
 
     def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
-        """Returns which tests run which lines of a room, noted anew where its modules or tests are others."""
-        state = state_of(ROOMS[name])
-        known = self.coverage.get(name, {})
-        if known.get("state") != state:
-            report(f"{name}: noting which tests run which lines …")
-            started = time.perf_counter()
-            self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
-            report(f"  {time.perf_counter() - started:.0f} s")
-            _replace(self.beside, self.coverage)
-        return Coverage(*self.coverage[name]["found"])
+        """Returns which tests run which lines of a room, noted anew for the files of tests that are others,
+        and for all of them where its modules are.
+        """
+        known, room = self.coverage.get(name, {}), ROOMS[name]
+        self.coverage[name] = {}
+        whole = Coverage({}, {}, [])
+        for file, state in states_of(room).items():
+            found = known.get(file, {})
+            if found.get("state") != state:
+                started = time.perf_counter()
+                found = {"state": state, **cover(room, file, report)}
+                report(f"  noted which lines {file} runs: {time.perf_counter() - started:.0f} s")
+            self.coverage[name][file] = found
+            whole.seconds.update(found["seconds"])
+            whole.imported.extend(found["imported"])
+            for line, tests in found["lines"].items():
+                whole.lines.setdefault(line, []).extend(tests)
+        _replace(self.beside, self.coverage)
+        return whole
 
 
 def _replace(path: Path, value: Any) -> None:

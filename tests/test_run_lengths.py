@@ -10,9 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_runs import SMALLEST
 
 from tinygpt_core.training import StepEvent, Trainer, budget
+from tinygpt_core.training.loop import timed_learning_rate
 
 CONFIG = replace(SMALLEST, steps=9, batch_size=2, eval_batches=1)
 
@@ -84,3 +87,39 @@ def test_a_few_seconds_by_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     elapsed = trainer.clock.elapsed
     time.now += 1000.0
     assert trainer.is_finished and trainer.clock.elapsed == elapsed < 10.0
+
+
+@given(
+    st.sampled_from(["cosine", "wsd"]),
+    st.floats(0.5, 40.0),
+    st.integers(0, 6),
+    st.integers(0, 12),
+    st.floats(0.0, 60.0),
+    st.floats(0.05, 1.0),
+    st.floats(0.0, 1.0),
+)
+def test_the_rate_by_the_clock(
+    schedule: str, seconds: float, warmup_steps: int, step: int, elapsed: float, fraction: float, share: float
+) -> None:
+    """As its formula is written out here: it falls by the time that has passed, and rises by steps."""
+    lowest = 0.4 * share
+    config = replace(
+        CONFIG,
+        schedule=schedule,
+        time_budget=seconds,
+        learning_rate=0.4,
+        minimum_learning_rate=lowest,
+        warmup_steps=warmup_steps,
+        decay_fraction=fraction,
+    )
+    passed = elapsed / seconds if elapsed < seconds else 1.0
+    if schedule == "cosine":
+        height = math.cos(math.pi * passed / 2.0) ** 2
+    elif seconds - elapsed >= fraction * seconds:
+        height = 1.0
+    else:
+        height = 1.0 - math.sqrt(1.0 - (1.0 - passed) / fraction)
+    expected = lowest * (1.0 - height) + 0.4 * height
+    if step < warmup_steps:
+        expected = min(expected, 0.4 * (step + 1) / (warmup_steps + 1))
+    assert timed_learning_rate(config, step, elapsed) == pytest.approx(expected, abs=1e-6)
