@@ -76,6 +76,7 @@ def drawn(rng: random.Random) -> list[str]:
         "train": lambda: [*(SMALL if rng.random() < 0.8 else RESUMED)],
         "convert": lambda: [rng.choice(PATHS), rng.choice(PATHS)],
         "generate": lambda: [rng.choice((".", *PATHS)), "--tokens=3"],
+        "find-learning-rate": lambda: [*SMALL, "--steps=3"],  # a hundred of the default sizes take long
         "backends": list,
     }.get(command, lambda: [rng.choice((".", *PATHS))])()
     for _ in range(rng.randrange(5)):
