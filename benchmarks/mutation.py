@@ -180,6 +180,7 @@ ROOMS: dict[str, Room] = {
             "tinygpt_core/training/statistics.py",
         ),
         (
+            "test_trainer.py",
             "test_training.py",
             "test_runs.py",
             "test_parameter_statistics.py",
