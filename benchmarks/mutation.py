@@ -131,6 +131,7 @@ ROOMS: dict[str, Room] = {
     "tokenizer": Room(
         ("tinygpt_core/tokenizer/*.py",),
         (
+            "test_tokenizer_rules.py",
             "test_tokenizer.py",
             "test_tokenizer_limits.py",
             "test_encoders.py",
