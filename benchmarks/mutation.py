@@ -606,12 +606,11 @@ class Results:
         """Writes what became of mutants, into a file that is whole at any moment."""
         _replace(self.path, {"mutants": self.mutants})
 
-    def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
+    def covered(self, name: str, room: Room, report: Callable[[str], None]) -> Coverage:
         """Returns which tests run which lines of a room, noted anew for the files of tests that are others,
         and for all of them where its modules are.
         """
-        known, room = self.coverage.get(name, {}), ROOMS[name]
-        self.coverage[name] = {}
+        known = self.coverage.setdefault(name, {})
         whole = Coverage({}, {}, [])
         for file, state in states_of(room).items():
             found = known.get(file, {})
@@ -619,12 +618,12 @@ class Results:
                 started = time.perf_counter()
                 found = {"state": state, **cover(room, file, report)}
                 report(f"  noted which lines {file} runs: {time.perf_counter() - started:.0f} s")
-            self.coverage[name][file] = found
+                known[file] = found
+                _replace(self.beside, self.coverage)
             whole.seconds.update(found["seconds"])
             whole.imported.extend(found["imported"])
             for line, tests in found["lines"].items():
                 whole.lines.setdefault(line, []).extend(tests)
-        _replace(self.beside, self.coverage)
         return whole
 
 
@@ -667,6 +666,9 @@ def run(arguments: argparse.Namespace) -> None:
     for name, chosen in sampled(arguments.sample, arguments.seed).items():
         if name not in (arguments.room or ROOMS):
             continue
+        room = ROOMS[name]
+        if arguments.tests:
+            room = room._replace(tests=tuple(file for file in room.tests if file in arguments.tests))
         waiting = []
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
@@ -681,12 +683,12 @@ def run(arguments: argparse.Namespace) -> None:
         report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
         if not waiting:
             continue
-        coverage = results.covered(name, report)
+        coverage = results.covered(name, room, report)
         killers: defaultdict[str, list[str]] = defaultdict(list)  # of the last mutants of a function
         for mutant in waiting:
             if time.monotonic() > end:
                 return
-            found = judge(ROOMS[name], mutant, coverage, killers[mutant.function])
+            found = judge(room, mutant, coverage, killers[mutant.function])
             if found["verdict"] == "killed":
                 others = [test for test in killers[mutant.function] if test != found["by"]]
                 killers[mutant.function] = [found["by"], *others[: KILLERS - 1]]
@@ -762,6 +764,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
     parser.add_argument(
         "--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated"
+    )
+    parser.add_argument(
+        "--tests",
+        action="append",
+        metavar="FILE",
+        help="make only the tests in this file of a room's; may be repeated. Quicker, and what survives may "
+        "be killed by the others: see --again",
     )
     parser.add_argument(
         "--again",
