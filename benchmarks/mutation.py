@@ -575,16 +575,17 @@ def states_of(room: Room) -> dict[str, str]:
 
 def function_text(mutant: Mutant) -> str:
     """Returns the source of what stands around a mutant: its function, or the module."""
-    return _text_of(mutant.module, mutant.function.split(".")[0])
+    return _text_of(mutant.module, mutant.function)
 
 
 @functools.cache
-def _text_of(module: str, name: str) -> str:
+def _text_of(module: str, function: str) -> str:
     source = (ROOT / module).read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if getattr(node, "name", "") == name:
-            return ast.get_source_segment(source, node) or ""
-    return source
+    node: ast.AST = ast.parse(source)
+    for name in filter(None, function.split(".")):
+        inner = (each for each in ast.walk(node) if each is not node and getattr(each, "name", "") == name)
+        node = next(inner, node)
+    return ast.get_source_segment(source, node) or source
 
 
 class Results:
