@@ -214,7 +214,8 @@ def test_an_added_token_with_another_id_than_in_the_vocabulary(tmp_path: Path) -
         added = [{"id": idx, "content": "<|endoftext|>", "special": True}]
         (tmp_path / "tokenizer.json").write_text(json.dumps({**value, "added_tokens": added}))
         if is_read:
-            assert find_tokenizer(tmp_path).special_tokens == {"<|endoftext|>": 256}  # type: ignore[union-attr]
+            found = find_tokenizer(tmp_path)
+            assert found is not None and found.special_tokens == {"<|endoftext|>": 256}
         else:
             with pytest.raises(TokenizerError, match=r"has the id 256, but another in tokenizer\.json"):
                 find_tokenizer(tmp_path)
