@@ -31,6 +31,7 @@ import hashlib
 import importlib.abc
 import importlib.machinery
 import io
+import itertools
 import json
 import os
 import resource
@@ -39,7 +40,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +57,7 @@ SLOWER = 10.0  # times as long as without the mistake is a timeout,
 GRACE = 5.0  # and this many seconds more
 IMPORTS = 30.0  # to import and to collect
 WAITING = 10.0  # times as many seconds by the clock, and as much for what waits and does not compute
+KILLERS = 4  # tests that have killed mutants of a function are tried first, so many of them
 MEMORY = 6 << 30  # bytes of address space
 TIMED_OUT, SURVIVED, KILLED = 42, 0, 1
 NOTHING_TO_RUN = 5  # an exit code of pytest
@@ -129,6 +131,7 @@ ROOMS: dict[str, Room] = {
     "tokenizer": Room(
         ("tinygpt_core/tokenizer/*.py",),
         (
+            "test_tokenizer_rules.py",
             "test_tokenizer.py",
             "test_tokenizer_limits.py",
             "test_encoders.py",
@@ -178,6 +181,7 @@ ROOMS: dict[str, Room] = {
             "tinygpt_core/training/statistics.py",
         ),
         (
+            "test_trainer.py",
             "test_training.py",
             "test_runs.py",
             "test_parameter_statistics.py",
@@ -399,10 +403,13 @@ def _forked(work: Callable[[Any], int], limit: float) -> tuple[int, str]:
 def _waited(process: int, limit: float) -> int:
     """Returns the exit code of a process, which is ended after some seconds."""
     end = time.monotonic() + limit
-    while time.monotonic() < end:
+    while True:
+        is_late = time.monotonic() >= end  # before it is asked: whoever stopped us has not stopped the clock
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if is_late:
+            break
         time.sleep(0.01)
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
@@ -410,6 +417,20 @@ def _waited(process: int, limit: float) -> int:
 
 
 # ---------------------------------------------------------------- one room, one mutant
+
+
+@functools.cache
+def _functions_of(module: str) -> dict[int, range]:
+    """Returns the lines of the function around each statement, by the line in which that begins."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {
+        node.lineno: range(function.lineno, (function.end_lineno or function.lineno) + 1)
+        for function in functions  # the inner ones last
+        for statement in function.body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.stmt)
+    }
 
 
 class Coverage(NamedTuple):
@@ -425,15 +446,22 @@ class Coverage(NamedTuple):
     lines: dict[str, list[str]]
     imported: list[str]
 
-    def tests_of(self, mutant: Mutant) -> list[str]:
-        """Returns the tests that run a mutant's lines, or else its module: the quickest files first."""
+    def tests_of(self, mutant: Mutant, killers: Iterable[str] = ()) -> list[str]:
+        """Returns the tests that run a mutant's lines, or else its module: the quickest files first.
+
+        Args:
+            killers: tests that come before all others if they are among these.
+        """
         line = f"{mutant.module}:{mutant.first}"
         tests = set(self.lines.get(line, []))
-        if not tests or not mutant.function or line in self.imported:
-            # By importing, as a default is, by few of what the laws draw, or by none: all that run the module
-            # count, and what runs nothing of the room, which may look at signatures
+        function = _functions_of(mutant.module).get(mutant.first)
+        if function is None or line in self.imported:
+            # By importing, as a default is: all that run the module count, and what runs nothing of the room,
+            # which may look at signatures
             of_module = [found for name, found in self.lines.items() if name.startswith(f"{mutant.module}:")]
             tests.update(*of_module, set(self.seconds).difference(*self.lines.values()))
+        elif not tests:  # it may be reached by what is drawn another time
+            tests.update(*(self.lines.get(f"{mutant.module}:{number}", []) for number in function))
         of_file: Counter[str] = Counter()
         for test in tests:
             of_file[test.partition("::")[0]] += self.seconds[test]  # type: ignore[assignment]
@@ -442,20 +470,22 @@ class Coverage(NamedTuple):
             file = test.partition("::")[0]
             return of_file[file], file, self.seconds[test]
 
-        return sorted(tests, key=order)
+        first = [test for test in killers if test in tests]
+        return [*first, *sorted(tests.difference(first), key=order)]
 
 
-def cover(room: Room, report: Callable[[str], None]) -> Coverage:
-    """Runs all tests of a room, on the code as it is.
+def cover(room: Room, file: str, report: Callable[[str], None]) -> dict[str, Any]:
+    """Runs the tests of a file, on the code as it is; returns `seconds`, `lines` and `imported`, as JSON
+    values, and leaves out tests that fail.
 
     Raises:
-        SystemExit: a test fails without any mistake.
+        SystemExit: the tests cannot be run.
     """
 
     def work(answer: Path) -> int:
         _end_after(0)
         plugin = _Lines(modules_of(room))
-        code = _pytest(plugin, room.tests, room.backends, examples=4)
+        code = _pytest(plugin, [file], room.backends, examples=4)
         lines: dict[str, list[str]] = {}
         for test, found in plugin.tests.items():
             for name, line in found | plugin.shared.get(test.partition("::")[0], set()):
@@ -472,21 +502,27 @@ def cover(room: Room, report: Callable[[str], None]) -> Coverage:
         report(f"  left out, for they fail without a mistake: {', '.join(failed)}")
         for tests in lines.values():
             tests[:] = [test for test in tests if test not in failed]
-    return Coverage(seconds, lines, imported)
+    return {"seconds": seconds, "lines": lines, "imported": imported}
 
 
-def judge(room: Room, mutant: Mutant, coverage: Coverage) -> dict[str, Any]:
-    """Runs the tests that a mutant is to be noticed by; returns what happened, as JSON values."""
+def judge(room: Room, mutant: Mutant, coverage: Coverage, killers: Iterable[str] = ()) -> dict[str, Any]:
+    """Runs the tests that a mutant is to be noticed by, `killers` first; returns what happened, as JSON
+    values.
+    """
     started = time.perf_counter()
-    tests = coverage.tests_of(mutant)
+    tests = coverage.tests_of(mutant, killers)
     seconds = {test: coverage.seconds[test] for test in tests}
     source = (ROOT / mutant.module).read_text(encoding="utf-8")
-    files = list(dict.fromkeys(test.partition("::")[0].removeprefix("tests/") for test in tests))
+    # Tests that stand side by side and are of one file are made together
+    parts = [
+        (file.removeprefix("tests/"), {test: seconds[test] for test in part})
+        for file, part in itertools.groupby(tests, lambda test: test.partition("::")[0])
+    ]
 
     def work(answer: Path) -> int:
         sys.meta_path.insert(0, _Changed({mutant.module: mutated(source, mutant)}))
-        for file in files:
-            plugin = _Chosen(seconds)
+        for file, chosen in parts:
+            plugin = _Chosen(chosen)
             if _pytest(plugin, [file], room.backends) not in (0, NOTHING_TO_RUN):
                 answer.write_text(plugin.failed or f"importing it for {file}")
                 return KILLED
@@ -529,53 +565,74 @@ def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def state_of(room: Room) -> str:
-    """Returns a digest of a room's modules and tests, which changes with any of them."""
-    files = [*modules_of(room), *(f"tests/{name}" for name in room.tests), "tests/spec/table.py"]
-    return _digest(room.backends, *((ROOT / name).read_text(encoding="utf-8") for name in files))
+def states_of(room: Room) -> dict[str, str]:
+    """Returns a digest for each file of a room's tests, which changes with it and with any of the modules."""
+    files = [*modules_of(room), "tests/spec/table.py"]
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in files]
+    tests = {name: (ROOT / "tests" / name).read_text(encoding="utf-8") for name in room.tests}
+    return {name: _digest(room.backends, *texts, text) for name, text in tests.items()}
 
 
 def function_text(mutant: Mutant) -> str:
     """Returns the source of what stands around a mutant: its function, or the module."""
-    return _text_of(mutant.module, mutant.function.split(".")[0])
+    return _text_of(mutant.module, mutant.function)
 
 
 @functools.cache
-def _text_of(module: str, name: str) -> str:
+def _text_of(module: str, function: str) -> str:
     source = (ROOT / module).read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if getattr(node, "name", "") == name:
-            return ast.get_source_segment(source, node) or ""
-    return source
+    node: ast.AST = ast.parse(source)
+    for name in filter(None, function.split(".")):
+        inner = (each for each in ast.walk(node) if each is not node and getattr(each, "name", "") == name)
+        node = next(inner, node)
+    return ast.get_source_segment(source, node) or source
 
 
 class Results:
-    """What is known, in a file that is written after every mutant."""
+    """What is known, in a file that is written after every mutant; and which tests run which lines, in a much
+    larger one beside it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        known = json.loads(path.read_text()) if path.exists() else {}
-        self.mutants: dict[str, dict[str, Any]] = known.get("mutants", {})
-        self.coverage: dict[str, Any] = known.get("coverage", {})
+        self.beside = path.with_suffix(".lines.json")
+        self.mutants: dict[str, dict[str, Any]] = {}
+        self.coverage: dict[str, Any] = {}
+        if path.exists():
+            self.mutants = json.loads(path.read_text())["mutants"]
+        if self.beside.exists():
+            self.coverage = json.loads(self.beside.read_text())
 
     def save(self) -> None:
-        """Writes the file, which is whole at any moment."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps({"mutants": self.mutants, "coverage": self.coverage}))
-        draft.replace(self.path)
+        """Writes what became of mutants, into a file that is whole at any moment."""
+        _replace(self.path, {"mutants": self.mutants})
 
-    def covered(self, name: str, report: Callable[[str], None]) -> Coverage:
-        """Returns which tests run which lines of a room, noted anew where its modules or tests are others."""
-        state = state_of(ROOMS[name])
-        known = self.coverage.get(name, {})
-        if known.get("state") != state:
-            report(f"{name}: noting which tests run which lines …")
-            started = time.perf_counter()
-            self.coverage[name] = {"state": state, "found": cover(ROOMS[name], report)}
-            report(f"  {time.perf_counter() - started:.0f} s")
-            self.save()
-        return Coverage(*self.coverage[name]["found"])
+    def covered(self, name: str, room: Room, report: Callable[[str], None]) -> Coverage:
+        """Returns which tests run which lines of a room, noted anew for the files of tests that are others,
+        and for all of them where its modules are.
+        """
+        known = self.coverage.setdefault(name, {})
+        whole = Coverage({}, {}, [])
+        for file, state in states_of(room).items():
+            found = known.get(file, {})
+            if found.get("state") != state:
+                started = time.perf_counter()
+                found = {"state": state, **cover(room, file, report)}
+                report(f"  noted which lines {file} runs: {time.perf_counter() - started:.0f} s")
+                known[file] = found
+                _replace(self.beside, self.coverage)
+            whole.seconds.update(found["seconds"])
+            whole.imported.extend(found["imported"])
+            for line, tests in found["lines"].items():
+                whole.lines.setdefault(line, []).extend(tests)
+        return whole
+
+
+def _replace(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(value))
+    draft.replace(path)
 
 
 def equivalent() -> dict[str, str]:
@@ -610,6 +667,9 @@ def run(arguments: argparse.Namespace) -> None:
     for name, chosen in sampled(arguments.sample, arguments.seed).items():
         if name not in (arguments.room or ROOMS):
             continue
+        room = ROOMS[name]
+        if arguments.tests:
+            room = room._replace(tests=tuple(file for file in room.tests if file in arguments.tests))
         waiting = []
         for mutant in chosen:
             known = results.mutants.get(mutant.key)
@@ -624,11 +684,15 @@ def run(arguments: argparse.Namespace) -> None:
         report(f"{name}: {len(waiting)} of {len(chosen)} mutants to run")
         if not waiting:
             continue
-        coverage = results.covered(name, report)
+        coverage = results.covered(name, room, report)
+        killers: defaultdict[str, list[str]] = defaultdict(list)  # of the last mutants of a function
         for mutant in waiting:
             if time.monotonic() > end:
                 return
-            found = judge(ROOMS[name], mutant, coverage)
+            found = judge(room, mutant, coverage, killers[mutant.function])
+            if found["verdict"] == "killed":
+                others = [test for test in killers[mutant.function] if test != found["by"]]
+                killers[mutant.function] = [found["by"], *others[: KILLERS - 1]]
             known = results.mutants.get(mutant.key, {}) if arguments.again else {}
             results.mutants[mutant.key] = {
                 **found,
@@ -701,6 +765,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
     parser.add_argument(
         "--room", action="append", choices=list(ROOMS), help="only of this room; may be repeated"
+    )
+    parser.add_argument(
+        "--tests",
+        action="append",
+        metavar="FILE",
+        help="make only the tests in this file of a room's; may be repeated. Quicker, and what survives may "
+        "be killed by the others: see --again",
     )
     parser.add_argument(
         "--again",

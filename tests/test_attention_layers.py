@@ -9,9 +9,9 @@ import pytest
 
 from tinygpt_core import random
 from tinygpt_core.dtype import DType
-from tinygpt_core.nn import CausalSelfAttention, RotaryScaling, TransformerBlock
+from tinygpt_core.nn import CausalSelfAttention, RotaryEncoding, RotaryScaling, TransformerBlock, attention
 from tinygpt_core.nn.cache import KeyValueCache
-from tinygpt_core.tensor import Tensor, no_grad
+from tinygpt_core.tensor import Tensor, apply_op, no_grad
 
 
 def close(one: Tensor, other: Tensor) -> bool:
@@ -65,6 +65,68 @@ def test_heads_that_cannot_be_shared_out_are_refused() -> None:
             layer(Tensor.zeros(shape))
     with pytest.raises(ValueError, match="7 positions after 0 cached ones"):
         layer(Tensor.zeros((1, 7, 8)))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "PackedAttention"),
+        ({"rotary": True}, "Attention"),
+        ({"query_key_norm": True}, "Attention"),
+        ({"num_key_value_heads": 1}, "Attention"),
+        ({"scale": 0.3}, "Attention"),
+        ({"window": 5}, "PackedAttention"),  # hides nothing of five positions
+        ({"window": 5, "scale": 0.3}, "Attention"),
+        ({"window": 4}, "WindowedAttention"),
+        ({"soft_cap": 2.0}, "WindowedAttention"),
+        ({"soft_cap": 2.0, "window": 9}, "WindowedAttention"),
+    ],
+    ids=str,
+)
+def test_attending_is_one_operation(
+    options: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the whole packed map, where nothing happens in between; with a cache it is the other."""
+    names: list[str] = []
+
+    def noted(operation: Any, *inputs: Any, **settings: Any) -> Any:
+        names.append(operation.__name__)
+        return apply_op(operation, *inputs, **settings)
+
+    monkeypatch.setattr(attention, "apply_op", noted)
+    layer = CausalSelfAttention(4, 6, 2, **options)
+    x = Tensor.normal((1, 5, 4))
+    layer(x)
+    with no_grad():
+        layer(x, KeyValueCache(1, 1, layer.num_key_value_heads, 6, 2, x.buffer))
+    assert names == [expected, expected.replace("Packed", "")]
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 6])
+@pytest.mark.parametrize("soft_cap", [None, 1.5])
+def test_a_window_and_a_cap_are_their_definition(window: int, soft_cap: float | None) -> None:
+    """Position i sees j with i - window < j <= i, also where that is more than a head is wide."""
+    random.seed(6)
+    layer = CausalSelfAttention(2, 6, 1, window=window, soft_cap=soft_cap)
+    x = Tensor.normal((2, 6, 2))
+    packed = layer.query_key_value(x)
+    query, key, value = packed[..., :2], packed[..., 2:4], packed[..., 4:]
+    scores = query @ key.transpose(1, 2) / math.sqrt(2.0)
+    if soft_cap is not None:
+        scores = (scores / soft_cap).tanh() * soft_cap
+    distances = Tensor([[i - j for j in range(6)] for i in range(6)])
+    is_seen = Tensor.where(distances >= 0, distances, window) < window
+    weights = Tensor.where(is_seen, scores, -math.inf).softmax(axis=2)
+    assert close(layer(x), layer.out(weights @ value))
+
+
+def test_rotation_of_one_position_and_of_a_part() -> None:
+    """Position 0 stays what it is, and so does what lies behind the part that is turned."""
+    x = Tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
+    assert RotaryEncoding()(x).to_python() == RotaryEncoding(dim=2)(x).to_python() == x.to_python()
+    (turned,) = RotaryEncoding(dim=2)(x, 3).to_python()[0][0]
+    c, s = math.cos(3.0), math.sin(3.0)
+    assert turned == pytest.approx([c - 2.0 * s, 2.0 * c + s, 3.0, 4.0], rel=1e-5)
 
 
 LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_turns": 1.0, "high_turns": 4.0, "original_context_length": 64}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tinygpt_core import generation, kernels, losses, nn, operations, optimizers, schedules
+from tinygpt_core.kernels.precision import LossScaler
 
 ROTARY = {"rotary": False, "rotary_base": 10000.0}
 DEFAULTS: dict[Any, dict[str, Any]] = {
@@ -56,6 +57,15 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     operations.Tril.forward: {"diagonal": 0},
     optimizers.Adam: {"betas": (0.9, 0.999), "eps": 1e-8},
     optimizers.AdamW: {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
+    LossScaler: {"scale": 65536.0, "patience": 2000},
+    optimizers.Muon: {
+        "momentum": 0.95,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.01,
+        "iterations": 5,
+        "excluded": ("embeddings", "head"),
+    },
     optimizers.SGD: {"momentum": 0.0, "weight_decay": 0.0, "dampening": 0.0, "nesterov": False},
     schedules.cosine_with_warmup: {"warmup_steps": 0, "minimum": 0.0},
     schedules.linear: {"warmup_steps": 0, "minimum": 0.0},

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tinygpt_core import backends, random
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
-from tinygpt_core.module import Module
+from tinygpt_core.kernels.optimizer_steps import orthogonalized
+from tinygpt_core.module import Module, write_tensors
 from tinygpt_core.nn import GPT, MLP, FullyConnectedLayer, GPTConfig, Linear
 from tinygpt_core.optimizers import SGD, Adam, AdamW, Muon, Optimizer, OptimizerState, clip_gradients
 from tinygpt_core.tensor import Tensor, no_grad
@@ -298,6 +299,26 @@ def test_the_state_is_of_what_is_trained():
         AdamW(module, 0.1).load_state_dict({})
 
 
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+def test_a_state_that_does_not_fit_is_named_with_its_file(tmp_path, suffix):
+    """Once, whoever has found out; of pairs there is no file."""
+    file = tmp_path / f"state.{suffix}"
+    state = {"velocity.matrix": Tensor([1.0])}
+    optimizer = AdamW(Toy(), 0.1)
+    write_tensors(file, state)
+    for path in (file, str(file)):
+        with pytest.raises(ValueError, match=r"does not have for this module: velocity\.matrix") as error:
+            optimizer.load_state(path)
+        assert str(error.value).startswith(f"{file}: ") and str(error.value).count(str(file)) == 1
+    file.write_bytes(b"{")
+    with pytest.raises(ValueError) as error:
+        optimizer.load_state(file)
+    assert str(error.value).count(str(file)) == 1
+    with pytest.raises(ValueError) as error:
+        optimizer.load_state(list(state.items()))
+    assert str(error.value).startswith("state that AdamW does not have")
+
+
 class Counting(Optimizer):
     """Keeps a number for each parameter, and a Tensor of the parameter's shape."""
 
@@ -493,6 +514,22 @@ def test_muon_is_its_definition(where, rows, columns, number, momentum, decay):
     }
 
 
+@pytest.mark.parametrize("rows", [[[1.0, -2.0], [0.0, 3.0]], [[-1.0, -2.0, -0.5]], [[-2.0]]])
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_what_is_made_orthogonal_may_be_of_any_size(rows, scale):
+    """Nothing overflows or vanishes; signs stay; zeros and nothing are what they were."""
+    x = Buffer(rows, DType.float64)
+    found, plain = orthogonalized(x * scale), orthogonalized(x)
+    assert sum(found.to_python(), []) == pytest.approx(sum(plain.to_python(), []), rel=1e-9)
+    if len(rows) == 1:  # a row keeps its direction, and gets a length of about 1
+        length = math.hypot(*rows[0])
+        ratio = plain.to_python()[0][0] / rows[0][0] * length
+        assert 0.6 < ratio < 1.3
+        assert plain.to_python()[0] == pytest.approx([value * ratio / length for value in rows[0]])
+    assert orthogonalized(x * 0.0).to_python() == (x * 0.0).to_python()
+    assert orthogonalized(Buffer.zeros((0, 3), DType.float64)).shape == (0, 3)
+
+
 def test_muon_takes_the_matrices_of_the_blocks():
     config = GPTConfig(
         vocab_size=5,
@@ -523,6 +560,7 @@ def test_muon_with_state_of_adamw_and_bad_settings():
             Muon(module, 0.1, **options)
     with pytest.raises(ValueError, match="iterations must be at least 1"):
         Muon(module, 0.1, iterations=0)
+    assert Muon(module, 0.1, iterations=1).iterations == 1
 
 
 def test_muon_checks_shapes_before_it_changes_anything():

@@ -78,11 +78,21 @@ def test_loss_scaler(finite: list[bool], patience: int) -> None:
         {"scale": 0.0, "good_steps": 1},
         {"scale": math.inf, "good_steps": 1},
         {"scale": 2.0, "good_steps": -1},
+        {"scale": 2.0, "good_steps": 1.5},
+        {"scale": "2", "good_steps": 1},
     ],
 )
 def test_a_bad_state_is_refused(state: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="loss scaler's state"):
         LossScaler().set_state(state)
+
+
+def test_a_scale_may_be_below_one_and_is_a_float() -> None:
+    scaler = LossScaler()
+    scaler.set_state({"scale": 2.0**-9, "good_steps": 0})
+    assert scaler.get_state() == {"scale": 2.0**-9, "good_steps": 0}
+    scaler.set_state({"scale": 1, "good_steps": 3})
+    assert type(scaler.scale) is float and scaler.good_steps == 3
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])

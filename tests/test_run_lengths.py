@@ -10,9 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_runs import SMALLEST
 
 from tinygpt_core.training import StepEvent, Trainer, budget
+from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
+from tinygpt_core.training.loop import _elapsed, timed_learning_rate
 
 CONFIG = replace(SMALLEST, steps=9, batch_size=2, eval_batches=1)
 
@@ -81,6 +85,86 @@ def test_a_few_seconds_by_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for event in steps:
         share = (1.0 + math.cos(math.pi * min(event.elapsed / 8.0, 1.0))) / 2.0  # type: ignore[operator]
         assert event.learning_rate == pytest.approx(0.1 + 0.4 * share, rel=1e-12)
+    shares = [int(elapsed / 8.0 * 20) for elapsed in times]  # type: ignore[operator]
+    assert [event.parameters is not None for event in steps] == [
+        number == 0 or shares[number] != shares[number - 1] for number in range(len(steps))
+    ]
     elapsed = trainer.clock.elapsed
     time.now += 1000.0
     assert trainer.is_finished and trainer.clock.elapsed == elapsed < 10.0
+
+
+def test_the_clock_of_a_run_goes_on_where_its_checkpoint_left_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Steps behind it begin when they did before, and what comes after goes on from there; the time in
+    between counts for nothing.
+    """
+    time = Time()
+    monkeypatch.setattr(budget, "time", time)
+    config = replace(CONFIG, steps=1000, time_budget=50.0, checkpoint_every=3)
+    trainer = Trainer.start(config, str(tmp_path / "run"))
+    times: dict[int, float] = {}
+    for event in trainer.run():
+        if isinstance(event, StepEvent):
+            times[event.step] = event.elapsed  # type: ignore[assignment]
+            if event.step == 5:
+                shutil.copytree(tmp_path / "run", tmp_path / "killed")
+                trainer.stop_requested = True
+    time.now += 1000.0
+    kept = load_checkpoint(tmp_path / "killed").state["elapsed"]
+    again = Trainer.resume(str(tmp_path / "killed"))
+    assert again.step == 3 and again.clock.elapsed == kept and times[3] < kept < times[4]
+    for event in again.run():
+        if isinstance(event, StepEvent):
+            assert event.elapsed == times.get(event.step, event.elapsed)
+            again.stop_requested = event.step == 6
+            assert event.step < 6 or times[5] < event.elapsed < times[5] + 5.0  # type: ignore[operator]
+    assert load_checkpoint(tmp_path / "killed").state["step"] == 6
+
+
+@pytest.mark.parametrize("elapsed", [0, 0.0, 0.25, 1e9])
+def test_seconds_that_a_checkpoint_may_have(elapsed: float) -> None:
+    assert _elapsed(elapsed, "there") == elapsed
+
+
+@pytest.mark.parametrize("elapsed", ["soon", -1e-9, True, None, math.inf, math.nan])
+def test_seconds_that_a_checkpoint_cannot_have(elapsed: object) -> None:
+    with pytest.raises(CheckpointError, match="elapsed"):
+        _elapsed(elapsed, "there")
+
+
+@given(
+    st.sampled_from(["cosine", "wsd"]),
+    st.floats(0.5, 40.0),
+    st.integers(0, 6),
+    st.integers(0, 12),
+    st.floats(0.0, 60.0),
+    st.floats(0.05, 1.0),
+    st.floats(0.0, 1.0),
+)
+def test_the_rate_by_the_clock(
+    schedule: str, seconds: float, warmup_steps: int, step: int, elapsed: float, fraction: float, share: float
+) -> None:
+    """As its formula is written out here: it falls by the time that has passed, and rises by steps."""
+    lowest = 0.4 * share
+    config = replace(
+        CONFIG,
+        schedule=schedule,
+        time_budget=seconds,
+        learning_rate=0.4,
+        minimum_learning_rate=lowest,
+        warmup_steps=warmup_steps,
+        decay_fraction=fraction,
+    )
+    passed = elapsed / seconds if elapsed < seconds else 1.0
+    if schedule == "cosine":
+        height = math.cos(math.pi * passed / 2.0) ** 2
+    elif seconds - elapsed >= fraction * seconds:
+        height = 1.0
+    else:
+        height = 1.0 - math.sqrt(1.0 - (1.0 - passed) / fraction)
+    expected = lowest * (1.0 - height) + 0.4 * height
+    if step < warmup_steps:
+        expected = min(expected, 0.4 * (step + 1) / (warmup_steps + 1))
+    assert timed_learning_rate(config, step, elapsed) == pytest.approx(expected, abs=1e-6)

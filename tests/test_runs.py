@@ -274,6 +274,40 @@ def test_a_step_with_an_infinite_gradient_changes_nothing(
     assert (resumed.step, resumed.skipped_steps, resumed.optimizer.step) == (6, 1, 5)
 
 
+def test_steps_that_changed_nothing_are_counted_from_none_to_all(
+    config: TrainingConfig, tmp_path: Path
+) -> None:
+    """Of earlier versions, which did not count them, there were none."""
+    run = tmp_path / "run"
+    trainer = Trainer.start(config, str(run))
+    poison(trainer, 1, 2, 3)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 3
+    resumed = Trainer.resume(str(run))
+    assert (resumed.step, resumed.skipped_steps, resumed.skipped_in_a_row) == (3, 3, 3)
+    assert resumed.optimizer.step == 0
+    list(resumed.run())
+    assert (resumed.skipped_steps, resumed.skipped_in_a_row) == (3, 0)
+    early = tmp_path / "early"
+    list(Trainer.start(config, str(early)).run())
+    for name in ("skipped_steps", "skipped_in_a_row"):
+        change_state(early, lambda state: state.pop(name), mend=True)  # noqa: B023
+    resumed = Trainer.resume(str(early))
+    assert (resumed.step, resumed.skipped_steps, resumed.skipped_in_a_row) == (6, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["skipped_steps", "skipped_in_a_row"])
+@pytest.mark.parametrize("count", [-1, 7, 1.0, True, "0", None])
+def test_a_count_of_steps_that_cannot_be_is_refused(
+    config: TrainingConfig, tmp_path: Path, name: str, count: object
+) -> None:
+    run = tmp_path / "run"
+    list(Trainer.start(config, str(run)).run())
+    change_state(run, lambda state: state.update({name: count}), mend=True)
+    with pytest.raises(CheckpointError, match=f"its {name} must be an integer from 0 to 6"):
+        Trainer.resume(str(run))
+
+
 def test_many_such_steps_in_a_row_end_the_run(config: TrainingConfig, tmp_path: Path) -> None:
     trainer = Trainer.start(replace(config, steps=40), str(tmp_path / "run"))
     poison(trainer, *range(5, 8), *range(9, 40))

@@ -20,7 +20,7 @@ from tinygpt_core.dtype import DType
 from tinygpt_core.module import Module
 from tinygpt_core.nn import Embedding
 from tinygpt_core.operations import SparseGradient
-from tinygpt_core.optimizers import SGD, Adam, AdamW, clip_gradients
+from tinygpt_core.optimizers import SGD, Adam, AdamW, clip_gradients, rows_with_gradient
 from tinygpt_core.tensor import Tensor
 
 BACKENDS = ["python"] if backends.why_not("numpy") else ["python", "numpy", "cuda-on-cpu"]
@@ -97,6 +97,37 @@ def lazy_adamw(
                 weights[row][j] -= rate * decay * weights[row][j]
                 weights[row][j] -= rate * m / (math.sqrt(v) + 1e-8)
     return weights
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"), [([[1.0, 2.0], [0.0, 0.0], [0.0, 3.0]], [0, 2]), ([[1.0]] * 3, [0, 1, 2])]
+)
+def test_rows_whose_gradient_is_zero_are_left_out(values: list[list[float]], kept: list[int]) -> None:
+    """Of a gradient kept as rows, and of the whole one, as many of them as there may be."""
+    ids = [1, 4, 6]
+    width = len(values[0])
+    gradient = SparseGradient((ROWS, width), Buffer(ids, DType.int32), Buffer(values, DType.float32))
+    for given_one in (gradient, gradient.add_to(None)):
+        rows, found = rows_with_gradient(given_one)
+        assert rows.to_python() == [ids[i] for i in kept]
+        assert found.to_python() == [values[i] for i in kept]
+
+
+@pytest.mark.parametrize("make", [lambda m: SGD(m, 0.5), lambda m: AdamW(m, 0.5)])
+def test_a_table_without_a_gradient_keeps_nobody_from_moving(make: Any) -> None:
+    """Its gradient is there, and zero everywhere."""
+    model = Tables()
+    optimizer = make(model)
+    model.loss([1, 2], [0.0, 0.0]).backward()
+    model.matrix.grad = Tensor([[1.0] * WIDTH] * WIDTH)
+    table, matrix = rows_of(model.table.embeddings), rows_of(model.matrix)
+    optimizer.update()
+    assert rows_of(model.table.embeddings) == table
+    assert all(
+        a != b
+        for one, other in zip(rows_of(model.matrix), matrix, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

@@ -168,6 +168,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "merged with next": lambda: byte_level(split_by(r"[ \n]", "merged_with_next")),
     "contiguous": lambda: byte_level(split_by(r"[ \n]", "contiguous")),
     "inverted": lambda: byte_level(split_by(r"\p{L}+", "removed", True)),
+    "matches of nothing": lambda: byte_level(split_by(r"(?=[a-h])|[ \n]", "contiguous")),
     "Llama 2": lambda: with_tokens(sentencepiece_like("llama2")),
     "Llama 2, newer form": lambda: with_tokens(sentencepiece_like("metaspace")),
     "Gemma": lambda: with_tokens(sentencepiece_like("gemma")),

@@ -521,6 +521,6 @@ def read_tensors(file: WeightFile) -> dict[str, Tensor | Buffer]:
         texts = read_json_object(file, MAXIMUM_JSON)
         return {name: Tensor.deserialize_tensor(text) for name, text in texts.items()}
     except ValueError as error:
-        raise ValueError(
-            f"{os.fspath(file)} is no JSON object of names and tensors: {error!s:.400}"
-        ) from error
+        name = os.fspath(file)
+        reason = str(error).removeprefix(f"{name}: ").replace(f"{name} ", "it ", 1)  # which names it once
+        raise ValueError(f"{name} is no JSON object of names and tensors: {reason:.400}") from error

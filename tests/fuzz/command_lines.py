@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tinygpt_core.cli.main import COMMANDS, build_parser, main
 
-NOT_RUN = ("spec", "compare-backends")  # they take seconds, and read no file
+# They take seconds, and read no file; or serve until they are stopped
+NOT_RUN = ("spec", "compare-backends", "live")
 EXIT_CODES = (0, 1, 2, 130)
 # Settings that take long where they are large, and are allowed to: what a person asks for, and waits for
 PATIENCE = {"--steps": 3, "--tokens": 20, "--count": 3, "--eval-batches": 20, "--accumulation": 20}
@@ -76,6 +77,7 @@ def drawn(rng: random.Random) -> list[str]:
         "train": lambda: [*(SMALL if rng.random() < 0.8 else RESUMED)],
         "convert": lambda: [rng.choice(PATHS), rng.choice(PATHS)],
         "generate": lambda: [rng.choice((".", *PATHS)), "--tokens=3"],
+        "find-learning-rate": lambda: [*SMALL, "--steps=3"],  # a hundred of the default sizes take long
         "backends": list,
     }.get(command, lambda: [rng.choice((".", *PATHS))])()
     for _ in range(rng.randrange(5)):

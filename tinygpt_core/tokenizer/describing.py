@@ -11,13 +11,11 @@ from typing import Any
 from .base import Tokenizer
 from .bpe import BPETokenizer
 from .characters import CharTokenizer
-from .patterns import RegexPatterns
+from .patterns import RegexPatterns, is_total
 from .tokenizer_json import JSONTokenizer
 from .vocabularies import byte_characters
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-TOTAL = (r"\p{L}+", r"\p{N}", r"[^\s\p{L}\p{N}]+", r"|\s+")
-"""Parts of a pattern that leaves nothing between its matches: letters, numbers, all else, white space."""
 READ_OTHERWISE = (r"\w", r"\W", r"\d", r"\D", r"\b", r"\B", "(?x", "(?P", "^", "$")
 POSSESSIVE_COUNT = re.compile(r"\{\d+(,\d*)?\}\+")
 """What Oniguruma, which reads patterns there, takes for something else than Python does."""
@@ -93,7 +91,7 @@ def _pre_tokenizer(pattern: str) -> dict[str, Any] | None:
         pattern = pattern.replace("$", r"\z").replace("{1,3}+", "{1,3}")
     said = pattern.replace("[^", "")  # a ^ there is no beginning
     is_other = any(part in said for part in READ_OTHERWISE) or POSSESSIVE_COUNT.search(pattern) is not None
-    if is_other or not all(part in pattern for part in TOTAL):
+    if is_other or not is_total(pattern):
         return None
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     return {"type": "Sequence", "pretokenizers": [split, {**BYTE_LEVEL, "use_regex": False}]}

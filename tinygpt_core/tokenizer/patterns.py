@@ -136,6 +136,36 @@ def spell_out(pattern: str) -> str:
     return re.sub(r"\\p\{\w+\}|\\.|\[\^?\]?|\]", replace, pattern, flags=re.DOTALL)
 
 
+# Of letters, of numbers, of white space and of all else: an alternative that takes one wherever it stands
+TOTAL = (
+    r"(?: \?|\[\^[^]]*\\p\{L\}[^]]*\]\?\+?)?\\p\{L\}\+{1,2}",
+    r"(?: \?)?\\p\{N\}(?:\+{1,2}|\{1,\d\}\+?)?",
+    r"\\s\+{0,2}",
+    r"(?: \?)?\[\^\\s\\p\{L\}\\p\{N\}\]\+{1,2}(?:\[[^]^]+\]\*\+?)?",
+)
+
+
+def is_total(pattern: str) -> bool:
+    """Whether a pattern can be seen to leave nothing between its matches: it has an alternative each for
+    letters, numbers, white space and all else, in a form that the patterns in use have.
+    """
+    parts = alternatives(pattern)
+    return all(any(re.fullmatch(form, part) for part in parts) for form in TOTAL)
+
+
+def alternatives(pattern: str) -> list[str]:
+    """Returns the parts of a pattern between the `|` that stand in no group and in no brackets."""
+    parts = [""]
+    depth = 0
+    for token in re.findall(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|.", pattern, flags=re.DOTALL):
+        depth += (token == "(") - (token == ")")
+        if token == "|" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return parts
+
+
 OWN_PATTERNS = frozenset(
     {RegexPatterns.GPT2, RegexPatterns.GPT4, RegexPatterns.CL100K, RegexPatterns.TINYGPT}
 )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ..files.json_objects import SerializationError, read_json_object
 from .base import TokenizerError
-from .patterns import RegexPatterns, compile_pattern
+from .patterns import RegexPatterns, compile_pattern, is_total
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -131,8 +131,8 @@ def _total(pattern: str, path: str) -> str:
         _refuse(path, str(problem))
     if compiled.match("") is not None:
         _refuse(path, f"the pattern {_quoted(pattern)} matches nothing at all")
-    if all(part in pattern for part in (r"\p{L}+", r"\p{N}", r"[^\s\p{L}\p{N}]+", r"|\s+")):
-        return pattern  # letters, numbers, white space and all else: nothing lies between
+    if is_total(pattern):
+        return pattern
     return rf"{pattern}|(?:(?!{pattern})(?s:.))+"
 
 

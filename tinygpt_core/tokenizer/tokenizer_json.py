@@ -290,9 +290,7 @@ def _cut(text: str, tokens: list[AddedToken]) -> Iterator[tuple[str, AddedToken 
     start = 0
     for match in re.finditer("|".join(map(re.escape, longest_first)), text):
         token = by_text[match.group()]
-        left, right = match.span()
-        if left < start:  # a token before it has eaten up to here
-            continue
+        left, right = match.span()  # where a token before it has eaten, it is found all the same
         if token.eats_left:
             left = start + len(text[start:left].rstrip(SPACES))
         while token.eats_right and right < len(text) and text[right] in SPACES:
@@ -401,11 +399,13 @@ def _splitter(pattern: str, behavior: str, invert: bool) -> Splitter:
         spans: list[tuple[int, int, bool]] = []
         end = 0
         for match in compiled.finditer(piece.text):
-            if match.start() > end:
-                spans.append((end, match.start(), invert))
-            if match.end() > match.start():
-                spans.append((*match.span(), not invert))
-            end = match.end()
+            start, stop = match.span()
+            if spans and start == stop == end:
+                continue  # Oniguruma finds nothing right behind a match, where Python finds "" once more
+            if start > end:
+                spans.append((end, start, invert))
+            spans.append((start, stop, not invert))
+            end = stop
         if end < len(piece.text):
             spans.append((end, len(piece.text), invert))
         for start, stop in _joined(spans, behavior):

@@ -1,0 +1,600 @@
+"""What a trainer does in which order, what it hands to whom, and what it begins with: in a few small steps,
+and without processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import math
+import os
+import time
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import SMALLEST
+
+from tinygpt_core import Tensor, backends, random
+from tinygpt_core.kernels.precision import LossScaler
+from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import GPT
+from tinygpt_core.optimizers import AdamW, Muon
+from tinygpt_core.tensor import no_grad
+from tinygpt_core.training import Trainer, TrainingConfig, loop
+from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
+from tinygpt_core.training.communicator import Communicator
+from tinygpt_core.training.events import CheckpointEvent, StepEvent, ValidationEvent
+from tinygpt_core.training.loop import _initial_model, _Log, learning_rate_schedule, optimizer_of
+from tinygpt_core.training.origin import Origin, OriginError
+from tinygpt_core.training.runs import sample_pieces
+from tinygpt_core.training.settings import SettingError
+
+CONFIG = replace(SMALLEST, steps=4, batch_size=2, eval_batches=1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    return str(tmp_path / "run")
+
+
+# ---- the order of a run
+
+
+def order(trainer: Trainer, losses: Iterator[float] | None = None) -> list[str]:
+    """What a run does and says, in short: "s2" is step 2, "v2" the validation after it, "k" a checkpoint that
+    is kept, "b" a copy of the best, "e2" the event of a checkpoint.
+    """
+    done: list[str] = []
+    save, validate = trainer.save, trainer.validate
+
+    def noted_save(directory: str | None = None) -> None:
+        done.append("k" if directory is None else "b")
+        save(directory)
+
+    def noted_validate() -> float:
+        done.append(f"v{trainer.step}")
+        return validate() if losses is None else next(losses)
+
+    trainer.save = noted_save  # type: ignore[method-assign]
+    trainer.validate = noted_validate  # type: ignore[method-assign]
+    for event in trainer.run():
+        match event:
+            case StepEvent():
+                done.append(f"s{event.step}")
+            case CheckpointEvent():
+                assert event.directory == trainer.directory
+                done.append(f"e{event.step}")
+            case ValidationEvent():
+                is_last = trainer.is_finished
+                assert event == trainer.validated and (event.ladder is not None) == is_last
+                assert (event.best_step is not None) == (event.waited is not None)
+                assert (event.waited is not None) == trainer.looks_for_the_best
+    return done
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "s1 s2 s3 s4 k e4"),
+        ({"checkpoint_every": 2}, "s1 s2 k e2 s3 s4 k e4"),
+        ({"checkpoint_every": 3}, "s1 s2 s3 k e3 s4 k e4"),
+        ({"eval_every": 2}, "s1 s2 v2 s3 s4 k v4 e4"),
+        ({"eval_every": 3, "checkpoint_every": 2}, "s1 s2 k e2 s3 v3 s4 k v4 e4"),
+        ({"eval_every": 9}, "s1 s2 s3 s4 k v4 e4"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_steps_validations_and_checkpoints(run: str, changes: dict[str, Any], expected: str) -> None:
+    """The last checkpoint is written before the last validation, which may take long."""
+    assert " ".join(order(Trainer.start(replace(CONFIG, **changes), run))) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "losses", "expected"),
+    [
+        ({"keep_best": True}, [3.0, 2.0, 2.5, 1.0], "s1 v1 b k s2 v2 b k s3 v3 s4 v4 b k e4"),
+        ({"keep_best": True, "checkpoint_every": 3}, [3, 4, 5, 6], "s1 v1 b k s2 v2 s3 v3 k e3 s4 v4 k e4"),
+        ({"patience": 1}, [3.0, 2.0, 2.5, 1.0], "s1 v1 s2 v2 s3 v3 k e3"),
+        ({"patience": 2}, [3.0, 3.0, 2.5, 3.0], "s1 v1 s2 v2 s3 v3 s4 v4 k e4"),
+        ({"patience": 2}, [1.0, 3.0, 2.5, 3.0], "s1 v1 s2 v2 s3 v3 k e3"),
+        ({"patience": 1, "keep_best": True}, [1.0, 1.0], "s1 v1 b k s2 v2 k e2"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_best_is_kept_and_patience_ends(
+    run: str, changes: dict[str, Any], losses: list[float], expected: str
+) -> None:
+    """A run that looks for its best is kept after the last validation, of which the checkpoint then knows."""
+    trainer = Trainer.start(replace(CONFIG, eval_every=1, **changes), run)
+    found = order(trainer, iter(losses))
+    assert " ".join(found) == expected
+    state = load_checkpoint(run).state["best"]
+    made = sum(entry.startswith("v") for entry in found)
+    best = min(range(made), key=lambda i: losses[i])
+    assert state == {"step": best + 1, "val_loss": losses[best], "waited": made - 1 - best}
+    again = Trainer.resume(run)
+    assert again.is_finished and again.best.get_state() == state
+    assert again.has_lost_patience == (0 < trainer.config.patience <= state["waited"])
+
+
+def test_a_stop_keeps_the_step_once(run: str) -> None:
+    trainer = Trainer.start(replace(CONFIG, checkpoint_every=2), run)
+    trainer.stop_requested = True
+    assert order(trainer) == []
+    trainer.stop_requested = False
+    events = trainer.run()
+    for event in events:
+        trainer.stop_requested = event.step == 3
+    assert event == CheckpointEvent(3, run) and not trainer.is_finished
+    assert load_checkpoint(run).state["step"] == trainer.saved_step == 3
+    trainer.stop_requested = False
+    assert order(trainer) == ["s4", "k", "e4"]
+    assert order(trainer) == []
+
+
+def test_another_rate_is_kept_once(run: str) -> None:
+    """At the beginning of the run, whichever of the two rates it is; and what is as before is not."""
+    trainer = Trainer.start(replace(CONFIG, minimum_learning_rate=0.0), run)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 1
+    assert not Trainer.resume(run, checkpoint_every=9).has_another_rate
+    trainer = Trainer.resume(run, learning_rate=0.5)
+    assert trainer.has_another_rate
+    trainer.stop_requested = True
+    assert order(trainer) == ["k"] and not trainer.has_another_rate
+    kept = load_checkpoint(run)
+    assert kept.config["training"]["learning_rate"] == 0.5 and kept.state["step"] == 1
+    trainer.stop_requested = False
+    assert order(trainer) == ["s2", "s3", "s4", "k", "e4"]
+
+
+def test_counting_is_done_once(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    found = trainer.ladder()
+    assert found and all(math.isfinite(value) for value in found.values())
+    monkeypatch.setattr("tinygpt_core.training.ladder.ladder", lambda data: pytest.fail("counted again"))
+    assert trainer.ladder() is found
+
+
+def test_a_trainer_that_was_just_made_has_nothing_behind_it(run: str) -> None:
+    """Also one that writes nothing, as the search for a learning rate has."""
+    config = replace(CONFIG, dtype="float32")
+    data = Trainer.start(config, run).data
+    trainer = Trainer(config, "", data)
+    assert (trainer.step, trainer.skipped_steps, trainer.skipped_in_a_row, trainer.saved_step) == (0,) * 4
+    assert not trainer.has_another_rate and not trainer.stop_requested and not trainer.update.is_skipped
+    assert trainer.best.step is None and trainer.validated is None and trainer.update.gradient_norm is None
+    assert trainer.clock.elapsed == 0.0 and not trainer.is_finished
+
+
+# ---- one step
+
+
+def test_what_is_said_of_a_step(run: str) -> None:
+    """Its time lies within the time that it took; its norm is that of the gradient before it was clipped."""
+    config = replace(CONFIG, gradient_clip=1e-3, accumulation=2)
+    trainer = Trainer.start(config, run)
+    taken: list[Any] = []
+    trainer.update.total_loss = lambda batch: (taken.append(batch), trainer.total_loss(batch))[1]
+    begun = time.perf_counter()
+    event = trainer.train_step()
+    assert 0.0 < event.seconds <= time.perf_counter() - begun
+    assert len(taken) == 2 and event.tokens == sum(batch.num_targets for batch in taken)
+    again = Trainer.start(replace(config, gradient_clip=1e9), run + "2")
+    other = again.train_step()
+    squares = [
+        float(tensor.compact_grad.sum_of_squares())
+        for _, tensor in again.model.named_parameters()
+        if tensor.compact_grad is not None
+    ]
+    assert event.gradient_norm == pytest.approx(math.sqrt(sum(squares)), rel=1e-5)
+    assert event.loss == other.loss and event.gradient_norm > 1e-3
+    assert event.learning_rate == trainer.optimizer.learning_rate == trainer.schedule(0)
+
+
+@pytest.mark.parametrize(("has_a_scale", "most"), [(False, 10), (True, 50)])
+def test_how_many_steps_in_a_row_may_change_nothing(run: str, has_a_scale: bool, most: int) -> None:
+    """More of them where a loss scale may have to be halved first."""
+    trainer = Trainer.start(CONFIG, run)
+    trainer.update.scaler = LossScaler() if has_a_scale else None
+    trainer.update.is_skipped = True
+    for number in range(1, most):
+        trainer._count_skipped()
+        assert trainer.skipped_in_a_row == trainer.skipped_steps == number
+    with pytest.raises(ArithmeticError, match=f"not finite for {most} steps in a row"):
+        trainer._count_skipped()
+    trainer.update.is_skipped = False
+    trainer._count_skipped()
+    assert (trainer.skipped_in_a_row, trainer.skipped_steps) == (0, most)
+
+
+def test_the_loss_in_training_and_that_of_a_validation(run: str) -> None:
+    """Label smoothing and z-loss are of the former only."""
+    trainer = Trainer.start(replace(CONFIG, label_smoothing=0.2, z_loss=0.1), run)
+    batch = trainer.data.validation_batches[0]
+    inputs, targets = loop.as_tensors(batch)
+    with no_grad():
+        logits = trainer.model(inputs)
+        for criterion, found in (
+            (CrossEntropyLoss(label_smoothing=0.2, z_loss=0.1), trainer.total_loss(batch).item()),
+            (CrossEntropyLoss(), trainer.validate() * batch.num_targets),
+        ):
+            assert found == pytest.approx(criterion(logits=logits, labels=targets).sum().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("prompt", ["", "get_"])
+def test_a_sample_has_random_numbers_of_its_own(run: str, prompt: str) -> None:
+    """Those after a step are of stream 2^33 + step of the run's seed, which nothing else draws from."""
+    trainer = Trainer.start(replace(CONFIG, sample_every=3, prompt=prompt), run)
+    told = {event.step: event.sample for event in trainer.run() if isinstance(event, StepEvent)}
+    assert [step for step, sample in told.items() if sample is not None] == [3]
+    data = trainer.data
+    for step in (0, 2, 4):
+        trainer.step = step
+        generator = random.Generator(trainer.config.seed, 2**33 + step)
+        pieces = sample_pieces(
+            trainer.model, data.tokenizer, prompt or data.opening, data.is_documents, generator
+        )
+        assert trainer.sample() == prompt + "".join(pieces)
+    assert len({told[3], trainer.sample()}) == 2
+
+
+# ---- what it begins with
+
+
+@given(
+    st.sampled_from(["cosine", "wsd"]),
+    st.integers(1, 12),
+    st.integers(0, 12),
+    st.integers(0, 14),
+    st.floats(0.1, 1.0),
+    st.floats(0.0, 1.0),
+)
+def test_the_rate_by_the_step(
+    schedule: str, steps: int, decay_steps: int, warmup_steps: int, fraction: float, share: float
+) -> None:
+    """It ends with the steps, or where `decay_steps` says; a warm-up is shorter than that."""
+    lowest = 0.4 * share
+    config = replace(
+        CONFIG,
+        schedule=schedule,
+        steps=steps,
+        decay_steps=decay_steps,
+        warmup_steps=warmup_steps,
+        learning_rate=0.4,
+        minimum_learning_rate=lowest,
+        decay_fraction=fraction,
+    )
+    end = decay_steps if decay_steps else steps
+    rise = warmup_steps if warmup_steps < end else end - 1
+    rate = learning_rate_schedule(config)
+    for step in range(end + 3):
+        passed = min(1.0, (step - rise) / (end - rise)) if step >= rise else 0.0
+        if schedule == "cosine":
+            height = math.cos(math.pi * passed / 2.0) ** 2
+        else:
+            height = 1.0 - math.sqrt(max(0.0, 1.0 - (1.0 - passed) / fraction))
+        expected = 0.4 * (step + 1) / (rise + 1) if step < rise else lowest + (0.4 - lowest) * height
+        assert rate(step) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("muon", Muon)])
+def test_the_optimizer_of_a_run(run: str, name: str, kind: type) -> None:
+    config = replace(CONFIG, optimizer=name, learning_rate=0.3, beta1=0.7, beta2=0.8, weight_decay=0.25)
+    trainer = Trainer.start(config, run)
+    optimizer = trainer.optimizer
+    assert type(optimizer) is kind and type(optimizer_of(trainer.model, config)) is kind
+    found = (optimizer.learning_rate, optimizer.betas, optimizer.weight_decay)  # type: ignore[attr-defined]
+    assert found == (0.3, (0.7, 0.8), 0.25)
+
+
+def test_the_first_weights_have_the_deviation_that_was_asked_for() -> None:
+    """Those with two axes and more; scales and biases are what they are in every GPT."""
+    config = replace(CONFIG, initial_std=0.3, embedding_dim=24, num_layers=1)
+    with backends.use("python"):
+        model = _initial_model(config, 200)
+        plain = GPT(config.model_config(200))
+    tensors = dict(model.named_parameters())
+    table = max((tensor for tensor in tensors.values() if tensor.ndim == 2), key=lambda x: x.buffer.numel)
+    assert math.sqrt(table.buffer.sum_of_squares() / table.buffer.numel) == pytest.approx(0.3, rel=0.05)
+    vectors = [(name, tensor) for name, tensor in plain.named_parameters() if tensor.ndim == 1]
+    assert vectors
+    for name, tensor in vectors:
+        assert tensors[name].to_python() == tensor.to_python()
+
+
+@pytest.mark.parametrize("function", [Trainer.__init__, Trainer.start, Trainer.resume])
+def test_what_a_run_is_when_nothing_is_said(function: Any) -> None:
+    """One process, which keeps all of the optimizer's memory, in a directory that may be there."""
+    usual = {"must_be_new": False, "shard_optimizer": False, "state": None, "origin": None}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in usual:
+            assert parameter.default is usual[name]
+
+
+def test_what_cannot_be_is_said_before_the_corpus_is_read(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = loop.prepare_data
+    monkeypatch.setattr(loop, "prepare_data", lambda *arguments: pytest.fail("the corpus was read"))
+    with pytest.raises(ValueError, match="nowhere"):
+        Trainer.start(replace(CONFIG, backend="nowhere"), run)
+    with pytest.raises(SettingError, match="memory"):
+        Trainer.start(replace(CONFIG, batch_size=999_999_999), run)
+    assert not Path(run).exists()
+    asked: list[Any] = []
+    monkeypatch.setattr(loop, "prepare_data", lambda *given: (asked.append("read"), read(*given))[1])
+    monkeypatch.setattr(loop, "require_memory", lambda config, *size: asked.append(size))
+    trainer = Trainer.start(CONFIG, run)
+    size = trainer.data.tokenizer.vocab_size
+    assert asked == [(), "read", (size,)]
+    asked.clear()
+    Trainer.resume(run)
+    assert asked == [(size,), "read"]
+
+
+# ---- a model to begin with
+
+
+def test_a_run_begins_with_the_model_that_its_settings_name(tmp_path: Path) -> None:
+    """And goes on without it: sizes that no setting has are in the checkpoint."""
+    first = Trainer.start(CONFIG, str(tmp_path / "first"))
+    with backends.use("python"):
+        sizes = replace(first.model.config, num_key_value_heads=1, hidden_dim=5, dropout=0.0)
+        model = GPT(sizes)
+    origin = Origin("/there", "bpe", model, first.data.tokenizer)
+    config = replace(origin.settings(CONFIG, ()), tokenizer="characters")
+    for wrong, given_one in ((config, None), (CONFIG, origin)):
+        with pytest.raises(OriginError, match="is started with that model"):
+            Trainer.start(wrong, str(tmp_path / "wrong"), origin=given_one)
+    run = str(tmp_path / "run")
+    trainer = Trainer.start(config, run, origin=origin)
+    for (name, tensor), (_, other) in zip(
+        trainer.model.named_parameters(), model.named_parameters(), strict=True
+    ):
+        assert tensor.to_python() == other.to_python() and tensor is not other, name
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 2
+    again = Trainer.resume(run)
+    assert again.model.config == sizes and again.step == 2
+    change(run, "config.json", lambda value: value["model"].update(num_heads="two"))
+    with pytest.raises(CheckpointError, match="model's config in the checkpoint does not work"):
+        Trainer.resume(run)
+
+
+def test_a_run_that_died_before_its_first_checkpoint(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    beginning = killed / "beginning.json"
+    beginning.write_text(json.dumps(replace(CONFIG, init_from="/some where").to_dict()))
+    with pytest.raises(OriginError, match=r"begin it again, with --init-from '/some where'"):
+        Trainer.resume(str(killed))
+    beginning.write_text(json.dumps(replace(CONFIG, seed=5).to_dict()))
+    with pytest.warns(UserWarning, match="ended before its first checkpoint: it begins again"):
+        trainer = Trainer.resume(str(killed), steps=3)
+    assert trainer.step == 0 and trainer.config == replace(CONFIG, seed=5, steps=3)
+    assert load_checkpoint(killed).state["step"] == 0
+    if backends.why_not("numpy") is None:
+        for wanted in ("numpy", "python"):
+            other = tmp_path / wanted
+            other.mkdir()
+            (other / "beginning.json").write_text(json.dumps(CONFIG.to_dict()))
+            with pytest.warns(UserWarning, match="begins again"):
+                assert Trainer.resume(str(other), backend=wanted).config.backend == wanted
+
+
+# ---- a checkpoint to go on with
+
+
+def change(run: str | Path, name: str, how: Any) -> None:
+    """Changes a file of a run, and mends the digests."""
+    path = Path(run)
+    whole = json.loads((path / "state.json").read_text())
+    if name == "state.json":
+        how(whole["state"])
+        text = json.dumps(whole["state"], sort_keys=True, separators=(",", ":"))
+        whole["state_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    else:
+        value = json.loads((path / name).read_text())
+        how(value)
+        (path / name).write_text(json.dumps(value))
+        data = (path / name).read_bytes()
+        whole["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (path / "state.json").write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize("name", ["step", "data_order", "random"])
+def test_what_a_checkpoint_lacks_is_said(run: str, name: str) -> None:
+    Trainer.start(CONFIG, run)
+    change(run, "state.json", lambda state: state.pop(name))
+    with pytest.raises(CheckpointError, match=f"lacks what a run keeps: '{name}'"):
+        Trainer.resume(run)
+
+
+def test_weights_in_training_go_with_an_average(run: str, tmp_path: Path) -> None:
+    """With it both are kept, and without it there are none."""
+    averaged = str(tmp_path / "averaged")
+    for directory, decay in ((run, 0.0), (averaged, 0.5)):
+        trainer = Trainer.start(replace(CONFIG, ema_decay=decay), directory)
+        for event in trainer.run():
+            trainer.stop_requested = event.step == 2
+        again = Trainer.resume(directory)
+        for old, new in ((trainer.model, again.model), (trainer.evaluated_model, again.evaluated_model)):
+            for (name, a), (_, b) in zip(old.named_parameters(), new.named_parameters(), strict=True):
+                assert a.to_python() == b.to_python(), name
+        assert (again.evaluated_model is again.model) == (not decay)
+        change(directory, "config.json", lambda value, d=decay: value["training"].update(ema_decay=0.5 - d))
+        with pytest.raises(CheckpointError, match="weights in training"):
+            Trainer.resume(directory)
+
+
+@pytest.mark.parametrize("has_a_scale", [False, True])
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_the_steps_of_the_optimizer_are_those_of_the_run(run: str, has_a_scale: bool, is_exact: bool) -> None:
+    """But for those that changed nothing, which earlier versions did not count in float16."""
+    trainer = Trainer.start(CONFIG, run)
+    trainer.step, trainer.skipped_steps = 9, 2
+    trainer.update.scaler = LossScaler() if has_a_scale else None
+    for made in range(12):
+        trainer.optimizer.step = made
+        if made == 7 or (made < 7 and has_a_scale and not is_exact):
+            trainer._require_step_of_the_optimizer(is_exact)
+        else:
+            with pytest.raises(CheckpointError, match=f"made {made} updates"):
+                trainer._require_step_of_the_optimizer(is_exact)
+
+
+def test_a_loss_scale_goes_on(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run in float16, on a backend that computes in it."""
+    monkeypatch.setattr(backends.get("python"), "compute_dtypes", ("float32", "float16"), raising=False)
+    monkeypatch.setattr(loop, "autocast", lambda dtype: contextlib.nullcontext())
+    trainer = Trainer.start(replace(CONFIG, dtype="float16"), run)
+    assert trainer.update.scaler is not None
+    trainer.update.scaler.set_state({"scale": 4.0, "good_steps": 3})
+    trainer.save()
+    again = Trainer.resume(run)
+    assert again.update.scaler is not None
+    assert again.update.scaler.get_state() == {"scale": 4.0, "good_steps": 3}
+    fresh = LossScaler().get_state()
+    change(run, "state.json", lambda state: state.pop("loss_scale"))
+    assert Trainer.resume(run).update.scaler.get_state() == fresh  # type: ignore[union-attr]
+
+
+def test_fewer_steps_than_were_made_are_refused(run: str) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 3
+    with pytest.raises(SettingError, match=r"steps cannot be 2: the run in .* has 3 behind it"):
+        Trainer.resume(run, steps=2)
+    assert Trainer.resume(run, steps=3).is_finished
+
+
+def test_another_end_is_told_unless_it_was_chosen(run: str, tmp_path: Path) -> None:
+    """By where the decay is to end; and a run by the clock has no end in steps."""
+    timed = str(tmp_path / "timed")
+    for directory, seconds in ((run, 0.0), (timed, 1e6)):
+        trainer = Trainer.start(replace(CONFIG, time_budget=seconds), directory)
+        for event in trainer.run():
+            trainer.stop_requested = event.step == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer.resume(run, steps=9, decay_steps=7)
+        Trainer.resume(timed, steps=9)
+    with pytest.warns(UserWarning, match="9 steps in place of 4 stretch"):
+        Trainer.resume(run, steps=9)
+
+
+def test_sizes_are_compared_with_the_weights_before_they_are_made(run: str) -> None:
+    """On resuming, too, in little memory."""
+    Trainer.start(CONFIG, run)
+    change(run, "config.json", lambda value: value["training"].update(num_layers=2000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="run"):
+            Trainer.resume(run)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_death_has_left_is_tidied_up(run: str) -> None:
+    Trainer.start(CONFIG, run)
+    before = sorted(os.listdir(run))
+    for name in (".state.json.0123456789abcdef.tmp", ".log.jsonl.0123456789abcdef.tmp"):
+        Path(run, name).write_text("half")
+    Trainer.resume(run)
+    assert sorted(os.listdir(run)) == before
+
+
+# ---- several processes
+
+
+class Second(Communicator):
+    """One that is not the first, alone."""
+
+    rank = 1
+
+
+def test_only_the_first_process_writes(run: str, tmp_path: Path) -> None:
+    """The others take note that it has."""
+    trainer = Trainer.start(CONFIG, run)
+    trainer.train_step()
+    before = {path.name: path.read_bytes() for path in Path(run).iterdir()}
+    trainer.communicator = Second()
+    trainer.save(str(tmp_path / "copy"))
+    assert trainer.saved_step == 0 and not (tmp_path / "copy").exists()
+    trainer.save()
+    assert trainer.saved_step == 1
+    assert {path.name: path.read_bytes() for path in Path(run).iterdir()} == before
+    trainer.communicator = Communicator()
+    trainer.save(str(tmp_path / "copy"))
+    assert load_checkpoint(tmp_path / "copy").state["step"] == 1
+    assert load_checkpoint(run).state["step"] == 0
+
+
+def test_a_budget_of_time_is_for_one_process(run: str) -> None:
+    class Two(Communicator):
+        size = 2
+
+    data = Trainer.start(CONFIG, run).data
+    with pytest.raises(SettingError, match="time_budget is for one process"):
+        Trainer(replace(CONFIG, time_budget=5.0), run, data, communicator=Two())
+
+
+def test_only_a_run_in_shards_asks_for_reproducible_arithmetic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[bool] = []
+
+    @contextlib.contextmanager
+    def arithmetic() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    for shards in (1, 2):
+        config: TrainingConfig = replace(CONFIG, shards=shards)
+        trainer = Trainer.start(config, str(tmp_path / str(shards)))
+        with trainer.context():
+            assert not entered  # this backend has none
+        with monkeypatch.context() as patch:
+            patch.setattr(backends.get("python"), "reproducible_arithmetic", arithmetic, raising=False)
+            with trainer.context():
+                assert entered == [True] * (shards - 1)
+
+
+# ---- its log
+
+
+def test_a_log_is_closed_with_its_run(tmp_path: Path) -> None:
+    """Also the one that was taken away meanwhile."""
+    path = tmp_path / "log.jsonl"
+    with _Log(str(path)) as log:
+        log.write("1")
+        assert path.read_text() == "1\n" and not log.is_gone()
+        first = log.file
+        path.unlink()
+        assert log.is_gone()
+        with pytest.warns(UserWarning, match="was removed or replaced"):
+            log.write("2")
+        assert path.read_text() == "2\n" and first.closed and not log.is_gone()
+    assert log.file.closed
+
+
+def test_ready_tensors_of_a_batch_are_taken_as_they_are(run: str) -> None:
+    batch = Trainer.start(CONFIG, run).data.validation_batches[0]
+    inputs, targets = loop.as_tensors(batch)
+    assert inputs.shape == targets.shape == batch.shape
+    assert inputs.buffer.to_array().tolist() == list(batch.inputs[:])
+    assert targets.buffer.to_array().tolist() == list(batch.targets[:])
+
+    class OnDevice:
+        tensors = (Tensor([[1]]), Tensor([[2]]))
+
+    assert loop.as_tensors(OnDevice()) is OnDevice.tensors
