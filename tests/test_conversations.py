@@ -210,10 +210,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("backend", USABLE)
-def test_packed_or_not_the_loss_of_all_is_the_same(place: Path, tmp_path: Path, backend: str) -> None:
+@pytest.mark.parametrize("on", USABLE)
+def test_packed_or_not_the_loss_of_all_is_the_same(place: Path, tmp_path: Path, on: str) -> None:
     """Over all conversations; with tables of n-grams and learned positions, too."""
-    options = {"backend": backend, "batch_size": 30, "ngram_tables": (64, 64), "positions": "learned"}
+    options = {"backend": on, "batch_size": 30, "ngram_tables": (64, 64), "positions": "learned"}
     losses = []
     for packed in (False, True):
         config = config_of(place / "colours.jsonl", packing=packed, context_length=40, **options)

@@ -37,7 +37,7 @@ def model_of(kind: str, seed: int) -> GPT:
     return model
 
 
-@pytest.mark.parametrize("backend", USABLE)
+@pytest.mark.parametrize("on", USABLE)
 @given(
     kind=st.sampled_from(list(KINDS)),
     seed=st.integers(0, 20),
@@ -47,18 +47,12 @@ def model_of(kind: str, seed: int) -> GPT:
     greedy=st.booleans(),
 )
 def test_a_batch_is_one_by_one(
-    backend: str,
-    kind: str,
-    seed: int,
-    prompts: list[list[int]],
-    tokens: int,
-    stop_id: int | None,
-    greedy: bool,
+    on: str, kind: str, seed: int, prompts: list[list[int]], tokens: int, stop_id: int | None, greedy: bool
 ) -> None:
     """Greedily, and drawn with a generator for each; through contexts that get full, and past the ends of
     others.
     """
-    with backends.use(backend):
+    with backends.use(on):
         model = model_of(kind, seed)
         if greedy:
             alone = [
