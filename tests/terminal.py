@@ -9,7 +9,7 @@ import select
 import struct
 import subprocess
 import termios
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -29,6 +29,28 @@ def run_on_terminal(
             written += os.read(parent, 65536)
         except OSError:  # Linux's way to say that the other side was closed
             break
+    os.close(parent)
+    assert process.wait(60) == 0, written
+    return written
+
+
+def type_on_terminal(
+    command: list[str], cwd: Path, environment: Mapping[str, str], prompt: bytes, lines: Sequence[bytes]
+) -> bytes:
+    """Returns what a command writes to a terminal on which somebody types a line each time it asks."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    written = b""
+    asked = 0
+    while select.select([parent], [], [], 60)[0]:
+        try:
+            written += os.read(parent, 65536)
+        except OSError:  # Linux's way to say that the other side was closed
+            break
+        while asked < min(written.count(prompt), len(lines)):
+            os.write(parent, lines[asked])
+            asked += 1
     os.close(parent)
     assert process.wait(60) == 0, written
     return written

@@ -356,7 +356,9 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
     monkeypatch.setenv("TINYGPT_BACKEND", "python")
     others = {"preset": "debug", "backend": "python", "data_file": __file__, "tokenizer": "bpe"}
     others |= {"init_from": os.path.realpath(__file__), "prompt": "get", "lora_targets": "q_proj"}
-    beside = []  # what a setting of adapters needs
+    beside = []  # what a setting of adapters needs, or of conversations
+    if setting.name in ("chat_template", "packing"):
+        beside = ["--data", "x.jsonl"]
     if setting.name.startswith("lora"):
         beside = ["--init-from", __file__, *(["--lora", "2"] if setting.name != "lora_rank" else [])]
     value = others.get(setting.name, setting.default)
@@ -366,7 +368,7 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
         return
     if setting.type == "bool":
         for option in (setting.option, f"--no-{setting.option[2:]}"):
-            config = cli.settings_from(parsed(option))
+            config = cli.settings_from(parsed(option, *beside))
             assert getattr(config, setting.name) == (option == setting.option)
         return
     if isinstance(setting.allowed, tuple):

@@ -71,6 +71,14 @@ SUBSTITUTES = {
         None,
         "the corpus is a download; tests/test_init_from.py begins with other models",
     ),
+    "python3 -m tinygpt_core train --data colours.jsonl --packing --context-length 64 --out runs/colours": (
+        None,
+        "tests/test_conversations.py trains on such a file",
+    ),
+    "python3 -m tinygpt_core generate runs/colours --chat": (
+        None,
+        "asks until Ctrl-D; tests/test_conversations.py types the messages",
+    ),
     "python3 -m tinygpt_core plot runs/latest": ("plot {run}", "another directory"),
     "python3 -m tinygpt_core inspect runs/latest": ("inspect {run}", "another directory"),
     "python3 -m tinygpt_core convert gpt2 runs/gpt2": (

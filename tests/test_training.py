@@ -292,7 +292,8 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
         of_adapters = {"init_from": "/a", "lora_rank": 1}  # which those of adapters need
         others = [of_adapters if setting.name.startswith("lora") else {}] * 2
     elif allowed is not None:
-        values, others = list(allowed), [{} for _ in allowed]
+        of_conversations = {"data_file": "/a.jsonl"} if setting.name == "chat_template" else {}
+        values, others = list(allowed), [of_conversations for _ in allowed]
     else:
         values, others = [setting.default], [{}]
     for value, other in zip(values, others, strict=True):

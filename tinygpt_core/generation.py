@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import random
 from .buffer.base import Buffer
@@ -239,6 +239,56 @@ def continue_ids(
         pending = [drawn]
 
 
+def continue_batch(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    draws: Sequence[Callable[[Sequence[float]], int]],
+    *,
+    tokens: int,
+    keep: int,
+    stop_id: int | None = None,
+) -> list[list[int]]:
+    """Returns the ids that follow each of several prompts: those that `continue_ids` yields for each, whose
+    arguments these are; but the model runs all at once.
+
+    All rows begin together and are as long as the shortest prompt at first. Then each turn of the loop adds
+    one token to every row: the next one of its prompt, as long as there is one, and what is drawn after that.
+    So nothing is padded, and the cache has one length for all. A row that has ended goes along, unread.
+    """
+    if not prompts:
+        return []
+    context_length = model.config.context_length
+    rows = [list(prompt)[-context_length:] for prompt in prompts]
+    drawn: list[list[int]] = [[] for _ in rows]
+    is_open = [tokens > 0] * len(rows)
+    seen = min(map(len, rows))  # positions of each row that the model has seen, or is about to
+    pending = [row[:seen] for row in rows]
+    cache = model.new_cache(batch_size=len(rows))
+    backend = _backend_of(model)
+    while any(is_open):
+        if cache.length + len(pending[0]) > context_length:
+            cache.reset()
+            pending = [row[seen - keep : seen] for row in rows]
+        with evaluating():
+            logits = model(Tensor(backend(pending, DType.int32)), cache=cache).buffer[:, -1]
+        for number, row in enumerate(rows):
+            if seen < len(row):  # its prompt goes on
+                continue
+            token = 0  # of a row that has ended, whatever it is
+            if is_open[number]:
+                token = draws[number](logits[number].to_python())
+                is_open[number] = token != stop_id
+                if is_open[number]:
+                    drawn[number].append(token)
+                    is_open[number] = len(drawn[number]) < tokens
+                else:
+                    token = 0
+            row.append(token)
+        seen += 1
+        pending = [row[seen - 1 : seen] for row in rows]
+    return drawn
+
+
 def _backend_of(model: Any) -> type[Buffer]:
     """Returns the Buffer class of a model's parameters; of what has none, the one in use."""
     parameters = model.named_parameters() if isinstance(model, Module) else []
@@ -268,24 +318,51 @@ def generate_ids(
     Raises:
         ValueError: a setting is out of range, or there is no token to start from.
     """
-    check_sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+    options = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    check_sampling(tokens, *options)
     if not prompt_ids:
         raise ValueError("generating needs at least one token to start from")
+    draw = drawing(options, prompt_ids, generator, excluded)
+    half = max(1, model.config.context_length // 2)
+    yield from continue_ids(model, prompt_ids, draw, tokens=tokens, keep=half, stop_id=stop_id)
+
+
+class Sampling(NamedTuple):
+    """How a token is drawn, see `sample_index` and `penalized`."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+
+
+def drawing(
+    options: Sampling,
+    prompt_ids: Sequence[int],
+    generator: random.Generator | None,
+    excluded: Sequence[int] = (),
+) -> Callable[[Sequence[float]], int]:
+    """Returns what draws one token after another that follow a prompt, none of them one of `excluded`."""
     seen = set(prompt_ids)
 
     def draw(logits: Sequence[float]) -> int:
         if excluded:
             logits = without(logits, excluded)
-        if repetition_penalty != 1.0:
-            logits = penalized(logits, seen, repetition_penalty)
+        if options.repetition_penalty != 1.0:
+            logits = penalized(logits, seen, options.repetition_penalty)
         drawn = sample_index(
-            logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator
+            logits,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            generator=generator,
         )
         seen.add(drawn)
         return drawn
 
-    half = max(1, model.config.context_length // 2)
-    yield from continue_ids(model, prompt_ids, draw, tokens=tokens, keep=half, stop_id=stop_id)
+    return draw
 
 
 def generate(
@@ -346,10 +423,50 @@ def generate(
         stop_id=stop_id,
         excluded=tokenizer.unknown_ids(model.config.vocab_size),
     )
-    yield from until(_pieces(tokenizer, ids), stop)
+    yield from until(pieces_of(tokenizer, ids), stop)
 
 
-def _pieces(tokenizer: Any, ids: Iterable[int]) -> Iterator[str]:
+def generate_batch(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    tokens: int,
+    generators: Sequence[random.Generator],
+    stop_id: int | None = None,
+    stop: Sequence[str] = (),
+    special_tokens: bool = False,
+    **sampling: Any,
+) -> list[str]:
+    """Continues several texts at once, and returns what follows each: what `generate` makes of it with its
+    generator, up to roundings of the model.
+
+    Args:
+        prompts: the texts.
+        generators: for each text, where its randomness comes from.
+        sampling: temperature, top_k, top_p, min_p and repetition_penalty; these and the other arguments as of
+            `generate`.
+
+    Raises:
+        ValueError: as `generate`.
+    """
+    options = Sampling(**sampling)
+    check_sampling(tokens, *options)
+    allowed = "all" if special_tokens else "none_raise"
+    start = [] if stop_id is None else [stop_id]
+    ids = [start + list(tokenizer.encode(prompt, allowed_special=allowed)) for prompt in prompts]
+    if not all(ids):
+        raise ValueError("generating needs at least one token to start from")
+    excluded = tokenizer.unknown_ids(model.config.vocab_size)
+    draws = [
+        drawing(options, row, generator, excluded) for row, generator in zip(ids, generators, strict=True)
+    ]
+    half = max(1, model.config.context_length // 2)
+    found = continue_batch(model, ids, draws, tokens=tokens, keep=half, stop_id=stop_id)
+    return ["".join(until(pieces_of(tokenizer, row), stop)) for row in found]
+
+
+def pieces_of(tokenizer: Any, ids: Iterable[int]) -> Iterator[str]:
     """Yields the text of ids as they come."""
     # Byte-level tokens may end within a character; this decoder keeps the bytes of one until the rest of it
     # has come.

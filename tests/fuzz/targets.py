@@ -39,10 +39,12 @@ from tinygpt_core.tokenizer import (
     save_tokenizer,
 )
 from tinygpt_core.tokenizer.base import Tokenizer
+from tinygpt_core.tokenizer.chat import ChatError, Message, find_chat_template
 from tinygpt_core.tokenizer.describing import describe
 from tinygpt_core.tokenizer.vocabularies import byte_characters
 from tinygpt_core.training.checkpoint import FILES, CheckpointError, _state_digest
 from tinygpt_core.training.config import TrainingConfig
+from tinygpt_core.training.conversations import saved_template
 from tinygpt_core.training.data import prepare_data
 from tinygpt_core.training.loop import Trainer
 from tinygpt_core.training.runs import load_model, settings_of_a_beginning
@@ -449,6 +451,41 @@ def read_corpus(folder: Path) -> None:
     data.training_batches.next_batch()
 
 
+def write_conversations(folder: Path) -> None:
+    roles = ("system", "user", "assistant")
+    messages = [{"role": role, "content": TEXT[:20]} for role in roles]
+    lines = [json.dumps({"messages": messages[start:], "id": start}) for start in range(3)]
+    (folder / "x.jsonl").write_text("\n".join(lines) + "\n\n")
+
+
+def read_conversation_file(folder: Path) -> None:
+    sizes = {"context_length": 16, "batch_size": 2, "embedding_dim": 2, "num_heads": 1}
+    config = TrainingConfig(corpus="text", data_file=str(folder / "x.jsonl"), packing=True, **sizes)
+    data = prepare_data(config)
+    data.training_batches.next_batch()
+
+
+def write_chat_template(folder: Path) -> None:
+    program = "{% for m in messages %}{{ m['role'] }}: {{ m.content | trim }}<end>{% endfor %}{{ bos_token }}"
+    config = {"chat_template": program, "bos_token": {"content": "<s>"}, "eos_token": "<end>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "saved.json").write_text(json.dumps({"data": {"chat_template": {"name": "gemma3"}}}))
+
+
+def read_chat_templates(folder: Path) -> None:
+    made = CharTokenizer(TEXT)
+    made.register_special_tokens({"<end>": made.vocab_size})
+    messages = [Message(role, "theme") for role in ("system", "user", "assistant")]
+    for find in (
+        lambda: find_chat_template(folder, made),
+        lambda: saved_template(read_json_object(folder / "saved.json")),
+    ):
+        with contextlib.suppress(ChatError, SerializationError):
+            found = find()
+            if found is not None:
+                found.render(messages)
+
+
 def write_what_commands_take(folder: Path) -> None:
     write_own_run(folder)
     write_safetensors(folder)
@@ -550,6 +587,10 @@ TARGETS = {
     "optimizer": Target(write_optimizer, ("x.json",), read_optimizer, (ValueError,)),
     "text of a Tensor": Target(write_tensor_text, ("x.txt",), read_tensor_text, (ValueError,)),
     "corpus": Target(write_corpus, ("a.txt",), read_corpus, (ValueError,)),
+    "conversations": Target(write_conversations, ("x.jsonl",), read_conversation_file, (ValueError,)),
+    "chat template": Target(
+        write_chat_template, ("tokenizer_config.json", "saved.json"), read_chat_templates, ()
+    ),
     "shards": Target(
         write_shards,
         ("model.safetensors.index.json", "model-1.safetensors", "config.json"),

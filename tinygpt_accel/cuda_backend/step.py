@@ -173,6 +173,11 @@ class CudaTrainingStep(TrainingStep):
         self.steps_of_shape += 1
         try:
             self._refresh_copies()
+            if any(getattr(batch, "documents", None) is not None for batch in batches):
+                # A graph would repeat the documents that it was recorded with
+                self.reason = "rows have several documents, which differ from step to step"
+                self.steps_of_shape = 0
+                return self._finish(self._launch(batches))
             if self.capture is None:
                 return self._finish(self._launch(batches))
             with self.capture:  # also after a recording that failed: the pool holds what a step needs

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from .. import backends, formats
 from ..nn.lora import LoRAConfig
+from ..training.conversations import template_in
 from ..training.runs import ADAPTERS, load_model
 from .options import path
 
@@ -23,7 +24,7 @@ def add_command(commands: Any) -> None:
             "model.safetensors (Hugging Face's GPT-2, Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, "
             "StarCoder2), a run of `tinygpt train`, a directory of adapters as the peft library keeps them, "
             "or a .json file of TinyGPT's weights; what it is, is found out. A tokenizer that lies beside "
-            "the weights travels along. Nothing is overwritten."
+            "the weights travels along, with its chat template. Nothing is overwritten."
         ),
         allow_abbrev=False,
     )
@@ -91,7 +92,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
         home = base.directory or home
         tokenizer = formats.find_tokenizer(home)
     data = source.config.get("data") if source.format == "native" else None
-    formats.save_pretrained(model, arguments.destination, to, tokenizer, data)
+    template = None if tokenizer is None else template_in(home, tokenizer)
+    formats.save_pretrained(model, arguments.destination, to, tokenizer, data, template)
     if to == "gpt2":
         _copy_gpt2_tokenizer(home, arguments.destination)
     about = (

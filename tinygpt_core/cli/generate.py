@@ -6,14 +6,18 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from .. import backends, random
-from ..generation import check_sampling
-from ..printable import replace_unprintable
+from ..generation import check_sampling, generate_batch
+from ..tokenizer.chat import TEMPLATES
+from ..training.data import BOUNDARY
 from ..training.runs import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, load_model, sample_pieces
+from .chat import run_chat
 from .messages import UsageError, find_run
 from .options import path, text
+from .writing import write_text
 
 SAMPLES = 20
 SAMPLING = ("tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # options, as in code
@@ -34,9 +38,23 @@ def add_command(commands: Any) -> None:
     option(
         "--prompt",
         type=text,
-        default="",
+        action="append",
         metavar="TEXT",
-        help="the text to continue; - reads it from the standard input (default: none)",
+        help="the text to continue; - reads it from the standard input; given several times, the texts are "
+        "continued at once, as one batch (default: none)",
+    )
+    option(
+        "--chat",
+        action="store_true",
+        help="answer the messages on the standard input, a line each, as a model does that was trained on "
+        "conversations; on a terminal until Ctrl-D (default: continue a text)",
+    )
+    option("--system", type=text, metavar="TEXT", help="with --chat, what the system says (default: nothing)")
+    option(
+        "--chat-template",
+        choices=tuple(TEMPLATES),
+        metavar="NAME",
+        help=f"with --chat, the marks around messages: {', '.join(TEMPLATES)} (default: the model's own)",
     )
     option("--count", type=int, default=1, metavar="N", help="how many texts to sample (default: 1)")
     option(
@@ -103,7 +121,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
     """Runs `tinygpt generate`: texts from a trained model, streamed. Returns the exit code.
 
     Raises:
-        UsageError: a negative count, a seed out of range, no such run, or a prompt that cannot be read.
+        UsageError: a negative count, a seed out of range, options that contradict each other, no such run, or
+            a prompt that cannot be read.
         ValueError: sampling settings out of range.
     """
     if arguments.count < 0:
@@ -116,17 +135,31 @@ def run_generate(arguments: argparse.Namespace) -> int:
     if not 0 <= seed < 2**64:
         raise UsageError(f"--seed must be from 0 to 2**64 - 1, not {seed}")
     generator = random.Generator(seed)
+    _check_chat_options(arguments)
+    given_prompts = arguments.prompt or [""]
+    if given_prompts.count("-") > 1:
+        raise UsageError("one --prompt at most can be -, the standard input")
     model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
+    if arguments.chat:
+        with backends.use(config["training"]["backend"]):
+            return run_chat(arguments, model, tokenizer, config, generator, sampling)
     is_documents = config["data"]["is_documents"]
-    given = _from_standard_input() if arguments.prompt == "-" else arguments.prompt
-    prompt = given or config["data"]["opening"]
-    if arguments.special_tokens:
-        tokenizer.encode(prompt, allowed_special="all")  # raises where it cannot be, before it is printed
-    elif found := [token for token in tokenizer.special_tokens if token in prompt]:
-        raise UsageError(f"the prompt has the special token {found[0]!r}: --special-tokens takes it as such")
-    else:
-        tokenizer.encode(prompt)
+    given_prompts = [_from_standard_input() if each == "-" else each for each in given_prompts]
+    prompts = [each or config["data"]["opening"] for each in given_prompts]
+    for prompt in prompts:  # what cannot be is said before anything is printed
+        if arguments.special_tokens:
+            tokenizer.encode(prompt, allowed_special="all")
+        elif found := [token for token in tokenizer.special_tokens if token in prompt]:
+            raise UsageError(
+                f"the prompt has the special token {found[0]!r}: --special-tokens takes it as such"
+            )
+        else:
+            tokenizer.encode(prompt)
     with backends.use(config["training"]["backend"]):
+        if len(prompts) > 1:
+            _write_batch(arguments, model, tokenizer, given_prompts, prompts, is_documents, seed)
+            return 0
+        given, prompt = given_prompts[0], prompts[0]
         for index in range(arguments.count):
             pieces = sample_pieces(
                 model,
@@ -150,6 +183,59 @@ def run_generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_chat_options(arguments: argparse.Namespace) -> None:
+    """Raises UsageError where options that are for a chat, or not for one, say otherwise than --chat."""
+    if not arguments.chat:
+        for name in ("system", "chat_template"):
+            if getattr(arguments, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for --chat")
+        return
+    refused = {
+        "--prompt": arguments.prompt is not None,
+        "--count": arguments.count != 1,
+        "--special-tokens": arguments.special_tokens,
+    }
+    if found := [name for name, is_given in refused.items() if is_given]:
+        raise UsageError(f"{found[0]} is not for --chat, whose messages come on the standard input")
+
+
+def _write_batch(
+    arguments: argparse.Namespace,
+    model: Any,
+    tokenizer: Any,
+    given: Sequence[str],
+    prompts: Sequence[str],
+    is_documents: bool,
+    seed: int,
+) -> None:
+    """Prints what follows several prompts, --count times each, the first text of all before the second.
+
+    Each text has a random stream of its own, so that it does not depend on the others.
+    """
+    sampling = {name: getattr(arguments, name) for name in SAMPLING}
+    streams = 0
+    for _ in range(arguments.count):
+        generators = [random.Generator(seed, streams + number) for number in range(len(prompts))]
+        streams += len(prompts)
+        texts = generate_batch(
+            model,
+            tokenizer,
+            prompts,
+            generators=generators,
+            stop_id=tokenizer.special_tokens[BOUNDARY] if is_documents else None,
+            stop=arguments.stop or (),
+            special_tokens=arguments.special_tokens,
+            **sampling,
+        )
+        for number, (before, after) in enumerate(zip(given, texts, strict=True)):
+            if arguments.json:
+                print(json.dumps({"prompt": before, "text": after}), flush=True)
+                continue
+            if not is_documents and (number > 0 or streams > len(prompts)):
+                print("---")
+            write_text(before + after + "\n")
+
+
 def _from_standard_input() -> str:
     """Returns the prompt that the standard input holds, without the line break at its end.
 
@@ -163,10 +249,3 @@ def _from_standard_input() -> str:
         return data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise UsageError("the prompt on the standard input must be UTF-8") from None
-
-
-def write_text(piece: str) -> None:
-    """Prints sampled text as it comes; on a terminal without the control characters that could act on it."""
-    if sys.stdout.isatty():
-        piece = replace_unprintable(piece, keep="\n\t")
-    print(piece, end="", flush=True)

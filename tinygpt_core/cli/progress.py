@@ -86,6 +86,8 @@ class Progress:
         parameters = _count_parameters(self.trainer.model)
         source = f", from {os.path.basename(config.data_file)}" if config.data_file else ""
         self._say(f"corpus     {config.corpus}{source}: {tokens}")
+        if data.conversations is not None:
+            self._say(f"chat       {data.conversations.describe(config.packing)}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
         self._say(f"backend    {config.backend}")
         self._say(f"preset     {config.preset}")

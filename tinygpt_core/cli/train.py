@@ -33,13 +33,14 @@ from ..training.runs import (
     SAMPLE_TEMPERATURE,
     SAMPLE_TOKENS,
     DirectoryExistsError,
+    answer_pieces,
     backend_of,
     sample_pieces,
     saved_settings,
     settings_of_a_beginning,
 )
 from ..training.settings import SettingError
-from .generate import SAMPLES, write_text
+from .generate import SAMPLES
 from .messages import (
     Stopped,
     UsageError,
@@ -54,11 +55,13 @@ from .messages import (
 from .options import BESIDE_RESUME, OPTIONS, RESUMABLE, SETTINGS, add_settings, path
 from .progress import Progress
 from .settings_file import read_settings, settings_text
+from .writing import write_text
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
 MOST_STEPS = 2**31  # of a run that ends by the clock
 ONE_SIGNAL = 1.0  # seconds in which several signals to several processes count as one
+QUESTIONS = 3  # that a run on conversations answers at its end
 SAMPLE_STREAM = 3  # random stream of the run's seed for the samples at its end
 
 
@@ -479,7 +482,17 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
         )
 
     with backends.use(trainer.config.backend):
-        if data.is_documents:
+        if data.conversations is not None:
+            print(f"\nanswers at temperature {SAMPLE_TEMPERATURE}, to questions of the validation:")
+            template = data.conversations.template
+            for question in data.conversations.questions(QUESTIONS):
+                write_text(f"  {question[-1].role}: {question[-1].content}\n  assistant: ")
+                for piece in answer_pieces(
+                    trainer.evaluated_model, data.tokenizer, template, question, generator
+                ):
+                    write_text(piece)
+                print()
+        elif data.is_documents:
             texts = ["".join(pieces(SAMPLE_TOKENS)) for _ in range(SAMPLES)]
             invented = sum(bool(text) and text not in data.documents for text in texts)
             about = f"at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus"
@@ -495,9 +508,10 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
     bits = bits_per_byte(data, val_loss)
     if bits is not None:
         print(f"that is {bits:z.3f} bits a byte, whatever the tokens are")
-    print("\nthe ladder, in nats a token on that validation text:")
-    for name, nats in ladder_lines(trainer.ladder(), val_loss):
-        print(f"  {name:<22} {nats:6.3f}")
+    if data.conversations is None:
+        print("\nthe ladder, in nats a token on that validation text:")
+        for name, nats in ladder_lines(trainer.ladder(), val_loss):
+            print(f"  {name:<22} {nats:6.3f}")
     print()
     peak_memory = getattr(backends.get(trainer.config.backend), "peak_memory", None)
     if peak_memory is not None:
@@ -508,6 +522,8 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
         print(f"the best, after step {best.step} with {best.val_loss:z.3f}, is kept in {place}")
     count = SAMPLES if data.is_documents else 1
     more = f"{command_name()} generate {where} --count {count}"
+    if data.conversations is not None:
+        more = f"{command_name()} generate {where} --chat"
     print(f"the model is kept in {trainer.directory}; more of it: {more}")
     if trainer.config.lora_rank:
         print(f"one model of it and its base: {command_name()} convert {where} DIR --merge")

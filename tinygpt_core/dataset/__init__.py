@@ -2,7 +2,8 @@
 
 Reading order: `corpora` (texts), `tokens` (a long row of ids, compact), `datasets` (numbered samples, such as
 documents, and TinyGPT's batches of any), `batches` (the rows that a language model learns from),
-`token_folders` (ids that lie in files already), `images` (MNIST) and `toy_data`.
+`conversations` (questions and answers), `token_folders` (ids that lie in files already), `images` (MNIST) and
+`toy_data`.
 """
 
 from .batches import (

@@ -28,12 +28,14 @@ Items = TypeVar("Items", TokenStream, DocumentStore)
 
 class Batch(NamedTuple):
     """Token ids and their targets, flat `array("i")` in C order of `shape` (batch, time); targets of -1 do
-    not count.
+    not count. Where a row has several documents, `documents` says which one each token is of, in the same
+    order; otherwise it is None.
     """
 
     inputs: array[int]
     targets: array[int]
     shape: tuple[int, int]
+    documents: array[int] | None = None
 
     @property
     def num_targets(self) -> int:

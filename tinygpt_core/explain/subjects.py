@@ -20,6 +20,7 @@ from ..tensor import Tensor
 from ..tokenizer.base import Tokenizer
 from ..training import checkpoint
 from ..training.config import TrainingConfig, describe_sizes
+from ..training.conversations import saved_template
 from ..training.data import BOUNDARY, prepare_data
 from ..training.loop import Trainer
 from ..training.runs import LOG, load_model
@@ -61,7 +62,7 @@ def _training_step(directory: str, backend: str | None) -> dict[str, Any]:
         dtype_facts = [["computed in", f"float32 (the run: {config.dtype})"]]
         config = replace(config, dtype="float32")
     config = replace(config, shards=1)  # the page shows a batch as a whole
-    data = prepare_data(config, saved.tokenizer, sha256)
+    data = prepare_data(config, saved.tokenizer, sha256, saved_template(saved.config))
     begins_elsewhere = config.init_from is not None  # with weights that no seed gives
     trainer = Trainer(config, directory, data, saved if begins_elsewhere else None)
     model = trainer.model
@@ -137,7 +138,9 @@ def first_rows(batch: Batch) -> Batch:
     """Returns the first rows of a batch: as many as make MOST_TOKENS tokens, but one at least."""
     rows, columns = batch.shape
     kept = min(rows, max(1, MOST_TOKENS // columns))
-    return Batch(batch.inputs[: kept * columns], batch.targets[: kept * columns], (kept, columns))
+    count = kept * columns
+    documents = None if batch.documents is None else batch.documents[:count]
+    return Batch(batch.inputs[:count], batch.targets[:count], (kept, columns), documents)
 
 
 def _generation(directory: str, prompt: str, backend: str | None) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from ..files.safetensors import save_safetensors
 from ..nn.gpt import GPT
 from ..tokenizer.base import Tokenizer
 from ..tokenizer.bpe import BPETokenizer
+from ..tokenizer.chat import ChatTemplate
 from ..tokenizer.describing import describe
 from ..tokenizer.files import save_tokenizer
 from ..tokenizer.patterns import TokenizerError
 from ..tokenizer.pipelines import TOKENIZER as TOKENIZER_JSON
 from ..tokenizer.pipelines import TOKENIZER_CONFIG
 from ..training import checkpoint
+from ..training.conversations import CHAT_TEMPLATE
 from ..training.data import BOUNDARY
 from . import tinygpt
 from .base import Family, FormatError, Piece, pieces_of
@@ -35,6 +37,7 @@ def save_pretrained(
     format: str = "gpt2",
     tokenizer: Tokenizer | None = None,
     data: Mapping[str, Any] | None = None,
+    chat_template: ChatTemplate | None = None,
 ) -> None:
     """Writes a model to a directory, for the library whose format it is (or for `tinygpt generate`).
 
@@ -45,6 +48,7 @@ def save_pretrained(
             that can hold it (else there is a RuntimeWarning); "native" needs one.
         data: for "native", what a run keeps of its corpus (`is_documents` and `opening`); deduced from the
             tokenizer by default.
+        chat_template: of a model that was taught to chat; is written with the tokenizer.
 
     Raises:
         FormatError: the format cannot hold the model (the message names each field that differs), or the
@@ -56,7 +60,7 @@ def save_pretrained(
         raise FormatError(f"there is no format {format!r}: expected one of {', '.join(FORMATS)}")
     refuse_existing(path)
     if format == "native":
-        _save_native(model, path, tokenizer, data)
+        _save_native(model, path, tokenizer, data, chat_template)
         return
     family = FAMILIES[format]
     if obstacles := family.obstacles(model.config):
@@ -69,7 +73,7 @@ def save_pretrained(
         save_safetensors(os.path.join(path, MODEL), tensors, {"format": "pt"})
     write_json(os.path.join(path, CONFIG), family.write_config(model.config))
     if tokenizer is not None:
-        _save_tokenizer(tokenizer, os.path.join(path, checkpoint.TOKENIZER), format)
+        _save_tokenizer(tokenizer, os.path.join(path, checkpoint.TOKENIZER), format, chat_template)
 
 
 def _their_tensors(model: GPT, family: Family) -> dict[str, Buffer]:
@@ -98,7 +102,7 @@ def refuse_existing(path: str) -> None:
         raise FormatError(f"{path} already exists and nothing is overwritten: choose another directory")
 
 
-def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str) -> None:
+def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str, chat_template: ChatTemplate | None) -> None:
     """Writes a tokenizer beside the weights: for TinyGPT in its own form, if that can hold the vocabulary;
     for others also as `tokenizer.json`, which they read.
     """
@@ -121,13 +125,21 @@ def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str) -> None:
     directory = os.path.dirname(path)
     write_json(os.path.join(directory, TOKENIZER_JSON), description)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if chat_template is not None:
+        about |= {"chat_template": chat_template.jinja(), **chat_template.variables}
     write_json(os.path.join(directory, TOKENIZER_CONFIG), about)
 
 
 # ---------------------------------------------------------------- runs of our own
 
 
-def _save_native(model: GPT, path: str, tokenizer: Tokenizer | None, data: Mapping[str, Any] | None) -> None:
+def _save_native(
+    model: GPT,
+    path: str,
+    tokenizer: Tokenizer | None,
+    data: Mapping[str, Any] | None,
+    chat_template: ChatTemplate | None,
+) -> None:
     """Writes a run that has made no step yet."""
     if tokenizer is None:
         raise FormatError(
@@ -141,6 +153,8 @@ def _save_native(model: GPT, path: str, tokenizer: Tokenizer | None, data: Mappi
     if data is None:
         is_documents = BOUNDARY in tokenizer.special_tokens
         data = {"is_documents": is_documents, "opening": "" if is_documents else _opening(tokenizer)}
+    if chat_template is not None:
+        data = {**data, CHAT_TEMPLATE: chat_template.to_json()}
     checkpoint.save_checkpoint(
         path,
         config={

@@ -54,6 +54,7 @@ from ..shape import ShapeError
 from ..tensor import Tensor, apply_op
 from .arguments import check_divisible, check_rotary, check_size
 from .cache import KeyValueCache
+from .documents import document_attention
 from .linear import FullyConnectedLayer
 from .normalization import RMSNorm
 from .rotary import RotaryEncoding, RotaryScaling
@@ -168,7 +169,9 @@ class CausalSelfAttention(Module):
         if rotary:
             self.rotary = RotaryEncoding(rotary_base, rotary_dim, rotary_scaling)
 
-    def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
+    def __call__(
+        self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0, documents: Tensor | None = None
+    ) -> Tensor:
         """Returns what each position takes from those before it and itself.
 
         Args:
@@ -176,6 +179,8 @@ class CausalSelfAttention(Module):
             cache: has the keys and values of the positions before them; theirs are added. Gradients do not
                 flow into a cache: use `no_grad`.
             layer: which of the cache's layers this is.
+            documents: integers (B, T), which document a position is of, where rows have several; each sees
+                its own only. None: one a row.
 
         Raises:
             ShapeError: x has another shape, or more positions than max_seq_length come together.
@@ -186,7 +191,7 @@ class CausalSelfAttention(Module):
         is_rotary = "rotary" in self
         is_normalized = "query_norm" in self
         is_windowed = self.window is not None and self.window < start + x.shape[1]
-        is_textbooks = not is_windowed and self.soft_cap is None
+        is_textbooks = not is_windowed and self.soft_cap is None and documents is None
         is_changed = is_rotary or is_normalized or self.num_key_value_heads < self.num_heads
         if cache is None and is_textbooks and not is_changed and self.scale is None:
             # Nothing happens between splitting and attending: one operation does both.
@@ -204,7 +209,12 @@ class CausalSelfAttention(Module):
         if self.num_key_value_heads < self.num_heads:
             key = self._repeat_heads(key)
             value = self._repeat_heads(value)
-        if is_textbooks:
+        if documents is not None:
+            window = self.window if is_windowed else None
+            attended = document_attention(
+                query, key, value, documents, window=window, soft_cap=self.soft_cap, scale=self.scale
+            )
+        elif is_textbooks:
             attended = apply_op(operations.Attention, query, key, value, causal=True, **self._scale_option())
         else:
             attended = apply_op(

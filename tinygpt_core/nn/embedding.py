@@ -8,6 +8,7 @@ from .. import operations
 from ..module import Module
 from ..tensor import Tensor, apply_op
 from .arguments import check_size
+from .documents import one_a_row
 
 SCALE = 8.0  # by which `NgramEmbedding` multiplies what its tables hold
 
@@ -102,13 +103,16 @@ class NgramEmbedding(Module):
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.tables = [Embedding(size, embedding_dim, std=0.0, sparse=True) for size in self.table_sizes]
 
-    def __call__(self, token_ids: Tensor, past: Tensor | None = None) -> Tensor:
+    def __call__(self, token_ids: Tensor, past: Tensor | None = None, places: Tensor | None = None) -> Tensor:
         """Returns the sum of the tables' vectors at each position.
 
         Args:
             token_ids: int (B, T).
             past: int (B, P), the tokens before them, of which the last few are looked at.
+            places: int (B, T), where rows have several documents: at which place of its own each token is.
         """
+        if places is not None:
+            return self._sum(self._rows_of_documents(token_ids, places))
         length = token_ids.shape[1]
         seen = token_ids
         if past is not None:
@@ -116,7 +120,17 @@ class NgramEmbedding(Module):
             seen = Tensor.concatenate([past[:, start:], token_ids], 1)
         rows = apply_op(operations.HashNgrams, seen, table_sizes=self.table_sizes)
         first = seen.shape[1] - length
-        vectors = [table(rows[k, :, first:]) for k, table in enumerate(self.tables)]
+        return self._sum([rows[k, :, first:] for k in range(len(self.tables))])
+
+    def _rows_of_documents(self, token_ids: Tensor, places: Tensor) -> list[Tensor]:
+        """Returns, for each table, the rows (B, T) of n-grams that do not reach into another document."""
+        apart, where = one_a_row(token_ids, places)
+        rows = apply_op(operations.HashNgrams, apart, table_sizes=self.table_sizes).buffer
+        flat = rows.reshape((len(self.table_sizes), apart.numel))
+        return [Tensor(flat[k].take(where).reshape(token_ids.shape)) for k in range(len(self.table_sizes))]
+
+    def _sum(self, rows: Sequence[Tensor]) -> Tensor:
+        vectors = [table(each) for table, each in zip(self.tables, rows, strict=True)]
         total = vectors[0]
         for vector in vectors[1:]:
             total = total + vector

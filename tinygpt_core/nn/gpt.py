@@ -20,6 +20,7 @@ from ..tree import tree_flatten
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .arguments import check_divisible, check_rotary, check_size
 from .cache import KeyValueCache
+from .documents import check_documents, positions_in
 from .dropout import Dropout
 from .embedding import Embedding, NgramEmbedding
 from .linear import FullyConnectedLayer
@@ -505,7 +506,9 @@ class GPT(Module):
         """TinyGPT's name of `config.context_length`."""
         return self.config.context_length
 
-    def __call__(self, token_ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def __call__(
+        self, token_ids: Tensor, cache: KeyValueCache | None = None, documents: Tensor | None = None
+    ) -> Tensor:
         """Returns the logits of the next token at every position.
 
         Args:
@@ -513,13 +516,21 @@ class GPT(Module):
             cache: of `new_cache`. Then `token_ids` are only the new positions; they are added to the cache,
                 and no gradients are recorded. The logits are those that the whole sequence would give at the
                 new positions.
+            documents: int (B, T), where rows have several documents: which one a token is of. The logits are
+                those that each document gives alone. Without a cache only.
 
         Raises:
-            ValueError: token_ids has another number of axes, or the cache another batch size, or there are
-                more positions than the context holds.
+            TypeError: documents are no integers.
+            ValueError: both a cache and documents, or documents of another shape; token_ids has another
+                number of axes, or the cache another batch size, or there are more positions than the context
+                holds.
         """
+        if documents is not None:
+            if cache is not None:
+                raise ValueError("a cache has one document a row: pass documents without a cache")
+            check_documents(documents, token_ids)
         if cache is None:
-            return self._logits(token_ids, None)
+            return self._logits(token_ids, None, documents)
         with no_grad():
             logits = self._logits(token_ids, cache)
         if self.config.ngram_tables:
@@ -527,26 +538,35 @@ class GPT(Module):
         cache.length += token_ids.shape[1]
         return logits
 
-    def _logits(self, token_ids: Tensor, cache: KeyValueCache | None) -> Tensor:
+    def _logits(
+        self, token_ids: Tensor, cache: KeyValueCache | None, documents: Tensor | None = None
+    ) -> Tensor:
         self._check_input(token_ids, cache)
+        config = self.config
+        places = None
+        if documents is not None and (config.positions == "learned" or config.ngram_tables):
+            places = positions_in(documents)
         start = 0 if cache is None else cache.length
         x = self.embedding_layer(token_ids)
-        if self.config.embedding_scale != 1.0:
-            x = x * self.config.embedding_scale
-        if self.config.positions == "learned":
+        if config.embedding_scale != 1.0:
+            x = x * config.embedding_scale
+        if config.positions == "learned" and places is not None:
+            x = x + self.position_embedding_layer(places)
+        elif config.positions == "learned":
             end = start + token_ids.shape[1]
             x = x + self.position_embedding_layer.embeddings[start:end]
-        if self.config.ngram_tables:
-            x = x + self.ngram_embedding_layer(token_ids, None if cache is None else cache.past_ids())
+        if config.ngram_tables:
+            past = None if cache is None else cache.past_ids()
+            x = x + self.ngram_embedding_layer(token_ids, past, places)
         x = self.dropout(x)
         for layer, block in enumerate(self.transformer_blocks):
-            x = block(x, cache, layer)
+            x = block(x, cache, layer, documents)
         x = self.layer_norm(x)
-        if self.config.tied_head:
+        if config.tied_head:
             x = apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
         else:
             x = self.head(x)
-        cap = self.config.logit_soft_cap
+        cap = config.logit_soft_cap
         return x if cap is None else (x * (1.0 / cap)).tanh() * cap
 
     def _check_input(self, token_ids: Tensor, cache: KeyValueCache | None) -> None:

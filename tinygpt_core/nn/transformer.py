@@ -103,8 +103,10 @@ class TransformerBlock(Module):
         self.parallel_residual = parallel_residual
         self.dropout = Dropout(dropout)
 
-    def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
-        attended = self.attn(self.ln_1(x), cache, layer)
+    def __call__(
+        self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0, documents: Tensor | None = None
+    ) -> Tensor:
+        attended = self.attn(self.ln_1(x), cache, layer, documents)
         if "post_ln_1" in self:
             attended = self.post_ln_1(attended)
         y = x + self.dropout(attended)

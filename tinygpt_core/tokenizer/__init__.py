@@ -7,7 +7,7 @@ Reading order: `base` (what all of them offer), `characters`, `bpe` (byte-pair e
 `patterns` (how a text is split before), `vocabularies` (the files of other projects) and `pipelines` (what
 lies beside them), `tokenizer_json` (how the tokenizers library describes one) and `describing` (the way
 back), `files` (one file for any tokenizer, and where to look for one), `encoders` (faster ones, from
-plug-ins).
+plug-ins), `chat` (how a conversation becomes a text).
 """
 
 from ..printable import replace_control_characters

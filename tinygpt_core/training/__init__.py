@@ -1,9 +1,10 @@
 """Floor 9: training, from a corpus to a model in a directory.
 
 Reading order: `settings` (how a setting is described), `config` (which there are), `presets` (named sets of
-them), `data` (from a corpus to batches), `loop` (one update, and the trainer that makes them), `step` (how a
-backend may make an update in its own way), `events` (what a run yields), `statistics` (what an update did),
-`checkpoint` and `runs` (what is kept in a directory), `loggers` (where else the numbers go).
+them), `data` (from a corpus to batches), `conversations` (a corpus of questions and answers), `loop` (one
+update, and the trainer that makes them), `step` (how a backend may make an update in its own way), `events`
+(what a run yields), `statistics` (what an update did), `checkpoint` and `runs` (what is kept in a directory),
+`loggers` (where else the numbers go).
 """
 
 from .config import TrainingConfig

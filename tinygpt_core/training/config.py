@@ -7,9 +7,11 @@ import os
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from ..dataset.conversations import is_conversation_file
 from ..dataset.corpora import CORPORA
 from ..kernels.precision import NAMES
 from ..nn.gpt import CHOICES, GPTConfig
+from ..tokenizer.chat import TEMPLATES
 from .settings import Range, SettingError, SettingTypeError, check_settings, setting, settings_of
 
 COUNT = Range(1, 2**31, "from 1 to 2**31")
@@ -23,6 +25,7 @@ OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd")
 YOUNGER = (
     "attention_soft_cap",
+    "chat_template",
     "decay_fraction",
     "decay_steps",
     "ema_decay",
@@ -36,6 +39,7 @@ YOUNGER = (
     "lora_targets",
     "ngram_tables",
     "optimizer",
+    "packing",
     "patience",
     "prompt",
     "query_key_norm",
@@ -68,7 +72,7 @@ class TrainingConfig:
     )
     data_file: str | None = setting(
         None,
-        "a text file to train on, or a folder of texts or of train.bin",
+        "a text file to train on, a .jsonl file of conversations, or a folder of texts or of train.bin",
         option="--data",
         metavar="FILE",
         default_help="what the corpus stands for",
@@ -120,6 +124,16 @@ class TrainingConfig:
 
     # ---- tokens
 
+    chat_template: str | None = setting(
+        None,
+        "marks around the messages of conversations",
+        tuple(TEMPLATES),
+        metavar="NAME",
+        default_help="that of the model of --init-from, or plain",
+    )
+    packing: bool = setting(
+        False, "put several conversations into a row, which do not see each other", default_help="one a row"
+    )
     tokenizer: str = setting(  # in a configuration a path is absolute
         "characters",
         "'characters', 'bpe', or one that is there: a file, or a folder with vocab.json and merges.txt",
@@ -287,6 +301,11 @@ class TrainingConfig:
                 f" ({self.batch_size}): a shard has a sequence of each batch at least",
             )
         self._check_adapters()
+        for name in ("chat_template", "packing"):
+            if getattr(self, name) and not is_conversation_file(self.data_file):
+                raise SettingError(
+                    name, " is for conversations, which ", "data_file", " has where its name ends in .jsonl"
+                )
         for name in ("keep_best", "patience"):
             if getattr(self, name) and not self.eval_every:
                 raise SettingError(name, " needs validations, and ", "eval_every", " is 0: there are none")

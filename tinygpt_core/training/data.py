@@ -4,7 +4,8 @@
 2.  A tokenizer is chosen, or trained on the text.
 3.  The tokens become `Documents`, each of which is a row of a batch, or a `Stream`, from which rows are cut.
 
-A folder of token ids has the first two steps behind it: it is a `Stream`.
+A folder of token ids has the first two steps behind it: it is a `Stream`. A file of conversations becomes
+`Conversations`, by a chat template, see `conversations`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +26,12 @@ from ..dataset.batches import (
     evaluation_batches,
     split_train_validation,
 )
+from ..dataset.conversations import (
+    conversation_tokens,
+    conversations_digest,
+    is_conversation_file,
+    read_conversations,
+)
 from ..dataset.corpora import Corpus, load_corpus
 from ..dataset.datasets import DocumentStore
 from ..dataset.token_folders import TokenFolder, is_token_folder, open_token_folder
@@ -33,14 +40,15 @@ from ..random import Generator
 from ..tokenizer.base import Tokenizer, TokenizerError
 from ..tokenizer.bpe import BPETokenizer
 from ..tokenizer.characters import CharTokenizer
+from ..tokenizer.chat import ChatTemplate
 from ..tokenizer.encoders import ordinary_encoder
 from ..tokenizer.files import open_tokenizer
 from ..tokenizer.patterns import RegexPatterns
 from .config import TrainingConfig
+from .conversations import CHAT_TEMPLATE, DATA_STREAM, Conversations, template_of
+from .settings import SettingError
 
 BOUNDARY = "<|endoftext|>"  # stands before and after every document
-# Random stream of the run's seed for the order of the data; stream 0 is for weights and dropout
-DATA_STREAM = 1
 
 
 class Data(NamedTuple):
@@ -56,17 +64,32 @@ class Data(NamedTuple):
     documents: frozenset[str]  # to tell an invented one from one that was learned by heart
     opening: str  # what a text that nobody began begins with; documents begin after a boundary
     ids_dtype: str | None = None  # how the ids of a token folder were read; None for a corpus of text
+    conversations: Conversations | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a run keeps of its data, as JSON values."""
+        kept = {"is_documents": self.is_documents, "opening": self.opening, "sha256": self.sha256}
+        if self.conversations is not None:
+            kept[CHAT_TEMPLATE] = self.conversations.template.to_json()
+        return kept
 
 
-def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: str | None = None) -> Data:
+def prepare_data(
+    config: TrainingConfig,
+    trained_tokenizer: Any = None,
+    sha256: str | None = None,
+    template: ChatTemplate | None = None,
+) -> Data:
     """Returns the data of a run. It depends on nothing but the settings and the corpus.
 
     Args:
         config: the settings.
         trained_tokenizer: the tokenizer of the run that is resumed; default: one is chosen or trained.
         sha256: of the corpus of the run that is resumed.
+        template: of conversations; default: the one that the settings name, or `plain`.
 
     Raises:
+        ChatError: the template needs jinja2, which is not installed.
         ValueError: the corpus is unknown, empty, too short for the context length, or not the one that was
             expected.
         OSError: a file cannot be read.
@@ -75,6 +98,8 @@ def prepare_data(config: TrainingConfig, trained_tokenizer: Any = None, sha256: 
         folder = open_token_folder(config.data_file, trained_tokenizer or config.tokenizer)
         _require_same_corpus(config, sha256, folder.sha256)
         return _data(config, folder.tokenizer, stream_of_folder(folder), folder.sha256, folder.dtype)
+    if config.data_file is not None and is_conversation_file(config.data_file):
+        return _data_of_conversations(config, config.data_file, trained_tokenizer, sha256, template)
     corpus = load_corpus(config.corpus, config.data_file)
     return data_of_corpus(config, corpus, trained_tokenizer, sha256)
 
@@ -96,10 +121,28 @@ def data_of_corpus(
     return _data(config, tokenizer, tokens, digest)
 
 
+def _data_of_conversations(
+    config: TrainingConfig, path: str, tokenizer: Any, sha256: str | None, template: ChatTemplate | None
+) -> Data:
+    """Returns the data of a run on a file of conversations; arguments as `prepare_data`."""
+    conversations = read_conversations(path)
+    digest = conversations_digest(conversations)
+    _require_same_corpus(config, sha256, digest)
+    template = template or template_of(config, None, None)
+    template.require()
+    messages = [conversation.messages for conversation in conversations]
+    if tokenizer is None:
+        texts = [message.content for each in messages for message in each]
+        corpus = Corpus(config.corpus, texts, None)
+        tokenizer = choose_tokenizer(config, corpus, template.needed_tokens())
+    tokens = conversation_tokens(conversations, tokenizer, template, config.context_length, path)
+    return _data(config, tokenizer, Conversations(tokens, messages, template), digest)
+
+
 def _data(
     config: TrainingConfig,
     tokenizer: Any,
-    tokens: Documents | Stream,
+    tokens: Documents | Stream | Conversations,
     digest: str,
     ids_dtype: str | None = None,
 ) -> Data:
@@ -115,6 +158,7 @@ def _data(
         documents=frozenset(tokens.texts),
         opening=tokens.opening,
         ids_dtype=ids_dtype,
+        conversations=tokens if isinstance(tokens, Conversations) else None,
     )
 
 
@@ -141,25 +185,38 @@ def _require_same_corpus(config: TrainingConfig, expected: str | None, found: st
         )
 
 
-def choose_tokenizer(config: TrainingConfig, corpus: Corpus) -> Tokenizer:
+def choose_tokenizer(
+    config: TrainingConfig, corpus: Corpus, special_tokens: Sequence[str] | None = None
+) -> Tokenizer:
     """Returns the tokenizer that the settings ask for, trained on the corpus unless it is one that is there.
+
+    Args:
+        special_tokens: that it needs; default: what stands between documents, where there are any.
 
     Raises:
         TokenizerError: there is none where `config.tokenizer` says.
+        SettingError: the vocabulary has no room for the special tokens.
     """
     texts = _texts(corpus)
-    has_boundaries = corpus.documents is not None
+    if special_tokens is None:
+        special_tokens = () if corpus.documents is None else (BOUNDARY,)
     tokenizer: Tokenizer
     if config.tokenizer == "characters":
         tokenizer = CharTokenizer.train("".join(texts))
     elif config.tokenizer == "bpe":
         tokenizer = BPETokenizer(RegexPatterns.GPT4)
-        tokenizer.train("\n".join(texts), config.vocab_size - has_boundaries)  # one token is the boundary
+        room = config.vocab_size - len(special_tokens)
+        if room < 256:
+            raise SettingError(
+                "vocab_size", f" must be at least {256 + len(special_tokens)} here, not {config.vocab_size}"
+            )
+        tokenizer.train("\n".join(texts), room)
     else:
         tokenizer = open_tokenizer(config.tokenizer)
     # One long text has no boundary in it: a token for it would only be sampled now and then.
-    if has_boundaries and BOUNDARY not in tokenizer.special_tokens:
-        tokenizer.register_special_tokens({**tokenizer.special_tokens, BOUNDARY: tokenizer.vocab_size})
+    for token in special_tokens:
+        if token not in tokenizer.special_tokens:
+            tokenizer.register_special_tokens({**tokenizer.special_tokens, token: tokenizer.vocab_size})
     return tokenizer
 
 

@@ -29,6 +29,7 @@ from ..nn.gpt import GPT, GPTConfig
 from ..nn.lora import lora_config, put_adapters
 from ..optimizers import AdamW, Muon
 from ..tensor import Tensor, no_grad
+from ..tokenizer.chat import Message
 from . import statistics
 from .averaging import WeightAverage, split_off_trained
 from .best import Best
@@ -45,6 +46,7 @@ from .checkpoint import (
 )
 from .communicator import ONE_PROCESS, Communicator, require_agreement
 from .config import TrainingConfig
+from .conversations import Conversations, saved_template
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
 from .log_reading import is_number
@@ -54,6 +56,7 @@ from .runs import (
     ADAPTERS,
     BEST,
     LOG,
+    answer_pieces,
     beginning,
     empty_model,
     sample_pieces,
@@ -63,7 +66,7 @@ from .runs import (
     usable_backend,
 )
 from .settings import SettingError
-from .step import TrainingStep, as_tensors, training_step
+from .step import TrainingStep, as_tensors, logits_of, training_step
 
 # Steps in a row whose gradient is not finite, after which a run has diverged. A loss scale, which begins at
 # 2**16, may have to be halved many times before float16 gradients fit.
@@ -130,7 +133,11 @@ class Trainer:
                 "time_budget", " is for one process: the clocks of several differ; give ", "steps", " instead"
             )
         if config.sample_every:
-            data.tokenizer.encode(config.prompt)  # complains of what it does not know, before the first step
+            # Complains of what it does not know, before the first step
+            if data.conversations is None:
+                data.tokenizer.encode(config.prompt)
+            else:
+                data.conversations.require_room(config.prompt, data.tokenizer, config.context_length)
         self.clock = Clock(config.time_budget)
         self.criterion = CrossEntropyLoss(label_smoothing=config.label_smoothing, z_loss=config.z_loss)
         self.validation_criterion = CrossEntropyLoss()
@@ -317,7 +324,8 @@ class Trainer:
                 )
             empty_model(_model_config(config, saved), saved, directory)
             require_memory(config, saved.tokenizer.vocab_size)
-            data = prepare_data(config, saved.tokenizer, saved.config["data"]["sha256"])
+            sha256 = saved.config["data"]["sha256"]
+            data = prepare_data(config, saved.tokenizer, sha256, saved_template(saved.config))
             trainer = cls(config, directory, data, saved, communicator, shard_optimizer)
             trainer.has_another_rate = any(getattr(before, name) != getattr(config, name) for name in RATES)
             if "decay_steps" not in changes and not config.time_budget:
@@ -357,7 +365,7 @@ class Trainer:
                     val_loss = self.validate()
                     is_better = self.looks_for_the_best and self.best.note(self.step, val_loss)
                     is_last = is_last or self.has_lost_patience
-                    rungs = self.ladder() if is_last and self.communicator.is_first else None
+                    rungs = self.ladder() or None if is_last and self.communicator.is_first else None
                     self.validated = ValidationEvent(self.step, val_loss, rungs)
                     if self.looks_for_the_best:
                         self.validated = self.validated._replace(
@@ -470,11 +478,28 @@ class Trainer:
         data = self.data
         prompt = self.config.prompt
         generator = random.Generator(self.config.seed, SAMPLE_STREAMS + self.step)
+        if data.conversations is not None:
+            return self._sample_of_a_chat(prompt, data.conversations, generator)
         pieces = sample_pieces(
             self.evaluated_model, data.tokenizer, prompt or data.opening, data.is_documents, generator
         )
         with self.context():
             return prompt + "".join(pieces)
+
+    def _sample_of_a_chat(
+        self, prompt: str, conversations: Conversations, generator: random.Generator
+    ) -> str:
+        """Returns a question and the answer: the prompt, or a question that is validated on."""
+        question = [Message("user", prompt or self.data.opening)]
+        if not prompt:
+            question = next(iter(conversations.questions(1)), question)
+        with self.context():
+            answer = "".join(
+                answer_pieces(
+                    self.evaluated_model, self.data.tokenizer, conversations.template, question, generator
+                )
+            )
+        return f"{question[-1].content}\n{answer}"
 
     @property
     def is_finished(self) -> bool:
@@ -535,7 +560,7 @@ class Trainer:
     def _total_loss(self, model: GPT, criterion: CrossEntropyLoss, batch: Batch) -> Tensor:
         inputs, targets = as_tensors(batch)
         with autocast(self.config.dtype):
-            return criterion(logits=model(inputs), labels=targets).sum()
+            return criterion(logits=logits_of(model, batch, inputs), labels=targets).sum()
 
     @property
     def evaluated_model(self) -> GPT:
@@ -563,12 +588,13 @@ class Trainer:
 
     def ladder(self) -> dict[str, float]:
         """Returns what guessing and counting need on the validation batches, in nats a token, by their names
-        (see `ladder.ladder`).
+        (see `ladder.ladder`); nothing for conversations.
         """
         from .ladder import ladder  # here, because only the end of a run needs it
 
         if self.rungs is None:
-            self.rungs = ladder(self.data)
+            # Counting what follows what has no meaning where only answers count
+            self.rungs = {} if self.data.conversations is not None else ladder(self.data)
         return self.rungs
 
     def save(self, directory: str | None = None) -> None:
@@ -609,7 +635,7 @@ class Trainer:
         config: dict[str, Any] = {
             "training": self.config.to_dict(),
             "model": self.model.config.to_dict(),
-            "data": {"is_documents": data.is_documents, "opening": data.opening, "sha256": data.sha256},
+            "data": data.facts(),
         }
         if (adapters := lora_config(self.model)) is not None:
             config[ADAPTERS] = adapters.to_dict()

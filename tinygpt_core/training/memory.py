@@ -20,6 +20,7 @@ import os
 from contextlib import suppress
 
 from .. import backends
+from ..dataset.conversations import is_conversation_file
 from .config import TrainingConfig, describe_sizes
 from .settings import SettingError
 
@@ -58,7 +59,7 @@ def least_memory(config: TrainingConfig, vocab_size: int = 1) -> int:
 
 def _has_short_rows(config: TrainingConfig) -> bool:
     """Whether rows may be shorter than the context: those of documents are as long as the longest of them."""
-    return config.corpus != "text"
+    return config.corpus != "text" or is_conversation_file(config.data_file)
 
 
 def memory_of_the_machine() -> int | None:

@@ -10,12 +10,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..dataset.conversations import is_conversation_file
 from ..module import matching
 from ..nn.gpt import GPT, GPTConfig
 from ..nn.lora import LoRAConfig, put_adapters
 from ..tensor import uninitialized
 from ..tokenizer.base import TokenizerError
 from .config import TrainingConfig
+from .conversations import require_tokens, template_of
 from .data import BOUNDARY, Data, prepare_data
 from .settings import SettingError
 
@@ -93,11 +95,16 @@ class Origin:
         """Returns the data of a run that begins with this model, in its tokens.
 
         Raises:
+            ChatError: a chat template that does not go with the model, see `conversations`.
             OriginError: the tokenizer lacks a token of the corpus, or what stands between documents.
             ValueError, OSError: see `data.prepare_data`.
         """
+        template = None
+        if is_conversation_file(config.data_file):
+            template = template_of(config, self.tokenizer_path, self.tokenizer)
+            require_tokens(template, self.tokenizer, self.tokenizer_path)
         try:
-            return prepare_data(config, self.tokenizer)
+            return prepare_data(config, self.tokenizer, template=template)
         except TokenizerError as problem:
             raise OriginError(f"the tokenizer of {self.path} does not fit the corpus: {problem}") from None
         except KeyError as problem:

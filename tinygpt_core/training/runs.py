@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from typing import Any
 
 from .. import backends, random
 from ..files.atomic import lock_directory, remove_temporary_files
 from ..files.json_objects import read_json_object, write_json
-from ..generation import generate
+from ..generation import generate, generate_ids, pieces_of, until
 from ..nn.gpt import GPT, GPTConfig
 from ..nn.lora import LoRAConfig, put_adapters
 from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
+from ..tokenizer.chat import ChatError, ChatTemplate, Message
 from .checkpoint import (
     CONFIG,
     FILES,
@@ -296,3 +298,52 @@ def sample_pieces(
         stop_id=tokenizer.special_tokens[BOUNDARY] if is_documents else None,
         **options,
     )
+
+
+def answer_pieces(
+    model: Any,
+    tokenizer: Any,
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    generator: Any,
+    *,
+    tokens: int = SAMPLE_TOKENS,
+    temperature: float = SAMPLE_TEMPERATURE,
+    stop: Sequence[str] = (),
+    **sampling: Any,
+) -> Iterator[str]:
+    """Yields pieces of the answer to a conversation, as they are sampled. It ends with the template's token
+    for that, or any other special one, before one of the texts in `stop`, after `tokens` tokens, or where the
+    context is full.
+
+    Args:
+        model, tokenizer: of one vocabulary.
+        template: asks for the answer.
+        messages: from the first to the last, to which an answer is wanted.
+        generator: where the randomness comes from.
+        sampling: further settings, as of `generation.generate_ids`.
+
+    Raises:
+        ChatError: see `ChatTemplate.ids`; or the conversation does not fit the context.
+        ValueError: a setting is out of range.
+    """
+    ids = template.ids(tokenizer, messages)
+    template.stop_ids(tokenizer)  # raises where nothing would end an answer
+    special = frozenset(tokenizer.special_tokens.values())
+    room = model.config.context_length - len(ids) + 1  # what is drawn last is not read
+    if room < 1:
+        raise ChatError(
+            f"the conversation has {len(ids):,} tokens, "
+            f"and the model's context {model.config.context_length:,}"
+        )
+    stops = (*stop, *tokenizer.special_tokens)  # also where their texts are drawn in pieces
+    drawn = generate_ids(
+        model,
+        ids,
+        tokens=min(tokens, room),
+        temperature=temperature,
+        generator=generator,
+        excluded=tokenizer.unknown_ids(model.config.vocab_size),
+        **sampling,
+    )
+    yield from until(pieces_of(tokenizer, takewhile(lambda idx: idx not in special, drawn)), stops)

@@ -128,3 +128,16 @@ def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     inputs = Buffer.from_array(batch.inputs[:], batch.shape, DType.int32)
     targets = Buffer.from_array(batch.targets[:], batch.shape, DType.int32)
     return Tensor(inputs), Tensor(targets)
+
+
+def logits_of(model: Any, batch: Any, inputs: Tensor) -> Tensor:
+    """Returns a model's logits for a batch whose inputs are Tensors already. Documents that share a row do
+    not see each other.
+    """
+    documents = getattr(batch, "documents", None)
+    if documents is None:
+        logits: Tensor = model(inputs)
+        return logits
+    packed = Buffer.from_array(documents[:], batch.shape, DType.int32)
+    logits = model(inputs, documents=Tensor(packed))
+    return logits

@@ -1,0 +1,14 @@
+"""Sampled text, printed as it comes."""
+
+from __future__ import annotations
+
+import sys
+
+from ..printable import replace_unprintable
+
+
+def write_text(piece: str) -> None:
+    """Prints sampled text as it comes; on a terminal without the control characters that could act on it."""
+    if sys.stdout.isatty():
+        piece = replace_unprintable(piece, keep="\n\t")
+    print(piece, end="", flush=True)
