@@ -59,6 +59,7 @@ GEMMA3_ROPE = {
 }
 WINDOW = {"sliding_window": 5}
 QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT-2": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 64}),
     "GPT-2, exact GELU": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 3, "activation_function": "gelu"}),
@@ -89,6 +90,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Phi-3": ("Phi3", {}),
     "Phi-3, a window": ("Phi3", WINDOW),
     "StarCoder2": ("Starcoder2", WINDOW),
+    "Mixtral": ("Mixtral", {"num_local_experts": 4}),
+    "Mixtral, a window, tied": (
+        "Mixtral",
+        {**WINDOW, "num_local_experts": 3, "num_experts_per_tok": 1, "head_dim": 8, "tie_word_embeddings": True},
+    ),
+    "OLMoE": ("Olmoe", EXPERTS),
+    "OLMoE, weights that add up to 1": (
+        "Olmoe",
+        {**EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": True, "attention_bias": True},
+    ),
+    "Qwen3 MoE": ("Qwen3Moe", {**EXPERTS, "head_dim": 8, "moe_intermediate_size": 12, "norm_topk_prob": True}),
     "GPT-NeoX (Pythia)": ("GPTNeoX", {"hidden_size": 32}),
     "GPT-NeoX, one after the other, tied": (
         "GPTNeoX",
@@ -214,6 +226,7 @@ def test_widening_takes_little_more_memory_than_what_it_makes(dtype: str, tmp_pa
 BASE = {"vocab_size": 11, "context_length": 16, "num_layers": 2, "num_heads": 4, "embedding_dim": 8}
 RMS = {"normalization": "rms_norm", "positions": "rotary", "bias": False, "num_key_value_heads": 2}
 SWIGLU = {**RMS, "activation": "swiglu", "attention_bias": False}
+MIXTURE = {"num_experts": 3, "experts_per_token": 2}
 GEGLU = {**RMS, "activation": "geglu", "attention_head_dim": 6, "embedding_scale": 8**0.5}
 LOCAL = {"sliding_window": 3, "layer_types": ("sliding_attention", "full_attention")}
 SCALING = RotaryScaling("llama3", 8.0, 1.0, 4.0, 8)
@@ -241,6 +254,15 @@ MODELS: dict[str, dict[str, Any]] = {
         "local_rotary_base": 100.0,
         "rotary_scaling": RotaryScaling("linear", 2.0),
     },
+    "mixtral": {**SWIGLU, **MIXTURE, "sliding_window": 3, "attention_head_dim": 4},
+    "olmoe": {
+        **SWIGLU,
+        **MIXTURE,
+        "query_key_norm": True,
+        "norm_across_heads": True,
+        "normalized_expert_weights": False,
+    },
+    "qwen3_moe": {**SWIGLU, **MIXTURE, "attention_head_dim": 6, "query_key_norm": True, "hidden_dim": 5},
     "phi3": {**SWIGLU, "embedding_dim": 16, "rotary_dim": 2, "sliding_window": 4},
     "gpt_neox": {
         "positions": "rotary",

@@ -15,6 +15,9 @@ from ..nn.gpt import OPTIONS, GPTConfig
 
 BLOCK = "transformer_blocks.{}."
 """How the names of what is in a block begin in ours; {} stands for its number."""
+EXPERT = BLOCK + "mlp.experts.{}."
+"""And of what is in an expert of a block; the second {} stands for its number."""
+NUMBERED = re.compile(r"(?<=^transformer_blocks\.)\d+|(?<=\.mlp\.experts\.)\d+")
 HUGGING_FACE_LEAVES = {"weights": "weight", "bias": "bias", "embeddings": "weight"}
 """What our parameters are called within a module in files of transformers."""
 MOST_NAMES = 5  # that a message lists
@@ -58,7 +61,7 @@ class Family(NamedTuple):
 
     Attributes:
         modules: for each module of ours those of theirs, or the `Share` of one; {} stands for the number of a
-            block.
+            block, and the second for that of an expert.
         leaves: for each parameter of a module of ours what it is called there.
         transposed: modules of ours whose weights they keep as (out, in).
         prefix: how their names begin, which those of a model without its head lack.
@@ -159,13 +162,8 @@ def pieces_of(family: Family, config: GPTConfig, name: str, shape: tuple[int, ..
     and value in one each.
     """
     module, _, leaf = name.rpartition(".")
-    block = re.match(r"transformer_blocks\.(\d+)\.", module)
-    if block is None:
-        number = None
-        key = module
-    else:
-        number = block.group(1)
-        key = BLOCK + module[block.end() :]
+    numbers = NUMBERED.findall(module)
+    key = NUMBERED.sub("{}", module)
     modules = family.modules[key]
     if len(modules) == 1:
         widths = [shape[-1]]
@@ -182,7 +180,7 @@ def pieces_of(family: Family, config: GPTConfig, name: str, shape: tuple[int, ..
         their_shape = (*shape[:-1], width * share.parts)
         pieces.append(
             Piece(
-                name=f"{share.module.format(number)}.{family.leaves[leaf]}",
+                name=f"{share.module.format(*numbers)}.{family.leaves[leaf]}",
                 shape=their_shape[::-1] if is_transposed else their_shape,
                 start=start,
                 stop=start + width,

@@ -27,7 +27,7 @@ CHANGES_NOTHING = re.compile(
     r"_(?!sliding_window_pattern).*|summary_.*|output_.*|.*_token_id|.*(dropout|_pdrop)|use_cache|"
     r"architectures|auto_map|torch_dtype|dtype|transformers_version|transformers\.js_config|model_type|"
     r"tokenizer_class|task_specific_params|finetuning_task|problem_type|id2label|label2id|return_dict|"
-    r"initializer_range|initializer_factor|chunk_size_feed_forward|"
+    r"router_aux_loss_coef|router_jitter_noise|initializer_range|initializer_factor|chunk_size_feed_forward|"
     r"original_max_position_embeddings|cache_implementation|is_llama_config|"
     r"is_decoder|gradient_checkpointing|attn_implementation|use_flash_attn|reorder_and_upcast_attn|"
     r"(max|min)_length|do_sample|num_beams|num_beam_groups|temperature|top_[kp]|typical_p|"

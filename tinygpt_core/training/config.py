@@ -23,9 +23,11 @@ OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd")
 YOUNGER = (
     "attention_soft_cap",
+    "balance_loss",
     "decay_fraction",
     "decay_steps",
     "ema_decay",
+    "experts_per_token",
     "init_from",
     "keep_best",
     "label_smoothing",
@@ -35,10 +37,13 @@ YOUNGER = (
     "lora_rank",
     "lora_targets",
     "ngram_tables",
+    "normalized_expert_weights",
+    "num_experts",
     "optimizer",
     "patience",
     "prompt",
     "query_key_norm",
+    "router_z_loss",
     "sample_every",
     "schedule",
     "shards",
@@ -154,6 +159,17 @@ class TrainingConfig:
     sliding_window: int | None = setting(
         None, "positions, the last ones and its own, that a position sees", SIZE, default_help="all"
     )
+    num_experts: int | None = setting(
+        None,
+        "MLPs in each block, of which a router chooses some for each token",
+        Range(1, 2**16, "from 1 to 2**16"),
+        option="--experts",
+        default_help="one MLP, and no router",
+    )
+    experts_per_token: int = setting(2, "of --experts, those that a token passes through", SIZE)
+    normalized_expert_weights: bool = setting(
+        True, "whether the weights of a token's experts add up to 1", option=""
+    )
 
     # ---- updates
 
@@ -217,6 +233,12 @@ class TrainingConfig:
     )
     z_loss: float = setting(
         0.0, "factor of log(sum of exp(logits))² in the training loss, such as 1e-4", NOT_NEGATIVE
+    )
+    balance_loss: float = setting(
+        0.01, "factor of the loss that has the router use all experts evenly", NOT_NEGATIVE
+    )
+    router_z_loss: float = setting(
+        0.0, "factor of the router's log(sum of exp(logits))² in the training loss, such as 1e-3", NOT_NEGATIVE
     )
 
     # ---- what happens now and then
@@ -287,6 +309,13 @@ class TrainingConfig:
                 f" ({self.batch_size}): a shard has a sequence of each batch at least",
             )
         self._check_adapters()
+        if self.num_experts is not None and self.experts_per_token > self.num_experts:
+            raise SettingError(
+                "experts_per_token",
+                f" ({self.experts_per_token}) must be at most ",
+                "num_experts",
+                f" ({self.num_experts})",
+            )
         for name in ("keep_best", "patience"):
             if getattr(self, name) and not self.eval_every:
                 raise SettingError(name, " needs validations, and ", "eval_every", " is 0: there are none")
