@@ -322,6 +322,15 @@ def test_no_other_family_takes_it_for_its_own(kind: str, tmp_path: Path) -> None
     assert kind in held
 
 
+def test_what_says_nothing_without_experts_is_no_obstacle() -> None:
+    llama = replace(our_model("llama").config, experts_per_token=5, normalized_expert_weights=False)
+    assert FAMILIES["llama"].obstacles(llama) == []
+    for kind in ("mixtral", "olmoe", "qwen3_moe"):
+        plain = replace(our_model(kind).config, num_experts=None)
+        assert FAMILIES[kind].obstacles(plain) == ["num_experts is None, not a number"]
+        assert FAMILIES["llama"].obstacles(our_model(kind).config)
+
+
 def test_layers_that_all_see_the_same_need_no_names() -> None:
     """Mistral says how large a window is, and not which layers have it."""
     mistral = our_model("mistral").config
@@ -418,6 +427,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "longrope"),
     ("phi3", {"partial_rotary_factor": 2.0}, "share of a head that is rotated is 2.0"),
     ("phi3", {"num_attention_heads": 0, "partial_rotary_factor": 0.5}, "num_attention_heads is 16 / 0"),
+    ("mixtral", {"num_local_experts": 10**15}, "experts in each of 2 layers do not fit a file of"),
+    ("mixtral", {"num_experts_per_tok": 4}, r"experts_per_token \(4\) must be at most num_experts \(3\)"),
+    ("mixtral", {"num_experts": 4}, "num_local_experts is 3, but num_experts is 4"),
+    ("mixtral", {"num_local_experts": None}, "num_local_experts is None"),
+    ("olmoe", {"clip_qkv": 8.0}, "clip_qkv is 8.0, which is not known here"),
+    ("olmoe", {"norm_topk_prob": 1}, "normalized_expert_weights must be True or False"),
+    ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]"),
+    ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step is 2"),
+    ("qwen3_moe", {"use_sliding_window": 1}, "use_sliding_window is 1, not true or false"),
     ("gpt_neox", {"rotary_pct": "x"}, "share of a head"),
     ("gpt_neox", {"use_parallel_residual": 3}, "parallel_residual must be True or False"),
     ("gpt_neox", {"hidden_act": "relu"}, "hidden_act is 'relu'"),

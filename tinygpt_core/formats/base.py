@@ -232,6 +232,7 @@ def meaning(config: GPTConfig) -> dict[str, Any]:
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     values["attention_bias"] = config.has_attention_bias
     values["hidden_dim"] = config.mlp_dim
+    values["normalized_expert_weights"] = config.has_normalized_expert_weights
     if config.key_value_heads == config.num_heads:
         values["num_key_value_heads"] = None
     for name, implied in {
@@ -242,6 +243,8 @@ def meaning(config: GPTConfig) -> dict[str, Any]:
     }.items():
         if values[name] == implied:
             values[name] = None
+    if config.num_experts is None:
+        values |= {name: OPTIONS[name] for name in ("experts_per_token", "normalized_expert_weights")}
     are_local = {config.is_local(layer) for layer in range(config.num_layers)}
     if len(are_local) == 1:
         values["layer_types"] = ()

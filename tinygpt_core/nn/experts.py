@@ -145,7 +145,8 @@ class MixtureOfExperts(Module):
         activation: a name of `ACTIVATION_FUNCTIONS` or of `GATED_ACTIVATIONS`.
         bias: whether the experts' layers have biases; the router has none.
         normalized_weights: whether the weights of the chosen ones are divided by their sum, as in Mixtral and
-            not in OLMoE.
+            not in OLMoE. None means where there are several: one alone would always count 1, whatever the
+            router says, and the router would learn nothing.
         final_activation: as for `MLP`.
         std, output_std: as for `MLP` and `GatedMLP`; the router takes `std`.
 
@@ -172,7 +173,7 @@ class MixtureOfExperts(Module):
         activation: str = "swiglu",
         bias: bool = False,
         *,
-        normalized_weights: bool = True,
+        normalized_weights: bool | None = None,
         final_activation: bool = False,
         std: float | None = None,
         output_std: float | None = None,
@@ -180,7 +181,7 @@ class MixtureOfExperts(Module):
         super().__init__()
         self.num_experts = check_size("num_experts", num_experts)
         self.experts_per_token = check_experts_per_token(experts_per_token, num_experts)
-        self.normalized_weights = normalized_weights
+        self.normalized_weights = experts_per_token > 1 if normalized_weights is None else normalized_weights
         self.router = FullyConnectedLayer(input_dims, num_experts, bias=False, std=std)
         self.experts = [
             mlp_layer(

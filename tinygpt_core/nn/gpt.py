@@ -110,7 +110,8 @@ class GPTConfig:
         num_experts: MLPs in each block, of which a router chooses `experts_per_token` for each token
             (`MixtureOfExperts`); each has the size hidden_dim inside. None means one MLP, and no router.
         experts_per_token: at most num_experts; nothing where that is None.
-        normalized_expert_weights: whether the weights of the chosen experts add up to 1.
+        normalized_expert_weights: whether the weights of the chosen experts add up to 1; None means where
+            there are several.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -156,7 +157,7 @@ class GPTConfig:
     norm_across_heads: bool = False
     num_experts: int | None = None
     experts_per_token: int = 2
-    normalized_expert_weights: bool = True
+    normalized_expert_weights: bool | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.rotary_scaling, Mapping):  # JSON has mappings
@@ -281,6 +282,15 @@ class GPTConfig:
     def has_attention_output_bias(self) -> bool:
         """Whether the attention's last layer has a bias: attention_output_bias, or what its None means."""
         return self.has_attention_bias if self.attention_output_bias is None else self.attention_output_bias
+
+    @property
+    def has_normalized_expert_weights(self) -> bool:
+        """Whether the weights of the chosen experts add up to 1: normalized_expert_weights, or what its None
+        means.
+        """
+        if self.normalized_expert_weights is None:
+            return self.experts_per_token > 1
+        return self.normalized_expert_weights
 
     @property
     def mlp_dim(self) -> int:

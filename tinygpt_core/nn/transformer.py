@@ -35,8 +35,8 @@ class TransformerBlock(Module):
         parallel_residual: whether the MLP works beside the attention, on the same x:
             `x = x + attn(ln_1(x)) + mlp(ln_2(x))`.
         num_experts: how many MLPs there are, of which each token passes through `experts_per_token`; their
-            weights are normalized where `normalized_expert_weights` says so (`MixtureOfExperts`). None means
-            one MLP, and no router.
+            weights are normalized as `normalized_expert_weights` says (`MixtureOfExperts`). None means one
+            MLP, and no router.
         std, output_std: initialise linear layers as `FullyConnectedLayer` does with `std`; those that write
             to the residual stream take `output_std`.
 
@@ -70,7 +70,7 @@ class TransformerBlock(Module):
         parallel_residual: bool = False,
         num_experts: int | None = None,
         experts_per_token: int = 2,
-        normalized_expert_weights: bool = True,
+        normalized_expert_weights: bool | None = None,
         std: float | None = None,
         output_std: float | None = None,
         **attention_options: Any,

@@ -37,7 +37,6 @@ YOUNGER = (
     "lora_rank",
     "lora_targets",
     "ngram_tables",
-    "normalized_expert_weights",
     "num_experts",
     "optimizer",
     "patience",
@@ -167,9 +166,6 @@ class TrainingConfig:
         default_help="one MLP, and no router",
     )
     experts_per_token: int = setting(2, "of --experts, those that a token passes through", SIZE)
-    normalized_expert_weights: bool = setting(
-        True, "whether the weights of a token's experts add up to 1", option=""
-    )
 
     # ---- updates
 
