@@ -24,7 +24,7 @@ from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.formats import FormatError, Tensors, load_pretrained, save_pretrained
 from tinygpt_core.formats.families import FAMILIES, why_not_elsewhere
 from tinygpt_core.losses import CrossEntropyLoss
-from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
+from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling, recorded_routing
 from tinygpt_core.nn.activations import GATED_ACTIVATIONS
 from tinygpt_core.tokenizer import CharTokenizer
 from tinygpt_core.training import PRESETS
@@ -327,7 +327,7 @@ def test_what_says_nothing_without_experts_is_no_obstacle() -> None:
     assert FAMILIES["llama"].obstacles(llama) == []
     for kind in ("mixtral", "olmoe", "qwen3_moe"):
         plain = replace(our_model(kind).config, num_experts=None)
-        assert FAMILIES[kind].obstacles(plain) == ["num_experts is None, not a number"]
+        assert "num_experts is None, not a number" in FAMILIES[kind].obstacles(plain)
         assert FAMILIES["llama"].obstacles(our_model(kind).config)
 
 
@@ -503,9 +503,10 @@ def test_another_head_than_the_tied_one_is_kept(tmp_path: Path) -> None:
     assert (again(Tensor(IDS)) - model(Tensor(IDS)) * 2.0).abs().max().item() < 1e-5
 
 
-def test_a_model_with_options_is_explained_and_generates(tmp_path: Path) -> None:
-    """The microscope shows a step of a model whose attention is composed."""
-    model = our_model("gemma3_text")
+@pytest.mark.parametrize(("kind", "part"), [("gemma3_text", "query_norm"), ("mixtral", "mlp.experts.2")])
+def test_a_model_with_options_is_explained_and_generates(kind: str, part: str, tmp_path: Path) -> None:
+    """The microscope shows a step of a model whose attention, or whose MLP, is composed."""
+    model = our_model(kind)
     save_pretrained(model, tmp_path / "run", "native", CharTokenizer("abcdefghijk"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -514,10 +515,21 @@ def test_a_model_with_options_is_explained_and_generates(tmp_path: Path) -> None
         assert main(["generate", str(tmp_path / "run"), "--count", "1", "--prompt", "abc"]) == 0
         loss = CrossEntropyLoss()(logits=model(Tensor(IDS)), labels=Tensor(IDS)).mean()
         loss.explain(tmp_path / "step.html")
-    assert "query_norm" in (tmp_path / "page.html").read_text()
+    assert part in (tmp_path / "page.html").read_text()
     assert "RMSNorm" in (tmp_path / "step.html").read_text()
     again = load_pretrained(tmp_path / "run")
     assert again.config == model.config
+
+
+def test_the_microscope_shows_which_experts_a_token_is_sent_to() -> None:
+    model = our_model("mixtral")
+    with Recorder(sequence=1) as recorder, no_grad(), recorded_routing() as routings:
+        model(Tensor(IDS))
+    assert len(recorder.attention) == len(routings) == 2
+    for entry, routing in zip(recorder.attention, routings, strict=True):
+        assert [[expert for expert, _ in row] for row in entry["experts"]] == routing.experts.to_python()[12:]
+        assert [[weight for _, weight in row] for row in entry["experts"]] == routing.weights.to_python()[12:]
+        assert all(abs(sum(weight for _, weight in row) - 1.0) < 1e-6 for row in entry["experts"])
 
 
 def test_the_microscope_shows_what_heads_with_a_window_look_at() -> None:

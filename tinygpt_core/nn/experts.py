@@ -103,26 +103,22 @@ def _mean_over_tokens(values: Tensor, is_counted: Tensor | None) -> Tensor:
     return values.masked_fill(~rows, 0.0).sum(0) / count
 
 
-_open_record: ContextVar[list[Routing] | None] = ContextVar("open record of routings", default=None)
-_records_before: ContextVar[tuple[list[Routing] | None, ...]] = ContextVar("records before", default=())
+_open_records: ContextVar[tuple[list[Routing], ...]] = ContextVar("open records of routings", default=())
 
 
 class recorded_routing(Block):
     """`with recorded_routing() as routings:` what every `MixtureOfExperts` chooses is added to the list.
 
-    In the order of the calls, for the calling thread only; of blocks inside each other the inner one has it.
+    In the order of the calls, for the calling thread only; of blocks inside each other each has its own list.
     """
 
     def __enter__(self) -> list[Routing]:
-        _records_before.set((*_records_before.get(), _open_record.get()))
         routings: list[Routing] = []
-        _open_record.set(routings)
+        _open_records.set((*_open_records.get(), routings))
         return routings
 
     def __exit__(self, *problem: object) -> None:
-        *outer, last = _records_before.get()
-        _records_before.set(tuple(outer))
-        _open_record.set(last)
+        _open_records.set(_open_records.get()[:-1])
 
 
 # ---------------------------------------------------------------- the layer
@@ -199,8 +195,7 @@ class MixtureOfExperts(Module):
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape((-1, x.shape[-1])) if x.numel else x.reshape((0, x.shape[-1]))
         routing = self.route(rows)
-        record = _open_record.get()
-        if record is not None:
+        for record in _open_records.get():
             record.append(routing)
         k = self.experts_per_token
         # The N k choices, in the order of their experts: where choice i stands is token i // k
