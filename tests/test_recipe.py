@@ -35,12 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "logit_soft_cap": 15.0,
         "sliding_window": 4,
     },
-    "experts": {
-        "num_experts": 4,
-        "experts_per_token": 3,
-        "balance_loss": 0.1,
-        "router_z_loss": 1e-3,
-    },
+    "experts": {"num_experts": 4, "experts_per_token": 3, "balance_loss": 0.1, "router_z_loss": 1e-3},
 }
 RECIPES["all"] = {name: value for recipe in list(RECIPES.values()) for name, value in recipe.items()}
 
@@ -214,7 +209,7 @@ def test_validation_is_the_plain_cross_entropy(config: TrainingConfig, tmp_path:
 # ---- experts
 
 
-def test_the_losses_of_the_routers_are_added_in_training_alone(config: TrainingConfig, tmp_path: Path) -> None:
+def test_losses_of_routers_are_added_in_training_alone(config: TrainingConfig, tmp_path: Path) -> None:
     """By definition, over the tokens that have a target: of a batch with padding these are not all."""
     settings = {"num_experts": 4, "balance_loss": 0.3, "router_z_loss": 0.2, "num_layers": 2, "dropout": 0.0}
     trainer = Trainer.start(replace(config, eval_batches=12, **settings), str(tmp_path / "run"))
@@ -280,7 +275,13 @@ def test_every_part_is_an_option(
     assert cli.main(["generate", run, "--tokens", "3"]) == 0
     assert cli.main(["train", "--resume", run, "--show-config"]) == 0
     shown = capsys.readouterr().out
-    for line in ('optimizer = "muon"', "ema-decay = 0.9", "logit-soft-cap = 15.0", "sliding-window = 4", "experts = 3"):
+    for line in (
+        'optimizer = "muon"',
+        "ema-decay = 0.9",
+        "logit-soft-cap = 15.0",
+        "sliding-window = 4",
+        "experts = 3",
+    ):
         assert line in shown
     for wrong, said in (
         (["--optimizer", "sgd"], "--optimizer must be one of adamw, muon"),

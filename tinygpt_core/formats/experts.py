@@ -148,7 +148,12 @@ QWEN3_MOE = family(
         },
         {**FIXED, "bias": False, "query_key_norm": True},
         {"hidden_act": "silu", "decoder_sparse_step": 1, "mlp_only_layers": []},
-        (rotary(), WINDOW_WITH_SWITCH, DENSE_SIZE, number_of_experts("num_experts", "num_local_experts", 128)),
+        (
+            rotary(),
+            WINDOW_WITH_SWITCH,
+            DENSE_SIZE,
+            number_of_experts("num_experts", "num_local_experts", 128),
+        ),
         _no_plain_mlp,
     ),
     {**ATTENTION, **QUERY_KEY_NORM, **SEPARATE_NAMES},

@@ -158,7 +158,7 @@ class MixtureOfExperts(Module):
     """
 
     shapes_follow_values = True
-    """How many rows an expert gets is known only when the router has run: no recorded step can be replayed."""
+    """How many rows experts get is known only once the router has run: no step is recorded and replayed."""
 
     def __init__(
         self,

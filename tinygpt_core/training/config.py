@@ -234,7 +234,9 @@ class TrainingConfig:
         0.01, "factor of the loss that has the router use all experts evenly", NOT_NEGATIVE
     )
     router_z_loss: float = setting(
-        0.0, "factor of the router's log(sum of exp(logits))² in the training loss, such as 1e-3", NOT_NEGATIVE
+        0.0,
+        "factor of the router's log(sum of exp(logits))² in the training loss, such as 1e-3",
+        NOT_NEGATIVE,
     )
 
     # ---- what happens now and then
