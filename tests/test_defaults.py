@@ -42,7 +42,12 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     nn.RMSNorm: {"eps": 1e-5, "elementwise_affine": True},
     nn.RNN: {"num_layers": 1, "bias": True, "activation": "tanh", "dropout": 0.0},
     nn.RotaryEncoding: {"base": 10000.0},
-    nn.RotaryScaling: {"low_turns": 1.0, "high_turns": 4.0, "original_context_length": 8192},
+    nn.RotaryScaling: {
+        "low_turns": 1.0,
+        "high_turns": 4.0,
+        "original_context_length": 8192,
+        "truncated": True,
+    },
     nn.Softmax: {"axis": -1},
     nn.TransformerBlock: {  # and, for its attention, what CausalSelfAttention has
         "activation": "relu",

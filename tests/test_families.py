@@ -53,6 +53,13 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 16,
     "rope_theta": 500.0,
 }
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 4.0,
+    "rope_theta": 500.0,
+}
 GEMMA3_ROPE = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
@@ -70,6 +77,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama, a head size of its own": ("Llama", {"head_dim": 10}),
     "Llama 3.1, scaled": ("Llama", {"rope_parameters": LLAMA3_ROPE}),
     "Llama, scaled linearly": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}),
+    "Llama, YaRN": ("Llama", {"rope_parameters": YARN, "head_dim": 12}),
+    "Qwen3, YaRN with scales": (
+        "Qwen3",
+        {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.7, "truncate": False}, "head_dim": 8},
+    ),
     "Mistral": ("Mistral", {"sliding_window": None}),
     "Mistral, a window": ("Mistral", {**WINDOW, "head_dim": 8}),
     "Qwen2": ("Qwen2", {}),
@@ -93,14 +105,23 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Mixtral": ("Mixtral", {"num_local_experts": 4}),
     "Mixtral, a window, tied": (
         "Mixtral",
-        {**WINDOW, "num_local_experts": 3, "num_experts_per_tok": 1, "head_dim": 8, "tie_word_embeddings": True},
+        {
+            **WINDOW,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+            "head_dim": 8,
+            "tie_word_embeddings": True,
+        },
     ),
     "OLMoE": ("Olmoe", EXPERTS),
     "OLMoE, weights that add up to 1": (
         "Olmoe",
         {**EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": True, "attention_bias": True},
     ),
-    "Qwen3 MoE": ("Qwen3Moe", {**EXPERTS, "head_dim": 8, "moe_intermediate_size": 12, "norm_topk_prob": True}),
+    "Qwen3 MoE": (
+        "Qwen3Moe",
+        {**EXPERTS, "head_dim": 8, "moe_intermediate_size": 12, "norm_topk_prob": True},
+    ),
     "GPT-NeoX (Pythia)": ("GPTNeoX", {"hidden_size": 32}),
     "GPT-NeoX, one after the other, tied": (
         "GPTNeoX",
@@ -234,7 +255,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "starcoder2": {"positions": "rotary", "num_key_value_heads": 2, "sliding_window": 3},
     "gpt2": {"activation": "gelu_exact"},
     "llama": {**SWIGLU, "rotary_scaling": SCALING, "attention_head_dim": 6, "tied_head": False},
-    "mistral": {**SWIGLU, "sliding_window": 3, "attention_head_dim": 4},
+    "mistral": {
+        **SWIGLU,
+        "sliding_window": 3,
+        "attention_head_dim": 4,
+        "rotary_scaling": RotaryScaling("yarn", 3.0, 0.5, 4.0, 9, 0.8, False),
+    },
     "qwen2": {**SWIGLU, **LOCAL, "attention_bias": True, "attention_output_bias": False},
     "qwen3": {**SWIGLU, "attention_head_dim": 6, "query_key_norm": True},
     "gemma": {**GEGLU, "attention_bias": True},
@@ -384,7 +410,20 @@ def test_what_a_family_holds_has_a_format(kind: str) -> None:
 # ---------------------------------------------------------------- what is not understood
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling is .*'yarn'.*knows"),
+    (
+        "llama",
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+        "rope_scaling is .*'dynamic'.*knows",
+    ),
+    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "has original_max_position_emb.*, too"),
+    (
+        "llama",
+        {"rope_scaling": {**YARN, "mscale": "x", "mscale_all_dim": 1.0, "rope_theta": 10.0}},
+        "'x' is no factor",
+    ),
+    ("llama", {"rope_scaling": {**YARN, "truncate": 1}}, "truncated must be True or False"),
+    ("llama", {"rope_scaling": {**YARN, "attention_factor": 0.0}}, "attention_factor must lie above 0"),
+    ("llama", {"rope_scaling": {**YARN, "rope_theta": 1.0}}, "rotary_base must be above 1"),
     ("llama", {"rope_scaling": {"rope_type": "linear"}}, "rope_scaling is .*factor, too"),
     ("llama", {"rope_scaling": {"rope_type": "linear", "factor": -1.0}}, "factor must lie above 0"),
     ("llama", {"rope_scaling": {"rope_type": "linear", "factor": "2"}}, "factor must be a number"),

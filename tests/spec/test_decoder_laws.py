@@ -40,6 +40,10 @@ def frequency(pair: int, size: int, base: float, scaling: RotaryScaling | None) 
         return found
     if scaling.kind == "linear":
         return found / scaling.factor
+    if scaling.kind == "yarn":
+        return found * (1 - yarn_ramp(pair, size, base, scaling)) + found / scaling.factor * yarn_ramp(
+            pair, size, base, scaling
+        )
     # As Llama 3's authors write it, by wavelengths
     wavelength = 2 * math.pi / found
     original = scaling.original_context_length
@@ -51,18 +55,38 @@ def frequency(pair: int, size: int, base: float, scaling: RotaryScaling | None) 
     return (1 - smooth) * found / scaling.factor + smooth * found
 
 
+def yarn_ramp(pair: int, size: int, base: float, scaling: RotaryScaling) -> float:
+    """As YaRN's authors write it: 0 where a frequency stays, 1 where it is divided."""
+
+    def correction(rotations: float) -> float:
+        return (
+            size
+            * math.log(scaling.original_context_length / (rotations * 2 * math.pi))
+            / (2 * math.log(base))
+        )
+
+    low, high = correction(scaling.high_turns), correction(scaling.low_turns)
+    if scaling.truncated:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, size - 1)
+    return float(np.clip((pair - low) / (high - low if high != low else 0.001), 0, 1))
+
+
 def turned(x: Any, config: GPTConfig, is_local: bool) -> Any:
     """(T, D)."""
     size = config.rotary_dim or x.shape[1]
     has_own_base = is_local and config.local_rotary_base is not None
     base = config.local_rotary_base if has_own_base else config.rotary_base
     scaling = None if has_own_base else config.rotary_scaling
+    factor = 1.0
+    if scaling is not None and scaling.kind == "yarn":
+        factor = scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1
     result = x.copy()
     for position in range(x.shape[0]):
         for pair in range(size // 2):
             a, b = pair, pair + size // 2
             angle = position * frequency(pair, size, base, scaling)
-            number = (x[position, a] + 1j * x[position, b]) * np.exp(1j * angle)
+            number = (x[position, a] + 1j * x[position, b]) * np.exp(1j * angle) * factor
             result[position, a], result[position, b] = number.real, number.imag
     return result
 
@@ -179,6 +203,8 @@ def configs(draw: st.DrawFn) -> GPTConfig:
                 RotaryScaling("linear", 3.0),
                 RotaryScaling("llama3", 8.0, 1.0, 4.0, 8),
                 RotaryScaling("llama3", 2.0, 0.5, 9.0, 64),
+                RotaryScaling("yarn", 4.0, 1.0, 32.0, 40),
+                RotaryScaling("yarn", 3.0, 0.5, 4.0, 9, attention_factor=0.8, truncated=False),
             ]
         )
     )

@@ -248,6 +248,10 @@ class GPTConfig:
         check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)
         if self.norm_across_heads and not self.query_key_norm:
             raise ValueError("norm_across_heads is for query_key_norm, which is False")
+        if self.rotary_scaling is not None and self.rotary_scaling.kind == "yarn" and self.rotary_base <= 1.0:
+            raise ValueError(
+                f"rotary_base must be above 1 for a rotary_scaling of kind yarn, not {self.rotary_base}"
+            )
         if self.num_experts is not None:
             check_experts_per_token(self.experts_per_token, self.num_experts)
         if self.positions == "rotary" or self.rotary_dim is not None:
