@@ -236,22 +236,6 @@ def test_losses_of_routers_are_added_in_training_alone(config: TrainingConfig, t
     assert trainer.validate() * batch.num_targets == pytest.approx(plain)
 
 
-def test_the_balance_loss_has_experts_used_evenly(config: TrainingConfig, tmp_path: Path) -> None:
-    """More evenly than without it: the loss is 1 where they are, and 6 where one of the six is all."""
-
-    def unevenness(factor: float) -> float:
-        changes = {"num_experts": 6, "experts_per_token": 1, "balance_loss": factor, "eval_batches": 12}
-        changes |= {"steps": 60, "eval_every": 0, "dropout": 0.0}
-        trainer = Trainer.start(replace(config, **changes), str(tmp_path / f"run{factor}"))
-        list(trainer.run())
-        with no_grad(), recorded_routing() as routings:
-            for batch in trainer.data.validation_batches:
-                trainer.model(as_tensors(batch)[0])
-        return sum(routing.balance_loss().item() for routing in routings) / len(routings)
-
-    assert unevenness(0.3) + 0.2 < unevenness(0.0)
-
-
 # ---- the command line
 
 

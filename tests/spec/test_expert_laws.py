@@ -15,6 +15,7 @@ from tinygpt_core.dtype import DType
 from tinygpt_core.nn import MixtureOfExperts, Routing, recorded_routing
 from tinygpt_core.nn.inspection import inspect
 from tinygpt_core.nn.mlp import mlp_layer
+from tinygpt_core.optimizers import SGD
 
 Weights = dict[str, Any]
 CLOSE_CHOICE = 1e-3  # of scores: which of two experts is chosen is then up to rounding
@@ -210,6 +211,22 @@ def test_the_balance_loss_is_1_where_experts_are_used_evenly_and_e_where_one_is_
         routing = Routing(probabilities, probabilities, chosen, probabilities)
         assert abs(routing.balance_loss().item() - expected) < 1e-6
         assert np.allclose(routing.shares().to_python(), p.mean(0))
+
+
+def test_the_balance_loss_ends_the_reign_of_one_expert(backend: type[Buffer]) -> None:
+    """At first all tokens go to the first of four; descent on this loss alone shares them out."""
+    random.seed(3)
+    layer = MixtureOfExperts(4, 2, 4, 1)
+    layer.router.weights.assign(Tensor([[1.0, 0.0, 0.0, 0.0]] * 4) + layer.router.weights * 0.1)
+    x = Tensor.normal((64, 4)) + 2.0
+    assert layer.route(x).shares().to_python() == [1.0, 0.0, 0.0, 0.0]
+    optimizer = SGD(layer, learning_rate=0.3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        layer.route(x).balance_loss().backward()
+        optimizer.update()
+    routing = layer.route(x)
+    assert min(routing.shares().to_python()) > 0.1 and routing.balance_loss().item() < 1.2
 
 
 @pytest.mark.parametrize(

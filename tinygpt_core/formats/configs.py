@@ -315,7 +315,7 @@ def _yarn_options(name: str, rope: Mapping[str, Any]) -> dict[str, Any]:
         field.ours: field.default if rope.get(key) is None else rope[key]
         for key, field in YARN_OPTIONS.items()
     }
-    scales = [rope.get(key) for key in YARN_SCALES]
+    scales: list[Any] = [rope.get(key) for key in YARN_SCALES]
     if found["attention_factor"] is not None or not all(scales):
         return found
     factor = rope["factor"]

@@ -193,8 +193,8 @@ class RotaryEncoding(Module):
         if self.scaling is not None:
             options = {"frequencies": self.frequencies(x.shape[-1])}
         turned = apply_op(operations.Rotary, x, positions_start=start, **options)
-        is_scaled = self.scaling is not None and self.scaling.magnitude != 1.0
-        return turned * self.scaling.magnitude if is_scaled else turned
+        magnitude = 1.0 if self.scaling is None else self.scaling.magnitude
+        return turned if magnitude == 1.0 else turned * magnitude
 
     def _extra_repr(self) -> str:
         settings = [f"base={self.base}"]
