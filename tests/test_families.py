@@ -170,6 +170,45 @@ def test_logits_and_text_are_those_of_transformers(
         assert (back(ids).logits - expected).abs().max() < 1e-5
 
 
+FUSED = [name for name, (kind, _) in CASES.items() if kind in ("Mixtral", "Olmoe", "Qwen3Moe")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", FUSED)
+def test_experts_in_one_tensor_are_those_of_several(name: str, dtype: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    theirs = their_model(*CASES[name]).to(getattr(torch, dtype))
+    for layout in (True, False):
+        theirs.save_pretrained(tmp_path / str(layout), save_original_format=layout, max_shard_size="20KB")
+    fused = Tensors([str(path) for path in (tmp_path / "False").glob("*.safetensors")]).entries
+    assert "model.layers.0.mlp.experts.gate_up_proj" in fused
+    separate, together = (load_pretrained(tmp_path / str(layout)) for layout in (True, False))
+    assert together.config == separate.config
+    assert together(Tensor(IDS)).to_python() == separate(Tensor(IDS)).to_python()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shape", "message"),
+    [
+        ("mixtral", "mlp.experts.gate_up_proj", (3, 9, 8), "gate_up_proj' .*no place|are missing"),
+        ("mixtral", "mlp.experts.gate_up_proj", (3, 48, 8), "w1.weight' stands there by itself, and in"),
+        ("mixtral", "mlp.gate.weight", (3, 8), "block_sparse_moe.gate.weight' stands there by itself"),
+        ("olmoe", "mlp.experts.down_proj", (8, 3), "no place in the model of the config"),
+        ("olmoe", "mlp.experts.down_proj", (3, 0, 8), "down_proj.weight' stands there by itself"),
+        ("olmoe", "mlp.experts.down_proj", (2**20, 1, 1), "has 1,048,576 experts, which are too many"),
+    ],
+)
+def test_experts_in_one_tensor_that_do_not_fit(
+    kind: str, name: str, shape: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    save_pretrained(our_model(kind), tmp_path / "c", kind)
+    tensors = load_safetensors(tmp_path / "c" / "model.safetensors")
+    tensors[f"model.layers.1.{name}"] = Tensor.zeros(shape).buffer
+    save_safetensors(tmp_path / "c" / "model.safetensors", tensors)
+    with pytest.raises(FormatError, match=message):
+        load_pretrained(tmp_path / "c")
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_halves_in_shards_are_widened(dtype: str, tmp_path: Path) -> None:
     theirs = their_model("Qwen3", {"head_dim": 8})

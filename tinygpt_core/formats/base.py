@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..buffer.base import Buffer
@@ -74,6 +75,9 @@ class Family(NamedTuple):
         by_head: modules whose query, key and value lie side by side head by head there, and one after the
             other in ours.
         minus_one: modules whose weights they keep less 1.
+        fused: of another layout, for each tensor in which matrices of all experts stand, (experts, parts *
+            rows, columns), what each part is called where it stands by itself; the second {} of that is for
+            the number of the expert. Or the other name of a tensor that is only called otherwise.
     """
 
     modules: dict[str, tuple[str | Share, ...]]
@@ -87,6 +91,7 @@ class Family(NamedTuple):
     query_scale: Callable[[GPTConfig], float] = lambda config: 1.0
     by_head: frozenset[str] = frozenset()
     minus_one: frozenset[str] = frozenset()
+    fused: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def full_name(self, name: str) -> str:
         """Returns the name with the prefix that files of the bare model, without its head, lack."""

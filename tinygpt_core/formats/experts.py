@@ -4,8 +4,9 @@
     olmoe      queries normalized over all heads together, and keys; weights as the softmax gives them
     qwen3_moe  Qwen3's attention
 
-In a file each expert has its own three matrices, whether transformers 5 has written it (which puts those of
-all experts into one tensor in memory) or an earlier version.
+In a file each expert has its own three matrices, also where transformers 5 has written it, which puts those
+of all experts into one tensor in memory. It may write these (`save_original_format=False`): they are read,
+too.
 
 Source: https://github.com/huggingface/transformers (models/mixtral, olmoe, qwen3_moe; conversion_mapping.py
 for the names in files); Jiang et al. 2024, https://arxiv.org/abs/2401.04088 (Mixtral); Muennighoff et al.
@@ -37,6 +38,17 @@ def expert_modules(place: str, gate: str, up: str, down: str) -> dict[str, tuple
         EXPERT + "up": (expert + up,),
         EXPERT + "down": (expert + down,),
     }
+
+
+def fused_experts(modules: Mapping[str, tuple[str | Share, ...]]) -> dict[str, tuple[str, ...]]:
+    """Returns the layout of transformers' memory, as `Family.fused`, given `expert_modules`."""
+    names = {ours: f"{theirs[0]}.weight" for ours, theirs in modules.items()}
+    layout = {
+        f"{LAYER}mlp.gate.weight": (names[BLOCK + "mlp.router"],),
+        f"{LAYER}mlp.experts.gate_up_proj": (names[EXPERT + "gate"], names[EXPERT + "up"]),
+        f"{LAYER}mlp.experts.down_proj": (names[EXPERT + "down"],),
+    }
+    return {other: parts for other, parts in layout.items() if parts != (other,)}
 
 
 def number_of_experts(key: str, other: str, default: int) -> Part:
@@ -93,6 +105,7 @@ WINDOW_WITH_SWITCH = Part(
 )
 # The size of MLPs in layers without experts, of which there are none
 DENSE_SIZE = Part(("intermediate_size",), (), lambda values: {}, _write_dense_size)
+MIXTRALS_NAMES = expert_modules("block_sparse_moe", "w1", "w3", "w2")
 SEPARATE_NAMES = expert_modules("mlp", "gate_proj", "up_proj", "down_proj")
 
 MIXTRAL = family(
@@ -111,8 +124,9 @@ MIXTRAL = family(
         (rotary(1e6), window_everywhere(None), number_of_experts("num_local_experts", "num_experts", 8)),
         _no_plain_mlp,
     ),
-    {**ATTENTION, **expert_modules("block_sparse_moe", "w1", "w3", "w2")},
+    {**ATTENTION, **MIXTRALS_NAMES},
     ROUTED,
+    fused=fused_experts(MIXTRALS_NAMES),
 )
 OLMOE = family(
     ConfigTable(
@@ -132,6 +146,7 @@ OLMOE = family(
     ),
     {**ATTENTION, **QUERY_KEY_NORM, **SEPARATE_NAMES},
     ROUTED,
+    fused=fused_experts(SEPARATE_NAMES),
 )
 QWEN3_MOE = family(
     ConfigTable(
@@ -158,4 +173,5 @@ QWEN3_MOE = family(
     ),
     {**ATTENTION, **QUERY_KEY_NORM, **SEPARATE_NAMES},
     ROUTED,
+    fused=fused_experts(SEPARATE_NAMES),
 )
