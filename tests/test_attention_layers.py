@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -135,7 +136,10 @@ LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_turns": 1.0, "high_turns": 4.0, 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"kind": "yarn"}, ValueError, "of kind linear or llama3, not 'yarn'"),
+        ({"kind": "longrope"}, ValueError, "of kind linear, llama3 or yarn, not 'longrope'"),
+        ({"attention_factor": "1"}, TypeError, "attention_factor must be a number"),
+        ({"attention_factor": 0.0}, ValueError, "attention_factor must lie above 0"),
+        ({"truncated": None}, TypeError, "truncated must be True or False"),
         *[
             ({name: value}, error, f"{name} must")
             for name in ("factor", "low_turns", "high_turns")
@@ -173,12 +177,35 @@ def test_scalings_of_frequencies_at_their_limits() -> None:
     ):
         values = {**LLAMA3, **change}
         assert RotaryScaling.from_dict(values).to_dict() == values
+    yarn = {**LLAMA3, "kind": "yarn", "attention_factor": None, "truncated": True}
+    for change in ({}, {"attention_factor": 5e-324, "truncated": False}, {"attention_factor": 1}):
+        assert RotaryScaling.from_dict(yarn | change).to_dict() == yarn | change
     for needed in ("kind", "factor"):
         with pytest.raises(ValueError, match="has a kind and a factor, and may have"):
             RotaryScaling.from_dict({name: value for name, value in LLAMA3.items() if name != needed})
     assert RotaryScaling.from_dict({"kind": "linear", "factor": 2.0}) == RotaryScaling("linear", 2.0)
     with pytest.raises(TypeError, match="must be a mapping, but got a list"):
         RotaryScaling.from_dict([["kind", "linear"]])  # type: ignore[arg-type]
+
+
+def test_yarn_keeps_high_frequencies_divides_low_ones_and_sharpens_attention() -> None:
+    scaling = RotaryScaling("yarn", 4.0, 1.0, 32.0, 4096)
+    before = RotaryEncoding(10000.0).frequencies(128)
+    after = RotaryEncoding(10000.0, scaling=scaling).frequencies(128)
+    turns = [4096 * each / (2 * math.pi) for each in before]
+    for was, found, count in zip(before, after, turns, strict=True):
+        assert was / 4.0 <= found * (1 + 1e-12) and found <= was
+        if count > 40.0:
+            assert found == was
+        if count < 0.8:
+            assert math.isclose(found, was / 4.0)
+    assert all(x > y for x, y in pairwise(after))
+    assert math.isclose(scaling.magnitude, 0.1 * math.log(4.0) + 1.0)
+    assert RotaryScaling("yarn", 0.5).magnitude == RotaryScaling("llama3", 4.0).magnitude == 1.0
+    x = Tensor.normal((1, 1, 5, 8))
+    longer = RotaryEncoding(scaling=scaling)(x)
+    ratio = ((longer * longer).sum() / (x * x).sum()).item()
+    assert math.isclose(ratio, scaling.magnitude**2, rel_tol=1e-5)
 
 
 def test_a_cache_remembers_the_ids_of_its_positions() -> None:

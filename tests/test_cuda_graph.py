@@ -218,6 +218,18 @@ def test_a_replay_makes_other_copies_old(kind: Any) -> None:
         assert copy is not old and np.array_equal(copy, kind.convert(p.buffer.array, "bfloat16")), name
 
 
+def test_a_step_with_experts_is_launched_anew_each_time(kind: Any) -> None:
+    """How many tokens an expert gets is known only when the router has run."""
+    config = replace(CONFIG, num_experts=3, experts_per_token=2)
+    run = Run("float32", config)
+    losses = run.losses(4)
+    assert run.step.recording is None
+    assert run.step.reason.startswith("transformer_blocks.0.mlp is a MixtureOfExperts, whose shapes follow")
+    expected = Run("float32", config, eager=True)
+    assert losses == expected.losses(4) and losses[-1] < losses[0]
+    assert np.array_equal(run.weights(), expected.weights())
+
+
 def test_a_step_after_many_lengths(kind: Any) -> None:
     """Rotary angles of more lengths than are kept for eager work, before a recording and between replays."""
     config = replace(CONFIG, positions="rotary", context_length=24)

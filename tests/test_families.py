@@ -24,7 +24,7 @@ from tinygpt_core.files.safetensors import load_safetensors, save_safetensors
 from tinygpt_core.formats import FormatError, Tensors, load_pretrained, save_pretrained
 from tinygpt_core.formats.families import FAMILIES, why_not_elsewhere
 from tinygpt_core.losses import CrossEntropyLoss
-from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
+from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling, recorded_routing
 from tinygpt_core.nn.activations import GATED_ACTIVATIONS
 from tinygpt_core.tokenizer import CharTokenizer
 from tinygpt_core.training import PRESETS
@@ -53,12 +53,20 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 16,
     "rope_theta": 500.0,
 }
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 4.0,
+    "rope_theta": 500.0,
+}
 GEMMA3_ROPE = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
 }
 WINDOW = {"sliding_window": 5}
 QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT-2": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 64}),
     "GPT-2, exact GELU": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 3, "activation_function": "gelu"}),
@@ -69,6 +77,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama, a head size of its own": ("Llama", {"head_dim": 10}),
     "Llama 3.1, scaled": ("Llama", {"rope_parameters": LLAMA3_ROPE}),
     "Llama, scaled linearly": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}),
+    "Llama, YaRN": ("Llama", {"rope_parameters": YARN, "head_dim": 12}),
+    "Qwen3, YaRN with scales": (
+        "Qwen3",
+        {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.7, "truncate": False}, "head_dim": 8},
+    ),
     "Mistral": ("Mistral", {"sliding_window": None}),
     "Mistral, a window": ("Mistral", {**WINDOW, "head_dim": 8}),
     "Qwen2": ("Qwen2", {}),
@@ -89,6 +102,26 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Phi-3": ("Phi3", {}),
     "Phi-3, a window": ("Phi3", WINDOW),
     "StarCoder2": ("Starcoder2", WINDOW),
+    "Mixtral": ("Mixtral", {"num_local_experts": 4}),
+    "Mixtral, a window, tied": (
+        "Mixtral",
+        {
+            **WINDOW,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+            "head_dim": 8,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "OLMoE": ("Olmoe", EXPERTS),
+    "OLMoE, weights that add up to 1": (
+        "Olmoe",
+        {**EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": True, "attention_bias": True},
+    ),
+    "Qwen3 MoE": (
+        "Qwen3Moe",
+        {**EXPERTS, "head_dim": 8, "moe_intermediate_size": 12, "norm_topk_prob": True},
+    ),
     "GPT-NeoX (Pythia)": ("GPTNeoX", {"hidden_size": 32}),
     "GPT-NeoX, one after the other, tied": (
         "GPTNeoX",
@@ -135,6 +168,50 @@ def test_logits_and_text_are_those_of_transformers(
         save_pretrained(ours, tmp_path / "ours", model_type)
         back = type(theirs).from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
         assert (back(ids).logits - expected).abs().max() < 1e-5
+
+
+FUSED = [name for name, (kind, _) in CASES.items() if kind in ("Mixtral", "Olmoe", "Qwen3Moe")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", FUSED)
+def test_experts_in_one_tensor_are_those_of_several(name: str, dtype: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    theirs = their_model(*CASES[name]).to(getattr(torch, dtype))
+    for layout in (True, False):
+        theirs.save_pretrained(tmp_path / str(layout), save_original_format=layout, max_shard_size="20KB")
+    fused = Tensors([str(path) for path in (tmp_path / "False").glob("*.safetensors")]).entries
+    assert "model.layers.0.mlp.experts.gate_up_proj" in fused
+    separate, together = (load_pretrained(tmp_path / str(layout)) for layout in (True, False))
+    assert together.config == separate.config
+    assert together(Tensor(IDS)).to_python() == separate(Tensor(IDS)).to_python()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shape", "message"),
+    [
+        (
+            "mixtral",
+            "mlp.experts.gate_up_proj",
+            (3, 9, 8),
+            "no place in the model of the config: .*gate_up_proj'",
+        ),
+        ("mixtral", "mlp.experts.gate_up_proj", (3, 48, 8), "w1.weight' stands there by itself, and in"),
+        ("mixtral", "mlp.gate.weight", (3, 8), "block_sparse_moe.gate.weight' stands there by itself"),
+        ("olmoe", "mlp.experts.down_proj", (8, 3), "no place in the model of the config"),
+        ("olmoe", "mlp.experts.down_proj", (3, 0, 8), "down_proj.weight' stands there by itself"),
+        ("olmoe", "mlp.experts.down_proj", (2**20, 1, 1), "has 1,048,576 experts, which are too many"),
+    ],
+)
+def test_experts_in_one_tensor_that_do_not_fit(
+    kind: str, name: str, shape: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    save_pretrained(our_model(kind), tmp_path / "c", kind)
+    tensors = load_safetensors(tmp_path / "c" / "model.safetensors")
+    tensors[f"model.layers.1.{name}"] = Tensor.zeros(shape).buffer
+    save_safetensors(tmp_path / "c" / "model.safetensors", tensors)
+    with pytest.raises(FormatError, match=message):
+        load_pretrained(tmp_path / "c")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -214,6 +291,7 @@ def test_widening_takes_little_more_memory_than_what_it_makes(dtype: str, tmp_pa
 BASE = {"vocab_size": 11, "context_length": 16, "num_layers": 2, "num_heads": 4, "embedding_dim": 8}
 RMS = {"normalization": "rms_norm", "positions": "rotary", "bias": False, "num_key_value_heads": 2}
 SWIGLU = {**RMS, "activation": "swiglu", "attention_bias": False}
+MIXTURE = {"num_experts": 3, "experts_per_token": 2}
 GEGLU = {**RMS, "activation": "geglu", "attention_head_dim": 6, "embedding_scale": 8**0.5}
 LOCAL = {"sliding_window": 3, "layer_types": ("sliding_attention", "full_attention")}
 SCALING = RotaryScaling("llama3", 8.0, 1.0, 4.0, 8)
@@ -221,7 +299,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "starcoder2": {"positions": "rotary", "num_key_value_heads": 2, "sliding_window": 3},
     "gpt2": {"activation": "gelu_exact"},
     "llama": {**SWIGLU, "rotary_scaling": SCALING, "attention_head_dim": 6, "tied_head": False},
-    "mistral": {**SWIGLU, "sliding_window": 3, "attention_head_dim": 4},
+    "mistral": {
+        **SWIGLU,
+        "sliding_window": 3,
+        "attention_head_dim": 4,
+        "rotary_scaling": RotaryScaling("yarn", 3.0, 0.5, 4.0, 9, 0.8, False),
+    },
     "qwen2": {**SWIGLU, **LOCAL, "attention_bias": True, "attention_output_bias": False},
     "qwen3": {**SWIGLU, "attention_head_dim": 6, "query_key_norm": True},
     "gemma": {**GEGLU, "attention_bias": True},
@@ -241,6 +324,15 @@ MODELS: dict[str, dict[str, Any]] = {
         "local_rotary_base": 100.0,
         "rotary_scaling": RotaryScaling("linear", 2.0),
     },
+    "mixtral": {**SWIGLU, **MIXTURE, "sliding_window": 3, "attention_head_dim": 4},
+    "olmoe": {
+        **SWIGLU,
+        **MIXTURE,
+        "query_key_norm": True,
+        "norm_across_heads": True,
+        "normalized_expert_weights": False,
+    },
+    "qwen3_moe": {**SWIGLU, **MIXTURE, "attention_head_dim": 6, "query_key_norm": True, "hidden_dim": 5},
     "phi3": {**SWIGLU, "embedding_dim": 16, "rotary_dim": 2, "sliding_window": 4},
     "gpt_neox": {
         "positions": "rotary",
@@ -300,6 +392,15 @@ def test_no_other_family_takes_it_for_its_own(kind: str, tmp_path: Path) -> None
     assert kind in held
 
 
+def test_what_says_nothing_without_experts_is_no_obstacle() -> None:
+    llama = replace(our_model("llama").config, experts_per_token=5, normalized_expert_weights=False)
+    assert FAMILIES["llama"].obstacles(llama) == []
+    for kind in ("mixtral", "olmoe", "qwen3_moe"):
+        plain = replace(our_model(kind).config, num_experts=None)
+        assert "num_experts is None, not a number" in FAMILIES[kind].obstacles(plain)
+        assert FAMILIES["llama"].obstacles(our_model(kind).config)
+
+
 def test_layers_that_all_see_the_same_need_no_names() -> None:
     """Mistral says how large a window is, and not which layers have it."""
     mistral = our_model("mistral").config
@@ -353,7 +454,20 @@ def test_what_a_family_holds_has_a_format(kind: str) -> None:
 # ---------------------------------------------------------------- what is not understood
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling is .*'yarn'.*knows"),
+    (
+        "llama",
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+        "rope_scaling is .*'dynamic'.*knows",
+    ),
+    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "has original_max_position_emb.*, too"),
+    (
+        "llama",
+        {"rope_scaling": {**YARN, "mscale": "x", "mscale_all_dim": 1.0, "rope_theta": 10.0}},
+        "'x' is no factor",
+    ),
+    ("llama", {"rope_scaling": {**YARN, "truncate": 1}}, "truncated must be True or False"),
+    ("llama", {"rope_scaling": {**YARN, "attention_factor": 0.0}}, "attention_factor must lie above 0"),
+    ("llama", {"rope_scaling": {**YARN, "rope_theta": 1.0}}, "rotary_base must be above 1"),
     ("llama", {"rope_scaling": {"rope_type": "linear"}}, "rope_scaling is .*factor, too"),
     ("llama", {"rope_scaling": {"rope_type": "linear", "factor": -1.0}}, "factor must lie above 0"),
     ("llama", {"rope_scaling": {"rope_type": "linear", "factor": "2"}}, "factor must be a number"),
@@ -396,6 +510,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "longrope"),
     ("phi3", {"partial_rotary_factor": 2.0}, "share of a head that is rotated is 2.0"),
     ("phi3", {"num_attention_heads": 0, "partial_rotary_factor": 0.5}, "num_attention_heads is 16 / 0"),
+    ("mixtral", {"num_local_experts": 10**15}, "experts in each of 2 layers do not fit a file of"),
+    ("mixtral", {"num_experts_per_tok": 4}, r"experts_per_token \(4\) must be at most num_experts \(3\)"),
+    ("mixtral", {"num_experts": 4}, "num_local_experts is 3, but num_experts is 4"),
+    ("mixtral", {"num_local_experts": None}, "num_local_experts is None"),
+    ("olmoe", {"clip_qkv": 8.0}, "clip_qkv is 8.0, which is not known here"),
+    ("olmoe", {"norm_topk_prob": 1}, "normalized_expert_weights must be True or False"),
+    ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\]"),
+    ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step is 2"),
+    ("qwen3_moe", {"use_sliding_window": 1}, "use_sliding_window is 1, not true or false"),
     ("gpt_neox", {"rotary_pct": "x"}, "share of a head"),
     ("gpt_neox", {"use_parallel_residual": 3}, "parallel_residual must be True or False"),
     ("gpt_neox", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
@@ -463,9 +586,10 @@ def test_another_head_than_the_tied_one_is_kept(tmp_path: Path) -> None:
     assert (again(Tensor(IDS)) - model(Tensor(IDS)) * 2.0).abs().max().item() < 1e-5
 
 
-def test_a_model_with_options_is_explained_and_generates(tmp_path: Path) -> None:
-    """The microscope shows a step of a model whose attention is composed."""
-    model = our_model("gemma3_text")
+@pytest.mark.parametrize(("kind", "part"), [("gemma3_text", "query_norm"), ("mixtral", "mlp.experts.2")])
+def test_a_model_with_options_is_explained_and_generates(kind: str, part: str, tmp_path: Path) -> None:
+    """The microscope shows a step of a model whose attention, or whose MLP, is composed."""
+    model = our_model(kind)
     save_pretrained(model, tmp_path / "run", "native", CharTokenizer("abcdefghijk"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -474,10 +598,21 @@ def test_a_model_with_options_is_explained_and_generates(tmp_path: Path) -> None
         assert main(["generate", str(tmp_path / "run"), "--count", "1", "--prompt", "abc"]) == 0
         loss = CrossEntropyLoss()(logits=model(Tensor(IDS)), labels=Tensor(IDS)).mean()
         loss.explain(tmp_path / "step.html")
-    assert "query_norm" in (tmp_path / "page.html").read_text()
+    assert part in (tmp_path / "page.html").read_text()
     assert "RMSNorm" in (tmp_path / "step.html").read_text()
     again = load_pretrained(tmp_path / "run")
     assert again.config == model.config
+
+
+def test_the_microscope_shows_which_experts_a_token_is_sent_to() -> None:
+    model = our_model("mixtral")
+    with Recorder(sequence=1) as recorder, no_grad(), recorded_routing() as routings:
+        model(Tensor(IDS))
+    assert len(recorder.attention) == len(routings) == 2
+    for entry, routing in zip(recorder.attention, routings, strict=True):
+        assert [[expert for expert, _ in row] for row in entry["experts"]] == routing.experts.to_python()[12:]
+        assert [[weight for _, weight in row] for row in entry["experts"]] == routing.weights.to_python()[12:]
+        assert all(abs(sum(weight for _, weight in row) - 1.0) < 1e-6 for row in entry["experts"])
 
 
 def test_the_microscope_shows_what_heads_with_a_window_look_at() -> None:

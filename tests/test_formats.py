@@ -706,7 +706,7 @@ def test_a_config_that_lacks_something(name: str, gpt2: Path) -> None:
         ({"num_key_value_heads": 4}, r"num_heads \(6\) must be divisible by num_key_value_heads \(4\)"),
         ({"num_key_value_heads": 0}, r"num_key_value_heads must be at least 1"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling is"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'default'"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type 'default'"),
         ({"rope_theta": 0.5}, "rotary_base must be a finite number of at least 1"),
         ({"head_dim": 8}, r"q_proj.weight' has shape \(24, 24\), but the config asks for \(48, 24\)"),
         ({"head_dim": 7}, "even head size, but attention_head_dim is 7"),

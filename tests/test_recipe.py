@@ -14,6 +14,7 @@ from small_runs import config_of_words
 from tinygpt_core import backends, cli
 from tinygpt_core.files.safetensors import load_safetensors
 from tinygpt_core.losses import CrossEntropyLoss
+from tinygpt_core.nn import recorded_routing
 from tinygpt_core.optimizers import AdamW, Muon
 from tinygpt_core.tensor import no_grad
 from tinygpt_core.training import StepEvent, Trainer, TrainingConfig, ValidationEvent, load_model
@@ -34,6 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "logit_soft_cap": 15.0,
         "sliding_window": 4,
     },
+    "experts": {"num_experts": 4, "experts_per_token": 3, "balance_loss": 0.1, "router_z_loss": 1e-3},
 }
 RECIPES["all"] = {name: value for recipe in list(RECIPES.values()) for name, value in recipe.items()}
 
@@ -204,6 +206,36 @@ def test_validation_is_the_plain_cross_entropy(config: TrainingConfig, tmp_path:
     assert changed > plain + 1e-3
 
 
+# ---- experts
+
+
+def test_losses_of_routers_are_added_in_training_alone(config: TrainingConfig, tmp_path: Path) -> None:
+    """By definition, over the tokens that have a target: of a batch with padding these are not all."""
+    settings = {"num_experts": 4, "balance_loss": 0.3, "router_z_loss": 0.2, "num_layers": 2, "dropout": 0.0}
+    trainer = Trainer.start(replace(config, eval_batches=12, **settings), str(tmp_path / "run"))
+    has_padding = (each for each in trainer.data.validation_batches if -1 in each.targets)
+    batch = next(has_padding)
+    inputs, targets = as_tensors(batch)
+    counted = [target != -1 for row in targets.to_python() for target in row]
+    assert batch.num_targets == sum(counted) < len(counted)
+    with no_grad(), recorded_routing() as routings:
+        plain = CrossEntropyLoss()(trainer.model(inputs), targets).sum().item()
+    assert len(routings) == 2
+    added = 0.0
+    for routing in routings:
+        rows = [row for row, counts in zip(routing.logits.to_python(), counted, strict=True) if counts]
+        chosen = [row for row, counts in zip(routing.experts.to_python(), counted, strict=True) if counts]
+        for row in rows:
+            total = sum(map(math.exp, row))
+            added += 0.2 * math.log(total) ** 2
+            for expert in range(4):
+                share = sum(each.count(expert) for each in chosen) / (2 * len(chosen))
+                added += 0.3 * 4 * share * math.exp(row[expert]) / total
+    assert trainer.total_loss(batch).item() == pytest.approx(plain + added, rel=1e-5)
+    trainer.data = trainer.data._replace(validation_batches=[batch])
+    assert trainer.validate() * batch.num_targets == pytest.approx(plain)
+
+
 # ---- the command line
 
 
@@ -215,17 +247,25 @@ def test_every_part_is_an_option(
     options += ["--backend", "python", "--out", run]
     recipe = "--optimizer muon --schedule wsd --decay-fraction 0.5 --ema-decay 0.9 --label-smoothing 0.1"
     recipe += " --z-loss 1e-4 --activation relu2 --query-key-norm --logit-soft-cap 15 --attention-soft-cap 30"
-    recipe += " --sliding-window 4"
+    recipe += " --sliding-window 4 --experts 3 --experts-per-token 1 --balance-loss 0.02 --router-z-loss 1e-3"
     assert cli.main(["train", *options, *recipe.split()]) == 0
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (kept["training"]["optimizer"], kept["training"]["schedule"]) == ("muon", "wsd")
     assert (kept["model"]["query_key_norm"], kept["model"]["sliding_window"]) == (True, 4)
     assert (kept["model"]["logit_soft_cap"], kept["model"]["attention_soft_cap"]) == (15.0, 30.0)
+    assert (kept["model"]["num_experts"], kept["model"]["experts_per_token"]) == (3, 1)
+    assert (kept["training"]["balance_loss"], kept["training"]["router_z_loss"]) == (0.02, 1e-3)
     capsys.readouterr()
     assert cli.main(["generate", run, "--tokens", "3"]) == 0
     assert cli.main(["train", "--resume", run, "--show-config"]) == 0
     shown = capsys.readouterr().out
-    for line in ('optimizer = "muon"', "ema-decay = 0.9", "logit-soft-cap = 15.0", "sliding-window = 4"):
+    for line in (
+        'optimizer = "muon"',
+        "ema-decay = 0.9",
+        "logit-soft-cap = 15.0",
+        "sliding-window = 4",
+        "experts = 3",
+    ):
         assert line in shown
     for wrong, said in (
         (["--optimizer", "sgd"], "--optimizer must be one of adamw, muon"),
@@ -236,6 +276,10 @@ def test_every_part_is_an_option(
         (["--z-loss", "-1"], "--z-loss must be"),
         (["--logit-soft-cap", "0"], "--logit-soft-cap must be above 0"),
         (["--sliding-window", "0"], "--sliding-window must be from 1"),
+        (["--experts", "0"], "--experts must be from 1"),
+        (["--experts", "1"], "--experts-per-token (2) must be at most --experts (1)"),
+        (["--experts", "2", "--experts-per-token", "0"], "--experts-per-token must be from 1"),
+        (["--balance-loss", "-1"], "--balance-loss must be"),
     ):
         assert cli.main(["train", *options[:-1], str(tmp_path / "other"), *wrong]) == 2
         told = capsys.readouterr().err

@@ -254,6 +254,24 @@ def test_muon_and_averages_are_the_same_for_many_ranks(tmp_path: Path, shard_opt
     _same(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("shard_optimizer", [False, True])
+def test_experts_are_the_same_for_many_ranks(tmp_path: Path, name: str, shard_optimizer: bool) -> None:
+    """Also where a shard sends no token to one of them, as one of two rows does here."""
+    config = replace(
+        SMALL,
+        backend=name,
+        shards=4,
+        num_experts=8,
+        experts_per_token=1,
+        balance_loss=0.1,
+        router_z_loss=1e-3,
+    )
+    _run(tmp_path / "one", 1, config)
+    _run(tmp_path / "three", 3, config, shard_optimizer=shard_optimizer)
+    _same(tmp_path / "one", tmp_path / "three")
+
+
 def test_many_ranks_keep_the_best_end_early_and_write_as_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinygpt_core import Tensor
@@ -40,6 +40,10 @@ def frequency(pair: int, size: int, base: float, scaling: RotaryScaling | None) 
         return found
     if scaling.kind == "linear":
         return found / scaling.factor
+    if scaling.kind == "yarn":
+        return found * (1 - yarn_ramp(pair, size, base, scaling)) + found / scaling.factor * yarn_ramp(
+            pair, size, base, scaling
+        )
     # As Llama 3's authors write it, by wavelengths
     wavelength = 2 * math.pi / found
     original = scaling.original_context_length
@@ -51,18 +55,38 @@ def frequency(pair: int, size: int, base: float, scaling: RotaryScaling | None) 
     return (1 - smooth) * found / scaling.factor + smooth * found
 
 
+def yarn_ramp(pair: int, size: int, base: float, scaling: RotaryScaling) -> float:
+    """As YaRN's authors write it: 0 where a frequency stays, 1 where it is divided."""
+
+    def correction(rotations: float) -> float:
+        return (
+            size
+            * math.log(scaling.original_context_length / (rotations * 2 * math.pi))
+            / (2 * math.log(base))
+        )
+
+    low, high = correction(scaling.high_turns), correction(scaling.low_turns)
+    if scaling.truncated:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, size - 1)
+    return float(np.clip((pair - low) / (high - low if high != low else 0.001), 0, 1))
+
+
 def turned(x: Any, config: GPTConfig, is_local: bool) -> Any:
     """(T, D)."""
     size = config.rotary_dim or x.shape[1]
     has_own_base = is_local and config.local_rotary_base is not None
     base = config.local_rotary_base if has_own_base else config.rotary_base
     scaling = None if has_own_base else config.rotary_scaling
+    factor = 1.0
+    if scaling is not None and scaling.kind == "yarn":
+        factor = scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1
     result = x.copy()
     for position in range(x.shape[0]):
         for pair in range(size // 2):
             a, b = pair, pair + size // 2
             angle = position * frequency(pair, size, base, scaling)
-            number = (x[position, a] + 1j * x[position, b]) * np.exp(1j * angle)
+            number = (x[position, a] + 1j * x[position, b]) * np.exp(1j * angle) * factor
             result[position, a], result[position, b] = number.real, number.imag
     return result
 
@@ -71,13 +95,18 @@ def attention(x: Any, weights: Weights, name: str, config: GPTConfig, is_local: 
     """(T, C), one head after the other, one query after the other."""
     size, heads, shared = config.head_dim, config.num_heads, config.key_value_heads
     packed = linear(x, weights, f"{name}.query_key_value")
+    if config.norm_across_heads:
+        columns = np.split(packed, [heads * size, (heads + shared) * size], axis=1)
+        for i, kind in enumerate(("query_norm", "key_norm")):
+            columns[i] = normalized(columns[i], weights, f"{name}.{kind}", config, "rms_norm")
+        packed = np.concatenate(columns, 1)
     scale = 1 / math.sqrt(size) if config.attention_scale is None else config.attention_scale
     columns = []
     for head in range(heads):
         group = head // (heads // shared)
         starts = (head, heads + group, heads + shared + group)
         query, key, value = (packed[:, start * size : (start + 1) * size] for start in starts)
-        if config.query_key_norm:
+        if config.query_key_norm and not config.norm_across_heads:
             query = normalized(query, weights, f"{name}.query_norm", config, "rms_norm")
             key = normalized(key, weights, f"{name}.key_norm", config, "rms_norm")
         if config.positions == "rotary":
@@ -102,10 +131,40 @@ ACTIVATIONS = {
 }
 
 
+def mlp(x: Any, weights: Weights, name: str, config: GPTConfig) -> Any:
+    f = ACTIVATIONS[config.activation]
+    if config.activation in ("gelu_exact", "relu2"):
+        return linear(f(linear(x, weights, f"{name}.layers.0")), weights, f"{name}.layers.1")
+    h = f(linear(x, weights, f"{name}.gate")) * linear(x, weights, f"{name}.up")
+    return linear(h, weights, f"{name}.down")
+
+
+CLOSE_CHOICE = 1e-3  # of scores: which of two experts is chosen is then up to rounding
+
+
+def mixture(x: Any, weights: Weights, name: str, config: GPTConfig) -> Any:
+    """(T, C): every expert works on all tokens, and those that were not chosen count 0."""
+    scores = linear(x, weights, f"{name}.router")
+    total = np.zeros_like(x)
+    is_normalized = config.normalized_expert_weights
+    if is_normalized is None:
+        is_normalized = config.experts_per_token > 1
+    for token in range(x.shape[0]):
+        order = sorted(range(config.num_experts), key=lambda e: -scores[token, e])
+        chosen, others = order[: config.experts_per_token], order[config.experts_per_token :]
+        if others:
+            assume(scores[token, chosen[-1]] - scores[token, others[0]] > CLOSE_CHOICE)
+        shares = np.exp(scores[token] - scores[token].max())
+        shares /= shares[chosen].sum() if is_normalized else shares.sum()
+        for expert in range(config.num_experts):
+            counts = shares[expert] if expert in chosen else 0.0
+            total[token] += counts * mlp(x[token], weights, f"{name}.experts.{expert}", config)
+    return total
+
+
 def logits(weights: Weights, config: GPTConfig, ids: Any) -> Any:
     """(T, vocab_size), for the ids of one sequence."""
     x = weights["embedding_layer.embeddings"][ids] * config.embedding_scale
-    f = ACTIVATIONS[config.activation]
     for layer in range(config.num_layers):
         name = f"transformer_blocks.{layer}"
         kinds = config.layer_types or ("sliding_attention",) * config.num_layers
@@ -116,11 +175,10 @@ def logits(weights: Weights, config: GPTConfig, ids: Any) -> Any:
         if config.post_normalization:
             added = normalized(added, weights, f"{name}.post_ln_1", config)
         h = normalized(x if config.parallel_residual else x + added, weights, f"{name}.ln_2", config)
-        if config.activation in ("gelu_exact", "relu2"):
-            h = linear(f(linear(h, weights, f"{name}.mlp.layers.0")), weights, f"{name}.mlp.layers.1")
+        if config.num_experts is None:
+            h = mlp(h, weights, f"{name}.mlp", config)
         else:
-            h = f(linear(h, weights, f"{name}.mlp.gate")) * linear(h, weights, f"{name}.mlp.up")
-            h = linear(h, weights, f"{name}.mlp.down")
+            h = mixture(h, weights, f"{name}.mlp", config)
         if config.post_normalization:
             h = normalized(h, weights, f"{name}.post_ln_2", config)
         x = x + added + h
@@ -136,6 +194,8 @@ def configs(draw: st.DrawFn) -> GPTConfig:
     layers = draw(st.integers(1, 3))
     maybe = st.booleans()
     kinds = ["full_attention", "sliding_attention"]
+    query_key_norm = draw(maybe)
+    num_experts = draw(st.sampled_from([None, None, 1, 2, 4]))
     scaling = draw(
         st.sampled_from(
             [
@@ -143,6 +203,8 @@ def configs(draw: st.DrawFn) -> GPTConfig:
                 RotaryScaling("linear", 3.0),
                 RotaryScaling("llama3", 8.0, 1.0, 4.0, 8),
                 RotaryScaling("llama3", 2.0, 0.5, 9.0, 64),
+                RotaryScaling("yarn", 4.0, 1.0, 32.0, 40),
+                RotaryScaling("yarn", 3.0, 0.5, 4.0, 9, attention_factor=0.8, truncated=False),
             ]
         )
     )
@@ -166,7 +228,11 @@ def configs(draw: st.DrawFn) -> GPTConfig:
         attention_scale=draw(st.sampled_from([None, 0.7])),
         attention_soft_cap=draw(st.sampled_from([None, 0.5, 4.0])),
         logit_soft_cap=draw(st.sampled_from([None, 1.5])),
-        query_key_norm=draw(maybe),
+        query_key_norm=query_key_norm,
+        norm_across_heads=query_key_norm and draw(maybe),
+        num_experts=num_experts,
+        experts_per_token=draw(st.integers(1, num_experts or 3)),
+        normalized_expert_weights=draw(st.sampled_from([None, True, False])),
         rotary_dim=draw(st.sampled_from([None, *range(2, 2 * half + 1, 2)])),
         rotary_scaling=scaling,
         sliding_window=draw(st.sampled_from([None, 1, 2, 3, 20])),

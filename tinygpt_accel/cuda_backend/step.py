@@ -138,6 +138,9 @@ class CudaTrainingStep(TrainingStep):
             return "float16: whether a step counts is known only after it"
         if not isinstance(getattr(getattr(self.model, "config", None), "vocab_size", None), int):
             return "the model has no config.vocab_size, by which ids are checked before a replay"
+        for name, module in self.model.named_modules():
+            if getattr(module, "shapes_follow_values", False):
+                return f"{name} is a {type(module).__name__}, whose shapes follow what it reads"
         return str(kind.why_no_graph())
 
     def _why_textbook(self) -> str:

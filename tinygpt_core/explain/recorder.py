@@ -26,6 +26,7 @@ from ..instrumentation import Method, WrappedMethod
 from ..kernels.attention import Attention as AttentionKernel
 from ..kernels.attention import PackedAttention as PackedKernel
 from ..module import Module
+from ..nn.experts import MixtureOfExperts, Routing, recorded_routing
 from ..operations import (
     Attention,
     CrossEntropy,
@@ -34,6 +35,7 @@ from ..operations import (
     PartialGradient,
     WindowedAttention,
 )
+from ..shape import Shape
 from ..tape import GradientFunction
 from ..tensor import Tensor
 from .sources import describe
@@ -64,7 +66,8 @@ class Recorder:
             storage, `kept`.
         steps: in order, ("forward", operation) and ("backward", operation).
         attention: for each operation of attention its place, the `length` of the sequence, and the
-            probabilities by head.
+            probabilities by head; with a mixture of experts in its block also, for each position, pairs of an
+            expert and its weight, as `experts`.
         logits, targets: of the last CrossEntropy operation, at the first of its `num_positions` positions.
     """
 
@@ -95,6 +98,7 @@ class Recorder:
         self._wrapped_methods = ExitStack()
         self._wrapped_methods.enter_context(WrappedMethod(Operation, "forward", self._wrap_forward))
         self._wrapped_methods.enter_context(WrappedMethod(Module, "__call__", self._wrap_call))
+        self._routings = self._wrapped_methods.enter_context(recorded_routing())
         self._wrapped_methods.enter_context(WrappedMethod(GradientFunction, "apply", self._wrap_apply))
         return self
 
@@ -131,6 +135,8 @@ class Recorder:
                 return original(module, *inputs, **options)
             finally:
                 self._open_calls.pop()
+                if isinstance(module, MixtureOfExperts) and self._routings:
+                    self._record_routing(self._routings.pop(), inputs[0].shape)
 
         return call
 
@@ -238,6 +244,17 @@ class Recorder:
                 "heads": attention_maps(query, key, sequence=self.sequence, **options),
             }
         )
+
+    def _record_routing(self, routing: Routing, shape: Shape) -> None:
+        """Adds to the attention of the same block which experts each position of one sequence is sent to."""
+        if not self.attention or len(shape) != 3:
+            return
+        start = min(self.sequence, shape[0] - 1) * shape[1]
+        rows = slice(start, start + min(shape[1], MOST_POSITIONS))
+        experts, weights = routing.experts[rows].to_python(), routing.weights[rows].to_python()
+        self.attention[-1]["experts"] = [
+            [list(pair) for pair in zip(*row, strict=True)] for row in zip(experts, weights, strict=True)
+        ]
 
     def add_operation(self, operation: Operation, inputs: list[int | None], output: int, **about: Any) -> int:
         """Appends an operation and its forward step; returns its number."""

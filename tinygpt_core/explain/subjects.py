@@ -375,6 +375,7 @@ def attention_layer(recorder: Recorder, entry: dict[str, Any], calls: list[dict[
         "label": name,
         "operation": entry["operation"],
         "heads": [page.matrix(rows) for rows in entry["heads"]],
+        "experts": entry.get("experts"),
         "cut": cut,
     }
 

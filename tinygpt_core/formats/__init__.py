@@ -9,8 +9,9 @@ saving, and what to say of a file that does not fit.
     gpt2     config.json, model.safetensors  of transformers' GPT2LMHeadModel; matrices (in, out), as ours
     llama    config.json, model.safetensors  of transformers' LlamaForCausalLM; matrices (out, in);
                                              heads rotated by halves, as ours. So are mistral, qwen2,
-                                             qwen3, gemma, gemma2, gemma3_text, phi3, gpt_neox and
-                                             starcoder2
+                                             qwen3, gemma, gemma2, gemma3_text, phi3, gpt_neox,
+                                             starcoder2, and with experts mixtral, olmoe and
+                                             qwen3_moe
     tinygpt  gpt_model.json, config.json     of TinyGPT's save_weights, whose files do not give num_heads;
                                              config.json is our addition
     native   what `tinygpt train` writes     see training/checkpoint
@@ -21,7 +22,7 @@ Files are hostile: names, shapes and dtypes are compared with what the config as
 or memory is taken. Weights are read, tensor by tensor, and never memory-mapped (`tensors` says why).
 
 Reading order: `base` (what a table of tensors is), `configs` (and one of settings), `llama`, `gemma`, `phi3`,
-`gpt_neox`, `starcoder2`, `gpt2` and `tinygpt` (one or a few each), `families` (all of them),
+`gpt_neox`, `starcoder2`, `experts`, `gpt2` and `tinygpt` (one or a few each), `families` (all of them),
 `sources` (what a directory holds), `tensors` (what is in its files), `loading`, `saving`, `adapters`.
 """
 

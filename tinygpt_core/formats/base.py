@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..buffer.base import Buffer
@@ -15,6 +16,9 @@ from ..nn.gpt import OPTIONS, GPTConfig
 
 BLOCK = "transformer_blocks.{}."
 """How the names of what is in a block begin in ours; {} stands for its number."""
+EXPERT = BLOCK + "mlp.experts.{}."
+"""And of what is in an expert of a block; the second {} stands for its number."""
+NUMBERED = re.compile(r"(?<=^transformer_blocks\.)\d+|(?<=\.mlp\.experts\.)\d+")
 HUGGING_FACE_LEAVES = {"weights": "weight", "bias": "bias", "embeddings": "weight"}
 """What our parameters are called within a module in files of transformers."""
 MOST_NAMES = 5  # that a message lists
@@ -58,7 +62,7 @@ class Family(NamedTuple):
 
     Attributes:
         modules: for each module of ours those of theirs, or the `Share` of one; {} stands for the number of a
-            block.
+            block, and the second for that of an expert.
         leaves: for each parameter of a module of ours what it is called there.
         transposed: modules of ours whose weights they keep as (out, in).
         prefix: how their names begin, which those of a model without its head lack.
@@ -71,6 +75,9 @@ class Family(NamedTuple):
         by_head: modules whose query, key and value lie side by side head by head there, and one after the
             other in ours.
         minus_one: modules whose weights they keep less 1.
+        fused: of another layout, for each tensor in which matrices of all experts stand, (experts, parts *
+            rows, columns), what each part is called where it stands by itself; the second {} of that is for
+            the number of the expert. Or the other name of a tensor that is only called otherwise.
     """
 
     modules: dict[str, tuple[str | Share, ...]]
@@ -84,6 +91,7 @@ class Family(NamedTuple):
     query_scale: Callable[[GPTConfig], float] = lambda config: 1.0
     by_head: frozenset[str] = frozenset()
     minus_one: frozenset[str] = frozenset()
+    fused: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def full_name(self, name: str) -> str:
         """Returns the name with the prefix that files of the bare model, without its head, lack."""
@@ -159,13 +167,8 @@ def pieces_of(family: Family, config: GPTConfig, name: str, shape: tuple[int, ..
     and value in one each.
     """
     module, _, leaf = name.rpartition(".")
-    block = re.match(r"transformer_blocks\.(\d+)\.", module)
-    if block is None:
-        number = None
-        key = module
-    else:
-        number = block.group(1)
-        key = BLOCK + module[block.end() :]
+    numbers = NUMBERED.findall(module)
+    key = NUMBERED.sub("{}", module)
     modules = family.modules[key]
     if len(modules) == 1:
         widths = [shape[-1]]
@@ -182,7 +185,7 @@ def pieces_of(family: Family, config: GPTConfig, name: str, shape: tuple[int, ..
         their_shape = (*shape[:-1], width * share.parts)
         pieces.append(
             Piece(
-                name=f"{share.module.format(number)}.{family.leaves[leaf]}",
+                name=f"{share.module.format(*numbers)}.{family.leaves[leaf]}",
                 shape=their_shape[::-1] if is_transposed else their_shape,
                 start=start,
                 stop=start + width,
@@ -234,6 +237,7 @@ def meaning(config: GPTConfig) -> dict[str, Any]:
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     values["attention_bias"] = config.has_attention_bias
     values["hidden_dim"] = config.mlp_dim
+    values["normalized_expert_weights"] = config.has_normalized_expert_weights
     if config.key_value_heads == config.num_heads:
         values["num_key_value_heads"] = None
     for name, implied in {
@@ -244,6 +248,8 @@ def meaning(config: GPTConfig) -> dict[str, Any]:
     }.items():
         if values[name] == implied:
             values[name] = None
+    if config.num_experts is None:
+        values |= {name: OPTIONS[name] for name in ("experts_per_token", "normalized_expert_weights")}
     are_local = {config.is_local(layer) for layer in range(config.num_layers)}
     if len(are_local) == 1:
         values["layer_types"] = ()

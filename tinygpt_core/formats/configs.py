@@ -10,6 +10,7 @@ frequencies).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,12 +23,11 @@ from .base import HUGGING_FACE_LEAVES, Family, Share, meaning, other_values, req
 NEEDED: Any = object()
 """The default of a setting that a config.json must have."""
 MOST_LAYERS = 100_000  # for which it is worked out what each sees
-SCALING_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 CHANGES_NOTHING = re.compile(
     r"_(?!sliding_window_pattern).*|summary_.*|output_.*|.*_token_id|.*(dropout|_pdrop)|use_cache|"
     r"architectures|auto_map|torch_dtype|dtype|transformers_version|transformers\.js_config|model_type|"
     r"tokenizer_class|task_specific_params|finetuning_task|problem_type|id2label|label2id|return_dict|"
-    r"initializer_range|initializer_factor|chunk_size_feed_forward|"
+    r"router_aux_loss_coef|router_jitter_noise|initializer_range|initializer_factor|chunk_size_feed_forward|"
     r"original_max_position_embeddings|cache_implementation|is_llama_config|"
     r"is_decoder|gradient_checkpointing|attn_implementation|use_flash_attn|reorder_and_upcast_attn|"
     r"(max|min)_length|do_sample|num_beams|num_beam_groups|temperature|top_[kp]|typical_p|"
@@ -41,6 +41,28 @@ class Field(NamedTuple):
 
     ours: str
     default: Any = NEEDED
+
+
+SCALING_KEYS: dict[str, dict[str, str]] = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low_turns",
+        "high_freq_factor": "high_turns",
+        "original_max_position_embeddings": "original_context_length",
+    },
+    "yarn": {"factor": "factor", "original_max_position_embeddings": "original_context_length"},
+}
+"""For each rope_type that is known, what it has to say, and which field of `RotaryScaling` that is."""
+YARN_OPTIONS = {
+    "beta_slow": Field("low_turns", 1.0),
+    "beta_fast": Field("high_turns", 32.0),
+    "attention_factor": Field("attention_factor", None),
+    "truncate": Field("truncated", True),
+}
+"""What a rope_type "yarn" may say besides."""
+YARN_SCALES = ("mscale", "mscale_all_dim")  # which together say what attention_factor is
 
 
 class Part(NamedTuple):
@@ -263,33 +285,53 @@ def _read_rope(name: str, rope: Any, base: Any, share: Any) -> tuple[Any, Rotary
     if not isinstance(rope, Mapping):
         raise ValueError(f"{name} is {shortened(rope)}, not an object with a rope_type")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    wanted = {"default": (), "linear": SCALING_KEYS[:1], "llama3": SCALING_KEYS}
-    if not isinstance(kind, str) or kind not in wanted:
+    if not isinstance(kind, str) or kind not in SCALING_KEYS:
         raise ValueError(
-            f"{name} is {shortened(rope)}; this GPT knows the rope_type 'default', 'linear' and 'llama3'"
+            f"{name} is {shortened(rope)}; this GPT knows the rope_type {', '.join(map(repr, SCALING_KEYS))}"
         )
-    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *wanted[kind]}
+    wanted = SCALING_KEYS[kind]
+    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *wanted}
+    if kind == "yarn":
+        known |= {*YARN_OPTIONS, *YARN_SCALES}
     for key, value in rope.items():
         if key not in known and value is not None and value is not False:
             raise ValueError(
                 f"{name} is {shortened(rope)}; a rope_type {kind!r} has no {shortened(key)} here"
             )
-    if missing := [key for key in wanted[kind] if key not in rope]:
+    if missing := [key for key in wanted if key not in rope]:
         raise ValueError(f"{name} is {shortened(rope)}; a rope_type {kind!r} has {', '.join(missing)}, too")
     scaling = None
     if kind != "default":
-        ours = ("factor", "low_turns", "high_turns", "original_context_length")
-        numbers = {
-            field: rope[key] for key, field in zip(SCALING_KEYS, ours, strict=True) if key in wanted[kind]
-        }
+        numbers = {field: rope[key] for key, field in wanted.items()}
+        if kind == "yarn":
+            numbers |= _yarn_options(name, rope)
         scaling = RotaryScaling(kind, **numbers)
     return rope.get("rope_theta", base), scaling, rope.get("partial_rotary_factor", share)
 
 
+def _yarn_options(name: str, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a `RotaryScaling` that a rope_type "yarn" need not say."""
+    found = {
+        field.ours: field.default if rope.get(key) is None else rope[key]
+        for key, field in YARN_OPTIONS.items()
+    }
+    scales: list[Any] = [rope.get(key) for key in YARN_SCALES]
+    if found["attention_factor"] is not None or not all(scales):
+        return found
+    factor = rope["factor"]
+    for value in (factor, *scales):
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value < 1e9:
+            raise ValueError(f"{name} is {shortened(rope)}; {shortened(value)} is no factor")
+    numerator, denominator = (0.1 * scale * math.log(max(factor, 1.0)) + 1.0 for scale in scales)
+    return found | {"attention_factor": numerator / denominator}
+
+
 def _write_scaling(scaling: RotaryScaling) -> dict[str, Any]:
-    values = (scaling.factor, scaling.low_turns, scaling.high_turns, scaling.original_context_length)
-    keys = SCALING_KEYS if scaling.kind == "llama3" else SCALING_KEYS[:1]
-    return {"rope_type": scaling.kind, **dict(zip(keys, values, strict=False))}
+    said: dict[str, Any] = {"rope_type": scaling.kind}
+    said |= {key: getattr(scaling, field) for key, field in SCALING_KEYS[scaling.kind].items()}
+    if scaling.kind == "yarn":
+        said |= {key: getattr(scaling, field.ours) for key, field in YARN_OPTIONS.items()}
+    return said
 
 
 def _rotary_dim(share: Any, values: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..nn.gpt import GPTConfig
 from .base import Family
+from .experts import MIXTRAL, OLMOE, QWEN3_MOE
 from .gemma import GEMMA, GEMMA2, GEMMA3
 from .gpt2 import GPT2
 from .gpt_neox import GPT_NEOX
@@ -24,6 +25,9 @@ FAMILIES: dict[str, Family] = {
     "phi3": PHI3,
     "gpt_neox": GPT_NEOX,
     "starcoder2": STARCODER2,
+    "mixtral": MIXTRAL,
+    "olmoe": OLMOE,
+    "qwen3_moe": QWEN3_MOE,
     "tinygpt": TINYGPT,
 }
 FORMATS = ("native", *FAMILIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -114,6 +115,7 @@ def _open_tinygpt(source: Source, num_heads: int | None) -> _Checkpoint:
 
 def _open_safetensors(source: Source, family: Family) -> _Checkpoint:
     tensors = Tensors(source.weights)
+    _divide_experts(tensors, family)
     for name, entry in tensors.entries.items():
         is_weight = not family.ignored.fullmatch(family.full_name(name))
         if is_weight and entry.dtype_name not in FLOATING:
@@ -124,6 +126,21 @@ def _open_safetensors(source: Source, family: Family) -> _Checkpoint:
     config_path = os.path.join(source.directory, CONFIG)
     where = ", ".join(source.weights)
     return _Checkpoint(source.config, config_path, where, shapes, tensors.read, tensors.are_equal)
+
+
+def _divide_experts(tensors: Tensors, family: Family) -> None:
+    """Has the experts of the layout that keeps all of them in one tensor stand by themselves."""
+    for other, parts in family.fused.items():
+        pattern = re.compile(re.escape(other).replace(r"\{\}", r"(\d+)"))
+        for name in list(tensors.entries):
+            found = pattern.fullmatch(family.full_name(name))
+            if found is None:
+                continue
+            named = [part.replace("{}", found[1], 1) for part in parts]
+            if "{}" in named[0]:
+                tensors.divide(name, named)
+            else:
+                tensors.rename(name, *named)
 
 
 def _build_model(checkpoint: _Checkpoint, format: str, num_heads: int | None) -> GPT:

@@ -7,7 +7,7 @@ with a SIGBUS, which no program can handle, and one that somebody writes to chan
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from .. import backends
 from ..buffer.base import Buffer
@@ -27,6 +27,7 @@ AS_THEY_LIE = {"F32": DType.float32, "F64": DType.float64}
 """What a backend may use as it lies in a file, by its name there."""
 FLOATING = (*AS_THEY_LIE, *HALF)
 """What weights may be."""
+MOST_TENSORS = 1 << 20  # that the tensors of a file may be divided into
 PIECE = 1 << 20  # bytes that are compared, or widened, at once
 
 
@@ -58,6 +59,43 @@ class Tensors:
             self.headers[path] = header
             self.entries |= header.entries
             self._files |= dict.fromkeys(header.entries, path)
+
+    def divide(self, name: str, parts: Sequence[str]) -> None:
+        """Has matrices that stand in one tensor, (experts, parts * rows, columns), as tensors of their own.
+
+        Args:
+            name: of the tensor, which is known no more. One of another shape stays as it is.
+            parts: what the matrices of an expert are called, in their order; {} stands for its number.
+
+        Raises:
+            FormatError: a name is there already, or there are very many experts.
+        """
+        entry = self.entries[name]
+        can_be_divided = len(entry.shape) == 3 and entry.shape[1] % len(parts) == 0
+        if not can_be_divided or sys.byteorder == "big":
+            return
+        experts, rows, columns = entry.shape
+        if len(self.entries) + experts * len(parts) > MOST_TENSORS:
+            raise FormatError(f"tensor {shortened(name)} has {experts:,} experts, which are too many")
+        shape = (rows // len(parts), columns)
+        size = (entry.stop - entry.start) // max(1, experts * len(parts))
+        for number in range(experts * len(parts)):
+            expert, part = divmod(number, len(parts))
+            start = entry.start + number * size
+            self._add(parts[part].format(expert), Entry(entry.dtype_name, shape, start, start + size), name)
+        del self.entries[name]
+
+    def rename(self, name: str, other: str) -> None:
+        """Has a tensor known by another name; raises FormatError where that is there already."""
+        self._add(other, self.entries[name], name)
+        del self.entries[name]
+
+    def _add(self, name: str, entry: Entry, source: str) -> None:
+        """Adds a tensor that lies in the file of another one."""
+        if name in self.entries:
+            raise FormatError(f"tensor {shortened(name)} stands there by itself, and in {shortened(source)}")
+        self.entries[name] = entry
+        self._files[name] = self._files[source]
 
     def read(self, name: str) -> Buffer:
         """Returns a tensor, in its shape, on the active backend, which may keep the bytes that were read.

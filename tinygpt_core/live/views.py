@@ -19,6 +19,7 @@ from ..dtype import DType
 from ..module import Module
 from ..nn.attention import CausalSelfAttention
 from ..nn.embedding import SCALE
+from ..nn.experts import MixtureOfExperts
 from ..nn.gpt import GPT
 from ..nn.inspection import ForwardHook
 from ..nn.mlp import MLP
@@ -250,6 +251,8 @@ def _add_block(result: Trace, seen: dict[str, Any], layer: int, below: str) -> s
     middle = seen[f"{path}.ln_2"][0]
     result.add(f"{own}.middle", "after attention", STREAM, middle, "x = x + attention", below, f"{own}.attn")
     result.add(f"{own}.ln_2", "normalized", STREAM, output("ln_2"), kind, f"{own}.middle")
+    if isinstance(block.mlp, MixtureOfExperts):
+        raise ValueError(f"block {layer} has a mixture of experts, which is not shown here yet")
     last = _add_mlp(result, seen, layer, block.mlp)
     off = (layer, MULTI_LAYER) in result.switches.parts
     if off:

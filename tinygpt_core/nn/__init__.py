@@ -20,6 +20,7 @@ from .cache import KeyValueCache
 from .convolution import AvgPool2d, BatchNorm2d, Conv2d, Flatten, MaxPool2d
 from .dropout import Dropout
 from .embedding import Embedding, NgramEmbedding
+from .experts import MixtureOfExperts, Routing, recorded_routing
 from .gpt import GPT, GPTConfig
 from .linear import FullyConnectedLayer, Linear
 from .lora import LoRA, LoRAConfig, LoRALinear, add_lora, merge_lora

@@ -96,6 +96,7 @@ class CausalSelfAttention(Module):
         rotary: whether queries and keys are rotated by their positions (`RotaryEncoding` with rotary_base,
             rotary_dim and rotary_scaling).
         query_key_norm: whether queries and keys of each head are normalized (`RMSNorm` with eps) before.
+        norm_across_heads: whether those of all heads are normalized together.
         window: how many positions, the last ones and its own, each sees; None means all before it.
         soft_cap: c, with which scores s become c tanh(s / c); None means that they stay.
         scale: by which scores are multiplied; None means 1 / sqrt(D).
@@ -129,6 +130,7 @@ class CausalSelfAttention(Module):
         rotary_dim: int | None = None,
         rotary_scaling: RotaryScaling | None = None,
         query_key_norm: bool = False,
+        norm_across_heads: bool = False,
         eps: float = 1e-5,
         window: int | None = None,
         soft_cap: float | None = None,
@@ -163,9 +165,11 @@ class CausalSelfAttention(Module):
             bias if output_bias is None else output_bias,
             std=output_std,
         )
+        self.norm_across_heads = norm_across_heads
         if query_key_norm:
-            self.query_norm = RMSNorm(self.head_dim, eps)
-            self.key_norm = RMSNorm(self.head_dim, eps)
+            together = (num_heads, num_key_value_heads) if norm_across_heads else (1, 1)
+            self.query_norm = RMSNorm(together[0] * self.head_dim, eps)
+            self.key_norm = RMSNorm(together[1] * self.head_dim, eps)
         if rotary:
             self.rotary = RotaryEncoding(rotary_base, rotary_dim, rotary_scaling)
 
@@ -189,7 +193,9 @@ class CausalSelfAttention(Module):
         self._check_input(x, start)
         packed = self.query_key_value(x)
         is_rotary = "rotary" in self
-        is_normalized = "query_norm" in self
+        is_normalized = "query_norm" in self and not self.norm_across_heads
+        if "query_norm" in self and self.norm_across_heads:
+            packed = self._normalized_across_heads(packed)
         is_windowed = self.window is not None and self.window < start + x.shape[1]
         is_textbooks = not is_windowed and self.soft_cap is None and documents is None
         is_changed = is_rotary or is_normalized or self.num_key_value_heads < self.num_heads
@@ -257,6 +263,14 @@ class CausalSelfAttention(Module):
         key = heads[:, :, keys_start:values_start].permute((0, 2, 1, 3))
         value = heads[:, :, values_start:end].permute((0, 2, 1, 3))
         return query, key, value
+
+    def _normalized_across_heads(self, packed: Tensor) -> Tensor:
+        """Returns packed (B, T, (H + 2 G) D) with all queries normalized together, and all keys."""
+        keys_start = self.num_heads * self.head_dim
+        values_start = keys_start + self.num_key_value_heads * self.head_dim
+        query = self.query_norm(packed[:, :, :keys_start])
+        key = self.key_norm(packed[:, :, keys_start:values_start])
+        return Tensor.concatenate([query, key, packed[:, :, values_start:]], 2)
 
     def _repeat_heads(self, x: Tensor) -> Tensor:
         """Returns keys or values (B, G, S, D) as (B, H, S, D): a copy of its head for each query."""

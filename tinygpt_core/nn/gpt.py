@@ -23,6 +23,7 @@ from .cache import KeyValueCache
 from .documents import check_documents, positions_in
 from .dropout import Dropout
 from .embedding import Embedding, NgramEmbedding
+from .experts import check_experts_per_token
 from .linear import FullyConnectedLayer
 from .mlp import MLP
 from .normalization import NORMALIZATIONS, normalization_layer
@@ -44,7 +45,14 @@ LAYER_TYPES = (FULL_ATTENTION, SLIDING_ATTENTION)
 
 MOST_ROWS = 2**31 - 1  # of a table: ids of rows are int32
 LARGEST = 1e30  # of scales and caps, so that float32 holds them
-SIZES_OR_NONE = ("hidden_dim", "num_key_value_heads", "attention_head_dim", "rotary_dim", "sliding_window")
+SIZES_OR_NONE = (
+    "hidden_dim",
+    "num_key_value_heads",
+    "attention_head_dim",
+    "rotary_dim",
+    "sliding_window",
+    "num_experts",
+)
 SWITCHES = (
     "bias",
     "tied_head",
@@ -52,8 +60,10 @@ SWITCHES = (
     "attention_bias",
     "attention_output_bias",
     "query_key_norm",
+    "norm_across_heads",
     "post_normalization",
     "parallel_residual",
+    "normalized_expert_weights",
 )
 POSITIVE_NUMBERS = ("attention_scale", "attention_soft_cap", "logit_soft_cap", "embedding_scale")
 NUMBERS = ("dropout", "eps", "rotary_base", "local_rotary_base", *POSITIVE_NUMBERS)
@@ -87,6 +97,7 @@ class GPTConfig:
         attention_soft_cap, logit_soft_cap: c, with which attention's scores s, or the logits, become
             c tanh(s / c); None means that they stay.
         query_key_norm: whether queries and keys of each head are normalized (`RMSNorm`).
+        norm_across_heads: whether `query_key_norm` is of the queries, and of the keys, of all heads together.
         rotary_dim: how many numbers of a head are rotated, the first ones; None means all.
         rotary_scaling: a `RotaryScaling`, which lowers the frequencies of rotary positions.
         sliding_window: how many positions, the last ones and its own, a position sees; None means all.
@@ -97,6 +108,11 @@ class GPTConfig:
         embedding_scale: by which token embeddings are multiplied.
         post_normalization: whether what attention and MLP add is normalized, too (`TransformerBlock`).
         parallel_residual: whether attention and MLP work on the same x, side by side (`TransformerBlock`).
+        num_experts: MLPs in each block, of which a router chooses `experts_per_token` for each token
+            (`MixtureOfExperts`); each has the size hidden_dim inside. None means one MLP, and no router.
+        experts_per_token: at most num_experts; nothing where that is None.
+        normalized_expert_weights: whether the weights of the chosen experts add up to 1; None means where
+            there are several.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -139,6 +155,10 @@ class GPTConfig:
     embedding_scale: float = 1.0
     post_normalization: bool = False
     parallel_residual: bool = False
+    norm_across_heads: bool = False
+    num_experts: int | None = None
+    experts_per_token: int = 2
+    normalized_expert_weights: bool | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.rotary_scaling, Mapping):  # JSON has mappings
@@ -156,6 +176,7 @@ class GPTConfig:
         check_size("num_layers", self.num_layers)
         check_size("num_heads", self.num_heads)
         check_size("embedding_dim", self.embedding_dim)
+        check_size("experts_per_token", self.experts_per_token)
         for name in SIZES_OR_NONE:
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
@@ -226,6 +247,14 @@ class GPTConfig:
         if self.attention_head_dim is None:
             check_divisible("embedding_dim", self.embedding_dim, "num_heads", self.num_heads)
         check_divisible("num_heads", self.num_heads, "num_key_value_heads", self.key_value_heads)
+        if self.norm_across_heads and not self.query_key_norm:
+            raise ValueError("norm_across_heads is for query_key_norm, which is False")
+        if self.rotary_scaling is not None and self.rotary_scaling.kind == "yarn" and self.rotary_base <= 1.0:
+            raise ValueError(
+                f"rotary_base must be above 1 for a rotary_scaling of kind yarn, not {self.rotary_base}"
+            )
+        if self.num_experts is not None:
+            check_experts_per_token(self.experts_per_token, self.num_experts)
         if self.positions == "rotary" or self.rotary_dim is not None:
             by_default = self.attention_head_dim is None
             name = "embedding_dim / num_heads" if by_default else "attention_head_dim"
@@ -258,6 +287,15 @@ class GPTConfig:
     def has_attention_output_bias(self) -> bool:
         """Whether the attention's last layer has a bias: attention_output_bias, or what its None means."""
         return self.has_attention_bias if self.attention_output_bias is None else self.attention_output_bias
+
+    @property
+    def has_normalized_expert_weights(self) -> bool:
+        """Whether the weights of the chosen experts add up to 1: normalized_expert_weights, or what its None
+        means.
+        """
+        if self.normalized_expert_weights is None:
+            return self.experts_per_token > 1
+        return self.normalized_expert_weights
 
     @property
     def mlp_dim(self) -> int:
@@ -383,6 +421,9 @@ class GPT(Module):
                 eps=config.eps,
                 post_normalization=config.post_normalization,
                 parallel_residual=config.parallel_residual,
+                num_experts=config.num_experts,
+                experts_per_token=config.experts_per_token,
+                normalized_expert_weights=config.normalized_expert_weights,
                 std=std,
                 output_std=std / math.sqrt(2 * config.num_layers),
                 **_attention_options(config, layer),
@@ -690,6 +731,7 @@ def _attention_options(config: GPTConfig, layer: int) -> dict[str, Any]:
         "rotary_dim": config.rotary_dim,
         "rotary_scaling": None if has_own_base else config.rotary_scaling,
         "query_key_norm": config.query_key_norm,
+        "norm_across_heads": config.norm_across_heads,
         "window": config.sliding_window if is_local else None,
         "soft_cap": config.attention_soft_cap,
         "scale": config.attention_scale,

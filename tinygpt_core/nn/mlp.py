@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..module import Module
 from ..tensor import Tensor
-from .activations import ACTIVATION_FUNCTIONS, activation_function, gate_function
+from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS, activation_function, gate_function
 from .linear import FullyConnectedLayer
 
 
@@ -107,3 +107,36 @@ class GatedMLP(Module):
 
     def _extra_repr(self) -> str:
         return f"activation={self.activation!r}"
+
+
+def mlp_layer(
+    input_dims: int,
+    hidden_dim: int,
+    activation: str,
+    bias: bool,
+    *,
+    final_activation: bool = False,
+    std: float | None = None,
+    output_std: float | None = None,
+) -> MLP | GatedMLP:
+    """Returns the MLP of one hidden layer that an activation asks for, which keeps the size of its input.
+
+    Args:
+        input_dims, hidden_dim, bias, std, output_std: as for `GatedMLP`.
+        activation: a name of `ACTIVATION_FUNCTIONS` for an `MLP`, or of `GATED_ACTIVATIONS` for a `GatedMLP`.
+        final_activation: as for `MLP`.
+
+    Raises:
+        ValueError: another name.
+    """
+    if activation in GATED_ACTIVATIONS:
+        return GatedMLP(input_dims, hidden_dim, activation, bias, std=std, output_std=output_std)
+    return MLP(
+        input_dims,
+        [hidden_dim, input_dims],
+        activation,
+        bias,
+        final_activation=final_activation,
+        std=std,
+        output_std=output_std,
+    )

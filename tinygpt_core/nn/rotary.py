@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -25,16 +25,22 @@ class RotaryScaling:
         share = (turns - low_turns) / (high_turns - low_turns), at least 0 and at most 1
         frequency' = (1 - share) frequency / factor + share frequency
 
+    "yarn" does the same with a share that falls evenly with the number of the pair, from the pair that turns
+    high_turns times to the one that turns low_turns times; and what is turned is multiplied by a factor, so
+    that attention stays as sharp as it was over fewer positions.
+
     Args:
-        kind: "linear" or "llama3".
+        kind: "linear", "llama3" or "yarn".
         factor: by which low frequencies are divided.
-        low_turns, high_turns, original_context_length: of "llama3".
+        low_turns, high_turns, original_context_length: of "llama3" and "yarn".
+        attention_factor: of "yarn", by which queries and keys are multiplied; None means 0.1 ln(factor) + 1.
+        truncated: of "yarn", whether the two pairs are whole numbers, rounded away from each other.
 
     Raises:
         TypeError, ValueError: a value of the wrong type, or one that does not work.
 
     Source: Chen et al. 2023, https://arxiv.org/abs/2306.15595 (linear); Llama Team 2024,
-    https://arxiv.org/abs/2407.21783 (llama3)
+    https://arxiv.org/abs/2407.21783 (llama3); Peng et al. 2023, https://arxiv.org/abs/2309.00071 (yarn)
     """
 
     kind: str
@@ -42,12 +48,20 @@ class RotaryScaling:
     low_turns: float = 1.0
     high_turns: float = 4.0
     original_context_length: int = 8192
+    attention_factor: float | None = None
+    truncated: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linear", "llama3"):
-            raise ValueError(f"rotary_scaling is of kind linear or llama3, not {self.kind!r:.80}")
-        for name in ("factor", "low_turns", "high_turns"):
+        if self.kind not in ("linear", "llama3", "yarn"):
+            raise ValueError(f"rotary_scaling is of kind linear, llama3 or yarn, not {self.kind!r:.80}")
+        if not isinstance(self.truncated, bool):
+            raise TypeError(
+                f"rotary_scaling: truncated must be True or False, but got {self.truncated!r:.80}"
+            )
+        for name in ("factor", "low_turns", "high_turns", "attention_factor"):
             value = getattr(self, name)
+            if name == "attention_factor" and value is None:
+                continue
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise TypeError(f"rotary_scaling: {name} must be a number, but got {value!r:.80}")
             if not 0.0 < value < 1e9:
@@ -61,17 +75,60 @@ class RotaryScaling:
                 f"({self.high_turns!r:.80})"
             )
 
-    def scaled(self, frequency: float) -> float:
-        """Returns what becomes of a frequency, in radians a position."""
+    def scaled(self, frequencies: Sequence[float], base: float) -> tuple[float, ...]:
+        """Returns what becomes of the frequencies of all pairs, in radians a position, the highest first.
+
+        Args:
+            frequencies: `base ** (-pair / pairs)`.
+            base: above 1 for "yarn".
+        """
+        shares = self._shares(frequencies, base)
+        return tuple(
+            (1.0 - share) * frequency / self.factor + share * frequency
+            for frequency, share in zip(frequencies, shares, strict=True)
+        )
+
+    def _shares(self, frequencies: Sequence[float], base: float) -> list[float]:
+        """Returns how much of each frequency stays as it is, from 0 to 1."""
         if self.kind == "linear":
-            return frequency / self.factor
-        turns = self.original_context_length * frequency / (2.0 * math.pi)
-        share = min(max((turns - self.low_turns) / (self.high_turns - self.low_turns), 0.0), 1.0)
-        return (1.0 - share) * frequency / self.factor + share * frequency
+            return [0.0] * len(frequencies)
+        if self.kind == "llama3":
+            turns = [self.original_context_length * each / (2.0 * math.pi) for each in frequencies]
+            return [
+                _within_0_and_1((each - self.low_turns) / (self.high_turns - self.low_turns))
+                for each in turns
+            ]
+        first, last = (
+            self._pair(turns, len(frequencies), base) for turns in (self.high_turns, self.low_turns)
+        )
+        if self.truncated:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0.0), min(last, 2.0 * len(frequencies) - 1.0)
+        if first == last:
+            last += 0.001
+        return [1.0 - _within_0_and_1((pair - first) / (last - first)) for pair in range(len(frequencies))]
+
+    def _pair(self, turns: float, pairs: int, base: float) -> float:
+        """Returns the number, seldom whole, of the pair that turns so often within the original context."""
+        return pairs * math.log(self.original_context_length / (2.0 * math.pi * turns)) / math.log(base)
+
+    @property
+    def magnitude(self) -> float:
+        """By which queries and keys are multiplied: 1 but for "yarn"."""
+        if self.kind != "yarn":
+            return 1.0
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1.0 else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields by name, ready for JSON."""
-        return asdict(self)
+        """Returns the fields by name, ready for JSON; those of "yarn" only for it: earlier versions can go on
+        reading the others.
+        """
+        values = asdict(self)
+        if self.kind != "yarn":
+            del values["attention_factor"], values["truncated"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RotaryScaling:
@@ -87,6 +144,11 @@ class RotaryScaling:
         if set(values) - set(names) or not {"kind", "factor"} <= set(values):
             raise ValueError(f"rotary_scaling has a kind and a factor, and may have {', '.join(names[2:])}")
         return cls(**values)
+
+
+def _within_0_and_1(value: float) -> float:
+    """Returns the value, or the end of [0, 1] that is nearest to it."""
+    return min(max(value, 0.0), 1.0)
 
 
 class RotaryEncoding(Module):
@@ -118,7 +180,7 @@ class RotaryEncoding(Module):
     def frequencies(self, dim: int) -> tuple[float, ...]:
         """Returns by what angle each pair of `dim` numbers is turned from one position to the next."""
         found = Rotary.frequencies(self.base, dim // 2)
-        return tuple(found if self.scaling is None else map(self.scaling.scaled, found))
+        return tuple(found) if self.scaling is None else self.scaling.scaled(found, self.base)
 
     def __call__(self, x: Tensor, start: int = 0) -> Tensor:
         if self.dim is not None and self.dim < x.shape[-1]:
@@ -130,7 +192,9 @@ class RotaryEncoding(Module):
         options: dict[str, Any] = {"base": self.base}
         if self.scaling is not None:
             options = {"frequencies": self.frequencies(x.shape[-1])}
-        return apply_op(operations.Rotary, x, positions_start=start, **options)
+        turned = apply_op(operations.Rotary, x, positions_start=start, **options)
+        magnitude = 1.0 if self.scaling is None else self.scaling.magnitude
+        return turned if magnitude == 1.0 else turned * magnitude
 
     def _extra_repr(self) -> str:
         settings = [f"base={self.base}"]

@@ -19,6 +19,11 @@ def require_room(config: GPTConfig, shapes: Collection[Shape]) -> None:
     """
     if config.num_layers > len(shapes):
         raise ValueError(f"{config.num_layers:,} layers do not fit a file of {len(shapes):,} tensors")
+    if config.num_layers * (config.num_experts or 1) > len(shapes):
+        raise ValueError(
+            f"{config.num_experts:,} experts in each of {config.num_layers:,} layers do not fit a file of "
+            f"{len(shapes):,} tensors"
+        )
     elements = sum(map(math.prod, shapes))
     sizes = {
         "vocab_size": config.vocab_size,

@@ -8,11 +8,11 @@ from typing import Any
 
 from ..module import Module
 from ..tensor import Tensor
-from .activations import GATED_ACTIVATIONS
 from .attention import CausalSelfAttention
 from .cache import KeyValueCache
 from .dropout import Dropout
-from .mlp import MLP, GatedMLP
+from .experts import MixtureOfExperts
+from .mlp import MLP, GatedMLP, mlp_layer
 from .normalization import normalization_layer
 
 
@@ -34,6 +34,9 @@ class TransformerBlock(Module):
             `post_ln_2`: `x = x + post_ln_1(attn(ln_1(x))); x = x + post_ln_2(mlp(ln_2(x)))`.
         parallel_residual: whether the MLP works beside the attention, on the same x:
             `x = x + attn(ln_1(x)) + mlp(ln_2(x))`.
+        num_experts: how many MLPs there are, of which each token passes through `experts_per_token`; their
+            weights are normalized as `normalized_expert_weights` says (`MixtureOfExperts`). None means one
+            MLP, and no router.
         std, output_std: initialise linear layers as `FullyConnectedLayer` does with `std`; those that write
             to the residual stream take `output_std`.
 
@@ -65,6 +68,9 @@ class TransformerBlock(Module):
         eps: float = 1e-5,
         post_normalization: bool = False,
         parallel_residual: bool = False,
+        num_experts: int | None = None,
+        experts_per_token: int = 2,
+        normalized_expert_weights: bool | None = None,
         std: float | None = None,
         output_std: float | None = None,
         **attention_options: Any,
@@ -84,18 +90,24 @@ class TransformerBlock(Module):
             **attention_options,
         )
         self.ln_2 = normalization_layer(normalization, embedding_dim, eps, bias)
-        self.mlp: MLP | GatedMLP
-        if activation in GATED_ACTIVATIONS:
-            self.mlp = GatedMLP(embedding_dim, hidden_dim, activation, bias, std=std, output_std=output_std)
+        self.mlp: MLP | GatedMLP | MixtureOfExperts
+        options: dict[str, Any] = {
+            "activation": activation,
+            "bias": bias,
+            "final_activation": final_activation,
+            "std": std,
+            "output_std": output_std,
+        }
+        if num_experts is None:
+            self.mlp = mlp_layer(embedding_dim, hidden_dim, **options)
         else:
-            self.mlp = MLP(
+            self.mlp = MixtureOfExperts(
                 embedding_dim,
-                [hidden_dim, embedding_dim],
-                activation,
-                bias,
-                final_activation=final_activation,
-                std=std,
-                output_std=output_std,
+                hidden_dim,
+                num_experts,
+                experts_per_token,
+                normalized_weights=normalized_expert_weights,
+                **options,
             )
         if post_normalization:
             self.post_ln_1 = normalization_layer(normalization, embedding_dim, eps, bias)

@@ -25,10 +25,12 @@ OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd")
 YOUNGER = (
     "attention_soft_cap",
+    "balance_loss",
     "chat_template",
     "decay_fraction",
     "decay_steps",
     "ema_decay",
+    "experts_per_token",
     "init_from",
     "keep_best",
     "label_smoothing",
@@ -38,11 +40,13 @@ YOUNGER = (
     "lora_rank",
     "lora_targets",
     "ngram_tables",
+    "num_experts",
     "optimizer",
     "packing",
     "patience",
     "prompt",
     "query_key_norm",
+    "router_z_loss",
     "sample_every",
     "schedule",
     "shards",
@@ -168,6 +172,14 @@ class TrainingConfig:
     sliding_window: int | None = setting(
         None, "positions, the last ones and its own, that a position sees", SIZE, default_help="all"
     )
+    num_experts: int | None = setting(
+        None,
+        "MLPs in each block, of which a router chooses some for each token",
+        Range(1, 2**16, "from 1 to 2**16"),
+        option="--experts",
+        default_help="one MLP, and no router",
+    )
+    experts_per_token: int = setting(2, "of --experts, those that a token passes through", SIZE)
 
     # ---- updates
 
@@ -231,6 +243,14 @@ class TrainingConfig:
     )
     z_loss: float = setting(
         0.0, "factor of log(sum of exp(logits))² in the training loss, such as 1e-4", NOT_NEGATIVE
+    )
+    balance_loss: float = setting(
+        0.01, "factor of the loss that has the router use all experts evenly", NOT_NEGATIVE
+    )
+    router_z_loss: float = setting(
+        0.0,
+        "factor of the router's log(sum of exp(logits))² in the training loss, such as 1e-3",
+        NOT_NEGATIVE,
     )
 
     # ---- what happens now and then
@@ -306,6 +326,13 @@ class TrainingConfig:
                 raise SettingError(
                     name, " is for conversations, which ", "data_file", " has where its name ends in .jsonl"
                 )
+        if self.num_experts is not None and self.experts_per_token > self.num_experts:
+            raise SettingError(
+                "experts_per_token",
+                f" ({self.experts_per_token}) must be at most ",
+                "num_experts",
+                f" ({self.num_experts})",
+            )
         for name in ("keep_best", "patience"):
             if getattr(self, name) and not self.eval_every:
                 raise SettingError(name, " needs validations, and ", "eval_every", " is 0: there are none")

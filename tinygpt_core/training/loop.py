@@ -14,17 +14,18 @@ import os
 import shlex
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from .. import backends, random, schedules
-from ..dataset.batches import Batch
+from ..dataset.batches import IGNORED_TARGET, Batch
 from ..files.atomic import lock_directory
 from ..files.reading import NotAFileError
 from ..kernels.precision import autocast
 from ..losses import CrossEntropyLoss
+from ..nn.experts import Routing, recorded_routing
 from ..nn.gpt import GPT, GPTConfig
 from ..nn.lora import lora_config, put_adapters
 from ..optimizers import AdamW, Muon
@@ -553,9 +554,21 @@ class Trainer:
 
     def total_loss(self, batch: Batch) -> Tensor:
         """Returns the sum of the losses in training, a scalar in nats, of all targets (B, T) but the padding:
-        the cross-entropies, as label smoothing and z-loss change them.
+        the cross-entropies, as label smoothing and z-loss change them, and what a mixture of experts adds.
         """
-        return self._total_loss(self.model, self.criterion, batch)
+        with recorded_routing() as routings:
+            total = self._total_loss(self.model, self.criterion, batch)
+        return total + self._routing_loss(routings, batch) if routings else total
+
+    def _routing_loss(self, routings: Sequence[Routing], batch: Batch) -> Tensor:
+        """Returns the sum of the routers' losses, a scalar, as often as the batch has targets that count."""
+        _, targets = as_tensors(batch)
+        has_padding = batch.num_targets < targets.numel
+        is_counted = targets.reshape((targets.numel,)) != IGNORED_TARGET if has_padding else None
+        losses = [routing.balance_loss(is_counted) * self.config.balance_loss for routing in routings]
+        if self.config.router_z_loss:
+            losses += [routing.z_loss(is_counted) * self.config.router_z_loss for routing in routings]
+        return Tensor.concatenate([loss.reshape((1,)) for loss in losses]).sum() * float(batch.num_targets)
 
     def _total_loss(self, model: GPT, criterion: CrossEntropyLoss, batch: Batch) -> Tensor:
         inputs, targets = as_tensors(batch)

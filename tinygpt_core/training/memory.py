@@ -41,7 +41,8 @@ def least_memory(config: TrainingConfig, vocab_size: int = 1) -> int:
     if config.positions == "learned":
         embeddings += config.context_length * width
     embeddings += sum(config.ngram_tables) * width
-    matrices = layers * 12 * width * width
+    experts = config.num_experts or 1
+    matrices = layers * (4 + 8 * experts) * width * width
     parameters = embeddings + matrices
     numbers = parameters * (5 if config.ema_decay else 4)
     if config.optimizer == "muon":

@@ -9,6 +9,7 @@ function attentionView(data) {
   const grid = element("div", { class: "maps", role: "group", "aria-label": "Layers and heads" });
   const large = element("div", { class: "large" }), line = element("p", { class: "reading", "aria-live": "polite" });
   const row = element("ol", { class: "weights", "aria-label": "What this token looks at most" });
+  const experts = element("ol", { class: "weights", "aria-label": "The experts that this token is sent to" });
   const thumbnails = [];
   maps.forEach((heads, l) => {
     const thumbs = heads.map((map, h) => {
@@ -47,6 +48,8 @@ function attentionView(data) {
       line.replaceChildren("Position ", element("b", {}, `${query + 1} “${token(query)}”`), " looks at position ", element("b", {}, `${key + 1} “${token(key)}”`), ` with ${percent(share)} of its attention.`);
       const best = [...map.cells.slice(query * map.columns, (query + 1) * map.columns)].map((value, place) => [shareOf(value), place]).sort((a, b) => b[0] - a[0]).slice(0, 8).filter(([value]) => value > 0);
       row.replaceChildren(...best.map(([value, place]) => bar(`${token(place)}`, value, best[0][0], `position ${place + 1}`)));
+      const chosen = (layers[layer].experts || [])[query] || [];
+      experts.replaceChildren(...chosen.map(([expert, weight]) => bar(`expert ${expert}`, weight, chosen[0][1], `of the MLPs of this layer, number ${expert}`)));
     };
     const pointAt = (event) => {
       const box = canvas.getBoundingClientRect();
@@ -72,6 +75,7 @@ function attentionView(data) {
   const view = element("div", { class: "attention" },
     element("section", { class: "side" }, element("h2", {}, "Layers and heads"), element("p", { class: "note" }, "Each square is one head: a row for every token that looks, a column for every token looked at. The stronger the colour, the more it looks there; each row adds up to 1."), grid),
     large, element("section", { class: "side", "aria-label": "Reading" }, element("h2", {}, "One token"), line, row,
+      layers.some((layer) => layer.experts) ? element("p", { class: "note" }, "Then the router of this layer sends it to these experts:") : null, experts,
       layers[0].cut ? element("p", { class: "note" }, layers[0].cut) : null));
   view.shown = choose;
   painted.add(() => view.querySelectorAll("canvas").forEach((canvas) => canvas.repaint()));
