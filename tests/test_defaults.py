@@ -15,7 +15,13 @@ ROTARY = {"rotary": False, "rotary_base": 10000.0}
 DEFAULTS: dict[Any, dict[str, Any]] = {
     nn.AvgPool2d: {"padding": 0},
     nn.BatchNorm2d: {"eps": 1e-5, "momentum": 0.1, "affine": True},
-    nn.CausalSelfAttention: {"bias": False, "query_key_norm": False, "eps": 1e-5, **ROTARY},
+    nn.CausalSelfAttention: {
+        "bias": False,
+        "query_key_norm": False,
+        "value_embedding": False,
+        "eps": 1e-5,
+        **ROTARY,
+    },
     nn.Conv2d: {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True},
     nn.Dropout: {"probability": 0.5},
     nn.Embedding: {"std": 1.0},

@@ -33,6 +33,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "attention_soft_cap": 20.0,
         "logit_soft_cap": 15.0,
         "sliding_window": 4,
+        "value_embeddings": 1,
     },
 }
 RECIPES["all"] = {name: value for recipe in list(RECIPES.values()) for name, value in recipe.items()}
@@ -215,7 +216,7 @@ def test_every_part_is_an_option(
     options += ["--backend", "python", "--out", run]
     recipe = "--optimizer muon --schedule wsd --decay-fraction 0.5 --ema-decay 0.9 --label-smoothing 0.1"
     recipe += " --z-loss 1e-4 --activation relu2 --query-key-norm --logit-soft-cap 15 --attention-soft-cap 30"
-    recipe += " --sliding-window 4"
+    recipe += " --sliding-window 4 --value-embeddings 1"
     assert cli.main(["train", *options, *recipe.split()]) == 0
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (kept["training"]["optimizer"], kept["training"]["schedule"]) == ("muon", "wsd")
@@ -236,6 +237,8 @@ def test_every_part_is_an_option(
         (["--z-loss", "-1"], "--z-loss must be"),
         (["--logit-soft-cap", "0"], "--logit-soft-cap must be above 0"),
         (["--sliding-window", "0"], "--sliding-window must be from 1"),
+        (["--value-embeddings", "-1"], "--value-embeddings must be from 0"),
+        (["--value-embeddings", "2"], "--value-embeddings (2) must be at most --layers (1)"),
     ):
         assert cli.main(["train", *options[:-1], str(tmp_path / "other"), *wrong]) == 2
         told = capsys.readouterr().err

@@ -103,8 +103,14 @@ class TransformerBlock(Module):
         self.parallel_residual = parallel_residual
         self.dropout = Dropout(dropout)
 
-    def __call__(self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
-        attended = self.attn(self.ln_1(x), cache, layer)
+    def __call__(
+        self,
+        x: Tensor,
+        cache: KeyValueCache | None = None,
+        layer: int = 0,
+        value_embedding: Tensor | None = None,
+    ) -> Tensor:
+        attended = self.attn(self.ln_1(x), cache, layer, value_embedding)
         if "post_ln_1" in self:
             attended = self.post_ln_1(attended)
         y = x + self.dropout(attended)

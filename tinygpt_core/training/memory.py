@@ -40,6 +40,7 @@ def least_memory(config: TrainingConfig, vocab_size: int = 1) -> int:
     if config.positions == "learned":
         embeddings += config.context_length * width
     embeddings += sum(config.ngram_tables) * width
+    embeddings += config.value_embeddings * vocab_size * width
     matrices = layers * 12 * width * width
     parameters = embeddings + matrices
     numbers = parameters * (5 if config.ema_decay else 4)
