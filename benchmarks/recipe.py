@@ -74,6 +74,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "recipe": RECIPE,
     "recipe without muon": {**RECIPE, "optimizer": "adamw", "learning_rate": 2e-3},
+    "recipe without muon, twice the rate": {**RECIPE, "optimizer": "adamw"},
     "recipe without rotary": {**RECIPE, "positions": "learned"},
     "recipe without relu2": {**RECIPE, "activation": "gelu"},
     "recipe without query/key norm": {**RECIPE, "query_key_norm": False},
