@@ -373,10 +373,18 @@ def test_recipe_compares_at_equal_tokens_and_at_equal_time(tmp_path: Path) -> No
     words = "To be, or not to be, that is the question. " * 30
     (tmp_path / "text.txt").write_text(words, encoding="utf-8")
     file = tmp_path / "found.json"
-    tiny = ("--data", str(tmp_path / "text.txt"), "--tiny", "--steps", "3", "--time", "--json", str(file))
+    tiny = ("--data", str(tmp_path / "text.txt"), "--tiny", "--steps", "30", "--json", str(file))
     text = script("recipe.py", *tiny, "--only", "base,muon, wsd,ema")
-    found = json.loads(file.read_text())
-    for part in ("tokens", "time"):
-        assert list(found[part]) == ["base", "muon, wsd", "ema"]
-    assert {outcomes[0][1] for outcomes in found["tokens"].values()} == {3}  # steps
-    assert text.count("| base | ") == text.count("| ema | ") == 2 and "At equal time" in text
+    (outcomes,) = json.loads(file.read_text()).values()
+    assert list(outcomes) == ["base", "muon, wsd", "ema"]
+    assert {of_seeds[0][1] for of_seeds in outcomes.values()} == {30}  # steps
+    assert text.count("| base | ") == text.count("| ema | ") == 1 and "At equal tokens" in text
+
+    timed = ("--time", "1", "--time", "0.5", "--clock", "processor", "--seeds", "2", "--threads", "1")
+    text = script("recipe.py", *tiny, *timed, "--only", "base,recipe,recipe without muon")
+    whole, half = json.loads(file.read_text()).values()
+    for found, steps in ((whole, 30), (half, 15)):
+        assert list(found) == ["base", "recipe", "recipe without muon"]
+        assert [each[1] for each in found["base"]] == [steps] * 2
+        assert all(0 < each[1] < steps for each in found["recipe"])  # a step of Muon's costs more
+    assert text.count("| recipe | ") == 2 and "At 0.5 of the time of the first" in text

@@ -20,6 +20,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "bias": False,
         "query_key_norm": False,
         "norm_across_heads": False,
+        "value_embedding": False,
         "eps": 1e-5,
         **ROTARY,
     },

@@ -411,7 +411,10 @@ def test_layers_that_all_see_the_same_need_no_names() -> None:
     assert obstacle.startswith("layer_types is ('sliding_attention', 'full_attention')")
 
 
-@pytest.mark.parametrize("name", PRESETS)
+NO_FORMAT = "shakespeare-cpu"  # its parts are younger than the formats; a run says so at its start
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != NO_FORMAT])
 def test_every_preset_can_be_exported_but_for_its_tables(name: str, tmp_path: Path) -> None:
     config = PRESETS[name].config.model_config(11)
     assert why_not_elsewhere(config) == (
@@ -426,6 +429,14 @@ def test_every_preset_can_be_exported_but_for_its_tables(name: str, tmp_path: Pa
         save_pretrained(model, tmp_path / kind, kind)
         ids = Tensor([[1, 2, 3, 4]])
         assert (load_pretrained(tmp_path / kind)(ids) - model(ids)).abs().max().item() < 1e-5
+
+
+def test_what_keeps_the_recipe_of_today_from_every_format() -> None:
+    config = PRESETS[NO_FORMAT].config.model_config(11)
+    assert set(why_not_elsewhere(config)) >= {
+        "value_embeddings is 2, not 0",
+        "query_key_norm is True, not False",
+    }
 
 
 def test_a_run_says_at_its_start_that_it_cannot_be_exported(tmp_path: Path) -> None:

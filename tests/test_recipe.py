@@ -34,6 +34,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "attention_soft_cap": 20.0,
         "logit_soft_cap": 15.0,
         "sliding_window": 4,
+        "value_embeddings": 1,
     },
     "experts": {"num_experts": 4, "experts_per_token": 3, "balance_loss": 0.1, "router_z_loss": 1e-3},
 }
@@ -248,6 +249,7 @@ def test_every_part_is_an_option(
     recipe = "--optimizer muon --schedule wsd --decay-fraction 0.5 --ema-decay 0.9 --label-smoothing 0.1"
     recipe += " --z-loss 1e-4 --activation relu2 --query-key-norm --logit-soft-cap 15 --attention-soft-cap 30"
     recipe += " --sliding-window 4 --experts 3 --experts-per-token 1 --balance-loss 0.02 --router-z-loss 1e-3"
+    recipe += " --value-embeddings 1"
     assert cli.main(["train", *options, *recipe.split()]) == 0
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (kept["training"]["optimizer"], kept["training"]["schedule"]) == ("muon", "wsd")
@@ -280,6 +282,8 @@ def test_every_part_is_an_option(
         (["--experts", "1"], "--experts-per-token (2) must be at most --experts (1)"),
         (["--experts", "2", "--experts-per-token", "0"], "--experts-per-token must be from 1"),
         (["--balance-loss", "-1"], "--balance-loss must be"),
+        (["--value-embeddings", "-1"], "--value-embeddings must be from 0"),
+        (["--value-embeddings", "2"], "--value-embeddings (2) must be at most --layers (1)"),
     ):
         assert cli.main(["train", *options[:-1], str(tmp_path / "other"), *wrong]) == 2
         told = capsys.readouterr().err

@@ -220,7 +220,7 @@ def continue_ids(
     history = list(prompt_ids)
     pending = history[-context_length:]  # the positions the cache has not seen
     if like is None:
-        backend, dtype = _backend_of(model), DType.int32
+        backend, dtype = backend_of(model), DType.int32
     else:
         backend, dtype = type(like), like.dtype
     cache = model.new_cache(batch_size=1)
@@ -264,7 +264,7 @@ def continue_batch(
     seen = min(map(len, rows))  # positions of each row that the model has seen, or is about to
     pending = [row[:seen] for row in rows]
     cache = model.new_cache(batch_size=len(rows))
-    backend = _backend_of(model)
+    backend = backend_of(model)
     while any(is_open):
         if cache.length + len(pending[0]) > context_length:
             cache.reset()
@@ -289,7 +289,7 @@ def continue_batch(
     return drawn
 
 
-def _backend_of(model: Any) -> type[Buffer]:
+def backend_of(model: Any) -> type[Buffer]:
     """Returns the Buffer class of a model's parameters; of what has none, the one in use."""
     parameters = model.named_parameters() if isinstance(model, Module) else []
     return type(parameters[0][1].buffer) if parameters else Buffer
@@ -380,6 +380,7 @@ def generate(
     stop_id: int | None = None,
     stop: Sequence[str] = (),
     special_tokens: bool = False,
+    sampler: Callable[..., Iterator[int]] = generate_ids,
 ) -> Iterator[str]:
     """Continues a text, yielding pieces of it as they are sampled.
 
@@ -399,6 +400,8 @@ def generate(
         stop: texts before the first of which the text ends.
         special_tokens: whether the texts of special tokens in the prompt stand for them; otherwise they are
             refused, so that a stranger's prompt cannot smuggle them in.
+        sampler: what draws the ids, `generate_ids` or what has its arguments, such as a
+            `speculative.SpeculativeDecoding`.
 
     Yields:
         Text. A character that takes several tokens is yielded when it is whole.
@@ -410,7 +413,7 @@ def generate(
     prompt_ids = (
         tokenizer.encode(prompt, allowed_special="all") if special_tokens else tokenizer.encode(prompt)
     )
-    ids = generate_ids(
+    ids = sampler(
         model,
         start + list(prompt_ids),
         tokens=tokens,

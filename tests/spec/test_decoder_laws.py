@@ -91,7 +91,18 @@ def turned(x: Any, config: GPTConfig, is_local: bool) -> Any:
     return result
 
 
-def attention(x: Any, weights: Weights, name: str, config: GPTConfig, is_local: bool) -> Any:
+def value_table(config: GPTConfig, layer: int) -> int | None:
+    """0 1 2 - - 0 1 2 for three tables and eight layers; where there are fewer layers, the first ones win."""
+    tables = list(range(config.value_embeddings))
+    of_layers: list[int | None] = [None] * config.num_layers
+    of_layers[config.num_layers - len(tables) :] = tables
+    of_layers[: len(tables)] = tables
+    return of_layers[layer]
+
+
+def attention(
+    x: Any, weights: Weights, name: str, config: GPTConfig, is_local: bool, token_values: Any = None
+) -> Any:
     """(T, C), one head after the other, one query after the other."""
     size, heads, shared = config.head_dim, config.num_heads, config.key_value_heads
     packed = linear(x, weights, f"{name}.query_key_value")
@@ -111,6 +122,9 @@ def attention(x: Any, weights: Weights, name: str, config: GPTConfig, is_local: 
             key = normalized(key, weights, f"{name}.key_norm", config, "rms_norm")
         if config.positions == "rotary":
             query, key = turned(query, config, is_local), turned(key, config, is_local)
+        if token_values is not None:
+            own, other = weights[f"{name}.value_mix"]
+            value = own * value + other * token_values[:, group * size : (group + 1) * size]
         rows = []
         for i in range(x.shape[0]):
             first = max(0, i - config.sliding_window + 1) if is_local else 0
@@ -169,8 +183,15 @@ def logits(weights: Weights, config: GPTConfig, ids: Any) -> Any:
         name = f"transformer_blocks.{layer}"
         kinds = config.layer_types or ("sliding_attention",) * config.num_layers
         is_local = config.sliding_window is not None and kinds[layer] == "sliding_attention"
+        table = value_table(config, layer)
+        token_values = None if table is None else weights[f"value_embedding_layers.{table}.embeddings"][ids]
         added = attention(
-            normalized(x, weights, f"{name}.ln_1", config), weights, f"{name}.attn", config, is_local
+            normalized(x, weights, f"{name}.ln_1", config),
+            weights,
+            f"{name}.attn",
+            config,
+            is_local,
+            token_values,
         )
         if config.post_normalization:
             added = normalized(added, weights, f"{name}.post_ln_1", config)
@@ -241,6 +262,7 @@ def configs(draw: st.DrawFn) -> GPTConfig:
         embedding_scale=draw(st.sampled_from([1.0, 1.7])),
         post_normalization=draw(maybe),
         parallel_residual=draw(maybe),
+        value_embeddings=draw(st.integers(0, layers)),
         eps=draw(st.sampled_from([1e-5, 0.1])),
     )
 

@@ -6,12 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .. import backends, random
-from ..generation import check_sampling, generate_batch
+from ..generation import check_sampling, generate_batch, generate_ids
+from ..speculative import SpeculativeDecoding
 from ..tokenizer.chat import TEMPLATES
+from ..training.checkpoint import TOKENIZER
 from ..training.data import BOUNDARY
 from ..training.runs import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, load_model, sample_pieces
 from .chat import run_chat
@@ -20,6 +22,7 @@ from .options import path, text
 from .writing import write_text
 
 SAMPLES = 20
+DRAFT_TOKENS = 4
 SAMPLING = ("tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # options, as in code
 MOST_BYTES = 1 << 24  # of a prompt on the standard input
 
@@ -99,6 +102,19 @@ def add_command(commands: Any) -> None:
         help="end before this text; may be given several times (default: none)",
     )
     option(
+        "--draft",
+        type=path,
+        metavar="DIR",
+        help="a run of a small model with the same tokens, which guesses ahead; the large one checks several "
+        "guesses at once, so that texts are as likely as without it, and come sooner (default: none)",
+    )
+    option(
+        "--draft-tokens",
+        type=int,
+        metavar="K",
+        help=f"how many tokens it guesses at a time, at most (default: {DRAFT_TOKENS})",
+    )
+    option(
         "--special-tokens",
         action="store_true",
         help="the texts of special tokens in the prompt stand for them (default: they are refused)",
@@ -121,8 +137,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
     """Runs `tinygpt generate`: texts from a trained model, streamed. Returns the exit code.
 
     Raises:
-        UsageError: a negative count, a seed out of range, options that contradict each other, no such run, or
-            a prompt that cannot be read.
+        UsageError: a negative count, a seed out of range, options that contradict each other, no such run, a
+            prompt that cannot be read, or a draft that does not fit.
         ValueError: sampling settings out of range.
     """
     if arguments.count < 0:
@@ -137,12 +153,15 @@ def run_generate(arguments: argparse.Namespace) -> int:
     generator = random.Generator(seed)
     _check_chat_options(arguments)
     given_prompts = arguments.prompt or [""]
+    if len(given_prompts) > 1 and arguments.draft is not None:
+        raise UsageError("--draft guesses for one --prompt, not for several")
     if given_prompts.count("-") > 1:
         raise UsageError("one --prompt at most can be -, the standard input")
     model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
     if arguments.chat:
         with backends.use(config["training"]["backend"]):
             return run_chat(arguments, model, tokenizer, config, generator, sampling)
+    sampler = _sampler(arguments, tokenizer, config["training"]["backend"])
     is_documents = config["data"]["is_documents"]
     given_prompts = [_from_standard_input() if each == "-" else each for each in given_prompts]
     prompts = [each or config["data"]["opening"] for each in given_prompts]
@@ -169,10 +188,14 @@ def run_generate(arguments: argparse.Namespace) -> int:
                 generator,
                 stop=arguments.stop or (),
                 special_tokens=arguments.special_tokens,
+                sampler=sampler,
                 **sampling,
             )
             if arguments.json:
-                print(json.dumps({"prompt": given, "text": "".join(pieces)}), flush=True)
+                before = _counts(sampler)
+                text = "".join(pieces)
+                counted = {name: count - before[name] for name, count in _counts(sampler).items()}
+                print(json.dumps({"prompt": given, "text": text, **counted}), flush=True)
                 continue
             if index > 0 and not is_documents:
                 print("---")
@@ -180,6 +203,9 @@ def run_generate(arguments: argparse.Namespace) -> int:
             for piece in pieces:
                 write_text(piece)
             print(flush=True)
+    if (counts := _counts(sampler)) and not arguments.json:
+        accepted, drafted = counts["accepted"], counts["drafted"]
+        print(f"{accepted:,} of {drafted:,} guesses of the draft were accepted", file=sys.stderr)
     return 0
 
 
@@ -194,6 +220,7 @@ def _check_chat_options(arguments: argparse.Namespace) -> None:
         "--prompt": arguments.prompt is not None,
         "--count": arguments.count != 1,
         "--special-tokens": arguments.special_tokens,
+        "--draft": arguments.draft is not None,
     }
     if found := [name for name, is_given in refused.items() if is_given]:
         raise UsageError(f"{found[0]} is not for --chat, whose messages come on the standard input")
@@ -234,6 +261,35 @@ def _write_batch(
             if not is_documents and (number > 0 or streams > len(prompts)):
                 print("---")
             write_text(before + after + "\n")
+
+
+def _counts(sampler: object) -> dict[str, int]:
+    """Returns how many guesses of a draft there were, and how many were accepted; nothing without a draft."""
+    if not isinstance(sampler, SpeculativeDecoding):
+        return {}
+    return {"drafted": sampler.drafted, "accepted": sampler.accepted}
+
+
+def _sampler(arguments: argparse.Namespace, tokenizer: Any, backend: str) -> Callable[..., Iterator[int]]:
+    """Returns what draws the ids: with a draft where one was asked for.
+
+    Raises:
+        UsageError: there is no such run, its tokens are others, or it is to guess no token.
+    """
+    if arguments.draft is None:
+        if arguments.draft_tokens is not None:
+            raise UsageError("--draft-tokens is for --draft DIR, which is not there")
+        return generate_ids
+    count = DRAFT_TOKENS if arguments.draft_tokens is None else arguments.draft_tokens
+    if count < 1:
+        raise UsageError(f"--draft-tokens must be 1 or more, not {count}")
+    draft, theirs, _ = load_model(find_run(arguments.draft), backend)
+    if not tokenizer.has_the_tokens_of(theirs):
+        raise UsageError(
+            f"the tokens of {arguments.draft} are not those of {arguments.directory}: train the draft with "
+            f"--tokenizer {os.path.join(arguments.directory, TOKENIZER)}"
+        )
+    return SpeculativeDecoding(draft, count)
 
 
 def _from_standard_input() -> str:

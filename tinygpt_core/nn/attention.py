@@ -100,6 +100,9 @@ class CausalSelfAttention(Module):
         window: how many positions, the last ones and its own, each sees; None means all before it.
         soft_cap: c, with which scores s become c tanh(s / c); None means that they stay.
         scale: by which scores are multiplied; None means 1 / sqrt(D).
+        value_embedding: whether each value v gets an embedding e of its own token, so that what a token is
+            need not come through the layers before: `v = a v + b e`, with the learned numbers a and b, 1/2 at
+            first, in `value_mix`.
         std, output_std: as `std` of `FullyConnectedLayer`, for the packed map and for `out`.
 
     Shape:
@@ -112,7 +115,9 @@ class CausalSelfAttention(Module):
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023,
     https://arxiv.org/abs/2305.13245 (grouped queries); Henry et al. 2020, https://arxiv.org/abs/2010.04245
-    (normalized queries and keys); Beltagy et al. 2020, https://arxiv.org/abs/2004.05150 (window)
+    (normalized queries and keys); Beltagy et al. 2020, https://arxiv.org/abs/2004.05150 (window); Jordan et
+    al. 2024, https://github.com/KellerJordan/modded-nanogpt (value embeddings, after Zhou et al. 2024,
+    https://arxiv.org/abs/2410.17897)
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class CausalSelfAttention(Module):
         window: int | None = None,
         soft_cap: float | None = None,
         scale: float | None = None,
+        value_embedding: bool = False,
         std: float | None = None,
         output_std: float | None = None,
     ) -> None:
@@ -172,9 +178,16 @@ class CausalSelfAttention(Module):
             self.key_norm = RMSNorm(together[1] * self.head_dim, eps)
         if rotary:
             self.rotary = RotaryEncoding(rotary_base, rotary_dim, rotary_scaling)
+        if value_embedding:
+            self.value_mix = Tensor([0.5, 0.5], requires_grad=True)
 
     def __call__(
-        self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0, documents: Tensor | None = None
+        self,
+        x: Tensor,
+        cache: KeyValueCache | None = None,
+        layer: int = 0,
+        documents: Tensor | None = None,
+        value_embedding: Tensor | None = None,
     ) -> Tensor:
         """Returns what each position takes from those before it and itself.
 
@@ -185,12 +198,16 @@ class CausalSelfAttention(Module):
             layer: which of the cache's layers this is.
             documents: integers (B, T), which document a position is of, where rows have several; each sees
                 its own only. None: one a row.
+            value_embedding: of the token at each position, (B, T, G D), where the layer was made for it.
 
         Raises:
-            ShapeError: x has another shape, or more positions than max_seq_length come together.
+            TypeError: there is a value_embedding in a layer that was made without, or the reverse.
+            ShapeError: x or value_embedding has another shape, or more positions than max_seq_length come
+                together.
         """
         start = 0 if cache is None else cache.length
         self._check_input(x, start)
+        self._check_value_embedding(x, value_embedding)
         packed = self.query_key_value(x)
         is_rotary = "rotary" in self
         is_normalized = "query_norm" in self and not self.norm_across_heads
@@ -198,12 +215,16 @@ class CausalSelfAttention(Module):
             packed = self._normalized_across_heads(packed)
         is_windowed = self.window is not None and self.window < start + x.shape[1]
         is_textbooks = not is_windowed and self.soft_cap is None and documents is None
-        is_changed = is_rotary or is_normalized or self.num_key_value_heads < self.num_heads
+        has_fewer = self.num_key_value_heads < self.num_heads
+        is_changed = is_rotary or is_normalized or has_fewer or value_embedding is not None
         if cache is None and is_textbooks and not is_changed and self.scale is None:
             # Nothing happens between splitting and attending: one operation does both.
             return self.out(apply_op(operations.PackedAttention, packed, num_heads=self.num_heads))
 
         query, key, value = self._split_heads(packed)
+        if value_embedding is not None:
+            mixed_in = value_embedding.reshape((*x.shape[:2], self.num_key_value_heads, self.head_dim))
+            value = value * self.value_mix[0] + mixed_in.permute((0, 2, 1, 3)) * self.value_mix[1]
         if is_normalized:
             query = self.query_norm(query)
             key = self.key_norm(key)
@@ -212,7 +233,7 @@ class CausalSelfAttention(Module):
             key = self.rotary(key, start)
         if cache is not None:
             key, value = cache.store(layer, key, value)
-        if self.num_key_value_heads < self.num_heads:
+        if has_fewer:
             key = self._repeat_heads(key)
             value = self._repeat_heads(value)
         if documents is not None:
@@ -248,6 +269,18 @@ class CausalSelfAttention(Module):
             raise ShapeError(
                 f"{x.shape[1]} positions after {start} cached ones are more than "
                 f"max_seq_length = {self.max_seq_length}"
+            )
+
+    def _check_value_embedding(self, x: Tensor, value_embedding: Tensor | None) -> None:
+        if ("value_mix" in self) != (value_embedding is not None):
+            made = "with" if "value_mix" in self else "without"
+            raise TypeError(f"{type(self).__name__} was made {made} value_embedding: call it so, too")
+        expected = (*x.shape[:2], self.num_key_value_heads * self.head_dim)
+        if value_embedding is not None and value_embedding.shape != expected:
+            raise ShapeError(
+                shape_errors.wrong_shape(
+                    type(self).__name__, "value_embedding", value_embedding.shape, expected=expected
+                )
             )
 
     def _split_heads(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -289,6 +322,8 @@ class CausalSelfAttention(Module):
         ]
         if "rotary" in self:
             settings.append("rotary=True")
+        if "value_mix" in self:
+            settings.append("value_embedding=True")
         for name in ("window", "soft_cap", "scale"):
             if getattr(self, name) is not None:
                 settings.append(f"{name}={getattr(self, name)}")

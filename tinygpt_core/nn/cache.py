@@ -48,6 +48,16 @@ class KeyValueCache:
         """Forgets all positions; the storage is kept."""
         self.length = 0
 
+    def rewind(self, length: int) -> None:
+        """Forgets all positions but the first `length`, as if the others had never been there.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(f"a cache of {self.length} positions cannot be taken back to {length}")
+        self.length = length
+
     def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Writes the keys and values (B, H, T, D) of new positions of one layer, and returns those of all
         positions.

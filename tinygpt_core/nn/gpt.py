@@ -113,6 +113,9 @@ class GPTConfig:
         experts_per_token: at most num_experts; nothing where that is None.
         normalized_expert_weights: whether the weights of the chosen experts add up to 1; None means where
             there are several.
+        value_embeddings: n, how many tables of value embeddings there are, from which the attention's values
+            get a vector of the token (`CausalSelfAttention`). The first n layers have one each, and so have
+            the last n, the same tables in the same order, as in modded-nanoGPT; at most num_layers.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -159,6 +162,7 @@ class GPTConfig:
     num_experts: int | None = None
     experts_per_token: int = 2
     normalized_expert_weights: bool | None = None
+    value_embeddings: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.rotary_scaling, Mapping):  # JSON has mappings
@@ -180,6 +184,13 @@ class GPTConfig:
         for name in SIZES_OR_NONE:
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
+        tables = self.value_embeddings
+        if not isinstance(tables, int) or isinstance(tables, bool):
+            raise TypeError(f"value_embeddings must be an int, but got {tables!r:.80}")
+        if not 0 <= tables <= self.num_layers:
+            raise ValueError(
+                f"value_embeddings must be from 0 to num_layers ({self.num_layers}), but got {tables!r:.80}"
+            )
 
     def _check_tables(self) -> None:
         if not isinstance(self.ngram_tables, (tuple, list)):
@@ -272,6 +283,13 @@ class GPTConfig:
         if self.sliding_window is None:
             return False
         return not self.layer_types or self.layer_types[layer] == SLIDING_ATTENTION
+
+    def value_table(self, layer: int) -> int | None:
+        """Returns which table of value embeddings a layer has; None where it has none."""
+        before_last = self.num_layers - self.value_embeddings
+        if layer < self.value_embeddings:
+            return layer
+        return layer - before_last if layer >= before_last else None
 
     @property
     def key_value_heads(self) -> int:
@@ -405,6 +423,11 @@ class GPT(Module):
             self.position_embedding_layer = Embedding(config.context_length, config.embedding_dim, std=std)
         if config.ngram_tables:
             self.ngram_embedding_layer = NgramEmbedding(config.ngram_tables, config.embedding_dim)
+        if config.value_embeddings:
+            width = config.key_value_heads * config.head_dim
+            self.value_embedding_layers = [
+                Embedding(config.vocab_size, width, std=std) for _ in range(config.value_embeddings)
+            ]
         self.dropout = Dropout(config.dropout)
         self.transformer_blocks = [
             TransformerBlock(
@@ -601,7 +624,9 @@ class GPT(Module):
             x = x + self.ngram_embedding_layer(token_ids, past, places)
         x = self.dropout(x)
         for layer, block in enumerate(self.transformer_blocks):
-            x = block(x, cache, layer, documents)
+            table = config.value_table(layer)
+            values = None if table is None else self.value_embedding_layers[table](token_ids)
+            x = block(x, cache, layer, documents, values)
         x = self.layer_norm(x)
         if config.tied_head:
             x = apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
@@ -735,6 +760,7 @@ def _attention_options(config: GPTConfig, layer: int) -> dict[str, Any]:
         "window": config.sliding_window if is_local else None,
         "soft_cap": config.attention_soft_cap,
         "scale": config.attention_scale,
+        "value_embedding": config.value_table(layer) is not None,
     }
 
 

@@ -35,6 +35,8 @@ def require_room(config: GPTConfig, shapes: Collection[Shape]) -> None:
         sizes["context_length"] = config.context_length
     if config.ngram_tables:
         sizes["ngram_tables"] = sum(config.ngram_tables)
+    if config.value_embeddings:
+        sizes["value_embeddings * vocab_size"] = config.value_embeddings * config.vocab_size
     for name, size in sizes.items():
         if size > elements:
             raise ValueError(f"{name} {size:,} does not fit a file of {elements:,} elements")

@@ -116,9 +116,14 @@ class TransformerBlock(Module):
         self.dropout = Dropout(dropout)
 
     def __call__(
-        self, x: Tensor, cache: KeyValueCache | None = None, layer: int = 0, documents: Tensor | None = None
+        self,
+        x: Tensor,
+        cache: KeyValueCache | None = None,
+        layer: int = 0,
+        documents: Tensor | None = None,
+        value_embedding: Tensor | None = None,
     ) -> Tensor:
-        attended = self.attn(self.ln_1(x), cache, layer, documents)
+        attended = self.attn(self.ln_1(x), cache, layer, documents, value_embedding)
         if "post_ln_1" in self:
             attended = self.post_ln_1(attended)
         y = x + self.dropout(attended)

@@ -101,6 +101,17 @@ class Tokenizer:
         known = {*self._ordinary_ids(), *self.special_tokens.values()}
         return [idx for idx in range(size) if idx not in known]
 
+    def has_the_tokens_of(self, other: Tokenizer) -> bool:
+        """Whether each id means the same text in another tokenizer, and is special in both or in none. How
+        they cut a text may differ.
+        """
+        ids = {*self._ordinary_ids()}
+        return (
+            self.special_tokens == other.special_tokens
+            and ids == {*other._ordinary_ids()}
+            and all(self.decode_bytes([idx]) == other.decode_bytes([idx]) for idx in ids)
+        )
+
     def register_special_tokens(self, special_tokens: Mapping[str, int]) -> None:
         """Sets the special tokens, {text: id}; their ids are not those of ordinary tokens.
 

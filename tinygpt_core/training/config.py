@@ -52,6 +52,7 @@ YOUNGER = (
     "shards",
     "sliding_window",
     "time_budget",
+    "value_embeddings",
     "z_loss",
 )  # that the first runs did not have
 
@@ -180,6 +181,11 @@ class TrainingConfig:
         default_help="one MLP, and no router",
     )
     experts_per_token: int = setting(2, "of --experts, those that a token passes through", SIZE)
+    value_embeddings: int = setting(
+        0,
+        "tables of value embeddings, for so many of the first layers and of the last ones",
+        Range(0, 2**24, "from 0 to 2**24 (0: none)"),
+    )
 
     # ---- updates
 
@@ -296,7 +302,7 @@ class TrainingConfig:
                 "tokenizer",
                 f" must be 'characters', 'bpe' or the absolute path of one, not {self.tokenizer!r:.80}",
             )
-        # GPTConfig checks these two as well, but knows the settings by its own names only.
+        # GPTConfig checks these three as well, but knows the settings by its own names only.
         if self.embedding_dim % self.num_heads:
             raise SettingError(
                 "embedding_dim",
@@ -312,6 +318,13 @@ class TrainingConfig:
                 " / ",
                 "num_heads",
                 f" is {self.embedding_dim // self.num_heads}",
+            )
+        if self.value_embeddings > self.num_layers:
+            raise SettingError(
+                "value_embeddings",
+                f" ({self.value_embeddings}) must be at most ",
+                "num_layers",
+                f" ({self.num_layers}): a layer has one table",
             )
         if self.shards > self.batch_size:
             raise SettingError(

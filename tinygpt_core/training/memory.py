@@ -41,6 +41,7 @@ def least_memory(config: TrainingConfig, vocab_size: int = 1) -> int:
     if config.positions == "learned":
         embeddings += config.context_length * width
     embeddings += sum(config.ngram_tables) * width
+    embeddings += config.value_embeddings * vocab_size * width
     experts = config.num_experts or 1
     matrices = layers * (4 + 8 * experts) * width * width
     parameters = embeddings + matrices

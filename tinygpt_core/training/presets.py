@@ -96,6 +96,21 @@ _preset(
     weight_decay=0.1,
 )
 _preset(
+    "shakespeare-cpu",
+    "its size and time with the recipe of today, and a better model",
+    like="nanogpt-cpu",
+    positions="rotary",
+    activation="relu2",
+    query_key_norm=True,
+    value_embeddings=2,
+    optimizer="muon",
+    schedule="wsd",
+    decay_fraction=0.5,
+    steps=900,  # in the time that nanogpt-cpu takes
+    learning_rate=4e-3,
+    minimum_learning_rate=0.0,
+)
+_preset(
     "baby",
     "nanoGPT's baby GPT; wants a GPU",
     like="nanogpt-cpu",
