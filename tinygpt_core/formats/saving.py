@@ -47,14 +47,18 @@ def save_pretrained(
             tokenizer by default.
 
     Raises:
-        FormatError: the format cannot hold the model (the message names each field that differs), or the
-            directory is in use.
+        FormatError: the format cannot hold the model (the message names each field that differs), as no
+            format holds one with quantized layers, or the directory is in use.
         OSError: it cannot be written.
     """
     path = os.fspath(path)
     if format not in FORMATS:
         raise FormatError(f"there is no format {format!r}: expected one of {', '.join(FORMATS)}")
     refuse_existing(path)
+    try:
+        model.require_savable()
+    except ValueError as problem:
+        raise FormatError(str(problem)) from None
     if format == "native":
         _save_native(model, path, tokenizer, data)
         return
