@@ -14,7 +14,7 @@ from ..buffer.base import Buffer
 from ..dtype import DType
 from ..kernels import quantized as kernels
 from ..kernels.base import lookup
-from ..kernels.quantized import QuantizedMatrix, check_dtype
+from ..kernels.quantized import TYPECODES, QuantizedMatrix, check_dtype
 from ..module import Module
 from ..tape import is_recording
 from ..tensor import Tensor
@@ -23,6 +23,8 @@ from .linear import FullyConnectedLayer
 
 M = TypeVar("M", bound=Module)
 NumbersOf = Callable[[str, Tensor], Iterable[Buffer]]
+WEIGHT_DTYPES = ("float32", *TYPECODES)
+"""In what the weights of a model that only computes may be kept."""
 KEPT = ("position_embedding_layer",)
 """Tables that stay as they are: a GPT adds rows of this one as they lie, and it is small."""
 
@@ -114,6 +116,13 @@ def _product(x: Tensor, bias: Buffer | None, matrix: QuantizedMatrix) -> Tensor:
 
 def _why_not_saved(matrix: QuantizedMatrix) -> str:
     return f"its weights are {matrix.dtype}: save the model that it was made of"
+
+
+def check_weight_dtype(name: str) -> str:
+    """Returns the name of one of `WEIGHT_DTYPES`; raises ValueError for another."""
+    if name not in WEIGHT_DTYPES:
+        raise ValueError(f"weights are kept in {', '.join(WEIGHT_DTYPES)}, not in {name!r:.80}")
+    return name
 
 
 def quantize(model: M, dtype: str = "int8", numbers_of: NumbersOf | None = None) -> M:

@@ -168,9 +168,7 @@ class NumpyWidenHalves(WidenHalves):
     @staticmethod
     def forward(raw: Any, dtype_name: str) -> tuple[memoryview, Any]:
         halves = numpy.frombuffer(raw, TO_FLOAT32[dtype_name]) if len(raw) else numpy.empty(0, numpy.uint16)
-        if dtype_name == "F16":
-            wide = halves.astype(numpy.float32)
-        else:
-            wide = halves.astype(numpy.uint32)
+        wide: Any = halves.astype(numpy.float32 if dtype_name == "F16" else numpy.uint32)
+        if dtype_name == "BF16":
             wide <<= 16
         return memoryview(wide).cast("B"), None
