@@ -10,8 +10,10 @@ from typing import Any
 
 from .. import backends, random
 from ..generation import check_sampling
+from ..nn.gpt import GPT
 from ..nn.quantized import WEIGHT_DTYPES, check_weight_dtype
 from ..printable import replace_unprintable
+from ..training.checkpoint import CONFIG, STATE
 from ..training.runs import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, load_model, sample_pieces
 from .messages import UsageError, find_run
 from .options import path, text
@@ -31,7 +33,12 @@ def add_command(commands: Any) -> None:
     )
     parser.set_defaults(command=run_generate)
     option = parser.add_argument
-    option("directory", type=path, metavar="DIR", help="directory of a run, such as runs/latest")
+    option(
+        "directory",
+        type=path,
+        metavar="DIR",
+        help="directory of a run, such as runs/latest, or of a checkpoint that `tinygpt convert` reads",
+    )
     option(
         "--prompt",
         type=text,
@@ -97,7 +104,11 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="the same seed gives the same text (default: a new one each time)",
     )
-    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
+    option(
+        "--backend",
+        metavar="NAME",
+        help="see `tinygpt backends` (default: the run's; of a checkpoint: the fastest that can run)",
+    )
     option(
         "--dtype",
         default="float32",
@@ -128,17 +139,17 @@ def run_generate(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--seed must be from 0 to 2**64 - 1, not {seed}")
     generator = random.Generator(seed)
     check_weight_dtype(arguments.dtype)
-    model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend, arguments.dtype)
-    is_documents = config["data"]["is_documents"]
+    model, tokenizer, data, backend = _load(find_run(arguments.directory), arguments)
+    is_documents = data["is_documents"]
     given = _from_standard_input() if arguments.prompt == "-" else arguments.prompt
-    prompt = given or config["data"]["opening"]
+    prompt = given or data["opening"]
     if arguments.special_tokens:
         tokenizer.encode(prompt, allowed_special="all")  # raises where it cannot be, before it is printed
     elif found := [token for token in tokenizer.special_tokens if token in prompt]:
         raise UsageError(f"the prompt has the special token {found[0]!r}: --special-tokens takes it as such")
     else:
         tokenizer.encode(prompt)
-    with backends.use(config["training"]["backend"]):
+    with backends.use(backend):
         for index in range(arguments.count):
             pieces = sample_pieces(
                 model,
@@ -160,6 +171,28 @@ def run_generate(arguments: argparse.Namespace) -> int:
                 write_text(piece)
             print(flush=True)
     return 0
+
+
+def _load(directory: str, arguments: argparse.Namespace) -> tuple[GPT, Any, dict[str, Any], str]:
+    """Returns the model of a run, or of a checkpoint of another library; its tokenizer, what a run keeps of
+    its corpus, and the backend on which the model lives.
+
+    Raises:
+        ValueError: neither can be read, or the checkpoint has no tokenizer.
+    """
+    is_run = os.path.exists(os.path.join(directory, STATE))
+    if is_run or not os.path.exists(os.path.join(directory, CONFIG)):
+        model, tokenizer, config = load_model(directory, arguments.backend, arguments.dtype)
+        return model, tokenizer, config["data"], config["training"]["backend"]
+    from .. import formats  # most texts are of runs
+
+    backend = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
+    tokenizer = formats.find_tokenizer(directory)
+    if tokenizer is None:
+        raise UsageError(f"{directory} has no tokenizer that can be read beside its weights")
+    with backends.use(backend):
+        model = formats.load_pretrained(directory, dtype=arguments.dtype)
+    return model, tokenizer, formats.data_of(tokenizer), backend
 
 
 def _from_standard_input() -> str:

@@ -143,8 +143,7 @@ def _save_native(model: GPT, path: str, tokenizer: Tokenizer | None, data: Mappi
             f"but the model knows {model.config.vocab_size:,}"
         )
     if data is None:
-        is_documents = BOUNDARY in tokenizer.special_tokens
-        data = {"is_documents": is_documents, "opening": "" if is_documents else _opening(tokenizer)}
+        data = data_of(tokenizer)
     checkpoint.save_checkpoint(
         path,
         config={
@@ -157,6 +156,12 @@ def _save_native(model: GPT, path: str, tokenizer: Tokenizer | None, data: Mappi
         optimizer_tensors={},
         state={"step": 0},
     )
+
+
+def data_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns what a run keeps of its corpus, as far as a tokenizer tells it: `is_documents` and `opening`."""
+    is_documents = BOUNDARY in tokenizer.special_tokens
+    return {"is_documents": is_documents, "opening": "" if is_documents else _opening(tokenizer)}
 
 
 def _opening(tokenizer: Tokenizer) -> str:
