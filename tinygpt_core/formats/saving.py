@@ -159,7 +159,7 @@ def _save_native(model: GPT, path: str, tokenizer: Tokenizer | None, data: Mappi
 
 
 def data_of(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Returns what a run keeps of its corpus, as far as a tokenizer tells it: `is_documents` and `opening`."""
+    """Returns what a run keeps of its corpus (`is_documents`, `opening`), as far as a tokenizer tells it."""
     is_documents = BOUNDARY in tokenizer.special_tokens
     return {"is_documents": is_documents, "opening": "" if is_documents else _opening(tokenizer)}
 
