@@ -40,7 +40,7 @@ class Sampler:
     """A side: loads when it is made, and continues the prompt when it is asked."""
 
     def __init__(self) -> None:
-        self.before = pairing.present_memory()
+        self.before = pairing.present_memory()  # with what the libraries take when they first compute
 
     def text(self, tokens: int) -> tuple[float, list[int]]:
         """Returns how many seconds a text took, and its ids."""
@@ -51,7 +51,7 @@ class Sampler:
     def first_token(self, length: int) -> float:
         """Returns the seconds until the first token after a prompt of some length."""
         start = time.perf_counter()
-        list(self.generate([7 * i % 1000 for i in range(length)], 1))
+        list(self.generate([7 * i % 97 for i in range(length)], 1))
         return time.perf_counter() - start
 
     def memory(self) -> int:
@@ -68,8 +68,13 @@ class TinyGPT(Sampler):
 
     def __init__(self, directory: Path, dtype: str) -> None:
         from tinygpt_core.formats import load_pretrained
+        from tinygpt_core.nn import GPT, GPTConfig
+        from tinygpt_core.nn.quantized import quantize
 
         backends.use("numpy")
+        warm_up = GPT(GPTConfig(97, 64, 1, 1, 64))
+        self.model = warm_up if dtype == "float32" else quantize(warm_up, dtype)
+        self.first_token(32), self.text(2)
         super().__init__()
         self.model = load_pretrained(directory, dtype=dtype)
 
@@ -89,6 +94,8 @@ class PyTorch(Sampler):
         from tinygpt_core.nn import GPTConfig
 
         torch.set_num_threads(threads)
+        self.model = pytorch_gpt.GPT(GPTConfig(97, 64, 1, 1, 64)).eval()
+        self.first_token(32), self.text(2)
         super().__init__()
         with torch.device("meta"):
             model = pytorch_gpt.GPT(GPTConfig(50257, 1024, layers, width // 64, width)).eval()

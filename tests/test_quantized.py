@@ -13,13 +13,14 @@ import pytest
 from small_runs import TINY_WITHOUT_TABLES as TINY
 from small_runs import WORDS
 
-from tinygpt_core import Tensor, backends, random
+from tinygpt_core import Tensor, backends, no_grad, random
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.cli.main import main
 from tinygpt_core.files import safetensors
 from tinygpt_core.files.json_objects import SerializationError
 from tinygpt_core.files.safetensors import OpenSafetensors, load_safetensors, save_safetensors
 from tinygpt_core.formats import FormatError, load_pretrained, save_pretrained
+from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.nn.quantized import QuantizedEmbedding, QuantizedLinear, quantize
 from tinygpt_core.tokenizer import CharTokenizer
@@ -226,9 +227,13 @@ def test_generate_refuses_another_dtype(run: Path, capsys: pytest.CaptureFixture
 
 
 def test_training_does_not_begin_with_weights_in_few_bits() -> None:
-    """There is nothing that could be trained: an optimizer says so."""
-    from tinygpt_core.optimizers import AdamW
-
+    """A loss has no gradients, and says so; where parameters are to have some, the model does."""
     model = quantize(small())
-    with pytest.raises(ValueError, match="no parameters"):
-        AdamW(model, 0.1).update()
+    ids = Tensor([[1, 2, 3]])
+    with pytest.raises(RuntimeError, match="none of what made this one does"):
+        CrossEntropyLoss()(logits=model(ids), labels=ids).mean().backward()
+    model.unfreeze()
+    with pytest.raises(RuntimeError, match="int8 weights do not learn"):
+        model(ids)
+    with no_grad():
+        assert model(ids).shape == (1, 3, 6)

@@ -290,8 +290,10 @@ class OpenSafetensors(Mapping[str, Buffer]):
         return self._read(name, 0, prod(self.entries[name].shape), self.entries[name].shape)
 
     def row_blocks(self, name: str) -> Iterator[Buffer]:
-        """Yields a tensor of at least one axis a few rows at a time, so that it need not fit into memory; the
-        errors are those of `tensors[name]`.
+        """Yields a tensor of shape (rows, ...) a few rows at a time, so that it need not fit into memory.
+
+        Raises:
+            KeyError, SerializationError: as `tensors[name]` does.
         """
         count, *rest = self.entries[name].shape
         width = prod(rest)

@@ -14,7 +14,8 @@ PIECE = 1 << 16  # bytes whose numbers are Python objects at once
 
 
 class WidenHalves(Kernel):
-    """Returns 16-bit numbers, little-endian, as the bytes of float32 of this machine. Forward only.
+    """y = x of each element: 16-bit numbers, little-endian, become the bytes of float32 of this machine.
+    Forward only.
 
     Args of `forward`: the bytes, and "F16" (IEEE 754's binary16) or "BF16" (the upper half of a float32).
     """

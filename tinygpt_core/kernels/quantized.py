@@ -98,7 +98,8 @@ def _floats_of(bits: array[int]) -> array[float]:
 
 
 class Quantize(Kernel):
-    """Writes rows into a `QuantizedMatrix`, rounded; returns it.
+    """Writes rows into a `QuantizedMatrix`: q = round(w / s) with s = max |w| / 127 of a row, or the bfloat16
+    that is nearest to w; returns the matrix.
 
     Args of `forward`: the rows (n, columns), float32; the matrix; and the number of the first of them there.
 

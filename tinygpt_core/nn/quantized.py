@@ -169,24 +169,34 @@ def _quantized(
     layer: FullyConnectedLayer | Embedding, prefix: str, dtype: str, numbers_of: NumbersOf
 ) -> Module:
     if isinstance(layer, Embedding):
-        name, weights, shape = "embeddings", layer.embeddings, layer.embeddings.shape
-    else:
-        name, weights, shape = "weights", layer.weights, layer.weights.shape[::-1]
+        return QuantizedEmbedding(_matrix(layer.embeddings, f"{prefix}embeddings", dtype, numbers_of))
+    matrix = _matrix(layer.weights, f"{prefix}weights", dtype, numbers_of)
+    return QuantizedLinear(matrix, getattr(layer, "bias", None))
+
+
+def _matrix(weights: Tensor, name: str, dtype: str, numbers_of: NumbersOf) -> QuantizedMatrix:
+    """Returns a parameter of this name in fewer bits."""
     if weights.dtype is not DType.float32:
-        raise TypeError(f"{prefix}{name} is {weights.dtype.name}; only float32 weights are quantized")
-    matrix = QuantizedMatrix(dtype, (shape[0], shape[1]))
+        raise TypeError(f"{name} is {weights.dtype.name}; only float32 weights are quantized")
+    rows, columns = weights.shape if _has_rows(name) else weights.shape[::-1]
+    matrix = QuantizedMatrix(dtype, (rows, columns))
     first = 0
     try:
-        for rows in numbers_of(f"{prefix}{name}", weights):
-            lookup(kernels.Quantize, type(rows)).forward(rows, matrix, first)
-            first += rows.shape[0]
+        for block in numbers_of(name, weights):
+            lookup(kernels.Quantize, type(block)).forward(block, matrix, first)
+            first += block.shape[0]
     except ValueError as problem:
-        raise ValueError(f"{prefix}{name}: {problem}") from None
-    if isinstance(layer, Embedding):
-        return QuantizedEmbedding(matrix)
-    return QuantizedLinear(matrix, getattr(layer, "bias", None))
+        raise ValueError(f"{name}: {problem}") from None
+    return matrix
+
+
+def _has_rows(name: str) -> bool:
+    """Whether the parameter of this name lies as it is kept: a table does, a linear layer's outputs are
+    columns.
+    """
+    return name.endswith("embeddings")
 
 
 def _rows_of(name: str, weights: Tensor) -> Iterator[Buffer]:
     """Yields a parameter as rows: those of a linear layer are its outputs."""
-    yield weights.buffer if name.endswith("embeddings") else weights.buffer.transpose(0, 1)
+    yield weights.buffer if _has_rows(name) else weights.buffer.transpose(0, 1)

@@ -55,7 +55,10 @@ def _blocks(count: int, width: int, block: int) -> list[slice]:
 
 
 class NumpyQuantize(Quantize):
-    """Rounds a block of rows after the other, in doubles where scales divide."""
+    """Quantizing, q = round(w / s).
+
+    Fast: a block of rows after the other, in doubles where scales divide.
+    """
 
     @staticmethod
     @without_warnings
@@ -163,7 +166,10 @@ class NumpyQuantizedEmbedding(QuantizedEmbedding):
 
 
 class NumpyWidenHalves(WidenHalves):
-    """One conversion, or one shift."""
+    """Numbers of 16 bits as float32, y = x of each element.
+
+    Fast: one conversion, or one shift.
+    """
 
     @staticmethod
     def forward(raw: Any, dtype_name: str) -> tuple[memoryview, Any]:
