@@ -29,8 +29,8 @@ from .layout import as_flat, as_rows
 FEW = 8
 """Rows of x up to which each reads the weights as they are kept; for more of them, these are widened once."""
 BLOCK = 1 << 22
-"""Numbers that are widened at once for many rows of x. Each product wakes BLAS's threads: smaller blocks, which
-would stay in the cache, take up to twice as long.
+"""Numbers that are widened at once for many rows of x. Each product wakes BLAS's threads, so smaller blocks,
+which would stay in a core's own cache, take up to twice as long.
 """
 ROUNDED = 1 << 18  # numbers that are rounded at once
 GRAIN = 1 << 16  # numbers that are worth a thread
@@ -95,8 +95,8 @@ class NumpyQuantizedLinear(QuantizedLinear):
     """The linear map of quantized weights.
 
     Fast: a compiled loop reads 16 or 8 bits a weight, and nothing else of its size, where there are few rows
-    of x. Without Numba, and where there are many rows, a block that stays in the cache is widened, and BLAS
-    multiplies it. Blocks are shared out among the cores.
+    of x; without Numba a block that stays in the cache is widened, and BLAS multiplies it. Both are shared
+    out among the cores. Where there are many rows, a layer is widened as a whole.
     """
 
     @staticmethod
