@@ -1,7 +1,7 @@
 """Sampling from a model that does not fit the processor's cache, with weights in float32, bfloat16 and int8:
 tokens/s and memory of tinygpt on NumPy beside PyTorch, eager, in float32 and bfloat16.
 
-    python benchmarks/quantized.py [--size small|medium|large] [--tokens 32] [--check]
+    python benchmarks/quantized.py [--size small|medium|large] [--tokens 32] [--memory] [--check]
 
 Needs the extra `bench`. Writes a GPT-2 of random weights to a temporary directory, in float32 and in
 bfloat16, and reads it in a process a side: tinygpt by `load_pretrained(directory, dtype=...)`, PyTorch by
@@ -135,6 +135,18 @@ class Rounded:
         return list(generate_ids(model, PROMPT, tokens=tokens, temperature=0.0))
 
 
+def print_memory(folder: Path, size: int) -> int:
+    """Prints what tinygpt takes in each dtype, one process after the other; returns 1 where it is too much."""
+    promises = pairing.Promises()
+    for dtype, most in MOST.items():
+        side = pairing.Worker(TinyGPT, folder, dtype)
+        side.call("text", 2)
+        taken = side.call("memory") / size
+        side.close()
+        promises.say(taken <= most, f"{dtype} takes {taken:.2f} of the size in float32 (at most {most})")
+    return int(promises.missed)
+
+
 def main() -> int:
     """Prints a Markdown table; returns 1 where --check finds a missed promise."""
     parser = argparse.ArgumentParser(
@@ -147,6 +159,9 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="texts of each side (default: 5)")
     parser.add_argument("--prompt", type=int, default=256, help="tokens of the long prompt (default: 256)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each library (default: 2)")
+    parser.add_argument(
+        "--memory", action="store_true", help="look only at the memory of tinygpt, reading bfloat16"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is missed")
     arguments = parser.parse_args()
@@ -154,6 +169,10 @@ def main() -> int:
     layers, width = SIZES[arguments.size]
     tokens, threads = arguments.tokens, arguments.threads
     with tempfile.TemporaryDirectory() as name:
+        if arguments.memory:
+            size = loading.write_checkpoint(Path(name), layers, "BF16", width)
+            print(f"GPT-2 {arguments.size}: {size / 4e6:,.0f}M numbers, {size / 1e6:,.0f} MB in float32\n")
+            return print_memory(Path(name), size)
         folders = {dtype: Path(name) / dtype for dtype in THEIRS}
         for dtype, folder in folders.items():
             folder.mkdir()
