@@ -39,13 +39,13 @@ MEMORY_LIMIT, TIME_LIMIT = 1.3, 1.0
 WAYS = {"tinygpt": "tinygpt", "copied": "torch, copied", "assigned": "torch, assigned"}
 
 
-def write_checkpoint(directory: Path, layers: int, dtype: str) -> int:
+def write_checkpoint(directory: Path, layers: int, dtype: str, width: int = 768) -> int:
     """Writes GPT-2's shapes with random numbers; returns their size in float32."""
     import numpy
     import torch
     from safetensors.torch import save_file
 
-    width, generator = 768, numpy.random.default_rng(0)
+    generator = numpy.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {"wte.weight": (50257, width), "wpe.weight": (1024, width)}
     for i in range(layers):
         for name, shape in {
@@ -71,7 +71,7 @@ def write_checkpoint(directory: Path, layers: int, dtype: str) -> int:
         "n_positions": 1024,
         "n_embd": width,
         "n_layer": layers,
-        "n_head": 12,
+        "n_head": width // 64,
     }
     (directory / "config.json").write_text(json.dumps(config))
     return 4 * sum(math.prod(shape) for shape in shapes.values())

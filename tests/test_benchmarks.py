@@ -280,6 +280,31 @@ print("same")
     assert run("-c", code) == "same\n"
 
 
+@needs_numpy
+@needs_torch
+def test_sides_of_quantized_weights_compute_the_same() -> None:
+    """In float32 the ids of PyTorch; in bfloat16 those of the same numbers in float32."""
+    code = f"""
+import sys, tempfile
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import loading, quantized
+layers, width = quantized.SIZES["tiny"]
+with tempfile.TemporaryDirectory() as name:
+    folders = [Path(name) / dtype for dtype in ("F32", "BF16")]
+    for folder in folders:
+        folder.mkdir()
+        loading.write_checkpoint(folder, layers, folder.name, width)
+    wide, halves = folders
+    ids = quantized.TinyGPT(wide, "float32").text(12)[1]
+    assert ids == quantized.PyTorch(wide, 1, layers, width).text(12)[1] and len(ids) == 12
+    assert quantized.TinyGPT(halves, "bfloat16").text(12)[1] == quantized.Rounded(halves).ids(12)
+    assert quantized.TinyGPT(halves, "int8").memory() > 0
+print("same")
+"""
+    assert run("-c", code) == "same\n"
+
+
 @needs_torch
 @needs_numpy
 def test_the_gpu_script_runs_without_a_gpu(tmp_path: Path) -> None:

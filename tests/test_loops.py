@@ -124,6 +124,24 @@ def test_rows(seed: int, count: int, size: int, flag: bool) -> None:
 
 
 @needs_numba
+@given(st.integers(0, 99), rows, columns)
+@settings(deadline=None, max_examples=30)
+def test_quantized_rows(seed: int, count: int, size: int) -> None:
+    x, scales, out, wide = (
+        numbers(seed, size),
+        numbers(seed + 1, count),
+        np.zeros(count, F),
+        np.zeros((count, size), F),
+    )
+    halves = numbers(seed + 2, count, size).view(np.uint32) >> 16
+    both("widen_bfloat16", halves.astype(np.uint16), wide)
+    both("product_of_bfloat16", halves.astype(np.uint16), x, out)
+    int8 = np.random.default_rng(seed).integers(-127, 128, (count, size)).astype(np.int8)
+    both("widen_int8", int8, scales, wide)
+    both("product_of_int8", int8, scales, x, out)
+
+
+@needs_numba
 def test_sums_along_wide_rows() -> None:
     """A part of a row is added up in float32, and the parts in doubles."""
     x = np.random.default_rng(3).uniform(0.0, 1.0, (1, 1 << 20)).astype(F)

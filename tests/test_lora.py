@@ -32,7 +32,8 @@ from tinygpt_core.formats import (
 )
 from tinygpt_core.live.protocol import Microscope, ProtocolError
 from tinygpt_core.nn import GPT, GPTConfig
-from tinygpt_core.nn.lora import lora_config, put_adapters
+from tinygpt_core.nn.lora import LoRALinear, lora_config, put_adapters
+from tinygpt_core.nn.quantized import QuantizedLinear, quantize
 from tinygpt_core.tokenizer import CharTokenizer, load_tokenizer
 from tinygpt_core.training import SettingError, Trainer, TrainingConfig, load_model
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
@@ -354,6 +355,24 @@ def test_what_a_run_with_adapters_keeps(tmp_path: Path) -> None:
     merged = load_pretrained(tmp_path / "run")
     with backends.use("python"):
         assert difference(merged(ids), model(ids)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_adapters_are_merged_before_weights_are_quantized(tmp_path: Path, dtype: str) -> None:
+    """Of a run with adapters, and of a folder of adapters."""
+    list(begun(tmp_path, "run", lora_settings(tmp_path, steps=3, eval_every=0)).run())
+    save_pretrained(our_model("llama"), tmp_path / "base", "llama")
+    save_adapters(with_adapters("llama", 2, base=str(tmp_path / "base")), tmp_path / "alone")
+    with backends.use("python"):
+        for folder in (tmp_path / "run", tmp_path / "alone"):
+            expected = quantize(load_pretrained(folder), dtype)
+            assert (
+                expected(Tensor(IDS)).to_python()
+                == load_pretrained(folder, dtype=dtype)(Tensor(IDS)).to_python()
+            )
+    found = load_model(str(tmp_path / "run"), "python", dtype)[0]
+    assert any(isinstance(module, QuantizedLinear) for module in found.modules())
+    assert not any(isinstance(module, LoRALinear) for module in found.modules())
 
 
 @pytest.mark.parametrize("shard_optimizer", [False, True])

@@ -24,10 +24,12 @@ from tinygpt_accel.numpy_backend.kernels import (  # noqa: E402
     dropout,
     normalization,
     optimizer_steps,
+    quantized,
     softmax,
 )
 from tinygpt_core import kernels, random  # noqa: E402
 from tinygpt_core.dtype import DType  # noqa: E402
+from tinygpt_core.kernels.quantized import QuantizedMatrix  # noqa: E402
 
 MODULES = (activations, attention, cross_entropy, dense, dropout, normalization, softmax)
 
@@ -247,3 +249,31 @@ def test_blocks_are_every_query_once(length: int, total: int, size: int) -> None
     assert all(keys == total - length + stop for _, stop, keys in blocks)
     assert len(blocks) == max(1, length // size)
     assert attention._query_blocks(length, total, False, size) == [(0, length, total)]
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("rows", [1, 8, 9])
+def test_quantized_products_are_shared_out(
+    rows: int, dtype: str, is_compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs are computed in parts, blocks and threads: the textbook's products, and the same bits however
+    many threads there are.
+    """
+    if is_compiled and loops.compiled_loops() is None:
+        pytest.skip("Numba is not installed, so there are no compiled loops")
+    if not is_compiled:
+        monkeypatch.setattr(quantized, "loops_for", lambda dtype: chains)
+    monkeypatch.setattr(quantized, "GRAIN", 100)
+    monkeypatch.setattr(quantized, "BLOCK", 37 * 20)
+    monkeypatch.setattr(chains, "BLOCK", 37 * 40)
+    x, weights, bias = numbers(0, rows, 37), numbers(1, 150, 37), numbers(2, 150)
+    matrix = QuantizedMatrix(dtype, (150, 37))
+    quantized.NumpyQuantize.forward(weights, matrix)
+    truth = quantized.QuantizedLinear.forward(x, bias, matrix=matrix)[0].array
+    found = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(threads, "_count", count)
+        found.append(quantized.NumpyQuantizedLinear.forward(x, bias, matrix=matrix)[0].array)
+        np.testing.assert_allclose(found[-1], truth, rtol=1e-5, atol=1e-5)
+        assert found[-1].tobytes() == found[0].tobytes()

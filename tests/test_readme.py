@@ -33,6 +33,7 @@ MPI = (None, "tests/test_parallel_runs.py starts runs like this one, where mpi4p
 HOSTS = (None, "needs two machines; benchmarks/two_hosts.py makes two of one, as root")
 GPUS = (None, "needs GPUs; tests/test_communicators.py runs the logic against a stand-in for NCCL")
 SMOLLM = (None, "SmolLM's weights are a download; tests/test_families.py has small ones")
+QUANTIZED = (None, "SmolLM's weights are a download; tests/test_quantized.py samples from small ones")
 LORA = (None, "SmolLM's weights are a download; tests/test_lora.py does all of this with a small one")
 SUBSTITUTES = {
     "git clone URL tinygpt && cd tinygpt": (None, "the reader's own copy of what the tests run in"),
@@ -88,6 +89,8 @@ SUBSTITUTES = {
     "python3 -m tinygpt_core inspect ../SmolLM-135M": SMOLLM,
     "python3 -m tinygpt_core convert ../SmolLM-135M runs/smollm": SMOLLM,
     'python3 -m tinygpt_core generate runs/smollm --prompt "The" --count 1': SMOLLM,
+    'python3 -m tinygpt_core generate ../SmolLM-135M --prompt "The" --dtype bfloat16': QUANTIZED,
+    'python3 -m tinygpt_core generate runs/smollm --prompt "The" --dtype int8 --backend numpy': QUANTIZED,
     "python3 -m tinygpt_core train --data notes.txt --init-from ../SmolLM-135M --lora 8 --lora-alpha 16 "
     "--out runs/tuned": LORA,
     'python3 -m tinygpt_core generate runs/tuned --prompt "The" --count 1': LORA,

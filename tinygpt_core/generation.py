@@ -131,7 +131,8 @@ def sampling_candidates(
     check_sampling(0, temperature, top_k, top_p, min_p)
     if not logits:
         raise ValueError("cannot draw from an empty list of logits")
-    if any(map(math.isnan, logits)) or math.isinf(max(logits)):
+    # A sum is NaN where a logit is, or where inf stands beside -inf; -inf alone is a token that is excluded
+    if math.isnan(sum(logits)) or math.isinf(max(logits)):
         raise ValueError("the model's logits are not finite (nan or inf): its weights have diverged")
     if temperature == 0:
         return [most_probable(logits)], [1.0]

@@ -324,8 +324,25 @@ class Module:
         Args:
             file: ends in `.safetensors` (binary, exact, fast) or `.json` (text of
                 `Tensor.serialize_tensor`).
+
+        Raises:
+            ValueError: another kind of file, or the parameters are not all that the module computes with, as
+                those of quantized layers.
         """
+        self.require_savable()
         write_tensors(file, dict(tree_flatten(self.parameters())))
+
+    def why_not_saved(self) -> str:
+        """Returns why a file of this module's parameters would not be all of it; for layers that compute with
+        more than these. "" where it would.
+        """
+        return ""
+
+    def require_savable(self) -> None:
+        """Raises ValueError unless this module and its submodules can be made again of their parameters."""
+        for name, module in self.named_modules():
+            if problem := module.why_not_saved():
+                raise ValueError(f"{name or type(module).__name__} cannot be saved: {problem}")
 
     def load_weights(self, file_or_pairs: Weights, strict: bool = True) -> None:
         """Copies values into the parameters, in place: ties, dtypes, backends and `requires_grad` stay as

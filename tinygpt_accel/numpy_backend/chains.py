@@ -276,3 +276,40 @@ def adamw(
         multiply(scratch, rate, out=scratch)
         multiply(p_block, keep, out=p_block)
         subtract(p_block, scratch, out=p_block)
+
+
+def _blocks_of_rows(x: Any) -> list[slice]:
+    """Returns ranges of rows that stay in the cache, but the last of sixteen rows each or a multiple: BLAS
+    takes several at a time, and what is left over in another order.
+    """
+    step = max(16, BLOCK // max(x.shape[1], 1) // 16 * 16)
+    return [slice(i, min(i + step, len(x))) for i in range(0, len(x), step)]
+
+
+def product_of_bfloat16(rows: Any, x: Any, y: Any) -> None:
+    """Computes y = W x: rows has the bits of W, bfloat16, as uint16."""
+    for block in _blocks_of_rows(rows):
+        wide = workspace(0, rows[block].size, numpy.float32).reshape(rows[block].shape)
+        widen_bfloat16(rows[block], wide)
+        numpy.dot(wide, x, out=y[block])
+
+
+def product_of_int8(rows: Any, scales: Any, x: Any, y: Any) -> None:
+    """Computes y = s (Q x): rows has Q, int8, and scales a factor for each row."""
+    for block in _blocks_of_rows(rows):
+        wide = workspace(0, rows[block].size, numpy.float32).reshape(rows[block].shape)
+        numpy.copyto(wide, rows[block])
+        numpy.dot(wide, x, out=y[block])
+    multiply(y, scales, out=y)
+
+
+def widen_bfloat16(rows: Any, wide: Any) -> None:
+    """Computes wide = W in float32: rows has the bits of W, bfloat16, as uint16."""
+    bits = wide.view(numpy.uint32)
+    numpy.copyto(bits, rows)
+    numpy.left_shift(bits, 16, out=bits)
+
+
+def widen_int8(rows: Any, scales: Any, wide: Any) -> None:
+    """Computes wide = s Q: rows has Q, int8, and scales a factor for each row."""
+    multiply(rows, scales[:, None], out=wide)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba import njit
-from numpy import float32, inf, int32, int64, log, sqrt, uint64, zeros
+from numpy import float32, inf, int32, int64, log, sqrt, uint32, uint64, zeros
 
 from tinygpt_core.random import PHILOX_MULTIPLIERS
 
@@ -471,3 +471,46 @@ def adamw(
         m[i] = m[i] + share1 * step1 if share1 <= F(0.5) else g[i] - beta1 * step1
         v[i] = v[i] + share2 * step2 if share2 <= F(0.5) else square - beta2 * step2
         p[i] = keep * p[i] - rate * m[i] / (sqrt(v[i]) + eps)
+
+
+@_loop
+def product_of_bfloat16(rows: Any, x: Any, y: Any) -> None:
+    """Computes y = W x: rows has the bits of W, bfloat16, as uint16."""
+    for i in range(y.size):
+        row = rows[i]
+        total = F(0.0)
+        for k in range(x.size):
+            total += x[k] * uint32(uint32(row[k]) << uint32(16)).view(F)
+        y[i] = total
+
+
+@_loop
+def product_of_int8(rows: Any, scales: Any, x: Any, y: Any) -> None:
+    """Computes y = s (Q x): rows has Q, int8, and scales a factor for each row."""
+    for i in range(y.size):
+        row = rows[i]
+        total = F(0.0)
+        for k in range(x.size):
+            total += x[k] * F(row[k])
+        y[i] = scales[i] * total
+
+
+@_loop
+def widen_bfloat16(rows: Any, wide: Any) -> None:
+    """Computes wide = W in float32: rows has the bits of W, bfloat16, as uint16."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        out = wide[i]
+        for k in range(row.size):
+            out[k] = uint32(uint32(row[k]) << uint32(16)).view(F)
+
+
+@_loop
+def widen_int8(rows: Any, scales: Any, wide: Any) -> None:
+    """Computes wide = s Q: rows has Q, int8, and scales a factor for each row."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        out = wide[i]
+        scale = scales[i]
+        for k in range(row.size):
+            out[k] = scale * F(row[k])

@@ -12,7 +12,7 @@ from .. import random
 from ..tokenizer.base import TokenizerError
 from ..tokenizer.chat import ChatError, ChatTemplate, Message, named_template
 from ..training.config import plural
-from ..training.conversations import require_tokens, saved_template
+from ..training.conversations import require_tokens, template_in
 from ..training.runs import answer_pieces
 from .messages import UsageError, one_line
 from .writing import write_text
@@ -22,8 +22,8 @@ LONGEST_LINE = 1 << 20  # bytes of a message
 RESERVED = 4  # the part of the context, 1 / RESERVED, that is kept for an answer
 
 
-def chat_template_of(arguments: argparse.Namespace, tokenizer: Any, config: dict[str, Any]) -> ChatTemplate:
-    """Returns the chat template of --chat-template, or else that of the run.
+def chat_template_of(arguments: argparse.Namespace, tokenizer: Any, directory: str) -> ChatTemplate:
+    """Returns the chat template of --chat-template, or else that of the run or folder.
 
     Raises:
         UsageError: there is none.
@@ -32,7 +32,7 @@ def chat_template_of(arguments: argparse.Namespace, tokenizer: Any, config: dict
     if arguments.chat_template is not None:
         template: ChatTemplate | None = named_template(arguments.chat_template)
     else:
-        template = saved_template(config)
+        template = template_in(directory, tokenizer)
     if template is None:
         raise UsageError(
             f"the model in {arguments.directory} has no chat template: it learns one with "
@@ -46,7 +46,7 @@ def run_chat(
     arguments: argparse.Namespace,
     model: Any,
     tokenizer: Any,
-    config: dict[str, Any],
+    directory: str,
     generator: random.Generator,
     sampling: dict[str, Any],
 ) -> int:
@@ -57,7 +57,7 @@ def run_chat(
 
     Args:
         arguments: of `generate`.
-        model, tokenizer, config: of the run.
+        model, tokenizer, directory: of the run, or of the folder with a checkpoint.
         generator: where the randomness comes from.
         sampling: how tokens are drawn.
 
@@ -65,7 +65,7 @@ def run_chat(
         UsageError: no chat template, or a message that is too long or no UTF-8.
         ChatError, TokenizerError: a message that the model cannot be given.
     """
-    template = chat_template_of(arguments, tokenizer, config)
+    template = chat_template_of(arguments, tokenizer, directory)
     is_live = sys.stdin is not None and sys.stdin.isatty()
     history = [] if arguments.system is None else [Message("system", arguments.system)]
     reserved = max(1, min(sampling["tokens"], model.config.context_length // RESERVED))

@@ -11,9 +11,11 @@ from typing import Any
 
 from .. import backends, random
 from ..generation import check_sampling, generate_batch, generate_ids
+from ..nn.gpt import GPT
+from ..nn.quantized import WEIGHT_DTYPES, check_weight_dtype
 from ..speculative import SpeculativeDecoding
 from ..tokenizer.chat import TEMPLATES
-from ..training.checkpoint import TOKENIZER
+from ..training.checkpoint import CONFIG, STATE, TOKENIZER
 from ..training.data import BOUNDARY
 from ..training.runs import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, load_model, sample_pieces
 from .chat import run_chat
@@ -37,7 +39,12 @@ def add_command(commands: Any) -> None:
     )
     parser.set_defaults(command=run_generate)
     option = parser.add_argument
-    option("directory", type=path, metavar="DIR", help="directory of a run, such as runs/latest")
+    option(
+        "directory",
+        type=path,
+        metavar="DIR",
+        help="directory of a run, such as runs/latest, or of a checkpoint that `tinygpt convert` reads",
+    )
     option(
         "--prompt",
         type=text,
@@ -130,7 +137,21 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="the same seed gives the same text (default: a new one each time)",
     )
-    option("--backend", metavar="NAME", help="see `tinygpt backends` (default: the run's)")
+    option(
+        "--backend",
+        metavar="NAME",
+        help="see `tinygpt backends` (default: the run's; of a checkpoint: the fastest that can run)",
+    )
+    option(
+        "--dtype",
+        default="float32",
+        metavar="NAME",
+        help=(
+            f"in what the weights are kept in memory: {', '.join(WEIGHT_DTYPES)} (default: float32); "
+            "bfloat16 takes half of it, and int8, with a scale for each output of a layer, a quarter; both "
+            "are faster where a model does not fit the processor's cache"
+        ),
+    )
 
 
 def run_generate(arguments: argparse.Namespace) -> int:
@@ -151,20 +172,22 @@ def run_generate(arguments: argparse.Namespace) -> int:
     if not 0 <= seed < 2**64:
         raise UsageError(f"--seed must be from 0 to 2**64 - 1, not {seed}")
     generator = random.Generator(seed)
+    check_weight_dtype(arguments.dtype)
     _check_chat_options(arguments)
     given_prompts = arguments.prompt or [""]
     if len(given_prompts) > 1 and arguments.draft is not None:
         raise UsageError("--draft guesses for one --prompt, not for several")
     if given_prompts.count("-") > 1:
         raise UsageError("one --prompt at most can be -, the standard input")
-    model, tokenizer, config = load_model(find_run(arguments.directory), arguments.backend)
+    directory = find_run(arguments.directory)
+    model, tokenizer, data, backend = _load(directory, arguments)
     if arguments.chat:
-        with backends.use(config["training"]["backend"]):
-            return run_chat(arguments, model, tokenizer, config, generator, sampling)
-    sampler = _sampler(arguments, tokenizer, config["training"]["backend"])
-    is_documents = config["data"]["is_documents"]
+        with backends.use(backend):
+            return run_chat(arguments, model, tokenizer, directory, generator, sampling)
+    sampler = _sampler(arguments, tokenizer, backend)
+    is_documents = data["is_documents"]
     given_prompts = [_from_standard_input() if each == "-" else each for each in given_prompts]
-    prompts = [each or config["data"]["opening"] for each in given_prompts]
+    prompts = [each or data["opening"] for each in given_prompts]
     for prompt in prompts:  # what cannot be is said before anything is printed
         if arguments.special_tokens:
             tokenizer.encode(prompt, allowed_special="all")
@@ -174,7 +197,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
             )
         else:
             tokenizer.encode(prompt)
-    with backends.use(config["training"]["backend"]):
+    with backends.use(backend):
         if len(prompts) > 1:
             _write_batch(arguments, model, tokenizer, given_prompts, prompts, is_documents, seed)
             return 0
@@ -290,6 +313,28 @@ def _sampler(arguments: argparse.Namespace, tokenizer: Any, backend: str) -> Cal
             f"--tokenizer {os.path.join(arguments.directory, TOKENIZER)}"
         )
     return SpeculativeDecoding(draft, count)
+
+
+def _load(directory: str, arguments: argparse.Namespace) -> tuple[GPT, Any, dict[str, Any], str]:
+    """Returns the model of a run, or of a checkpoint of another library; its tokenizer, what a run keeps of
+    its corpus, and the backend on which the model lives.
+
+    Raises:
+        ValueError: neither can be read, or the checkpoint has no tokenizer.
+    """
+    is_run = os.path.exists(os.path.join(directory, STATE))
+    if is_run or not os.path.exists(os.path.join(directory, CONFIG)):
+        model, tokenizer, config = load_model(directory, arguments.backend, arguments.dtype)
+        return model, tokenizer, config["data"], config["training"]["backend"]
+    from .. import formats  # most texts are of runs
+
+    backend = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
+    tokenizer = formats.find_tokenizer(directory)
+    if tokenizer is None:
+        raise UsageError(f"{directory} has no tokenizer that can be read beside its weights")
+    with backends.use(backend):
+        model = formats.load_pretrained(directory, dtype=arguments.dtype)
+    return model, tokenizer, formats.data_of(tokenizer), backend
 
 
 def _from_standard_input() -> str:

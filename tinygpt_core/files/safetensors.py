@@ -16,12 +16,14 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from math import prod
 from typing import Any, NamedTuple
 
+from .. import backends
 from ..buffer.base import Buffer
 from ..dtype import DType
+from ..kernels.base import lookup
+from ..kernels.halves import WidenHalves
 from .atomic import Path, Written, atomic_write
 from .json_objects import SerializationError, parse_json_object
 from .reading import open_file
@@ -46,6 +48,7 @@ _BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }  # of an element, of every dtype of the format in 2026; of one that came later, nothing is known
+PIECE = 1 << 20  # elements that are read at once where it need not be all
 MAXIMUM_NAME = 80  # characters of a dtype's name
 
 
@@ -230,54 +233,114 @@ def load_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
         SerializationError: the file breaks a rule of the format, or a tensor has a dtype that no Buffer has.
         KeyError: no tensor has one of the names.
     """
-    path = os.fspath(path)
-    with open_file(path) as file:
-        header = _read_header(file, path)
-        chosen = header.entries if names is None else {name: header.entries[name] for name in names}
-        for name, entry in chosen.items():
-            if entry.dtype_name not in _DTYPES and entry.dtype_name not in HALF:
-                known = ", ".join((*_DTYPES, *HALF))
-                raise SerializationError(
-                    f"{path}: tensor {name!r:.80} has dtype {entry.dtype_name}; dtypes read are {known}"
-                )
-        return {
-            name: _read_tensor(file, name, entry, header.data_start, path) for name, entry in chosen.items()
-        }
+    with OpenSafetensors(path) as tensors:
+        chosen = list(tensors if names is None else names)
+        for name in chosen:
+            tensors.require_dtype(name)
+        return {name: tensors[name] for name in chosen}
 
 
-def _read_tensor(file: Any, name: str, entry: Entry, data_start: int, path: str) -> Buffer:
-    file.seek(data_start + entry.start)
-    if entry.dtype_name in HALF:
-        raw = file.read(entry.stop - entry.start)
-        return Buffer.from_array(widened(raw, entry.dtype_name), entry.shape, DType.float32)
-    dtype = _DTYPES[entry.dtype_name]
-    flat = array(dtype.typecode)
-    try:
-        flat.fromfile(file, prod(entry.shape))
-    except EOFError:
-        raise SerializationError(f"{path}: the file ends within tensor {name!r:.80}") from None
-    if dtype is DType.bool and flat.tobytes().translate(None, b"\0\1"):
-        raise SerializationError(f"{path}: tensor {name!r:.80} is BOOL but has bytes other than 0 and 1")
-    if sys.byteorder == "big":
-        flat.byteswap()
-    return Buffer.from_array(flat, entry.shape, dtype)
+class OpenSafetensors(Mapping[str, Buffer]):
+    """The tensors of a file that stays open, each read when it is asked for, onto the active backend.
 
+    The file may be replaced or removed meanwhile, but not written to. F16 and BF16 become float32.
 
-def widened(raw: bytes, dtype_name: str) -> array[float]:
-    """Returns numbers of 16 bits, "F16" or "BF16", as they lie in a file, as float32. A BF16 is the upper
-    half of one, so its bytes are only moved.
+    Args:
+        path: of the file.
+        header: what `read_safetensors_header` has found there; default: it is read and checked now.
+
+    Attributes:
+        entries: for each name what the header says.
+
+    Raises:
+        SerializationError: the file breaks a rule of the format.
+        NotAFileError: it is a pipe or a device.
+        OSError: the file cannot be read.
     """
-    count = len(raw) // 2
-    if dtype_name == "F16":
-        # A piece at a time, whose numbers, as Python objects, take little memory
-        pieces = (raw[i : i + 65536] for i in range(0, len(raw), 65536))
-        numbers = (struct.unpack(f"<{len(piece) // 2}e", piece) for piece in pieces)
-        return array("f", chain.from_iterable(numbers))
-    wide = bytearray(4 * count)
-    wide[2::4] = raw[0::2]
-    wide[3::4] = raw[1::2]
-    flat = array("f")
-    flat.frombytes(wide)
-    if sys.byteorder == "big":
-        flat.byteswap()
-    return flat
+
+    def __init__(self, path: Path, header: SafetensorsHeader | None = None) -> None:
+        self._path = os.fspath(path)
+        self._file = open_file(path)
+        try:
+            self._header = header or _read_header(self._file, self._path)
+        except BaseException:
+            self._file.close()
+            raise
+        self.entries = self._header.entries
+
+    def __enter__(self) -> OpenSafetensors:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, name: str) -> Buffer:
+        """Returns a tensor, in its shape.
+
+        Raises:
+            KeyError: there is none of that name.
+            SerializationError: it has a dtype that no Buffer has, or the file was cut meanwhile.
+        """
+        return self._read(name, 0, prod(self.entries[name].shape), self.entries[name].shape)
+
+    def row_blocks(self, name: str) -> Iterator[Buffer]:
+        """Yields a tensor of shape (rows, ...) a few rows at a time, so that it need not fit into memory.
+
+        Raises:
+            KeyError, SerializationError: as `tensors[name]` does.
+        """
+        count, *rest = self.entries[name].shape
+        width = prod(rest)
+        step = max(1, PIECE // max(width, 1))
+        for start in range(0, count, step):
+            rows = min(step, count - start)
+            yield self._read(name, start * width, rows * width, (rows, *rest))
+
+    def require_dtype(self, name: str) -> None:
+        """Raises SerializationError unless a Buffer can have the dtype of a tensor."""
+        dtype_name = self.entries[name].dtype_name
+        if dtype_name not in _DTYPES and dtype_name not in HALF:
+            known = ", ".join((*_DTYPES, *HALF))
+            raise SerializationError(
+                f"{self._path}: tensor {name!r:.80} has dtype {dtype_name}; dtypes read are {known}"
+            )
+
+    def _read(self, name: str, first: int, count: int, shape: tuple[int, ...]) -> Buffer:
+        """Returns `count` elements of a tensor from the one with number `first` on, in a shape."""
+        self.require_dtype(name)
+        entry = self.entries[name]
+        is_half = entry.dtype_name in HALF
+        dtype = DType.float32 if is_half else _DTYPES[entry.dtype_name]
+        size = 2 if is_half else dtype.itemsize
+        memory = bytearray(count * dtype.itemsize)
+        self._file.seek(self._header.data_start + entry.start + first * size)
+        if not is_half:
+            self._fill(memoryview(memory), name)
+        # Halves a piece at a time: beside what they become, only a piece takes memory
+        kernel = lookup(WidenHalves, backends.active())
+        for start in range(0, len(memory) if is_half else 0, 4 * PIECE):
+            stop = min(start + 4 * PIECE, len(memory))
+            piece = bytearray((stop - start) // 2)
+            self._fill(memoryview(piece), name)
+            memory[start:stop] = kernel.forward(bytes(piece), entry.dtype_name)[0]
+        if dtype is DType.bool and memory.translate(None, b"\0\1"):
+            raise SerializationError(
+                f"{self._path}: tensor {name!r:.80} is BOOL but has bytes other than 0 and 1"
+            )
+        if sys.byteorder == "big" and not is_half:
+            flat = array(dtype.typecode)
+            flat.frombytes(memory)
+            flat.byteswap()
+            return Buffer.from_array(flat, shape, dtype)
+        return backends.active().from_memory(memoryview(memory), shape, dtype)
+
+    def _fill(self, memory: memoryview, name: str) -> None:
+        """Reads the next bytes of the file."""
+        if self._file.readinto(memory) != len(memory):
+            raise SerializationError(f"{self._path}: the file ends within tensor {name!r:.80}")

@@ -31,6 +31,6 @@ from .adapters import base_of, plan_adapters, save_adapters
 from .base import FormatError, as_format_error
 from .families import FORMATS
 from .loading import load_pretrained
-from .saving import refuse_existing, save_pretrained
+from .saving import data_of, refuse_existing, save_pretrained
 from .sources import ADAPTERS, CONFIG, INDEX, MODEL, TINYGPT_MODEL, Source, find_source
 from .tensors import Tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,11 +15,12 @@ from ..files.atomic import Path
 from ..module import read_tensors
 from ..nn.gpt import GPT, GPTConfig
 from ..nn.lora import merge_lora
+from ..nn.quantized import check_weight_dtype, quantize
 from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
 from ..training.runs import load_model
 from .adapters import base_of, read_adapters
-from .base import Family, FormatError, Piece, as_format_error, listed, pieces_of, shortened
+from .base import Family, FormatError, as_format_error, listed, pieces_of, shortened
 from .families import FAMILIES
 from .sources import ADAPTERS, CONFIG, Source, find_source
 from .tensors import FLOATING, Tensors
@@ -36,10 +37,13 @@ class _Checkpoint(NamedTuple):
     weights_path: str  # for messages
     shapes: dict[str, Shape]
     read: Callable[[str], Buffer]
+    row_blocks: Callable[[str], Iterable[Buffer]]  # of a matrix, a few rows at a time
     are_equal: Callable[[str, str], bool]  # whether two tensors hold the same numbers
 
 
-def load_pretrained(path: Path, *, num_heads: int | None = None, base: str | None = None) -> GPT:
+def load_pretrained(
+    path: Path, *, num_heads: int | None = None, base: str | None = None, dtype: str = "float32"
+) -> GPT:
     """Returns the GPT that a checkpoint describes, with its weights, on the active backend, out of training
     mode.
 
@@ -52,22 +56,29 @@ def load_pretrained(path: Path, *, num_heads: int | None = None, base: str | Non
         path: as for `find_source`.
         num_heads: attention heads, which TinyGPT's own files do not tell.
         base: where the model is that a folder of adapters is for, if not where that says.
+        dtype: in what the weights are kept; "bfloat16" and "int8" make a model that only computes, see
+            `nn.quantized.quantize`. Then no more than a layer is float32 at a time, unless adapters are
+            merged first.
 
     Raises:
         FormatError: a file is damaged, the config describes no GPT of ours, or the tensors do not fit it:
             names that are missing or unknown, or the tensor, the shape it has and the shape it should have.
         CheckpointError: it is a run of our own, and damaged.
+        ValueError: another dtype.
         OSError: a file cannot be read.
     """
+    check_weight_dtype(dtype)
     source = find_source(path)
     if source.format == "native":
-        model = load_model(source.directory, backends.active().backend)[0]
+        model = load_model(source.directory, backends.active().backend, dtype)[0]
     elif source.format == ADAPTERS:
         model = _load_adapted(source, num_heads, base)
     else:
         with as_format_error():
-            model = _load_foreign(source, num_heads)
+            model = _load_foreign(source, num_heads, dtype)
     merge_lora(model)
+    if source.format == ADAPTERS and dtype != "float32":
+        quantize(model, dtype)
     model.eval()
     return model
 
@@ -86,7 +97,7 @@ def _load_adapted(source: Source, num_heads: int | None, base: str | None) -> GP
     return model
 
 
-def _load_foreign(source: Source, num_heads: int | None) -> GPT:
+def _load_foreign(source: Source, num_heads: int | None, dtype: str) -> GPT:
     """Returns the model of a checkpoint of another library."""
     family = FAMILIES[source.format]
     if source.format == "tinygpt":
@@ -94,7 +105,7 @@ def _load_foreign(source: Source, num_heads: int | None) -> GPT:
     else:
         checkpoint = _open_safetensors(source, family)
     model = _build_model(checkpoint, source.format, num_heads)
-    _fill(model, family, checkpoint)
+    _fill(model, family, checkpoint, dtype)
     return model
 
 
@@ -110,7 +121,7 @@ def _open_tinygpt(source: Source, num_heads: int | None) -> _Checkpoint:
     def are_equal(first: str, second: str) -> bool:
         return read(first).to_array() == read(second).to_array()
 
-    return _Checkpoint(values, path, path, shapes, read, are_equal)
+    return _Checkpoint(values, path, path, shapes, read, lambda name: [read(name)], are_equal)
 
 
 def _open_safetensors(source: Source, family: Family) -> _Checkpoint:
@@ -125,7 +136,9 @@ def _open_safetensors(source: Source, family: Family) -> _Checkpoint:
     shapes = {name: entry.shape for name, entry in tensors.entries.items()}
     config_path = os.path.join(source.directory, CONFIG)
     where = ", ".join(source.weights)
-    return _Checkpoint(source.config, config_path, where, shapes, tensors.read, tensors.are_equal)
+    return _Checkpoint(
+        source.config, config_path, where, shapes, tensors.read, tensors.row_blocks, tensors.are_equal
+    )
 
 
 def _divide_experts(tensors: Tensors, family: Family) -> None:
@@ -183,25 +196,37 @@ def _with_own_head(config: GPTConfig, family: Family, checkpoint: _Checkpoint) -
     return replace(config, tied_head=False)
 
 
-def _fill(model: GPT, family: Family, checkpoint: _Checkpoint) -> None:
-    """Gives the parameters of a model that was built without memory their buffers; checks every name and
-    shape first.
+def _fill(model: GPT, family: Family, checkpoint: _Checkpoint, dtype: str) -> None:
+    """Gives a model that was built without memory its weights, in a dtype; checks every name and shape
+    first.
     """
-    parameters: list[tuple[Tensor, list[Piece]]] = [
-        (tensor, pieces_of(family, model.config, name, tensor.shape))
-        for name, tensor in model.named_parameters()
-    ]
-    expected = {piece.name: piece.shape for _, pieces in parameters for piece in pieces}
+    pieces = {
+        name: pieces_of(family, model.config, name, tensor.shape) for name, tensor in model.named_parameters()
+    }
+    expected = {piece.name: piece.shape for each in pieces.values() for piece in each}
     names = _names_in_files(family, checkpoint)
     _check_names(model.config, family, expected, names, checkpoint.weights_path)
     for full_name, shape in expected.items():
         _check_shape(names[full_name], checkpoint.shapes[names[full_name]], shape, checkpoint.weights_path)
-    for tensor, pieces in parameters:
-        parts = [piece.to_ours(checkpoint.read(names[piece.name])).as_dtype(tensor.dtype) for piece in pieces]
-        if len(parts) == 1:
-            tensor.buffer = parts[0]
-        else:
-            tensor.buffer = type(parts[0]).concatenate(parts, axis=tensor.ndim - 1)
+
+    def whole(name: str, tensor: Tensor) -> Buffer:
+        parts = [
+            piece.to_ours(checkpoint.read(names[piece.name])).as_dtype(tensor.dtype) for piece in pieces[name]
+        ]
+        return parts[0] if len(parts) == 1 else type(parts[0]).concatenate(parts, axis=tensor.ndim - 1)
+
+    def numbers_of(name: str, tensor: Tensor) -> Iterator[Buffer]:
+        if not name.endswith("embeddings"):
+            yield whole(name, tensor).transpose(0, 1)
+            return
+        (piece,) = pieces[name]
+        for rows in checkpoint.row_blocks(names[piece.name]):
+            yield piece.to_ours(rows).as_dtype(tensor.dtype)
+
+    if dtype != "float32":
+        quantize(model, dtype, numbers_of)
+    for name, tensor in model.named_parameters():
+        tensor.buffer = whole(name, tensor)
 
 
 def _names_in_files(family: Family, checkpoint: _Checkpoint) -> dict[str, str]:

@@ -51,14 +51,18 @@ def save_pretrained(
         chat_template: of a model that was taught to chat; is written with the tokenizer.
 
     Raises:
-        FormatError: the format cannot hold the model (the message names each field that differs), or the
-            directory is in use.
+        FormatError: the format cannot hold the model (the message names each field that differs), as no
+            format holds one with quantized layers, or the directory is in use.
         OSError: it cannot be written.
     """
     path = os.fspath(path)
     if format not in FORMATS:
         raise FormatError(f"there is no format {format!r}: expected one of {', '.join(FORMATS)}")
     refuse_existing(path)
+    try:
+        model.require_savable()
+    except ValueError as problem:
+        raise FormatError(str(problem)) from None
     if format == "native":
         _save_native(model, path, tokenizer, data, chat_template)
         return
@@ -151,8 +155,7 @@ def _save_native(
             f"but the model knows {model.config.vocab_size:,}"
         )
     if data is None:
-        is_documents = BOUNDARY in tokenizer.special_tokens
-        data = {"is_documents": is_documents, "opening": "" if is_documents else _opening(tokenizer)}
+        data = data_of(tokenizer)
     if chat_template is not None:
         data = {**data, CHAT_TEMPLATE: chat_template.to_json()}
     checkpoint.save_checkpoint(
@@ -167,6 +170,12 @@ def _save_native(
         optimizer_tensors={},
         state={"step": 0},
     )
+
+
+def data_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns what a run keeps of its corpus (`is_documents`, `opening`), as far as a tokenizer tells it."""
+    is_documents = BOUNDARY in tokenizer.special_tokens
+    return {"is_documents": is_documents, "opening": "" if is_documents else _opening(tokenizer)}
 
 
 def _opening(tokenizer: Tokenizer) -> str:

@@ -9,26 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from .. import backends
 from ..buffer.base import Buffer
-from ..dtype import DType
 from ..files.reading import open_file
-from ..files.safetensors import (
-    HALF,
-    Entry,
-    SafetensorsHeader,
-    load_safetensors,
-    read_safetensors_header,
-    widened,
-)
+from ..files.safetensors import HALF, Entry, OpenSafetensors, SafetensorsHeader, read_safetensors_header
 from .base import FormatError, shortened
 
-AS_THEY_LIE = {"F32": DType.float32, "F64": DType.float64}
-"""What a backend may use as it lies in a file, by its name there."""
-FLOATING = (*AS_THEY_LIE, *HALF)
+FLOATING = ("F32", "F64", *HALF)
 """What weights may be."""
 MOST_TENSORS = 1 << 20  # that the tensors of a file may be divided into
-PIECE = 1 << 20  # bytes that are compared, or widened, at once
+PIECE = 1 << 20  # bytes that are compared at once
 
 
 class Tensors:
@@ -103,28 +92,20 @@ class Tensors:
         Halves become float32 piece by piece: beside what they become, only a piece takes memory.
 
         Raises:
-            FormatError: the file has changed since its header was read.
+            SerializationError: the file has changed since its header was read.
         """
-        entry = self.entries[name]
+        with self._opened(name) as tensors:
+            return tensors[name]
+
+    def row_blocks(self, name: str) -> Iterator[Buffer]:
+        """Yields a matrix a few rows at a time, as `read` would; its errors are those."""
+        with self._opened(name) as tensors:
+            yield from tensors.row_blocks(name)
+
+    def _opened(self, name: str) -> OpenSafetensors:
+        """Returns the file that has a tensor, opened."""
         path = self._files[name]
-        is_half = entry.dtype_name in HALF
-        dtype = DType.float32 if is_half else AS_THEY_LIE.get(entry.dtype_name)
-        if dtype is None or sys.byteorder == "big" or entry.start == entry.stop:
-            return load_safetensors(path, [name])[name]
-        if is_half:
-            wide = bytearray(2 * (entry.stop - entry.start))
-            start = 0
-            for piece in self._pieces(name):
-                stop = start + 2 * len(piece)
-                wide[start:stop] = memoryview(widened(piece, entry.dtype_name)).cast("B")
-                start = stop
-            return backends.active().from_memory(memoryview(wide), entry.shape, dtype)
-        memory = bytearray(entry.stop - entry.start)
-        with open_file(path) as file:
-            file.seek(self.headers[path].data_start + entry.start)
-            if file.readinto(memory) != len(memory):
-                raise FormatError(f"{path} was cut meanwhile: it ends within tensor {shortened(name)}")
-        return backends.active().from_memory(memoryview(memory), entry.shape, dtype)
+        return OpenSafetensors(path, self.headers[path])
 
     def are_equal(self, first: str, second: str) -> bool:
         """Whether two tensors have one shape and hold the same numbers.

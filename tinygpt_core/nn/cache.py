@@ -7,18 +7,24 @@ from ..dtype import DType
 from ..tensor import Tensor
 from .arguments import check_size
 
+FIRST_CAPACITY = 64  # positions for which there is room at once
+
 
 class KeyValueCache:
     """Keys and values of the positions that a model has seen, so that generating runs only the new ones.
 
+    Memory is taken as positions come: where they do not fit any more, room for twice as many is made, up to
+    the context. What attention gets are the same numbers.
+
     Args:
-        num_layers, batch_size, num_heads, context_length, head_dim: sizes of the buffers, which are allocated
-            at once; the heads are those of keys and values.
+        num_layers, batch_size, num_heads, context_length, head_dim: sizes of the buffers when they are full;
+            the heads are those of keys and values.
         like: a Buffer of the wanted dtype and backend, such as that of a parameter.
 
     Attributes:
         length: how many positions every layer has stored.
-        keys, values: for each layer a Buffer (batch_size, num_heads, context_length, head_dim).
+        keys, values: for each layer a Buffer (batch_size, num_heads, room, head_dim); room is at most
+            context_length.
         ids: int32 (batch_size, context_length), the tokens at the positions, for models that look at n-grams;
             None until `store_ids` is first called.
 
@@ -36,7 +42,8 @@ class KeyValueCache:
         head_dim: int,
         like: Buffer,
     ) -> None:
-        shape = (check_size("batch_size", batch_size), num_heads, context_length, head_dim)
+        room = min(context_length, FIRST_CAPACITY)
+        shape = (check_size("batch_size", batch_size), num_heads, room, head_dim)
         self.batch_size = batch_size
         self.context_length = context_length
         self.length = 0
@@ -65,9 +72,24 @@ class KeyValueCache:
         `length` is left alone: the model advances it when all its layers have stored theirs.
         """
         end = self.length + key.shape[2]
+        self.keys[layer] = self._with_room(self.keys[layer], end)
+        self.values[layer] = self._with_room(self.values[layer], end)
         self.keys[layer][:, :, self.length : end, :] = key.buffer
         self.values[layer][:, :, self.length : end, :] = value.buffer
         return Tensor(self.keys[layer][:, :, :end, :]), Tensor(self.values[layer][:, :, :end, :])
+
+    def _with_room(self, stored: Buffer, end: int) -> Buffer:
+        """Returns a Buffer of one layer where `end` positions fit: itself, or a larger one with what it has
+        of the first `length` positions.
+        """
+        batch_size, num_heads, room, head_dim = stored.shape
+        if end <= room:
+            return stored
+        room = min(self.context_length, max(end, 2 * room))
+        larger = type(stored).zeros((batch_size, num_heads, room, head_dim), stored.dtype)
+        if self.length:
+            larger[:, :, : self.length, :] = stored[:, :, : self.length, :]
+        return larger
 
     def store_ids(self, token_ids: Tensor) -> None:
         """Writes the ids (B, T) of new positions; like `store`, it leaves `length` alone."""

@@ -63,6 +63,10 @@ class Embedding(Module):
         options = {"sparse": True} if self.embeddings.sparse_grad else {}
         return apply_op(operations.Embedding, self.embeddings, indices, **options)
 
+    def as_linear(self, x: Tensor) -> Tensor:
+        """Returns x E^T, of shape (..., num_embeddings): the head of a model that is tied to this table."""
+        return apply_op(operations.Linear, x, self.embeddings.transpose(0, 1), None)
+
     def _extra_repr(self) -> str:
         sizes = f"num_embeddings={self.num_embeddings}, embedding_dim={self.embedding_dim}"
         return f"{sizes}, sparse=True" if self.embeddings.sparse_grad else sizes

@@ -11,11 +11,11 @@ from dataclasses import MISSING, dataclass, fields, replace
 from itertools import dropwhile
 from typing import Any
 
-from .. import generation, operations, random, shape_errors
+from .. import generation, random, shape_errors
 from ..buffer.base import Buffer
 from ..module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from ..shape import ShapeError
-from ..tensor import Tensor, apply_op, no_grad
+from ..tensor import Tensor, no_grad
 from ..tree import tree_flatten
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .arguments import check_divisible, check_rotary, check_size
@@ -497,7 +497,11 @@ class GPT(Module):
 
         Args:
             file: ends in `.safetensors` or `.json`.
+
+        Raises:
+            ValueError: as `Module.save_weights` does.
         """
+        self.require_savable()
         is_json = os.fspath(file).endswith(".json")
         if self.config.final_activation and not is_json:
             write_tensors(file, dict(tree_flatten(self.parameters())), {FINAL_ACTIVATION: "true"})
@@ -628,10 +632,7 @@ class GPT(Module):
             values = None if table is None else self.value_embedding_layers[table](token_ids)
             x = block(x, cache, layer, documents, values)
         x = self.layer_norm(x)
-        if config.tied_head:
-            x = apply_op(operations.Linear, x, self.embedding_layer.embeddings.transpose(0, 1), None)
-        else:
-            x = self.head(x)
+        x = self.embedding_layer.as_linear(x) if config.tied_head else self.head(x)
         cap = config.logit_soft_cap
         return x if cap is None else (x * (1.0 / cap)).tanh() * cap
 
@@ -663,7 +664,7 @@ class GPT(Module):
             self.config.key_value_heads,
             self.config.context_length,
             self.config.head_dim,
-            like=self.embedding_layer.embeddings.buffer,
+            like=self.layer_norm.weights.buffer,
         )
 
     def generate_greedy(self, token_ids: Tensor, max_new_tokens: int) -> Tensor:

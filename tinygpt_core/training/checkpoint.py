@@ -36,7 +36,7 @@ from ..files.json_objects import (
     write_json,
 )
 from ..files.reading import open_file
-from ..files.safetensors import load_safetensors, safetensors_chunks
+from ..files.safetensors import OpenSafetensors, load_safetensors, safetensors_chunks
 from ..tokenizer.files import load_tokenizer, save_tokenizer
 from .log_reading import LONGEST_LINE
 
@@ -60,7 +60,7 @@ class Checkpoint(NamedTuple):
 
     config: dict[str, Any]
     tokenizer: Any
-    model_tensors: dict[str, Buffer]
+    model_tensors: Mapping[str, Buffer]
     optimizer_tensors: dict[str, Buffer]
     state: dict[str, Any]
 
@@ -114,8 +114,12 @@ def save_checkpoint(
         ) from problem
 
 
-def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
+def load_checkpoint(directory: Path, optimizer: bool = True, *, opened: bool = False) -> Checkpoint:
     """Returns the checkpoint in `directory`; without the optimizer's tensors where only the model is wanted.
+
+    Args:
+        opened: whether the model's tensors are an `OpenSafetensors`, which reads each when it is asked for.
+            They stay those of this checkpoint while another is saved there.
 
     Raises:
         CheckpointError: there is none, a file is missing, truncated or changed since it was written, or the
@@ -130,7 +134,7 @@ def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
         problem: Exception | None = None
         used = paths
         try:
-            found, used = _load(directory, optimizer)
+            found, used = _load(directory, optimizer, opened)
         except (OSError, ValueError) as raised:
             problem = raised
         is_unchanged = all(_stamp(path) == before[path] for path in used)
@@ -146,7 +150,7 @@ def load_checkpoint(directory: Path, optimizer: bool = True) -> Checkpoint:
     )
 
 
-def _load(directory: str, optimizer: bool) -> tuple[Checkpoint, list[str]]:
+def _load(directory: str, optimizer: bool, opened: bool) -> tuple[Checkpoint, list[str]]:
     """Returns the checkpoint and the files that it was read from."""
     files, state = _read_state(directory)
     paths = {
@@ -158,10 +162,10 @@ def _load(directory: str, optimizer: bool) -> tuple[Checkpoint, list[str]]:
     _check_version(config, paths[CONFIG])
     found = Checkpoint(
         config={name: value for name, value in config.items() if name != "format_version"},
-        model_tensors=load_safetensors(paths[MODEL]),
         optimizer_tensors=load_safetensors(paths[OPTIMIZER]) if optimizer else {},
         tokenizer=load_tokenizer(paths[TOKENIZER]),
         state=state,
+        model_tensors=OpenSafetensors(paths[MODEL]) if opened else load_safetensors(paths[MODEL]),
     )
     return found, [os.path.join(directory, STATE), *paths.values()]
 

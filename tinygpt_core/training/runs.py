@@ -16,11 +16,14 @@ from itertools import takewhile
 from typing import Any
 
 from .. import backends, random
+from ..buffer.base import Buffer
 from ..files.atomic import lock_directory, remove_temporary_files
 from ..files.json_objects import read_json_object, write_json
+from ..files.safetensors import OpenSafetensors
 from ..generation import generate, generate_ids, pieces_of, until
 from ..nn.gpt import GPT, GPTConfig
-from ..nn.lora import LoRAConfig, put_adapters
+from ..nn.lora import LoRAConfig, LoRALinear, merge_lora, put_adapters
+from ..nn.quantized import check_weight_dtype, quantize
 from ..nn.sizes import require_room
 from ..tensor import Tensor, uninitialized
 from ..tokenizer.chat import ChatError, ChatTemplate, Message
@@ -205,7 +208,9 @@ def empty_model(config: GPTConfig, saved: Checkpoint, directory: str) -> GPT:
     Raises:
         CheckpointError: the weights are not of a model with this config.
     """
-    shapes = {name: buffer.shape for name, buffer in saved.model_tensors.items()}
+    tensors = saved.model_tensors
+    found = tensors.entries if isinstance(tensors, OpenSafetensors) else tensors
+    shapes = {name: each.shape for name, each in found.items()}
     adapters = saved_adapters(saved)
     try:
         require_room(config, shapes.values())
@@ -227,13 +232,19 @@ def empty_model(config: GPTConfig, saved: Checkpoint, directory: str) -> GPT:
     return model
 
 
-def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, dict[str, Any]]:
+def load_model(
+    directory: str, backend: str | None = None, dtype: str = "float32"
+) -> tuple[GPT, Any, dict[str, Any]]:
     """Returns what a run has learned so far.
+
+    Weights are read one after the other: the model is all that takes memory.
 
     Args:
         directory: of a run.
         backend: where the model shall live; default: the backend it was trained on, or python (and a warning)
             where that cannot run.
+        dtype: in what its weights are kept; "bfloat16" and "int8" make a model that only computes, see
+            `nn.quantized.quantize`. Adapters are merged first.
 
     Returns:
         The model, with its adapters where it has some; its tokenizer; and the run's config (`training`, with
@@ -241,8 +252,21 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.
+        ValueError: another dtype.
     """
-    saved = load_checkpoint(directory, optimizer=False)
+    check_weight_dtype(dtype)
+    saved = load_checkpoint(directory, optimizer=False, opened=True)
+    tensors = saved.model_tensors
+    assert isinstance(tensors, OpenSafetensors)
+    with tensors:
+        model = _model_of(saved, tensors, directory, backend, dtype)
+    return model, saved.tokenizer, saved.config
+
+
+def _model_of(
+    saved: Checkpoint, tensors: OpenSafetensors, directory: str, backend: str | None, dtype: str
+) -> GPT:
+    """Returns the model of a checkpoint with these tensors; the other arguments are those of `load_model`."""
     try:
         settings = saved.config["training"]
         data = saved.config["data"]
@@ -256,8 +280,7 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
         with backends.use(settings["backend"]):
             model_config = GPTConfig.from_dict(saved.config["model"])
             model = empty_model(model_config, saved, directory)
-            model.apply(lambda tensor: Tensor(tensor.buffer.copy()))
-            model.load_weights(list(saved.model_tensors.items()))
+            _fill(model, tensors, dtype)
     except (KeyError, TypeError, OverflowError, MemoryError) as problem:
         raise CheckpointError(
             f"the checkpoint in {directory} lacks what a model needs: {str(problem)[:400]}"
@@ -270,7 +293,27 @@ def load_model(directory: str, backend: str | None = None) -> tuple[GPT, Any, di
         raise CheckpointError(
             f"the checkpoint in {directory} is of no model: {str(problem)[:400]}"
         ) from problem
-    return model, saved.tokenizer, saved.config
+    return model
+
+
+def _fill(model: GPT, tensors: OpenSafetensors, dtype: str) -> None:
+    """Gives a model without memory its weights, in a dtype."""
+
+    def numbers_of(name: str, weights: Tensor) -> Iterator[Buffer]:
+        # A linear layer's outputs are columns: it is read whole. A table of tokens is what is large.
+        if name.endswith("embeddings"):
+            yield from (rows.as_dtype(weights.dtype) for rows in tensors.row_blocks(name))
+        else:
+            yield tensors[name].as_dtype(weights.dtype).transpose(0, 1)
+
+    has_adapters = any(isinstance(module, LoRALinear) for module in model.modules())
+    if dtype != "float32" and not has_adapters:
+        quantize(model, dtype, numbers_of)
+    for name, tensor in model.named_parameters():
+        tensor.buffer = tensors[name].as_dtype(tensor.dtype)
+    if dtype != "float32" and has_adapters:  # what is quantized is the sum
+        merge_lora(model)
+        quantize(model, dtype)
 
 
 def sample_pieces(

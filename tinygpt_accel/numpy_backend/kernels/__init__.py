@@ -19,9 +19,11 @@ from tinygpt_core.kernels.convolution import AvgPool2d, Conv2d, MaxPool2d
 from tinygpt_core.kernels.cross_entropy import CrossEntropy
 from tinygpt_core.kernels.dense import Embedding, Linear
 from tinygpt_core.kernels.dropout import Dropout
+from tinygpt_core.kernels.halves import WidenHalves
 from tinygpt_core.kernels.ngrams import HashNgrams
 from tinygpt_core.kernels.normalization import LayerNorm, RMSNorm
 from tinygpt_core.kernels.optimizer_steps import AdamWStep, NonzeroRows, PutRows
+from tinygpt_core.kernels.quantized import Quantize, QuantizedEmbedding, QuantizedLinear
 from tinygpt_core.kernels.softmax import LogSoftmax, Softmax
 
 from ..buffer import NumpyBuffer
@@ -34,6 +36,7 @@ from .dropout import NumpyDropout
 from .ngrams import NumpyHashNgrams
 from .normalization import NumpyLayerNorm, NumpyRMSNorm
 from .optimizer_steps import NumpyAdamWStep, NumpyNonzeroRows, NumpyPutRows
+from .quantized import NumpyQuantize, NumpyQuantizedEmbedding, NumpyQuantizedLinear, NumpyWidenHalves
 from .softmax import NumpyLogSoftmax, NumpySoftmax
 
 register(Linear, NumpyBuffer, NumpyLinear)
@@ -56,3 +59,7 @@ register(AdamWStep, NumpyBuffer, NumpyAdamWStep)
 register(NonzeroRows, NumpyBuffer, NumpyNonzeroRows)
 register(PutRows, NumpyBuffer, NumpyPutRows)
 register(HashNgrams, NumpyBuffer, NumpyHashNgrams)
+register(Quantize, NumpyBuffer, NumpyQuantize)
+register(QuantizedLinear, NumpyBuffer, NumpyQuantizedLinear)
+register(QuantizedEmbedding, NumpyBuffer, NumpyQuantizedEmbedding)
+register(WidenHalves, NumpyBuffer, NumpyWidenHalves)
