@@ -41,6 +41,7 @@ LONG = {
     "test_site.py::test_axe_finds_nothing_on_the_site": "builds it and opens it",
     "test_site.py::test_every_block_prints_the_books_text_in_the_browser": "runs the book in a browser",
     "test_site.py::test_a_block_is_edited_interrupted_and_copied": "builds the site and opens it",
+    "test_site.py::test_where_memory_may_be_shared_an_interrupt_leaves_what_python_knows": "builds the site",
     "test_site.py::test_the_book_goes_on_without_a_network": "builds the site and opens it",
     "test_site.py::test_search_finds_chapters_before_the_reference": "builds the site and opens it",
     "test_site.py::test_wide_code_is_read_or_scrolled_visibly_and_figures_fit_the_dark": "builds the site",
