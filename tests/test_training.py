@@ -286,6 +286,9 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
     elif setting.name == "shards":
         values = [1, 2**20]
         others = [{}, {"batch_size": 2**20}]  # a shard has a sequence at least
+    elif setting.name == "num_experts":
+        values = [1, 2**16]
+        others = [{"experts_per_token": 1}, {}]  # at most as many
     elif isinstance(allowed, Range):
         number = OF_TYPE[setting.type]
         values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]
@@ -304,6 +307,8 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
 def test_settings_that_do_not_fit_each_other_are_both_named() -> None:
     with pytest.raises(SettingError, match=r"^embedding_dim \(16\) must be divisible by num_heads \(3\)$"):
         TrainingConfig(num_heads=3)
+    with pytest.raises(SettingError, match=r"^experts_per_token \(2\) must be at most num_experts \(1\)$"):
+        TrainingConfig(num_experts=1)
     with pytest.raises(SettingError, match=r"^positions .* embedding_dim / num_heads is 3$"):
         TrainingConfig(embedding_dim=6, num_heads=2)
 
