@@ -459,7 +459,7 @@ def write_conversations(folder: Path) -> None:
 
 
 def read_conversation_file(folder: Path) -> None:
-    sizes = {"context_length": 16, "batch_size": 2, "embedding_dim": 2, "num_heads": 1}
+    sizes = {"context_length": 80, "batch_size": 2, "embedding_dim": 2, "num_heads": 1}
     config = TrainingConfig(corpus="text", data_file=str(folder / "x.jsonl"), packing=True, **sizes)
     data = prepare_data(config)
     data.training_batches.next_batch()
