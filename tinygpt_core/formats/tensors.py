@@ -6,7 +6,6 @@ with a SIGBUS, which no program can handle, and one that somebody writes to chan
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..buffer.base import Buffer
@@ -60,8 +59,7 @@ class Tensors:
             FormatError: a name is there already, or there are very many experts.
         """
         entry = self.entries[name]
-        can_be_divided = len(entry.shape) == 3 and entry.shape[1] % len(parts) == 0
-        if not can_be_divided or sys.byteorder == "big":
+        if len(entry.shape) != 3 or entry.shape[1] % len(parts) != 0:
             return
         experts, rows, columns = entry.shape
         if len(self.entries) + experts * len(parts) > MOST_TENSORS:
@@ -105,7 +103,8 @@ class Tensors:
     def _opened(self, name: str) -> OpenSafetensors:
         """Returns the file that has a tensor, opened."""
         path = self._files[name]
-        return OpenSafetensors(path, self.headers[path])
+        # With the tensors that were divided and renamed, which the file knows by other names
+        return OpenSafetensors(path, self.headers[path]._replace(entries=self.entries))
 
     def are_equal(self, first: str, second: str) -> bool:
         """Whether two tensors have one shape and hold the same numbers.
