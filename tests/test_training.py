@@ -289,6 +289,9 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
     elif setting.name == "num_experts":
         values = [1, 2**16]
         others = [{"experts_per_token": 1}, {}]  # at most as many
+    elif setting.name == "value_embeddings":
+        values = [0, 2**24]
+        others = [{"num_layers": 2**24}] * 2  # at most as many
     elif isinstance(allowed, Range):
         number = OF_TYPE[setting.type]
         values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]
