@@ -356,9 +356,11 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
     monkeypatch.setenv("TINYGPT_BACKEND", "python")
     others = {"preset": "debug", "backend": "python", "data_file": __file__, "tokenizer": "bpe"}
     others |= {"init_from": os.path.realpath(__file__), "prompt": "get", "lora_targets": "q_proj"}
-    beside = []  # what a setting of adapters needs, or of conversations
+    beside = []  # what a setting of adapters needs, or of conversations, or of experts
     if setting.name in ("chat_template", "packing"):
         beside = ["--data", "x.jsonl"]
+    if setting.name == "num_experts":
+        beside = ["--experts-per-token", "1"]  # at most as many
     if setting.name.startswith("lora"):
         beside = ["--init-from", __file__, *(["--lora", "2"] if setting.name != "lora_rank" else [])]
     value = others.get(setting.name, setting.default)

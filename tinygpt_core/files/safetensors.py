@@ -48,7 +48,7 @@ _BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }  # of an element, of every dtype of the format in 2026; of one that came later, nothing is known
-PIECE = 1 << 20  # elements that are read at once where it need not be all
+PIECE = 1 << 20  # elements that are read, or bytes that are widened to, at once where it need not be all
 MAXIMUM_NAME = 80  # characters of a dtype's name
 
 
@@ -324,8 +324,9 @@ class OpenSafetensors(Mapping[str, Buffer]):
             self._fill(memoryview(memory), name)
         # Halves a piece at a time: beside what they become, only a piece takes memory
         kernel = lookup(WidenHalves, backends.active())
-        for start in range(0, len(memory) if is_half else 0, 4 * PIECE):
-            stop = min(start + 4 * PIECE, len(memory))
+        step = PIECE // 4 * 4
+        for start in range(0, len(memory) if is_half else 0, step):
+            stop = min(start + step, len(memory))
             piece = bytearray((stop - start) // 2)
             self._fill(memoryview(piece), name)
             memory[start:stop] = kernel.forward(bytes(piece), entry.dtype_name)[0]

@@ -40,7 +40,7 @@ MAXIMUM_TEMPLATE = 1_000_000  # characters
 MAXIMUM_CONFIG = 64_000_000  # bytes of a tokenizer_config.json; it may list thousands of tokens
 ENDS_OF_ANSWERS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")  # besides the end of a text
 VARIABLES = ("bos_token", "eos_token", "unk_token", "pad_token")  # that a program may ask for
-HOW_TO_INSTALL = 'pip install "tinygpt-core[chat]"'
+HOW_TO_INSTALL = 'pip install ".[chat]" in the project\'s folder'
 
 
 class ChatError(ValueError):
