@@ -324,7 +324,7 @@ class OpenSafetensors(Mapping[str, Buffer]):
             self._fill(memoryview(memory), name)
         # Halves a piece at a time: beside what they become, only a piece takes memory
         kernel = lookup(WidenHalves, backends.active())
-        step = PIECE // 4 * 4
+        step = max(4, PIECE // 4 * 4)
         for start in range(0, len(memory) if is_half else 0, step):
             stop = min(start + step, len(memory))
             piece = bytearray((stop - start) // 2)
