@@ -91,7 +91,9 @@ ROOMS: dict[str, Room] = {
         ("tinygpt_core/kernels/*.py",),
         (
             *KERNEL_LAWS,
-            *laws("einsum_laws", "random_laws"),
+            *laws("einsum_laws", "random_laws", "quantized_laws"),
+            "test_quantized.py",
+            "test_shape_errors.py",
             "test_convolution.py",
             "test_ngram_embeddings.py",
             "test_optimizers.py",
@@ -103,14 +105,15 @@ ROOMS: dict[str, Room] = {
     ),
     "fast kernels": Room(
         ("tinygpt_core/kernels/python/*.py",),
-        (*KERNEL_LAWS, "test_optimizers.py", "test_sparse_gradients.py"),
+        (*KERNEL_LAWS, "test_optimizers.py", "test_sparse_gradients.py", "test_python_buffer.py"),
         "python",
     ),
     "numpy kernels": Room(
         ("tinygpt_accel/numpy_backend/kernels/*.py",),
         (
             *KERNEL_LAWS,
-            *laws("random_laws"),
+            *laws("random_laws", "quantized_laws"),
+            "test_quantized.py",
             "test_loops.py",
             "test_numpy_convolution.py",
             "test_numpy_kernels.py",
@@ -138,6 +141,7 @@ ROOMS: dict[str, Room] = {
             "test_pretokenize.py",
             "test_pipelines.py",
             "test_tokenizer_json.py",
+            "test_chat_templates.py",
             "test_vocabularies.py",
             "test_seed_documents.py",
         ),
@@ -153,7 +157,7 @@ ROOMS: dict[str, Room] = {
         (
             "test_nn.py",
             "test_attention_layers.py",
-            *laws("decoder_laws"),
+            *laws("decoder_laws", "cache_laws", "packing_laws"),
             "test_families.py",
             "test_gpt.py",
             "test_generation.py",
@@ -164,10 +168,12 @@ ROOMS: dict[str, Room] = {
         "python",
     ),
     "generation": Room(
-        ("tinygpt_core/generation.py",),
+        ("tinygpt_core/generation.py", "tinygpt_core/speculative.py"),
         (
             "test_generation.py",
             "test_generate_options.py",
+            "test_prompts_in_a_batch.py",
+            "test_speculative.py",
             "test_gpt.py",
             "test_training.py",
             "test_defaults.py",
