@@ -241,7 +241,7 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 def test_generate_documents_one_a_line(place: Path) -> None:
     result = tinygpt(
         "generate",
-        "runs/latest",
+        "runs/tiny",
         "--prompt",
         "get",
         "--count",
@@ -257,7 +257,7 @@ def test_generate_documents_one_a_line(place: Path) -> None:
     assert len(lines) == 5 and all(line.startswith("get") and len(line) <= 15 for line in lines)
     again = tinygpt(
         "generate",
-        "runs/latest",
+        "runs/tiny",
         "--prompt",
         "get",
         "--count",
