@@ -396,6 +396,12 @@ def test_a_model_answers_as_it_was_taught(taught: Path) -> None:
     assert "generate run --chat" in printed and "answers at temperature" in printed
 
 
+def test_a_draft_changes_no_answer(taught: Path) -> None:
+    done = chat(taught, "sky\nsnow\n", "--draft", "run", "--draft-tokens", "2")
+    assert done.returncode == 0 and done.stdout == "blue\nwhite\n", done.stderr
+    assert "guesses of the draft were accepted" in done.stderr
+
+
 def test_a_chat_in_json(taught: Path) -> None:
     done = chat(taught, "sky\n\nsnow\n", "--json")
     found = [json.loads(each) for each in done.stdout.splitlines()]

@@ -32,7 +32,7 @@ from tinygpt_core.formats import (
 )
 from tinygpt_core.live.protocol import Microscope, ProtocolError
 from tinygpt_core.nn import GPT, GPTConfig
-from tinygpt_core.nn.lora import LoRALinear, lora_config, put_adapters
+from tinygpt_core.nn.lora import LoRALinear, chosen_places, lora_config, places_in, put_adapters
 from tinygpt_core.nn.quantized import QuantizedLinear, quantize
 from tinygpt_core.tokenizer import CharTokenizer, load_tokenizer
 from tinygpt_core.training import SettingError, Trainer, TrainingConfig, load_model
@@ -552,7 +552,16 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["convert", "lonely", "out", "--merge", "--base", "nowhere"], ["'nowhere', which is not there"]),
     (["convert", "lonely", "out", "--merge", "--base", "first"], ["the base has no linear layers for"]),
     (["convert", "lonely", "out", "--to", "peft"], ["--to peft takes a run with adapters"]),
-    (["generate", "lonely"], ["lonely holds no checkpoint"]),
+    (["generate", "lonely"], ["lonely holds adapters (LoRA) alone", "convert lonely DIR --merge"]),
+    (["generate", "first", "--draft", "lonely"], ["lonely holds adapters (LoRA) alone"]),
+    (
+        ["train", "--init-from", "llama", "--lora", "1", "--lora-targets", "all-linear,c_attn"],
+        ["no linear layer is called 'c_attn'"],
+    ),
+    (
+        ["train", "--init-from", "llama", "--lora", "1", "--lora-targets", " ,"],
+        ["--lora-targets names no layer: ' ,'"],
+    ),
 ]
 
 
@@ -585,6 +594,16 @@ def test_statistics_of_what_is_frozen_say_no_change(tmp_path: Path) -> None:
     for name, tensor in trainer.model.named_parameters():
         assert tensor.requires_grad or entries[name]["ratio"] is entries[name]["gradient"] is None
     assert entries["transformer_blocks.0.attn.query_key_value.adapters.0.lora_B"]["gradient"] > 0.0
+
+
+def test_all_linear_layers_and_one_more() -> None:
+    model = GPT(GPTConfig(11, 8, 1, 2, 8, tied_head=False))
+    places = places_in(model)
+    without_head = chosen_places(places, ["all-linear"])
+    assert {place.layer for place in places} == {place.layer for place in without_head} | {"head"}
+    assert chosen_places(places, ["all-linear", "head"]) == tuple(places)
+    with pytest.raises(ValueError, match="no linear layer is called 'nothing'"):
+        chosen_places(places, ["all-linear", "nothing"])
 
 
 def test_help_says_what_there_is(tmp_path: Path) -> None:

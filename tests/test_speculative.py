@@ -22,13 +22,14 @@ from small_runs import TINY_WITHOUT_TABLES as TINY
 from small_runs import WORDS
 from test_cli import assert_refused, tinygpt
 
-from tinygpt_core import random
+from tinygpt_core import backends, random
+from tinygpt_core.formats import save_pretrained
 from tinygpt_core.generation import generate, generate_ids
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.nn.cache import KeyValueCache
 from tinygpt_core.speculative import SpeculativeDecoding
 from tinygpt_core.tensor import Tensor
-from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer
+from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
 
 Texts = dict[tuple[int, ...], float]
 
@@ -328,6 +329,25 @@ def test_a_run_is_the_draft_of_another(place: Path) -> None:
     for line in done.stdout.splitlines():
         found = json.loads(line)
         assert found["drafted"] >= found["accepted"] > 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_folder_of_another_format_is_a_draft_and_has_one(place: Path, dtype: str) -> None:
+    if not (place / "folder").exists():
+        tokenizer = load_tokenizer(place / "large" / "tokenizer")
+        kind = {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu", "bias": False}
+        with backends.use("python"):
+            model = GPT(GPTConfig(tokenizer.vocab_size, 12, 1, 2, 8, **kind))
+            save_pretrained(model, place / "folder", "llama", tokenizer)
+    for names in (("large", "folder"), ("folder", "small")):
+        options = ("--temperature", "0", "--tokens", "8", "--dtype", dtype, "--backend", "python")
+        plain = tinygpt("generate", names[0], *options, "--prompt", "get", cwd=place)
+        drafted = tinygpt("generate", names[0], *options, "--prompt", "get", "--draft", names[1], cwd=place)
+        assert drafted.returncode == 0 and drafted.stdout == plain.stdout, drafted.stderr
+        assert "guesses of the draft" in drafted.stderr
+    refused = tinygpt("generate", "folder", "--draft", "other", cwd=place)
+    assert_refused(refused, "the tokens of other are not those of folder", "--tokenizer folder")
+    assert "--tokenizer folder/tokenizer" not in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def run_chat(
     directory: str,
     generator: random.Generator,
     sampling: dict[str, Any],
-) -> int:
-    """Reads messages from the standard input and prints the answers, until it ends; returns the exit code.
+) -> None:
+    """Reads messages from the standard input and prints the answers, until it ends.
 
     On a terminal it asks for each message, and says what is wrong with one; elsewhere a line is a message,
     and what is wrong ends it.
@@ -59,7 +59,7 @@ def run_chat(
         arguments: of `generate`.
         model, tokenizer, directory: of the run, or of the folder with a checkpoint.
         generator: where the randomness comes from.
-        sampling: how tokens are drawn.
+        sampling: how tokens are drawn, and what draws them.
 
     Raises:
         UsageError: no chat template, or a message that is too long or no UTF-8.
@@ -91,7 +91,6 @@ def run_chat(
         else:
             print(flush=True)
         history = [*messages, Message("assistant", answer)]
-    return 0
 
 
 def fitting(

@@ -22,9 +22,9 @@ def add_command(commands: Any) -> None:
         description=(
             "Convert a checkpoint to another format. SOURCE is a directory with config.json and "
             "model.safetensors (Hugging Face's GPT-2, Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, "
-            "StarCoder2), a run of `tinygpt train`, a directory of adapters as the peft library keeps them, "
-            "or a .json file of TinyGPT's weights; what it is, is found out. A tokenizer that lies beside "
-            "the weights travels along, with its chat template. Nothing is overwritten."
+            "StarCoder2, Mixtral, OLMoE), a run of `tinygpt train`, a directory of adapters as the peft "
+            "library keeps them, or a .json file of TinyGPT's weights; what it is, is found out. A tokenizer "
+            "that lies beside the weights travels along, with its chat template. Nothing is overwritten."
         ),
         allow_abbrev=False,
     )

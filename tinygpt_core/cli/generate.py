@@ -19,13 +19,14 @@ from ..training.checkpoint import CONFIG, STATE, TOKENIZER
 from ..training.data import BOUNDARY
 from ..training.runs import SAMPLE_TEMPERATURE, SAMPLE_TOKENS, load_model, sample_pieces
 from .chat import run_chat
-from .messages import UsageError, find_run
+from .messages import UsageError, command_name, find_run
 from .options import path, text
 from .writing import write_text
 
 SAMPLES = 20
 DRAFT_TOKENS = 4
 SAMPLING = ("tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # options, as in code
+ADAPTER_CONFIG = "adapter_config.json"  # as `formats.sources` has it, which most texts do not need
 MOST_BYTES = 1 << 24  # of a prompt on the standard input
 
 
@@ -112,8 +113,9 @@ def add_command(commands: Any) -> None:
         "--draft",
         type=path,
         metavar="DIR",
-        help="a run of a small model with the same tokens, which guesses ahead; the large one checks several "
-        "guesses at once, so that texts are as likely as without it, and come sooner (default: none)",
+        help="a small model with the same tokens, a run or a checkpoint as DIR, which guesses ahead; the "
+        "large one checks several guesses at once, so that texts are as likely as without it, and come "
+        "sooner (default: none)",
     )
     option(
         "--draft-tokens",
@@ -180,11 +182,14 @@ def run_generate(arguments: argparse.Namespace) -> int:
     if given_prompts.count("-") > 1:
         raise UsageError("one --prompt at most can be -, the standard input")
     directory = find_run(arguments.directory)
-    model, tokenizer, data, backend = _load(directory, arguments)
+    model, tokenizer, data, backend = _load(directory, arguments.backend, arguments.dtype)
+    sampler = _sampler(arguments, directory, tokenizer, backend)
     if arguments.chat:
         with backends.use(backend):
-            return run_chat(arguments, model, tokenizer, directory, generator, sampling)
-    sampler = _sampler(arguments, tokenizer, backend)
+            run_chat(arguments, model, tokenizer, directory, generator, {**sampling, "sampler": sampler})
+        if not arguments.json:
+            _say_counts(sampler)
+        return 0
     is_documents = data["is_documents"]
     given_prompts = [_from_standard_input() if each == "-" else each for each in given_prompts]
     prompts = [each or data["opening"] for each in given_prompts]
@@ -226,9 +231,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
             for piece in pieces:
                 write_text(piece)
             print(flush=True)
-    if (counts := _counts(sampler)) and not arguments.json:
-        accepted, drafted = counts["accepted"], counts["drafted"]
-        print(f"{accepted:,} of {drafted:,} guesses of the draft were accepted", file=sys.stderr)
+    if not arguments.json:
+        _say_counts(sampler)
     return 0
 
 
@@ -243,7 +247,6 @@ def _check_chat_options(arguments: argparse.Namespace) -> None:
         "--prompt": arguments.prompt is not None,
         "--count": arguments.count != 1,
         "--special-tokens": arguments.special_tokens,
-        "--draft": arguments.draft is not None,
     }
     if found := [name for name, is_given in refused.items() if is_given]:
         raise UsageError(f"{found[0]} is not for --chat, whose messages come on the standard input")
@@ -293,8 +296,21 @@ def _counts(sampler: object) -> dict[str, int]:
     return {"drafted": sampler.drafted, "accepted": sampler.accepted}
 
 
-def _sampler(arguments: argparse.Namespace, tokenizer: Any, backend: str) -> Callable[..., Iterator[int]]:
+def _say_counts(sampler: object) -> None:
+    """Says to people how many guesses of a draft were accepted; nothing without a draft."""
+    if counts := _counts(sampler):
+        accepted, drafted = counts["accepted"], counts["drafted"]
+        print(f"{accepted:,} of {drafted:,} guesses of the draft were accepted", file=sys.stderr)
+
+
+def _sampler(
+    arguments: argparse.Namespace, directory: str, tokenizer: Any, backend: str
+) -> Callable[..., Iterator[int]]:
     """Returns what draws the ids: with a draft where one was asked for.
+
+    Args:
+        arguments: of `generate`.
+        directory, tokenizer, backend: of the model that it is to help.
 
     Raises:
         UsageError: there is no such run, its tokens are others, or it is to guess no token.
@@ -306,34 +322,46 @@ def _sampler(arguments: argparse.Namespace, tokenizer: Any, backend: str) -> Cal
     count = DRAFT_TOKENS if arguments.draft_tokens is None else arguments.draft_tokens
     if count < 1:
         raise UsageError(f"--draft-tokens must be 1 or more, not {count}")
-    draft, theirs, _ = load_model(find_run(arguments.draft), backend)
+    draft, theirs, _, _ = _load(find_run(arguments.draft), backend, arguments.dtype)
     if not tokenizer.has_the_tokens_of(theirs):
+        is_run = os.path.exists(os.path.join(directory, STATE))
+        place = os.path.join(arguments.directory, TOKENIZER) if is_run else arguments.directory
         raise UsageError(
             f"the tokens of {arguments.draft} are not those of {arguments.directory}: train the draft with "
-            f"--tokenizer {os.path.join(arguments.directory, TOKENIZER)}"
+            f"--tokenizer {place}"
         )
     return SpeculativeDecoding(draft, count)
 
 
-def _load(directory: str, arguments: argparse.Namespace) -> tuple[GPT, Any, dict[str, Any], str]:
+def _load(directory: str, backend: str | None, dtype: str) -> tuple[GPT, Any, dict[str, Any], str]:
     """Returns the model of a run, or of a checkpoint of another library; its tokenizer, what a run keeps of
     its corpus, and the backend on which the model lives.
 
+    Args:
+        directory: of the run, or of the checkpoint.
+        backend: where the model shall live; default: the run's, or the fastest for a checkpoint.
+        dtype: in what its weights are kept.
+
     Raises:
-        ValueError: neither can be read, or the checkpoint has no tokenizer.
+        ValueError: neither can be read, the checkpoint has no tokenizer, or there are adapters alone.
     """
     is_run = os.path.exists(os.path.join(directory, STATE))
+    if not is_run and os.path.exists(os.path.join(directory, ADAPTER_CONFIG)):
+        raise UsageError(
+            f"{directory} holds adapters (LoRA) alone: `{command_name()} convert {directory} DIR --merge` "
+            "makes one model of them and their base"
+        )
     if is_run or not os.path.exists(os.path.join(directory, CONFIG)):
-        model, tokenizer, config = load_model(directory, arguments.backend, arguments.dtype)
+        model, tokenizer, config = load_model(directory, backend, dtype)
         return model, tokenizer, config["data"], config["training"]["backend"]
     from .. import formats  # most texts are of runs
 
-    backend = arguments.backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
+    backend = backend or os.environ.get(backends.ENVIRONMENT_VARIABLE) or backends.fastest()
     tokenizer = formats.find_tokenizer(directory)
     if tokenizer is None:
         raise UsageError(f"{directory} has no tokenizer that can be read beside its weights")
     with backends.use(backend):
-        model = formats.load_pretrained(directory, dtype=arguments.dtype)
+        model = formats.load_pretrained(directory, dtype=dtype)
     return model, tokenizer, formats.data_of(tokenizer), backend
 
 

@@ -323,19 +323,22 @@ def chosen_places(places: Iterable[Place], targets: Collection[str] = ()) -> tup
         ValueError: a target means no place; or there are none, and no attention.
     """
     places = tuple(places)
-    if ALL_LINEAR in targets:
-        return tuple(place for place in places if place.layer != "head")
     if not targets:
         return _default_places(places)
     for target in targets:
-        if not any(_means(target, place.name) for place in places):
+        if target != ALL_LINEAR and not any(_means(target, place.name) for place in places):
             known = dict.fromkeys(_last_part(place.name) for place in places)
             more = ", …" if len(known) > MOST_NAMES else ""
             raise ValueError(
                 f"no linear layer is called {target!r:.80}: there are "
                 f"{', '.join(list(known)[:MOST_NAMES])}{more}, or {ALL_LINEAR}"
             )
-    return tuple(place for place in places if any(_means(target, place.name) for target in targets))
+    takes_all = ALL_LINEAR in targets
+    return tuple(
+        place
+        for place in places
+        if (takes_all and place.layer != "head") or any(_means(target, place.name) for target in targets)
+    )
 
 
 def _means(target: str, name: str) -> bool:

@@ -360,6 +360,8 @@ class TrainingConfig:
         for name in ("lora_alpha", "lora_targets", "lora_dropout"):
             if getattr(self, name) and not self.lora_rank:
                 raise SettingError(name, " needs ", "lora_rank", ", the rank of the adapters that it is for")
+        if self.lora_targets and not self.lora_targets.strip(", "):
+            raise SettingError("lora_targets", f" names no layer: {self.lora_targets!r:.80}")
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """Returns the configuration of the model, which also depends on the tokenizer."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import Any
@@ -353,6 +353,7 @@ def answer_pieces(
     tokens: int = SAMPLE_TOKENS,
     temperature: float = SAMPLE_TEMPERATURE,
     stop: Sequence[str] = (),
+    sampler: Callable[..., Iterator[int]] = generate_ids,
     **sampling: Any,
 ) -> Iterator[str]:
     """Yields pieces of the answer to a conversation, as they are sampled. It ends with the template's token
@@ -364,6 +365,7 @@ def answer_pieces(
         template: asks for the answer.
         messages: from the first to the last, to which an answer is wanted.
         generator: where the randomness comes from.
+        sampler: draws the ids: `generate_ids`, or a `SpeculativeDecoding`.
         sampling: further settings, as of `generation.generate_ids`.
 
     Raises:
@@ -380,7 +382,7 @@ def answer_pieces(
             f"and the model's context {model.config.context_length:,}"
         )
     stops = (*stop, *tokenizer.special_tokens)  # also where their texts are drawn in pieces
-    drawn = generate_ids(
+    drawn = sampler(
         model,
         ids,
         tokens=min(tokens, room),
