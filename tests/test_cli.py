@@ -240,33 +240,13 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 
 def test_generate_documents_one_a_line(place: Path) -> None:
     result = tinygpt(
-        "generate",
-        "runs/tiny",
-        "--prompt",
-        "get",
-        "--count",
-        "5",
-        "--tokens",
-        "12",
-        "--seed",
-        "3",
-        cwd=place,
+        "generate", "runs/tiny", "--prompt", "get", "--count", "5", "--tokens", "12", "--seed", "3", cwd=place
     )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert len(lines) == 5 and all(line.startswith("get") and len(line) <= 15 for line in lines)
     again = tinygpt(
-        "generate",
-        "runs/tiny",
-        "--prompt",
-        "get",
-        "--count",
-        "5",
-        "--tokens",
-        "12",
-        "--seed",
-        "3",
-        cwd=place,
+        "generate", "runs/tiny", "--prompt", "get", "--count", "5", "--tokens", "12", "--seed", "3", cwd=place
     )
     assert again.stdout == result.stdout
 
