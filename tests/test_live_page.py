@@ -417,6 +417,25 @@ def test_every_view_fits_and_axe_finds_nothing(browser, server, theme, size):
     window.context.close()
 
 
+def test_on_a_telephone_the_text_stays_above_and_the_drawer_below(browser, server):
+    server.microscope.answer({"method": "open", "params": {"run": "letters"}})
+    window = Window(browser, server, size=(390, 800))
+    window.write("get", 4)
+    window.tab("values")
+    window.page.click("[data-view='stream']")
+    window.page.focus("#view-values .large .heat-canvas")
+    window.page.keyboard.press("Enter")
+    window.page.wait_for_selector("#drawer .value")
+    assert window.page.evaluate("scrollY") > 0
+    place = "(id) => document.getElementById(id).getBoundingClientRect().toJSON()"
+    assert window.page.evaluate(place, "top")["top"] == 0
+    assert 0 < window.page.evaluate(place, "play")["bottom"] < 200
+    drawer = window.page.evaluate(place, "drawer")
+    assert (drawer["left"], drawer["right"], drawer["bottom"]) == (0, 390, 800)
+    assert not window.problems
+    window.context.close()
+
+
 def test_the_keyboard_alone(window):
     window.page.focus("#text")
     reached = set()
