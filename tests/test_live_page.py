@@ -92,6 +92,14 @@ class Window:
     def text(self, selector: str) -> str:
         return str(self.page.inner_text(selector))
 
+    def until(self, script: str, *given: Any) -> None:
+        """Waits until a function of JavaScript is true; the page's policy forbids `wait_for_function`."""
+        for _ in range(SLOW // 50):
+            if self.page.evaluate(script, *given):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"never true: {script}")
+
     def tab(self, name: str) -> None:
         self.page.click(f"#tab-{name}")
 
@@ -234,6 +242,132 @@ def test_the_tour_has_ten_stops(window):
     window.page.wait_for_selector(".tour", state="detached")
 
 
+def test_the_tour_shows_a_step_whatever_happens_meanwhile(window):
+    window.train()
+    window.page.fill("#new-steps", "20000")
+    window.page.click("#train-new")
+    window.page.wait_for_selector("#train-facts:has-text('At step 0 of 20000')")
+    window.page.click("#train-start")
+    window.page.wait_for_selector("#train-facts:has-text('Step 1')")
+    window.page.click("#tour")
+    for stop in range(1, 7):
+        window.page.wait_for_selector(f".tour:not([aria-busy=true]) >> text=Stop {stop} of 10")
+        window.page.click(".tour .main")
+    window.page.dispatch_event(".tour .main", "click")  # impatience skips no stop
+    window.page.wait_for_selector(".tour:not([aria-busy=true]) >> text=Stop 7 of 10")
+    assert window.text("#train-start") == "Start", "the training waits for the tour"
+    window.page.click(".tour .main")
+    window.page.wait_for_selector(".tour:not([aria-busy=true]) >> text=Stop 8 of 10")
+    window.page.dispatch_event("#train-start", "click")  # forgets the recorded step
+    window.page.wait_for_selector("#weight-gradient", state="detached")
+    for stop in (9, 10):
+        window.page.click(".tour .main")
+        window.page.wait_for_selector(f".tour:not([aria-busy=true]) >> text=Stop {stop} of 10")
+        assert window.page.locator(".toured").count() == 1, stop
+    window.page.keyboard.press("Escape")
+    assert window.text("#train-start") == "Start"
+
+
+def test_the_drawer_follows_the_text_and_takes_no_keyboard(window):
+    window.write("get", 4)
+    window.tab("values")
+    window.page.click("[data-view='stream']")
+    window.page.wait_for_selector("#view-values .large h2")
+    window.page.focus("#view-values .large .heat-canvas")
+    window.page.keyboard.press("Enter")
+    window.page.wait_for_selector("#drawer .token:text-is('t')")
+    window.page.fill("#text", "ges")  # the cell's row is another letter now
+    window.page.wait_for_selector("#drawer .token:text-is('s')")
+    cell = window.ask("cell", text="ges", view="stream", row=3, column=0)
+    assert number(window.text("#drawer .value")) == pytest.approx(cell["value"], rel=1e-6, abs=1e-12)
+    assert window.page.evaluate("document.activeElement.id") == "text"
+    window.write("g", 2)  # there is no such row any more
+    window.page.wait_for_selector("#drawer", state="hidden")
+
+
+def test_another_run_is_shown_without_the_training(window):
+    window.train()
+    window.page.click("#train-look")
+    window.page.wait_for_selector("#about:has-text('The model in training')")
+    window.page.select_option("#run", "byte pairs")
+    window.page.wait_for_selector("#about:has-text('byte pairs')")
+    assert window.text("#train-look") == "Look into this model"
+    window.page.click("#train-look")
+    window.page.wait_for_selector("#about:has-text('The model in training')")
+
+
+def test_playing_pauses_and_goes_back(window):
+    window.page.emulate_media(reduced_motion="no-preference")
+    window.write("ge", 3)
+    window.page.click("#play")
+    window.until("() => document.getElementById('text').value.length > 2")
+    window.page.wait_for_selector(".draw .needle", state="attached")
+    if window.text("#play") == "Pause":
+        window.page.click("#play")
+    assert window.text("#play") == "Play"
+    window.page.wait_for_timeout(1000)
+    written = window.page.input_value("#text")
+    window.page.wait_for_timeout(1000)
+    assert window.page.input_value("#text") == written
+    while not window.page.is_disabled("#player >> text=Back"):
+        window.page.click("#player >> text=Back")
+    assert window.page.input_value("#text") == "ge"
+
+
+@pytest.mark.parametrize(
+    ("slider", "key", "sampling"),
+    [
+        ("temperature", "End", {"temperature": 3}),
+        ("temperature", "Home", {"temperature": 0}),
+        ("top_p", "Home", {"top_p": 0.05}),
+    ],
+)
+def test_a_slider_reshapes_the_distribution(window, slider, key, sampling):
+    window.write("get", 4)
+    window.page.focus(f"#{slider}")
+    window.page.keyboard.press(key)
+    found = window.ask("distribution", text="get", **sampling)
+    window.page.wait_for_selector(f"text={found['kept']} of {found['vocabulary']} tokens may be drawn")
+    best = found["tokens"][0]
+    window.until(
+        "(share) => Math.abs(parseFloat(document.querySelector('.bars .value').textContent) - share) < 0.06",
+        100 * best["share"],
+    )
+
+
+def test_a_part_of_a_block_that_is_off_changes_the_prediction(window):
+    window.write("get", 4)
+    window.tab("attention")
+    window.page.click('.switch[data-key="parts-0-mlp"]')
+    window.page.wait_for_selector('.switch[data-key="parts-0-mlp"][aria-checked="false"]')
+    window.tab("next")
+    divergence = window.ask("distribution", text="get", parts=[[0, "mlp"]])["divergence"]
+    window.page.wait_for_selector("#view-next .note:has-text('Kullback')")
+    said = re.search(r"prediction by (.+?) nats", window.text("#view-next .note >> nth=0"))
+    assert said and number(said[1]) == pytest.approx(divergence, rel=1e-3)
+
+
+def test_pointing_at_a_cell_says_its_value_and_place(window):
+    window.write("get", 4)
+    window.tab("values")
+    window.page.click("[data-view='stream']")
+    window.page.wait_for_selector("#view-values .large h2")
+    window.page.hover("#view-values .large .heat-canvas", position={"x": 2, "y": 2})
+    window.until("() => document.querySelector('.large .cell-reading').textContent.includes('position 0')")
+    value = window.ask("view", text="get", view="stream")["matrices"][0][0][0]
+    shown = window.text(".large .cell-reading b")
+    assert number(shown) == pytest.approx(value, rel=1e-5, abs=1e-12)
+
+
+def test_what_is_promised_has_a_question_mark(window):
+    window.train()
+    for name in ("Nats", "Gradient norm", "Padding", "Three losses, one number"):
+        window.page.click(f"#view-train [aria-label='What is this: {name}'] >> nth=0")
+        window.page.wait_for_selector(f"#drawer h2:text-is('{name}')")
+        assert "More in chapter" in window.text("#drawer")
+        window.page.keyboard.press("Escape")
+
+
 def test_ones_own_text_stays_and_goes_on_with_the_run(window):
     window.tab("train")
     window.page.fill("#own-text", "get_size\nset_name\nis_size\n" * 8)
@@ -279,6 +413,25 @@ def test_every_view_fits_and_axe_finds_nothing(browser, server, theme, size):
         assert len(result.response["passes"]) > 10 and result.violations_count == 0, result.generate_report()
         if tab == "values":
             window.page.click("#drawer .close")
+    assert not window.problems
+    window.context.close()
+
+
+def test_on_a_telephone_the_text_stays_above_and_the_drawer_below(browser, server):
+    server.microscope.answer({"method": "open", "params": {"run": "letters"}})
+    window = Window(browser, server, size=(390, 800))
+    window.write("get", 4)
+    window.tab("values")
+    window.page.click("[data-view='stream']")
+    window.page.focus("#view-values .large .heat-canvas")
+    window.page.keyboard.press("Enter")
+    window.page.wait_for_selector("#drawer .value")
+    assert window.page.evaluate("scrollY") > 0
+    place = "(id) => document.getElementById(id).getBoundingClientRect().toJSON()"
+    assert window.page.evaluate(place, "top")["top"] == 0
+    assert 0 < window.page.evaluate(place, "play")["bottom"] < 200
+    drawer = window.page.evaluate(place, "drawer")
+    assert (drawer["left"], drawer["right"], drawer["bottom"]) == (0, 390, 800)
     assert not window.problems
     window.context.close()
 

@@ -1,21 +1,28 @@
 // The drawer: how the number in a cell was made.
 import { button, byId, element, fill, number, plural, token } from "./dom.js";
 import { newestOnly } from "./engine.js";
-import { ask, state, subject, tell } from "./store.js";
+import { ask, on, state, subject, tell } from "./store.js";
 
-let opener = null;
+let opener = null, cell = null; // the cell that the drawer shows, if it shows one
 
 export function openDrawer(...content) {
   const drawer = byId("drawer");
   if (drawer.hidden) opener = document.activeElement;
   drawer.hidden = false;
-  fill(drawer, button("Close", closeDrawer, { class: "close" }), ...content);
+  cell = null;
+  const close = button("Close", closeDrawer, { class: "close" }), within = drawer.contains(document.activeElement);
+  fill(drawer, close, ...content);
+  if (within) close.focus(); // what had the keyboard is gone
 }
 
 export function closeDrawer() {
-  byId("drawer").hidden = true;
   if (opener && opener.isConnected) opener.focus();
-  opener = null;
+  hide();
+}
+
+function hide() {
+  byId("drawer").hidden = true;
+  opener = cell = null;
 }
 
 export const showCell = newestOnly(async (view, row, column, head = 0) => {
@@ -32,8 +39,17 @@ export const showCell = newestOnly(async (view, row, column, head = 0) => {
       found.steps.length ? element("table", { class: "steps" }, element("tbody", {}, found.steps.map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, number(value, 6)))))) : null,
       found.terms.length ? products(found) : null,
       element("p", { class: "note" }, "Computed again in double precision: ", element("b", {}, number(found.computed, 7)), "."));
+    cell = [view, row, column, head];
   } catch (problem) { tell("problem", problem.message); }
 });
+
+// What the drawer shows is of the text and the run that are open.
+on("forward", () => {
+  if (!cell) return;
+  if (cell[1] < state.forward.tokens.length) showCell(...cell);
+  else hide();
+});
+on("about", () => { if (cell) hide(); });
 
 function products(found) {
   const most = Math.max(...found.terms.map((term) => Math.abs(term[4])), 1e-30);

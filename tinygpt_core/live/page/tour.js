@@ -6,7 +6,13 @@ export function makeTour(views, show) {
   let place = -1, box = null, opener = null;
   const letter = () => token(state.forward.tokens[Math.min(state.position, state.forward.tokens.length - 1)].text);
   const pick = () => choose(Math.min(state.forward.tokens.length - 1, state.about.is_documents ? 2 : 1));
-  const needTraining = async () => { show("train"); if (!views.train.isBegun()) await views.train.begin(true); };
+  const record = async () => {
+    show("train");
+    if (!views.train.isBegun()) await views.train.begin(true);
+    await views.train.pause(); // a training that goes on forgets what was recorded
+    await views.train.single();
+  };
+  const recorded = () => (document.querySelector(".along svg") ? show("train") : record());
   const stops = [
     ["A letter", () => ["The model reads tokens. We follow one of them, ", letter(), ", all the way."], async () => { if (!state.text) { byId("text").value = "get_value"; await change({ text: "get_value" }); } pick(); }, "#chips"],
     ["It becomes a vector", () => ["Its number picks a row of a table: ", letter(), " is now a list of numbers, one row of this map. They were learned."], () => { show("values"); return views.values.choose("embedding"); }, "#flow"],
@@ -14,19 +20,20 @@ export function makeTour(views, show) {
     ["It looks back", () => ["q · k, scaled, masked, and made into shares: this row is what ", letter(), " looks at. Switch the head off, and see what the prediction loses."], () => show("attention"), "#attention-row"],
     ["It thinks by itself", () => ["What the heads say is added to the stream; then the MLP works on each position alone, and adds its part."], () => { show("values"); return views.values.choose("blocks.0.mlp"); }, "#flow"],
     ["It expects", () => ["The last vector is multiplied with a column for every token: the logits. Softmax makes probabilities of them: what could come after ", letter(), "."], () => show("next"), "#sampling"],
-    ["It is surprised", () => ["In training the next token is known. The loss is −log of the probability that it got: the table shows it for every token of a batch."], async () => { await needTraining(); await views.train.single(); }, "#weight-section"],
-    ["Backward", () => ["The chain rule walks back. A weight's gradient is a sum: each token that used it adds what came in times the gradient of what went out."], null, "#weight-gradient"],
-    ["The update", () => ["The gradient is clipped, averaged into m and v, corrected for their start at zero, and scaled by the learning rate: this is how far the weight moves."], null, "#weight-after"],
-    ["A little better", () => ["With only this weight moved, the loss of this batch changes by this much. All of them move at once, a thousand times: that is training. Press Start, and watch."], null, ".along"],
+    ["It is surprised", () => ["In training the next token is known. The loss is −log of the probability that it got: the table shows it for every token of a batch."], record, "#weight-section"],
+    ["Backward", () => ["The chain rule walks back. A weight's gradient is a sum: each token that used it adds what came in times the gradient of what went out."], recorded, "#weight-gradient"],
+    ["The update", () => ["The gradient is clipped, averaged into m and v, corrected for their start at zero, and scaled by the learning rate: this is how far the weight moves."], recorded, "#weight-after"],
+    ["A little better", () => ["With only this weight moved, the loss of this batch changes by this much. All of them move at once, a thousand times: that is training. Press Start, and watch."], recorded, ".along"],
   ];
 
   async function go(next) {
+    if (box.getAttribute("aria-busy") === "true") return; // one stop after the other
     place = next;
     if (place >= stops.length) return end();
     const [title, text, prepare, target] = stops[place];
     box.setAttribute("aria-busy", "true");
-    if (prepare) await prepare();
-    if (place < 0) return;
+    await prepare();
+    if (place !== next) return;
     box.setAttribute("aria-busy", "false");
     document.querySelectorAll(".toured").forEach((each) => each.classList.remove("toured"));
     const shown = document.querySelector(target);

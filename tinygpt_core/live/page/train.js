@@ -8,7 +8,7 @@ import { weightSection } from "./weight.js";
 const SLICE = 150; // milliseconds of training between two looks at what else is asked
 
 export function trainView() {
-  let running = false, training = null, losses = [], lastSample = 0, lastPicture = 0, shows = false, busy = false;
+  let running = false, training = null, losses = [], lastSample = 0, lastPicture = 0, shows = false, busy = false, ended = null;
   const text = element("textarea", { id: "own-text", rows: "4", spellcheck: "false", dir: "auto" });
   const corpus = element("select", { id: "corpus" });
   const fields = element("div", { class: "fields" });
@@ -74,7 +74,7 @@ export function trainView() {
   async function toggle() {
     running = !running;
     shown();
-    if (running && !busy) await loop();
+    if (running && !busy) await (ended = loop());
   }
   async function loop() {
     busy = true;
@@ -151,7 +151,9 @@ export function trainView() {
     curve.replaceChildren(svg);
   }
   view.about = (about) => {
-    if (shows) return;
+    if (about.shows_training) return;
+    shows = false; // another run was opened
+    look.textContent = "Look into this model";
     const chosen = corpus.value;
     corpus.replaceChildren(...about.corpora.map((name) => element("option", { value: name }, name)), element("option", { value: "own" }, "own text (below)"));
     if ([...corpus.options].some(({ value }) => value === chosen)) corpus.value = chosen;
@@ -159,6 +161,7 @@ export function trainView() {
   view.shown = () => { if (training) { shown(); } };
   view.begin = make;
   view.single = single;
+  view.pause = async () => { running = false; shown(); await ended; };
   view.isBegun = () => training !== null;
   shown();
   return view;

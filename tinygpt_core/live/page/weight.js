@@ -71,7 +71,7 @@ function weightDetail(found) {
         element("tr", {}, element("th", { scope: "row", colspan: uses ? 6 : 5 }, "sum: the gradient"), element("td", { id: "weight-gradient" }, number(found.gradient, 6)))))),
     element("h3", {}, "2. From the gradient to the step", help("adam")),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The optimizer's numbers" }, element("table", { class: "steps" }, element("tbody", {},
-      line("gradient norm", found.norm, found.clip === null ? "no limit" : `of all parameters; the limit is ${number(found.clip)}`),
+      line(["gradient norm ", help("gradient_norm")], found.norm, found.clip === null ? "no limit" : `of all parameters; the limit is ${number(found.clip)}`),
       line("clip factor", found.factor, found.factor < 1 ? "the whole gradient is scaled down" : "within the limit: left as it is"),
       line("g", found.clipped, "the gradient that the optimizer gets", "weight-clipped"),
       line("m", found.m, `${number(found.beta1)} · ${number(found.m_before)} + ${number(1 - found.beta1, 3)} · g`),
