@@ -556,6 +556,9 @@ def test_a_run_of_our_own_is_tuned_goes_on_and_is_looked_into(place: Path) -> No
     assert "base_model.model.transformer_blocks.0.mlp.layers.0.lora_B.weight" in names
     done = tinygpt("train", *options[:-1], "own", "--lora", "1", "--out", "third", cwd=place)
     assert done.returncode == 0, done.stderr  # adapters on what others have made: these are merged
+    alone = [*options[:-1], "own-alone", "--lora", "1", "--out", "fourth"]
+    done = tinygpt("train", *alone, cwd=place)
+    assert done.returncode == 0, done.stderr  # whose tokenizer lies beside their base
 
 
 MISTAKES: list[tuple[list[str], list[str]]] = [
