@@ -37,6 +37,7 @@ from tinygpt_core.nn.quantized import QuantizedLinear, quantize
 from tinygpt_core.tokenizer import CharTokenizer, load_tokenizer
 from tinygpt_core.training import SettingError, Trainer, TrainingConfig, load_model
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
+from tinygpt_core.training.data import BOUNDARY
 from tinygpt_core.training.memory import least_memory
 from tinygpt_core.training.origin import Origin
 
@@ -332,6 +333,33 @@ def test_a_run_with_adapters_is_resumed_to_the_bit(tmp_path: Path, options: dict
             assert parts.read_bytes() == whole.read_bytes(), name
 
 
+def test_a_run_that_begins_with_transposed_matrices_is_resumed_to_the_bit(tmp_path: Path) -> None:
+    """On NumPy a product rounds otherwise where a matrix lies otherwise; in a checkpoint all lie in order."""
+    pytest.importorskip("numpy", reason="the plug-in is installed with NumPy")
+    config = replace(lora_settings(tmp_path, steps=4, checkpoint_every=2), backend="numpy")
+    tokenizer = CharTokenizer("".join(sorted({*WORDS} - {"\n"})))
+    tokenizer.register_special_tokens({BOUNDARY: tokenizer.vocab_size})
+    kinds = {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu"}
+    with backends.use("numpy"):
+        random.seed(3)
+        sizes = GPTConfig(tokenizer.vocab_size, 32, 2, 2, 32, bias=False, num_experts=3, **kinds)
+        save_pretrained(GPT(sizes), tmp_path / "mixtral", "mixtral", tokenizer)
+        model = load_pretrained(tmp_path / "mixtral")
+    assert not all(tensor.buffer.is_contiguous() for _, tensor in model.named_parameters())
+    place = str(tmp_path / "mixtral")
+    origin = Origin(place, place, model, tokenizer, plan_adapters(model, "mixtral", 2, base=place))
+    config = origin.settings(replace(config, init_from=place), ())
+    trainer = Trainer.start(config, str(tmp_path / "whole"), origin=origin)
+    assert all(tensor.buffer.is_contiguous() for _, tensor in trainer.model.named_parameters())
+    list(trainer.run())
+    trainer = Trainer.start(config, str(tmp_path / "parts"), origin=origin)
+    for event in trainer.run():
+        trainer.stop_requested = event.step >= 2
+    list(Trainer.resume(str(tmp_path / "parts")).run())
+    for name in CHECKPOINT:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 def test_what_a_run_with_adapters_keeps(tmp_path: Path) -> None:
     """The base as it was; moments of the adapters alone; and with an average the adapters in training."""
     config = lora_settings(tmp_path, steps=3, eval_every=0, ema_decay=0.5)
@@ -528,6 +556,9 @@ def test_a_run_of_our_own_is_tuned_goes_on_and_is_looked_into(place: Path) -> No
     assert "base_model.model.transformer_blocks.0.mlp.layers.0.lora_B.weight" in names
     done = tinygpt("train", *options[:-1], "own", "--lora", "1", "--out", "third", cwd=place)
     assert done.returncode == 0, done.stderr  # adapters on what others have made: these are merged
+    alone = [*options[:-1], "own-alone", "--lora", "1", "--out", "fourth"]
+    done = tinygpt("train", *alone, cwd=place)
+    assert done.returncode == 0, done.stderr  # whose tokenizer lies beside their base
 
 
 MISTAKES: list[tuple[list[str], list[str]]] = [

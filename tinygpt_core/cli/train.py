@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import backends, random
 from ..dataset import corpora
-from ..formats import ADAPTERS, find_source, load_pretrained, plan_adapters
+from ..formats import ADAPTERS, base_of, find_source, load_pretrained, plan_adapters
 from ..nn.gpt import GPT
 from ..nn.lora import LoRAConfig
 from ..tokenizer.files import find_tokenizer
@@ -337,6 +337,10 @@ def settings_and_origin(
         model = load_pretrained(place)
     folder = place if os.path.isdir(place) else os.path.dirname(place)
     tokenizer = find_tokenizer(folder)
+    if tokenizer is None and (source := find_source(place)).format == ADAPTERS:
+        base = base_of(source)
+        folder = base if os.path.isdir(base) else os.path.dirname(base)
+        tokenizer = find_tokenizer(folder)
     if tokenizer is None:
         raise UsageError(f"there is no tokenizer in {folder}: the model's own must lie beside its weights")
     origin = Origin(place, folder, model, tokenizer, _adapters(settings, model))

@@ -117,7 +117,9 @@ class Origin:
 
     def new_model(self, config: TrainingConfig) -> GPT:
         """Returns a model with these weights and the dropout of the settings, on the backend in use; with
-        fresh adapters, where it gets some. What is frozen then is not copied.
+        fresh adapters, where it gets some. What is frozen then is not copied, unless it lies transposed, as
+        matrices of most formats do: products of it could round otherwise than those of the run resumed, which
+        reads it from its own checkpoint.
         """
         with uninitialized() if self.adapters is not None else nullcontext():
             model = GPT(replace(self.model.config, dropout=config.dropout))
@@ -126,6 +128,8 @@ class Origin:
             return model
         own = dict(self.model.named_parameters())
         for name, tensor in model.named_parameters():
+            if not own[name].buffer.is_contiguous():
+                own[name].buffer = own[name].buffer.copy()  # in place of the old one: memory for one is taken
             tensor.buffer = matching(own[name], tensor).buffer
         put_adapters(model, self.adapters)
         return model
