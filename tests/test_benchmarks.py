@@ -255,6 +255,7 @@ def test_the_parts_of_a_step_are_its_kernels_and_the_rest() -> None:
         assert parts[name][0] == calls and parts[name][1] > 0.0
 
 
+@needs_torch
 def test_both_sides_compute_the_same() -> None:
     """The comparison is fair only where both do the same work: losses of a few steps, and greedy texts."""
     code = f"""
