@@ -4,8 +4,13 @@ and blocks as NCCL does, MPI on the emulated device, and what they say where the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import select
+import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -19,6 +24,7 @@ from mpi_runs import log_of
 from rank_threads import Meeting, ThreadRank, run_ranks
 from test_sharding import SMALL
 
+from tinygpt_accel.communicators import sentinel
 from tinygpt_accel.communicators.mpi import (
     DeviceMemory,
     HostMemory,
@@ -260,3 +266,38 @@ def test_the_last_line_is_read_before_all_end() -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+RANK = """
+import sys, time
+from tinygpt_accel.communicators import sentinel
+print(*sentinel.lifeline(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lifelines are looked at in /proc")
+@pytest.mark.parametrize("killed", [0, 1, 2])
+def test_a_sentinel_names_the_first_to_die_though_the_launcher_kills_the_others(
+    killed: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def rank() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", RANK], stdout=subprocess.PIPE, bufsize=0)
+
+    with contextlib.ExitStack() as stack:
+        ranks = [stack.enter_context(rank()) for _ in range(3)]
+        stack.callback(lambda: [each.kill() for each in ranks])
+        outputs = [each.stdout for each in ranks if each.stdout is not None]
+        lines = [sentinel.Lifeline(*map(int, output.readline().split())) for output in outputs]
+        watch = sentinel.start(dict(enumerate(lines)), 3, "here")
+        assert watch, "no sentinel was started"
+        ranks[killed].kill()
+        select.select([outputs[killed]], [], [])  # as a launcher does: when it hears no more of one,
+        for each in ranks:
+            each.send_signal(signal.SIGKILL)  # at once all others
+        os.waitpid(watch, 0)
+    assert capfd.readouterr().err.count(f"tinygpt: error: rank {killed} of 3 (on here) has died") == 1
+
+
+def test_without_files_to_look_at_there_is_no_sentinel() -> None:
+    assert sentinel.start({0: sentinel.Lifeline(os.getpid(), -1)}, 1, "here") == 0

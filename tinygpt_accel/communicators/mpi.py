@@ -128,22 +128,26 @@ class MPICommunicator(Communicator):
         self._watch: int | None = None
         self._spin_seconds = 0.0
         cores = ",".join(map(str, usable_cores()))
-        about = f"{socket.gethostname()}\0{os.getpid()}\0{cores}".encode()
-        known = [data.decode().split("\0") for data in self.gather(about)]
-        self.hosts = [host for host, _, _ in known]
-        self.on_these_cores = sum((host, its) == (self.hosts[self.rank], cores) for host, _, its in known)
+        known = [
+            data.decode().split("\0") for data in self.gather(f"{socket.gethostname()}\0{cores}".encode())
+        ]
+        self.hosts = [host for host, _ in known]
+        self.on_these_cores = sum((host, its) == (self.hosts[self.rank], cores) for host, its in known)
         if self.on_these_cores <= len(usable_cores()):  # or else it would keep from work those it waits for
             self._spin_seconds = SPIN_SECONDS
-        self._start_sentinel([int(pid) for _, pid, _ in known], watches)
+        self._watch = self._start_sentinel() if watches else None
 
-    def _start_sentinel(self, pids: Sequence[int], watches: bool) -> None:
+    def _start_sentinel(self) -> int | None:
         """Lets the first rank of each machine start a sentinel; all ranks there learn its number."""
+        own = " ".join(map(str, sentinel.lifeline()))
+        lifelines = [sentinel.Lifeline(*map(int, data.split())) for data in self.gather(own.encode())]
         here = [rank for rank in range(self.size) if self.hosts[rank] == self.hosts[self.rank]]
         started = 0
-        if watches and here[0] == self.rank:
-            started = sentinel.start({rank: pids[rank] for rank in here}, self.size, self.hosts[self.rank])
+        if here[0] == self.rank:
+            watched = {rank: lifelines[rank] for rank in here}
+            started = sentinel.start(watched, self.size, self.hosts[self.rank])
         found = [int(data) for data in self.gather(str(started).encode())]
-        self._watch = found[here[0]] or None
+        return found[here[0]] or None
 
     # ---- how a run gets one
 
