@@ -247,6 +247,21 @@ def test_the_tour_has_ten_stops(window):
     window.page.wait_for_selector(".tour", state="detached")
 
 
+def test_the_tour_trains_a_new_model_where_the_run_cannot_go_on(window):
+    """As with a text whose letters the run does not know."""
+    window.tab("train")
+    window.page.fill("#own-text", "ßäöü\nüöäß\nöööß\n" * 8)
+    window.page.fill("#new-width", "8")
+    window.tab("next")
+    window.page.click("#tour")
+    for number in range(1, 7):
+        window.page.click(f".tour[aria-busy=false]:has-text('Stop {number} of 10') >> text=Next")
+    window.page.wait_for_selector(".tour[aria-busy=false]:has-text('Stop 7 of 10')")
+    assert "a new small model" in window.text(".tour")
+    window.page.wait_for_selector(".along svg")
+    assert "ß" not in window.text("#status")  # what the run lacks is no problem any more
+
+
 def test_the_tour_shows_a_step_whatever_happens_meanwhile(window):
     window.train()
     window.page.fill("#new-steps", "20000")
