@@ -574,3 +574,10 @@ def test_muon_checks_shapes_before_it_changes_anything():
     with pytest.raises(ValueError, match="vector"):
         optimizer.update()
     assert module.matrix.to_python() == before and optimizer.step == 1
+
+
+def test_a_message_does_not_repeat_long_names():
+    """As those in a file that somebody has damaged."""
+    with pytest.raises(ValueError, match="does not have for this module") as problem:
+        AdamW(Toy(), 0.1).load_state({"velocity." + "9" * 9000: Tensor([1.0])})
+    assert len(str(problem.value)) < 600

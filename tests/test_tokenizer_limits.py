@@ -80,3 +80,9 @@ def test_the_first_and_the_last_characters_have_a_category() -> None:
         assert compile_pattern(r"\p{Cn}").fullmatch(character) and not compile_pattern(r"\p{Co}").match(
             character
         )
+
+
+def test_a_message_does_not_repeat_a_long_class() -> None:
+    with pytest.raises(TokenizerError, match="general categories") as problem:
+        compile_pattern(r"\p{L" + "9" * 5000 + "}+")
+    assert len(str(problem.value)) < 300

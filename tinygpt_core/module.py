@@ -271,7 +271,7 @@ class Module:
                         leaf.requires_grad = value and may_be_trained
                         found |= names
         if strict and wanted is not None and (unknown := wanted - found):
-            raise KeyError(f"{type(self).__name__} has no parameter named {', '.join(sorted(unknown))}")
+            raise KeyError(f"{type(self).__name__} has no parameter named {', '.join(sorted(unknown)):.400}")
 
     def freeze(
         self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False

@@ -265,9 +265,9 @@ class Optimizer:
         optimizer = type(self).__name__
         if strict and unknown:
             names = ", ".join(sorted(unknown))
-            raise ValueError(f"state that {optimizer} does not have for this module: {names}")
+            raise ValueError(f"state that {optimizer} does not have for this module: {names:.400}")
         if strict and missing:
-            raise ValueError(f"missing in the state of {optimizer}: {', '.join(missing)}")
+            raise ValueError(f"missing in the state of {optimizer}: {', '.join(missing):.400}")
         self.state = state
         self.step = step
 

@@ -559,7 +559,7 @@ class GPT(Module):
             like = self.embedding_layer.embeddings
             names = [f"{block}.attn.{each}.weights" for each in ("query", "key", "value")]
             if missing := [each for each in names if each not in tensors]:
-                raise ValueError(f"no weights for these parameters of the model: {', '.join(missing)}")
+                raise ValueError(f"no weights for these parameters of the model: {', '.join(missing):.400}")
             query, key, values = (matching(tensors[each], like).buffer for each in names)
             parts = [query * (1.0 / math.sqrt(config.num_heads)), key, values]
             if any(each.ndim != 2 for each in parts):

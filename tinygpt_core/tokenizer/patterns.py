@@ -85,7 +85,8 @@ def unicode_class(name: str) -> str:
     )
     if not ranges:
         raise TokenizerError(
-            rf"pattern: \p{{{name}}} is not supported; general categories, such as \p{{L}} and \p{{Lu}}, are"
+            rf"pattern: \p{{{name:.80}}} is not supported; general categories, such as \p{{L}} and "
+            r"\p{Lu}, are"
         )
     joined = ranges[:1]
     for first, last in ranges[1:]:
