@@ -132,7 +132,10 @@ def _data_of_conversations(
     template.require()
     messages = [conversation.messages for conversation in conversations]
     if tokenizer is None:
-        texts = [message.content for each in messages for message in each]
+        if template.marks:  # which are learned with the text
+            texts = [template.render(each, prompt=False) for each in messages]
+        else:
+            texts = [message.content for each in messages for message in each]
         corpus = Corpus(config.corpus, texts, None)
         tokenizer = choose_tokenizer(config, corpus, template.needed_tokens())
     tokens = conversation_tokens(conversations, tokenizer, template, config.context_length, path)
