@@ -26,6 +26,7 @@ SCHEDULES = ("cosine", "wsd")
 YOUNGER = (
     "attention_soft_cap",
     "balance_loss",
+    "bias",
     "chat_template",
     "decay_fraction",
     "decay_steps",
@@ -134,7 +135,7 @@ class TrainingConfig:
         "marks around the messages of conversations",
         tuple(TEMPLATES),
         metavar="NAME",
-        default_help="that of the model of --init-from, or plain",
+        default_help="that of the model of --init-from; else plain, or text where it has no special tokens",
     )
     packing: bool = setting(
         False, "put several conversations into a row, which do not see each other", default_help="one a row"
@@ -156,6 +157,7 @@ class TrainingConfig:
     normalization: str = setting("layer_norm", "of the blocks", CHOICES["normalization"])
     positions: str = setting("rotary", "how the model knows places", CHOICES["positions"])
     activation: str = setting("gelu", "of the MLPs", CHOICES["activation"])
+    bias: bool = setting(True, "biases in linear layers and LayerNorm; no format holds experts that have them")
     tied_head: bool = setting(False, "whether the head's weights are the token embeddings", option="")
     # GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16.
     initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
@@ -339,6 +341,8 @@ class TrainingConfig:
                 raise SettingError(
                     name, " is for conversations, which ", "data_file", " has where its name ends in .jsonl"
                 )
+        if self.init_from is None:  # else the experts come with the model
+            self.require_experts("experts_per_token", "balance_loss", "router_z_loss")
         if self.num_experts is not None and self.experts_per_token > self.num_experts:
             raise SettingError(
                 "experts_per_token",
@@ -362,6 +366,19 @@ class TrainingConfig:
                 raise SettingError(name, " needs ", "lora_rank", ", the rank of the adapters that it is for")
         if self.lora_targets and not self.lora_targets.strip(", "):
             raise SettingError("lora_targets", f" names no layer: {self.lora_targets!r:.80}")
+
+    def require_experts(self, *names: str) -> None:
+        """Checks that settings of experts, which are not as they are by default, have experts.
+
+        Args:
+            names: of these settings.
+
+        Raises:
+            SettingError: the model has none, so that one of them would do nothing.
+        """
+        for name in names:
+            if self.num_experts is None and getattr(self, name) != SETTINGS[name].default:
+                raise SettingError(name, " needs ", "num_experts", ", the number of experts that it is for")
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """Returns the configuration of the model, which also depends on the tokenizer."""
