@@ -16,6 +16,7 @@ from .settings import Range, SettingError, SettingTypeError, check_settings, set
 
 COUNT = Range(1, 2**31, "from 1 to 2**31")
 SIZE = Range(1, 2**24, "from 1 to 2**24")
+EXPERTS = Range(1, 2**16, "from 1 to 2**16")
 STEPS = Range(0, 2**31, "from 0 to 2**31")
 FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
@@ -157,7 +158,9 @@ class TrainingConfig:
     normalization: str = setting("layer_norm", "of the blocks", CHOICES["normalization"])
     positions: str = setting("rotary", "how the model knows places", CHOICES["positions"])
     activation: str = setting("gelu", "of the MLPs", CHOICES["activation"])
-    bias: bool = setting(True, "biases in linear layers and LayerNorm; no format holds experts that have them")
+    bias: bool = setting(
+        True, "biases in linear layers and LayerNorm; no format holds experts that have them"
+    )
     tied_head: bool = setting(False, "whether the head's weights are the token embeddings", option="")
     # GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16.
     initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
@@ -178,11 +181,11 @@ class TrainingConfig:
     num_experts: int | None = setting(
         None,
         "MLPs in each block, of which a router chooses some for each token",
-        Range(1, 2**16, "from 1 to 2**16"),
+        EXPERTS,
         option="--experts",
         default_help="one MLP, and no router",
     )
-    experts_per_token: int = setting(2, "of --experts, those that a token passes through", SIZE)
+    experts_per_token: int = setting(2, "of --experts, those that a token passes through", EXPERTS)
     value_embeddings: int = setting(
         0,
         "tables of value embeddings, for so many of the first layers and of the last ones",
