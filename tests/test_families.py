@@ -472,7 +472,7 @@ def test_experts_that_are_trained_here_run_elsewhere(kind: str, options: list[st
     ]
     command += ["--normalization", "rms_norm", "--activation", "swiglu"]
     done = tinygpt(*command, "--out", "with-biases", cwd=tmp_path)
-    assert done.returncode == 0 and "\nexport     to no format: " in done.stdout
+    assert done.returncode == 0 and "\nexport     to no format: bias is True" in done.stdout
     done = tinygpt(*command, "--no-bias", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0 and "\nexport " not in done.stdout, done.stderr
     model = load_pretrained(tmp_path / "run")
