@@ -13,8 +13,8 @@ first, by running all tests of a room once with every line noted. A mutant is
 - a survivor otherwise, also where no test runs the lines at all.
 
 The score is the share of killed ones among all that are not equivalent. What was found is kept in --results
-(not committed) and a run goes on where the last one ended; what changed since is run again: a mutant whose
-function, a room whose tests.
+and a run goes on where the last one ended; a mutant whose function changed since is run again. `--record`
+copies the verdicts into `judged_mutants.json`, from which any run begins, on whatever machine.
 
 It takes hours for all mutants and is not part of continuous integration; `docs/mutation.md` has the figures
 of a sample.
@@ -52,6 +52,7 @@ from mutants import Mutant, mutants, mutated  # noqa: E402
 
 RESULTS = ROOT / "build" / "mutation.json"
 EQUIVALENT = ROOT / "benchmarks" / "equivalent_mutants.json"
+JUDGED = ROOT / "benchmarks" / "judged_mutants.json"
 # Seconds of the processor: that a machine is busy makes no difference.
 SLOWER = 10.0  # times as long as without the mistake is a timeout,
 GRACE = 5.0  # and this many seconds more
@@ -595,17 +596,17 @@ def _text_of(module: str, function: str) -> str:
 
 
 class Results:
-    """What is known, in a file that is written after every mutant; and which tests run which lines, in a much
-    larger one beside it.
+    """What is known: what was recorded, and beyond that a file that is written after every mutant; and which
+    tests run which lines, in a much larger one beside it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.beside = path.with_suffix(".lines.json")
-        self.mutants: dict[str, dict[str, Any]] = {}
+        self.mutants = recorded()
         self.coverage: dict[str, Any] = {}
         if path.exists():
-            self.mutants = json.loads(path.read_text())["mutants"]
+            self.mutants.update(json.loads(path.read_text())["mutants"])
         if self.beside.exists():
             self.coverage = json.loads(self.beside.read_text())
 
@@ -632,6 +633,42 @@ class Results:
             for line, tests in found["lines"].items():
                 whole.lines.setdefault(line, []).extend(tests)
         return whole
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """Returns the verdicts that were recorded, by the keys of the mutants."""
+    if not JUDGED.exists():
+        return {}
+    return {
+        key: {"verdict": verdict, "first": first, "text": digest}
+        for functions in json.loads(JUDGED.read_text(encoding="utf-8")).values()
+        for digest, verdicts in functions.items()
+        for what, keys in verdicts.items()
+        for verdict, first in [what.split(", first ") if ", " in what else (what, what)]
+        for key in keys.split()
+    }
+
+
+def record(results: Results) -> None:
+    """Writes the verdicts on mutants of the code as it stands: by module, and by the digest of a function."""
+    judged: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for chosen in sampled(0, 0).values():
+        for mutant in sorted(chosen, key=lambda mutant: (mutant.module, mutant.number)):
+            known, digest = results.mutants.get(mutant.key), _digest(function_text(mutant))
+            if known is None or known["text"] != digest:
+                continue
+            first = known.get("first", known["verdict"])
+            what = known["verdict"] if first == known["verdict"] else f"{known['verdict']}, first {first}"
+            verdicts = judged.setdefault(mutant.module, {}).setdefault(digest, {})
+            verdicts.setdefault(what, []).append(mutant.key)
+    found = {
+        module: {
+            digest: {what: " ".join(keys) for what, keys in verdicts.items()}
+            for digest, verdicts in functions.items()
+        }
+        for module, functions in sorted(judged.items())
+    }
+    JUDGED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _replace(path: Path, value: Any) -> None:
@@ -791,10 +828,16 @@ def main() -> None:
         "--results", type=Path, default=RESULTS, help="what was found (default: build/mutation.json)"
     )
     parser.add_argument("--show", action="store_true", help="run nothing; print the scores and the survivors")
+    parser.add_argument(
+        "--record", action="store_true", help=f"run nothing; write what is known into {JUDGED.name}"
+    )
     parser.add_argument("--verbose", action="store_true", help="print every mutant, not only survivors")
     arguments = parser.parse_args()
-    if arguments.show:
-        show(arguments)
+    if arguments.show or arguments.record:
+        if arguments.record:
+            record(Results(arguments.results))
+        if arguments.show:
+            show(arguments)
         return
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets is the same in every mutant
         os.environ["PYTHONHASHSEED"] = "0"

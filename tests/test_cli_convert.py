@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinygpt_core import Buffer, Tensor, random
+from tinygpt_core import Buffer, Tensor, backends, random
 from tinygpt_core.cli import main
 from tinygpt_core.cli.inspect import _entry_of_text
 from tinygpt_core.files.safetensors import save_safetensors
 from tinygpt_core.formats import find_tokenizer, load_pretrained, save_pretrained
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer
+from tinygpt_core.training.runs import backend_of
 
 ROOT = Path(__file__).resolve().parent.parent
 GPT2_FILES = ROOT.parent / "shared" / "data" / "gpt2"
@@ -106,6 +107,12 @@ def test_from_a_run_to_each_format_and_back(
     assert load_pretrained(tmp_path / "back")(ids).to_python() == model(ids).to_python()
     assert main(["convert", str(tmp_path / "run"), str(tmp_path / "again"), "--to", "native"]) == 0
     assert json.loads((tmp_path / "again" / "config.json").read_text())["data"]["opening"] == "the"
+
+
+def test_a_converted_run_computes_on_the_fastest_backend(gpt2: Path, tmp_path: Path) -> None:
+    """As `generate` does with the checkpoint itself: it was trained nowhere here."""
+    assert main(["convert", str(gpt2), str(tmp_path / "run")]) == 0
+    assert backend_of(str(tmp_path / "run")) == backends.fastest()
 
 
 def test_tinygpt_files_need_their_heads_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,11 +56,16 @@ class Window:
     """The page, opened; `problems` collects what the console and the network say."""
 
     def __init__(
-        self, browser: Any, server: LiveServer, theme: str = "light", size: tuple[int, int] = (1400, 900)
+        self,
+        browser: Any,
+        server: LiveServer,
+        theme: str = "light",
+        size: tuple[int, int] = (1400, 900),
+        motion: str = "reduce",
     ) -> None:
         self.server = server
         self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce"
+            viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion=motion
         )
         self.context.set_default_timeout(SLOW)
         self.page = self.context.new_page()
@@ -242,6 +247,21 @@ def test_the_tour_has_ten_stops(window):
     window.page.wait_for_selector(".tour", state="detached")
 
 
+def test_the_tour_trains_a_new_model_where_the_run_cannot_go_on(window):
+    """As with a text whose letters the run does not know."""
+    window.tab("train")
+    window.page.fill("#own-text", "ßäöü\nüöäß\nöööß\n" * 8)
+    window.page.fill("#new-width", "8")
+    window.tab("next")
+    window.page.click("#tour")
+    for number in range(1, 7):
+        window.page.click(f".tour[aria-busy=false]:has-text('Stop {number} of 10') >> text=Next")
+    window.page.wait_for_selector(".tour[aria-busy=false]:has-text('Stop 7 of 10')")
+    assert "a new small model" in window.text(".tour")
+    window.page.wait_for_selector(".along svg")
+    assert "ß" not in window.text("#status")  # what the run lacks is no problem any more
+
+
 def test_the_tour_shows_a_step_whatever_happens_meanwhile(window):
     window.train()
     window.page.fill("#new-steps", "20000")
@@ -357,6 +377,40 @@ def test_pointing_at_a_cell_says_its_value_and_place(window):
     value = window.ask("view", text="get", view="stream")["matrices"][0][0][0]
     shown = window.text(".large .cell-reading b")
     assert number(shown) == pytest.approx(value, rel=1e-5, abs=1e-12)
+
+
+def test_lingering_on_a_cell_says_what_made_it(window):
+    """The formula with the largest products, as numbers, without a click."""
+    window.write("get", 4)
+    window.tab("values")
+    window.page.click("[data-view='blocks.0.query']")
+    window.page.wait_for_selector("#view-values .large h2:has-text('query')")
+    window.page.hover("#view-values .large .heat-canvas", position={"x": 2, "y": 2})
+    window.page.wait_for_selector("#view-values .cell-reading .made")
+    found = window.ask("cell", text="get", view="blocks.0.query", row=0, column=0, head=0)
+    line = window.text("#view-values .cell-reading .made")
+    assert line.startswith(found["formula"])
+    shown = re.findall(r"(\S+(?: · 10\S+)?) · (\S+?)(?= \+|;|$)", line.partition(" = ")[2])[:3]
+    for (x, y), (_, a, _, b, _) in zip(shown, found["terms"][:3], strict=True):
+        assert (number(x), number(y)) == (pytest.approx(a, rel=5e-3), pytest.approx(b, rel=5e-3))
+    assert window.page.is_hidden("#drawer")
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_who_wants_no_motion_gets_none(browser, server, motion):
+    window = Window(browser, server, motion=motion)
+    window.write("get", 4)
+    window.page.wait_for_selector("#view-next .bar .fill")
+    moving = window.page.evaluate(
+        """() => [...document.querySelectorAll("*")].filter((each) => {
+            const style = getComputedStyle(each);
+            const seconds = style.transitionDuration.split(", ").map(parseFloat);
+            return style.animationName !== "none" || Math.max(...seconds) > 0;
+        }).length"""
+    )
+    assert (moving == 0) == (motion == "reduce")
+    assert not window.problems
+    window.context.close()
 
 
 def test_what_is_promised_has_a_question_mark(window):

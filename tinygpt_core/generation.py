@@ -12,6 +12,7 @@ how a token is drawn and in what they make of it.
 from __future__ import annotations
 
 import codecs
+import heapq
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -138,10 +139,12 @@ def sampling_candidates(
         return [most_probable(logits)], [1.0]
 
     probabilities = relative_probabilities(logits, temperature)
-    # Sorting is stable, so equally probable tokens stay in the order of their indices.
-    candidates = sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)
-    if top_k is not None:
-        candidates = candidates[:top_k]
+    # Equally probable tokens stay in the order of their indices.
+    indices, probability = range(len(probabilities)), probabilities.__getitem__
+    if top_k is None:
+        candidates = sorted(indices, key=probability, reverse=True)
+    else:  # a few of many are found sooner without sorting the others
+        candidates = heapq.nlargest(top_k, indices, key=probability)
     if top_p is not None:
         candidates = _nucleus(candidates, probabilities, top_p)
     if min_p is not None:  # the most probable one has 1

@@ -161,7 +161,7 @@ def _save_native(
     checkpoint.save_checkpoint(
         path,
         config={
-            "training": {"backend": backends.active().backend},
+            "training": {"backend": backends.fastest()},  # nothing was trained here: what `generate` takes
             "model": model.config.to_dict(),
             "data": dict(data),
         },

@@ -4,7 +4,7 @@ import { button, element, number, percent, token } from "./dom.js";
 import { newestOnly } from "./engine.js";
 import { heatMap, thumbnail } from "./heat.js";
 import { help } from "./help.js";
-import { showCell } from "./cell.js";
+import { howMade, showCell } from "./cell.js";
 import { ask, choose, isOff, on, state, subject, tell, toggle } from "./store.js";
 
 export function attentionView() {
@@ -26,6 +26,7 @@ export function attentionView() {
     const names = tokens.map((each) => each.text);
     large.replaceChildren(element("h2", {}, `Block ${layer + 1}, head ${head + 1}`, help("attention")), heatMap({
       rows: attention[layer][head], rowNames: names, columnNames: names, axes: ["position that looks", "position looked at"], label: "Attention", share: true, chosen: [state.position, state.position],
+      howMade: (r, c) => howMade(`blocks.${layer}.attention`, r, c, head),
       onPoint: (r) => { if (r !== state.position) choose(r); },
       onChoose: (r, c) => { if (r !== state.position) choose(r); showCell(`blocks.${layer}.attention`, r, c, head); },
     }));
@@ -64,7 +65,7 @@ export function attentionView() {
   async function matrixOf(name) {
     const full = `blocks.${layer}.${name}`, shared = name === "query" ? head : Math.floor(head / (state.about.heads / state.about.key_value_heads));
     const found = await ask("view", { ...subject(), view: full, head: shared });
-    expanded.replaceChildren(element("h3", {}, `${name}, block ${layer + 1}, head ${shared + 1}`), heatMap({ rows: found.matrices[0], rowNames: state.forward.tokens.map((each) => each.text), axes: ["position", "size of a head"], label: name, cell: 20, onChoose: (r, c) => showCell(full, r, c, shared) }));
+    expanded.replaceChildren(element("h3", {}, `${name}, block ${layer + 1}, head ${shared + 1}`), heatMap({ rows: found.matrices[0], rowNames: state.forward.tokens.map((each) => each.text), axes: ["position", "size of a head"], label: name, cell: 20, howMade: (r, c) => howMade(full, r, c, shared), onChoose: (r, c) => showCell(full, r, c, shared) }));
   }
   const view = element("div", { class: "attention" }, element("section", { "aria-label": "Blocks and heads" }, element("h2", {}, "Heads"), element("p", { class: "note" }, "A row for every token that looks, a column for every token looked at. Switch one off and see what the prediction loses."), grid), element("section", { "aria-label": "One head" }, large), row);
   on("forward", () => { expanded.replaceChildren(); paintMaps(); }); // what is expanded is of the text before

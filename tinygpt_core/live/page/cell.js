@@ -3,6 +3,7 @@ import { button, byId, element, fill, number, plural, token } from "./dom.js";
 import { newestOnly } from "./engine.js";
 import { ask, on, state, subject, tell } from "./store.js";
 
+const SHOWN_PRODUCTS = 3; // in a line
 let opener = null, cell = null; // the cell that the drawer shows, if it shows one
 
 export function openDrawer(...content) {
@@ -42,6 +43,23 @@ export const showCell = newestOnly(async (view, row, column, head = 0) => {
     cell = [view, row, column, head];
   } catch (problem) { tell("problem", problem.message); }
 });
+
+// How a cell was made, in a line: the formula and the largest products, or the numbers that went into it. Null where that cannot be said now.
+export async function howMade(view, row, column, head = 0) {
+  try {
+    const found = await ask("cell", { ...subject(), view, row, column, head });
+    if (found.terms.length) return `${found.formula} = ${sumOf(found)}`;
+    return found.steps.length ? `${found.formula}: ${stepsOf(found)}` : found.note || found.formula;
+  } catch { return null; } // the text has changed meanwhile
+}
+
+function sumOf(found) {
+  const shown = found.terms.slice(0, SHOWN_PRODUCTS), more = found.terms.length + found.other_terms - shown.length;
+  const products = shown.map(([, x, , y]) => `${number(x, 3)} · ${number(y, 3)}`).join(" + ");
+  return `${products}${more ? ` + ${plural(more, "smaller product")}` : ""}${found.steps.length ? `; ${stepsOf(found)}` : ""}`;
+}
+
+const stepsOf = (found) => found.steps.map(([name, value]) => `${name} ${number(value, 3)}`).join(", ");
 
 // What the drawer shows is of the text and the run that are open.
 on("forward", () => {

@@ -2,6 +2,7 @@
 import { drawing, element, number, visible } from "./dom.js";
 
 const painted = new Set();
+const LINGER = 150; // milliseconds on a cell before it is asked how that was made
 
 export function colours() {
   const style = getComputedStyle(document.documentElement);
@@ -49,7 +50,7 @@ export function thumbnail(rows, root) {
 }
 
 // options: rows, rowNames, columnNames (texts or null), axes [down, across], label, share (values are shares from 0 to 1), cell (pixels),
-// onPoint(row, column), onChoose(row, column), chosen [row, column].
+// onPoint(row, column), onChoose(row, column), chosen [row, column], howMade(row, column): a promise of a line that says how a cell was made.
 export function heatMap(options) {
   const { rows, rowNames, columnNames, axes, label, share = false } = options;
   const count = rows.length, width = rows[0].length, scale = share ? 1 : largest(rows);
@@ -72,11 +73,20 @@ export function heatMap(options) {
   const reading = element("p", { class: "cell-reading", "aria-live": "polite" });
   let [row, column] = options.chosen || [count - 1, 0];
   const tokenName = (list, place) => (list ? ` “${visible(String(list[place]))}”` : "");
+  let lingering = null;
+  const linger = () => {
+    clearTimeout(lingering);
+    if (options.howMade) lingering = setTimeout(async () => {
+      const [askedRow, askedColumn] = [row, column], line = await options.howMade(row, column);
+      if (line && reading.isConnected && askedRow === row && askedColumn === column) reading.append(element("span", { class: "made" }, line));
+    }, LINGER);
+  };
   const show = (chosen) => {
     frame.setAttribute("x", left + column * cell);
     frame.setAttribute("y", top + row * cell);
     frame.setAttribute("visibility", "visible");
     reading.replaceChildren(element("span", {}, `${axes[0]} ${row}`, element("bdi", {}, tokenName(rowNames, row)), `, ${axes[1]} ${column}`, element("bdi", {}, tokenName(columnNames, column)), ": "), element("b", {}, number(rows[row][column], 6)));
+    linger();
     if (chosen && options.onChoose) options.onChoose(row, column);
     else if (options.onPoint) options.onPoint(row, column);
   };

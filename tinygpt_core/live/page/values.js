@@ -4,7 +4,7 @@ import { element, fill, visible } from "./dom.js";
 import { newestOnly } from "./engine.js";
 import { heatMap, thumbnail } from "./heat.js";
 import { help } from "./help.js";
-import { showCell, viewName } from "./cell.js";
+import { howMade, showCell, viewName } from "./cell.js";
 import { ask, on, state, subject, tell } from "./store.js";
 
 export function valuesView() {
@@ -48,8 +48,8 @@ export function valuesView() {
       const columns = about.axes.at(-1).startsWith("position") ? names : found.columns;
       const heads = count > 1 ? element("div", { class: "buttons", role: "group", "aria-label": "Head" }, found.matrices.map((_, i) => element("button", { type: "button", "aria-pressed": String(i === head), on: { click: () => { head = i; paintView(); } } }, `head ${i + 1}`))) : null;
       fill(large, element("p", { class: "eyebrow" }, viewName(chosen)), element("h2", {}, about.title, help(chosen.split(".").at(-1))), element("p", { class: "formula" }, about.formula),
-        element("p", { class: "note" }, `batch 1 × ${about.axes.map((name, i) => `${name} ${about.shape[i]}`).join(" × ")}. Point at a cell for its value; click it, or press Enter, for how it was made.`), heads,
-        heatMap({ rows, rowNames: names, columnNames: columns, axes: about.axes.slice(-2), label: about.title, share: ["attention", "probabilities"].includes(chosen.split(".").at(-1)), onChoose: (r, c) => showCell(chosen, r, c, head) }),
+        element("p", { class: "note" }, `batch 1 × ${about.axes.map((name, i) => `${name} ${about.shape[i]}`).join(" × ")}. Point at a cell for its value and what made it; click it, or press Enter, for all of that.`), heads,
+        heatMap({ rows, rowNames: names, columnNames: columns, axes: about.axes.slice(-2), label: about.title, share: ["attention", "probabilities"].includes(chosen.split(".").at(-1)), howMade: (r, c) => howMade(chosen, r, c, head), onChoose: (r, c) => showCell(chosen, r, c, head) }),
         found.cut ? element("p", { class: "note" }, found.cut) : null);
     } catch (problem) { tell("problem", problem.message); }
   }
