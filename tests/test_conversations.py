@@ -543,7 +543,7 @@ def test_a_chat_needs_a_template(tmp_path: Path) -> None:
         sizes = {"context_length": 8, "num_layers": 1, "num_heads": 1, "embedding_dim": 4}
         save_pretrained(GPT(GPTConfig(vocab_size=2, **sizes)), tmp_path / "run", "native", tokenizer)
     save_tokenizer(tokenizer, tmp_path / "tokenizer")
-    done = tinygpt("generate", "run", "--chat", cwd=tmp_path, input="a\n")
+    done = tinygpt("generate", "run", "--chat", "--backend", "python", cwd=tmp_path, input="a\n")
     assert_refused(done, "has no chat template", "train --data FILE.jsonl")
 
 
