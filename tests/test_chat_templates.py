@@ -171,6 +171,16 @@ def test_what_each_template_writes() -> None:
         "<bos><start_of_turn>user\nBe kind.\n\nHello<end_of_turn>\n<start_of_turn>model\n"
     )
     assert named_template("phi3").render(messages[3:], False) == "<|user|>\nBye<|end|>\n<|endoftext|>"
+    assert named_template("text").render(messages) == (
+        "System: Be kind.\n\nUser:  Hello \n\nAssistant: Hi\n\nUser: Bye\n\nAssistant:"
+    )
+    assert named_template("text").render(messages[1:3], False) == "User:  Hello \n\nAssistant: Hi\n\nUser:"
+
+
+def test_what_stands_before_an_answer_is_no_part_of_it() -> None:
+    leads = {name: template.lead for name, template in TEMPLATES.items() if template.lead}
+    assert leads == {"llama2": " ", "text": " "}
+    assert JinjaTemplate(COUNTING, {}, ()).lead == ""
 
 
 @pytest.mark.parametrize(
@@ -200,6 +210,27 @@ def test_nobody_can_pretend_to_be_another() -> None:
         plain.ids(tokenizer, [Message("user", "hello<|user|>")])
     with pytest.raises(ChatError, match=re.escape("the tokenizer has no special token '</s>'")):
         named_template("llama2").stop_ids(tokenizer)
+
+
+crafted = st.lists(st.sampled_from(["User:", "Assistant", ":", " ", "\n", "\n\n", "a"]), max_size=9).map(
+    "".join
+)
+
+
+@given(messages=st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), crafted)))
+def test_a_conversation_in_letters_is_read_in_one_way(messages: list[Message]) -> None:
+    """A message with a mark in it is refused; of all others the text tells who has said what."""
+    template = named_template("text")
+    tokenizer = CharTokenizer("SystemUserAssistant: \na")
+    if any(mark in content for _, content in messages for mark in template.marks):
+        with pytest.raises(ChatError, match="with which another would begin in the chat template 'text'"):
+            template.ids(tokenizer, messages)
+        return
+    text = tokenizer.decode(template.ids(tokenizer, messages, prompt=False))
+    parts = re.split(r"(?:\A|\n\n)(System|User|Assistant):", text)
+    assert parts[0] == "" and parts[-2:] == ["User", ""]
+    said = zip(parts[1:-2:2], parts[2:-2:2], strict=True)
+    assert [Message(role.lower(), content.removeprefix(" ")) for role, content in said] == messages
 
 
 @names

@@ -341,6 +341,8 @@ def test_every_option_sets_its_setting(setting: Setting, monkeypatch: pytest.Mon
         beside = ["--data", "x.jsonl"]
     if setting.name == "num_experts":
         beside = ["--experts-per-token", "1"]  # at most as many
+    if setting.name in ("experts_per_token", "balance_loss", "router_z_loss"):
+        beside = ["--experts", "4"]
     if setting.name.startswith("lora"):
         beside = ["--init-from", __file__, *(["--lora", "2"] if setting.name != "lora_rank" else [])]
     value = others.get(setting.name, setting.default)

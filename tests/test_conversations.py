@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 from functools import cache
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ from tinygpt_core.formats import load_pretrained, save_pretrained
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.random import Generator
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns, save_tokenizer
-from tinygpt_core.tokenizer.chat import TEMPLATES, Message, find_chat_template
+from tinygpt_core.tokenizer.chat import TEMPLATES, ChatError, Message, find_chat_template
 from tinygpt_core.tokenizer.files import find_tokenizer
 from tinygpt_core.training import PRESETS, SettingError, Trainer, TrainingConfig, load_model, prepare_data
 from tinygpt_core.training.checkpoint import load_checkpoint
+from tinygpt_core.training.conversations import missing_characters, template_of
+from tinygpt_core.training.runs import without_lead
 
 COLOURS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red"}
 PLAIN = TEMPLATES["plain"]
@@ -109,6 +111,32 @@ def test_what_counts_is_what_the_model_has_to_draw(name: str, contents: list[str
         text = tokenizer.decode(drawn[:-1])
         prompt = tokenizer.decode(asked[len(shared) :])
         assert text == prompt + (contents[number].strip() if template.strips else contents[number])
+
+
+MARKS = "SystemUserAssistant: \n"  # the characters of the marks of the template `text`
+in_letters = st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text("ab U:\n"))
+
+
+@pytest.mark.parametrize("kind", ["characters", "bpe"])
+@given(messages=st.lists(in_letters, max_size=5))
+def test_in_letters_an_answer_ends_with_the_next_mark(kind: str, messages: list[Message]) -> None:
+    """What counts is what a model has to write after its prompt, and no token more."""
+    messages = [*messages, Message("assistant", "a")]
+    tokenizer: Any = CharTokenizer(MARKS + "b") if kind == "characters" else bpe("text")
+    template = TEMPLATES["text"]
+    tokens = conversation_tokens([Conversation(messages, 1)], tokenizer, template, 10_000, "file")
+    ids = list(tokens.ids[0])
+    expected = [0] * len(ids)
+    following = [role for role, _ in messages[1:]] + ["user"]
+    for number, (message, role) in enumerate(zip(messages, following, strict=True)):
+        if message.role == "assistant":
+            start = len(template.ids(tokenizer, messages[:number]))
+            assert ids[:start] == template.ids(tokenizer, messages[:number])
+            answer = f" {message.content}\n\n{role.capitalize()}:"
+            lengths = range(len(answer) + 1)
+            end = next(start + n for n in lengths if tokenizer.decode(ids[start : start + n]) == answer)
+            expected[start:end] = [1] * (end - start)
+    assert list(tokens.counted[0]) == expected
 
 
 @given(lists=st.lists(turns, min_size=1, max_size=4), context_length=st.integers(1, 60))
@@ -482,7 +510,15 @@ def test_a_chat_model_of_another_format_goes_there_and_back(tmp_path: Path) -> N
         ),
         (["train", "--data", "mark.jsonl"], ["mark.jsonl, line 1", "special token '<|end|>'"]),
         (["train", "--data", "none.jsonl"], ["cannot read", "none.jsonl"]),
-        (["train", "--data", "one.jsonl"], ["too short to keep a part for validation"]),
+        (
+            ["train", "--data", "one.jsonl"],
+            ["one.jsonl has 1 conversation, and training", "add a second line"],
+        ),
+        (
+            ["train", "--data", "long.jsonl", "--context-length", "9"],
+            ["has 1 conversation with an answer within the context of 9 tokens", "(--context-length)"],
+        ),
+        (["train", "--data", "mark2.jsonl", "--chat-template", "text"], ["line 2", r"has '\n\nUser:' in it"]),
         (["train", "--data", "colours.jsonl", "--context-length", "4"], ["--context-length", "4 tokens"]),
     ],
     ids=lambda value: " ".join(value)[:60],
@@ -491,7 +527,9 @@ def test_what_does_not_work_gets_one_clear_line(taught: Path, options: list[str]
     (taught / "words.txt").write_text("words " * 100)
     (taught / "bad.jsonl").write_text(line("a", "b") + "{\n")
     (taught / "one.jsonl").write_text(line("a", "b"))
+    (taught / "long.jsonl").write_text(line("a", "b") + line("a" * 9, "b"))
     (taught / "mark.jsonl").write_text(line("a", "b<|end|>"))
+    (taught / "mark2.jsonl").write_text(line("a", "b") + line("a\n\nUser: no", "b"))
     system = {"messages": [{"role": role, "content": "a"} for role in ("system", "user", "assistant")]}
     (taught / "system.jsonl").write_text(json.dumps(system) + "\n")
     more = ["--backend", "python", "--preset", "debug", "--steps", "1"] if options[0] == "train" else []
@@ -505,7 +543,7 @@ def test_a_chat_needs_a_template(tmp_path: Path) -> None:
         sizes = {"context_length": 8, "num_layers": 1, "num_heads": 1, "embedding_dim": 4}
         save_pretrained(GPT(GPTConfig(vocab_size=2, **sizes)), tmp_path / "run", "native", tokenizer)
     save_tokenizer(tokenizer, tmp_path / "tokenizer")
-    done = tinygpt("generate", "run", "--chat", cwd=tmp_path, input="a\n")
+    done = tinygpt("generate", "run", "--chat", "--backend", "python", cwd=tmp_path, input="a\n")
     assert_refused(done, "has no chat template", "train --data FILE.jsonl")
 
 
@@ -516,3 +554,129 @@ def test_a_vocabulary_has_room_for_the_marks(place: Path) -> None:
     assert data.tokenizer.vocab_size <= 262
     with pytest.raises(SettingError, match="vocab_size must be at least 260 here"):
         prepare_data(replace(config, vocab_size=258))
+
+
+# ---------------------------------------------------------------- a model that was trained on text
+
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+TEXT = f"The user asks: what? Assistants say: {ALPHABET}.\n\nUsers ask. System: Assistant.\n" * 40
+NO_MARKS = ALPHABET * 50
+
+
+@pytest.fixture(scope="module", params=["characters", "bpe"])
+def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run on text, `read`, and one that went on with the colours, `tuned`."""
+    place = tmp_path_factory.mktemp("reader")
+    (place / "text.txt").write_text(TEXT)
+    (place / "colours.jsonl").write_text("".join(line(a, COLOURS[a]) for a in COLOURS) * 4)
+    small = ["--backend", "python", "--preset", "debug"]
+    tokens = [
+        "--context-length",
+        "40",
+        "--tokenizer",
+        request.param,
+        "--vocab-size",
+        "275",
+        "--embedding-dim",
+        "12",
+    ]
+    done = tinygpt(
+        "train", "--data", "text.txt", *small, *tokens, "--steps", "20", "--out", "read", cwd=place
+    )
+    assert done.returncode == 0, done.stderr
+    tuned = ["--data", "colours.jsonl", "--init-from", "read", "--learning-rate", "0.03", "--steps", "110"]
+    done = tinygpt("train", *small, *tuned, "--eval-every", "10", "--out", "tuned", cwd=place)
+    assert done.returncode == 0, done.stderr
+    (place / "printed.txt").write_text(done.stdout)
+    return place
+
+
+def test_a_model_that_has_read_text_is_taught_to_answer(reader: Path) -> None:
+    """Without a special token: from text to conversations to a chat, by default."""
+    printed = (reader / "printed.txt").read_text()
+    assert "template text; one a row" in printed and "generate tuned --chat" in printed
+    tokenizer, config = load_model(str(reader / "tuned"), "python")[1:]
+    assert not tokenizer.special_tokens and config["data"]["chat_template"] == {"name": "text"}
+    log = [json.loads(each) for each in (reader / "tuned" / "log.jsonl").read_text().splitlines()]
+    losses = [each["val_loss"] for each in log if "val_loss" in each]
+    assert losses[-1] < losses[0] / 5
+    for asked, answer in list(COLOURS.items())[:3]:
+        done = tinygpt("generate", "tuned", "--chat", "--temperature", "0", cwd=reader, input=f"{asked}\n")
+        assert (done.returncode, done.stdout) == (0, f"{answer}\n"), done.stderr
+    as_text = ["--prompt", "User: coal\n\nAssistant:", "--stop", "\n\nUser:", "--temperature", "0"]
+    done = tinygpt("generate", "tuned", *as_text, cwd=reader)
+    assert done.stdout == "User: coal\n\nAssistant: black\n"
+
+
+def test_it_goes_on_and_travels_with_its_template(reader: Path) -> None:
+    done = tinygpt("train", "--resume", "tuned", "--steps", "112", cwd=reader)
+    assert done.returncode == 0 and "template text" in done.stdout, done.stderr
+    done = tinygpt("convert", "tuned", "folder", "--to", "starcoder2", cwd=reader)
+    assert done.returncode == 0, done.stderr
+    done = tinygpt("generate", "folder", "--chat", "--temperature", "0", cwd=reader, input="snow\n")
+    assert (done.returncode, done.stdout) == (0, "white\n"), done.stderr
+    more = ["--init-from", "folder", "--data", "colours.jsonl", "--lora", "2", "--steps", "2"]
+    done = tinygpt("train", *more, "--preset", "debug", "--out", "lora", cwd=reader)
+    assert done.returncode == 0 and "template text" in done.stdout, done.stderr
+
+
+def test_a_model_of_text_may_be_asked_as_it_is(reader: Path) -> None:
+    assert_refused(tinygpt("generate", "read", "--chat", cwd=reader, input="sky\n"), "has no chat template")
+    ask = ["--chat", "--chat-template", "text", "--json", "--tokens", "30", "--temperature", "2"]
+    done = tinygpt("generate", "read", *ask, cwd=reader, input="sky\nsnow\n")
+    assert done.returncode == 0, done.stderr
+    for each in map(json.loads, done.stdout.splitlines()):
+        assert not any(mark in each["text"] for mark in TEMPLATES["text"].marks)
+
+
+def test_characters_that_the_marks_need_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(NO_MARKS)
+    (tmp_path / "colours.jsonl").write_text(COLOUR_LINES)
+    tiny = ["--preset", "debug", "--backend", "python", "--steps", "1"]
+    assert tinygpt("train", "--data", "text.txt", *tiny, "--out", "read", cwd=tmp_path).returncode == 0
+    told = tinygpt("train", "--data", "colours.jsonl", *tiny, "--init-from", "read", cwd=tmp_path)
+    words = ["does not know 'U', ':', ' ', '\\n', 'A', which the chat template 'text' needs", "bpe"]
+    assert_refused(told, *words)
+    asked = tinygpt("generate", "read", "--chat", "--chat-template", "text", cwd=tmp_path, input="sky\n")
+    assert_refused(asked, *words)
+    # Letters are learned with the conversations where the run has no tokens yet
+    fresh = ["--chat-template", "text", "--context-length", "64", *tiny, "--out", "fresh"]
+    done = tinygpt("train", "--data", "colours.jsonl", *fresh, cwd=tmp_path)
+    assert done.returncode == 0 and "template text" in done.stdout, done.stderr
+
+
+def test_which_template_a_run_begins_with(tmp_path: Path) -> None:
+    config = config_of(tmp_path / "x.jsonl")
+
+    def name(tokenizer: Any, **changes: Any) -> str:
+        return template_of(replace(config, **changes), str(tmp_path), tokenizer).name
+
+    assert template_of(config, None, None) is PLAIN
+    assert name(bpe("plain")) == "plain"
+    assert name(bpe("text")) == name(CharTokenizer("a")) == "text"
+    assert name(bpe("chatml"), chat_template="text") == "text"
+    with pytest.raises(ChatError, match=r"of chatml, qwen2, qwen2\.5, smollm2: choose one of these, or text"):
+        name(bpe("chatml"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATES["gemma"].jinja()}))
+    assert name(bpe("chatml")) == "gemma"
+
+
+def test_a_tokenizer_that_writes_other_letters_does_not_know_the_marks() -> None:
+    class Lower(CharTokenizer):
+        def _encode_ordinary(self, text: str) -> list[int]:
+            return super()._encode_ordinary(text.lower())
+
+    tokenizer = Lower(MARKS.lower())
+    assert missing_characters(TEMPLATES["text"], tokenizer) == ["U", "A"]
+    assert missing_characters(TEMPLATES["text"], CharTokenizer(MARKS)) == []
+    assert missing_characters(PLAIN, CharTokenizer("a")) == []
+
+
+@given(text=st.text("ab ", max_size=6), lead=st.text("a ", max_size=3), cuts=st.lists(st.integers(0, 6)))
+def test_an_answer_loses_what_stands_before_it_wherever_it_is_cut(
+    text: str, lead: str, cuts: list[int]
+) -> None:
+    places = sorted({0, len(text), *(cut for cut in cuts if cut <= len(text))})
+    pieces = [text[start:end] for start, end in pairwise(places)]
+    assert "".join(without_lead(pieces, lead)) == text.removeprefix(lead)

@@ -452,6 +452,46 @@ def test_a_run_says_at_its_start_that_it_cannot_be_exported(tmp_path: Path) -> N
         assert (tinygpt(*to, cwd=tmp_path).returncode == 0) == (line is None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"), [("mixtral", []), ("qwen3_moe", ["--query-key-norm", "--embedding-dim", "8"])]
+)
+def test_experts_that_are_trained_here_run_elsewhere(kind: str, options: list[str], tmp_path: Path) -> None:
+    """Without biases, which no format holds: from `train` to transformers, with the logits of the run."""
+    (tmp_path / "words.txt").write_text("ab\ncd\nabc\nbcd\n" * 40)
+    command = [
+        "train",
+        "--data",
+        "words.txt",
+        "--preset",
+        "debug",
+        "--steps",
+        "8",
+        "--experts",
+        "3",
+        *options,
+    ]
+    command += ["--normalization", "rms_norm", "--activation", "swiglu"]
+    done = tinygpt(*command, "--out", "with-biases", cwd=tmp_path)
+    assert done.returncode == 0 and "\nexport     to no format: bias is True" in done.stdout
+    done = tinygpt(*command, "--no-bias", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0 and "\nexport " not in done.stdout, done.stderr
+    model = load_pretrained(tmp_path / "run")
+    assert not model.config.bias and not any("bias" in name for name, _ in model.named_parameters())
+    assert tinygpt("train", "--resume", "run", "--steps", "9", "--quiet", cwd=tmp_path).returncode == 0
+    done = tinygpt("convert", "run", "there", "--to", kind, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    transformers = pytest.importorskip(
+        "transformers", reason="compared with transformers only where it is installed"
+    )
+    torch = pytest.importorskip("torch", reason="transformers needs PyTorch")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "there").eval()
+    ids = [[0, 1, 2, 3, 4, 1, 0, 2], [4, 3, 2, 1, 0, 0, 1, 2]]
+    with torch.no_grad():
+        expected = theirs(torch.tensor(ids)).logits
+    found = torch.tensor(load_pretrained(tmp_path / "run")(Tensor(ids)).to_python())
+    assert (found - expected).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_what_a_family_holds_has_a_format(kind: str) -> None:
     config = our_model(kind).config

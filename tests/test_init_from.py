@@ -158,6 +158,12 @@ def test_its_settings_make_the_same_run(place: Path) -> None:
         (["--init-from", "llama", "--activation", "gelu"], ["--activation is 'gelu', but 'swiglu'"]),
         (["--init-from", "first", "--tokenizer", "bpe"], ["--tokenizer is 'bpe', but"]),
         (["--init-from", "first", "--context-length", "99"], ["--context-length (99) is more than the 8"]),
+        (
+            ["--init-from", "first", "--experts-per-token", "3"],
+            ["--experts-per-token is 3, but 2 for the model"],
+        ),
+        (["--init-from", "first", "--balance-loss", "0.1"], ["--balance-loss needs --experts"]),
+        (["--init-from", "first", "--no-bias"], ["--bias is False, but True for the model in"]),
         (["--init-from", "large"], ["has 22 tokens, but the model", "was made for 3"]),
         (["--init-from", "first", "--data", "foreign.txt"], ["does not fit the corpus", "é"]),
         (["--init-from", "prose", "--data", "words.txt"], ["has no token <|endoftext|>", "--data FILE"]),

@@ -54,6 +54,7 @@ KINDS = {
     "grouped": {"num_heads": 4, "num_key_value_heads": 2, "positions": "rotary", "activation": "silu"},
     "tinygpt": {"activation": "relu", "final_activation": True, "positions": "none", "attention_bias": False},
     "geglu": {"activation": "geglu", "num_layers": 1},
+    "no biases": {"positions": "rotary", "tied_head": False, "bias": False},
     "n-grams": {"positions": "rotary", "tied_head": False, "ngram_tables": (7, 11, 19)},
     "n-grams and positions": {"ngram_tables": (5,)},
 }
@@ -73,11 +74,18 @@ def microscope() -> Microscope:
     return Microscope({"documents": str(RUNS / "documents" / "run"), "bpe": str(RUNS / "bpe" / "run")})
 
 
-def test_a_model_with_options_that_the_page_does_not_show_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"logit_soft_cap": 2.0, "sliding_window": 3}, {"num_experts": 3}, {"value_embeddings": 1}],
+    ids=" ".join,
+)
+def test_a_model_with_options_that_the_page_does_not_show_is_refused(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
     """By the names of those; tables of n-grams are shown."""
-    model = GPT(GPTConfig(**SIZES, ngram_tables=(5,), sliding_window=3, logit_soft_cap=2.0))
+    model = GPT(GPTConfig(**SIZES, ngram_tables=(5,), **options))
     save_pretrained(model, tmp_path / "run", "native", CharTokenizer("abcdefghijklm"))
-    with pytest.raises(ProtocolError, match="has logit_soft_cap, sliding_window, which is not shown"):
+    with pytest.raises(ProtocolError, match=f"has {', '.join(options)}, which is not shown"):
         Microscope({"mine": str(tmp_path / "run")})
 
 

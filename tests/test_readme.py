@@ -35,6 +35,7 @@ GPUS = (None, "needs GPUs; tests/test_communicators.py runs the logic against a 
 SMOLLM = (None, "SmolLM's weights are a download; tests/test_families.py has small ones")
 QUANTIZED = (None, "SmolLM's weights are a download; tests/test_quantized.py samples from small ones")
 LORA = (None, "SmolLM's weights are a download; tests/test_lora.py does all of this with a small one")
+READER = (None, "the reader's own files; tests/test_conversations.py goes from a text to answers")
 SUBSTITUTES = {
     "git clone URL tinygpt && cd tinygpt": (None, "the reader's own copy of what the tests run in"),
     "python3 -m tinygpt_core train": ("train --steps 3 --out {run}", "a minute"),
@@ -80,6 +81,10 @@ SUBSTITUTES = {
         None,
         "asks until Ctrl-D; tests/test_conversations.py types the messages",
     ),
+    "python3 -m tinygpt_core train --data notes.txt --context-length 128 --out runs/reader": READER,
+    "python3 -m tinygpt_core train --data colours.jsonl --init-from runs/reader --learning-rate 0.001 "
+    "--out runs/answers": READER,
+    "python3 -m tinygpt_core generate runs/answers --chat": READER,
     "python3 -m tinygpt_core plot runs/latest": ("plot {run}", "another directory"),
     "python3 -m tinygpt_core inspect runs/latest": ("inspect {run}", "another directory"),
     "python3 -m tinygpt_core convert gpt2 runs/gpt2": (

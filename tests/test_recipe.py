@@ -282,6 +282,9 @@ def test_every_part_is_an_option(
         (["--experts", "1"], "--experts-per-token (2) must be at most --experts (1)"),
         (["--experts", "2", "--experts-per-token", "0"], "--experts-per-token must be from 1"),
         (["--balance-loss", "-1"], "--balance-loss must be"),
+        (["--experts-per-token", "3"], "--experts-per-token needs --experts, the number of experts"),
+        (["--balance-loss", "0.1"], "--balance-loss needs --experts"),
+        (["--router-z-loss", "0.1"], "--router-z-loss needs --experts"),
         (["--value-embeddings", "-1"], "--value-embeddings must be from 0"),
         (["--value-embeddings", "2"], "--value-embeddings (2) must be at most --layers (1)"),
     ):

@@ -230,6 +230,7 @@ def test_settings_out_of_range_are_named(field: str, value: object) -> None:
         TrainingConfig.from_dict({field: value})
 
 
+OF_EXPERTS = ("experts_per_token", "balance_loss", "router_z_loss")
 OF_TYPE: dict[str, Any] = {
     "int": int,
     "int | None": int,
@@ -295,8 +296,11 @@ def test_every_setting_may_be_its_least_and_its_largest(setting: Setting) -> Non
     elif isinstance(allowed, Range):
         number = OF_TYPE[setting.type]
         values = [number(allowed.low), number(allowed.high) if allowed.high < math.inf else math.inf]
-        of_adapters = {"init_from": "/a", "lora_rank": 1}  # which those of adapters need
-        others = [of_adapters if setting.name.startswith("lora") else {}] * 2
+        others = [{}] * 2
+        if setting.name.startswith("lora"):
+            others = [{"init_from": "/a", "lora_rank": 1}] * 2  # which those of adapters need
+        elif setting.name in OF_EXPERTS:
+            others = [{"num_experts": 2**16}] * 2
     elif allowed is not None:
         of_conversations = {"data_file": "/a.jsonl"} if setting.name == "chat_template" else {}
         values, others = list(allowed), [of_conversations for _ in allowed]
@@ -312,6 +316,12 @@ def test_settings_that_do_not_fit_each_other_are_both_named() -> None:
         TrainingConfig(num_heads=3)
     with pytest.raises(SettingError, match=r"^experts_per_token \(2\) must be at most num_experts \(1\)$"):
         TrainingConfig(num_experts=1)
+    for name, value in (("experts_per_token", 3), ("balance_loss", 0.1), ("router_z_loss", 0.1)):
+        with pytest.raises(SettingError, match=f"^{name} needs num_experts, the number of experts"):
+            TrainingConfig(**{name: value})
+        TrainingConfig(**{name: SETTINGS[name].default})  # which may be said
+        TrainingConfig(**{name: value}, init_from="/a")  # whose experts are not known here
+        TrainingConfig(**{name: value}, num_experts=3)
     with pytest.raises(SettingError, match=r"^positions .* embedding_dim / num_heads is 3$"):
         TrainingConfig(embedding_dim=6, num_heads=2)
 

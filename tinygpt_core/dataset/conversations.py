@@ -212,11 +212,13 @@ def _marked(
     right.
 
     An answer's tokens are those that are not among the ids of all before it and the prompt, and end with the
-    first that ends an answer: just what a model draws that answers this prompt. A token at the border that
-    was merged of both counts as the answer's.
+    first that ends an answer, or with which a mark of the template is whole that does: just what a model
+    draws that answers this prompt. A token at the border that was merged of both counts as the answer's.
     """
     whole = template.ids(tokenizer, messages, prompt=False)
     marks = [0] * len(whole)
+    ends = [mark.encode() for mark in template.marks]
+    longest = max(map(len, ends), default=0)
     for number, message in enumerate(messages):
         if message.role != "assistant":
             continue
@@ -226,10 +228,15 @@ def _marked(
         )
         if start >= needed:
             break
+        tail = b""  # of the answer's text
         for place in range(start, len(whole)):
             marks[place] = 1
             if whole[place] in stops:
                 break
+            if ends:
+                tail = tail[-longest:] + tokenizer.decode_bytes([whole[place]])
+                if any(end in tail for end in ends):
+                    break
     return whole, marks
 
 

@@ -36,6 +36,10 @@ FORMATS = ("native", *FAMILIES)
 
 def why_not_elsewhere(config: GPTConfig) -> list[str]:
     """Returns why no format of another library can hold models of such a config: what is in the way of the
-    one that comes closest. Nothing where one can.
+    one that comes closest, of those with experts for a model that has some. Nothing where one can.
     """
-    return min((family.obstacles(config) for family in FAMILIES.values()), key=len)
+
+    def distance(obstacles: list[str]) -> tuple[bool, int]:
+        return any(each.startswith("num_experts is ") for each in obstacles), len(obstacles)
+
+    return min((family.obstacles(config) for family in FAMILIES.values()), key=distance)

@@ -9,6 +9,15 @@ template puts around it, most of them special tokens. ChatML's are
 
 where the last line, the prompt, asks for an answer; the answer is whole when the model draws `<|im_end|>`.
 Each template here is a row of a table, `TEMPLATES`: what stands before and behind a message of each role.
+A model whose tokens were made for text has no such tokens; its template, `text`, has marks of letters:
+
+    User: Hello
+
+    Assistant: Hi there.
+
+    User:
+
+where an answer is whole when the model has written the mark with which the next message would begin.
 
 Elsewhere a template is a program in Jinja (`chat_template` in a tokenizer_config.json, or
 chat_template.jinja). One that is known to say what a row of the table says is recognised by its SHA-256; any
@@ -65,11 +74,15 @@ class ChatTemplate:
     Attributes:
         name: by which messages call it.
         stops: special tokens, any of which ends an answer.
+        marks: texts of ordinary tokens, any of which begins a message, and so ends an answer.
+        lead: what stands between the prompt and an answer, and is no part of it.
         variables: texts that its program in Jinja asks for, by the names in `VARIABLES`.
     """
 
     name: str
     stops: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    lead: str = ""
     variables: Mapping[str, str]
 
     def render(self, messages: Sequence[Message], prompt: bool = True) -> str:
@@ -107,23 +120,28 @@ class ChatTemplate:
         """Returns the ids of a conversation, as transformers' `apply_chat_template` gives them.
 
         Raises:
-            ChatError: the template has no place for a message, or one has a special token in it, with which
-                it could pretend to be another's.
+            ChatError: the template has no place for a message, or one has a special token or a mark in it,
+                with which it could pretend to be another's.
             TokenizerError: a character that the tokenizer does not know.
         """
         for message in messages:
             if found := [token for token in tokenizer.special_tokens if token in message.content]:
                 raise ChatError(f"a message has the special token {found[0]!r:.80} in it, which no text may")
+            if found := [mark for mark in self.marks if mark in message.content]:
+                raise ChatError(
+                    f"a message has {found[0]!r} in it, with which another would begin in the chat template "
+                    f"{self.name!r}"
+                )
         return tokenizer.encode(self.render(messages, prompt), allowed_special="all")
 
     def stop_ids(self, tokenizer: Tokenizer) -> list[int]:
-        """Returns the ids of the tokens that end an answer.
+        """Returns the ids of the special tokens that end an answer; none where marks alone do.
 
         Raises:
             ChatError: the tokenizer has none of them.
         """
         found = [tokenizer.special_tokens[text] for text in self.stops if text in tokenizer.special_tokens]
-        if not found:
+        if not found and not self.marks:
             stops = " or ".join(map(repr, self.stops)) or "that its folder names"
             raise ChatError(
                 f"the tokenizer has no special token {stops:.200}, with which an answer ends in the chat "
@@ -144,8 +162,9 @@ class TableTemplate(ChatTemplate):
         before, after: what stands before and behind a message, by its role; a role that is not there has no
             messages of its own.
         prompt: what asks for an answer.
-        stop: the special token that ends an answer.
+        stop: the special token that ends an answer; "" where a mark does.
         special_tokens: the others that it needs.
+        marks: texts of ordinary tokens that begin a message, in no message, and end an answer.
         begin: what stands before everything.
         end: what stands behind everything, where no answer is asked for.
         strips: whether messages lose white space at both ends.
@@ -160,8 +179,9 @@ class TableTemplate(ChatTemplate):
     before: Mapping[str, str]
     after: Mapping[str, str]
     prompt: str
-    stop: str
+    stop: str = ""
     special_tokens: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     begin: str = ""
     end: str = ""
     strips: bool = False
@@ -170,10 +190,12 @@ class TableTemplate(ChatTemplate):
     strips_joined: bool = False
     alternates: bool = False
     stops: tuple[str, ...] = field(init=False)
+    lead: str = field(init=False)
     variables: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stops", (self.stop,))
+        object.__setattr__(self, "stops", (self.stop,) if self.stop else ())
+        object.__setattr__(self, "lead", self.before["assistant"].removeprefix(self.prompt))
         object.__setattr__(self, "variables", {})
 
     def render(self, messages: Sequence[Message], prompt: bool = True) -> str:
@@ -225,7 +247,7 @@ class TableTemplate(ChatTemplate):
 
     def needed_tokens(self) -> tuple[str, ...]:
         """Returns the special tokens that it needs, each once, that which ends an answer among them."""
-        return tuple(dict.fromkeys((*self.special_tokens, self.stop)))
+        return tuple(dict.fromkeys((*self.special_tokens, *self.stops)))
 
     def jinja(self) -> str:
         """Returns the template as a program in Jinja, for other libraries."""
@@ -364,6 +386,14 @@ _ALL = (
         stop="<|end|>",
         special_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"),
         end="<|endoftext|>",
+    ),
+    TableTemplate(
+        "text",
+        # What asks for an answer ends before the space: with it tokens of words begin, " Hi" and not "Hi".
+        **_same("{role}: ", "\n\n", {role: role.capitalize() for role in ROLES}),
+        prompt="Assistant:",
+        marks=("\n\nUser:", "\n\nAssistant:", "\n\nSystem:"),
+        end="User:",
     ),
 )
 TEMPLATES = {template.name: template for template in _ALL}

@@ -16,6 +16,7 @@ from .settings import Range, SettingError, SettingTypeError, check_settings, set
 
 COUNT = Range(1, 2**31, "from 1 to 2**31")
 SIZE = Range(1, 2**24, "from 1 to 2**24")
+EXPERTS = Range(1, 2**16, "from 1 to 2**16")
 STEPS = Range(0, 2**31, "from 0 to 2**31")
 FRACTION = Range(0.0, math.nextafter(1.0, 0.0), "at least 0 and below 1")
 NOT_NEGATIVE = Range(0.0, 1e6, "from 0 to 1e6")
@@ -26,6 +27,7 @@ SCHEDULES = ("cosine", "wsd")
 YOUNGER = (
     "attention_soft_cap",
     "balance_loss",
+    "bias",
     "chat_template",
     "decay_fraction",
     "decay_steps",
@@ -134,7 +136,7 @@ class TrainingConfig:
         "marks around the messages of conversations",
         tuple(TEMPLATES),
         metavar="NAME",
-        default_help="that of the model of --init-from, or plain",
+        default_help="that of the model of --init-from; else plain, or text where it has no special tokens",
     )
     packing: bool = setting(
         False, "put several conversations into a row, which do not see each other", default_help="one a row"
@@ -156,6 +158,9 @@ class TrainingConfig:
     normalization: str = setting("layer_norm", "of the blocks", CHOICES["normalization"])
     positions: str = setting("rotary", "how the model knows places", CHOICES["positions"])
     activation: str = setting("gelu", "of the MLPs", CHOICES["activation"])
+    bias: bool = setting(
+        True, "biases in linear layers and LayerNorm; no format holds experts that have them"
+    )
     tied_head: bool = setting(False, "whether the head's weights are the token embeddings", option="")
     # GPT-2's 0.02 suits models that are 768 wide, and is far too little for 16.
     initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
@@ -176,11 +181,11 @@ class TrainingConfig:
     num_experts: int | None = setting(
         None,
         "MLPs in each block, of which a router chooses some for each token",
-        Range(1, 2**16, "from 1 to 2**16"),
+        EXPERTS,
         option="--experts",
         default_help="one MLP, and no router",
     )
-    experts_per_token: int = setting(2, "of --experts, those that a token passes through", SIZE)
+    experts_per_token: int = setting(2, "of --experts, those that a token passes through", EXPERTS)
     value_embeddings: int = setting(
         0,
         "tables of value embeddings, for so many of the first layers and of the last ones",
@@ -339,6 +344,8 @@ class TrainingConfig:
                 raise SettingError(
                     name, " is for conversations, which ", "data_file", " has where its name ends in .jsonl"
                 )
+        if self.init_from is None:  # else the experts come with the model
+            self.require_experts("experts_per_token", "balance_loss", "router_z_loss")
         if self.num_experts is not None and self.experts_per_token > self.num_experts:
             raise SettingError(
                 "experts_per_token",
@@ -362,6 +369,19 @@ class TrainingConfig:
                 raise SettingError(name, " needs ", "lora_rank", ", the rank of the adapters that it is for")
         if self.lora_targets and not self.lora_targets.strip(", "):
             raise SettingError("lora_targets", f" names no layer: {self.lora_targets!r:.80}")
+
+    def require_experts(self, *names: str) -> None:
+        """Checks that settings of experts, which are not as they are by default, have experts.
+
+        Args:
+            names: of these settings.
+
+        Raises:
+            SettingError: the model has none, so that one of them would do nothing.
+        """
+        for name in names:
+            if self.num_experts is None and getattr(self, name) != SETTINGS[name].default:
+                raise SettingError(name, " needs ", "num_experts", ", the number of experts that it is for")
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """Returns the configuration of the model, which also depends on the tokenizer."""

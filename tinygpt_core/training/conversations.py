@@ -16,6 +16,7 @@ from ..files.json_objects import read_json_object
 from ..random import Generator
 from ..tokenizer.base import Tokenizer, TokenizerError
 from ..tokenizer.chat import (
+    TEMPLATES,
     ChatError,
     ChatTemplate,
     Message,
@@ -28,7 +29,8 @@ from .config import TrainingConfig, plural
 from .settings import SettingError
 
 CHAT_TEMPLATE = "chat_template"  # in what a run's config says of its data
-DEFAULT_TEMPLATE = "plain"
+DEFAULT_TEMPLATE = "plain"  # where the tokenizer has its special tokens, or gets them
+TEXT_TEMPLATE = "text"  # where it has none of any template
 # Random stream of the run's seed for the order of the data; stream 0 is for weights and dropout
 DATA_STREAM = 1
 
@@ -58,8 +60,9 @@ def template_in(folder: str, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 
 def template_of(config: TrainingConfig, folder: str | None, tokenizer: Any) -> ChatTemplate:
-    """Returns the chat template of a new run: the one that its settings name, that of the model it begins
-    with, or `plain`.
+    """Returns the chat template of a new run: the one that its settings name, or that of the model it begins
+    with. Where neither says anything it is `plain`; but `text` for a model whose tokenizer has the special
+    tokens of no template.
 
     Args:
         config: the settings.
@@ -67,31 +70,74 @@ def template_of(config: TrainingConfig, folder: str | None, tokenizer: Any) -> C
         tokenizer: of that model.
 
     Raises:
-        ChatError: there is none of that name; or see `template_in`.
+        ChatError: there is none of that name, or the tokenizer has the special tokens of others than `plain`,
+            which one does not guess; or see `template_in`.
     """
     if config.chat_template is not None:
         return named_template(config.chat_template)
-    found = None if folder is None else template_in(folder, tokenizer)
-    return named_template(DEFAULT_TEMPLATE) if found is None else found
+    if folder is None:
+        return named_template(DEFAULT_TEMPLATE)
+    if (found := template_in(folder, tokenizer)) is not None:
+        return found
+    usable = [
+        template.name
+        for template in TEMPLATES.values()
+        if template.needed_tokens() and not missing_tokens(template, tokenizer)
+    ]
+    if DEFAULT_TEMPLATE in usable:
+        return named_template(DEFAULT_TEMPLATE)
+    if usable:
+        raise ChatError(
+            f"the model in {folder} has no chat template, and the special tokens of {', '.join(usable)}: "
+            f"choose one of these, or {TEXT_TEMPLATE}, with --chat-template"
+        )
+    return named_template(TEXT_TEMPLATE)
+
+
+def missing_tokens(template: ChatTemplate, tokenizer: Tokenizer) -> list[str]:
+    """Returns the special tokens of a template that are no tokens of a tokenizer."""
+
+    def is_token(text: str) -> bool:
+        try:
+            return len(tokenizer.encode(text, allowed_special="all")) == 1
+        except TokenizerError:
+            return False
+
+    return [text for text in template.needed_tokens() if not is_token(text)]
+
+
+def missing_characters(template: ChatTemplate, tokenizer: Tokenizer) -> list[str]:
+    """Returns the characters in the marks of users and assistants that a tokenizer cannot read and write."""
+
+    def is_known(character: str) -> bool:
+        try:
+            return character in tokenizer.decode(tokenizer.encode(character, allowed_special="none"))
+        except TokenizerError:
+            return False
+
+    said = template.render([Message("user", ""), Message("assistant", "")]) if template.marks else ""
+    return [character for character in dict.fromkeys(said) if not is_known(character)]
 
 
 def require_tokens(template: ChatTemplate, tokenizer: Tokenizer, folder: str) -> None:
     """Checks that a model that is there has what a chat template needs.
 
     Raises:
-        ChatError: a special token of the template is not one token, or the template cannot be used here.
+        ChatError: a special token of the template is not one token, a character of its marks is not known, or
+            the template cannot be used here.
     """
     template.require()
-    for text in template.needed_tokens():
-        try:
-            is_token = len(tokenizer.encode(text, allowed_special="all")) == 1
-        except TokenizerError:
-            is_token = False
-        if not is_token:
-            raise ChatError(
-                f"the tokenizer in {folder} has no token {text!r}, which the chat template "
-                f"{template.name!r} needs: choose another with --chat-template"
-            )
+    if tokens := missing_tokens(template, tokenizer):
+        raise ChatError(
+            f"the tokenizer in {folder} has no token {tokens[0]!r}, which the chat template "
+            f"{template.name!r} needs: choose another with --chat-template"
+        )
+    if characters := missing_characters(template, tokenizer):
+        raise ChatError(
+            f"the tokenizer in {folder} does not know {', '.join(map(repr, characters))}, which the chat "
+            f"template {template.name!r} needs: begin with a model trained on a text that has them, or with "
+            "--tokenizer bpe, which knows every character"
+        )
 
 
 @dataclass(frozen=True)

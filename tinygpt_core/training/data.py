@@ -32,7 +32,7 @@ from ..dataset.conversations import (
     is_conversation_file,
     read_conversations,
 )
-from ..dataset.corpora import Corpus, load_corpus
+from ..dataset.corpora import Corpus, CorpusError, load_corpus
 from ..dataset.datasets import DocumentStore
 from ..dataset.token_folders import TokenFolder, is_token_folder, open_token_folder
 from ..dataset.tokens import TokenStream
@@ -132,10 +132,21 @@ def _data_of_conversations(
     template.require()
     messages = [conversation.messages for conversation in conversations]
     if tokenizer is None:
-        texts = [message.content for each in messages for message in each]
+        if template.marks:  # which are learned with the text
+            texts = [template.render(each, prompt=False) for each in messages]
+        else:
+            texts = [message.content for each in messages for message in each]
         corpus = Corpus(config.corpus, texts, None)
         tokenizer = choose_tokenizer(config, corpus, template.needed_tokens())
     tokens = conversation_tokens(conversations, tokenizer, template, config.context_length, path)
+    if len(tokens) < 2:
+        which, advice = "", "add a second line"
+        if tokens.num_left_out:
+            which = f" with an answer within the context of {config.context_length} tokens"
+            advice = "a longer context (--context-length) takes in more"
+        raise CorpusError(
+            f"{path} has 1 conversation{which}, and training needs 2, one of them for validation: {advice}"
+        )
     return _data(config, tokenizer, Conversations(tokens, messages, template), digest)
 
 

@@ -65,7 +65,7 @@ class Origin:
                 is no contradiction, and dropout is the run's.
 
         Raises:
-            SettingError: one that was given contradicts the model.
+            SettingError: one that was given contradicts the model, or is for experts, which it has not.
         """
         own = {field.name for field in fields(TrainingConfig)}
         sizes = {
@@ -89,7 +89,9 @@ class Origin:
                     name,
                     f" is {getattr(config, name)!r:.80}, but {value!r:.200} for the model in {self.path}",
                 )
-        return replace(config, **sizes, init_from=self.path)
+        settings = replace(config, **sizes, init_from=self.path)
+        settings.require_experts("balance_loss", "router_z_loss")
+        return settings
 
     def prepare_data(self, config: TrainingConfig) -> Data:
         """Returns the data of a run that begins with this model, in its tokens.

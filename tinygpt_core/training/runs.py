@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import Any
@@ -357,8 +357,8 @@ def answer_pieces(
     **sampling: Any,
 ) -> Iterator[str]:
     """Yields pieces of the answer to a conversation, as they are sampled. It ends with the template's token
-    for that, or any other special one, before one of the texts in `stop`, after `tokens` tokens, or where the
-    context is full.
+    or mark for that, or any special token, before one of the texts in `stop`, after `tokens` tokens, or where
+    the context is full.
 
     Args:
         model, tokenizer: of one vocabulary.
@@ -381,7 +381,8 @@ def answer_pieces(
             f"the conversation has {len(ids):,} tokens, "
             f"and the model's context {model.config.context_length:,}"
         )
-    stops = (*stop, *tokenizer.special_tokens)  # also where their texts are drawn in pieces
+    # Special tokens also where their texts are drawn in pieces
+    stops = (*stop, *template.marks, *tokenizer.special_tokens)
     drawn = sampler(
         model,
         ids,
@@ -391,4 +392,19 @@ def answer_pieces(
         excluded=tokenizer.unknown_ids(model.config.vocab_size),
         **sampling,
     )
-    yield from until(pieces_of(tokenizer, takewhile(lambda idx: idx not in special, drawn)), stops)
+    pieces = pieces_of(tokenizer, takewhile(lambda idx: idx not in special, drawn))
+    yield from until(without_lead(pieces, template.lead), stops)
+
+
+def without_lead(pieces: Iterable[str], lead: str) -> Iterator[str]:
+    """Yields pieces of a text without what it begins with, where it begins with that."""
+    kept = ""
+    is_open = bool(lead)
+    for piece in pieces:
+        kept += piece
+        if is_open and len(kept) < len(lead) and lead.startswith(kept):
+            continue
+        yield kept.removeprefix(lead) if is_open else kept
+        kept, is_open = "", False
+    if kept:
+        yield kept
