@@ -144,8 +144,8 @@ class MPICommunicator(Communicator):
         here = [rank for rank in range(self.size) if self.hosts[rank] == self.hosts[self.rank]]
         started = 0
         if here[0] == self.rank:
-            watched = {rank: lifelines[rank] for rank in here}
-            started = sentinel.start(watched, self.size, self.hosts[self.rank])
+            lines = {rank: lifelines[rank] for rank in here}
+            started = sentinel.start(lines, self.size, self.hosts[self.rank])
         found = [int(data) for data in self.gather(str(started).encode())]
         return found[here[0]] or None
 

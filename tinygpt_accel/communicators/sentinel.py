@@ -59,7 +59,12 @@ class Lifeline(NamedTuple):
 
 
 def lifeline() -> Lifeline:
-    """Opens a pipe that stays open as long as this process lives, and that its children do not get."""
+    """Opens a pipe that stays open as long as this process lives, and that its children do not get.
+
+    Returns:
+        The number of this process and of the pipe's end in it, which is -1 where there is no such file to
+        look at: elsewhere than on Linux, or where a process may have no more files.
+    """
     if sys.platform != "linux":
         return Lifeline(os.getpid(), -1)
     import fcntl
