@@ -60,7 +60,7 @@ def _from_positions(rows: Rows, like: Any) -> PythonBuffer:
 
 def _for_each_head(function: Callable[[Any], float], values: Row, heads: int) -> list[float]:
     """What a function makes of the numbers of each head, which stand `heads` apart."""
-    return list(map(function, zip(*chunks(values, heads), strict=True)))
+    return [function(values[head::heads]) for head in range(heads)]
 
 
 # ---------------------------------------------------------------- all heads at once
