@@ -228,6 +228,7 @@ def reshape_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape | No
     return tuple(reversed(result))
 
 
+@lru_cache(maxsize=4096)
 def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
     """Returns strides that show `shape` broadcast to `new_shape`: stretched and added axes get stride 0.
 

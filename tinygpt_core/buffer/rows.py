@@ -168,7 +168,8 @@ def _dots_by_distance(a: Rows, b: Rows) -> list[float] | None:
         products = _dots_by_distance(b, a)
         return products and list(chain.from_iterable(zip(*chunks(products, len(a)), strict=True)))
     dist = math.dist
-    b = list(map(tuple, b))
+    if type(b[0]) is not tuple:  # what `dist` would have to make of them for every row of `a`
+        b = list(map(tuple, b))
     lengths_of_a = list(starmap(math.hypot, a))
     lengths_of_b = list(starmap(math.hypot, b))
     length = max(lengths_of_b)  # to which rows of `a` are scaled
@@ -180,7 +181,8 @@ def _dots_by_distance(a: Rows, b: Rows) -> list[float] | None:
         b = [tuple([x / n for x in row]) if n else row for row, n in zip(b, lengths_of_b, strict=True)]
         sums_of_squares = [2.0] * len(b)  # |u|^2 + |v|^2 for each row of `b`
     else:
-        sums_of_squares = [length * length + n * n for n in lengths_of_b]
+        square = length * length
+        sums_of_squares = [square + n * n for n in lengths_of_b]
     products = []
     for row, length_of_row in zip(a, lengths_of_a, strict=True):
         half = length_of_row / (2.0 * length or 1.0)

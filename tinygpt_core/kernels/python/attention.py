@@ -165,7 +165,9 @@ def _split_heads(x: Any, parts: int, heads: int) -> list[Sequence[float]]:
     size = width // (parts * heads)
     in_order, _ = _head_order(batch, parts, heads, size)
     rows = x.rows()
-    together = map(in_order, [list(chain.from_iterable(rows[i::length])) for i in range(length)])
+    if batch > 1:
+        rows = [list(chain.from_iterable(rows[i::length])) for i in range(length)]
+    together = map(in_order, rows)
     return chunks(list(chain.from_iterable(together)), batch * heads * size)
 
 
