@@ -133,7 +133,7 @@ class PythonBuffer(Buffer):
 
     def flat(self) -> array[Any]:
         """Returns the elements in C order: perhaps the storage itself, so nobody may write to the result."""
-        total = numel(self.shape)
+        total = math.prod(self.shape)
         if is_contiguous(self.shape, self.stride):
             data: array[Any] = self.data
             return data if total == len(data) else data[self.offset : self.offset + total]
