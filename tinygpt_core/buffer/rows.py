@@ -168,7 +168,7 @@ def _dots_by_distance(a: Rows, b: Rows) -> list[float] | None:
         products = _dots_by_distance(b, a)
         return products and list(chain.from_iterable(zip(*chunks(products, len(a)), strict=True)))
     dist = math.dist
-    if type(b[0]) is not tuple:  # what `dist` would have to make of them for every row of `a`
+    if type(b[0]) is not tuple:  # else `dist` would make tuples of them anew for every row of `a`
         b = list(map(tuple, b))
     lengths_of_a = list(starmap(math.hypot, a))
     lengths_of_b = list(starmap(math.hypot, b))
