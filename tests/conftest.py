@@ -169,6 +169,14 @@ LONG = {
     "test_benchmarks.py::test_scaling": "trains",
     "test_benchmarks.py::test_both_sides_compute_the_same": "trains, also with PyTorch",
     "test_benchmarks.py::test_the_gpu_script_runs_without_a_gpu": "trains, also with PyTorch",
+    "test_benchmarks.py::test_sides_of_quantized_weights_compute_the_same": "imports PyTorch",
+    "test_chat_templates.py::test_ids_are_those_of_transformers": "imports transformers",
+    "test_chat_templates.py::test_any_other_program_is_run_as_transformers_runs_it": "imports transformers",
+    "test_tokenizer_json.py::test_auto_tokenizer_reads_an_exported_folder": "imports transformers",
+    "test_families.py::test_experts_in_one_tensor_are_those_of_several": "imports transformers",
+    "test_families.py::test_halves_in_shards_are_widened": "imports transformers",
+    "test_families.py::test_widening_takes_little_more_memory_than_what_it_makes": "imports transformers",
+    "test_lora.py::test_defaults_are_those_of_peft": "imports transformers and peft",
 }
 
 

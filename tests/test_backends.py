@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import TINY
 
 from tinygpt_core import Tensor, backends, no_grad, seed
 from tinygpt_core.buffer import Buffer
@@ -22,24 +23,6 @@ from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.optimizers import SGD, Adam, AdamW, Optimizer
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = [
-    "--steps",
-    "4",
-    "--layers",
-    "1",
-    "--heads",
-    "2",
-    "--embedding-dim",
-    "8",
-    "--context-length",
-    "8",
-    "--batch-size",
-    "2",
-    "--eval-every",
-    "0",
-    "--eval-batches",
-    "1",
-]
 
 
 def install(
@@ -473,11 +456,11 @@ def test_train_takes_the_fastest_and_a_run_keeps_its_backend(accel: Path) -> Non
         in tinygpt("train", "--out", "b", *TINY, site=accel, TINYGPT_BACKEND="python").stdout
     )
     # A run that is resumed keeps its own.
-    done = tinygpt("train", "--resume", "a", "--steps", "5", site=accel)
+    done = tinygpt("train", "--resume", "a", "--steps", "7", site=accel)
     assert done.returncode == 0 and "\nbackend    python\n" in done.stdout
     assert len(done.stderr.splitlines()) == 1 and "stretch the cosine" in done.stderr  # and nothing else
     # Unless told otherwise.
-    done = tinygpt("train", "--resume", "a", "--steps", "6", "--backend", "numpy", site=accel)
+    done = tinygpt("train", "--resume", "a", "--steps", "8", "--backend", "numpy", site=accel)
     assert done.returncode == 0 and "\nbackend    numpy\n" in done.stdout and backend_of("a") == "numpy", (
         done.stderr
     )
@@ -490,8 +473,8 @@ def test_train_takes_the_fastest_and_a_run_keeps_its_backend(accel: Path) -> Non
     done = tinygpt("generate", "run", "--seed", "1", "--tokens", "5", **bare)  # type: ignore[arg-type]
     assert done.returncode == 0 and done.stdout and re.fullmatch(note, done.stderr), done.stderr
     assert_refused(tinygpt("generate", "run", "--backend", "numpy", **bare), "numpy")
-    assert_refused(tinygpt("train", "--resume", "run", "--steps", "5", "--backend", "numpy", **bare), "numpy")
-    done = tinygpt("train", "--resume", "run", "--steps", "5", **bare)  # type: ignore[arg-type]
+    assert_refused(tinygpt("train", "--resume", "run", "--steps", "7", "--backend", "numpy", **bare), "numpy")
+    done = tinygpt("train", "--resume", "run", "--steps", "7", **bare)  # type: ignore[arg-type]
     assert (
         done.returncode == 0 and "\nbackend    python\n" in done.stdout and re.fullmatch(note, done.stderr)
     ), done.stderr

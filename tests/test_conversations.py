@@ -399,6 +399,8 @@ def taught(place: Path) -> Path:
         *OPTIONS,
         "--steps",
         "250",
+        "--batch-size",
+        "2",
         "--eval-every",
         "0",
         "--out",

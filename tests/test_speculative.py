@@ -331,21 +331,30 @@ def test_a_run_is_the_draft_of_another(place: Path) -> None:
         assert found["drafted"] >= found["accepted"] > 0 and done.stderr == ""
 
 
+@pytest.fixture(scope="module")
+def beside_a_folder(place: Path) -> Path:
+    """The place with `folder`, a model in the format of Llama that has the tokens of `large`."""
+    tokenizer = load_tokenizer(place / "large" / "tokenizer")
+    kind = {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu", "bias": False}
+    with backends.use("python"):
+        model = GPT(GPTConfig(tokenizer.vocab_size, 12, 1, 2, 8, **kind))
+        save_pretrained(model, place / "folder", "llama", tokenizer)
+    return place
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-def test_a_folder_of_another_format_is_a_draft_and_has_one(place: Path, dtype: str) -> None:
-    if not (place / "folder").exists():
-        tokenizer = load_tokenizer(place / "large" / "tokenizer")
-        kind = {"normalization": "rms_norm", "positions": "rotary", "activation": "swiglu", "bias": False}
-        with backends.use("python"):
-            model = GPT(GPTConfig(tokenizer.vocab_size, 12, 1, 2, 8, **kind))
-            save_pretrained(model, place / "folder", "llama", tokenizer)
+def test_a_folder_of_another_format_is_a_draft_and_has_one(beside_a_folder: Path, dtype: str) -> None:
+    place = beside_a_folder
     for names in (("large", "folder"), ("folder", "small")):
         options = ("--temperature", "0", "--tokens", "8", "--dtype", dtype, "--backend", "python")
         plain = tinygpt("generate", names[0], *options, "--prompt", "get", cwd=place)
         drafted = tinygpt("generate", names[0], *options, "--prompt", "get", "--draft", names[1], cwd=place)
         assert drafted.returncode == 0 and drafted.stdout == plain.stdout, drafted.stderr
         assert "guesses of the draft" in drafted.stderr
-    refused = tinygpt("generate", "folder", "--draft", "other", cwd=place)
+
+
+def test_a_draft_with_other_tokens_than_a_folder_is_refused(beside_a_folder: Path) -> None:
+    refused = tinygpt("generate", "folder", "--draft", "other", cwd=beside_a_folder)
     assert_refused(refused, "the tokens of other are not those of folder", "--tokenizer folder")
     assert "--tokenizer folder/tokenizer" not in refused.stderr
 

@@ -160,7 +160,7 @@ class Module:
         def visit(prefix: str, items: Iterable[tuple[Any, Any]]) -> None:
             for key, value in items:
                 if isinstance(value, Tensor):
-                    if value.requires_grad or not trainable_only:
+                    if not trainable_only or value.requires_grad:
                         found.setdefault(id(value), (f"{prefix}{key}", value))
                 elif isinstance(value, Module):
                     visit(f"{prefix}{key}.", _public_attributes(value))

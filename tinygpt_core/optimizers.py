@@ -161,15 +161,17 @@ class Optimizer:
             remembered = self.state[name]
             if slot not in remembered:
                 remembered[slot] = Tensor(kind.zeros(buffer.shape, buffer.dtype))
-            elif type(remembered[slot].buffer) is not kind or remembered[slot].dtype is not buffer.dtype:
+            found = remembered[slot].buffer
+            if type(found) is not kind or found.dtype is not buffer.dtype:
                 remembered[slot] = matching(remembered[slot], parameter)
-            if remembered[slot].shape != buffer.shape:
+                found = remembered[slot].buffer
+            if found.shape != buffer.shape:
                 raise ShapeError(
                     f"{type(self).__name__}: the parameter {name!r} has shape {buffer.shape} now, but its "
-                    f"{slot} is of shape {remembered[slot].shape}, from when it had that shape: forget it "
+                    f"{slot} is of shape {found.shape}, from when it had that shape: forget it "
                     f"with `del optimizer.state[{name!r}]`, or make a new optimizer"
                 )
-            buffers.append(remembered[slot].buffer)
+            buffers.append(found)
         return buffers
 
     def operands(self, named: Named, slots: tuple[str, ...]) -> Operands:
@@ -181,10 +183,10 @@ class Optimizer:
         """
         found = Operands([], [], [[] for _ in slots], [])
         remembered = [self.slot_buffers(slot, named) for slot in slots]
-        for place, (_, parameter) in enumerate(named):
+        for (_, parameter), *slot_buffers in zip(named, *remembered, strict=True):
             gradient = parameter.compact_grad
             assert gradient is not None
-            buffers = [parameter.buffer, *(buffers[place] for buffers in remembered)]
+            buffers = [parameter.buffer, *slot_buffers]
             if parameter.sparse_grad:
                 rows, gradient = rows_with_gradient(gradient)
                 if not rows.numel:

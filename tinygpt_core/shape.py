@@ -125,7 +125,7 @@ def normalize_axes(axes: Any, ndim: int) -> Shape:
     if axes is None:
         return tuple(range(ndim))
     listed = axes if isinstance(axes, (tuple, list)) else (axes,)
-    found = sorted(normalize_axis(axis, ndim) for axis in listed)
+    found = sorted([normalize_axis(axis, ndim) for axis in listed])
     if len(set(found)) != len(found):
         raise ValueError(f"axes {axes} name one axis twice for an array with {ndim} axes")
     return tuple(found)
@@ -133,7 +133,7 @@ def normalize_axes(axes: Any, ndim: int) -> Shape:
 
 def reduced_shape(shape: Shape, axes: Shape) -> Shape:
     """Returns `shape` with the given axes of size 1: what a reduction that keeps its axes gives."""
-    return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    return tuple([1 if axis in axes else size for axis, size in enumerate(shape)])
 
 
 def without_axes(shape: Shape, axes: Any) -> Shape:
@@ -228,6 +228,7 @@ def reshape_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape | No
     return tuple(reversed(result))
 
 
+@lru_cache(maxsize=4096)
 def expand_strides(shape: Shape, stride: Shape, new_shape: Shape) -> Shape:
     """Returns strides that show `shape` broadcast to `new_shape`: stretched and added axes get stride 0.
 

@@ -193,18 +193,18 @@ class GradientFunction:
                 continue
             if callable(gradient):
                 gradient = gradient()
-            if isinstance(gradient, PartialGradient):
+            if isinstance(gradient, Buffer):
+                shape, dtype = self.inputs[position]  # type: ignore[misc]  # there, since there is a parent
+                if gradient.shape != shape:
+                    gradient = self._sum_back(gradient, shape, position)
+                yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
+            elif isinstance(gradient, PartialGradient):
                 yield parent, gradient
-                continue
-            if not isinstance(gradient, Buffer):
+            else:
                 raise RuntimeError(
                     f"{self.name}.backward returned a {type(gradient).__name__} for input {position}, "
                     "not a Buffer"
                 )
-            shape, dtype = self.inputs[position]  # type: ignore[misc]  # not None, since there is a parent
-            if gradient.shape != shape:
-                gradient = self._sum_back(gradient, shape, position)
-            yield parent, gradient if gradient.dtype is dtype else gradient.cast(dtype)
 
     def _refuse_change(self, version: list[int]) -> None:
         """Raises the error that the input, or else the result, with this `version` was changed in place."""
@@ -253,14 +253,17 @@ def kept_buffers(operation: Operation) -> list[tuple[str, Buffer]]:
     a kernel has saved may be long lists of numbers.
     """
     found: list[tuple[str, Buffer]] = []
+    needs_unchanged = operation.needs_unchanged
     for name, value in vars(operation).items():
-        if isinstance(value, Buffer):
-            found.append((name, value))
-        elif operation.needs_unchanged and type(value) is tuple:
-            found += [(name, item) for item in value if isinstance(item, Buffer)]
-        elif operation.needs_unchanged or name == "needs_input_grad":
+        if name == "needs_input_grad":
             continue
-        elif isinstance(value, (tuple, list, dict)):
+        if type(value) is tuple and needs_unchanged:
+            for item in value:
+                if isinstance(item, Buffer):
+                    found.append((name, item))
+        elif isinstance(value, Buffer):
+            found.append((name, value))
+        elif not needs_unchanged and isinstance(value, (tuple, list, dict)):
             _collect_buffers(name, value, found)
     return found
 

@@ -111,7 +111,7 @@ def _deduce(values: list[Any], dimension: int) -> tuple[DType, list[Any]]:
         raise TypeError(
             f"mixed data: dimension {max(dimension - 1, 0)} holds {names}; pass a dtype to convert them"
         )
-    if kinds == {int} and not all(-(2**31) <= value < 2**31 for value in values):
+    if kinds == {int} and not -(2**31) <= min(values) <= max(values) < 2**31:
         return DType.int64, values
     return DType.deduce_dtype(values[0]) if values else DType.float32, values
 

@@ -133,7 +133,7 @@ class PythonBuffer(Buffer):
 
     def flat(self) -> array[Any]:
         """Returns the elements in C order: perhaps the storage itself, so nobody may write to the result."""
-        total = numel(self.shape)
+        total = math.prod(self.shape)
         if is_contiguous(self.shape, self.stride):
             data: array[Any] = self.data
             return data if total == len(data) else data[self.offset : self.offset + total]
@@ -275,9 +275,13 @@ class PythonBuffer(Buffer):
     def _binary(
         self, other: PythonBuffer, function: Callable[[Any, Any], Any], dtype: DType | None = None
     ) -> PythonBuffer:
-        shape = self.shape if self.shape == other.shape else broadcast_shapes(self.shape, other.shape)
-        first, second = self._broadcast(shape), other._broadcast(shape)
-        values = list(map(function, first, second)) if numel(shape) else ()
+        shape = self.shape
+        if shape == other.shape:
+            values = list(map(function, self.flat(), other.flat()))
+        else:
+            shape = broadcast_shapes(shape, other.shape)
+            first, second = self._broadcast(shape), other._broadcast(shape)
+            values = list(map(function, first, second)) if numel(shape) else []
         return self.of(values, shape, dtype or self.dtype)
 
     def _add(self, other: PythonBuffer) -> PythonBuffer:
@@ -328,9 +332,11 @@ class PythonBuffer(Buffer):
 
     def _groups(self, axes: Shape) -> list[Any]:
         """Returns a list of elements for each element of the result of a reduction over `axes`."""
-        kept = tuple(axis for axis in range(self.ndim) if axis not in axes)
+        kept = tuple([axis for axis in range(len(self.shape)) if axis not in axes])
+        if not kept:
+            return [self.flat()]
         size = numel([self.shape[axis] for axis in axes])
-        if axes and kept and axes[-1] < kept[0] and is_contiguous(self.shape, self.stride):
+        if axes and axes[-1] < kept[0] and is_contiguous(self.shape, self.stride):
             flat, width = self.flat(), numel([self.shape[axis] for axis in kept])
             # Leading axes: every width-th element, as one slice
             return [flat[i::width] for i in range(width)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
+from itertools import chain, repeat, starmap
 from typing import Any
 
 Row = Sequence[float]
@@ -48,10 +48,12 @@ def sum_of_products(a: Rows, b: Rows) -> list[float]:
     Eight terms at a time, one comprehension does all multiply-adds of an element.
     """
     terms = min(len(a), len(b))
-    if not terms:
-        return []
     done = min(terms, 8)
+    if not done:
+        return []
     total = _SUMS_OF_PRODUCTS[done](a[:done], b[:done])
+    if done == terms:
+        return total
     ones = [1.0] * len(total)
     while done < terms:  # the sum so far, times 1, is the first term of the next
         end = min(terms, done + 7)
@@ -166,10 +168,10 @@ def _dots_by_distance(a: Rows, b: Rows) -> list[float] | None:
         products = _dots_by_distance(b, a)
         return products and list(chain.from_iterable(zip(*chunks(products, len(a)), strict=True)))
     dist = math.dist
-    b = list(map(tuple, b))
-    origin = repeat((0.0,) * len(b[0]))
-    lengths_of_a = list(map(dist, a, origin))
-    lengths_of_b = list(map(dist, b, origin))
+    if type(b[0]) is not tuple:  # else `dist` would make tuples of them anew for every row of `a`
+        b = list(map(tuple, b))
+    lengths_of_a = list(starmap(math.hypot, a))
+    lengths_of_b = list(starmap(math.hypot, b))
     length = max(lengths_of_b)  # to which rows of `a` are scaled
     if not math.isfinite(length + sum(lengths_of_a)):
         return None
@@ -179,7 +181,8 @@ def _dots_by_distance(a: Rows, b: Rows) -> list[float] | None:
         b = [tuple([x / n for x in row]) if n else row for row, n in zip(b, lengths_of_b, strict=True)]
         sums_of_squares = [2.0] * len(b)  # |u|^2 + |v|^2 for each row of `b`
     else:
-        sums_of_squares = [length * length + n * n for n in lengths_of_b]
+        square = length * length
+        sums_of_squares = [square + n * n for n in lengths_of_b]
     products = []
     for row, length_of_row in zip(a, lengths_of_a, strict=True):
         half = length_of_row / (2.0 * length or 1.0)

@@ -88,7 +88,7 @@ def lookup(kernel: type[K], buffer_class: type[Buffer]) -> type[K]:
 def require_float(name: str, **operands: Buffer | None) -> None:
     """Raises TypeError unless all operands that are there have one float dtype."""
     dtypes = {x.dtype for x in operands.values() if x is not None}
-    if len(dtypes) > 1 or {dtype.kind for dtype in dtypes} != {"f"}:
+    if len(dtypes) != 1 or next(iter(dtypes)).kind != "f":
         found = ", ".join(f"{what} {x.dtype.name}" for what, x in operands.items() if x is not None)
         raise TypeError(f"{name} needs operands of one float dtype, not {found}")
 

@@ -17,6 +17,7 @@ together, of each head the D elements, and one call of an `itemgetter` puts them
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -60,7 +61,7 @@ def _from_positions(rows: Rows, like: Any) -> PythonBuffer:
 
 def _for_each_head(function: Callable[[Any], float], values: Row, heads: int) -> list[float]:
     """What a function makes of the numbers of each head, which stand `heads` apart."""
-    return list(map(function, zip(*chunks(values, heads), strict=True)))
+    return [function(values[head::heads]) for head in range(heads)]
 
 
 # ---------------------------------------------------------------- all heads at once
@@ -107,9 +108,9 @@ def _attention_gradients(
         of_query.append(sum_of_products(of_scores[-1], k))
     of_key: list[list[float]] = []
     of_value: list[list[float]] = []
+    keys_seen = [len(keys) for keys in weights]  # each query sees a key more than the last, or all see all
     for j in range(len(k)):
-        # The first query that sees this key: the rows of probabilities grow by a key each, or are all as long
-        first = next(i for i, keys in enumerate(weights) if len(keys) > j)
+        first = bisect_right(keys_seen, j)  # the first query that sees this key
         of_key.append(sum_of_products([keys[j] for keys in of_scores[first:]], q[first:]))
         of_value.append(sum_of_products([keys[j] for keys in weights[first:]], g[first:]))
     return of_query, of_key, of_value
@@ -165,7 +166,9 @@ def _split_heads(x: Any, parts: int, heads: int) -> list[Sequence[float]]:
     size = width // (parts * heads)
     in_order, _ = _head_order(batch, parts, heads, size)
     rows = x.rows()
-    together = map(in_order, [list(chain.from_iterable(rows[i::length])) for i in range(length)])
+    if batch > 1:
+        rows = [list(chain.from_iterable(rows[i::length])) for i in range(length)]
+    together = map(in_order, rows)
     return chunks(list(chain.from_iterable(together)), batch * heads * size)
 
 
