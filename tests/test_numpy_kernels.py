@@ -283,6 +283,7 @@ def test_quantized_products_are_shared_out(
 def test_a_row_wider_than_a_block_is_a_block(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantized, "BLOCK", 16)
     monkeypatch.setattr(quantized, "ROUNDED", 16)
+    monkeypatch.setattr(quantized, "GRAIN", 16)
     x, weights = numbers(0, quantized.FEW + 1, 37), numbers(1, 5, 37)
     matrix, expected = QuantizedMatrix(dtype, (5, 37)), QuantizedMatrix(dtype, (5, 37))
     quantized.NumpyQuantize.forward(weights, matrix)
