@@ -234,6 +234,27 @@ def test_one_of_several_templates_is_the_default(tmp_path: Path) -> None:
             find_chat_template(tmp_path, tokenizer)
 
 
+def test_an_unknown_template_is_run_with_what_its_folder_says(tmp_path: Path) -> None:
+    """Lines with nothing but a block vanish, white space before it and all; texts are plain or in `content`;
+    what ends an answer is a token that the program names, or the folder's own.
+    """
+    pytest.importorskip("jinja2", reason="programs in Jinja are run where jinja2 is installed")
+    tokenizer = CharTokenizer("a")
+    tokenizer.register_special_tokens({"<|im_end|>": 1, "<|eot_id|>": 2, "</s>": 3})
+    each = "  {% for m in messages %}\n[{{ m.content }}]<|im_end|>\n  {% endfor %}\n"
+    program = "{{ bos_token }}\n" + each + "{{ eos_token }}"
+    said = {"chat_template": program, "bos_token": {"content": "<s>"}, "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    found = find_chat_template(tmp_path, tokenizer)
+    assert isinstance(found, JinjaTemplate) and found.stops == ("<|im_end|>", "</s>")
+    assert dict(found.variables) == {"bos_token": "<s>", "eos_token": "</s>"}
+    messages = [Message("user", "a"), Message("assistant", "b")]
+    assert found.render(messages, False) == "<s>\n[a]<|im_end|>\n[b]<|im_end|>\n</s>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said | {"bos_token": None, "eos_token": 3}))
+    found = find_chat_template(tmp_path, tokenizer)
+    assert isinstance(found, JinjaTemplate) and not found.variables and found.stops == ("<|im_end|>",)
+
+
 def test_without_jinja2_an_unknown_template_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("jinja2", "jinja2.exceptions", "jinja2.ext", "jinja2.sandbox"):
         monkeypatch.setitem(sys.modules, name, None)
