@@ -159,6 +159,12 @@ def test_what_each_template_writes() -> None:
     assert named_template("llama2").render(messages) == (
         "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\n Hello [/INST] Hi </s><s>[INST] Bye [/INST]"
     )
+    assert named_template("llama2").render([messages[0], Message("user", " ")]) == (
+        "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>> [/INST]"
+    )
+    assert named_template("llama2").render([messages[1], Message("assistant", " Hi\n")]) == (
+        "<s>[INST] Hello [/INST] Hi </s>"
+    )
     assert named_template("mistral").render(messages[1:]) == (
         "<s>[INST]  Hello  [/INST]Hi</s>[INST] Bye [/INST]"
     )
@@ -216,6 +222,12 @@ def test_published_programs_are_recognised(monkeypatch: pytest.MonkeyPatch) -> N
     digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # SHA-256 of "foo"
     monkeypatch.setitem(chat_module.PUBLISHED, digest, "gemma")
     assert recognised(" foo\n") is TEMPLATES["gemma"]
+
+
+def test_a_template_of_ones_own_says_what_it_lacks() -> None:
+    for ask in (lambda each: each.to_json(), lambda each: each.render([])):
+        with pytest.raises(NotImplementedError, match="must define"):
+            ask(ChatTemplate())
 
 
 def test_one_of_several_templates_is_the_default(tmp_path: Path) -> None:
