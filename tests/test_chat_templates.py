@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -222,6 +223,33 @@ def test_published_programs_are_recognised(monkeypatch: pytest.MonkeyPatch) -> N
     digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # SHA-256 of "foo"
     monkeypatch.setitem(chat_module.PUBLISHED, digest, "gemma")
     assert recognised(" foo\n") is TEMPLATES["gemma"]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_special_tokens_that_a_template_needs_are_those_that_it_writes(name: str) -> None:
+    template = TEMPLATES[name]
+    turns = [Message("user", "a"), Message("assistant", "b")]
+    written = template.render(turns, True) + template.render(turns, False)
+    with suppress(ChatError):  # some have no system messages
+        written += template.render([Message("system", "c"), *turns], False)
+    found = set(re.findall(r"<[|/]?\w+\|?>", re.sub("<<.*?>>", "", written)))
+    needed = template.needed_tokens()
+    assert set(needed) == found and len(needed) == len(found) and set(template.stops) <= found
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_which_templates_strip_what_is_said(name: str) -> None:
+    """As the models with these names do it."""
+    said = TEMPLATES[name].render([Message("user", "\n a "), Message("assistant", " b\t")], False)
+    stripped = TEMPLATES[name].render([Message("user", "a"), Message("assistant", "b")], False)
+    assert (said == stripped) == (name in ("llama2", "llama3", "gemma", "gemma3"))
+
+
+def test_tojson_writes_text_as_it_is() -> None:
+    """Jinja's own would write < and > by their numbers, for web pages."""
+    pytest.importorskip("jinja2", reason="programs in Jinja are run where jinja2 is installed")
+    said = JinjaTemplate(COUNTING, {"bos_token": "."}, ()).render([Message("user", "<é>\n")])
+    assert said == '1"<é>\\n".'
 
 
 def test_a_template_of_ones_own_says_what_it_lacks() -> None:
