@@ -144,6 +144,7 @@ ROOMS: dict[str, Room] = {
             "test_tokenizer_json.py",
             "test_chat_templates.py",
             "test_vocabularies.py",
+            "test_speculative.py",
             "test_seed_documents.py",
         ),
         "python",

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,6 +160,12 @@ def test_what_each_template_writes() -> None:
     assert named_template("llama2").render(messages) == (
         "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\n Hello [/INST] Hi </s><s>[INST] Bye [/INST]"
     )
+    assert named_template("llama2").render([messages[0], Message("user", " ")]) == (
+        "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>> [/INST]"
+    )
+    assert named_template("llama2").render([messages[1], Message("assistant", " Hi\n")]) == (
+        "<s>[INST] Hello [/INST] Hi </s>"
+    )
     assert named_template("mistral").render(messages[1:]) == (
         "<s>[INST]  Hello  [/INST]Hi</s>[INST] Bye [/INST]"
     )
@@ -249,6 +256,39 @@ def test_published_programs_are_recognised(monkeypatch: pytest.MonkeyPatch) -> N
     assert recognised(" foo\n") is TEMPLATES["gemma"]
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_special_tokens_that_a_template_needs_are_those_that_it_writes(name: str) -> None:
+    template = TEMPLATES[name]
+    turns = [Message("user", "a"), Message("assistant", "b")]
+    written = template.render(turns, True) + template.render(turns, False)
+    with suppress(ChatError):  # some have no system messages
+        written += template.render([Message("system", "c"), *turns], False)
+    found = set(re.findall(r"<[|/]?\w+\|?>", re.sub("<<.*?>>", "", written)))
+    needed = template.needed_tokens()
+    assert set(needed) == found and len(needed) == len(found) and set(template.stops) <= found
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_which_templates_strip_what_is_said(name: str) -> None:
+    """As the models with these names do it."""
+    said = TEMPLATES[name].render([Message("user", "\n a "), Message("assistant", " b\t")], False)
+    stripped = TEMPLATES[name].render([Message("user", "a"), Message("assistant", "b")], False)
+    assert (said == stripped) == (name in ("llama2", "llama3", "gemma", "gemma3"))
+
+
+def test_tojson_writes_text_as_it_is() -> None:
+    """Jinja's own would write < and > by their numbers, for web pages."""
+    pytest.importorskip("jinja2", reason="programs in Jinja are run where jinja2 is installed")
+    said = JinjaTemplate(COUNTING, {"bos_token": "."}, ()).render([Message("user", "<é>\n")])
+    assert said == '1"<é>\\n".'
+
+
+def test_a_template_of_ones_own_says_what_it_lacks() -> None:
+    for ask in (lambda each: each.to_json(), lambda each: each.render([])):
+        with pytest.raises(NotImplementedError, match="must define"):
+            ask(ChatTemplate())
+
+
 def test_one_of_several_templates_is_the_default(tmp_path: Path) -> None:
     tokenizer = CharTokenizer("a")
     listed = [
@@ -263,6 +303,27 @@ def test_one_of_several_templates_is_the_default(tmp_path: Path) -> None:
         (tmp_path / "tokenizer_config.json").write_text(damaged)
         with pytest.raises(ChatError, match=re.escape("tokenizer_config.json")):
             find_chat_template(tmp_path, tokenizer)
+
+
+def test_an_unknown_template_is_run_with_what_its_folder_says(tmp_path: Path) -> None:
+    """Lines with nothing but a block vanish, white space before it and all; texts are plain or in `content`;
+    what ends an answer is a token that the program names, or the folder's own.
+    """
+    pytest.importorskip("jinja2", reason="programs in Jinja are run where jinja2 is installed")
+    tokenizer = CharTokenizer("a")
+    tokenizer.register_special_tokens({"<|im_end|>": 1, "<|eot_id|>": 2, "</s>": 3})
+    each = "  {% for m in messages %}\n[{{ m.content }}]<|im_end|>\n  {% endfor %}\n"
+    program = "{{ bos_token }}\n" + each + "{{ eos_token }}"
+    said = {"chat_template": program, "bos_token": {"content": "<s>"}, "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    found = find_chat_template(tmp_path, tokenizer)
+    assert isinstance(found, JinjaTemplate) and found.stops == ("<|im_end|>", "</s>")
+    assert dict(found.variables) == {"bos_token": "<s>", "eos_token": "</s>"}
+    messages = [Message("user", "a"), Message("assistant", "b")]
+    assert found.render(messages, False) == "<s>\n[a]<|im_end|>\n[b]<|im_end|>\n</s>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said | {"bos_token": None, "eos_token": 3}))
+    found = find_chat_template(tmp_path, tokenizer)
+    assert isinstance(found, JinjaTemplate) and not found.variables and found.stops == ("<|im_end|>",)
 
 
 def test_without_jinja2_an_unknown_template_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,3 +277,26 @@ def test_quantized_products_are_shared_out(
         found.append(quantized.NumpyQuantizedLinear.forward(x, bias, matrix=matrix)[0].array)
         np.testing.assert_allclose(found[-1], truth, rtol=1e-5, atol=1e-5)
         assert found[-1].tobytes() == found[0].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_row_wider_than_a_block_is_a_block(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantized, "BLOCK", 16)
+    monkeypatch.setattr(quantized, "ROUNDED", 16)
+    monkeypatch.setattr(quantized, "GRAIN", 16)
+    x, weights = numbers(0, quantized.FEW + 1, 37), numbers(1, 5, 37)
+    matrix, expected = QuantizedMatrix(dtype, (5, 37)), QuantizedMatrix(dtype, (5, 37))
+    quantized.NumpyQuantize.forward(weights, matrix)
+    quantized.Quantize.forward(weights, expected)
+    assert (matrix.values, matrix.scales) == (expected.values, expected.scales)
+    y = quantized.NumpyQuantizedLinear.forward(x, None, matrix=matrix)[0].array
+    truth = quantized.QuantizedLinear.forward(x, None, matrix=matrix)[0].array
+    np.testing.assert_allclose(y, truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, quantized.FEW + 1])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_products_over_no_inputs_are_the_bias(dtype: str, rows: int) -> None:
+    bias, matrix = numbers(0, 3), QuantizedMatrix(dtype, (3, 0))
+    y = quantized.NumpyQuantizedLinear.forward(numbers(1, rows, 0), bias, matrix=matrix)[0].array
+    assert y.tolist() == [bias.array.tolist()] * rows

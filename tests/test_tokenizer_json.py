@@ -239,6 +239,22 @@ def test_a_small_one_by_hand() -> None:
     assert lower.encode("THE") == [257]
 
 
+def test_nothing_is_found_right_behind_a_match() -> None:
+    """Where Python finds "" once more, Oniguruma does not: "t" goes together with what follows it."""
+    split = {"type": "Split", "pattern": {"Regex": "t*(?=h)"}, "behavior": "MergedWithNext", "invert": False}
+    bytes_alone = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    steps = {"type": "Sequence", "pretokenizers": [split, bytes_alone]}
+    assert JSONTokenizer(small(pre_tokenizer=steps)).encode("the") == [257]
+
+
+def test_what_is_saved_is_the_whole_description(tmp_path: Path) -> None:
+    tokenizer = JSONTokenizer(small())
+    save_tokenizer(tokenizer, tmp_path / "tokenizer")
+    again = load_tokenizer(tmp_path / "tokenizer")
+    assert isinstance(again, JSONTokenizer) and again.description == tokenizer.description
+    assert again.encode("the 2023<|end|>", "all") == tokenizer.encode("the 2023<|end|>", "all")
+
+
 @pytest.mark.parametrize(
     ("said", "ids", "first"),
     [({}, [0, 1, 0, 1], ""), ({"add_prefix_space": False}, [1, 0, 1], " ")],

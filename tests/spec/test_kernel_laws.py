@@ -346,6 +346,36 @@ def test_cross_entropy_of_nothing_is_nothing(backend: type[Buffer], shape: tuple
             assert gradients_of(kernel, saved, y)[0].shape == shape
 
 
+def test_an_ignored_target_costs_nothing(backend: type[Buffer]) -> None:
+    """Its loss is 0 and its logits have no gradient; the others are as they would be alone."""
+    logits = make(backend, np.array([[0.5, -1.0, 2.0], [3.0, 0.0, 1.0]], np.float32))
+    targets = make(backend, np.array([-100, 2], np.int32))
+    for kernel in {kernels.CrossEntropy, kernels.lookup(kernels.CrossEntropy, backend)}:
+        losses, saved = kernel.forward(logits, targets, ignore_index=-100)
+        gradient = read(gradients_of(kernel, saved, make(backend, np.array([2.0, 1.0], np.float32)))[0])
+        shares = np.exp([3.0, 0.0, 1.0]) / np.exp([3.0, 0.0, 1.0]).sum()
+        assert read(losses)[0] == 0.0, kernel.__name__
+        assert_close(read(losses)[1:], -np.log(shares[2:]), "float32")
+        assert not gradient[0].any(), kernel.__name__
+        assert_close(gradient[1], shares - [0, 0, 1], "float32")
+
+
+def test_products_of_integers_are_exact(backend: type[Buffer]) -> None:
+    """However long the rows are: sums of doubles below 2^53 are not rounded, in either direction."""
+    if "float64" not in supported(backend, FLOATS):
+        pytest.skip("no float64")
+    rng = np.random.default_rng(7)
+    x, weights, grad = (
+        rng.integers(-1000, 1000, shape).astype(np.float64) for shape in ((11, 31), (31, 12), (11, 12))
+    )
+    kernel = kernels.lookup(kernels.Linear, backend)
+    y, saved = kernel.forward(make(backend, x), make(backend, weights))
+    of_x, of_weights = gradients_of(kernel, saved, make(backend, grad))[:2]
+    assert np.array_equal(read(y), x @ weights)
+    assert np.array_equal(read(of_x), grad @ weights.T)
+    assert np.array_equal(read(of_weights), x.T @ grad)
+
+
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
     """Softmax and its kin subtract the maximum first: logits of 1e4 give no infinity and no NaN."""
     logits = backend([[1e4, 0.0, -1e4], [-1e4, -1e4, -1e4]])
@@ -598,11 +628,13 @@ def test_nonzero_rows(backend: type[Buffer], data: st.DataObject) -> None:
 
 @given(data=st.data())
 def test_put_rows(backend: type[Buffer], data: st.DataObject) -> None:
-    """Registered and textbook kernel: rows are replaced, in tables of any layout; all others stay."""
-    dtype = data.draw(st.sampled_from(supported(backend, FLOATS)))
+    """Registered and textbook kernel: rows are replaced, in tables of any layout and by numbers of any float
+    dtype; all others stay.
+    """
+    dtype, other = (data.draw(st.sampled_from(supported(backend, FLOATS))) for _ in range(2))
     table = data.draw(operands(backend, (5, 3), dtype, -2, 2))
     rows = data.draw(st.lists(st.integers(0, 4), unique=True, max_size=5))
-    values = data.draw(arrays(dtype, (len(rows), 3), -2, 2))
+    values = data.draw(arrays(other, (len(rows), 3), -2, 2))
     expected = read(table.buffer).copy()
     for row, value in zip(rows, values, strict=True):
         expected[row] = value

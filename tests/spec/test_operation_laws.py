@@ -302,6 +302,12 @@ def test_relu_at_zero_has_no_slope(backend: type[Buffer]) -> None:
     assert x.grad is not None and x.grad.to_python() == [0.0, 0.0, 1.0]
 
 
+def test_relu_of_a_negative_zero_is_zero(backend: type[Buffer]) -> None:
+    """As `maximum(0)` gives it, without the sign."""
+    for y in (Tensor([-0.0]).relu(), Tensor([-0.0]).maximum(0.0)):
+        assert math.copysign(1.0, y.to_python()[0]) == 1.0
+
+
 def test_powers_at_zero(backend: type[Buffer]) -> None:
     """d(x^0)/dx is 0 and d(x^2)/dx is 0 at x = 0, not NaN."""
     x = Tensor([0.0, 0.0, 0.0], requires_grad=True)
