@@ -25,6 +25,7 @@ from tinygpt_core.tokenizer.chat import (
     HOW_TO_INSTALL,
     PUBLISHED,
     TEMPLATES,
+    VARIABLES,
     ChatError,
     ChatTemplate,
     JinjaTemplate,
@@ -194,6 +195,7 @@ def test_what_stands_before_an_answer_is_no_part_of_it() -> None:
     ("name", "roles", "message"),
     [
         ("mistral", ["system", "user"], "'mistral' has no system messages"),
+        ("mistral", ["user", "user"], "message 2 is the user's"),
         ("gemma", ["system", "user"], "'gemma' has no system messages"),
         ("llama2", ["user", "system"], "no system messages but the first one"),
         ("llama2", ["system"], "needs a message of the user"),
@@ -324,6 +326,8 @@ def test_an_unknown_template_is_run_with_what_its_folder_says(tmp_path: Path) ->
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said | {"bos_token": None, "eos_token": 3}))
     found = find_chat_template(tmp_path, tokenizer)
     assert isinstance(found, JinjaTemplate) and not found.variables and found.stops == ("<|im_end|>",)
+    whole = {"jinja": program, "variables": dict.fromkeys(VARIABLES, "<s>"), "stops": []}
+    assert template_of_json(whole).variables == whole["variables"]  # all that there are
 
 
 def test_without_jinja2_an_unknown_template_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,8 +235,10 @@ class Tokenizer:
             TypeError: no text.
         """
         text = texts if text is None else text
-        if text is None:
-            raise TypeError("a tokenizer is called with a text, or a list of them")
+        all_texts = [text] if isinstance(text, str) else text
+        is_list = isinstance(all_texts, Sequence) and all(isinstance(each, str) for each in all_texts)
+        if all_texts is None or not is_list:
+            raise TypeError(f"a tokenizer is called with a text, or a list of them, not {text!r:.80}")
         if padding_type not in ("none", "max_length", "longest"):
             raise ValueError(f"padding_type is 'none', 'max_length' or 'longest', not {padding_type!r}")
         if max_length == -1:
@@ -246,7 +248,6 @@ class Tokenizer:
         if max_length is None and (truncation or padding_type == "max_length"):
             what = "truncation=True" if truncation else "padding_type='max_length'"
             raise ValueError(f"{what} needs a max_length")
-        all_texts = [text] if isinstance(text, str) else text
         rows = [self.encode(each, allowed_special, visualise) for each in all_texts]
         if truncation:
             rows = [row[:max_length] for row in rows]
