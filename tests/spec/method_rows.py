@@ -608,6 +608,22 @@ ROWS += [
         errors=(_bad_axis(lambda x: Tensor(x).prod(2)),),
     ),
     method(
+        "mean",
+        lambda x, axes: x.mean(_where_axes(axes), keepdims=True),
+        reduction_not_empty,
+        lambda x, axes: x.mean(axes, keepdim=True),
+        ("Tensor.mean",),
+        dtypes=DTYPES,
+        special=True,
+        result=floating,
+        magnitude=lambda x, axes: np.abs(x).max(),
+        errors=(
+            wrong("an empty axis", lambda x: x.mean(0), ValueError, "(0, 3)", shape=(0, 3)),
+            wrong("an axis that is no int", lambda x: x.mean(1.0), TypeError, "1.0"),
+            _bad_axis(lambda x: Tensor(x).mean(2)),
+        ),
+    ),
+    method(
         "var",
         lambda x, axes, correction: x.var(_where_axes(axes), ddof=correction, keepdims=True),
         with_correction,
