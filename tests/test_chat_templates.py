@@ -278,6 +278,13 @@ def test_which_templates_strip_what_is_said(name: str) -> None:
     assert (said == stripped) == (name in ("llama2", "llama3", "gemma", "gemma3"))
 
 
+def test_an_answer_is_asked_for_unless_it_is_not_to_be() -> None:
+    tokenizer = CharTokenizer("a")
+    tokenizer.register_special_tokens({"<|user|>": 1, "<|assistant|>": 2, "<|end|>": 3})
+    template, said = TEMPLATES["plain"], [Message("user", "a")]
+    assert template.ids(tokenizer, said) == [1, 0, 3, 2] and template.ids(tokenizer, said, False) == [1, 0, 3]
+
+
 def test_tojson_writes_text_as_it_is() -> None:
     """Jinja's own would write < and > by their numbers, for web pages."""
     pytest.importorskip("jinja2", reason="programs in Jinja are run where jinja2 is installed")

@@ -245,6 +245,8 @@ def test_nothing_is_found_right_behind_a_match() -> None:
     bytes_alone = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
     steps = {"type": "Sequence", "pretokenizers": [split, bytes_alone]}
     assert JSONTokenizer(small(pre_tokenizer=steps)).encode("the") == [257]
+    split["behavior"] = "Isolated"  # and the search goes on
+    assert JSONTokenizer(small(pre_tokenizer=steps)).encode("thethe") == [116, 104, 101] * 2
 
 
 def test_what_is_saved_is_the_whole_description(tmp_path: Path) -> None:
