@@ -117,9 +117,6 @@ class JSONTokenizer(Tokenizer):
 
     # ---------------------------------------------------------------- encoding
 
-    def _encode_ordinary(self, text: str) -> list[int]:
-        return self._encode_with(text, {})
-
     def _encode_with(self, text: str, special: Mapping[str, int]) -> list[int]:
         wanted = [token for token in self._added if not token.is_special or token.text in special]
         plain = [token for token in wanted if not token.is_normalized]
