@@ -208,6 +208,25 @@ def test_yarn_keeps_high_frequencies_divides_low_ones_and_sharpens_attention() -
     assert math.isclose(ratio, scaling.magnitude**2, rel_tol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        (RotaryScaling("yarn", 4.0, attention_factor=0.5), 0.5),
+        (RotaryScaling("yarn", 4.0, attention_factor=1.0), 1.0),
+        (RotaryScaling("yarn", math.e, attention_factor=None), 1.1),
+        (RotaryScaling("yarn", 0.7), 1.0),  # by less than 1, nothing is sharper
+        (RotaryScaling("yarn", 1.5), 1.0 + 0.1 * math.log(1.5)),
+        (RotaryScaling("linear", 4.0, attention_factor=0.5), 1.0),
+    ],
+    ids=str,
+)
+def test_what_is_turned_is_multiplied_by_a_factor(scaling: RotaryScaling, expected: float) -> None:
+    """At position 0, where nothing turns, that is all that is done."""
+    assert math.isclose(scaling.magnitude, expected)
+    x = Tensor.normal((1, 2, 1, 6))
+    assert close(RotaryEncoding(scaling=scaling)(x), x * expected)
+
+
 def test_a_cache_remembers_the_ids_of_its_positions() -> None:
     """None before any came, and after a reset; each is of the positions so far, as int32."""
     cache = KeyValueCache(1, 2, 1, 4, 2, Tensor.zeros((1,)).buffer)
