@@ -309,9 +309,11 @@ def scalings(draw: st.DrawFn) -> RotaryScaling:
 
 
 @given(scaling=scalings(), pairs=st.integers(1, 12), base=st.sampled_from([3.0, 10.0, 10000.0, 1e6]))
-@example(scaling=RotaryScaling("yarn", 4.0, 7.0, 9.0, 40), pairs=3, base=10.0)  # both pairs are the first
-@example(scaling=RotaryScaling("yarn", 4.0, 1e-4, 1e-3, 40), pairs=3, base=10.0)  # both are the last number
-@example(scaling=RotaryScaling("yarn", 4.0, 1e-4, 1e-3, 40, truncated=False), pairs=3, base=10.0)
+@example(scaling=RotaryScaling("llama3", 8.0, 1.0, 4.0, 40), pairs=6, base=10.0)  # from 6.4 turns to 0.9
+@example(scaling=RotaryScaling("yarn", 4.0, 1.0, 4.0, 400, truncated=False), pairs=6, base=100.0)
+@example(scaling=RotaryScaling("yarn", 4.0, 7.0, 9.0, 40), pairs=3, base=10.0)  # both ends are pair 0
+@example(scaling=RotaryScaling("yarn", 4.0, 1e-4, 1e-3, 40), pairs=3, base=10.0)  # both lie behind all pairs
+@example(scaling=RotaryScaling("yarn", 4.0, 1e-3, 2.0, 40), pairs=3, base=10.0)  # the second one does
 def test_frequencies_are_lowered_as_their_authors_write_it(
     scaling: RotaryScaling, pairs: int, base: float
 ) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tinygpt_core import kernels
 from tinygpt_core.buffer import Buffer
+from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.optimizer_steps import orthogonalized
 
 from .strategies import FLOATS, arrays, make, operands, read, shapes, supported
@@ -344,6 +345,29 @@ def test_cross_entropy_of_nothing_is_nothing(backend: type[Buffer], shape: tuple
             y, saved = kernel.forward(logits, targets, **options)
             assert y.shape == shape[:-1] and y.dtype == logits.dtype
             assert gradients_of(kernel, saved, y)[0].shape == shape
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_a_row_is_ignored_whatever_classes_there_are(backend: type[Buffer], classes: int) -> None:
+    """Its loss is 0 and so is its gradient; the others' are what they are without it."""
+    logits = np.random.default_rng(7).normal(size=(3, classes)).astype(np.float32)
+    others = make(backend, logits[1:])
+    for kernel in {kernels.CrossEntropy, kernels.lookup(kernels.CrossEntropy, backend)}:
+        wanted, saved = kernel.forward(others, backend([0, classes - 1], DType.int32))
+        (of_others, *_) = gradients_of(kernel, saved, wanted * 0.0 + 1.0)
+        for ignored in (-100, classes):
+            targets = backend([ignored, 0, classes - 1], DType.int32)
+            losses, saved = kernel.forward(make(backend, logits), targets, ignore_index=ignored)
+            (gradient, *_) = gradients_of(kernel, saved, losses * 0.0 + 1.0)
+            assert_close(read(losses), [0.0, *read(wanted)], "float32")
+            assert_close(read(gradient), [np.zeros(classes), *read(of_others)], "float32")
+
+
+def test_places_in_logits_are_counted_in_64_bits(backend: type[Buffer]) -> None:
+    """There may be more than 2^31 of them, which are too many for a test."""
+    targets = backend([1, 2], DType.int32)
+    _, (_, positions, _, _) = kernels.CrossEntropy.forward(backend.zeros((2, 3)), targets)
+    assert positions.dtype is DType.int64 and positions.to_python() == [1, 5]
 
 
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:
