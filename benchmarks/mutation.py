@@ -158,6 +158,7 @@ ROOMS: dict[str, Room] = {
         (
             "test_nn.py",
             "test_attention_layers.py",
+            "test_value_embeddings.py",
             *laws("decoder_laws", "cache_laws", "packing_laws"),
             "test_families.py",
             "test_gpt.py",

@@ -68,6 +68,28 @@ def test_heads_that_cannot_be_shared_out_are_refused() -> None:
         layer(Tensor.zeros((1, 7, 8)))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("output_bias", [None, False, True])
+def test_which_maps_have_a_bias(bias: bool, output_bias: bool | None) -> None:
+    """The one behind attention as the one before it, unless something else is said."""
+    layer = CausalSelfAttention(8, 6, 2, bias=bias, output_bias=output_bias)
+    names = [name for name, _ in layer.named_parameters() if name.endswith("bias")]
+    has_output_bias = bias if output_bias is None else output_bias
+    assert names == ["query_key_value.bias"] * bias + ["out.bias"] * has_output_bias
+
+
+def test_values_and_their_embeddings_count_alike_at_first() -> None:
+    """Half of each: the same vector as both is one of them."""
+    random.seed(7)
+    layer = CausalSelfAttention(8, 6, 2, value_embedding=True)
+    assert layer.value_mix.to_python() == [0.5, 0.5] and layer.value_mix.requires_grad
+    x = Tensor.normal((2, 6, 8))
+    values = layer.query_key_value(x)[:, :, 16:]
+    plain = CausalSelfAttention(8, 6, 2)
+    plain.load_weights(layer.named_parameters(), strict=False)
+    assert close(layer(x, value_embedding=values), plain(x))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

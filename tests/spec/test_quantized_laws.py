@@ -10,6 +10,7 @@ import copy
 import math
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -273,6 +274,16 @@ def test_halves_in_files_are_widened_exactly(backend: type[Buffer], raw: bytes, 
         assert np.array_equal(found, np.frombuffer(raw, "<f2").astype(np.float32), equal_nan=True)
     else:
         assert found.view(np.uint32).tolist() == [b << 16 for b in np.frombuffer(raw, "<u2").tolist()]
+
+
+@pytest.mark.parametrize(("order", "dtype"), [("little", "<f4"), ("big", ">f4")])
+def test_halves_are_widened_to_the_numbers_of_the_machine(
+    order: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files have the least byte first, whatever a machine has."""
+    monkeypatch.setattr(halves, "sys", SimpleNamespace(byteorder=order))
+    found, _ = halves.WidenHalves.forward(bytes([0x80, 0x3F, 0x20, 0xC0]), "BF16")
+    assert np.frombuffer(found, dtype).tolist() == [1.0, -2.5]
 
 
 # ---------------------------------------------------------------- models
