@@ -156,6 +156,7 @@ OF_OTHER_AXES: list[tuple[type[kernels.Kernel], str, list[tuple[int, ...]], dict
     (kernels.Conv2d, "(8, 4, 3)", [(2, 4, 5, 5), (8, 4, 3)], {}),
     (kernels.Conv2d, "(8, 4, 3, 3, 1)", [(2, 4, 5, 5), (8, 4, 3, 3, 1)], {}),
     (kernels.Conv2d, "(1, 8)", [(2, 4, 5, 5), (8, 4, 3, 3), (1, 8)], {}),
+    (kernels.Conv2d, "the shape (8, 2, 3, 3)", [(2, 4, 5, 5), (8, 4, 3, 3)], {"groups": 2}),
     (kernels.MaxPool2d, "(4, 5, 5)", [(4, 5, 5)], {"kernel_size": 2}),
     (kernels.AvgPool2d, "(1, 2, 4, 5, 5)", [(1, 2, 4, 5, 5)], {"kernel_size": 2}),
 ]
