@@ -10,7 +10,14 @@ import pytest
 
 from tinygpt_core import random
 from tinygpt_core.dtype import DType
-from tinygpt_core.nn import CausalSelfAttention, RotaryEncoding, RotaryScaling, TransformerBlock, attention
+from tinygpt_core.nn import (
+    CausalSelfAttention,
+    MixtureOfExperts,
+    RotaryEncoding,
+    RotaryScaling,
+    TransformerBlock,
+    attention,
+)
 from tinygpt_core.nn.cache import KeyValueCache
 from tinygpt_core.tensor import Tensor, apply_op, no_grad
 
@@ -268,6 +275,27 @@ def test_a_cache_remembers_the_ids_of_its_positions() -> None:
     cache.length = 1
     past = cache.past_ids()
     assert past is not None and past.to_python() == [[3], [4]]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("per_token", [1, 2])
+def test_the_experts_of_a_block(normalized: bool, per_token: int) -> None:
+    """Those that it was told: as many, of which each token passes through as many, and with such weights."""
+    block = TransformerBlock(
+        8,
+        6,
+        2,
+        hidden_dim=5,
+        activation="swiglu",
+        bias=False,
+        num_experts=3,
+        experts_per_token=per_token,
+        normalized_expert_weights=normalized,
+    )
+    mixture = MixtureOfExperts(8, 5, 3, per_token, activation="swiglu", normalized_weights=normalized)
+    mixture.load_weights(block.mlp.named_parameters())
+    x = Tensor.normal((2, 6, 8))
+    assert close(block.mlp(x), mixture(x))
 
 
 def test_a_block_in_parts() -> None:
