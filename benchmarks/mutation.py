@@ -198,6 +198,7 @@ ROOMS: dict[str, Room] = {
             "test_best.py",
             "test_init_from.py",
             "test_samples.py",
+            "test_recipe.py",
             "test_validation.py",
             "test_sharding.py",
             "test_precision.py",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,13 +31,14 @@ from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT
 from tinygpt_core.optimizers import AdamW, Muon
 from tinygpt_core.tensor import no_grad
+from tinygpt_core.tokenizer.chat import Message
 from tinygpt_core.training import Trainer, TrainingConfig, loop
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
 from tinygpt_core.training.communicator import Communicator
 from tinygpt_core.training.events import CheckpointEvent, StepEvent, ValidationEvent
 from tinygpt_core.training.loop import _initial_model, _Log, learning_rate_schedule, optimizer_of
 from tinygpt_core.training.origin import Origin, OriginError
-from tinygpt_core.training.runs import sample_pieces
+from tinygpt_core.training.runs import answer_pieces, sample_pieces
 from tinygpt_core.training.settings import SettingError
 
 CONFIG = replace(SMALLEST, steps=4, batch_size=2, eval_batches=1)
@@ -246,6 +249,52 @@ def test_a_sample_has_random_numbers_of_its_own(run: str, prompt: str) -> None:
         )
         assert trainer.sample() == prompt + "".join(pieces)
     assert len({told[3], trainer.sample()}) == 2
+
+
+COLOURS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red"}
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> TrainingConfig:
+    """Settings of a run that learns from conversations, some of which are validated on."""
+    path = tmp_path / "colours.jsonl"
+    with path.open("w") as file:
+        for thing, colour in itertools.product(COLOURS, COLOURS.values()):
+            asked, answer = {"role": "user", "content": thing}, {"role": "assistant", "content": colour}
+            file.write(json.dumps({"messages": [asked, answer]}) + "\n")
+    return replace(CONFIG, corpus="text", data_file=str(path), context_length=24)
+
+
+@pytest.mark.parametrize("prompt", ["", "sky"])
+def test_a_sample_of_a_chat_is_a_question_and_its_answer(
+    run: str, chats: TrainingConfig, prompt: str
+) -> None:
+    """The question is the prompt, or the first that is validated on, or what any text begins with."""
+    trainer = Trainer.start(replace(chats, sample_every=3, prompt=prompt), run)
+    told = {event.step: event.sample for event in trainer.run() if isinstance(event, StepEvent)}
+    assert [step for step, sample in told.items() if sample is not None] == [3]
+    data, asked = trainer.data, trainer.data.conversations
+    assert asked is not None and data.opening
+    for questions in (asked.questions(1), []):
+        asked = SimpleNamespace(template=asked.template, questions=lambda n, each=questions: each[:n])
+        trainer.data = data._replace(conversations=asked)  # type: ignore[arg-type]
+        question = [Message("user", prompt or data.opening)] if prompt or not questions else questions[0]
+        generator = random.Generator(trainer.config.seed, 2**33 + 4)
+        with trainer.context():
+            pieces = answer_pieces(trainer.model, data.tokenizer, asked.template, question, generator)
+            assert trainer.sample() == f"{question[-1].content}\n{''.join(pieces)}"
+
+
+def test_a_prompt_that_cannot_be_answered_is_refused_where_samples_are_asked_for(
+    run: str, chats: TrainingConfig
+) -> None:
+    too_long = replace(chats, prompt="sky" * 9)
+    with pytest.raises(SettingError, match="prompt"):
+        Trainer.start(replace(too_long, sample_every=1), run)
+    assert not Path(run).exists()
+    trainer = Trainer.start(too_long, run)
+    assert order(trainer) == ["s1", "s2", "s3", "s4", "k", "e4"]
+    assert trainer.ladder() == {}, "what follows what is not counted where only answers count"
 
 
 # ---- what it begins with
