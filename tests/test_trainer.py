@@ -38,7 +38,7 @@ from tinygpt_core.training.communicator import Communicator
 from tinygpt_core.training.events import CheckpointEvent, StepEvent, ValidationEvent
 from tinygpt_core.training.loop import _initial_model, _Log, learning_rate_schedule, optimizer_of
 from tinygpt_core.training.origin import Origin, OriginError
-from tinygpt_core.training.runs import answer_pieces, sample_pieces
+from tinygpt_core.training.runs import DirectoryExistsError, answer_pieces, sample_pieces
 from tinygpt_core.training.settings import SettingError
 
 CONFIG = replace(SMALLEST, steps=4, batch_size=2, eval_batches=1)
@@ -467,6 +467,47 @@ def test_what_a_checkpoint_lacks_is_said(run: str, name: str) -> None:
         Trainer.resume(run)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("step", (-5, 5, 2.0, True, "2", None)),
+        ("skipped_steps", (-1, 3, 1.0, True, "1", None)),
+        ("skipped_in_a_row", (-1, 3, 1.0, True, "1", None)),
+        ("elapsed", (-0.5, "1", True, None)),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(run: str, name: str, values: tuple[Any, ...]) -> None:
+    """Of a run of four steps that has made two."""
+    trainer = Trainer.start(CONFIG, run)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 2
+    for value in values:
+        change(run, "state.json", lambda state, value=value: state.update({name: value}))
+        with pytest.raises(CheckpointError, match=f"its {name} must be"):
+            Trainer.resume(run)
+
+
+def test_what_runs_of_earlier_versions_lack(run: str) -> None:
+    """They had no clock, and did not count what they skipped: none, as far as is known."""
+    trainer = Trainer.start(CONFIG, run)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 2
+    change(
+        run, "state.json", lambda state: [state.pop(name) for name in ("skipped_steps", "skipped_in_a_row")]
+    )
+    again = Trainer.resume(run)
+    assert (again.step, again.skipped_steps, again.skipped_in_a_row) == (2, 0, 0)
+    assert again.clock.elapsed == 0.0
+
+
+def test_all_steps_may_have_been_skipped(run: str) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    trainer.step = trainer.skipped_steps = trainer.skipped_in_a_row = 3
+    trainer.save()
+    again = Trainer.resume(run)
+    assert (again.step, again.skipped_steps, again.skipped_in_a_row) == (3, 3, 3)
+
+
 def test_weights_in_training_go_with_an_average(run: str, tmp_path: Path) -> None:
     """With it both are kept, and without it there are none."""
     averaged = str(tmp_path / "averaged")
@@ -522,7 +563,9 @@ def test_fewer_steps_than_were_made_are_refused(run: str) -> None:
         trainer.stop_requested = event.step == 3
     with pytest.raises(SettingError, match=r"steps cannot be 2: the run in .* has 3 behind it"):
         Trainer.resume(run, steps=2)
-    assert Trainer.resume(run, steps=3).is_finished
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is finished is not stretched
+        assert Trainer.resume(run, steps=3).is_finished
 
 
 def test_another_end_is_told_unless_it_was_chosen(run: str, tmp_path: Path) -> None:
@@ -588,10 +631,71 @@ def test_only_the_first_process_writes(run: str, tmp_path: Path) -> None:
     assert load_checkpoint(run).state["step"] == 0
 
 
-def test_a_budget_of_time_is_for_one_process(run: str) -> None:
-    class Two(Communicator):
-        size = 2
+class Two(Communicator):
+    """The first of two, of which the other does as it does."""
 
+    size = 2
+
+    def all_gather(self, data: bytes) -> list[bytes]:
+        return [data, data]
+
+
+@pytest.mark.parametrize(("shards", "kind"), [(1, Communicator), (2, Communicator), (2, Two)])
+def test_batches_are_cut_for_shards_and_for_processes(
+    run: str, shards: int, kind: type[Communicator]
+) -> None:
+    trainer = Trainer.start(replace(CONFIG, shards=shards), run)
+    assert trainer.is_sharded == (shards > 1)
+    trainer.communicator = kind()
+    trainer.config = CONFIG
+    assert trainer.is_sharded == (kind is Two)
+
+
+def test_processes_agree_before_they_begin(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the number of them, the settings, the versions, the data, the step and the weights; and all keep
+    the run where the first says.
+    """
+    told: list[Any] = []
+    monkeypatch.setattr(loop, "require_agreement", lambda *given: told.append(given))
+    config = replace(CONFIG, shards=2)
+    alone = Trainer.start(config, run)
+    assert told == [(alone.communicator, {})] and alone.directory == run
+    communicator = Two()
+    monkeypatch.setattr(communicator, "broadcast", lambda data: data + b" of the first", raising=False)
+    trainer = Trainer(config, run, alone.data, communicator=communicator)
+    assert trainer.directory == f"{run} of the first"
+    found, facts = told[1]
+    assert found is communicator and facts["number of processes"] == 2 and facts["step"] == 0
+    assert facts["setting"] == config.to_dict() and facts["SHA-256 of the data"] == alone.data.sha256
+    assert "Python" in facts["version of"] and "tinygpt" in facts["version of"]
+    squares = sum(tensor.buffer.sum_of_squares() for _, tensor in trainer.model.named_parameters())
+    assert facts["sum of squared weights"] == pytest.approx(squares) and squares > 0.0
+
+
+def test_a_run_begins_again_with_those_who_were_to_begin_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes, and what each of them keeps; and so it goes on."""
+    asked: list[bool] = []
+    update = Trainer._update
+    monkeypatch.setattr(Trainer, "_update", lambda self, parts: (asked.append(parts), update(self, parts))[1])
+    mine = Communicator()
+    (tmp_path / "beginning.json").write_text(json.dumps(CONFIG.to_dict()))
+    with pytest.warns(UserWarning, match="begins again"):
+        trainer = Trainer.resume(str(tmp_path), communicator=mine, shard_optimizer=True)
+    again = Trainer.resume(str(tmp_path), communicator=mine, shard_optimizer=True)
+    assert trainer.communicator is again.communicator is mine and asked == [True, True]
+
+
+def test_a_directory_that_must_be_new(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DirectoryExistsError):
+        Trainer.start(CONFIG, str(tmp_path / "empty"), must_be_new=True)
+    assert Trainer.start(CONFIG, str(tmp_path / "new"), must_be_new=True).step == 0
+    assert Trainer.start(CONFIG, str(tmp_path / "empty")).step == 0
+
+
+def test_a_budget_of_time_is_for_one_process(run: str) -> None:
     data = Trainer.start(CONFIG, run).data
     with pytest.raises(SettingError, match="time_budget is for one process"):
         Trainer(replace(CONFIG, time_budget=5.0), run, data, communicator=Two())
