@@ -201,7 +201,6 @@ ROOMS: dict[str, Room] = {
             "test_init_from.py",
             "test_samples.py",
             "test_recipe.py",
-            "test_lora.py",
             "test_validation.py",
             "test_sharding.py",
             "test_precision.py",

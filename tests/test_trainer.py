@@ -26,9 +26,12 @@ from hypothesis import strategies as st
 from small_runs import SMALLEST
 
 from tinygpt_core import Tensor, backends, random
+from tinygpt_core.formats import load_pretrained
+from tinygpt_core.formats.adapters import plan_adapters
 from tinygpt_core.kernels.precision import LossScaler
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT
+from tinygpt_core.nn.lora import lora_config
 from tinygpt_core.optimizers import AdamW, Muon
 from tinygpt_core.tensor import no_grad
 from tinygpt_core.tokenizer.chat import Message
@@ -416,6 +419,29 @@ def test_a_run_begins_with_the_model_that_its_settings_name(tmp_path: Path) -> N
     change(run, "config.json", lambda value: value["model"].update(num_heads="two"))
     with pytest.raises(CheckpointError, match="model's config in the checkpoint does not work"):
         Trainer.resume(run)
+
+
+def test_a_run_with_adapters_goes_on_with_them(tmp_path: Path) -> None:
+    """They are in the settings of its model, and in its weights; of the optimizer there are no others."""
+    first = Trainer.start(CONFIG, str(tmp_path / "first"))
+    place = str(tmp_path / "first")
+    adapters = plan_adapters(first.model, "native", 2, base=place)
+    with backends.use("python"):
+        origin = Origin(place, place, load_pretrained(place), first.data.tokenizer, adapters)
+    run = str(tmp_path / "run")
+    config = origin.settings(replace(CONFIG, init_from=place, lora_rank=2), ())
+    trainer = Trainer.start(config, run, origin=origin)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 2
+    again = Trainer.resume(run)
+    kept = lora_config(again.model)
+    assert kept is not None and kept == lora_config(trainer.model)
+    found, expected = (dict(each.model.named_parameters()) for each in (again, trainer))
+    assert {name: t.to_python() for name, t in found.items()} == {
+        n: t.to_python() for n, t in expected.items()
+    }
+    assert again.optimizer.state_dict().keys() == trainer.optimizer.state_dict().keys()
+    assert len(found) > len(dict(first.model.named_parameters()))
 
 
 def test_a_run_that_died_before_its_first_checkpoint(tmp_path: Path) -> None:
