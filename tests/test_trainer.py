@@ -14,6 +14,7 @@ import os
 import time
 import tracemalloc
 import warnings
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +27,13 @@ from hypothesis import strategies as st
 from small_runs import SMALLEST
 
 from tinygpt_core import Tensor, backends, random
+from tinygpt_core.dataset.batches import IGNORED_TARGET, Batch
 from tinygpt_core.formats import load_pretrained
 from tinygpt_core.formats.adapters import plan_adapters
 from tinygpt_core.kernels.precision import LossScaler
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT
+from tinygpt_core.nn.experts import Routing
 from tinygpt_core.nn.lora import lora_config
 from tinygpt_core.optimizers import AdamW, Muon
 from tinygpt_core.tensor import no_grad
@@ -254,6 +257,71 @@ def test_a_sample_has_random_numbers_of_its_own(run: str, prompt: str) -> None:
     assert len({told[3], trainer.sample()}) == 2
 
 
+def test_dropout_is_for_training_alone(run: str) -> None:
+    """A validation is the same each time, and the next step drops out again."""
+    trainer = Trainer.start(replace(CONFIG, dropout=0.5), run)
+    losses = {trainer.validate() for _ in range(2)}
+    assert len(losses) == 1 and not trainer.model.training
+    batch = trainer.data.validation_batches[0]
+    with trainer.context(), no_grad():
+        trainer.model.train()
+        assert trainer.total_loss(batch).item() / batch.num_targets not in losses
+        trainer.model.eval()
+        assert trainer.total_loss(batch).item() / batch.num_targets == pytest.approx(*losses)
+    trainer.train_step()
+    assert trainer.model.training
+
+
+def test_the_loss_of_a_step_is_the_mean_before_it(run: str) -> None:
+    """Over the targets of all batches that are taken together."""
+    trainer = Trainer.start(replace(CONFIG, accumulation=2), run)
+    taken: list[tuple[float, int]] = []
+
+    def noted(batch: Any) -> Tensor:
+        total = trainer.total_loss(batch)
+        taken.append((total.item(), batch.num_targets))
+        return total
+
+    trainer.update.total_loss = noted
+    event = trainer.train_step()
+    assert event.loss == pytest.approx(sum(t for t, _ in taken) / sum(n for _, n in taken))
+    assert len(taken) == 2
+
+
+def test_documents_that_share_a_row_are_told_to_the_model(run: str) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    ids = Tensor([[1, 2, 3, 4], [4, 3, 2, 1]])
+    documents = array("i", [0, 0, 1, 1, 0, 1, 1, 1])
+    batch = SimpleNamespace(shape=(2, 4), documents=documents)
+    found = loop.logits_of(trainer.model, batch, ids)
+    expected = trainer.model(ids, documents=Tensor([[0, 0, 1, 1], [0, 1, 1, 1]]))
+    assert found.to_python() == expected.to_python() != trainer.model(ids).to_python()
+    batch.documents = None
+    assert loop.logits_of(trainer.model, batch, ids).to_python() == trainer.model(ids).to_python()
+
+
+@pytest.mark.parametrize("has_padding", [False, True])
+def test_a_router_is_told_which_tokens_count(
+    run: str, has_padding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing where all do: the mean is then one of all of them."""
+    trainer = Trainer.start(replace(CONFIG, num_experts=2, balance_loss=0.5), run)
+    told: list[Any] = []
+    monkeypatch.setattr(
+        Routing, "balance_loss", lambda self, counted: (told.append(counted), Tensor([1.0]).sum())[1]
+    )
+    targets = [1, 2, IGNORED_TARGET, 3] if has_padding else [1, 2, 3, 4]
+    batch = Batch(array("i", [5, 6, 7, 8]), array("i", targets), (1, 4))
+    assert batch.num_targets == 4 - has_padding
+    trainer.total_loss(batch)
+    assert len(told) == trainer.config.num_layers
+    for counted in told:
+        if has_padding:
+            assert counted.to_python() == [True, True, False, True]
+        else:
+            assert counted is None
+
+
 COLOURS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red"}
 
 
@@ -279,7 +347,7 @@ def test_a_sample_of_a_chat_is_a_question_and_its_answer(
     data, asked = trainer.data, trainer.data.conversations
     assert asked is not None and data.opening
     for questions in (asked.questions(1), []):
-        asked = SimpleNamespace(template=asked.template, questions=lambda n, each=questions: each[:n])
+        asked = SimpleNamespace(template=asked.template, questions={1: questions}.__getitem__)
         trainer.data = data._replace(conversations=asked)  # type: ignore[arg-type]
         question = [Message("user", prompt or data.opening)] if prompt or not questions else questions[0]
         generator = random.Generator(trainer.config.seed, 2**33 + 4)
@@ -696,6 +764,41 @@ def test_processes_agree_before_they_begin(run: str, monkeypatch: pytest.MonkeyP
     assert "Python" in facts["version of"] and "tinygpt" in facts["version of"]
     squares = sum(tensor.buffer.sum_of_squares() for _, tensor in trainer.model.named_parameters())
     assert facts["sum of squared weights"] == pytest.approx(squares) and squares > 0.0
+
+
+def test_processes_share_the_validation(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes every second batch, if there are two, and the losses are added up as if one had all."""
+    trainer = Trainer.start(CONFIG, run)
+    batches = [*trainer.data.validation_batches] * 3
+    trainer.data = trainer.data._replace(validation_batches=batches)
+    monkeypatch.setattr(Communicator, "all_reduce", lambda *given: pytest.fail("there is nobody to ask"))
+    alone = trainer.validate()
+    total = alone * batches[0].num_targets
+    for rank, own in ((0, [total, 0.0, total]), (1, [0.0, total, 0.0])):
+        told: list[Any] = []
+        monkeypatch.setattr(Two, "rank", rank)
+        monkeypatch.setattr(
+            Two, "all_reduce", lambda self, losses, told=told: (told.append(losses), [1.0, 2.0, 4.0])[1]
+        )
+        trainer.communicator = Two()
+        assert trainer.validate() == 7.0 / sum(batch.num_targets for batch in batches)
+        assert told == [pytest.approx(own)]
+
+
+def test_all_processes_stop_where_one_is_to(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    monkeypatch.setattr(trainer.communicator, "any", lambda flag: trainer.step >= 2, raising=False)
+    assert order(trainer) == ["s1", "s2", "k", "e2"] and trainer.stop_requested
+
+
+def test_a_step_in_shards_is_told_its_number_and_what_is_looked_at(run: str) -> None:
+    """From which its dropout follows; and whether gradients are wanted for the log."""
+    trainer = Trainer.start(replace(CONFIG, shards=2, steps=80), run)
+    update: Any = trainer.update
+    for step in range(1, 6):
+        event = trainer.train_step()
+        assert update.number == step - 1
+        assert update.keeps_gradients == (event.parameters is not None) == (step in (1, 4))
 
 
 def test_a_run_begins_again_with_those_who_were_to_begin_it(
