@@ -66,10 +66,10 @@ def test_what_an_update_did() -> None:
 def test_what_an_update_of_some_rows_did() -> None:
     """The change is that of the rows that have a gradient, beside the norm of all."""
     table = Embedding(3, 2, sparse=True)
-    table.embeddings.assign([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
+    table.embeddings.assign([[3.0, 0.0], [0.0, 0.0], [0.0, 4.0]])
     before = copies(table)
     table(Tensor([2, 2])).sum().backward()
-    table.embeddings.assign([[3.0, 0.0], [0.0, 4.0], [0.0, 1.0]])
+    table.embeddings.assign([[3.0, 0.0], [0.0, 0.0], [0.0, 5.0]])
     (entry,) = statistics(table, before)
     assert entry["ratio"] == 0.2 and entry["gradient"] == pytest.approx(math.sqrt(8.0), rel=1e-3)
 
