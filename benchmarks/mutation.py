@@ -41,7 +41,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,8 @@ KILLERS = 4  # tests that have killed mutants of a function are tried first, so 
 MEMORY = 6 << 30  # bytes of address space
 TIMED_OUT, SURVIVED, KILLED = 42, 0, 1
 NOTHING_TO_RUN = 5  # an exit code of pytest
+# Tests that the default run leaves out, for they take long together; each is quick, and no other looks there.
+MADE_HERE = ("test_trainer.py",)
 
 
 class Room(NamedTuple):
@@ -159,6 +161,7 @@ ROOMS: dict[str, Room] = {
         (
             "test_nn.py",
             "test_attention_layers.py",
+            "test_value_embeddings.py",
             *laws("decoder_laws", "cache_laws", "packing_laws"),
             "test_families.py",
             "test_gpt.py",
@@ -198,6 +201,7 @@ ROOMS: dict[str, Room] = {
             "test_best.py",
             "test_init_from.py",
             "test_samples.py",
+            "test_recipe.py",
             "test_validation.py",
             "test_sharding.py",
             "test_precision.py",
@@ -340,7 +344,7 @@ class _Lines:
             self.failed.append(report.nodeid)
 
 
-def _pytest(plugin: Any, files: Iterable[str], backends: str, examples: int = 10) -> int:
+def _pytest(plugin: Any, files: Sequence[str], backends: str, examples: int = 10) -> int:
     import pytest
     from hypothesis import HealthCheck, Phase, settings
 
@@ -358,16 +362,9 @@ def _pytest(plugin: Any, files: Iterable[str], backends: str, examples: int = 10
     options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     if isinstance(plugin, _Lines):
         options.remove("-x")
-    options += [
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "--backend",
-        backends,
-        "--profile",
-        "mutation",
-        "-m",
-        "not thorough",
-    ]
+    options += ["-c", str(ROOT / "pyproject.toml"), "--backend", backends, "--profile", "mutation"]
+    if not set(files) <= set(MADE_HERE):
+        options += ["-m", "not thorough"]
     return int(pytest.main([*options, *(str(ROOT / "tests" / name) for name in files)], plugins=[plugin]))
 
 

@@ -10,7 +10,14 @@ import pytest
 
 from tinygpt_core import random
 from tinygpt_core.dtype import DType
-from tinygpt_core.nn import CausalSelfAttention, RotaryEncoding, RotaryScaling, TransformerBlock, attention
+from tinygpt_core.nn import (
+    CausalSelfAttention,
+    MixtureOfExperts,
+    RotaryEncoding,
+    RotaryScaling,
+    TransformerBlock,
+    attention,
+)
 from tinygpt_core.nn.cache import KeyValueCache
 from tinygpt_core.tensor import Tensor, apply_op, no_grad
 
@@ -66,6 +73,28 @@ def test_heads_that_cannot_be_shared_out_are_refused() -> None:
             layer(Tensor.zeros(shape))
     with pytest.raises(ValueError, match="7 positions after 0 cached ones"):
         layer(Tensor.zeros((1, 7, 8)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("output_bias", [None, False, True])
+def test_which_maps_have_a_bias(bias: bool, output_bias: bool | None) -> None:
+    """The one behind attention as the one before it, unless something else is said."""
+    layer = CausalSelfAttention(8, 6, 2, bias=bias, output_bias=output_bias)
+    names = [name for name, _ in layer.named_parameters() if name.endswith("bias")]
+    has_output_bias = bias if output_bias is None else output_bias
+    assert names == ["query_key_value.bias"] * bias + ["out.bias"] * has_output_bias
+
+
+def test_values_and_their_embeddings_count_alike_at_first() -> None:
+    """Half of each: the same vector as both is one of them."""
+    random.seed(7)
+    layer = CausalSelfAttention(8, 6, 2, value_embedding=True)
+    assert layer.value_mix.to_python() == [0.5, 0.5] and layer.value_mix.requires_grad
+    x = Tensor.normal((2, 6, 8))
+    values = layer.query_key_value(x)[:, :, 16:]
+    plain = CausalSelfAttention(8, 6, 2)
+    plain.load_weights(layer.named_parameters(), strict=False)
+    assert close(layer(x, value_embedding=values), plain(x))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +237,25 @@ def test_yarn_keeps_high_frequencies_divides_low_ones_and_sharpens_attention() -
     assert math.isclose(ratio, scaling.magnitude**2, rel_tol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        (RotaryScaling("yarn", 4.0, attention_factor=0.5), 0.5),
+        (RotaryScaling("yarn", 4.0, attention_factor=1.0), 1.0),
+        (RotaryScaling("yarn", math.e, attention_factor=None), 1.1),
+        (RotaryScaling("yarn", 0.7), 1.0),  # by less than 1, nothing is sharper
+        (RotaryScaling("yarn", 1.5), 1.0 + 0.1 * math.log(1.5)),
+        (RotaryScaling("linear", 4.0, attention_factor=0.5), 1.0),
+    ],
+    ids=str,
+)
+def test_what_is_turned_is_multiplied_by_a_factor(scaling: RotaryScaling, expected: float) -> None:
+    """At position 0, where nothing turns, that is all that is done."""
+    assert math.isclose(scaling.magnitude, expected)
+    x = Tensor.normal((1, 2, 1, 6))
+    assert close(RotaryEncoding(scaling=scaling)(x), x * expected)
+
+
 def test_a_cache_remembers_the_ids_of_its_positions() -> None:
     """None before any came, and after a reset; each is of the positions so far, as int32."""
     cache = KeyValueCache(1, 2, 1, 4, 2, Tensor.zeros((1,)).buffer)
@@ -227,6 +275,27 @@ def test_a_cache_remembers_the_ids_of_its_positions() -> None:
     cache.length = 1
     past = cache.past_ids()
     assert past is not None and past.to_python() == [[3], [4]]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("per_token", [1, 2])
+def test_the_experts_of_a_block(normalized: bool, per_token: int) -> None:
+    """Those that it was told: as many, of which each token passes through as many, and with such weights."""
+    block = TransformerBlock(
+        8,
+        6,
+        2,
+        hidden_dim=5,
+        activation="swiglu",
+        bias=False,
+        num_experts=3,
+        experts_per_token=per_token,
+        normalized_expert_weights=normalized,
+    )
+    mixture = MixtureOfExperts(8, 5, 3, per_token, activation="swiglu", normalized_weights=normalized)
+    mixture.load_weights(block.mlp.named_parameters())
+    x = Tensor.normal((2, 6, 8))
+    assert close(block.mlp(x), mixture(x))
 
 
 def test_a_block_in_parts() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt_core import generation, kernels, losses, nn, operations, optimizers, schedules
+from tinygpt_core import generation, kernels, losses, nn, operations, optimizers, schedules, speculative
 from tinygpt_core.kernels.precision import LossScaler
 
 ROTARY = {"rotary": False, "rotary_base": 10000.0}
@@ -93,6 +93,8 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     generation.check_sampling: {"repetition_penalty": 1.0},
     generation.generate_ids: {"temperature": 1.0, "repetition_penalty": 1.0},
     generation.generate: {"temperature": 1.0, "repetition_penalty": 1.0, "special_tokens": False},
+    speculative.SpeculativeDecoding: {"draft_tokens": 4},
+    speculative.SpeculativeDecoding.__call__: {"temperature": 1.0, "repetition_penalty": 1.0},
     losses.BinaryCrossEntropyLoss: {"reduction": "mean"},
     losses.CrossEntropyLoss: {"ignore_index": -1, "reduction": "none"},
     losses.HuberLoss: {"reduction": "mean", "delta": 1.0},

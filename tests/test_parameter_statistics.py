@@ -8,6 +8,7 @@ import pytest
 
 from tinygpt_core.dtype import DType
 from tinygpt_core.module import Module
+from tinygpt_core.nn import Embedding
 from tinygpt_core.tensor import Tensor
 from tinygpt_core.training.statistics import are_due, copies, histogram, statistics
 
@@ -34,7 +35,10 @@ def test_thirty_six_bins_of_finite_values() -> None:
         found = histogram([value] * 3)
         assert (found["low"], found["high"], found["deviation"]) == (low, high, 0.0)
         assert found["counts"][18] == 3 and sum(found["counts"]) == 3
-    assert sum(histogram([])["counts"]) == 0
+    for nothing in ([], [math.inf, math.nan]):
+        expected = {"low": -0.5, "high": 0.5, "deviation": 0.0, "counts": [0] * 36}
+        assert histogram(nothing) == expected
+    assert histogram([5.0])["deviation"] == 0.0
 
 
 class Two(Module):
@@ -43,7 +47,7 @@ class Two(Module):
     def __init__(self) -> None:
         super().__init__()
         self.weights = Tensor([[3.0, 4.0]], dtype=DType.float64, requires_grad=True)
-        self.frozen = Tensor([0.0, 0.0], dtype=DType.float64)
+        self.frozen = Tensor([1.0, 0.0], dtype=DType.float64)
 
 
 def test_what_an_update_did() -> None:
@@ -57,6 +61,17 @@ def test_what_an_update_did() -> None:
     assert entries["weights"]["norm"] == pytest.approx(math.hypot(3.0, 4.5), rel=1e-3)
     assert entries["frozen"]["ratio"] is None and entries["frozen"]["gradient"] is None
     assert "ratio" not in statistics(module)[0]
+
+
+def test_what_an_update_of_some_rows_did() -> None:
+    """The change is that of the rows that have a gradient, beside the norm of all."""
+    table = Embedding(3, 2, sparse=True)
+    table.embeddings.assign([[3.0, 0.0], [0.0, 0.0], [0.0, 4.0]])
+    before = copies(table)
+    table(Tensor([2, 2])).sum().backward()
+    table.embeddings.assign([[3.0, 0.0], [0.0, 0.0], [0.0, 5.0]])
+    (entry,) = statistics(table, before)
+    assert entry["ratio"] == 0.2 and entry["gradient"] == pytest.approx(math.sqrt(8.0), rel=1e-3)
 
 
 def test_of_a_large_parameter_a_part_is_counted() -> None:

@@ -123,6 +123,19 @@ def test_the_clock_of_a_run_goes_on_where_its_checkpoint_left_it(
     assert load_checkpoint(tmp_path / "killed").state["step"] == 6
 
 
+def test_a_checkpoint_has_the_time_until_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also what a validation before it took."""
+    time = Time()
+    monkeypatch.setattr(budget, "time", time)
+    trainer = Trainer.start(replace(CONFIG, steps=1000, time_budget=50.0), str(tmp_path / "run"))
+    trainer.clock.start()
+    time.now += 7.0
+    trainer.save()
+    assert 7.0 <= load_checkpoint(tmp_path / "run").state["elapsed"] < 14.0
+
+
 @pytest.mark.parametrize("elapsed", [0, 0.0, 0.25, 1e9])
 def test_seconds_that_a_checkpoint_may_have(elapsed: float) -> None:
     assert _elapsed(elapsed, "there") == elapsed

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinygpt_core import schedules
@@ -43,6 +43,7 @@ def test_known_values():
 
 @settings(max_examples=50)
 @given(st.integers(0, 20), st.integers(1, 30), st.floats(0, 1), st.floats(0.01, 1.0))
+@example(2, 8, 0.5, 1.0)  # all steps after the warm-up
 def test_warmup_stable_decay(warmup_steps, others, share, fraction):
     """Against its definition; before the decay nothing depends on the number of steps."""
     total = warmup_steps + others

@@ -6,6 +6,7 @@ Which those are is NumPy's verdict on each axis alone. Where NumPy finds nothing
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from operator import add, eq, ge, gt, le, lt, mul, ne, pow, sub, truediv
@@ -344,6 +345,29 @@ def test_attention_marks_what_query_key_and_value_must_share(
         assert [rows[""][at] for at in marks] == ["T", "S"] and note.startswith(
             f"T is {query[2]}, S is {key[2]};"
         )
+
+
+@given(logits=SHAPES, targets=SHAPES)
+def test_cross_entropy_marks_what_targets_and_logits_must_share(
+    logits: tuple[int, ...], targets: tuple[int, ...]
+) -> None:
+    """All axes of the logits but the last."""
+    from tinygpt_core.kernels import CrossEntropy
+
+    def check() -> None:
+        with contextlib.suppress(IndexError):  # without classes, 0 is the id of none
+            CrossEntropy.check(zeros(logits), Buffer.full((), 0).expand(targets), None)
+
+    problem = raised(check)
+    assert (problem is None) == (logits != () and targets == logits[:-1])
+    if problem is not None and logits:
+        title, rows, marks, _ = read(problem)
+        assert title.endswith(f"targets must have the shape {logits[:-1]}, not {targets}")
+        width = max(len(logits), len(targets))
+        assert rows["logits"] == [*map(str, logits), *[None] * (width - len(logits))]
+        assert rows["targets"] == [*map(str, targets), *[None] * (width - len(targets))]
+        wanted = [*logits[:-1], *[None] * (width - len(logits) + 1)]
+        assert marks == [at for at in range(width) if (*targets, None, None, None, None)[at] != wanted[at]]
 
 
 # But for a backend that is not there: that message lists those that are.

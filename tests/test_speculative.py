@@ -27,7 +27,7 @@ from tinygpt_core.formats import save_pretrained
 from tinygpt_core.generation import generate, generate_ids
 from tinygpt_core.nn import GPT, GPTConfig
 from tinygpt_core.nn.cache import KeyValueCache
-from tinygpt_core.speculative import SpeculativeDecoding
+from tinygpt_core.speculative import SpeculativeDecoding, _checked, _Reader
 from tinygpt_core.tensor import Tensor
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
 
@@ -249,6 +249,86 @@ def test_no_position_is_read_twice_by_the_target() -> None:
     ids = list(sampler(model, [1, 2], tokens=30, generator=random.Generator(1)))
     assert model.read == 2 + len(ids) - 1 + sampler.drafted - sampler.accepted
     assert 0 < sampler.accepted < sampler.drafted and sampler.accepted + sampler.runs == len(ids)
+
+
+class Remembering(Table):
+    """A table that keeps every text it has read, up to the token that it read last."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.texts: list[tuple[int, ...]] = []
+
+    def __call__(self, ids: Tensor, cache: Seen) -> Tensor:
+        found = super().__call__(ids, cache)
+        count = len(ids.to_python()[0])
+        ends = range(cache.length - count + 1, cache.length + 1)
+        self.texts += [tuple(cache.ids[:end]) for end in ends]
+        return found
+
+
+@pytest.mark.parametrize("draft_tokens", [1, 2, 5])
+def test_neither_of_the_models_reads_a_text_twice(draft_tokens: int) -> None:
+    """What was not taken back is in its cache."""
+    models = Remembering(4, 64, 1, 1.0), Remembering(4, 64, 2, 1.0)
+    sampler = SpeculativeDecoding(models[1], draft_tokens)
+    list(sampler(models[0], [1, 2], tokens=30, generator=random.Generator(1)))
+    assert 0 < sampler.accepted < sampler.drafted
+    for model in models:
+        assert len(set(model.texts)) == len(model.texts) > 20
+
+
+def test_a_reader_that_is_taken_back_sees_what_fits() -> None:
+    """All of a text that is short enough, or else the half that a full context is filled anew with."""
+    for length, start, read in ((7, 6, 1), (6, 4, 0), (5, 3, 0), (3, 1, 0), (2, 0, 0), (1, 0, 0)):
+        reader = _Reader(Table(3, 4, 1, 1.0), [0])
+        ids = [0, 1, 2, 0, 1, 2, 0, 1]
+        reader.logits(ids, 1)
+        assert (reader.start, reader.cache.length) == (6, 2)
+        reader.take_back(length)
+        assert (reader.start, reader.cache.length) == (start, read)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "token", "draws"),
+    [
+        ({0: 0.25, 1: 0.5, 2: 0.25}, {0: 0.25, 1: 0.25, 2: 0.5}, 1, 1),  # 1 alone was offered too seldom
+        ({0: 0.5, 1: 0.25, 2: 0.25}, {0: 0.25, 2: 0.75}, 0, 2),  # 0 and 1, equally
+        ({0: 0.5, 2: 0.5}, {0: 0.5, 2: 0.5 + 1e-16}, 0, 2),  # p is q but for rounding, and p is drawn from
+        ({1: 1.0}, {2: 1.0}, 1, 0),  # what the target never says is no matter of chance
+    ],
+    ids=str,
+)
+def test_what_is_drawn_where_a_guess_is_refused(
+    p: dict[int, float], q: dict[int, float], token: int, draws: int
+) -> None:
+    """From what the target wants more than the draft has offered; of one token nothing is drawn."""
+    way: Any = Way([1, 0][:draws])
+    assert _checked(p, q, 2, way) == (token, False)
+    assert len(way.shares) == draws
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tokens": -1},
+        {"temperature": -1.0},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+    ],
+    ids=str,
+)
+def test_settings_are_checked_as_they_are_without_a_draft(
+    models: tuple[GPT, GPT], wrong: dict[str, Any]
+) -> None:
+    """Before anything is drawn, or nothing."""
+    chosen = {"tokens": 0, **wrong}
+    with pytest.raises(ValueError) as plain:
+        next(generate_ids(models[0], [1], **chosen))
+    with pytest.raises(ValueError) as drafted:
+        next(SpeculativeDecoding(models[1])(models[0], [1], **chosen))
+    assert str(drafted.value) == str(plain.value)
 
 
 def test_what_cannot_help_is_refused(models: tuple[GPT, GPT]) -> None:

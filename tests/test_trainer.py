@@ -7,15 +7,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import itertools
 import json
 import math
 import os
 import time
 import tracemalloc
 import warnings
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,18 +27,24 @@ from hypothesis import strategies as st
 from small_runs import SMALLEST
 
 from tinygpt_core import Tensor, backends, random
+from tinygpt_core.dataset.batches import IGNORED_TARGET, Batch
+from tinygpt_core.formats import load_pretrained
+from tinygpt_core.formats.adapters import plan_adapters
 from tinygpt_core.kernels.precision import LossScaler
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT
+from tinygpt_core.nn.experts import Routing
+from tinygpt_core.nn.lora import lora_config
 from tinygpt_core.optimizers import AdamW, Muon
 from tinygpt_core.tensor import no_grad
+from tinygpt_core.tokenizer.chat import Message
 from tinygpt_core.training import Trainer, TrainingConfig, loop
 from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
 from tinygpt_core.training.communicator import Communicator
 from tinygpt_core.training.events import CheckpointEvent, StepEvent, ValidationEvent
 from tinygpt_core.training.loop import _initial_model, _Log, learning_rate_schedule, optimizer_of
 from tinygpt_core.training.origin import Origin, OriginError
-from tinygpt_core.training.runs import sample_pieces
+from tinygpt_core.training.runs import DirectoryExistsError, answer_pieces, sample_pieces
 from tinygpt_core.training.settings import SettingError
 
 CONFIG = replace(SMALLEST, steps=4, batch_size=2, eval_batches=1)
@@ -248,6 +257,117 @@ def test_a_sample_has_random_numbers_of_its_own(run: str, prompt: str) -> None:
     assert len({told[3], trainer.sample()}) == 2
 
 
+def test_dropout_is_for_training_alone(run: str) -> None:
+    """A validation is the same each time, and the next step drops out again."""
+    trainer = Trainer.start(replace(CONFIG, dropout=0.5), run)
+    losses = {trainer.validate() for _ in range(2)}
+    assert len(losses) == 1 and not trainer.model.training
+    batch = trainer.data.validation_batches[0]
+    with trainer.context(), no_grad():
+        trainer.model.train()
+        assert trainer.total_loss(batch).item() / batch.num_targets not in losses
+        trainer.model.eval()
+        assert trainer.total_loss(batch).item() / batch.num_targets == pytest.approx(*losses)
+    trainer.train_step()
+    assert trainer.model.training
+
+
+def test_the_loss_of_a_step_is_the_mean_before_it(run: str) -> None:
+    """Over the targets of all batches that are taken together."""
+    trainer = Trainer.start(replace(CONFIG, accumulation=2), run)
+    taken: list[tuple[float, int]] = []
+
+    def noted(batch: Any) -> Tensor:
+        total = trainer.total_loss(batch)
+        taken.append((total.item(), batch.num_targets))
+        return total
+
+    trainer.update.total_loss = noted
+    event = trainer.train_step()
+    assert event.loss == pytest.approx(sum(t for t, _ in taken) / sum(n for _, n in taken))
+    assert len(taken) == 2
+
+
+def test_documents_that_share_a_row_are_told_to_the_model(run: str) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    ids = Tensor([[1, 2, 3, 4], [4, 3, 2, 1]])
+    documents = array("i", [0, 0, 1, 1, 0, 1, 1, 1])
+    batch = SimpleNamespace(shape=(2, 4), documents=documents)
+    found = loop.logits_of(trainer.model, batch, ids)
+    expected = trainer.model(ids, documents=Tensor([[0, 0, 1, 1], [0, 1, 1, 1]]))
+    assert found.to_python() == expected.to_python() != trainer.model(ids).to_python()
+    batch.documents = None
+    assert loop.logits_of(trainer.model, batch, ids).to_python() == trainer.model(ids).to_python()
+
+
+@pytest.mark.parametrize("has_padding", [False, True])
+def test_a_router_is_told_which_tokens_count(
+    run: str, has_padding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing where all do: the mean is then one of all of them."""
+    trainer = Trainer.start(replace(CONFIG, num_experts=2, balance_loss=0.5), run)
+    told: list[Any] = []
+    monkeypatch.setattr(
+        Routing, "balance_loss", lambda self, counted: (told.append(counted), Tensor([1.0]).sum())[1]
+    )
+    targets = [1, 2, IGNORED_TARGET, 3] if has_padding else [1, 2, 3, 4]
+    batch = Batch(array("i", [5, 6, 7, 8]), array("i", targets), (1, 4))
+    assert batch.num_targets == 4 - has_padding
+    trainer.total_loss(batch)
+    assert len(told) == trainer.config.num_layers
+    for counted in told:
+        if has_padding:
+            assert counted.to_python() == [True, True, False, True]
+        else:
+            assert counted is None
+
+
+COLOURS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red"}
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> TrainingConfig:
+    """Settings of a run that learns from conversations, some of which are validated on."""
+    path = tmp_path / "colours.jsonl"
+    with path.open("w") as file:
+        for thing, colour in itertools.product(COLOURS, COLOURS.values()):
+            asked, answer = {"role": "user", "content": thing}, {"role": "assistant", "content": colour}
+            file.write(json.dumps({"messages": [asked, answer]}) + "\n")
+    return replace(CONFIG, corpus="text", data_file=str(path), context_length=24)
+
+
+@pytest.mark.parametrize("prompt", ["", "sky"])
+def test_a_sample_of_a_chat_is_a_question_and_its_answer(
+    run: str, chats: TrainingConfig, prompt: str
+) -> None:
+    """The question is the prompt, or the first that is validated on, or what any text begins with."""
+    trainer = Trainer.start(replace(chats, sample_every=3, prompt=prompt), run)
+    told = {event.step: event.sample for event in trainer.run() if isinstance(event, StepEvent)}
+    assert [step for step, sample in told.items() if sample is not None] == [3]
+    data, asked = trainer.data, trainer.data.conversations
+    assert asked is not None and data.opening
+    for questions in (asked.questions(1), []):
+        asked = SimpleNamespace(template=asked.template, questions={1: questions}.__getitem__)
+        trainer.data = data._replace(conversations=asked)  # type: ignore[arg-type]
+        question = [Message("user", prompt or data.opening)] if prompt or not questions else questions[0]
+        generator = random.Generator(trainer.config.seed, 2**33 + 4)
+        with trainer.context():
+            pieces = answer_pieces(trainer.model, data.tokenizer, asked.template, question, generator)
+            assert trainer.sample() == f"{question[-1].content}\n{''.join(pieces)}"
+
+
+def test_a_prompt_that_cannot_be_answered_is_refused_where_samples_are_asked_for(
+    run: str, chats: TrainingConfig
+) -> None:
+    too_long = replace(chats, prompt="sky" * 9)
+    with pytest.raises(SettingError, match="prompt"):
+        Trainer.start(replace(too_long, sample_every=1), run)
+    assert not Path(run).exists()
+    trainer = Trainer.start(too_long, run)
+    assert order(trainer) == ["s1", "s2", "s3", "s4", "k", "e4"]
+    assert trainer.ladder() == {}, "what follows what is not counted where only answers count"
+
+
 # ---- what it begins with
 
 
@@ -369,6 +489,29 @@ def test_a_run_begins_with_the_model_that_its_settings_name(tmp_path: Path) -> N
         Trainer.resume(run)
 
 
+def test_a_run_with_adapters_goes_on_with_them(tmp_path: Path) -> None:
+    """They are in the settings of its model, and in its weights; of the optimizer there are no others."""
+    first = Trainer.start(CONFIG, str(tmp_path / "first"))
+    place = str(tmp_path / "first")
+    adapters = plan_adapters(first.model, "native", 2, base=place)
+    with backends.use("python"):
+        origin = Origin(place, place, load_pretrained(place), first.data.tokenizer, adapters)
+    run = str(tmp_path / "run")
+    config = origin.settings(replace(CONFIG, init_from=place, lora_rank=2), ())
+    trainer = Trainer.start(config, run, origin=origin)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 2
+    again = Trainer.resume(run)
+    kept = lora_config(again.model)
+    assert kept is not None and kept == lora_config(trainer.model)
+    found, expected = (dict(each.model.named_parameters()) for each in (again, trainer))
+    assert {name: t.to_python() for name, t in found.items()} == {
+        n: t.to_python() for n, t in expected.items()
+    }
+    assert again.optimizer.state_dict().keys() == trainer.optimizer.state_dict().keys()
+    assert len(found) > len(dict(first.model.named_parameters()))
+
+
 def test_a_run_that_died_before_its_first_checkpoint(tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     killed.mkdir()
@@ -416,6 +559,47 @@ def test_what_a_checkpoint_lacks_is_said(run: str, name: str) -> None:
     change(run, "state.json", lambda state: state.pop(name))
     with pytest.raises(CheckpointError, match=f"lacks what a run keeps: '{name}'"):
         Trainer.resume(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("step", (-5, 5, 2.0, True, "2", None)),
+        ("skipped_steps", (-1, 3, 1.0, True, "1", None)),
+        ("skipped_in_a_row", (-1, 3, 1.0, True, "1", None)),
+        ("elapsed", (-0.5, "1", True, None)),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(run: str, name: str, values: tuple[Any, ...]) -> None:
+    """Of a run of four steps that has made two."""
+    trainer = Trainer.start(CONFIG, run)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 2
+    for value in values:
+        change(run, "state.json", lambda state, value=value: state.update({name: value}))
+        with pytest.raises(CheckpointError, match=f"its {name} must be"):
+            Trainer.resume(run)
+
+
+def test_what_runs_of_earlier_versions_lack(run: str) -> None:
+    """They had no clock, and did not count what they skipped: none, as far as is known."""
+    trainer = Trainer.start(CONFIG, run)
+    for event in trainer.run():
+        trainer.stop_requested = event.step == 2
+    change(
+        run, "state.json", lambda state: [state.pop(name) for name in ("skipped_steps", "skipped_in_a_row")]
+    )
+    again = Trainer.resume(run)
+    assert (again.step, again.skipped_steps, again.skipped_in_a_row) == (2, 0, 0)
+    assert again.clock.elapsed == 0.0
+
+
+def test_all_steps_may_have_been_skipped(run: str) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    trainer.step = trainer.skipped_steps = trainer.skipped_in_a_row = 3
+    trainer.save()
+    again = Trainer.resume(run)
+    assert (again.step, again.skipped_steps, again.skipped_in_a_row) == (3, 3, 3)
 
 
 def test_weights_in_training_go_with_an_average(run: str, tmp_path: Path) -> None:
@@ -473,7 +657,9 @@ def test_fewer_steps_than_were_made_are_refused(run: str) -> None:
         trainer.stop_requested = event.step == 3
     with pytest.raises(SettingError, match=r"steps cannot be 2: the run in .* has 3 behind it"):
         Trainer.resume(run, steps=2)
-    assert Trainer.resume(run, steps=3).is_finished
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is finished is not stretched
+        assert Trainer.resume(run, steps=3).is_finished
 
 
 def test_another_end_is_told_unless_it_was_chosen(run: str, tmp_path: Path) -> None:
@@ -539,10 +725,106 @@ def test_only_the_first_process_writes(run: str, tmp_path: Path) -> None:
     assert load_checkpoint(run).state["step"] == 0
 
 
-def test_a_budget_of_time_is_for_one_process(run: str) -> None:
-    class Two(Communicator):
-        size = 2
+class Two(Communicator):
+    """The first of two, of which the other does as it does."""
 
+    size = 2
+
+    def all_gather(self, data: bytes) -> list[bytes]:
+        return [data, data]
+
+
+@pytest.mark.parametrize(("shards", "kind"), [(1, Communicator), (2, Communicator), (2, Two)])
+def test_batches_are_cut_for_shards_and_for_processes(
+    run: str, shards: int, kind: type[Communicator]
+) -> None:
+    trainer = Trainer.start(replace(CONFIG, shards=shards), run)
+    assert trainer.is_sharded == (shards > 1)
+    trainer.communicator = kind()
+    trainer.config = CONFIG
+    assert trainer.is_sharded == (kind is Two)
+
+
+def test_processes_agree_before_they_begin(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the number of them, the settings, the versions, the data, the step and the weights; and all keep
+    the run where the first says.
+    """
+    told: list[Any] = []
+    monkeypatch.setattr(loop, "require_agreement", lambda *given: told.append(given))
+    config = replace(CONFIG, shards=2)
+    alone = Trainer.start(config, run)
+    assert told == [(alone.communicator, {})] and alone.directory == run
+    communicator = Two()
+    monkeypatch.setattr(communicator, "broadcast", lambda data: data + b" of the first", raising=False)
+    trainer = Trainer(config, run, alone.data, communicator=communicator)
+    assert trainer.directory == f"{run} of the first"
+    found, facts = told[1]
+    assert found is communicator and facts["number of processes"] == 2 and facts["step"] == 0
+    assert facts["setting"] == config.to_dict() and facts["SHA-256 of the data"] == alone.data.sha256
+    assert "Python" in facts["version of"] and "tinygpt" in facts["version of"]
+    squares = sum(tensor.buffer.sum_of_squares() for _, tensor in trainer.model.named_parameters())
+    assert facts["sum of squared weights"] == pytest.approx(squares) and squares > 0.0
+
+
+def test_processes_share_the_validation(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes every second batch, if there are two, and the losses are added up as if one had all."""
+    trainer = Trainer.start(CONFIG, run)
+    batches = [*trainer.data.validation_batches] * 3
+    trainer.data = trainer.data._replace(validation_batches=batches)
+    monkeypatch.setattr(Communicator, "all_reduce", lambda *given: pytest.fail("there is nobody to ask"))
+    alone = trainer.validate()
+    total = alone * batches[0].num_targets
+    for rank, own in ((0, [total, 0.0, total]), (1, [0.0, total, 0.0])):
+        told: list[Any] = []
+        monkeypatch.setattr(Two, "rank", rank)
+        monkeypatch.setattr(
+            Two, "all_reduce", lambda self, losses, told=told: (told.append(losses), [1.0, 2.0, 4.0])[1]
+        )
+        trainer.communicator = Two()
+        assert trainer.validate() == 7.0 / sum(batch.num_targets for batch in batches)
+        assert told == [pytest.approx(own)]
+
+
+def test_all_processes_stop_where_one_is_to(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer.start(CONFIG, run)
+    monkeypatch.setattr(trainer.communicator, "any", lambda flag: trainer.step >= 2, raising=False)
+    assert order(trainer) == ["s1", "s2", "k", "e2"] and trainer.stop_requested
+
+
+def test_a_step_in_shards_is_told_its_number_and_what_is_looked_at(run: str) -> None:
+    """From which its dropout follows; and whether gradients are wanted for the log."""
+    trainer = Trainer.start(replace(CONFIG, shards=2, steps=80), run)
+    update: Any = trainer.update
+    for step in range(1, 6):
+        event = trainer.train_step()
+        assert update.number == step - 1
+        assert update.keeps_gradients == (event.parameters is not None) == (step in (1, 4))
+
+
+def test_a_run_begins_again_with_those_who_were_to_begin_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes, and what each of them keeps; and so it goes on."""
+    asked: list[bool] = []
+    update = Trainer._update
+    monkeypatch.setattr(Trainer, "_update", lambda self, parts: (asked.append(parts), update(self, parts))[1])
+    mine = Communicator()
+    (tmp_path / "beginning.json").write_text(json.dumps(CONFIG.to_dict()))
+    with pytest.warns(UserWarning, match="begins again"):
+        trainer = Trainer.resume(str(tmp_path), communicator=mine, shard_optimizer=True)
+    again = Trainer.resume(str(tmp_path), communicator=mine, shard_optimizer=True)
+    assert trainer.communicator is again.communicator is mine and asked == [True, True]
+
+
+def test_a_directory_that_must_be_new(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DirectoryExistsError):
+        Trainer.start(CONFIG, str(tmp_path / "empty"), must_be_new=True)
+    assert Trainer.start(CONFIG, str(tmp_path / "new"), must_be_new=True).step == 0
+    assert Trainer.start(CONFIG, str(tmp_path / "empty")).step == 0
+
+
+def test_a_budget_of_time_is_for_one_process(run: str) -> None:
     data = Trainer.start(CONFIG, run).data
     with pytest.raises(SettingError, match="time_budget is for one process"):
         Trainer(replace(CONFIG, time_budget=5.0), run, data, communicator=Two())

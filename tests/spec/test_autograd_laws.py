@@ -505,6 +505,25 @@ def test_a_users_operation(backend: type[Buffer]) -> None:
         apply_op(Scaled, x, 3.0)  # type: ignore[arg-type]
 
 
+def test_an_operation_that_lacks_a_half_names_itself(backend: type[Buffer]) -> None:
+    """Without `forward` there is no result; without `backward` there is one, and no gradient."""
+
+    class Neither(Operation):
+        pass
+
+    class Onward(Operation):
+        def forward(self, x: Buffer) -> Buffer:
+            return x * 2.0
+
+    x = leaf(backend, [1.0, 2.0])
+    with pytest.raises(NotImplementedError, match="Neither has no forward"):
+        apply_op(Neither, x)
+    y = apply_op(Onward, x)
+    assert y.to_python() == [2.0, 4.0]
+    with pytest.raises(NotImplementedError, match="Onward has no backward"):
+        y.backward()
+
+
 @given(data=st.data())
 def test_a_float32_graph_has_float32_gradients(backend: type[Buffer], data: st.DataObject) -> None:
     x = leaf(backend, data.draw(arrays("float32", (2, 2), 0.5, 2)), "float32")

@@ -46,6 +46,32 @@ def test_it_hands_out_all_that_was_stored_since_the_last_reset(
         stored.reset()
 
 
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_what_is_taken_back_was_never_there(backend: type[Buffer], data: st.DataObject, seed: int) -> None:
+    """Positions come, and are forgotten down to any of them; a list does the same."""
+    numbers = iter(np.random.default_rng(seed).normal(size=1000).astype("float32").tolist())
+    stored = KeyValueCache(1, 1, 1, LENGTH, 1, Tensor.zeros((1,)).buffer)
+    expected: list[float] = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        new = [next(numbers) for _ in range(data.draw(st.integers(0, LENGTH - len(expected))))]
+        expected += new
+        if new:
+            key = Tensor(new).reshape((1, 1, len(new), 1))
+            for found in stored.store(0, key, key):
+                assert found.reshape((len(expected),)).to_python() == expected
+        stored.length = len(expected)
+        for wrong in (-1, len(expected) + 1):
+            with pytest.raises(
+                ValueError, match=f"of {len(expected)} positions cannot be taken back to {wrong}"
+            ):
+                stored.rewind(wrong)
+        assert stored.length == len(expected)
+        keep = data.draw(st.integers(0, len(expected)))
+        stored.rewind(keep)
+        del expected[keep:]
+        assert stored.length == keep
+
+
 @given(parts=lengths(), positions=st.sampled_from(["learned", "rotary"]), seed=st.integers(0, 99))
 def test_room_that_grows_changes_no_bit_of_the_logits(
     backend: type[Buffer], parts: list[int], positions: str, seed: int
@@ -72,7 +98,7 @@ def test_room_that_grows_changes_no_bit_of_the_logits(
 def test_memory_is_taken_as_positions_come(backend: type[Buffer]) -> None:
     stored = KeyValueCache(1, 1, 1, 1000, 2, Tensor.zeros((1,)).buffer)
     new = Tensor.zeros((1, 1, 1, 2))
-    for _ in range(9):
+    for room in (1, 2, 4, 4, 8, 8, 8, 8, 16):  # twice as much, once it is full
         stored.store(0, new, new)
         stored.length += 1
-    assert stored.keys[0].shape == stored.values[0].shape == (1, 1, 16, 2)
+        assert stored.keys[0].shape == stored.values[0].shape == (1, 1, room, 2)

@@ -11,14 +11,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tinygpt_core import Tensor
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.dtype import DType
 from tinygpt_core.losses import CrossEntropyLoss
-from tinygpt_core.nn import GPT, GPTConfig, RotaryScaling
+from tinygpt_core.nn import GPT, GPTConfig, RotaryEncoding, RotaryScaling
 
 Weights = dict[str, Any]
 
@@ -293,6 +293,34 @@ def test_logits_are_those_of_the_decoder_written_out(
     model, weights = made(config, seed, DType.float32)
     ours, theirs = np.array(model(Tensor(IDS)).to_python()), expected(weights, config)
     assert np.abs(ours - theirs).max() <= 2e-5 * max(1.0, np.abs(theirs).max())
+
+
+@st.composite
+def scalings(draw: st.DrawFn) -> RotaryScaling:
+    low = draw(st.floats(0.01, 40.0))
+    return RotaryScaling(
+        draw(st.sampled_from(["linear", "llama3", "yarn"])),
+        draw(st.floats(0.5, 40.0)),
+        low,
+        low * draw(st.floats(1.1, 40.0)),
+        draw(st.integers(1, 4096)),
+        truncated=draw(st.booleans()),
+    )
+
+
+@given(scaling=scalings(), pairs=st.integers(1, 12), base=st.sampled_from([3.0, 10.0, 10000.0, 1e6]))
+@example(scaling=RotaryScaling("llama3", 8.0, 1.0, 4.0, 40), pairs=6, base=10.0)  # from 6.4 turns to 0.9
+@example(scaling=RotaryScaling("yarn", 4.0, 1.0, 4.0, 400, truncated=False), pairs=6, base=100.0)
+@example(scaling=RotaryScaling("yarn", 4.0, 7.0, 9.0, 40), pairs=3, base=10.0)  # both ends are pair 0
+@example(scaling=RotaryScaling("yarn", 4.0, 1e-4, 1e-3, 40), pairs=3, base=10.0)  # both lie behind all pairs
+@example(scaling=RotaryScaling("yarn", 4.0, 1e-3, 2.0, 40), pairs=3, base=10.0)  # the second one does
+def test_frequencies_are_lowered_as_their_authors_write_it(
+    scaling: RotaryScaling, pairs: int, base: float
+) -> None:
+    size = 2 * pairs
+    expected = [frequency(pair, size, base, scaling) for pair in range(pairs)]
+    found = RotaryEncoding(base, scaling=scaling).frequencies(size)
+    assert np.allclose(found, expected, rtol=1e-9, atol=0.0)
 
 
 @given(config=configs(), seed=st.integers(0, 99), cuts=st.tuples(st.integers(1, 6), st.integers(1, 6)))

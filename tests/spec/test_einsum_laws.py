@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tinygpt_core import einsum
 from tinygpt_core.buffer import Buffer
 from tinygpt_core.checks import check_gradients
-from tinygpt_core.kernels.einsum import MOST_EXHAUSTIVE, parse, plan
+from tinygpt_core.kernels.einsum import MOST_EXHAUSTIVE, Factor, layout, parse, plan
 from tinygpt_core.tensor import Tensor
 
 from .strategies import make, read
@@ -68,6 +68,25 @@ def test_a_chain_is_not_multiplied_from_the_left(backend: type[Buffer]) -> None:
     """Where the last factor is a vector, no matrix product is computed: 2 n^2 steps instead of n^3."""
     found = plan("ij,jk,k->i", ((50, 50), (50, 50), (50,)))
     assert found.pairs == ((1, 2), (0, 3))
+
+
+@pytest.mark.parametrize("rows", ["", "r"])
+@pytest.mark.parametrize("columns", ["", "c"])
+def test_what_is_summed_is_taken_as_the_larger_operand_lies(rows: str, columns: str) -> None:
+    """Of which no copy is then made; of two that are as large as each other, the first one counts."""
+    sizes = {"r": 5, "c": 4, "x": 3, "y": 2}
+
+    def factor(term: str) -> Factor:
+        shape = tuple(sizes[index] for index in term)
+        return Factor(term, shape, tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape))))
+
+    a, b = factor(rows + "xy"), factor("yx" + columns)
+    found = layout(a, b, rows + columns)
+    a_is_smaller = math.prod(a.shape) < math.prod(b.shape)
+    expected = ["y", "x"] if a_is_smaller else ["x", "y"]
+    for operand, axes in zip((a, b), found.axes, strict=True):
+        assert [operand.term[axis] for axis in axes if operand.term[axis] in "xy"] == expected
+    assert not found.swapped
 
 
 @pytest.mark.parametrize("count", [MOST_EXHAUSTIVE, MOST_EXHAUSTIVE + 1, 20])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tinygpt_core import kernels
 from tinygpt_core.buffer import Buffer
+from tinygpt_core.dtype import DType
 from tinygpt_core.kernels.optimizer_steps import orthogonalized
 
 from .strategies import FLOATS, arrays, make, operands, read, shapes, supported
@@ -155,6 +156,7 @@ OF_OTHER_AXES: list[tuple[type[kernels.Kernel], str, list[tuple[int, ...]], dict
     (kernels.Conv2d, "(8, 4, 3)", [(2, 4, 5, 5), (8, 4, 3)], {}),
     (kernels.Conv2d, "(8, 4, 3, 3, 1)", [(2, 4, 5, 5), (8, 4, 3, 3, 1)], {}),
     (kernels.Conv2d, "(1, 8)", [(2, 4, 5, 5), (8, 4, 3, 3), (1, 8)], {}),
+    (kernels.Conv2d, "the shape (8, 2, 3, 3)", [(2, 4, 5, 5), (8, 4, 3, 3)], {"groups": 2}),
     (kernels.MaxPool2d, "(4, 5, 5)", [(4, 5, 5)], {"kernel_size": 2}),
     (kernels.AvgPool2d, "(1, 2, 4, 5, 5)", [(1, 2, 4, 5, 5)], {"kernel_size": 2}),
 ]
@@ -346,20 +348,6 @@ def test_cross_entropy_of_nothing_is_nothing(backend: type[Buffer], shape: tuple
             assert gradients_of(kernel, saved, y)[0].shape == shape
 
 
-def test_an_ignored_target_costs_nothing(backend: type[Buffer]) -> None:
-    """Its loss is 0 and its logits have no gradient; the others are as they would be alone."""
-    logits = make(backend, np.array([[0.5, -1.0, 2.0], [3.0, 0.0, 1.0]], np.float32))
-    targets = make(backend, np.array([-100, 2], np.int32))
-    for kernel in {kernels.CrossEntropy, kernels.lookup(kernels.CrossEntropy, backend)}:
-        losses, saved = kernel.forward(logits, targets, ignore_index=-100)
-        gradient = read(gradients_of(kernel, saved, make(backend, np.array([2.0, 1.0], np.float32)))[0])
-        shares = np.exp([3.0, 0.0, 1.0]) / np.exp([3.0, 0.0, 1.0]).sum()
-        assert read(losses)[0] == 0.0, kernel.__name__
-        assert_close(read(losses)[1:], -np.log(shares[2:]), "float32")
-        assert not gradient[0].any(), kernel.__name__
-        assert_close(gradient[1], shares - [0, 0, 1], "float32")
-
-
 def test_products_of_integers_are_exact(backend: type[Buffer]) -> None:
     """However long the rows are: sums of doubles below 2^53 are not rounded, in either direction."""
     if "float64" not in supported(backend, FLOATS):
@@ -374,6 +362,29 @@ def test_products_of_integers_are_exact(backend: type[Buffer]) -> None:
     assert np.array_equal(read(y), x @ weights)
     assert np.array_equal(read(of_x), grad @ weights.T)
     assert np.array_equal(read(of_weights), x.T @ grad)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_a_row_is_ignored_whatever_classes_there_are(backend: type[Buffer], classes: int) -> None:
+    """Its loss is 0 and so is its gradient; the others' are what they are without it."""
+    logits = np.random.default_rng(7).normal(size=(3, classes)).astype(np.float32)
+    others = make(backend, logits[1:])
+    for kernel in {kernels.CrossEntropy, kernels.lookup(kernels.CrossEntropy, backend)}:
+        wanted, saved = kernel.forward(others, backend([0, classes - 1], DType.int32))
+        (of_others, *_) = gradients_of(kernel, saved, wanted * 0.0 + 1.0)
+        for ignored in (-100, classes):
+            targets = backend([ignored, 0, classes - 1], DType.int32)
+            losses, saved = kernel.forward(make(backend, logits), targets, ignore_index=ignored)
+            (gradient, *_) = gradients_of(kernel, saved, losses * 0.0 + 1.0)
+            assert_close(read(losses), [0.0, *read(wanted)], "float32")
+            assert_close(read(gradient), [np.zeros(classes), *read(of_others)], "float32")
+
+
+def test_places_in_logits_are_counted_in_64_bits(backend: type[Buffer]) -> None:
+    """There may be more than 2^31 of them, which are too many for a test."""
+    targets = backend([1, 2], DType.int32)
+    _, (_, positions, _, _) = kernels.CrossEntropy.forward(backend.zeros((2, 3)), targets)
+    assert positions.dtype is DType.int64 and positions.to_python() == [1, 5]
 
 
 def test_large_logits_stay_finite(backend: type[Buffer]) -> None:

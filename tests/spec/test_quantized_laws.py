@@ -7,13 +7,16 @@ The reference rounds in float64, or by looking at the two neighbours, and shares
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -62,7 +65,17 @@ def numbers_of(matrix: QuantizedMatrix) -> Any:
 # ---------------------------------------------------------------- rounding
 
 
-@given(rows=matrices(FLOAT32.filter(lambda x: abs(x) < 3.38e38)))
+# Half way between two numbers of 16 bits, one of which is even, and right beside that
+NEAR_TIES = st.builds(
+    lambda upper, lower: float(np.array(upper << 16 | lower, np.uint32).view(np.float32)),
+    st.integers(0x0080, 0x7F70) | st.integers(0x8080, 0xFF70),
+    st.sampled_from([0x7FFF, 0x8000, 0x8001]),
+)
+
+
+@given(rows=matrices(FLOAT32.filter(lambda x: abs(x) < 3.38e38) | NEAR_TIES))
+@example(rows=np.array([[0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001]], np.uint32).view(np.float32))
+@example(rows=np.array([[0xBF828000, 0xBF838000, 0xBF837FFF, 0xBF828001]], np.uint32).view(np.float32))
 def test_bfloat16_is_the_nearest_number_and_the_even_one_of_two(backend: type[Buffer], rows: Any) -> None:
     matrix = kept(backend, rows, "bfloat16")
     found, exact = numbers_of(matrix), rows.astype(np.float64)
@@ -98,6 +111,35 @@ def test_int8_is_off_by_half_a_scale_at_most(backend: type[Buffer], rows: Any) -
     assert np.array_equal(
         np.array(matrix.values.tolist()).reshape(rows.shape), np.clip(np.rint(quotients), -127, 127)
     )
+
+
+@given(row=st.lists(st.sampled_from([0.0, 2.0**-126, -(2.0**-125), 3 * 2.0**-126]), min_size=1, max_size=5))
+def test_a_row_of_tiny_numbers_has_the_smallest_normal_scale(backend: type[Buffer], row: list[float]) -> None:
+    """2^-126, by which they come out as they went in; and a row of zeros has the scale 0."""
+    matrix = kept(backend, np.array([row], np.float32), "int8")
+    assert matrix.scales.tolist() == [2.0**-126 if any(row) else 0.0]
+    assert matrix.values.tolist() == [number * 2.0**126 for number in row]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(shape=st.tuples(st.integers(0, 9), st.integers(0, 9)))
+def test_a_matrix_begins_with_zeros_and_takes_what_it_says(dtype: str, shape: tuple[int, int]) -> None:
+    matrix = QuantizedMatrix(dtype, shape)
+    count = math.prod(shape)
+    assert matrix.values.tolist() == [0] * count
+    assert matrix.scales.tolist() == ([] if dtype == "bfloat16" else [0.0] * shape[0])
+    assert matrix.nbytes == (2 * count if dtype == "bfloat16" else count + 4 * shape[0])
+
+
+@given(rows=st.integers(0, 40), columns=st.integers(0, 12))
+def test_a_few_rows_are_widened_at_once(rows: int, columns: int) -> None:
+    """As many as are at most `BLOCK` numbers, and one where a row has more; together they are all rows."""
+    with mock.patch.object(quantized, "BLOCK", 8):
+        blocks = list(QuantizedMatrix("int8", (rows, columns)).row_blocks())
+    assert [row for start, stop in blocks for row in range(start, stop)] == list(range(rows))
+    for start, stop in blocks:
+        assert stop - start == 1 or (stop - start) * columns <= 8
+        assert stop == rows or (stop - start + 1) * max(columns, 1) > 8
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -232,6 +274,16 @@ def test_halves_in_files_are_widened_exactly(backend: type[Buffer], raw: bytes, 
         assert np.array_equal(found, np.frombuffer(raw, "<f2").astype(np.float32), equal_nan=True)
     else:
         assert found.view(np.uint32).tolist() == [b << 16 for b in np.frombuffer(raw, "<u2").tolist()]
+
+
+@pytest.mark.parametrize(("order", "dtype"), [("little", "<f4"), ("big", ">f4")])
+def test_halves_are_widened_to_the_numbers_of_the_machine(
+    order: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files have the least byte first, whatever a machine has."""
+    monkeypatch.setattr(halves, "sys", SimpleNamespace(byteorder=order))
+    found, _ = halves.WidenHalves.forward(bytes([0x80, 0x3F, 0x20, 0xC0]), "BF16")
+    assert np.frombuffer(found, dtype).tolist() == [1.0, -2.5]
 
 
 # ---------------------------------------------------------------- models

@@ -277,7 +277,7 @@ def reduce_operand(x: Buffer, term: Term, kept: Term) -> Buffer:
 
 def spread_gradient(grad: Buffer, kept: Term, term: Term, shape: Shape) -> Buffer:
     """Returns the gradient of `reduce_operand`'s input: g along summed axes, and 0 beside diagonals."""
-    if grad.shape == shape and kept == term:
+    if kept == term:
         return grad
     distinct, order, repeated = _diagonal_axes(term, shape)
     sizes = dict(zip(term, shape, strict=True))
