@@ -272,6 +272,19 @@ def test_dropout_is_for_training_alone(run: str) -> None:
     assert trainer.model.training
 
 
+@pytest.mark.parametrize("is_skipped", [False, True])
+def test_an_average_takes_note_of_steps_that_change_something(run: str, is_skipped: bool) -> None:
+    trainer = Trainer.start(replace(CONFIG, ema_decay=0.5), run)
+    update: Any = trainer.update
+    if is_skipped:
+        update.total_loss = lambda batch: trainer.total_loss(batch) * math.inf
+    before = {name: t.to_python() for name, t in trainer.evaluated_model.named_parameters()}
+    with pytest.raises(ArithmeticError) if is_skipped else contextlib.nullcontext():
+        trainer.train_step()
+    after = {name: t.to_python() for name, t in trainer.evaluated_model.named_parameters()}
+    assert update.is_skipped == is_skipped and (after == before) == is_skipped
+
+
 def test_the_loss_of_a_step_is_the_mean_before_it(run: str) -> None:
     """Over the targets of all batches that are taken together."""
     trainer = Trainer.start(replace(CONFIG, accumulation=2), run)
