@@ -108,6 +108,15 @@ def test_without_the_book_a_clone_is_asked_for(tmp_path):
         exercises(tmp_path)
 
 
+def test_an_installed_package_finds_the_exercises_of_the_clone_it_runs_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinygpt_core.cli.exercise.DOCS", tmp_path / "site-packages" / "docs")
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+    assert exercises().keys() == ALL.keys()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="clone"):
+        exercises()
+
+
 @pytest.mark.parametrize("number", ["1.6", "2.1", "4.1", "7.5", "11.1", "16.1"])
 def test_a_solution_holds_against_its_law(number):
     assert check(ALL[number], ALL[number].path) == ""

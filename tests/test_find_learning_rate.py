@@ -34,7 +34,7 @@ def test_a_search_prints_its_curve_and_keeps_nothing_else(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = re.search(r"falls fastest at (\S+), and is lowest at (\S+)\n", done.stdout)
     assert found and 1e-6 < float(found[1]) <= float(found[2]) <= 10
-    assert f"train --learning-rate {found[1]}\n" in done.stdout
+    assert f"train --learning-rate {found[1]} and the other options that were given here\n" in done.stdout
     rows = re.findall(r"^ +(\S+) +(\d+\.\d{4}) +(\d+\.\d{4})$", done.stdout, re.MULTILINE)
     rates = [float(rate) for rate, _, _ in rows]
     assert rates[0] == 1e-6 and rates == sorted(rates) and len(rates) > 5

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygpt_core.cli.writing import write_report
 from tinygpt_core.printable import (
     escape_unprintable,
     is_printable,
@@ -39,3 +40,8 @@ def test_ways_to_show_a_character() -> None:
     assert replace_unprintable("a\x1b[2J é\n") == "a\ufffd[2J é\ufffd"
     assert replace_control_characters("a\tb\x1b") == r"a\u0009b\u001b"
     assert of_the_tokenizer is replace_control_characters
+
+
+def test_a_report_has_no_control_characters_wherever_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    write_report("a\x07b\x1b[2J\tc\n")
+    assert capsys.readouterr().out == "a\ufffdb\ufffd[2J\tc\n"

@@ -311,7 +311,7 @@ def test_a_count_of_steps_that_cannot_be_is_refused(
 def test_many_such_steps_in_a_row_end_the_run(config: TrainingConfig, tmp_path: Path) -> None:
     trainer = Trainer.start(replace(config, steps=40), str(tmp_path / "run"))
     poison(trainer, *range(5, 8), *range(9, 40))
-    with pytest.raises(ArithmeticError, match=r"10 steps in a row, up to step 18: try a learning_rate"):
+    with pytest.raises(ArithmeticError, match=r"10 steps in a row, up to step 18: try a learning rate"):
         list(trainer.run())
     assert trainer.skipped_steps == 13
 

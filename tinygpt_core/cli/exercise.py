@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from ..files.atomic import atomic_write
 from .messages import FAILED, UsageError, command_name
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"  # of a clone
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -135,15 +135,18 @@ def _names(node: ast.stmt) -> Iterator[str]:
             yield from (each.id for each in ast.walk(target) if isinstance(each, ast.Name))
 
 
-def exercises(docs: Path = DOCS) -> dict[str, Exercise]:
+def exercises(docs: Path | None = None) -> dict[str, Exercise]:
     """Returns the exercises of the book by number, in its order.
 
     Args:
-        docs: the folder of the book.
+        docs: the folder of the book; default: that beside this package, or where the package is installed
+            without it, that of the clone in which the command runs.
 
     Raises:
         UsageError: the book is not there.
     """
+    if docs is None:
+        docs = DOCS if (DOCS / "exercises").is_dir() else Path("docs")
     found = {}
     for chapter in sorted(docs.glob("[0-9][0-9]-*.md")):
         path = docs / "exercises" / f"{chapter.stem[3:].replace('-', '_')}.py"

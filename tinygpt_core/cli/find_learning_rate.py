@@ -28,7 +28,7 @@ from .messages import UsageError, command_name
 from .options import add_settings
 from .plotting.curves import Point, smoothed
 from .plotting.svg_chart import rates_svg
-from .train import settings_and_origin
+from .train import are_given, settings_and_origin
 
 LOWEST = 1e-6
 HIGHEST = 1.0
@@ -93,7 +93,9 @@ def run_find_learning_rate(arguments: argparse.Namespace) -> int:
     config = replace(config, steps=steps, time_budget=0.0, sample_every=0)
     losses = list(losses_by_rate(config, origin, lowest, highest))
     if len(losses) < 3:
-        raise UsageError(f"the loss rose at once: try a --lowest below {lowest:g}")
+        raise UsageError(
+            f"the loss rose at once: try a --lowest below {lowest:g}, or more than {plural(steps, 'step')}"
+        )
     smooth = smoothed(losses)
     best = steepest(smooth)
     print("learning rate      loss  smoothed")
@@ -104,7 +106,8 @@ def run_find_learning_rate(arguments: argparse.Namespace) -> int:
         print(f"{arguments.out}: {plural(len(losses), 'step')}, {written.size:,} bytes")
     low = min(smooth, key=lambda point: point[1])[0]
     print(f"\nthe loss falls fastest at {best:.2g}, and is lowest at {low:.2g}")
-    print(f"try: {command_name()} train --learning-rate {best:.2g}")
+    others = " and the other options that were given here" if are_given(arguments) else ""
+    print(f"try: {command_name()} train --learning-rate {best:.2g}{others}")
     return 0
 
 

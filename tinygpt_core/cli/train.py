@@ -55,7 +55,7 @@ from .messages import (
 from .options import BESIDE_RESUME, OPTIONS, RESUMABLE, SETTINGS, add_settings, path
 from .progress import Progress
 from .settings_file import read_settings, settings_text
-from .writing import write_text
+from .writing import write_report
 
 RUNS = "runs"  # where runs are kept unless --out says otherwise
 LATEST = "latest"  # in RUNS: a link to the newest run there
@@ -319,6 +319,11 @@ def _given_for_a_new_run(arguments: argparse.Namespace) -> dict[str, Any]:
     return in_file | _given(arguments)
 
 
+def are_given(arguments: argparse.Namespace) -> bool:
+    """Whether a settings file or options give any setting of a new run but how many steps it makes."""
+    return bool(_given_for_a_new_run(arguments).keys() - {"steps"})
+
+
 def settings_and_origin(
     arguments: argparse.Namespace, num_processes: int
 ) -> tuple[TrainingConfig, Origin | None]:
@@ -490,22 +495,22 @@ def _summarize(trainer: Trainer, val_loss: float) -> None:
             print(f"\nanswers at temperature {SAMPLE_TEMPERATURE}, to questions of the validation:")
             template = data.conversations.template
             for question in data.conversations.questions(QUESTIONS):
-                write_text(f"  {question[-1].role}: {question[-1].content}\n  assistant: ")
+                write_report(f"  {question[-1].role}: {question[-1].content}\n  assistant: ")
                 for piece in answer_pieces(
                     trainer.evaluated_model, data.tokenizer, template, question, generator
                 ):
-                    write_text(piece)
+                    write_report(piece)
                 print()
         elif data.is_documents:
             texts = ["".join(pieces(SAMPLE_TOKENS)) for _ in range(SAMPLES)]
             invented = sum(bool(text) and text not in data.documents for text in texts)
             about = f"at temperature {SAMPLE_TEMPERATURE}, {invented} of them not in the corpus"
             print(f"\n{SAMPLES} samples {about}:")
-            write_text("".join(f"  {text or '(empty)'}\n" for text in texts))
+            write_report("".join(f"  {text or '(empty)'}\n" for text in texts))
         else:
             print(f"\na sample at temperature {SAMPLE_TEMPERATURE}:")
             for piece in pieces(2 * SAMPLE_TOKENS):
-                write_text(piece)
+                write_report(piece)
             print()
     entropy = f"the corpus's unigram entropy, the least without context, is {data.unigram_entropy:z.3f}"
     print(f"\nvalidation loss {val_loss:z.3f} nats a token; {entropy}")

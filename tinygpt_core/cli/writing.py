@@ -12,3 +12,8 @@ def write_text(piece: str) -> None:
     if sys.stdout.isatty():
         piece = replace_unprintable(piece, keep="\n\t")
     print(piece, end="", flush=True)
+
+
+def write_report(piece: str) -> None:
+    """Prints sampled text within a report, wherever that goes, without control characters."""
+    print(replace_unprintable(piece, keep="\n\t"), end="", flush=True)

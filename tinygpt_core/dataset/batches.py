@@ -336,7 +336,8 @@ def split_train_validation(items: Items, fraction: float = 0.1, seed: int = 0) -
     count = len(items)
     if count < 2:
         raise ValueError(
-            f"the corpus is too short to keep a part for validation: it has {count} items, 2 are needed"
+            "the corpus is too short to keep a part for validation: "
+            f"it has {count} of the 2 tokens or documents that are needed"
         )
     cut = count - min(count - 1, max(1, round(count * fraction)))
     whole: Any = items  # each branch returns the type it was given

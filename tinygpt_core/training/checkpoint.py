@@ -110,7 +110,7 @@ def save_checkpoint(
         sync_directory(directory)
     except OSError as problem:
         raise CheckpointError(
-            f"cannot write a checkpoint to {directory}: {problem}; choose another directory with --out"
+            f"cannot write a checkpoint to {directory}: {problem}; choose another directory"
         ) from problem
 
 

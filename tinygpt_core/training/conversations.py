@@ -135,8 +135,8 @@ def require_tokens(template: ChatTemplate, tokenizer: Tokenizer, folder: str) ->
     if characters := missing_characters(template, tokenizer):
         raise ChatError(
             f"the tokenizer in {folder} does not know {', '.join(map(repr, characters))}, which the chat "
-            f"template {template.name!r} needs: begin with a model trained on a text that has them, or with "
-            "--tokenizer bpe, which knows every character"
+            f"template {template.name!r} needs: begin with a model that was trained on a text that has "
+            "them, or with `--tokenizer bpe`, which knows every character"
         )
 
 

@@ -548,7 +548,7 @@ class Trainer:
         """Returns what to do about a run that has diverged: the last checkpoint is from before."""
         rate = self.config.learning_rate
         return (
-            f"try a learning_rate below {rate}: `train --resume {shlex.quote(self.directory)} "
+            f"try a learning rate below {rate:g}: `train --resume {shlex.quote(self.directory)} "
             f"--learning-rate {rate / 10:.3g}` goes on from step {self.saved_step}"
         )
 

@@ -113,8 +113,8 @@ class Origin:
             if problem.args != (BOUNDARY,):
                 raise
             raise OriginError(
-                f"the model in {self.path} has no token {BOUNDARY}, which stands between documents: "
-                "give the texts as one, with --data FILE and without a corpus of documents"
+                f"the model in {self.path} has no token {BOUNDARY}, which stands between the documents of "
+                f"{config.corpus!r}: give another text, with --data FILE"
             ) from None
 
     def new_model(self, config: TrainingConfig) -> GPT:
