@@ -481,6 +481,12 @@ def test_a_chat_model_of_another_format_goes_there_and_back(tmp_path: Path) -> N
         save_pretrained(model, tmp_path / "llama", "llama", tokenizer, chat_template=TEMPLATES["chatml"])
     read = find_tokenizer(tmp_path / "llama")
     assert find_chat_template(tmp_path / "llama", read) is TEMPLATES["chatml"]
+    said = [
+        json.loads((tmp_path / "llama" / f"{name}.json").read_text())
+        for name in ("config", "tokenizer_config")
+    ]
+    assert said[0]["eos_token_id"] == tokenizer.special_tokens["<|im_end|>"]  # where `generate` there stops
+    assert said[1]["eos_token"] == "<|im_end|>"
     assert tinygpt("convert", "llama", "run", cwd=tmp_path).returncode == 0
     done = tinygpt("generate", "run", "--chat", "--tokens", "5", "--system", "the", cwd=tmp_path, input="a\n")
     assert done.returncode == 0, done.stderr
