@@ -36,6 +36,7 @@ from tinygpt_core.random import Generator
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns, save_tokenizer
 from tinygpt_core.tokenizer.chat import TEMPLATES, ChatError, Message, find_chat_template
 from tinygpt_core.tokenizer.files import find_tokenizer
+from tinygpt_core.tokenizer.tokenizer_json import JSONTokenizer
 from tinygpt_core.training import PRESETS, SettingError, Trainer, TrainingConfig, load_model, prepare_data
 from tinygpt_core.training.checkpoint import load_checkpoint
 from tinygpt_core.training.conversations import missing_characters, template_of
@@ -137,6 +138,17 @@ def test_in_letters_an_answer_ends_with_the_next_mark(kind: str, messages: list[
             end = next(start + n for n in lengths if tokenizer.decode(ids[start : start + n]) == answer)
             expected[start:end] = [1] * (end - start)
     assert list(tokens.counted[0]) == expected
+
+
+def test_a_mark_that_is_one_token_with_the_border_ends_no_answer() -> None:
+    """Where no pattern splits, the prompt's mark may be of the first token that counts."""
+    tokenizer, template = BPETokenizer(r"(?s:.+)"), TEMPLATES["text"]
+    tokenizer.train("".join(f"User: {a}\n\nAssistant: {a}!\n\n" for a in "abcdefghijklmnopqrstuvwxyz"), 330)
+    messages = [Message("user", "is it so?"), Message("assistant", "yes")]
+    tokens = conversation_tokens([Conversation(messages, 1)], tokenizer, template, 10_000, "file")
+    _, targets = tokens.row(0)
+    drawn = [tokenizer.decode([idx]) for idx in targets if idx != IGNORED_TARGET]
+    assert drawn == ["\n\nAssistant: ", "y", "e", "s", "\n\n", "User", ":"]
 
 
 @given(lists=st.lists(turns, min_size=1, max_size=4), context_length=st.integers(1, 60))
@@ -469,6 +481,12 @@ def test_a_chat_model_of_another_format_goes_there_and_back(tmp_path: Path) -> N
         save_pretrained(model, tmp_path / "llama", "llama", tokenizer, chat_template=TEMPLATES["chatml"])
     read = find_tokenizer(tmp_path / "llama")
     assert find_chat_template(tmp_path / "llama", read) is TEMPLATES["chatml"]
+    said = [
+        json.loads((tmp_path / "llama" / f"{name}.json").read_text())
+        for name in ("config", "tokenizer_config")
+    ]
+    assert said[0]["eos_token_id"] == tokenizer.special_tokens["<|im_end|>"]  # where `generate` there stops
+    assert said[1]["eos_token"] == "<|im_end|>"
     assert tinygpt("convert", "llama", "run", cwd=tmp_path).returncode == 0
     done = tinygpt("generate", "run", "--chat", "--tokens", "5", "--system", "the", cwd=tmp_path, input="a\n")
     assert done.returncode == 0, done.stderr
@@ -673,6 +691,15 @@ def test_a_tokenizer_that_writes_other_letters_does_not_know_the_marks() -> None
     assert missing_characters(TEMPLATES["text"], tokenizer) == ["U", "A"]
     assert missing_characters(TEMPLATES["text"], CharTokenizer(MARKS)) == []
     assert missing_characters(PLAIN, CharTokenizer("a")) == []
+
+
+def test_a_tokenizer_that_puts_a_space_first_knows_the_space_of_the_marks() -> None:
+    """As Llama 2's newer form: the space that a text begins with is lost when it is decoded."""
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    vocab = {character: idx for idx, character in enumerate(dict.fromkeys(MARKS.replace(" ", "▁")))}
+    model = {"type": "BPE", "vocab": vocab, "merges": []}
+    tokenizer = JSONTokenizer({"model": model, "pre_tokenizer": metaspace, "decoder": metaspace})
+    assert missing_characters(TEMPLATES["text"], tokenizer) == []
 
 
 @given(text=st.text("ab ", max_size=6), lead=st.text("a ", max_size=3), cuts=st.lists(st.integers(0, 6)))

@@ -547,6 +547,29 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("qwen2", {"layer_types": 3}, "layer_types must be a tuple"),
     ("qwen2", {"use_sliding_window": 1}, "use_sliding_window is 1, not true or false"),
     ("qwen2", {"use_sliding_window": False}, "layer_types is .*there is no sliding window"),
+    (
+        "qwen2",
+        {"use_sliding_window": False, "layer_types": ["linear_attention", "full_attention"]},
+        "layer_types is .*linear_attention.*there is no sliding window",
+    ),
+    ("llama", {"is_causal": False}, "is_causal is False; this GPT is built for True"),
+    ("gpt2", {"is_causal": None}, "is_causal is None; this GPT is built for True"),
+    (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}, "rope_scaling": None},
+        "rope_parameters is .*; this family rotates whole heads",
+    ),
+    (
+        "gemma3_text",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default"},
+                "sliding_attention": {"rope_type": "default", "partial_rotary_factor": 0.5},
+            },
+            "rope_scaling": None,
+        },
+        "sliding_attention of rope_parameters is .*; this family rotates whole heads",
+    ),
     ("qwen3", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
     ("gemma", {"hidden_activation": "gelu"}, "hidden_activation is 'gelu'"),
     ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0"),

@@ -228,13 +228,16 @@ def _marked(
         )
         if start >= needed:
             break
+        asked = len(tokenizer.decode_bytes(before[start:]))  # of the prompt's text, in the answer's tokens
         tail = b""  # of the answer's text
         for place in range(start, len(whole)):
             marks[place] = 1
             if whole[place] in stops:
                 break
             if ends:
-                tail = tail[-longest:] + tokenizer.decode_bytes([whole[place]])
+                piece = tokenizer.decode_bytes([whole[place]])
+                tail = tail[-longest:] + piece[asked:]
+                asked = max(0, asked - len(piece))
                 if any(end in tail for end in ends):
                     break
     return whole, marks

@@ -35,6 +35,9 @@ CHANGES_NOTHING = re.compile(
 )
 """Settings that have nothing to do with logits: of training, of how to generate, of how to print."""
 
+CAUSAL = {"is_causal": True}
+"""A setting that any family may have, and that means the most when it is off."""
+
 
 class Field(NamedTuple):
     """The field of ours that a setting of theirs is, and the value that it has where a file lacks it."""
@@ -180,8 +183,10 @@ def refuse_unknown(values: Mapping[str, Any], known: set[str]) -> None:
     """Raises ValueError where a config.json has a setting that is not among those known, is on, and may
     change logits.
     """
+    require_values(values, CAUSAL)
     for name, value in values.items():
-        if name in known or value is None or value is False or CHANGES_NOTHING.fullmatch(name):
+        is_off = value is None or value is False
+        if name in known or name in CAUSAL or is_off or CHANGES_NOTHING.fullmatch(name):
             continue
         raise ValueError(
             f"{name[:80]} is {shortened(value)}, which is not known here, so what it changes would be "
@@ -214,7 +219,9 @@ def rotary(
             name, rope, values.get(theta_key, theta), values.get(share_key, share)
         )
         found: dict[str, Any] = {"rotary_base": base, "rotary_scaling": scaling}
-        if part != 1.0:
+        if not share_key:
+            _require_whole_heads(name, rope, part)
+        elif part != 1.0:
             found["rotary_dim"] = _rotary_dim(part, values)
         return found
 
@@ -246,13 +253,15 @@ def local_rotary(theta: float, local_theta: float) -> Part:
             full, local = rope.get(FULL_ATTENTION) or {}, rope.get(SLIDING_ATTENTION) or {}
             if set(rope) - {FULL_ATTENTION, SLIDING_ATTENTION}:
                 raise ValueError(f"{name} is {shortened(rope)}, which is not known here")
-            local_base, scaling, _ = _read_rope(f"{SLIDING_ATTENTION} of {name}", local, local_base, 1.0)
+            local_base, scaling, part = _read_rope(f"{SLIDING_ATTENTION} of {name}", local, local_base, 1.0)
+            _require_whole_heads(f"{SLIDING_ATTENTION} of {name}", local, part)
             if scaling is not None:
                 raise ValueError(
                     f"{SLIDING_ATTENTION} of {name} is {shortened(local)}; it is not scaled here"
                 )
             rope = full
-        base, scaling, _ = _read_rope(name, rope, values.get("rope_theta", theta), 1.0)
+        base, scaling, part = _read_rope(name, rope, values.get("rope_theta", theta), 1.0)
+        _require_whole_heads(name, rope, part)
         return {"rotary_base": base, "rotary_scaling": scaling, "local_rotary_base": local_base}
 
     def write(config: GPTConfig) -> dict[str, Any]:
@@ -307,6 +316,12 @@ def _read_rope(name: str, rope: Any, base: Any, share: Any) -> tuple[Any, Rotary
             numbers |= _yarn_options(name, rope)
         scaling = RotaryScaling(kind, **numbers)
     return rope.get("rope_theta", base), scaling, rope.get("partial_rotary_factor", share)
+
+
+def _require_whole_heads(name: str, rope: Any, share: Any) -> None:
+    """Raises ValueError where only a share of a head is rotated, of a family that rotates all of it."""
+    if share != 1.0:
+        raise ValueError(f"{name} is {shortened(rope)}; this family rotates whole heads")
 
 
 def _yarn_options(name: str, rope: Mapping[str, Any]) -> dict[str, Any]:
@@ -389,7 +404,7 @@ def windows_by_layer(
         if not isinstance(is_on, bool):
             raise TypeError(f"use_sliding_window is {shortened(is_on)}, not true or false")
         if not is_on:
-            if isinstance(kinds, list) and SLIDING_ATTENTION in kinds:
+            if kinds is not None and (not isinstance(kinds, list) or set(map(str, kinds)) - {FULL_ATTENTION}):
                 raise ValueError(f"layer_types is {shortened(kinds)}, but there is no sliding window")
             return {}
         if kinds is None and type(layers) is int and 0 < layers <= MOST_LAYERS:

@@ -75,7 +75,11 @@ def save_pretrained(
         tinygpt.save_weights(model, tensors, os.path.join(path, TINYGPT_MODEL))
     else:
         save_safetensors(os.path.join(path, MODEL), tensors, {"format": "pt"})
-    write_json(os.path.join(path, CONFIG), family.write_config(model.config))
+    config = family.write_config(model.config)
+    ends = _ends_of_answers(tokenizer, chat_template)
+    if ends and "eos_token_id" in config:
+        config["eos_token_id"] = list(ends.values()) if len(ends) > 1 else next(iter(ends.values()))
+    write_json(os.path.join(path, CONFIG), config)
     if tokenizer is not None:
         _save_tokenizer(tokenizer, os.path.join(path, checkpoint.TOKENIZER), format, chat_template)
 
@@ -106,6 +110,16 @@ def refuse_existing(path: str) -> None:
         raise FormatError(f"{path} already exists and nothing is overwritten: choose another directory")
 
 
+def _ends_of_answers(tokenizer: Tokenizer | None, chat_template: ChatTemplate | None) -> dict[str, int]:
+    """Returns the special tokens that end an answer, and their ids; none of a model that was not taught to
+    chat, or whose answers end with ordinary tokens.
+    """
+    if tokenizer is None or chat_template is None:
+        return {}
+    special = tokenizer.special_tokens
+    return {text: special[text] for text in chat_template.stops if text in special}
+
+
 def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str, chat_template: ChatTemplate | None) -> None:
     """Writes a tokenizer beside the weights: for TinyGPT in its own form, if that can hold the vocabulary;
     for others also as `tokenizer.json`, which they read.
@@ -130,7 +144,9 @@ def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str, chat_template:
     write_json(os.path.join(directory, TOKENIZER_JSON), description)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if chat_template is not None:
-        about |= {"chat_template": chat_template.jinja(), **chat_template.variables}
+        end = next(iter(_ends_of_answers(tokenizer, chat_template)), None)
+        about |= {"chat_template": chat_template.jinja()}
+        about |= ({"eos_token": end} if end else {}) | dict(chat_template.variables)
     write_json(os.path.join(directory, TOKENIZER_CONFIG), about)
 
 

@@ -125,9 +125,13 @@ class ChatTemplate:
             TokenizerError: a character that the tokenizer does not know.
         """
         for message in messages:
-            if found := [token for token in tokenizer.special_tokens if token in message.content]:
+            # Also as the tokenizer reads it, which may normalize full-width letters, or lose characters
+            alone = tokenizer.encode(message.content, allowed_special="all")
+            special = tokenizer.special_tokens.items()
+            if found := [token for token, idx in special if token in message.content or idx in alone]:
                 raise ChatError(f"a message has the special token {found[0]!r:.80} in it, which no text may")
-            if found := [mark for mark in self.marks if mark in message.content]:
+            read = tokenizer.decode(alone) if self.marks else ""
+            if found := [mark for mark in self.marks if mark in message.content or mark in read]:
                 raise ChatError(
                     f"a message has {found[0]!r} in it, with which another would begin in the chat template "
                     f"{self.name!r}"

@@ -111,7 +111,9 @@ def missing_characters(template: ChatTemplate, tokenizer: Tokenizer) -> list[str
 
     def is_known(character: str) -> bool:
         try:
-            return character in tokenizer.decode(tokenizer.encode(character, allowed_special="none"))
+            # As bytes: some tokenizers take the space that a text begins with for one of their own
+            ids = tokenizer.encode(character, allowed_special="none")
+            return character.encode() in tokenizer.decode_bytes(ids)
         except TokenizerError:
             return False
 
