@@ -352,6 +352,9 @@ def test_an_unknown_template_is_run_with_what_its_folder_says(tmp_path: Path) ->
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said | {"bos_token": None, "eos_token": 3}))
     found = find_chat_template(tmp_path, tokenizer)
     assert isinstance(found, JinjaTemplate) and not found.variables and found.stops == ("<|im_end|>",)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}!", encoding="utf-8")
+    found = find_chat_template(tmp_path, tokenizer)  # which goes before
+    assert found is not None and found.render(messages, False) == "a!"
     whole = {"jinja": program, "variables": dict.fromkeys(VARIABLES, "<s>"), "stops": []}
     assert template_of_json(whole).variables == whole["variables"]  # all that there are
 

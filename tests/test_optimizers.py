@@ -576,6 +576,28 @@ def test_muon_checks_shapes_before_it_changes_anything():
     assert module.matrix.to_python() == before and optimizer.step == 1
 
 
+@pytest.mark.parametrize("make", [lambda m: SGD(m, 0.1, momentum=0.9), lambda m: AdamW(m, 0.1)])
+def test_what_is_remembered_moves_with_the_model(make):
+    """To another backend, where the next step is the one that it would have been."""
+    if "numpy" not in BACKENDS:
+        pytest.skip("there is no other backend")
+    stayed, moved = Toy(), Toy()
+    optimizers = [make(stayed), make(moved)]
+    for step in range(3):
+        if step == 2:
+            for parameter in (moved.matrix, moved.vector):
+                parameter.buffer = backends.get("numpy")(parameter.to_python(), DType.float64)
+        for module, optimizer in zip((stayed, moved), optimizers, strict=True):
+            for parameter, values in (
+                (module.matrix, [[1.0, 2.0], [3.0, -4.0]]),
+                (module.vector, [0.5, -0.5]),
+            ):
+                parameter.grad = Tensor(type(parameter.buffer)(values, DType.float64))
+            optimizer.update()
+    assert type(moved.matrix.buffer).backend == "numpy"
+    assert flat(moved) == pytest.approx(flat(stayed), rel=1e-14)
+
+
 def test_a_message_does_not_repeat_long_names():
     """As those in a file that somebody has damaged."""
     with pytest.raises(ValueError, match="does not have for this module") as problem:

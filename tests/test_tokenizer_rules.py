@@ -107,6 +107,8 @@ def test_the_shape_that_texts_get() -> None:
     assert tokenizer(["a", "bc"], "max_length", max_length=3, **padded).to_python() == [[0, 3, 3], [1, 2, 3]]
     assert tokenizer("abc", truncation=True, max_length=1).to_python() == [[0]]
     assert tokenizer([], "longest", **padded).shape[0] == 0
+    with pytest.raises(ValueError, match="'none', 'max_length' or 'longest', not 'short'"):
+        tokenizer("a", padding_type="short", **padded)
     for none in (3, None, b"a"):
         with pytest.raises(TypeError, match="a text, or a list of them"):
             tokenizer(none)  # type: ignore[arg-type]
