@@ -26,7 +26,7 @@ mutations = st.lists(
 
 @pytest.mark.parametrize("name", TARGETS)
 @settings(
-    max_examples=4 * settings().max_examples,  # of the profile; continuous integration looks longer below
+    max_examples=2 * settings().max_examples,  # of the profile; continuous integration looks longer below
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
