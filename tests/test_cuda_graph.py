@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from tinygpt_core import Tensor, backends, kernels, operations
 from tinygpt_core.kernels.precision import autocast
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.module import Module
-from tinygpt_core.optimizers import Muon
+from tinygpt_core.optimizers import AdamW, Muon
 from tinygpt_core.tensor import apply_op, no_grad
 from tinygpt_core.training import TrainingStep, as_tensors
 
@@ -495,7 +496,7 @@ def test_a_step_is_the_textbooks(
     assert np.allclose(run.losses(4), expected, rtol=rounding)
     # AdamW makes much of the roundings of a gradient that is almost 0: so on average
     difference = np.abs(run.weights() - plain.weights())
-    assert np.max(difference) < 2e-5 if form == "float32" else np.mean(difference) < 1e-3
+    assert np.max(difference) < 5e-6 if form == "float32" else np.mean(difference) < 1e-3
 
 
 @pytest.mark.parametrize("room", [0, 120])
@@ -556,10 +557,13 @@ def test_logits_a_few_rows_at_a_time(
     (36) or not; the step is recorded; and no array holds the logits of more rows.
     """
     config = replace(CONFIG, dropout=0.0, tied_head=tied, vocab_size=203)
-    plain = Run(form, config, step=TrainingStep)
+    # Of tokens that never come the gradients are so small that dividing by their size would show how the last
+    # bit of a sum was rounded
+    optimizer = partial(AdamW, eps=1e-5)
+    plain = Run(form, config, step=TrainingStep, optimizer=optimizer)
     expected = plain.losses(4)
     monkeypatch.setenv("TINYGPT_CUDA_LOGIT_ROWS", str(count))
-    run = Run(form, config)
+    run = Run(form, config, optimizer=optimizer)
     rounding = {"float32": 1e-6, "bfloat16": 2e-3, "float16": 3e-4}[form]
     assert np.allclose(run.losses(4), expected, rtol=rounding)
     difference = np.abs(run.weights() - plain.weights())
