@@ -496,7 +496,7 @@ def test_a_step_is_the_textbooks(
     assert np.allclose(run.losses(4), expected, rtol=rounding)
     # AdamW makes much of the roundings of a gradient that is almost 0: so on average
     difference = np.abs(run.weights() - plain.weights())
-    assert np.max(difference) < 5e-6 if form == "float32" else np.mean(difference) < 1e-3
+    assert np.max(difference) < 2e-5 if form == "float32" else np.mean(difference) < 1e-3
 
 
 @pytest.mark.parametrize("room", [0, 120])
@@ -567,7 +567,7 @@ def test_logits_a_few_rows_at_a_time(
     rounding = {"float32": 1e-6, "bfloat16": 2e-3, "float16": 3e-4}[form]
     assert np.allclose(run.losses(4), expected, rtol=rounding)
     difference = np.abs(run.weights() - plain.weights())
-    assert np.max(difference) < 2e-5 if form == "float32" else np.mean(difference) < 1e-3
+    assert np.max(difference) < 5e-6 if form == "float32" else np.mean(difference) < 1e-3
     assert kind.logit_rows == 0
     if form != "float16":  # whose steps are not recorded
         arrays = [x for work in run.step.recording.graph.work for x in work.arrays if x is not None]
