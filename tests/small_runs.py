@@ -1,4 +1,4 @@
-"""Runs small enough for tests: the words that they learn from, and their settings."""
+"""Runs small enough for tests: the words and answers that they learn from, and their settings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tinygpt_core.training import PRESETS, TrainingConfig
 WORDS = "".join(
     f"{a}{b}_{c}\n" for a in ("get", "set", "is", "has") for b in ("name", "size", "path") for c in "abcdef"
 )
+COLOURS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red"}
+"""What conversations ask for, and what is answered."""
 TINY = [
     "--steps",
     "6",

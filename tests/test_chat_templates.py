@@ -277,7 +277,7 @@ def test_published_programs_are_recognised(monkeypatch: pytest.MonkeyPatch) -> N
     assert recognised(" foo\n") is TEMPLATES["gemma"]
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@names
 def test_the_special_tokens_that_a_template_needs_are_those_that_it_writes(name: str) -> None:
     template = TEMPLATES[name]
     turns = [Message("user", "a"), Message("assistant", "b")]
@@ -289,7 +289,7 @@ def test_the_special_tokens_that_a_template_needs_are_those_that_it_writes(name:
     assert set(needed) == found and len(needed) == len(found) and set(template.stops) <= found
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@names
 def test_which_templates_strip_what_is_said(name: str) -> None:
     """As the models with these names do it."""
     said = TEMPLATES[name].render([Message("user", "\n a "), Message("assistant", " b\t")], False)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rank_threads import run_ranks
+from small_runs import COLOURS
 from terminal import type_on_terminal
 from test_cli import assert_refused, environment, tinygpt
 from test_tokenizer_json import texts
@@ -42,7 +43,6 @@ from tinygpt_core.training.checkpoint import load_checkpoint
 from tinygpt_core.training.conversations import missing_characters, template_of
 from tinygpt_core.training.runs import without_lead
 
-COLOURS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red"}
 PLAIN = TEMPLATES["plain"]
 
 

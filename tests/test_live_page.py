@@ -108,6 +108,16 @@ class Window:
     def tab(self, name: str) -> None:
         self.page.click(f"#tab-{name}")
 
+    def point_at_the_first_cell(self, view: str) -> None:
+        """Opens a view of the text "get", and lays the pointer on its cell (0, 0)."""
+        self.write("get", 4)
+        self.tab("values")
+        self.page.click(f"[data-view='{view}']")
+        self.page.wait_for_selector(f"[data-view='{view}'][aria-pressed=true]")
+        self.page.wait_for_selector("#view-values .large h2")
+        self.page.hover("#view-values .large .heat-canvas", position={"x": 2, "y": 2})
+        self.until("() => document.querySelector('.large .cell-reading').textContent.includes('position 0')")
+
     def train(self) -> None:
         """Begins a small training and records a step of it."""
         self.tab("train")
@@ -368,12 +378,7 @@ def test_a_part_of_a_block_that_is_off_changes_the_prediction(window):
 
 
 def test_pointing_at_a_cell_says_its_value_and_place(window):
-    window.write("get", 4)
-    window.tab("values")
-    window.page.click("[data-view='stream']")
-    window.page.wait_for_selector("#view-values .large h2")
-    window.page.hover("#view-values .large .heat-canvas", position={"x": 2, "y": 2})
-    window.until("() => document.querySelector('.large .cell-reading').textContent.includes('position 0')")
+    window.point_at_the_first_cell("stream")
     value = window.ask("view", text="get", view="stream")["matrices"][0][0][0]
     shown = window.text(".large .cell-reading b")
     assert number(shown) == pytest.approx(value, rel=1e-5, abs=1e-12)
@@ -381,11 +386,7 @@ def test_pointing_at_a_cell_says_its_value_and_place(window):
 
 def test_lingering_on_a_cell_says_what_made_it(window):
     """The formula with the largest products, as numbers, without a click."""
-    window.write("get", 4)
-    window.tab("values")
-    window.page.click("[data-view='blocks.0.query']")
-    window.page.wait_for_selector("#view-values .large h2:has-text('query')")
-    window.page.hover("#view-values .large .heat-canvas", position={"x": 2, "y": 2})
+    window.point_at_the_first_cell("blocks.0.query")
     window.page.wait_for_selector("#view-values .cell-reading .made")
     found = window.ask("cell", text="get", view="blocks.0.query", row=0, column=0, head=0)
     line = window.text("#view-values .cell-reading .made")

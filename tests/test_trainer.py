@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import SMALLEST
+from small_runs import COLOURS, SMALLEST
 
 from tinygpt_core import Tensor, backends, random
 from tinygpt_core.dataset.batches import IGNORED_TARGET, Batch
@@ -333,9 +333,6 @@ def test_a_router_is_told_which_tokens_count(
             assert counted.to_python() == [True, True, False, True]
         else:
             assert counted is None
-
-
-COLOURS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red"}
 
 
 @pytest.fixture
