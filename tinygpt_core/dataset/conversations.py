@@ -222,7 +222,7 @@ def _marked(
     for number, message in enumerate(messages):
         if message.role != "assistant":
             continue
-        before = template.ids(tokenizer, messages[:number], prompt=True)
+        before = template.encoded(tokenizer, messages[:number], prompt=True)
         start = next(
             (place for place, (a, b) in enumerate(zip(whole, before, strict=False)) if a != b), len(before)
         )

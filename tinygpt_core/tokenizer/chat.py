@@ -124,6 +124,25 @@ class ChatTemplate:
                 with which it could pretend to be another's.
             TokenizerError: a character that the tokenizer does not know.
         """
+        self.check(tokenizer, messages)
+        return self.encoded(tokenizer, messages, prompt)
+
+    def encoded(self, tokenizer: Tokenizer, messages: Sequence[Message], prompt: bool = True) -> list[int]:
+        """Returns what `ids` does, of messages that were looked through before.
+
+        Raises:
+            ChatError: the template has no place for a message.
+            TokenizerError: a character that the tokenizer does not know.
+        """
+        return tokenizer.encode(self.render(messages, prompt), allowed_special="all")
+
+    def check(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> None:
+        """Looks through messages for what they could pretend with to be another's.
+
+        Raises:
+            ChatError: one has a special token or a mark in it.
+            TokenizerError: a character that the tokenizer does not know.
+        """
         for message in messages:
             # Also as the tokenizer reads it, which may normalize full-width letters, or lose characters
             alone = tokenizer.encode(message.content, allowed_special="all")
@@ -136,7 +155,6 @@ class ChatTemplate:
                     f"a message has {found[0]!r} in it, with which another would begin in the chat template "
                     f"{self.name!r}"
                 )
-        return tokenizer.encode(self.render(messages, prompt), allowed_special="all")
 
     def stop_ids(self, tokenizer: Tokenizer) -> list[int]:
         """Returns the ids of the special tokens that end an answer; none where marks alone do.
