@@ -128,9 +128,8 @@ class MPICommunicator(Communicator):
         self._watch: int | None = None
         self._spin_seconds = 0.0
         cores = ",".join(map(str, usable_cores()))
-        known = [
-            data.decode().split("\0") for data in self.gather(f"{socket.gethostname()}\0{cores}".encode())
-        ]
+        about = f"{socket.gethostname()}\0{cores}".encode()
+        known = [data.decode().split("\0") for data in self.gather(about)]
         self.hosts = [host for host, _ in known]
         self.on_these_cores = sum((host, its) == (self.hosts[self.rank], cores) for host, its in known)
         if self.on_these_cores <= len(usable_cores()):  # or else it would keep from work those it waits for

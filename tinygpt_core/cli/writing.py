@@ -10,8 +10,9 @@ from ..printable import replace_unprintable
 def write_text(piece: str) -> None:
     """Prints sampled text as it comes; on a terminal without the control characters that could act on it."""
     if sys.stdout.isatty():
-        piece = replace_unprintable(piece, keep="\n\t")
-    print(piece, end="", flush=True)
+        write_report(piece)
+    else:
+        print(piece, end="", flush=True)
 
 
 def write_report(piece: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..nn.gpt import GPTConfig
 from .base import Family
 from .experts import MIXTRAL, OLMOE, QWEN3_MOE
@@ -39,7 +41,10 @@ def why_not_elsewhere(config: GPTConfig) -> list[str]:
     one that comes closest, of those with experts for a model that has some. Nothing where one can.
     """
 
-    def distance(obstacles: list[str]) -> tuple[bool, int]:
-        return any(each.startswith("num_experts is ") for each in obstacles), len(obstacles)
+    without_experts = replace(config, num_experts=None)
 
-    return min((family.obstacles(config) for family in FAMILIES.values()), key=distance)
+    def distance(family: Family) -> tuple[bool, int]:
+        count = len(family.obstacles(config))
+        return len(family.obstacles(without_experts)) < count, count
+
+    return min(FAMILIES.values(), key=distance).obstacles(config)

@@ -144,9 +144,9 @@ def _save_tokenizer(tokenizer: Tokenizer, path: str, format: str, chat_template:
     write_json(os.path.join(directory, TOKENIZER_JSON), description)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if chat_template is not None:
-        end = next(iter(_ends_of_answers(tokenizer, chat_template)), None)
-        about |= {"chat_template": chat_template.jinja()}
-        about |= ({"eos_token": end} if end else {}) | dict(chat_template.variables)
+        if ends := list(_ends_of_answers(tokenizer, chat_template)):
+            about["eos_token"] = ends[0]
+        about |= {"chat_template": chat_template.jinja(), **chat_template.variables}
     write_json(os.path.join(directory, TOKENIZER_CONFIG), about)
 
 
