@@ -186,6 +186,19 @@ LONG = {
     "test_families.py::test_halves_in_shards_are_widened": "imports transformers",
     "test_families.py::test_widening_takes_little_more_memory_than_what_it_makes": "imports transformers",
     "test_lora.py::test_defaults_are_those_of_peft": "imports transformers and peft",
+    "fuzz/test_readers.py::test_a_damaged_file": "damages many files",
+    "test_speculative.py::test_a_folder_of_another_format_is_a_draft_and_has_one": "starts processes",
+    "test_speculative.py::test_a_draft_with_other_tokens_than_a_folder_is_refused": "starts processes",
+    "test_cli.py::test_any_text_file_is_a_stream": "trains, in processes",
+    "test_cli.py::test_byte_pair_tokens": "trains, in processes",
+    "test_cli.py::test_the_context_length_that_is_advised_works": "trains, in processes",
+    "test_cli.py::test_generate_greedily": "starts processes",
+    "test_runs.py::test_a_prompt_is_utf_8_whatever_the_locale": "starts processes",
+    "test_runs.py::test_a_directory_of_a_run_without_a_checkpoint_can_be_used_again": "trains, in processes",
+    "test_families.py::test_a_run_says_at_its_start_that_it_cannot_be_exported": "trains, in processes",
+    "test_notebook.py::test_a_notebook_shows_one_drawing_that_grows": "trains, in a notebook",
+    "test_comparison.py::test_a_pipe_gets_plain_lines_and_nothing_is_installed": "trains, in processes",
+    "test_folders.py::test_the_first_id_outside_is_found": "reads large files",
 }
 
 
