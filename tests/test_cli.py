@@ -474,6 +474,8 @@ def test_an_option_beside_resume_is_said_as_it_was_typed(place: Path) -> None:
         (["train", "--nonsense"], ["--nonsense"]),
         (["train", "--layer", "3"], ["--layer; did you mean --layers?"]),
         (["train", "--contxt-length=3"], ["did you mean --context-length?"]),
+        (["trian"], ["invalid choice: 'trian'", "'plot'", "did you mean train?"]),
+        (["xyzzy"], ["invalid choice: 'xyzzy'", "'spec', 'exercise') (see `"]),
         (["generate", "runs/tiny", "--token", "1"], ["did you mean --tokens?", "generate --help"]),
         (["train", "--steps", "0"], ["--steps", "0"]),
         (["train", "--warmup-steps", "-1"], ["error: --warmup-steps must be from 0 to 2**31, not -1"]),

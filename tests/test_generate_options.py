@@ -167,9 +167,9 @@ def test_the_ids_that_are_no_token_are_those_that_cannot_be_decoded(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"min_p": 0.0}, "min_p must lie in"),
-        ({"min_p": 1.5}, "min_p must lie in"),
-        ({"min_p": math.nan}, "min_p must lie in"),
+        ({"min_p": 0.0}, "min_p must be above 0 and at most 1"),
+        ({"min_p": 1.5}, "min_p must be above 0 and at most 1"),
+        ({"min_p": math.nan}, "min_p must be above 0 and at most 1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be a finite number above 0"),
         ({"repetition_penalty": math.inf}, "repetition_penalty must be a finite number above 0"),
     ],

@@ -50,6 +50,15 @@ def start(place: Path, *options: str, out: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_says_what_it_begins_with(place: Path) -> None:
+    options = ["names", "--data", "other.txt", "--backend", "python", "--preset", "debug", "--steps", "1"]
+    done = tinygpt("train", *options, "--init-from", "llama", "--out", "told", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert f"\nbegins as  {(place / 'llama').resolve()}\n" in done.stdout
+    resumed = tinygpt("train", "--resume", "told", "--steps", "2", cwd=place)
+    assert resumed.returncode == 0 and "begins as" not in resumed.stdout
+
+
 def training(run: Path) -> dict[str, object]:
     return json.loads((run / "config.json").read_text())["training"]
 

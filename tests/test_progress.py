@@ -232,3 +232,42 @@ def test_skipped_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     events = [step(1), step(2)._replace(skipped=True)]
     _, stream = shown_by(monkeypatch, events, lambda number: (120, 30), total=2)
     assert "1 step skipped: gradient not finite" in stream.getvalue()
+
+
+def test_the_time_left_does_not_hang_on_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first step things are made that the others use: it says nothing, and is not counted later."""
+    events = [step(number)._replace(seconds=60.0 if number == 1 else 2.0) for number in range(1, 11)]
+    shown, _ = shown_by(monkeypatch, events[:1], lambda number: (120, 30))
+    assert "tokens/s" in shown.line and "left" not in shown.line
+    shown, _ = shown_by(monkeypatch, events, lambda number: (120, 30))
+    assert shown.line.endswith("3:00 left")  # 90 steps of 2 s
+    shown, _ = shown_by(monkeypatch, events[:1], lambda number: (120, 30), total=1)
+    assert shown.line.endswith("0:00 left")
+
+
+def test_a_terminal_says_for_how_long_a_run_is_being_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TOLD_EVERY", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    with progress.preparing(stream):
+        while "preparing" not in stream.getvalue():
+            pass
+    *lines, last = stream.getvalue().split("\r")
+    assert set(lines) == {"preparing the corpus and the model  0:00\x1b[K"} and last == "\x1b[K"
+    monkeypatch.setenv("COLUMNS", "20")
+    stream = Terminal()
+    with pytest.raises(ValueError, match="interrupted"), progress.preparing(stream):
+        while "\r" not in stream.getvalue():
+            pass
+        raise ValueError("interrupted")
+    assert stream.getvalue().startswith("preparing the corpu\x1b[K\r"), "a line that wraps would stay"
+    assert stream.getvalue().endswith("\r\x1b[K"), "what is told next begins on an empty line"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["a pipe", "quiet"])
+def test_only_a_terminal_hears_of_the_preparation(monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
+    monkeypatch.setattr(progress, "TOLD_EVERY", 0.001)
+    with progress.preparing(stream, quiet=stream.isatty()):
+        progress.time.sleep(0.05)
+    assert stream.getvalue() == ""

@@ -44,11 +44,11 @@ def check_sampling(
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(f"temperature must be a finite number, 0 (greedy) or more, not {temperature}")
     if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be 1 or more (or None for all tokens), not {top_k}")
+        raise ValueError(f"top_k must be 1 or more, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must lie in (0, 1] (or be None), not {top_p}")
+        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
     if min_p is not None and not 0 < min_p <= 1:
-        raise ValueError(f"min_p must lie in (0, 1] (or be None), not {min_p}")
+        raise ValueError(f"min_p must be above 0 and at most 1, not {min_p}")
     if not (math.isfinite(repetition_penalty) and repetition_penalty > 0):
         raise ValueError(
             f"repetition_penalty must be a finite number above 0 (1: none), not {repetition_penalty}"

@@ -45,7 +45,8 @@ def add_command(commands: Any) -> None:
         description=(
             "Train for a few steps with a learning rate that rises from step to step, until the loss rises, "
             "too, and say where it fell fastest: a learning rate to begin with. Nothing is kept but the "
-            "curve. The settings are those of `train`."
+            "curve. The settings are those of `train`; those of the rate's schedule, of validation, of "
+            "checkpoints and of samples have no effect."
         ),
         allow_abbrev=False,
     )

@@ -75,6 +75,14 @@ class _Parser(argparse.ArgumentParser):
             parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return arguments
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as problem:
+            close = difflib.get_close_matches(str(value), map(str, action.choices or ()), 1, 0.6)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise argparse.ArgumentError(action, f"{problem.message}{hint}") from None
+
 
 def _similar_options(parser: argparse.ArgumentParser, option: str) -> list[str]:
     """Returns the options of a parser that somebody may have meant who typed this one."""

@@ -12,9 +12,10 @@ import math
 import os
 import re
 import shutil
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from ..formats.families import why_not_elsewhere
@@ -31,8 +32,47 @@ ROWS = 14  # of the curve, at most
 PLAIN_LINES = 20  # of a run, in a pipe
 MOST_POINTS = 4096  # of a curve; then neighbours are joined
 SHARE = 0.01  # of the time that drawing may take
+TOLD_EVERY = 1.0  # seconds, while a run is prepared
 KEPT = 0.95  # of a running mean when a loss is added
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@contextmanager
+def preparing(stream: TextIO, *, quiet: bool = False) -> Iterator[None]:
+    """Inside it, a terminal says once a second for how long a run has been prepared, from the first second
+    on: to read a corpus, to learn its tokenizer and to draw a model's weights may take minutes.
+
+    Args:
+        stream: where to write; nothing is written where it is no terminal.
+        quiet: whether to show nothing.
+    """
+    if quiet or not _can_be_drawn_over(stream):
+        yield
+        return
+    is_over = threading.Event()
+
+    def tell() -> None:
+        started = time.monotonic()
+        line = ""
+        while not is_over.wait(TOLD_EVERY):
+            line = f"preparing the corpus and the model  {duration(time.monotonic() - started)}"
+            line = line[: shutil.get_terminal_size()[0] - 1]
+            # The cursor goes back to the line's beginning, where a warning may overwrite it
+            print(f"{line}\x1b[K\r", end="", file=stream, flush=True)
+        if line:
+            print("\x1b[K", end="", file=stream, flush=True)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        teller.join()
+
+
+def _can_be_drawn_over(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Progress:
@@ -49,7 +89,7 @@ class Progress:
         self.stream = stream
         self.trainer = trainer
         self.quiet = quiet
-        self.is_live = stream.isatty() and not quiet and os.environ.get("TERM") != "dumb"
+        self.is_live = not quiet and _can_be_drawn_over(stream)
         self.first_step = trainer.step
         self.total = trainer.config.steps
         self.every = max(1, (self.total - self.first_step) // PLAIN_LINES)
@@ -57,6 +97,7 @@ class Progress:
         # What the steps so far came to
         self.tokens = 0
         self.seconds = 0.0
+        self.first_seconds = 0.0  # of the first step, in which things are made that the others use
         self.loss = 0.0  # the running mean, of which the first losses still lack a share of KEPT ** count
         self.count = 0
         self.skipped = 0
@@ -89,6 +130,8 @@ class Progress:
         if data.conversations is not None:
             self._say(f"chat       {data.conversations.describe(config.packing)}")
         self._say(f"model      {parameters}: {describe_sizes(config)}, context {config.context_length}")
+        if config.init_from is not None and not self.first_step:
+            self._say(f"begins as  {config.init_from}")
         self._say(f"backend    {config.backend}")
         self._say(f"preset     {config.preset}")
         if self.trainer.is_sharded:
@@ -159,6 +202,7 @@ class Progress:
     def _show_step(self, event: StepEvent) -> None:
         self.tokens += event.tokens
         self.seconds += event.seconds
+        self.first_seconds = self.first_seconds or event.seconds
         self.skipped += bool(event.skipped)
         # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
         self.count += 1
@@ -168,22 +212,31 @@ class Progress:
         if not self._is_time_to_show(event.step, now - self.shown_at):
             return
         self.shown_at = now
-        if self.budget:
-            left = duration(max(0.0, self.budget - (event.elapsed or 0.0) - event.seconds))
-        else:
-            left = duration((self.total - event.step) * self.seconds / (event.step - self.first_step))
+        left = f"  {duration(self._seconds_left(event))} left"
+        if not self.budget and self.count == 1 and event.step < self.total:
+            left = ""  # the first step says little of the others
         speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
         # Divided as in Adam, since it began at 0: otherwise it would be far below the losses at first
         mean = self.loss / (1.0 - KEPT**self.count)
         # On a terminal nothing is padded: four digits of steps and a validation just fit into 80 columns.
         step = f"{event.step}" if self.is_live else f"{event.step:>6}"
-        self.line = f"step {step}{self._of_total('/')}  mean loss {mean:z.4f}  {speed}  {left} left"
+        self.line = f"step {step}{self._of_total('/')}  mean loss {mean:z.4f}  {speed}{left}"
         if self.skipped:
             self.line += f"  {plural(self.skipped, 'step')} skipped: gradient not finite"
         if self.is_live:
             self._draw()
         else:
             self._say(self.line)
+
+    def _seconds_left(self, event: StepEvent) -> float:
+        """Returns how long the run will go on: to the end of its budget, or as long a step as those behind it
+        but the first.
+        """
+        if self.budget:
+            return max(0.0, self.budget - (event.elapsed or 0.0) - event.seconds)
+        if self.count == 1:
+            return (self.total - event.step) * self.seconds
+        return (self.total - event.step) * (self.seconds - self.first_seconds) / (self.count - 1)
 
     def _is_time_to_show(self, step: int, waited: float) -> bool:
         if step == self.total:

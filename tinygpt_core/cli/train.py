@@ -53,7 +53,7 @@ from .messages import (
     stopped_by,
 )
 from .options import BESIDE_RESUME, OPTIONS, RESUMABLE, SETTINGS, add_settings, path
-from .progress import Progress
+from .progress import Progress, preparing
 from .settings_file import read_settings, settings_text
 from .writing import write_report
 
@@ -196,20 +196,12 @@ def _train(arguments: argparse.Namespace, processes: Communicator) -> int:
         return 0
     kinds = [loggers.find_logger(name) for name in arguments.log_to or []] if is_first else []
     together: dict[str, Any] = {"communicator": processes, "shard_optimizer": arguments.shard_optimizer}
-    if arguments.resume is not None:
-        trainer = _resume(arguments, together)
-    else:
-        settings, together["origin"] = settings_and_origin(arguments, processes.size)
-        try:
-            if arguments.out or not is_first:  # the first process tells the others where
-                trainer = Trainer.start(settings, arguments.out or "", **together)
-            else:
-                trainer = _start_in_runs(settings, together)
-        except SettingError as problem:
-            raise UsageError(problem.worded(OPTIONS)) from None
-        if is_first:
-            _point_latest_at(trainer.directory)
-    progress = Progress(sys.stdout, trainer, quiet=arguments.quiet or not is_first)
+    quiet = arguments.quiet or not is_first
+    with preparing(sys.stdout, quiet=quiet):
+        trainer = _start(arguments, together) if arguments.resume is None else _resume(arguments, together)
+    if arguments.resume is None and is_first:
+        _point_latest_at(trainer.directory)
+    progress = Progress(sys.stdout, trainer, quiet=quiet)
     progress.begin()
     opened = loggers.open_loggers(
         kinds, trainer.directory, trainer.config.to_dict(), trainer.step, trainer.skipped_steps
@@ -377,6 +369,23 @@ def _adapters(settings: TrainingConfig, model: GPT) -> LoRAConfig | None:
         )
     except ValueError as problem:
         raise UsageError(f"--lora {settings.lora_rank} for the model in {place}: {problem}") from None
+
+
+def _start(arguments: argparse.Namespace, together: dict[str, Any]) -> Trainer:
+    """Returns the new run that the options ask for, for the processes that begin together.
+
+    Raises:
+        UsageError: settings that do not work, or no model to begin with.
+    """
+    processes = together["communicator"]
+    settings, origin = settings_and_origin(arguments, processes.size)
+    together = {**together, "origin": origin}
+    try:
+        if arguments.out or not processes.is_first:  # the first process tells the others where
+            return Trainer.start(settings, arguments.out or "", **together)
+        return _start_in_runs(settings, together)
+    except SettingError as problem:
+        raise UsageError(problem.worded(OPTIONS)) from None
 
 
 def _resume(arguments: argparse.Namespace, together: dict[str, Any]) -> Trainer:
