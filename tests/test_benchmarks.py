@@ -247,12 +247,17 @@ def test_scaling(tmp_path: Path) -> None:
         assert 1_000 < (tmp_path / "scaling.svg").stat().st_size < 100_000
 
 
-@needs_numpy
-@needs_torch
 def test_the_parts_of_a_step_are_its_kernels_and_the_rest() -> None:
     parts = json.loads(run("benchmarks/microgpt.py", "--parts", "--steps", "2", "--json"))
     for name, calls in {"the rest": 1, "AdamWStep": 1, "Linear": 5, "Linear backward, input 1": 5}.items():
         assert parts[name][0] == calls and parts[name][1] > 0.0
+
+
+def test_the_ratio_of_several_processes_is_their_median() -> None:
+    found = json.loads(run("benchmarks/microgpt.py", "--steps", "1", "--processes", "3", "--json"))
+    assert found["steps"] == 1 and found["processes"] == 3
+    assert 1.0 < found["smallest_ratio"] <= found["ratio"] <= found["largest_ratio"]
+    assert found["largest_loss_difference"] < 1e-6
 
 
 @needs_torch

@@ -39,8 +39,8 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 @contextmanager
 def preparing(stream: TextIO, *, quiet: bool = False) -> Iterator[None]:
-    """Inside it, a terminal says once a second for how long a run has been prepared, from the first second
-    on: to read a corpus, to learn its tokenizer and to draw a model's weights may take minutes.
+    """Returns a context in which a terminal says once a second for how long a run has been prepared, from the
+    first second on: to read a corpus, to learn its tokenizer and to draw a model's weights may take minutes.
 
     Args:
         stream: where to write; nothing is written where it is no terminal.
