@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -245,6 +246,23 @@ def test_scaling(tmp_path: Path) -> None:
     assert "batch: time grows with slope" in text and "the arithmetic with 1.00" in text
     if picture:
         assert 1_000 < (tmp_path / "scaling.svg").stat().st_size < 100_000
+
+
+def test_the_picture_of_a_run_shows_its_screens(tmp_path: Path) -> None:
+    pytest.importorskip("pyte", reason="pyte, a terminal in Python, is in the extra `test`")
+    run("benchmarks/run_picture.py", "--steps", "12", "--out", str(tmp_path / "run.svg"))
+    svg = text_of(tmp_path / "run.svg")
+    picture = ElementTree.fromstring(svg)
+    of_svg = "{http://www.w3.org/2000/svg}"
+    *others, last = [each for each in picture.iter(of_svg + "g") if "screen" in each.get("class", "")]
+    assert others and last.get("class") == "screen last", "one of step 10 or later, and the end"
+    shown = [each.text for each in last.iter(of_svg + "text")]
+    assert any(each.startswith("step 12/12  mean loss") for each in shown)
+    assert shown.index("…") == [each.startswith("20 samples at") for each in shown].index(True) + 7
+    assert "the ladder, in nats a token on that validation text:" in shown
+    assert all(int(each.get("textLength")) == 8 * len(each.text) for each in picture.iter(of_svg + "text"))
+    assert last.find(f"{of_svg}path[@class='dots']") is not None, "the curve"
+    assert str(ROOT) not in svg and str(tmp_path) not in svg
 
 
 def test_the_parts_of_a_step_are_its_kernels_and_the_rest() -> None:

@@ -22,7 +22,11 @@ WITH_EXERCISES = CHAPTERS[1:]  # chapter 0 asks for nothing but a look
 EXERCISES = sorted((DOCS / "exercises").glob("*.py"))
 FIGURES = sorted(path for path in (DOCS / "figures").glob("*.py") if path.stem != "drawing")
 # Drawn by benchmarks from what they measured
-MEASURED = {"scaling.svg": "scaling.py", "shakespeare_cpu.svg": "shakespeare_cpu.py"}
+MEASURED = {
+    "run.svg": "run_picture.py",
+    "scaling.svg": "scaling.py",
+    "shakespeare_cpu.svg": "shakespeare_cpu.py",
+}
 
 
 def load(path: Path):
