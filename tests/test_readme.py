@@ -122,6 +122,10 @@ SUBSTITUTES = {
         None,
         "minutes of training and timing in a browser; tests/test_explain_page.py drives one",
     ),
+    "python benchmarks/run_picture.py": (
+        None,
+        "a minute of training; tests/test_benchmarks.py draws a short run",
+    ),
     "python benchmarks/scaling.py --picture docs/pictures/scaling.svg": (
         None,
         "minutes of measuring, with PyTorch; tests/test_benchmarks.py runs a short form",
