@@ -330,7 +330,12 @@ def test_commands_work_as_written(document: Path, tmp_path: Path) -> None:
         done.add(line)
         command = [sys.executable, "-S", "-m", "tinygpt_core", *shlex.split(arguments.format(run=run))]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("TINYGPT_")}
-        result = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=120)
+        environment = kept | {
+            "PYTHONPATH": str(ROOT)
+        }  # what a command writes does not come to lie in the clone
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        )
         assert result.returncode == 0, f"{line}\n{result.stderr}"
         assert result.stdout
     assert document != ROOT / "README.md" or (run / "model.safetensors").is_file()
