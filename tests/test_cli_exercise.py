@@ -97,6 +97,23 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, capsys):
     assert command("1.4", "--check") == 2 and "defines no softmax_jacobian" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("number", "returned", "said"),
+    [
+        ("1.5", "x", "assert close( rms_norm_backward(x, g), [sum("),  # four lines of the law
+        ("1.5", "x", "\nwhere x = [0.5, -1.5, 2.0, 0.1, 0.0], g = [1.0, 2.0, -0.5, 3.0, 1.0]\n"),
+        ("3.1", "1.0, 1.0, 3", "assert steps == 87\nwhere steps = 3\n"),
+        ("3.1", "[\n        1.0,\n        1 / 0,\n    ]", "return [ 1.0, 1 / 0, ]\nZeroDivisionError"),
+        ("2.1", "by_numbers(result)[:-1]", "in value.parents)\nKeyError"),  # objects are not shown
+    ],
+)
+def test_a_law_that_does_not_hold_is_quoted_with_its_values(number, returned, said, tmp_path):
+    path = tmp_path / ALL[number].file
+    written = skeleton(ALL[number]).replace("raise NotImplementedError\n", f"return {returned}\n")
+    path.write_text(written, encoding="utf-8")
+    assert said in check(ALL[number], path) + "\n"
+
+
 def test_the_list_names_all(capsys):
     assert command() == 0
     printed = capsys.readouterr().out

@@ -63,6 +63,7 @@ class Network(Module):
 
 
 def best_rate(smallest, largest):
+    """The rate for these two curvatures, its factor per step, and the number of steps to a thousandth."""
     rate = 2 / (smallest + largest)
     factor = 1 - rate * smallest
     return rate, factor, math.ceil(math.log(1000) / -math.log(factor))
@@ -99,7 +100,7 @@ def test_3_2_looking_ahead():
 
 # 3.3 Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
 #
-# Hint: keep m in the dict of the parameter, as the library's optimizers do; the sign of 0 is 0
+# Hint: m is `state.get("momentum", …)`, and `state["momentum"] = …` keeps it for the next step
 
 
 # Given
@@ -108,13 +109,14 @@ def sign(x):
 
 
 class Lion(Optimizer):
-    slots = ("momentum",)
+    slots = ("momentum",)  # the names of what `state` keeps
 
     def __init__(self, module, learning_rate, betas=(0.9, 0.99)):
         super().__init__(module)
         self.learning_rate, self.betas = learning_rate, betas
 
     def apply_single(self, parameter, state):
+        """The new value of a parameter, whose gradient is `parameter.grad`."""
         m = state.get("momentum", parameter.grad * 0.0)
         one, two = self.betas
         direction = sign(m * one + parameter.grad * (1.0 - one))
@@ -151,6 +153,7 @@ def test_3_3_only_the_sign():
 
 
 def gradient_in_parts(model, points, classes, sizes):
+    """Leaves the gradient in the parameters of the model; the parts have these sizes."""
     model.zero_grad()
     start = 0
     for size in sizes:
@@ -223,6 +226,9 @@ def test_3_5_twins():
 
 
 def gradient_sizes(factor, depth=10, width=128, rows=32):
+    """The typical sizes of the gradients for x and for the result of each layer, where those for the last
+    result are random numbers of size 1, and weights are of size factor / √width.
+    """
     generator = Generator(0)
     x = Tensor.normal((rows, width), generator=generator, requires_grad=True)
     passed = [x]

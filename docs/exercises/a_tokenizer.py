@@ -110,6 +110,7 @@ def test_5_3_learning_and_encoding_agree():
 
 
 def fewest(word, vocabulary):
+    """The tokens of a word, both of type bytes, as a tuple; the vocabulary is a set of tokens."""
     best = [()]
     for i in range(1, len(word) + 1):
         best.append(min((best[j] + (word[j:i],) for j in range(i) if word[j:i] in vocabulary), key=len))
@@ -140,10 +141,11 @@ def test_5_4_fewest_tokens():
 # in a row, the neighbours are merged themselves: in abab the middle (b, a) is lost once, not twice, and (ab,
 # ab) appears. In aaa only the first two merge.
 #
-# Hint: xab y becomes x(ab) y: which neighbours were there before, and which are there now?
+# Hint: x a b y becomes x ab y: which neighbours were there before, and which are there now?
 
 
 def change_of_one_merge(x, a, b, y):
+    """By how much the count of each pair changes, as a dict; tokens are strings, the new one is a + b."""
     return Counter({(x, a): -1, (a, b): -1, (b, y): -1, (x, a + b): 1, (a + b, y): 1})
 
 
@@ -185,6 +187,7 @@ def test_5_6_how_long_a_token_must_be():
 
 
 def encode_with_special(tokenizer, text, special):
+    """The ids of a text; `special` has the id of each special token."""
     if not text:
         return []
     for token in sorted(special, key=len, reverse=True):

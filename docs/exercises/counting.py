@@ -140,6 +140,7 @@ def test_4_4_which_s():
 
 
 def laplace(table, context, letter):
+    """p of a letter after a context, where the table has all contexts of that length."""
     seen = table.get(context, Counter())
     return (seen[letter] + 1) / (seen.total() + len(ALPHABET))
 

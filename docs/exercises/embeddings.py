@@ -61,6 +61,7 @@ def test_6_1_one_hot():
 
 
 def gradient_of_scores(scores, pairs):
+    """The gradient of the mean loss; a pair has the id of a letter, and that of the next one."""
     gradient = [[0.0] * len(scores) for _ in scores]
     for first, second in pairs:
         for j, p in enumerate(softmax(scores[first])):
@@ -100,10 +101,12 @@ def test_6_3_how_many_numbers():
 # becomes, for each of the three letters, Rᵀ times its rows. So nothing is special about the axes; only
 # distances and angles between the places mean something.
 #
-# Hint: (E R)(Rᵀ W) = E W, and each of the three letters has two rows of W
+# Hint: (E R)(Rᵀ W) = E W, where R = [[cos, sin], [-sin, cos]], and each of the three letters has two rows of
+# W, which `Tensor.concatenate(parts, axis=0)` puts together again
 
 
 def turn(model, angle):
+    """Changes a ThreeBack: `parameter.assign(tensor)` replaces the numbers of a parameter."""
     c, s = math.cos(angle), math.sin(angle)
     rotation = Tensor([[c, s], [-s, c]])
     model.embedding.embeddings.assign(model.embedding.embeddings.detach() @ rotation)

@@ -103,11 +103,13 @@ def softmax(x):
 
 
 def softmax_jacobian(x):
+    """Row i has the slopes of result i."""
     y = softmax(x)
     return [[y_i * ((i == j) - y_j) for j, y_j in enumerate(y)] for i, y_i in enumerate(y)]
 
 
 def softmax_backward(x, g):
+    """From the slopes g of the loss for the result to those for x."""
     y = softmax(x)
     mean = sum(g_i * y_i for g_i, y_i in zip(g, y, strict=True))
     return [y_j * (g_j - mean) for g_j, y_j in zip(g, y, strict=True)]
@@ -129,6 +131,7 @@ def test_1_4_the_jacobian_of_softmax():
 
 
 def rms_norm_backward(x, g, eps=1e-5):
+    """From the slopes g of the loss for y to those for x."""
     r = 1 / math.sqrt(sum(value * value for value in x) / len(x) + eps)
     mean = sum(g_i * x_i * r for g_i, x_i in zip(g, x, strict=True)) / len(x)
     return [r * (g_j - x_j * r * mean) for g_j, x_j in zip(g, x, strict=True)]

@@ -12,9 +12,7 @@ numbers = count()
 
 
 class Value:
-    """The chapter's number that remembers, with slopes that are functions of the inputs, for exercises 2.1
-    and 3.3.
-    """
+    """The chapter's number that remembers, but a slope is a function that gives a Value."""
 
     def __init__(self, data, parents=()):
         # Parents: pairs of an input and a function that gives the slope for it
@@ -41,6 +39,7 @@ class Value:
 
 
 def topological_order(result):
+    """All that the result was made of, and itself, each value before its parents."""
     order, seen, stack = [], set(), [(result, False)]
     while stack:
         value, parents_done = stack.pop()
@@ -79,7 +78,8 @@ def test_2_1_topological_order():
 # 2.2 ln(1 + eˣ) = max(x, 0) + ln(1 + e^-|x|), and the slope is sigmoid(x) = 1 - e^-y: all that the backward
 # needs is y.
 #
-# Hint: ln(1 + eˣ) = max(x, 0) + ln(1 + e⁻|x|), and its slope is a function that you know
+# Hint: ln(1 + eˣ) = max(x, 0) + ln(1 + e^-|x|), and its slope is 1 / (1 + e⁻ˣ), which the result
+# alone can give
 
 
 class Softplus(Operation):
@@ -102,10 +102,12 @@ def test_2_2_softplus():
 
 # 2.3 The walk multiplies and adds Values, so the gradients are on the tape too.
 #
-# Hint: let each parent come with a function from the incoming gradient, a Value, to a Value
+# Hint: the walk of the chapter, `backward`, with a dict from values to their gradients, which are Values:
+# the first is Value(1.0), and a parent's part is a product of two Values
 
 
 def gradient(result, of):
+    """The slope of the result for `of`, as a Value."""
     total = {result: Value(1.0)}
     for value in by_numbers(result):
         for parent, slope in value.parents:
@@ -133,6 +135,8 @@ def test_2_3_slopes_of_slopes():
 
 
 class Recomputed(Operation):
+    """The function takes Tensors and returns one; the buffers are what it is applied to."""
+
     def forward(self, *buffers, function):
         self.buffers, self.function = buffers, function
         return function(*map(Tensor, buffers)).buffer

@@ -58,9 +58,11 @@ def depth() -> str:
 
 def valley() -> str:
     """Three rules from one start."""
+    height, width = 176, 560  # for 12 along, and as many units across as make both scales equal
+    across = 12.0 * height / width / 2
     sheet = Drawing(
         640,
-        600,
+        690,
         "Paths of plain descent, momentum and Adam into a valley that is much steeper across than along",
     )
     curvatures = (1.0, 25.0)
@@ -83,13 +85,13 @@ def valley() -> str:
         ("Adam, η = 0.3", adam, ORANGE),
     ]
     for i, (name, rule, colour) in enumerate(rules):
-        chart = Chart(sheet, (40, 40 + 200 * i, 560, 140), (-9.0, 3.0), (-2.4, 2.4))
+        chart = Chart(sheet, (40, 40 + 225 * i, width, height), (-9.0, 3.0), (-across, across))
         for level in (1.0, 4.0, 12.0, 30.0, 64.0):
             angles = [2 * math.pi * k / 180 for k in range(181)]
             ellipse = [
                 (math.sqrt(2 * level) * math.cos(a), math.sqrt(2 * level / 25) * math.sin(a)) for a in angles
             ]
-            for inside, run in groupby(ellipse, lambda point: -9.0 <= point[0] <= 3.0):
+            for inside, run in groupby(ellipse, lambda at: -9.0 <= at[0] <= 3.0 and abs(at[1]) <= across):
                 if inside:
                     chart.curve(run, "#cbd5e0", 1)
         p, memories, path = [-8.0, 1.6], [{}, {}], [(-8.0, 1.6)]
@@ -99,7 +101,7 @@ def valley() -> str:
         chart.curve(path, colour, 1.5)
         for point in path:
             sheet.circle(*chart.at(*point), 2.5, colour)
-        sheet.text(40, 30 + 200 * i, f"{name}: 40 steps", colour, anchor="start", bold=True)
+        sheet.text(40, 30 + 225 * i, f"{name}: 40 steps", colour, anchor="start", bold=True)
     return sheet.svg()
 
 

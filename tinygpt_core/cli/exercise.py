@@ -16,7 +16,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -246,15 +246,49 @@ def check(exercise: Exercise, path: Path) -> str:
     return ""
 
 
+def _statement_at(source: str, line: int) -> ast.stmt:
+    """The innermost statement that stands on a line."""
+    around = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or line)
+    ]
+    return max(around, key=lambda node: node.lineno)
+
+
+def _values(names: Iterable[str], known: Mapping[str, Any]) -> str:
+    """Those values behind names that can be read at a glance: not a function, a table or some object."""
+    texts = {name: repr(known[name]) for name in names if name in known and not callable(known[name])}
+    return ", ".join(
+        f"{name} = {text}"
+        for name, text in texts.items()
+        if len(text) <= 60 and not re.search("\n| at 0x", text)
+    )
+
+
 def _said(problem: Exception, path: Path, laws: Path) -> str:
-    """Where a law does not hold: the last line of it, and of the reader's own file, that was running."""
+    """Where a law does not hold: the last statement of it, and of the reader's own file, that was running,
+    and the values that an assertion was about.
+    """
     lines = []
     for file, what in ((laws, "the law asks"), (path, "running then")):
-        frames = [
-            frame for frame in traceback.extract_tb(problem.__traceback__) if Path(frame.filename) == file
+        steps = [
+            step
+            for step in traceback.walk_tb(problem.__traceback__)
+            if Path(step[0].f_code.co_filename) == file
         ]
-        if frames:
-            lines.append(f"{what}: {file.name}, line {frames[-1].lineno}: {frames[-1].line}")
+        if not steps:
+            continue
+        frame, line = steps[-1]
+        source = file.read_text(encoding="utf-8")
+        node = _statement_at(source, line)
+        first, last = (line, line) if hasattr(node, "body") else (node.lineno, node.end_lineno)
+        text = " ".join(part.strip() for part in source.splitlines()[first - 1 : last])
+        lines.append(f"{what}: {file.name}, line {first}: {text}")
+        if isinstance(node, ast.Assert):
+            names = [each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)]
+            if values := _values(dict.fromkeys(names), frame.f_locals):
+                lines.append(f"where {values}")
     said = (
         "" if type(problem) is AssertionError and not str(problem) else f"{type(problem).__name__}: {problem}"
     )
@@ -274,7 +308,7 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(command=run_exercise)
     parser.add_argument("number", nargs="?", metavar="N.M", help="such as 2.3 (default: list all)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="run the law on what you wrote")
+    what.add_argument("--check", action="store_true", help="run the law, a test, on what you wrote")
     what.add_argument("--hint", action="store_true", help="show what helps on")
     what.add_argument("--solution", action="store_true", help="show the book's solution")
     parser.add_argument(
