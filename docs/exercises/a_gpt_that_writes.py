@@ -198,7 +198,7 @@ def test_9_5_break_the_cache():
 
 # 9.6 At 0 the k largest share all: ln k. At infinity all are equal: ln V.
 #
-# Hint: subtract the largest logit before you divide
+# Hint: subtract the largest logit before you divide; p ln p goes to 0 with p, so leave out a p that is 0
 
 
 def entropy(logits, temperature):

@@ -17,7 +17,7 @@ def numbers(count, stream=0):
 # block would have to compute its own input: the two maps and the bend between them would have to be the
 # identity.
 #
-# Hint: which of the two maps has the last word?
+# Hint: which of the two maps has the last word? `layer.weights = Tensor(…)` gives a layer other weights
 
 
 def do_nothing(expand, contract):
@@ -105,7 +105,7 @@ def test_8_4_the_slope_of_layer_norm():
 # 8.5 Variances of independent numbers add: 1 + 2 L, where the stream began with 1. Contributions that are
 # √(2 L) times smaller add 1 in all, however many there are. GPT-2 starts like that.
 #
-# Hint: variances of independent numbers add
+# Hint: variances of independent numbers add; numbers times a factor have factor² times the variance
 
 
 def spread(L, factor=1.0):

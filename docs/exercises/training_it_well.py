@@ -95,7 +95,7 @@ def test_10_4_averages_of_weights():
 
 # 10.5 If the setting made no difference, any way to deal the results is as likely as the one that happened.
 #
-# Hint: itertools.combinations deals the results in all ways
+# Hint: itertools.combinations deals the results in all ways; equal differences may differ in their last digit
 
 
 def could_be_luck(first, second):

@@ -48,7 +48,7 @@ def scale(names: dict[str, Any]) -> str:
     """The mean of the largest of 16 weights against the size of the vectors."""
     sizes = (4, 8, 16, 32, 64, 128, 256)
     lines = {
-        text: [(float(size), names["mean_largest_weight"](size, scaled, queries=20)) for size in sizes]
+        text: [(float(size), names["mean_largest_weight"](size, scaled)) for size in sizes]
         for text, scaled in (("divided by √D", True), ("not divided", False))
     }
     sheet = Drawing(
