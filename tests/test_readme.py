@@ -60,12 +60,6 @@ SUBSTITUTES = {
         None,
         "answers until Ctrl-C; tests/test_live_server.py starts and stops it",
     ),
-    "python3 -m tinygpt_core train --preset debug --optimizer muon --schedule wsd --activation relu2 "
-    "--query-key-norm --out runs/muon": (
-        "train --preset debug --optimizer muon --schedule wsd --activation relu2 --query-key-norm "
-        "--out {run}-muon",
-        "another directory, which the run before this one has not filled",
-    ),
     "python3 -m tinygpt_core train --preset debug --show-config > run.toml": (
         "train --preset debug --show-config",
         "there is no shell here that writes it to a file",
