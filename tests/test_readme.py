@@ -64,6 +64,12 @@ SUBSTITUTES = {
         "train --preset debug --show-config",
         "there is no shell here that writes it to a file",
     ),
+    "python3 -m tinygpt_core train --preset debug --optimizer muon --schedule wsd --activation relu2 "
+    "--query-key-norm --out runs/muon": (
+        "train --preset debug --optimizer muon --schedule wsd --activation relu2 --query-key-norm "
+        "--out {run}-muon",
+        "the reader's own runs are left alone",
+    ),
     "python3 -m tinygpt_core train --config run.toml --steps 40 --out runs/from-a-file": (
         None,
         "tests/test_settings_file.py trains by such a file",
@@ -324,6 +330,7 @@ def test_commands_work_as_written(document: Path, tmp_path: Path) -> None:
         if arguments is None or line in done:
             continue
         done.add(line)
+        assert "runs/" not in arguments, f"{line}: it would write to the reader's own runs"
         command = [sys.executable, "-S", "-m", "tinygpt_core", *shlex.split(arguments.format(run=run))]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("TINYGPT_")}
         result = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=120)
