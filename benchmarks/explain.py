@@ -53,11 +53,11 @@ COMMANDS = {
     ],
 }
 PICTURES = {
-    "explain-overview": ("light", "overview"),
-    "explain-graph": ("dark", "step"),
-    "explain-attention": ("light", "attention"),
-    "explain-training": ("dark", "training"),
-}  # name: theme and view
+    "explain-overview": ("light", "overview", 960),
+    "explain-graph": ("dark", "step", 860),
+    "explain-attention": ("light", "attention", 860),
+    "explain-training": ("dark", "training", 1160),
+}  # name: theme, view and height
 TO_ATTENTION = """() => {
     document.querySelector(".tools button").click();
     const {graph} = JSON.parse(document.getElementById("data").textContent);
@@ -103,9 +103,9 @@ def opened(browser: Any, page: Path, openings: int) -> tuple[list[float], list[f
 
 def draw(browser: Any, page: Path, folder: Path) -> None:
     """Writes the pictures of the documentation."""
-    for name, (theme, tab) in PICTURES.items():
+    for name, (theme, tab, height) in PICTURES.items():
         context = browser.new_context(
-            viewport={"width": 1280, "height": 860}, color_scheme=theme, reduced_motion="reduce"
+            viewport={"width": 1280, "height": height}, color_scheme=theme, reduced_motion="reduce"
         )
         window = context.new_page()
         window.goto(page.as_uri())

@@ -1,6 +1,6 @@
 """Draws the default run as it looks on a terminal: the curve while it is trained, and how it ends.
 
-    python benchmarks/run_picture.py [--seed 1] [--steps N] [--out docs/pictures/run.svg]
+    python benchmarks/run_picture.py [--steps N] [--out docs/pictures/run.svg]
 
 Needs pyte, a terminal in Python (in the extra `test`). `tinygpt train` runs in a process of its own on a real
 pseudo-terminal, and what it writes goes to pyte; the picture is what pyte's screen shows at ten steps of the
@@ -196,13 +196,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the run (default: 1)")
     parser.add_argument("--steps", type=int, help="of the run (default: the preset's)")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "docs" / "pictures" / "run.svg", help="(default: %(default)s)"
     )
     arguments = parser.parse_args()
-    command = ["-m", "tinygpt_core", "train", "--seed", str(arguments.seed)]
+    command = ["-m", "tinygpt_core", "train"]
     if arguments.steps is not None:
         command += ["--steps", str(arguments.steps)]
     with tempfile.TemporaryDirectory() as directory:

@@ -48,6 +48,22 @@ def test_a_skeleton_has_all_that_its_solution_needs(exercise):
         assert used & at_top <= given
 
 
+@every_exercise
+def test_a_skeleton_can_be_run_wherever_it_is_written(exercise, tmp_path):
+    path = tmp_path / exercise.file
+    path.write_text(skeleton(exercise), encoding="utf-8")
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), {"__file__": str(path), "__name__": "mine"})
+
+
+def test_a_law_that_needs_what_is_not_here_is_no_wrong_answer(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tinygpt_core.backends.why_not", lambda name: f"no {name} here")
+    assert command("12.1") == 0
+    assert command("12.1", "--check") == 1  # as whatever cannot be done here
+    said = capsys.readouterr()
+    assert "does not hold" not in said.out and said.err.count("\n") == 1 and "no numpy here" in said.err
+
+
 def command(*arguments: str) -> int:
     return main(["exercise", *arguments])
 

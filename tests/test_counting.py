@@ -101,6 +101,28 @@ def test_errors_say_what_is_wrong(call: Any, says: str) -> None:
         call()
 
 
+def test_what_has_counted_nothing_guesses_evenly() -> None:
+    model = CountingModel(4, 2)
+    assert model.nats([[0, 1, 2, 3]]) == pytest.approx(math.log(4))
+    assert model.log_probabilities([3, 1]) == pytest.approx([-math.log(4)] * 4)
+    assert len(model.generate([], 5, random.Generator(1))) == 5
+
+
+@pytest.mark.parametrize("wrong", [-1, 4, 6])
+def test_an_id_that_is_none_is_not_taken_for_another_context(wrong: int) -> None:
+    """With V = 4, the token 6 after 1 would have the integer of the token 2 after 2."""
+    model = CountingModel(4, 2).fit([[0, 1, 2, 3, 2, 2, 1]])
+    for call in (
+        lambda: model.nats([[1, wrong]]),
+        lambda: model.nats([[wrong, 1]]),
+        lambda: model.log_probabilities([wrong]),
+        lambda: model.generate([1, wrong], 2, random.Generator(1)),
+    ):
+        with pytest.raises(ValueError, match=r"ids must lie in \[0, 4\)"):
+            call()
+    assert model.log_probabilities([wrong, 1, 2]) == model.log_probabilities([1, 2])  # too far back to count
+
+
 def test_a_run_ends_with_a_ladder_on_its_validation_text(tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text(

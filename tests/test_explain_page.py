@@ -413,6 +413,15 @@ def test_merges_end_in_the_tokens(window):
     assert window.count(".piece") == sum(len(chunk["ids"]) - len(chunk["steps"]) for chunk in shown["chunks"])
 
 
+def test_the_ladder_falls_to_the_best_with_the_model_among_its_rungs(window):
+    window.tab("training")
+    shown = [row.split() for row in window.page.locator(".ladder tr").all_inner_texts()]
+    nats = [row[-1] for row in shown]
+    assert len(nats) == 8 and all(len(each.partition(".")[2]) == 3 for each in nats)
+    assert nats == sorted(nats, key=float, reverse=True)
+    assert window.text(".ladder .own").startswith("this model")
+
+
 def test_parameters_move_with_the_slider(window):
     window.tab("training")
     training = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).training")

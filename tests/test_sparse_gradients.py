@@ -156,6 +156,34 @@ def test_adam_is_lazy(decay: float) -> None:
     assert rows_of(moments["first_moment"])[3] == [0.0] * WIDTH
 
 
+@pytest.mark.parametrize(("size", "most"), [(1.0, 1e-5), (1e-7, None)])
+def test_adam_is_as_lazy_as_sparseadam(size: float, most: float | None) -> None:
+    """Of gradients that are not small beside eps; SparseAdam moves a row less where they are."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
+    model = Tables()
+    optimizer = Adam(model.table, 0.05)
+    table = torch.nn.Embedding(ROWS, WIDTH, sparse=True)
+    table.weight.data = torch.tensor(rows_of(model.table.embeddings))
+    other = torch.optim.SparseAdam(table.parameters(), lr=0.05)
+    before = rows_of(model.table.embeddings)
+    for step, ids in enumerate(([1, 4, 1], [4, 2], [0, 1], [5])):
+        factors = [[size * (1 + i + j + step) for j in range(WIDTH)] for i in range(len(ids))]
+        optimizer.zero_grad()
+        other.zero_grad()
+        found = model.table(Tensor(Buffer(ids, DType.int32)))
+        (found * Tensor(factors, dtype=DType.float32)).sum().backward()
+        (table(torch.tensor(ids)) * torch.tensor(factors)).sum().backward()
+        optimizer.update()
+        other.step()
+    moved = list(zip(before, rows_of(model.table.embeddings), table.weight.tolist(), strict=True))
+    if most is not None:
+        assert all(abs(a - b) < most for _, ours, theirs in moved for a, b in zip(ours, theirs, strict=True))
+        return
+    for row, (start, ours, theirs) in enumerate(moved):
+        for x, a, b in zip(start, ours, theirs, strict=True):
+            assert a == b == x if row in (3, 6) else x - a > x - b > 0
+
+
 @pytest.mark.parametrize(
     "make", [lambda m: Adam(m, 0.1), lambda m: SGD(m, 0.1, momentum=0.9, weight_decay=0.1)]
 )

@@ -14,7 +14,7 @@ import pytest
 from tinygpt_core.cli.options import seconds
 from tinygpt_core.training import Trainer, TrainingConfig, budget
 from tinygpt_core.training.budget import recorded_times
-from tinygpt_core.training.checkpoint import CheckpointError
+from tinygpt_core.training.checkpoint import CheckpointError, load_checkpoint
 from tinygpt_core.training.presets import PRESETS
 
 CONFIG = replace(
@@ -85,6 +85,45 @@ def test_a_run_that_was_killed_makes_the_same_steps_again(clock: FakeTime, tmp_p
     again = steps_in(tmp_path / "killed" / "log.jsonl")
     assert again[:8] == expected
     assert again[8]["elapsed"] >= expected[7]["elapsed"]
+
+
+def test_a_run_that_is_killed_while_it_makes_steps_again_makes_them_once_more(
+    clock: FakeTime, tmp_path: Path
+) -> None:
+    """What the log has lost when it is resumed, the checkpoint knows."""
+    trainer = Trainer.start(replace(CONFIG, checkpoint_every=6), str(tmp_path / "run"))
+    for event in trainer.run():
+        if hasattr(event, "loss") and event.step == 5:
+            shutil.copytree(tmp_path / "run", tmp_path / "killed")  # nothing is kept but the beginning
+    expected = steps_in(tmp_path / "run" / "log.jsonl")[:5]
+    clock.tick = 0.01
+    for stop_at in (0, 2, 4):  # killed before its first step, and after some of them
+        resumed = Trainer.resume(str(tmp_path / "killed"))
+        assert resumed.step == 0 and sorted(resumed.clock.recorded) == [1, 2, 3, 4, 5]
+        for event in resumed.run() if stop_at else ():
+            if event.step == stop_at:
+                break
+    resumed = Trainer.resume(str(tmp_path / "killed"))
+    for event in resumed.run():
+        resumed.stop_requested = event.step == 3  # is kept with the times of the last two
+    assert resumed.step == 3
+    resumed = Trainer.resume(str(tmp_path / "killed"))
+    assert sorted(resumed.clock.recorded) == [4, 5]
+    for event in resumed.run():
+        resumed.stop_requested = event.step == 6
+    again = steps_in(tmp_path / "killed" / "log.jsonl")
+    assert again[:5] == expected and again[5]["elapsed"] >= expected[4]["elapsed"]
+    assert "times_ahead" not in load_checkpoint(tmp_path / "killed").state
+
+
+@pytest.mark.parametrize("ahead", ["soon", {"1": 2.0}, [1.0, "soon"], [-1.0], [math.nan]])
+def test_damaged_times_ahead_are_refused(clock: FakeTime, tmp_path: Path, ahead: object) -> None:
+    trainer = Trainer.start(CONFIG, str(tmp_path / "run"))
+    trainer.save()
+    saved = load_checkpoint(tmp_path / "run")
+    saved.state["times_ahead"] = ahead
+    with pytest.raises(CheckpointError, match=r"is damaged: its (times_ahead|elapsed)"):
+        trainer.restore(saved)
 
 
 def test_a_run_whose_time_is_over_makes_no_more_steps(clock: FakeTime, tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ class CountingModel:
     What the discount takes from the counts goes to the shorter context. p' is the same formula with other
     counts: not how often w followed h', but after how many different tokens h' w stood. ("Francisco" is
     frequent, but it follows "San" alone, and is no good guess after anything else.) Below the empty context
-    stands 1 / V; a context that was never seen is left out. Each discount is the one of a grid that gives
-    text held out of the counting the highest probability; then that text is counted, too.
+    stands 1 / V; a context that was never seen is left out, so what has counted nothing guesses evenly. Each
+    discount is the one of a grid that gives text held out of the counting (5,000 ids of it at most) the
+    highest probability; then that text is counted, too.
 
     Args:
         vocab_size: V; ids lie in [0, V).
@@ -87,6 +88,7 @@ class CountingModel:
         self._raw = [Counter[int]() for _ in range(context_length + 1)]
         self._levels: list[Level] = []  # of how often a token followed
         self._lower: list[Level] = []  # of after how many different tokens context and token stood
+        self._count([])
 
     # ---------------------------------------------------------------- counting
 
@@ -100,8 +102,7 @@ class CountingModel:
         """
         counted = [list(sequence) for sequence in sequences]
         for sequence in counted:
-            if sequence and not 0 <= min(sequence) <= max(sequence) < self.vocab_size:
-                raise ValueError(f"ids must lie in [0, {self.vocab_size})")
+            self._check(sequence)
         if not any(len(sequence) > 1 for sequence in counted):
             raise ValueError("there is nothing to count: no sequence has two ids")
         if len(counted) >= HELD_OUT:
@@ -115,6 +116,11 @@ class CountingModel:
         self._choose_discounts(held_out)
         self._count(held_out)
         return self
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """Raises ValueError where an id lies outside [0, V): its integer would be that of another context."""
+        if len(ids) and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            raise ValueError(f"ids must lie in [0, {self.vocab_size})")
 
     def _count(self, sequences: Iterable[Sequence[int]]) -> None:
         """Adds sequences to the counts.
@@ -164,11 +170,13 @@ class CountingModel:
             context_length: look less far back than the model could.
 
         Raises:
-            ValueError: a context_length below 0 or above the model's.
+            ValueError: a context_length below 0 or above the model's, or an id outside [0, V).
         """
+        top = self._top(context_length)
+        self._check(context[-top:] if top else [])
         base = self.vocab_size
         probabilities = [1.0 / base] * base
-        for level, discount, number in self._levels_of(context, self._top(context_length)):
+        for level, discount, number in self._levels_of(context, top):
             if total := level.totals[number]:
                 counts = [level.counts[number * base + token] for token in range(base)]
                 lent = discount * level.kinds[number]
@@ -203,11 +211,12 @@ class CountingModel:
             context_length: look less far back than the model could.
 
         Raises:
-            ValueError: there is no id to predict.
+            ValueError: there is no id to predict, or one outside [0, V).
         """
         top = self._top(context_length)
         losses = []
         for sequence in sequences:
+            self._check(sequence)
             for i in range(1, len(sequence)):
                 context = sequence[max(0, i - top) : i]
                 losses.append(-math.log(self._probability(context, sequence[i], top)))

@@ -6,10 +6,11 @@ updates, this one included.
 Of a parameter with `sparse_grad`, such as the table of `Embedding(sparse=True)`, only the rows are updated
 whose gradient is not zero in every element; the others, and what is remembered of them, stay as they are, to
 the bit. So a row's moments do not fade while it is not looked up, its weights do not decay then, and t counts
-all updates: this is "lazy" Adam, and what PyTorch's SparseAdam does. (A row that was looked up and got a
-gradient of exactly zero, as those of padding do, counts as not looked up.) Which rows these are depends on
-the values of the gradient alone, so it makes no difference whether that is kept as rows or whole. Clipping
-counts all rows in the norm, and scales them.
+all updates: this is "lazy" Adam, as PyTorch's SparseAdam is. There are two differences. A row that was looked
+up and got a gradient of exactly zero, as those of padding do, counts as not looked up. And eps is added where
+`Adam` adds it, to the corrected root; SparseAdam adds it to the root of v, where small gradients move a row
+less. Which rows are updated depends on the values of the gradient alone, so it makes no difference whether
+that is kept as rows or whole. Clipping counts all rows in the norm, and scales them.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections import Counter
 from importlib import util
 from pathlib import Path
 
+import tinygpt_core
 from tinygpt_core import Buffer, DType, Tensor, backends, kernels, seed
 from tinygpt_core.losses import CrossEntropyLoss
 from tinygpt_core.nn import GPT, GPTConfig
@@ -14,9 +15,8 @@ from tinygpt_core.nn import GPT, GPTConfig
 
 def minimal_backend():
     """The MinimalBuffer of tests/spec, from its file."""
-    spec = util.spec_from_file_location(
-        "minimal", Path(__file__).parents[2] / "tests" / "spec" / "minimal.py"
-    )
+    file = Path(tinygpt_core.__file__).parent.parent / "tests" / "spec" / "minimal.py"
+    spec = util.spec_from_file_location("minimal", file)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.MinimalBuffer

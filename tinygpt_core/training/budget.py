@@ -2,7 +2,8 @@
 
 With a budget the learning rate depends on the clock, and so does every loss. So the log has with each step
 the time at which it began. Steps that are made again, since the process was killed after its last checkpoint,
-take those times in place of the clock's: they are the same steps, to the bit.
+take those times in place of the clock's: they are the same steps, to the bit. While they are made again the
+log has lost them, so the checkpoint keeps those that are still to come.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import time
 
 from .log_reading import is_number, read_lines
+
+MOST_AHEAD = 100_000  # times that a checkpoint keeps
 
 
 class Clock:
@@ -35,6 +38,10 @@ class Clock:
     def start(self) -> None:
         """Goes on from now."""
         self._read_at = time.perf_counter()
+
+    def times_ahead(self) -> list[float]:
+        """Returns the times of the steps that are made again, in their order, as a checkpoint keeps them."""
+        return [self.recorded[step] for step in sorted(self.recorded)[:MOST_AHEAD]]
 
     def stop(self) -> None:
         """Stands still until it is started again."""

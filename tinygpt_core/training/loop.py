@@ -300,9 +300,13 @@ class Trainer:
         with lock_directory(directory):
             trainer = cls._resumed(directory, changes, communicator, shard_optimizer)
             tidy(directory)
+            log = os.path.join(directory, LOG)
             if trainer.config.time_budget:
-                trainer.clock.recorded = recorded_times(os.path.join(directory, LOG), trainer.step)
-            truncate_log(os.path.join(directory, LOG), trainer.step)
+                known = trainer.clock.recorded
+                trainer.clock.recorded = known | recorded_times(log, trainer.step)
+                if trainer.clock.recorded.keys() != known.keys():
+                    trainer.save()  # before the log loses them: this process may be killed, too
+            truncate_log(log, trainer.step)
             trainer.fingerprint = fingerprint(directory)
         return trainer
 
@@ -641,6 +645,8 @@ class Trainer:
         if self.config.time_budget:
             self.clock.advance()
             state["elapsed"] = self.clock.elapsed
+            if self.clock.recorded:
+                state["times_ahead"] = self.clock.times_ahead()
         if self.looks_for_the_best:
             state["best"] = self.best.get_state()
         if self.update.scaler is not None:
@@ -716,6 +722,14 @@ class Trainer:
             except ValueError as problem:
                 raise CheckpointError(f"the checkpoint in {self.directory} is damaged: {problem}") from None
         self.clock.elapsed = _elapsed(saved.state.get("elapsed", 0.0), self.directory)
+        ahead = saved.state.get("times_ahead", [])
+        if not isinstance(ahead, list):
+            raise CheckpointError(
+                f"the checkpoint in {self.directory} is damaged: its times_ahead must be a list of seconds"
+            )
+        if self.config.time_budget:
+            times = (_elapsed(value, self.directory) for value in ahead)
+            self.clock.recorded = dict(enumerate(times, self.step + 1))
         self._require_step_of_the_optimizer("skipped_steps" in saved.state)
         self.data.training_batches.set_state(saved.state["data_order"])
         self.generator.set_state(saved.state["random"])

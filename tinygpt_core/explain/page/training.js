@@ -59,7 +59,7 @@ function ladderTable(ladder, loss) {
   const rungs = Object.entries(ladder).map(([name, nats]) => [words[name] || `counting ${name}`, nats]);
   rungs.push(["this model", loss]);
   rungs.sort(([, a], [, b]) => b - a);
-  const row = ([name, nats]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, number(nats, 4)));
+  const row = ([name, nats]) => element("tr", { class: name === "this model" && "own" }, element("th", { scope: "row" }, name), element("td", {}, nats.toFixed(3)));
   return element("table", { class: "ladder" }, element("caption", {}, "The ladder: nats a token on the validation text"), element("tbody", {}, rungs.map(row)));
 }
 
