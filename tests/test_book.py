@@ -61,6 +61,11 @@ def test_pictures_are_what_their_script_draws(script):
         )
 
 
+def test_the_microscope_has_the_picture_of_a_gpt():
+    inside = ROOT / "tinygpt_core" / "explain" / "page" / "gpt.svg"
+    assert text_of(inside) == text_of(DOCS / "pictures" / "gpt.svg"), "run: python docs/figures/whole.py"
+
+
 def test_every_picture_has_a_script_and_a_place_in_the_book():
     drawn = {f"{name}.svg" for script in FIGURES for name in load(script).pictures()}
     committed = {path.name for path in (DOCS / "pictures").glob("*.svg")}

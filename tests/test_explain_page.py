@@ -198,6 +198,53 @@ def test_the_overview_leads_to_every_view(window):
     assert seen == {"tab-merges", "tab-step", "tab-attention", "tab-tokens", "tab-training"}
 
 
+def test_the_parts_of_the_map_lead_to_their_views(window):
+    parts = window.page.locator(".map [data-part][role=button]")
+    names = [parts.nth(i).get_attribute("data-part") for i in range(parts.count())]
+    assert names.count("LayerNorm") == 3 and set(names) == {
+        *("tokenizer", "embedding", "block", "LayerNorm", "head", "softmax", "causal self-attention", "MLP")
+    }
+    for name, key, view in (
+        ("causal self-attention", None, "attention"),
+        ("MLP", None, "step"),
+        ("tokenizer", "Enter", "merges"),
+        ("softmax", " ", "tokens"),
+        ("embedding", "Enter", "training"),
+    ):
+        window.tab("overview")
+        part = window.page.locator(f'.map [data-part="{name}"]')
+        if key is None:
+            part.click()
+        else:
+            part.focus()
+            window.page.keyboard.press(key)
+        assert window.page.is_visible(f"#view-{view}")
+
+
+def test_the_map_has_the_colours_of_the_theme(window):
+    def ink() -> str:
+        return str(
+            window.page.evaluate(
+                "getComputedStyle(document.querySelector('.map [data-part=MLP] text')).fill"
+                " + getComputedStyle(document.body).color"
+            )
+        )
+
+    light = ink()
+    window.page.click("#theme")
+    assert ink() == light
+    window.page.click("#theme")
+    assert ink() == "rgb(226, 232, 240)rgb(232, 230, 225)"
+    assert light == "rgb(26, 32, 44)rgb(28, 33, 41)"
+
+
+def test_a_tensor_alone_has_no_map(browser, pages):
+    window = browser.new_context().new_page()
+    window.goto(pages["tensor"].as_uri())
+    assert window.locator(".map").count() == 0
+    window.context.close()
+
+
 # ---------------------------------------------------------------- the graph
 
 

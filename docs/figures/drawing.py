@@ -17,7 +17,7 @@ import functools
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,13 @@ class Drawing:
             f"<title>{escape(title)}</title>",
             dark_style() if themed else paper,
         ]
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What is drawn inside it can be found by that name, as an element with the attribute data-part."""
+        self.parts.append(f'<g data-part="{escape(name)}">')
+        yield
+        self.parts.append("</g>")
 
     def rect(
         self,

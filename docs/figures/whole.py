@@ -1,5 +1,5 @@
-"""The picture of a GPT that the book, the README and the site share: what becomes of a text, with the shape
-of everything that passes, and one block opened up.
+"""The picture of a GPT that the book, the README, the site and the page of `tinygpt explain` share: what
+becomes of a text, with the shape of everything that passes, and one block opened up.
 
 python docs/figures/whole.py
 """
@@ -11,17 +11,19 @@ from drawing import BLUE, FAINT, FILLS, GREEN, INK, ORANGE, PURPLE, Drawing
 
 SKY, PEACH, MINT, LILAC, ROSE, TEAL, LEMON, GREY = FILLS
 TEXT = "get_n"
+IN_THE_PAGE = drawing.DOCS.parent / "tinygpt_core" / "explain" / "page" / "gpt.svg"
 
 
 def box(
     sheet: Drawing, x: float, y: float, width: float, height: float, title: str, below: str, fill: str
 ) -> None:
     """A part of the model: its name, and a line that says what it does."""
-    sheet.rect(x, y, width, height, fill, FAINT, 6)
     middle = y + height / 2
-    sheet.text(x + width / 2, middle - 3 if below else middle + 5, title, bold=True)
-    if below:
-        sheet.text(x + width / 2, middle + 15, below, size=12)
+    with sheet.part(title):
+        sheet.rect(x, y, width, height, fill, FAINT, 6)
+        sheet.text(x + width / 2, middle - 3 if below else middle + 5, title, bold=True)
+        if below:
+            sheet.text(x + width / 2, middle + 15, below, size=12)
 
 
 def cells(sheet: Drawing, x: float, y: float, texts: list[str], fill: str) -> None:
@@ -40,10 +42,11 @@ def outside(sheet: Drawing) -> None:
     box(sheet, left, 94, width, 30, "tokenizer", "", TEAL)
     cells(sheet, left, 146, ["44", "42", "57", "37", "51"], GREY)  # those of `train`, on CPython 3.11
     box(sheet, left, 200, width, 46, "embedding", "row i of a table (V, C)", SKY)
-    for depth in (12, 6, 0):
-        sheet.rect(left + depth, 290 - depth, width, 56, PEACH, FAINT, 6)
-    sheet.text(middle, 315, "block", bold=True)
-    sheet.text(middle, 333, "L of them, one after the other", size=12)
+    with sheet.part("block"):
+        for depth in (12, 6, 0):
+            sheet.rect(left + depth, 290 - depth, width, 56, PEACH, FAINT, 6)
+        sheet.text(middle, 315, "block", bold=True)
+        sheet.text(middle, 333, "L of them, one after the other", size=12)
     box(sheet, left, 390, width, 30, "LayerNorm", "", MINT)
     box(sheet, left, 442, width, 46, "head", "dot products with a table (V, C)", SKY)
     box(sheet, left, 510, width, 30, "softmax", "", LILAC)
@@ -152,3 +155,4 @@ def pictures() -> dict[str, str]:
 
 if __name__ == "__main__":
     drawing.write(pictures())
+    IN_THE_PAGE.write_text(pictures()["gpt"], encoding="utf-8")

@@ -45,6 +45,7 @@ def render(data: dict[str, Any]) -> str:
     return Template(read("index.html")).substitute(
         title=html.escape(f"{data['title']} · tinygpt explain"),
         style=read("style.css"),
+        map=read("gpt.svg"),
         data=encoded,
         script=f'(() => {{\n"use strict";\n{scripts}\n}})();',
     )

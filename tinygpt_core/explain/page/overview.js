@@ -44,7 +44,25 @@ function overviewView(data, show) {
     card("training", data.is_generation ? "How it was trained" : "The parameters move", picture,
       ratios.length ? `An update moves the typical one by ${percent(ratios[Math.floor(ratios.length / 2)])} of its size. Step by step the loss falls.` : "Step by step the loss fell.");
   }
-  return element("div", { class: "overview" }, element("p", { class: "story" }, data.story), element("ol", { class: "cards" }, cards));
+  return element("div", { class: "overview" }, element("p", { class: "story" }, data.story), element("ol", { class: "cards" }, cards), tokens && attention ? gptMap(data, show) : null);
+}
+
+// The picture of a GPT that the book begins with. Its parts lead to the views that show them at work.
+function gptMap(data, show) {
+  const views = { tokenizer: data.merges ? "merges" : "tokens", block: "step", MLP: "step", LayerNorm: "step", "causal self-attention": "attention", head: "tokens", softmax: "tokens", embedding: data.training ? "training" : "step" };
+  const picture = document.getElementById("map").content.firstElementChild.cloneNode(true);
+  for (const part of picture.querySelectorAll("[data-part]")) {
+    const name = part.dataset.part, view = views[name];
+    if (!view) continue;
+    const go = () => show(view);
+    fill(part, { role: "button", tabindex: 0, "aria-label": `${name}: look closer`, on: { click: go, keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); go(); } } } }, []);
+  }
+  // Its colours in the dark follow the page's theme, not the system's alone.
+  const style = picture.querySelector("style"), rules = style.textContent.match(/\[[^\]]+\]\{[^}]+\}/g);
+  const inside = (root) => rules.map((rule) => `${root} .map ${rule}`).join("");
+  style.textContent = `@media (prefers-color-scheme: dark){${inside(':root:not([data-theme="light"])')}}${inside(':root[data-theme="dark"]')}`;
+  picture.removeAttribute("role"); // its parts can be pressed
+  return element("section", { class: "map" }, element("h2", {}, "Where each part stands"), element("p", { class: "note" }, "A GPT, as the book draws it. Press a part to see it at work in this step."), element("div", { class: "scrolled" }, picture));
 }
 
 // The parts of the outermost module that has several, and what lies beside it, with the time they took.
