@@ -135,6 +135,22 @@ def test_the_best_is_kept_and_patience_ends(
     assert again.has_lost_patience == (0 < trainer.config.patience <= state["waited"])
 
 
+def test_a_run_killed_before_its_last_validation_makes_that_up(run: str) -> None:
+    """It is validated after its last checkpoint, so it has nothing left to do but that."""
+    trainer = Trainer.start(replace(CONFIG, eval_every=2), run)
+    events = [event for event in trainer.run() if isinstance(event, ValidationEvent)]
+    assert [event.step for event in events] == [2, 4] and events[-1].ladder
+    path = Path(run, "log.jsonl")
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    again = Trainer.resume(run)
+    assert list(again.run()) == events[-1:] and again.validated == events[-1]
+    assert path.read_text() == whole
+    assert list(again.run()) == list(Trainer.resume(run).run()) == [] and path.read_text() == whole
+    never = Trainer.start(replace(CONFIG, eval_every=0), f"{run}-never")
+    assert not any(isinstance(event, ValidationEvent) for event in [*never.run(), *never.run()])
+
+
 def test_a_stop_keeps_the_step_once(run: str) -> None:
     trainer = Trainer.start(replace(CONFIG, checkpoint_every=2), run)
     trainer.stop_requested = True

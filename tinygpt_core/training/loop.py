@@ -50,7 +50,7 @@ from .config import TrainingConfig
 from .conversations import Conversations, saved_template
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
-from .log_reading import is_number
+from .log_reading import is_number, read_lines
 from .memory import require_memory
 from .origin import Origin, OriginError
 from .runs import (
@@ -360,6 +360,9 @@ class Trainer:
             self.clock.start()
             stack.callback(self.clock.stop)
             is_last = self.is_finished
+            if is_last and self._lacks_its_last_validation():
+                self.validated = ValidationEvent(self.step, self.validate(), self._rungs())
+                yield self._logged(log, self.validated)
             while not is_last and not self._must_stop():
                 yield self._logged(log, self.train_step())
                 is_last = self.is_finished
@@ -370,8 +373,7 @@ class Trainer:
                     val_loss = self.validate()
                     is_better = self.looks_for_the_best and self.best.note(self.step, val_loss)
                     is_last = is_last or self.has_lost_patience
-                    rungs = self.ladder() or None if is_last and self.communicator.is_first else None
-                    self.validated = ValidationEvent(self.step, val_loss, rungs)
+                    self.validated = ValidationEvent(self.step, val_loss, self._rungs() if is_last else None)
                     if self.looks_for_the_best:
                         self.validated = self.validated._replace(
                             best_step=self.best.step, waited=self.best.waited
@@ -388,6 +390,23 @@ class Trainer:
             if self.saved_step != self.step:
                 self.save()
                 yield CheckpointEvent(self.step, self.directory)
+
+    def _lacks_its_last_validation(self) -> bool:
+        """Whether a run that has made all its steps was killed after its last checkpoint, but before the
+        validation behind it was in the log.
+        """
+        if not self.config.eval_every or not self.step or self.looks_for_the_best:
+            return False
+        path = os.path.join(self.directory, LOG)
+        lacks = self.communicator.is_first and not any(
+            line.values and line.values.get("step") == self.step and "val_loss" in line.values
+            for line in read_lines(path)
+        )
+        return self.communicator.any(lacks)
+
+    def _rungs(self) -> dict[str, float] | None:
+        """Returns the ladder where there is one, in the process that writes the log."""
+        return self.ladder() or None if self.communicator.is_first else None
 
     def _open_log(self, stack: ExitStack) -> _Log:
         """Returns the log of the run, whose directory is locked until the stack is left.
