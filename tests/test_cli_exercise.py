@@ -48,13 +48,6 @@ def test_a_skeleton_has_all_that_its_solution_needs(exercise):
         assert used & at_top <= given
 
 
-@every_exercise
-def test_a_skeleton_can_be_checked_wherever_it_is_written(exercise, tmp_path):
-    path = tmp_path / exercise.file
-    path.write_text(skeleton(exercise), encoding="utf-8")
-    assert check(exercise, path) == f"something in {path} still raises NotImplementedError"
-
-
 def command(*arguments: str) -> int:
     return main(["exercise", *arguments])
 

@@ -15,9 +15,8 @@ from tinygpt_core.nn import GPT, GPTConfig
 
 def minimal_backend():
     """The MinimalBuffer of tests/spec, from its file."""
-    clones = Path(tinygpt_core.__file__).parents[1], Path()  # tinygpt_core lies in one, or we are in one
-    files = [clone / "tests" / "spec" / "minimal.py" for clone in clones]
-    spec = util.spec_from_file_location("minimal", next(file for file in files if file.is_file()))
+    file = Path(tinygpt_core.__file__).parent.parent / "tests" / "spec" / "minimal.py"
+    spec = util.spec_from_file_location("minimal", file)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.MinimalBuffer
