@@ -35,6 +35,7 @@ def test_14_1_the_same_size():
 
 
 def matrix_of(w, size):
+    """M for an x of that size, as a list of rows."""
     return [[w[n - p] if 0 <= n - p < len(w) else 0.0 for n in range(size)] for p in range(size - len(w) + 1)]
 
 
@@ -52,13 +53,16 @@ def test_14_2_a_convolution_is_a_matrix():
     assert times(transposed, g) == slide(room + g + room, w[::-1])
 
 
-# 14.3 Differentiate the middle answer, and count the columns of the picture that have a gradient. Weights of
-# one hide none of them.
+# 14.3 Differentiate the middle answer, and count the columns from the first that has a gradient to the last:
+# with the last of these networks some between have none. Weights of one cannot cancel.
 #
 # Hint: let the gradient of the middle output be 1 and look where that of the input is not 0
 
 
 def seen_by_the_middle(layers, size=31):
+    """How many pixels there are, in a row of that size, from the first to the last on which the middle answer
+    depends, both counted; the layers are as in `receptive_field`.
+    """
     picture = Tensor.zeros((1, 1, 1, size), requires_grad=True)
     result = picture
     for k, stride, dilation in layers:
@@ -93,7 +97,7 @@ def test_14_3_the_receptive_field_by_the_tape():
 # 14.4 9 C^2 against 9 C + C^2. Eight times fewer: 9 C^2 = 8 (9 C + C^2), so C = 72. (More than nine times is
 # out of reach.)
 #
-# Hint: count both, and divide
+# Hint: a depthwise window has 9 weights for each channel, a full one 9 for each pair of channels
 
 
 def weights_full(channels):
@@ -119,10 +123,12 @@ def test_14_4_separable_convolutions():
 # 14.5 y = (conv(x) - mean) s + shift with s = weights / sqrt(var + eps): multiply the rows of the convolution
 # by s, and move its bias.
 #
-# Hint: the scale goes into the weights of each output channel, the rest into the bias
+# Hint: `norm` has `weights`, `bias`, `running_mean`, `running_var` and `eps`: the scale goes into the weights
+# of each output channel, the rest into the bias
 
 
 def folded(conv, norm):
+    """One nn.Conv2d for an nn.Conv2d with a bias and the nn.BatchNorm2d behind it."""
     scale = norm.weights / (norm.running_var + norm.eps) ** 0.5
     out, depth = conv.weights.shape[:2]
     result = nn.Conv2d(
@@ -153,6 +159,7 @@ def test_14_5_batch_norm_folded_away():
 
 
 def length_after(a, b, k):
+    """The length k steps earlier, where it is 1 at h[t]."""
     return (a * a + b * b) ** (k / 2)
 
 
@@ -172,11 +179,13 @@ def test_14_6_the_gradient_of_a_rotation():
 # h is 0, and ever after the sign of h, which is at least tanh(1) = 0.76 away from 0, so that 30 h outweighs
 # 10 x. The cell grows away from 0 on the side of the first input.
 #
-# Hint: a gate is open or shut where its input is large; a counter of one tells the first step from the
-# others
+# Hint: a large bias holds a gate open for good; the state is 0 only before the first input, and later it can
+# outweigh an input. `lstm.layers[0]` has input_weights, hidden_weights, input_bias and hidden_bias, each with
+# i, f, g, o side by side
 
 
 def remembering():
+    """An nn.LSTM(1, 1) whose output has the sign of the first input, and is more than 0.7 away from 0."""
     lstm = nn.LSTM(1, 1)
     layer = lstm.layers[0]
     with no_grad():

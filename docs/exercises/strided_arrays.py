@@ -22,6 +22,7 @@ def positions(shape, stride, offset=0):
 
 
 def diagonal(buffer):
+    """Shape and stride as tuples, and the offset."""
     return buffer.shape[:1], (sum(buffer.stride),), buffer.offset
 
 
@@ -39,6 +40,7 @@ def test_11_1_the_diagonal_is_a_view():
 
 
 def windows(picture):
+    """Shape and stride as tuples, and the offset, of the windows of a Buffer."""
     height, width = picture.shape
     return (height - 2, width - 2, 3, 3), picture.stride * 2, picture.offset
 
@@ -55,7 +57,7 @@ def test_11_2_windows_of_a_picture():
 
 
 # 11.3 Count the positions. Slices and permutations leave out or reorder what was distinct; expanding an axis
-# of size 1 repeats it. The windows of 1.2 overlap too, without any stride 0: that is why the library offers
+# of size 1 repeats it. The windows of 11.2 overlap too, without any stride 0: that is why the library offers
 # no way to set strides by hand.
 #
 # Hint: list all positions, and count
@@ -88,6 +90,9 @@ def test_11_3_which_views_overlap():
 
 
 def is_one_run(shape, stride):
+    """Whether one axis, of any stride, can have the same elements in the same order without a copy. It always
+    can where there is one element or none.
+    """
     if 0 in shape:
         return True
     axes = [(size, step) for size, step in zip(shape, stride, strict=True) if size != 1]
@@ -111,6 +116,7 @@ def test_11_4_which_arrays_are_one_run():
 
 
 def flat_product(a, b, n, k, m):
+    """The product of a, of shape (n, k), and b, of shape (k, m), as a flat list."""
     return [sum(map(mul, a[i * k : (i + 1) * k], b[j::m])) for i in range(n) for j in range(m)]
 
 

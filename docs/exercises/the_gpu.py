@@ -11,7 +11,7 @@ from tinygpt_core.random import Key, uniforms32
 # 13.1 Each warp adds up its values; lane 0 of each writes the sum to a place in shared memory; behind the
 # barrier every thread adds up those places in the same order, so all get the same bits.
 #
-# Hint: each warp has its sum in every lane; lane w of the first warp takes that of warp w
+# Hint: `run_warp(warp_sum, …)` takes 32 values and gives 32 equal sums; every thread adds up one of each warp
 
 
 # Given
@@ -37,7 +37,7 @@ def run_warp(program, values):
 
 
 def block_sum(values):
-    """The sum as each thread of a block has it: the values are one for each thread, a multiple of 32."""
+    """The sums that the threads have in the end, as a list; each thread has a value, and a warp has 32."""
     room = [run_warp(warp_sum, values[start : start + 32])[0] for start in range(0, len(values), 32)]
     result = []
     for _ in values:  # behind the barrier, every thread
@@ -66,6 +66,9 @@ def test_13_1_a_sum_across_a_block():
 
 
 def rows_needed(ridge, k=768, bytes_each=2):
+    """The smallest n for which the arithmetic of (n, k) times (k, k) takes at least as long as moving its
+    numbers; `ridge` is peak / bandwidth.
+    """
     half = bytes_each / 2
     return math.ceil(half * ridge * k / (k - 2 * half * ridge))
 
@@ -89,10 +92,12 @@ def test_13_2_when_a_product_is_bound_by_arithmetic():
 # 4. A fifth is saved, and a byte of memory for each element between forward and backward. The arithmetic of
 # Philox is free where memory is what limits.
 #
-# Hint: count what is read and what is written, for each of forward and backward
+# Hint: the forward reads x and writes y, the backward reads g and writes the gradient of x; who touches the
+# mask?
 
 
 def bytes_of_dropout(keeps_mask):
+    """For each element, in forward and backward together."""
     return 2 * (2 + 2 + (1 if keeps_mask else 0))
 
 
@@ -128,6 +133,7 @@ def online(scores):
 
 
 def merge(a, b):
+    """One pair from two, each as `online` returns it."""
     largest = max(a[0], b[0])
     if largest == -math.inf:
         return largest, 0.0
@@ -147,7 +153,7 @@ def test_13_4_merge():
 # 13.5 With p_j = exp(s_j - L) and o = sum p_j v_j: ds_j = p_j (g·v_j - sum_i p_i g·v_i), and the sum is g·o,
 # one number for each query, which is known before the walk begins. dq = scale sum ds_j k_j.
 #
-# Hint: p_j = exp(score - log sum exp), and the sum of all p_j (g · v_j) is g · y
+# Hint: p_j = exp(score - log sum exp), and the sum of all p_j (g · v_j) is g · result
 
 
 # Given
@@ -156,6 +162,7 @@ def dot(a, b):
 
 
 def gradient_of_query(query, keys, values, result, log_sum, g, tile):
+    """A list as long as the query; `tile` keys are taken at a time."""
     scale, mean, gradient = 1 / math.sqrt(len(query)), dot(g, result), [0.0] * len(query)
     for start in range(0, len(keys), tile):
         for key, value in zip(keys[start : start + tile], values[start : start + tile], strict=True):
@@ -203,6 +210,7 @@ def bf16(x):
 
 
 def add_to_pair(high, low, update):
+    """The new (high, low)."""
     exact = high + (low + update)
     high = bf16(exact)
     return high, bf16(exact - high)
@@ -233,6 +241,7 @@ def fp16(x):
 
 
 def best_scale(gradients):
+    """The power of two; the gradients are positive sizes."""
     return 2.0 ** math.floor(math.log2(65504 / max(gradients)))
 
 

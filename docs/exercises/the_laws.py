@@ -39,6 +39,9 @@ def draw_broadcast(chance):
 
 
 def addition_holds(add, case):
+    """Whether `add` is right for a case of `draw_broadcast`: two pairs of a shape and a flat list. It is not
+    where it raises a ValueError.
+    """
     (a_shape, a), (b_shape, b) = case
     ndim = max(len(a_shape), len(b_shape))
     sizes = [[1] * (ndim - len(shape)) + list(shape) for shape in (a_shape, b_shape)]
@@ -77,6 +80,8 @@ def test_16_1_a_law_for_broadcasting():
 
 
 def shrink(numbers, fails):
+    """Elements are left out first, and what is left is brought nearer to zero."""
+
     def simpler():
         for i, number in enumerate(numbers):
             yield numbers[:i] + numbers[i + 1 :]
@@ -120,6 +125,7 @@ def layer_norm(numbers, eps=1e-5):
 
 
 def farthest(a, b):
+    """The largest distance between two lists, place by place."""
     return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
 
@@ -137,7 +143,8 @@ def test_16_3_a_metamorphic_law():
 # numbers move by a constant: that is the metamorphic law, and in float32 the first formula breaks it for a
 # mean of some thousand standard deviations. (The numbers here are integers, which stay exact.)
 #
-# Hint: round to float32 after every operation, and add a large constant
+# Hint: draw integers, which stay exact, and add a constant, sometimes a large one; the square of a `single`
+# needs a `single` again
 
 
 # Given
@@ -154,16 +161,21 @@ def mean(numbers):
 
 
 def one_pass(numbers):
+    """Rounded to float32 after every operation, as `mean` is."""
     average = mean(numbers)
     return single(mean([single(x * x) for x in numbers]) - single(average * average))
 
 
 def two_passes(numbers):
+    """Rounded likewise."""
     average = mean(numbers)
     return mean([single(single(x - average) ** 2) for x in numbers])
 
 
 def does_not_see_a_shift(variance, chance):
+    """Draws numbers and a constant from `chance`, a random.Random: is their `variance`, to rounding, the same
+    with the constant added to each?
+    """
     numbers, shift = [float(chance.randint(-4, 4)) for _ in range(8)], float(chance.choice((0, 1, 100, 8192)))
     return math.isclose(variance([x + shift for x in numbers]), variance(numbers), rel_tol=1e-5, abs_tol=1e-5)
 

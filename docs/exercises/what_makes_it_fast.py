@@ -54,10 +54,12 @@ def test_12_1_what_blas_reads_where_it_lies():
 # 12.2 Eight operations. Five have one array among their operands, two have two, and x ** 3 has one: 8 + 2
 # arrays read, 8 written.
 #
-# Hint: a subclass of ndarray with __array_ufunc__ sees every call with its operands
+# Hint: __array_ufunc__(self, ufunc, method, *operands, **options) turns the operands into plain arrays, calls
+# `getattr(ufunc, method)` on them, adds up each `nbytes`, and returns the result as one of its own class
 
 
 def bytes_moved(function, x):
+    """The bytes of all operands and results while a function runs on an array; in x + x, x is read twice."""
     import numpy
 
     class Counted(numpy.ndarray):
@@ -93,10 +95,12 @@ def test_12_2_the_bytes_that_gelu_moves():
 # 12.3 A product of (n, k) and (k, m) is n k m multiply-adds. The forward has one of them; each gradient is a
 # product of the same size.
 #
-# Hint: an (n, k) by (k, m) product has n k m multiply-adds; forward has one, backward two
+# Hint: derive from `kernels.lookup(kernels.Linear, buffer_class)`; x of any shape and weights of (k, m) take
+# x.numel · m multiply-adds, once in the forward and twice in the backward
 
 
 def count_multiply_adds(step, buffer_class):
+    """Calls `step()`, and returns the multiply-adds of all linear layers as {"forward": …, "backward": …}."""
     from tinygpt_core import kernels
 
     before, counts = kernels.lookup(kernels.Linear, buffer_class), {"forward": 0, "backward": 0}
@@ -150,7 +154,8 @@ def test_12_3_six_operations_for_each_weight_and_token():
     assert 2 * (counts["forward"] + counts["backward"]) == 6 * through * ids.numel
 
 
-# 12.4 A block of queries from i up to j sees j keys: j - i rows of j scores.
+# 12.4 A block of queries from i up to j sees j keys: j - i rows of j scores. Small blocks mean many small
+# products, and a call costs what it costs, however little there is to do.
 #
 # Hint: a block of queries that ends at e computes e scores for each of its queries
 
@@ -178,13 +183,17 @@ def test_12_4_scores_that_are_computed():
     )
 
 
-# 12.5 Too large: the sum is infinite. Too small: it is zero, or has lost digits to numbers below the smallest
-# normal one.
+# 12.5 Too large: exp overflows from a score of ln(3.4e38) = 88.7 on, and the sum is infinite. Too small: it
+# is zero, or has lost digits to numbers below the smallest normal one.
 #
-# Hint: if the sum of exponentials is finite and not 0, nothing has overflowed
+# Hint: exp of all scores, the sum of each row, and then only the rows whose sum is not between `least` and
+# `most` once more, from their scores less the largest
 
 
 def softmax_in_two_speeds(scores, least=1e-20, most=1e30):
+    """The softmax of each row of an array, and how many rows were done again: those whose sum is not between
+    `least` and `most`.
+    """
     import numpy
 
     with numpy.errstate(over="ignore", under="ignore"):

@@ -29,11 +29,11 @@ def same(a, b):
     ]
 
 
-# 15.1 a + (-b) is a - b for all floats but one pair of zeros: 0 - 0 is 0 and so is 0 + (-0); (-0) - (-0) is
-# 0, and (-0) + 0 is 0. No difference there. (For bools there is one: -b has no meaning.) `a < b ? b : a`
-# loses a NaN in b, since every comparison with NaN is false; `_less` both ways and a test for NaN repair it.
-# And the power 1/2 is no square root: (-inf)^0.5 is inf and (-0)^0.5 is 0, where the roots are NaN and -0; it
-# is also slower, and not always rounded right.
+# 15.1 a + (-b) is a - b for all numbers: 0 - 0 is 0 and so is 0 + (-0); (-0) - (-0) is 0, and so is (-0) + 0.
+# "b where a < b, else a" loses a NaN in b, since `<` is false wherever one of the two is NaN; a test for NaN
+# repairs it. Of -0 and 0 it takes the first, the library always 0: that would be one more `where`. And the
+# power 1/2 is no square root: (-inf)^0.5 is inf and (-0)^0.5 is 0, where the roots are NaN and -0; it is also
+# slower, and not always rounded right.
 #
 # Hint: a - b = a + (-b), but what of maximum where one of them is NaN or both are zeros?
 
@@ -41,14 +41,17 @@ VALUES = [0.0, -0.0, 1.0, -2.5, math.inf, -math.inf, math.nan, 1e38]
 
 
 def sub(a, b):
+    """The difference of two Buffers, by `-x` and `x + y`."""
     return a + (-b)
 
 
 def maximum_naive(a, b):
+    """`<` and `Buffer.where`, once each: there are operands for which this is wrong."""
     return Buffer.where(a < b, b, a)
 
 
 def maximum(a, b):
+    """The same, put right for NaN."""
     return Buffer.where(b != b, b, maximum_naive(a, b))
 
 
@@ -68,7 +71,7 @@ def test_15_1_fewer_hooks():
 
 # 15.2 Make a view, write through it, and look at the original.
 #
-# Hint: a view is what a write passes through
+# Hint: the view is `super()._slice(index)`, and a hook `_copy` makes a copy of it
 
 
 class Copying(minimal_backend()):
@@ -94,12 +97,14 @@ def test_15_2_a_view_that_is_none():
 # 15.3 The slope σ(x) (1 + x (1 - σ(x))) is computed while σ(x) is at hand, and kept: the backward is one
 # multiplication.
 #
-# Hint: x σ(x) has the slope σ (1 + x (1 - σ)): keep that product in the forward
+# Hint: x σ(x) has the slope σ (1 + x (1 - σ)): keep it in the forward. `x.to_array()` has the numbers, and
+# `type(x).from_array(x.dtype.pack(numbers), x.shape, x.dtype)` makes a Buffer of numbers
 
 
 class OnePassSiLU(kernels.SiLU):
     @staticmethod
     def forward(x):
+        """The result, by Python's arithmetic and no hook's, and what the backward needs."""
         if not x.dtype.is_floating:
             return kernels.SiLU.forward(x)
         values = x.to_array()
@@ -113,6 +118,7 @@ class OnePassSiLU(kernels.SiLU):
 
     @staticmethod
     def backward(saved, grad):
+        """The gradients of all operands, here one, as a tuple."""
         return (grad * saved,)
 
 
@@ -159,10 +165,12 @@ def test_15_3_a_kernel():
 # times that with the backward. So twice the layers double all but the head, and twice the positions double
 # everything but attention, which takes four times as much.
 #
-# Hint: watch matmul, and multiply the sizes
+# Hint: run `counted_price` for a few sizes. A layer has 12 width² weights and the head width · vocabulary;
+# attention has two products of its own; and a product takes two more of its size in the backward
 
 
 def price(batch, length, layers, width, vocabulary):
+    """A formula for what `counted_price` counts."""
     return 3 * (
         batch * length * (12 * layers * width**2 + width * vocabulary)
         + 2 * layers * batch * length**2 * width

@@ -61,21 +61,16 @@ def roofline() -> str:
     sheet.text(72, 24, "10¹² operations a second", anchor="start")
     chart.curve([(0.05, 0.05 * bandwidth), (products / bandwidth, products), (2000, products)], INK)
     chart.curve([(others / bandwidth, others), (2000, others)], PURPLE, 1.5, dashed=True)
-    chart.label(1900, products * 1.25, "bf16 products, 989", INK, "end", 12)
+    chart.label(1900, products * 1.7, "bf16 products, 989", INK, "end", 12)
     chart.label(1900, others * 1.25, "float32 outside of products, 67", PURPLE, "end", 12)
     chart.label(6.0, 2e12, "the slope: memory, 4.8 · 10¹² bytes a second", INK, "start", 12)
-    above = ("cross-entropy", "product, one token", "AdamW")
+    above = ("attention, tiled, causal", "cross-entropy", "product, one token", "AdamW")
     for name, ((operations, moved), is_product) in names["WORK"].items():
         intensity = operations / moved
         x, y = chart.at(intensity, min(intensity * bandwidth, products if is_product else others))
         sheet.circle(x, y, 5, ORANGE if is_product else GREEN)
-        if intensity > 100:
-            sheet.text(
-                x + (30 if "attention" in name else -12),
-                y + (40 if "attention" in name else 22),
-                name,
-                size=12,
-            )
+        if intensity > 100 and name not in above:
+            sheet.text(x - 12, y + 22, name, size=12)
         elif name in above:
             sheet.text(x - 9, y - 4, name, size=12, anchor="end")
         else:
