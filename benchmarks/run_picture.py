@@ -138,6 +138,7 @@ def row_svg(row: list[Cell], y: int) -> str:
             continue
         if kind == "lines":
             path = "".join(f"M{x + WIDTH * i} {y + 8}{LINES[each]}" for i, each in enumerate(characters))
+            path = re.sub(r"(?:h8M\d+ \d+)+h8", lambda found: f"h{WIDTH * found[0].count('h')}", path)
         else:
             path = "".join(
                 f"M{x + WIDTH * i + 2 + 4 * column} {y + 2 + 4 * line}h0"

@@ -443,7 +443,7 @@ def test_what_keeps_the_recipe_of_today_from_every_format() -> None:
 def test_a_run_says_at_its_start_that_it_cannot_be_exported(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("ab\ncd\nabc\nbcd\n" * 4)
     command = ["train", "names", "--data", "words.txt", "--preset", "debug", "--steps", "1"]
-    for tables, line in (("5,7", "format +tinygpt's own only: ngram_tables is \\(5, 7\\)$"), ("none", None)):
+    for tables, line in (("5,7", "format +tinygpt's own: ngram_tables is \\(5, 7\\)$"), ("none", None)):
         done = tinygpt(*command, "--ngram-tables", tables, "--out", f"run{tables[0]}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         found = [each for each in done.stdout.splitlines() if each.startswith("format ")]
@@ -472,7 +472,7 @@ def test_experts_that_are_trained_here_run_elsewhere(kind: str, options: list[st
     ]
     command += ["--normalization", "rms_norm", "--activation", "swiglu"]
     done = tinygpt(*command, "--out", "with-biases", cwd=tmp_path)
-    assert done.returncode == 0 and "\nformat     tinygpt's own only: bias is True" in done.stdout
+    assert done.returncode == 0 and "\nformat     tinygpt's own: bias is True" in done.stdout
     done = tinygpt(*command, "--no-bias", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0 and "\nformat " not in done.stdout, done.stderr
     model = load_pretrained(tmp_path / "run")

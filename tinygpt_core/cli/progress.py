@@ -140,7 +140,7 @@ class Progress:
         self._say(f"directory  {self.trainer.directory}")
         if reasons := why_not_elsewhere(self.trainer.model.config):
             found = "; ".join(reason.partition(", not ")[0] for reason in reasons)
-            self._say(f"format     tinygpt's own only: {found}")
+            self._say(f"format     tinygpt's own: {found}")
         if self.budget:
             self._say(f"until      {duration(self.budget)} have passed; the learning rate falls by the clock")
         if self.first_step:
