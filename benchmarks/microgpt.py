@@ -9,8 +9,8 @@ boundary), RMSNorm without weights, a ReLU MLP four times as wide, no biases, an
 Adam with betas 0.85 and 0.99. The scalar version below builds one node for every addition and multiplication,
 as micrograd does. It is written for this benchmark: nothing is copied.
 
-The ratio of one process differs from that of the next by up to a tenth, mostly since the scalar version's
-hundred thousand nodes come to lie elsewhere in memory. So what counts is the median of several processes.
+The ratio of one process differs from that of the next by up to a tenth, mostly by the time that the scalar
+version takes there. So what counts is the median of several processes.
 
 `--parts` shows where the time of a step goes instead: into each kernel, without what it calls of others, and
 into all the rest, which is the tape, operations without a kernel, and walking over parameters. Of each call

@@ -11,15 +11,10 @@ five seconds, and the last one stays; who has asked for less motion sees only th
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
-import pty
 import re
-import struct
-import subprocess
 import sys
 import tempfile
-import termios
 from collections.abc import Iterator
 from html import escape
 from itertools import groupby
@@ -27,6 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from terminal import pieces_on_terminal  # noqa: E402
+
 COLUMNS, ROWS = 112, 100  # of the terminal; rows that stay empty are not drawn
 WIDTH, HEIGHT, FONT = 8, 16, 13.3  # of a cell and its letters, in pixels
 MARGIN = 16
@@ -47,33 +46,6 @@ class Cell(NamedTuple):
 
 
 Screen = list[list[Cell]]
-
-
-def written(command: list[str], directory: str) -> Iterator[bytes]:
-    """Yields what a command writes to a terminal, piece by piece.
-
-    Raises:
-        RuntimeError: it fails.
-    """
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    environment = kept | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        command, cwd=directory, env=environment, stdin=child, stdout=child, stderr=child
-    )
-    os.close(child)
-    while True:
-        try:
-            piece = os.read(parent, 65536)
-        except OSError:  # Linux's way to say that the other side was closed
-            break
-        if not piece:
-            break
-        yield piece
-    os.close(parent)
-    if process.wait():
-        raise RuntimeError(f"{' '.join(command)} ended with the exit code {process.returncode}")
 
 
 def screens(pieces: Iterator[bytes]) -> list[Screen]:
@@ -205,8 +177,11 @@ def main() -> None:
     command = ["-m", "tinygpt_core", "train"]
     if arguments.steps is not None:
         command += ["--steps", str(arguments.steps)]
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment = kept | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TERM": "xterm-256color"}
+    alone = [sys.executable, "-S", *command]  # -S: nothing is installed
     with tempfile.TemporaryDirectory() as directory:
-        found = screens(written([sys.executable, "-S", *command], directory))  # -S: nothing is installed
+        found = screens(pieces_on_terminal(alone, Path(directory), environment, COLUMNS, ROWS))
     arguments.out.write_text(picture(found, " ".join(["python3", *command])), encoding="utf-8")
     print(f"{arguments.out}: {len(found)} screens, {arguments.out.stat().st_size:,} bytes")
 

@@ -9,15 +9,15 @@ import select
 import struct
 import subprocess
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 
-def run_on_terminal(
+def pieces_on_terminal(
     command: list[str], cwd: Path, environment: Mapping[str, str], columns: int = 80, rows: int = 24
-) -> bytes:
-    """Returns what a command writes to a terminal of that size; it must end with 0, and write something at
-    least once a minute.
+) -> Iterator[bytes]:
+    """Yields what a command writes to a terminal of that size, as it comes; it must end with 0, and write
+    something at least once a minute.
     """
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -26,12 +26,20 @@ def run_on_terminal(
     written = b""
     while select.select([parent], [], [], 60)[0]:
         try:
-            written += os.read(parent, 65536)
+            piece = os.read(parent, 65536)
         except OSError:  # Linux's way to say that the other side was closed
             break
+        written += piece
+        yield piece
     os.close(parent)
     assert process.wait(60) == 0, written
-    return written
+
+
+def run_on_terminal(
+    command: list[str], cwd: Path, environment: Mapping[str, str], columns: int = 80, rows: int = 24
+) -> bytes:
+    """Returns all that `pieces_on_terminal` yields."""
+    return b"".join(pieces_on_terminal(command, cwd, environment, columns, rows))
 
 
 def type_on_terminal(

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -245,21 +246,26 @@ def test_the_time_left_does_not_hang_on_the_first_step(monkeypatch: pytest.Monke
     assert shown.line.endswith("0:00 left")
 
 
+def wait_for(stream: Terminal, text: str) -> None:
+    last = time.monotonic() + 60.0
+    while text not in stream.getvalue():
+        assert time.monotonic() < last, f"no {text!r} in {stream.getvalue()!r}"
+        time.sleep(0.001)
+
+
 def test_a_terminal_says_for_how_long_a_run_is_being_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "TOLD_EVERY", 0.01)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     stream = Terminal()
     with progress.preparing(stream):
-        while "preparing" not in stream.getvalue():
-            pass
+        wait_for(stream, "preparing")
     *lines, last = stream.getvalue().split("\r")
     assert set(lines) == {"preparing the corpus and the model  0:00\x1b[K"} and last == "\x1b[K"
     monkeypatch.setenv("COLUMNS", "20")
     stream = Terminal()
     with pytest.raises(ValueError, match="interrupted"), progress.preparing(stream):
-        while "\r" not in stream.getvalue():
-            pass
+        wait_for(stream, "\r")
         raise ValueError("interrupted")
     assert stream.getvalue().startswith("preparing the corpu\x1b[K\r"), "a line that wraps would stay"
     assert stream.getvalue().endswith("\r\x1b[K"), "what is told next begins on an empty line"
@@ -269,5 +275,5 @@ def test_a_terminal_says_for_how_long_a_run_is_being_prepared(monkeypatch: pytes
 def test_only_a_terminal_hears_of_the_preparation(monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
     monkeypatch.setattr(progress, "TOLD_EVERY", 0.001)
     with progress.preparing(stream, quiet=stream.isatty()):
-        progress.time.sleep(0.05)
+        time.sleep(0.05)
     assert stream.getvalue() == ""

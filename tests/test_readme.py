@@ -330,9 +330,8 @@ def test_commands_work_as_written(document: Path, tmp_path: Path) -> None:
         done.add(line)
         command = [sys.executable, "-S", "-m", "tinygpt_core", *shlex.split(arguments.format(run=run))]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("TINYGPT_")}
-        environment = kept | {
-            "PYTHONPATH": str(ROOT)
-        }  # what a command writes does not come to lie in the clone
+        environment = kept | {"PYTHONPATH": str(ROOT)}
+        # Beside the clone, in which what a command writes would be there at the next run of the tests
         result = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
         )

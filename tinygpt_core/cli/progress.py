@@ -202,19 +202,19 @@ class Progress:
     def _show_step(self, event: StepEvent) -> None:
         self.tokens += event.tokens
         self.seconds += event.seconds
-        self.first_seconds = self.first_seconds or event.seconds
         self.skipped += bool(event.skipped)
         # One batch's loss jumps about; a running mean shows where it is going. The log has every value.
         self.count += 1
+        if self.count == 1:
+            self.first_seconds = event.seconds
         self.loss = KEPT * self.loss + (1.0 - KEPT) * event.loss
         self._add_point(event.step, event.loss)
         now = time.monotonic()
         if not self._is_time_to_show(event.step, now - self.shown_at):
             return
         self.shown_at = now
-        left = f"  {duration(self._seconds_left(event))} left"
-        if not self.budget and self.count == 1 and event.step < self.total:
-            left = ""  # the first step says little of the others
+        is_known = self.budget or self.count > 1 or event.step == self.total  # the first step says little
+        left = f"  {duration(self._seconds_left(event))} left" if is_known else ""
         speed = f"{self.tokens / self.seconds:,.0f} tokens/s"
         # Divided as in Adam, since it began at 0: otherwise it would be far below the losses at first
         mean = self.loss / (1.0 - KEPT**self.count)
@@ -234,9 +234,7 @@ class Progress:
         """
         if self.budget:
             return max(0.0, self.budget - (event.elapsed or 0.0) - event.seconds)
-        if self.count == 1:
-            return (self.total - event.step) * self.seconds
-        return (self.total - event.step) * (self.seconds - self.first_seconds) / (self.count - 1)
+        return (self.total - event.step) * (self.seconds - self.first_seconds) / max(1, self.count - 1)
 
     def _is_time_to_show(self, step: int, waited: float) -> bool:
         if step == self.total:
