@@ -8,9 +8,11 @@ held out while counting.
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 from . import random
@@ -18,32 +20,55 @@ from . import random
 HELD_OUT = 10  # of so many sequences one chooses the discounts; of a single one, that part of its end
 GRID = (0.05, *(tenth / 10 for tenth in range(1, 10)), 0.95)  # the discounts that are tried
 MOST_HELD_OUT = 5_000  # ids by which discounts are chosen
+LARGEST_KEY = 2**63 - 1  # that an int64 holds
+LARGEST_COUNT = 2**31 - 1
 Terms = list[tuple[int, int, int]]  # see `CountingModel._terms`
 
 
 class Level(NamedTuple):
-    """Counts after contexts of one length.
+    """Counts after contexts of one length, in the order of their keys: all of one context stand together.
 
     Attributes:
-        counts: by context and token, as one integer (see `CountingModel`).
-        totals: by context, the sum of its counts.
-        kinds: by context, how many different tokens follow it.
+        keys: context and token as one integer (see `CountingModel`), ascending.
+        sums: of the counts before each key, and of all; so the count at place i is sums[i + 1] - sums[i].
     """
 
-    counts: Counter[int]
-    totals: Counter[int]
-    kinds: Counter[int]
+    keys: Sequence[int]
+    sums: Sequence[int]
 
     @classmethod
-    def of(cls, counts: Counter[int], vocab_size: int) -> Level:
+    def of(cls, counts: Counter[int]) -> Level:
         """Returns the level of these counts, by context and token as one integer."""
-        totals: Counter[int] = Counter()
-        kinds: Counter[int] = Counter()
-        for key, count in counts.items():
-            context = key // vocab_size
-            totals[context] += count
-            kinds[context] += 1
-        return cls(counts, totals, kinds)
+        keys = sorted(counts)
+        sums = array("q", accumulate(map(counts.__getitem__, keys), initial=0))
+        return cls(array("q", keys) if not keys or keys[-1] <= LARGEST_KEY else keys, sums)
+
+    def after(self, first: int, vocab_size: int) -> tuple[int, int]:
+        """Returns the place of the first key of a context and the one behind its last, which may be the same.
+
+        Args:
+            first: the key of the context and token 0.
+            vocab_size: the number of tokens.
+        """
+        start = bisect_left(self.keys, first)
+        return start, bisect_left(self.keys, first + vocab_size, start)
+
+    def count_of(self, key: int, start: int, stop: int) -> int:
+        """Returns the count of a key that stands between two places, if anywhere; 0 where it does not."""
+        place = bisect_left(self.keys, key, start, stop)
+        if place == stop or self.keys[place] != key:
+            return 0
+        return self.sums[place + 1] - self.sums[place]
+
+    def counts_after(self, first: int, token: int, vocab_size: int) -> tuple[int, int, int]:
+        """Returns the count of a token after a context, the sum of all after it, and how many kinds these
+        are; other arguments as of `after`.
+        """
+        start, stop = self.after(first, vocab_size)
+        if start == stop:
+            return 0, 0, 0
+        total = self.sums[stop] - self.sums[start]
+        return self.count_of(first + token, start, stop), total, stop - start
 
 
 class CountingModel:
@@ -138,36 +163,98 @@ class CountingModel:
                     keys = [key + power * token for key, token in zip(longer, sequence, strict=False)]
                     power *= base
                 counts.update(keys)
-        self._levels = [Level.of(counts, base) for counts in self._raw]
+        self._put_in_order()
+
+    def _put_in_order(self) -> None:
+        """Makes the levels of what was counted."""
+        self._levels = list(map(Level.of, self._raw))
         self._lower = []
         for length, counts in enumerate(self._raw[1:]):
-            size = base ** (length + 1)
-            self._lower.append(Level.of(Counter(key % size for key in counts), base))
+            size = self.vocab_size ** (length + 1)
+            self._lower.append(Level.of(Counter(key % size for key in counts)))
+
+    # ---------------------------------------------------------------- what is kept of it
+
+    @property
+    def num_ngrams(self) -> int:
+        """How many different contexts with a token after them were counted, of all lengths."""
+        return sum(map(len, self._raw))
+
+    def counts(self) -> list[tuple[Sequence[int], Sequence[int]]]:
+        """Returns for each length of context its keys, ascending, and how often each was counted."""
+        return [
+            (level.keys, array("q", (after - before for before, after in pairwise(level.sums))))
+            for level in self._levels
+        ]
+
+    @classmethod
+    def of_counts(
+        cls,
+        vocab_size: int,
+        counts: Sequence[tuple[Sequence[int], Sequence[int]]],
+        discounts: Sequence[float],
+        top_discounts: Sequence[float],
+    ) -> CountingModel:
+        """Returns the model that has these `counts()`, `discounts` and `top_discounts`.
+
+        Raises:
+            ValueError: no model can have them.
+        """
+        model = cls(vocab_size, len(counts) - 1)
+        for each in (discounts, top_discounts):
+            if len(each) != len(counts) or not all(0.0 < discount < 1.0 for discount in each):
+                raise ValueError(f"{len(counts)} lengths of context need as many discounts between 0 and 1")
+        for length, (keys, numbers) in enumerate(counts):
+            if len(keys) != len(numbers):
+                raise ValueError(
+                    f"{len(keys):,} keys of context length {length} have {len(numbers):,} counts"
+                )
+            if len(keys) and not 0 <= keys[0] <= keys[-1] < vocab_size ** (length + 1):
+                raise ValueError(f"the keys of context length {length} are not all of {vocab_size:,} tokens")
+            if any(following <= key for key, following in pairwise(keys)):
+                raise ValueError(f"the keys of context length {length} do not ascend")
+            if len(numbers) and not 1 <= min(numbers) <= max(numbers) <= LARGEST_COUNT:
+                raise ValueError(f"the counts of context length {length} must be from 1 to {LARGEST_COUNT:,}")
+            model._raw[length].update(dict(zip(keys, numbers, strict=True)))
+        model.discounts = list(discounts)
+        model.top_discounts = list(top_discounts)
+        model._put_in_order()
+        return model
 
     # ---------------------------------------------------------------- probabilities
 
-    def _levels_of(self, context: Sequence[int], top: int) -> Iterator[tuple[Level, float, int]]:
-        """Yields what the formula is made of, from the empty context to the longest, of `top` tokens at most:
-        counts, discount, and the context as an integer (the key of it and token 0, without the token).
+    def _first_keys(self, context: Sequence[int], top: int) -> list[int]:
+        """Returns the key of the context and token 0, for each length of context up to `top` tokens, and as
+        far as the context reaches.
         """
-        top = min(top, len(context))
-        number = 0
-        power = 1
-        for length in range(top + 1):
-            if length:
-                number += power * context[-length]
-                power *= self.vocab_size
-            if length == top:
-                yield self._levels[length], self.top_discounts[length], number
-            else:
-                yield self._lower[length], self.discounts[length], number
+        base = self.vocab_size
+        first = 0
+        power = base
+        found = [0]
+        for token in reversed(context[max(0, len(context) - top) :]):
+            first += power * token
+            power *= base
+            found.append(first)
+        return found
 
-    def log_probabilities(self, context: Sequence[int], context_length: int | None = None) -> list[float]:
+    def _level(self, length: int, top: int) -> tuple[Level, float]:
+        """Returns the counts after contexts of a length, and their discount, where the longest that is looked
+        at has `top` tokens.
+        """
+        if length == top:
+            return self._levels[length], self.top_discounts[length]
+        return self._lower[length], self.discounts[length]
+
+    def log_probabilities(
+        self, context: Sequence[int], context_length: int | None = None, left_out: int | None = None
+    ) -> list[float]:
         """Returns the natural logarithm of the probability of each token to be the next.
 
         Args:
             context: the ids before it, of which the last `context_length` count.
             context_length: look less far back than the model could.
+            left_out: the token that followed this context at one place of the counted text: the counts are
+                those of the text without that place ("leave one out"). Where it never did, all count.
 
         Raises:
             ValueError: a context_length below 0 or above the model's, or an id outside [0, V).
@@ -175,24 +262,49 @@ class CountingModel:
         top = self._top(context_length)
         self._check(context[-top:] if top else [])
         base = self.vocab_size
+        firsts = self._first_keys(context, top)
+        top = len(firsts) - 1
         probabilities = [1.0 / base] * base
-        for level, discount, number in self._levels_of(context, top):
-            if total := level.totals[number]:
-                counts = [level.counts[number * base + token] for token in range(base)]
-                lent = discount * level.kinds[number]
-                probabilities = [
-                    (max(count - discount, 0.0) + lent * p) / total
-                    for count, p in zip(counts, probabilities, strict=True)
-                ]
+        for length, first in enumerate(firsts):
+            level, discount = self._level(length, top)
+            keys, sums = level
+            start, stop = level.after(first, base)
+            total = sums[stop] - sums[start]
+            kinds = stop - start
+            less = -1  # the token whose count is one less
+            if left_out is not None:
+                count = level.count_of(first + left_out, start, stop)
+                # A count of p' is one less where the longer n-gram is not there any more
+                longer = 0 if length == top else firsts[length + 1] + left_out
+                if count and (length == top or self._count_at(length + 1, longer) == 1):
+                    less = left_out
+                    total -= 1
+                    kinds -= count == 1
+            if not total:
+                continue
+            lent = discount * kinds / total
+            probabilities = [lent * p for p in probabilities]
+            for place in range(start, stop):
+                token = keys[place] - first
+                count = sums[place + 1] - sums[place] - (token == less)
+                if count:
+                    probabilities[token] += (count - discount) / total
         return list(map(math.log, probabilities))
+
+    def _count_at(self, length: int, key: int) -> int:
+        """Returns how often a key with so long a context was counted."""
+        level = self._levels[length]
+        return level.count_of(key, 0, len(level.keys))
 
     def _probability(self, context: Sequence[int], token: int, top: int) -> float:
         """Returns the probability of one token, as `log_probabilities` has it."""
         p = 1.0 / self.vocab_size
-        for level, discount, number in self._levels_of(context, top):
-            if total := level.totals.get(number):
-                count = level.counts.get(number * self.vocab_size + token)
-                lent = discount * level.kinds[number] * p
+        firsts = self._first_keys(context, top)
+        for length, first in enumerate(firsts):
+            level, discount = self._level(length, len(firsts) - 1)
+            count, total, kinds = level.counts_after(first, token, self.vocab_size)
+            if total:
+                lent = discount * kinds * p
                 p = (count - discount + lent) / total if count else lent / total
         return p
 
@@ -270,21 +382,13 @@ class CountingModel:
         """Yields what the probability of each id depends on: for each length of context, the id's count, the
         context's total and its kinds, in the counts of p and in those of p'.
         """
-        base = self.vocab_size
+        longest = self.context_length
         for i in range(1, len(sequence)):
-            token = sequence[i]
-            number = 0
-            power = 1
             row = []
-            for length in range(min(i, self.context_length) + 1):
-                if length:
-                    number += power * sequence[i - length]
-                    power *= base
+            for length, first in enumerate(self._first_keys(sequence[max(0, i - longest) : i], longest)):
                 for levels in (self._levels, self._lower):
                     if length < len(levels):
-                        counts, totals, kinds = levels[length]
-                        key = number * base + token
-                        row.append((counts.get(key, 0), totals.get(number, 0), kinds.get(number, 0)))
+                        row.append(levels[length].counts_after(first, sequence[i], self.vocab_size))
                     else:
                         row.append((0, 0, 0))
             yield row

@@ -330,7 +330,52 @@ class Module:
                 those of quantized layers.
         """
         self.require_savable()
-        write_tensors(file, dict(tree_flatten(self.parameters())))
+        write_tensors(file, {**dict(tree_flatten(self.parameters())), **self.named_extra_tensors()})
+
+    def extra_tensors(self) -> dict[str, Buffer]:
+        """Returns what a file of weights has to hold of this module besides its parameters, by name and of
+        any shape; for layers that compute with other numbers, too. Nothing by default.
+        """
+        return {}
+
+    def load_extra_tensors(self, tensors: Mapping[str, Buffer]) -> None:
+        """Takes over what `extra_tensors` gave: all its names, in any shapes.
+
+        Raises:
+            ValueError: they are nothing that this module can compute with. It is then unchanged.
+        """
+
+    def named_extra_tensors(self) -> dict[str, Buffer]:
+        """Returns the `extra_tensors` of this module and its submodules, of any shapes, by dotted names."""
+        return {
+            f"{prefix}.{name}" if prefix else name: buffer
+            for prefix, module in self.named_modules()
+            for name, buffer in module.extra_tensors().items()
+        }
+
+    def load_named_extra_tensors(self, tensors: Mapping[str, Tensor | Buffer], strict: bool = True) -> None:
+        """Takes over the extra tensors, of any shapes, that are among some with dotted names.
+
+        Args:
+            tensors: as `named_extra_tensors` gave them, and others, which are ignored.
+            strict: whether a module whose own are not all there is an error; otherwise it stays as it is.
+
+        Raises:
+            ValueError: one is missing (strict), or a module cannot compute with its own.
+        """
+        for prefix, module in self.named_modules():
+            own = {name: f"{prefix}.{name}" if prefix else name for name in module.extra_tensors()}
+            missing = [full_name for full_name in own.values() if full_name not in tensors]
+            if missing and strict:
+                raise ValueError(f"no weights for these parts of the model: {_some(missing)}")
+            if own and not missing:
+                module.load_extra_tensors({name: Tensor(tensors[own[name]]).buffer for name in own})
+
+    def named_weights(self) -> dict[str, Buffer]:
+        """Returns all that a file of weights has: the Buffers of the parameters, of any shape, by dotted
+        name, and the extra tensors.
+        """
+        return {name: each.buffer for name, each in self.named_parameters()} | self.named_extra_tensors()
 
     def why_not_saved(self) -> str:
         """Returns why a file of this module's parameters would not be all of it; for layers that compute with
@@ -363,7 +408,8 @@ class Module:
                 same = [other for other in loaded if parameters.get(other) is parameter]
                 if same:
                     loaded[name] = loaded[same[0]]
-        if strict and (unknown := loaded.keys() - parameters.keys()):
+        extra = self.named_extra_tensors()
+        if strict and (unknown := loaded.keys() - parameters.keys() - extra.keys()):
             raise ValueError(f"weights for parameters that the model does not have: {_some(unknown)}")
         if strict and (missing := parameters.keys() - loaded.keys()):
             raise ValueError(f"no weights for these parameters of the model: {_some(missing)}")
@@ -374,6 +420,8 @@ class Module:
                 raise ValueError(
                     shape_errors.wrong_shape(name, "loaded weights", actual, expected=expected, of="model")
                 )
+        if extra:
+            self.load_named_extra_tensors(loaded, strict)
         with no_grad():
             for name in names:
                 parameters[name].assign(matching(loaded[name], parameters[name]))

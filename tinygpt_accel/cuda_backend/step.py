@@ -136,6 +136,8 @@ class CudaTrainingStep(TrainingStep):
     def _why_no_graph(self, kind: Any) -> str:
         if self.scaler is not None:
             return "float16: whether a step counts is known only after it"
+        if getattr(self.model, "ngram_prior", None) is not None:
+            return "the model has an ngram_prior, which looks at the ids on the host"
         if not isinstance(getattr(getattr(self.model, "config", None), "vocab_size", None), int):
             return "the model has no config.vocab_size, by which ids are checked before a replay"
         for name, module in self.model.named_modules():

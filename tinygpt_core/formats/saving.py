@@ -182,7 +182,7 @@ def _save_native(
             "data": dict(data),
         },
         tokenizer=tokenizer,
-        model_tensors={name: tensor.buffer for name, tensor in model.named_parameters()},
+        model_tensors=model.named_weights(),
         optimizer_tensors={},
         state={"step": 0},
     )

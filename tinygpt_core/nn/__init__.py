@@ -25,6 +25,7 @@ from .gpt import GPT, GPTConfig
 from .linear import FullyConnectedLayer, Linear
 from .lora import LoRA, LoRAConfig, LoRALinear, add_lora, merge_lora
 from .mlp import MLP, GatedMLP
+from .ngram_prior import NgramPrior
 from .normalization import LayerNorm, RMSNorm
 from .recurrent import GRU, LSTM, RNN, detach_state
 from .rotary import RotaryEncoding, RotaryScaling

@@ -26,6 +26,7 @@ from .embedding import Embedding, NgramEmbedding
 from .experts import check_experts_per_token
 from .linear import FullyConnectedLayer
 from .mlp import MLP
+from .ngram_prior import NgramPrior, longest_context
 from .normalization import NORMALIZATIONS, normalization_layer
 from .rotary import RotaryScaling
 from .transformer import TransformerBlock
@@ -116,6 +117,10 @@ class GPTConfig:
         value_embeddings: n, how many tables of value embeddings there are, from which the attention's values
             get a vector of the token (`CausalSelfAttention`). The first n layers have one each, and so have
             the last n, the same tables in the same order, as in modded-nanoGPT; at most num_layers.
+        ngram_prior: how many tokens back an n-gram model looks to whose log-probabilities the logits are
+            added, as far as it is to be trusted (`NgramPrior`), so that the network learns what counting
+            does not know; its counts are those of the text that `ngram_prior.count` gets. A head of its own
+            then starts at zero. 0: none.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -163,12 +168,14 @@ class GPTConfig:
     experts_per_token: int = 2
     normalized_expert_weights: bool | None = None
     value_embeddings: int = 0
+    ngram_prior: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.rotary_scaling, Mapping):  # JSON has mappings
             object.__setattr__(self, "rotary_scaling", RotaryScaling.from_dict(self.rotary_scaling))
         self._check_tables()
         self._check_sizes()
+        self._check_prior()
         self._check_choices()
         self._check_switches()
         self._check_numbers()
@@ -190,6 +197,17 @@ class GPTConfig:
         if not 0 <= tables <= self.num_layers:
             raise ValueError(
                 f"value_embeddings must be from 0 to num_layers ({self.num_layers}), but got {tables!r:.80}"
+            )
+
+    def _check_prior(self) -> None:
+        back = self.ngram_prior
+        if not isinstance(back, int) or isinstance(back, bool):
+            raise TypeError(f"ngram_prior must be an int, but got {back!r:.80}")
+        longest = longest_context(self.vocab_size)
+        if not 0 <= back <= longest:
+            raise ValueError(
+                f"ngram_prior must be from 0 to {longest} with a vocabulary of {self.vocab_size:,} tokens, "
+                f"but got {back!r:.80}: an n-gram is one number of 64 bits"
             )
 
     def _check_tables(self) -> None:
@@ -378,7 +396,8 @@ class GPT(Module):
 
     `x = embed(token_ids) + embed(positions); x = block(x) for each block; logits = layer_norm(x) head`
 
-    With `ngram_tables`, x also gets `embed(the last two tokens) + embed(the last three) + ...` at the start.
+    With `ngram_tables`, x also gets `embed(the last two tokens) + embed(the last three) + ...` at the start;
+    with `ngram_prior`, the logits are added to what counting says.
 
     Weights start as GPT-2's do: normal with standard deviation 0.02, those that write to the residual stream
     0.02 / sqrt(2 num_layers), biases zero.
@@ -457,7 +476,10 @@ class GPT(Module):
             config.normalization, config.embedding_dim, config.eps, config.bias
         )
         if not config.tied_head:
-            self.head = FullyConnectedLayer(config.embedding_dim, config.vocab_size, bias=False, std=std)
+            head_std = 0.0 if config.ngram_prior else std  # so that the model begins as what was counted
+            self.head = FullyConnectedLayer(config.embedding_dim, config.vocab_size, bias=False, std=head_std)
+        if config.ngram_prior:
+            self.ngram_prior = NgramPrior(config.vocab_size, config.ngram_prior, config.embedding_dim)
 
     def load_weights(self, file_or_pairs: Weights, strict: bool = True) -> None:
         """Copies values into the parameters, in place, as `Module.load_weights` does; weights of TinyGPT's
@@ -504,7 +526,8 @@ class GPT(Module):
         self.require_savable()
         is_json = os.fspath(file).endswith(".json")
         if self.config.final_activation and not is_json:
-            write_tensors(file, dict(tree_flatten(self.parameters())), {FINAL_ACTIVATION: "true"})
+            tensors = {**dict(tree_flatten(self.parameters())), **self.named_extra_tensors()}
+            write_tensors(file, tensors, {FINAL_ACTIVATION: "true"})
             return
         if not (is_json and self.config.final_activation and self._is_like_tinygpt()):
             super().save_weights(file)
@@ -575,7 +598,11 @@ class GPT(Module):
         return self.config.context_length
 
     def __call__(
-        self, token_ids: Tensor, cache: KeyValueCache | None = None, documents: Tensor | None = None
+        self,
+        token_ids: Tensor,
+        cache: KeyValueCache | None = None,
+        documents: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Tensor:
         """Returns the logits of the next token at every position.
 
@@ -586,6 +613,8 @@ class GPT(Module):
                 new positions.
             documents: int (B, T), where rows have several documents: which one a token is of. The logits are
                 those that each document gives alone. Without a cache only.
+            targets: int (B, T), the tokens that follow, for training a model with an `ngram_prior` on the
+                text that this has counted, see there. Other models ignore them, and so does a cache.
 
         Raises:
             TypeError: documents are no integers.
@@ -598,21 +627,27 @@ class GPT(Module):
                 raise ValueError("a cache has one document a row: pass documents without a cache")
             check_documents(documents, token_ids)
         if cache is None:
-            return self._logits(token_ids, None, documents)
+            return self._logits(token_ids, None, documents, targets)
         with no_grad():
             logits = self._logits(token_ids, cache)
-        if self.config.ngram_tables:
+        if self.config.ngram_tables or self.config.ngram_prior:
             cache.store_ids(token_ids)
         cache.length += token_ids.shape[1]
         return logits
 
     def _logits(
-        self, token_ids: Tensor, cache: KeyValueCache | None, documents: Tensor | None = None
+        self,
+        token_ids: Tensor,
+        cache: KeyValueCache | None,
+        documents: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Tensor:
         self._check_input(token_ids, cache)
         config = self.config
+        has_ngrams = config.ngram_tables or config.ngram_prior
+        past = cache.past_ids() if has_ngrams and cache is not None else None
         places = None
-        if documents is not None and (config.positions == "learned" or config.ngram_tables):
+        if documents is not None and (config.positions == "learned" or has_ngrams):
             places = positions_in(documents)
         start = 0 if cache is None else cache.length
         x = self.embedding_layer(token_ids)
@@ -624,7 +659,6 @@ class GPT(Module):
             end = start + token_ids.shape[1]
             x = x + self.position_embedding_layer.embeddings[start:end]
         if config.ngram_tables:
-            past = None if cache is None else cache.past_ids()
             x = x + self.ngram_embedding_layer(token_ids, past, places)
         x = self.dropout(x)
         for layer, block in enumerate(self.transformer_blocks):
@@ -632,9 +666,13 @@ class GPT(Module):
             values = None if table is None else self.value_embedding_layers[table](token_ids)
             x = block(x, cache, layer, documents, values)
         x = self.layer_norm(x)
-        x = self.embedding_layer.as_linear(x) if config.tied_head else self.head(x)
+        logits = self.embedding_layer.as_linear(x) if config.tied_head else self.head(x)
         cap = config.logit_soft_cap
-        return x if cap is None else (x * (1.0 / cap)).tanh() * cap
+        if cap is not None:
+            logits = (logits * (1.0 / cap)).tanh() * cap
+        if config.ngram_prior:
+            logits = logits + self.ngram_prior(x, token_ids, past, places, targets)
+        return logits
 
     def _check_input(self, token_ids: Tensor, cache: KeyValueCache | None) -> None:
         if token_ids.ndim != 2:

@@ -18,7 +18,7 @@ class FullyConnectedLayer(Module):
         output_dims: size of the last axis of the output.
         bias: whether b is added.
         std: initialises W from a normal distribution with this standard deviation and b with zeros, instead
-            of both uniformly between ±sqrt(1 / input_dims).
+            of both uniformly between ±sqrt(1 / input_dims); with 0 both are zeros, and nothing is drawn.
 
     Shape:
         (..., input_dims) -> (..., output_dims); `weights` is (input_dims, output_dims), `bias`
@@ -43,7 +43,11 @@ class FullyConnectedLayer(Module):
             if bias:
                 self.bias = Tensor.uniform((output_dims,), low=-limit, high=limit, requires_grad=True)
         else:
-            self.weights = Tensor.normal((input_dims, output_dims), mean=0.0, std=std, requires_grad=True)
+            shape = (input_dims, output_dims)
+            if std == 0.0:
+                self.weights = Tensor.zeros(shape, requires_grad=True)
+            else:
+                self.weights = Tensor.normal(shape, mean=0.0, std=std, requires_grad=True)
             if bias:
                 self.bias = Tensor.zeros((output_dims,), requires_grad=True)
 

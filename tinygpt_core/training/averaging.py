@@ -44,6 +44,8 @@ class WeightAverage:
             self.model = GPT(model.config)
             if (adapters := lora_config(model)) is not None:
                 put_adapters(self.model, adapters)
+        if model.config.ngram_prior:
+            self.model.ngram_prior.use(model.ngram_prior.counting)
         for (_, average), (_, trained) in zip(
             self.model.named_parameters(), model.named_parameters(), strict=True
         ):

@@ -11,6 +11,7 @@ from ..dataset.conversations import is_conversation_file
 from ..dataset.corpora import CORPORA
 from ..kernels.precision import NAMES
 from ..nn.gpt import CHOICES, GPTConfig
+from ..nn.ngram_prior import MOST_BACK
 from ..tokenizer.chat import TEMPLATES
 from .settings import Range, SettingError, SettingTypeError, check_settings, setting, settings_of
 
@@ -41,6 +42,7 @@ YOUNGER = (
     "lora_dropout",
     "lora_rank",
     "lora_targets",
+    "ngram_prior",
     "ngram_tables",
     "num_experts",
     "optimizer",
@@ -166,6 +168,11 @@ class TrainingConfig:
     initial_std: float = setting(0.12, "standard deviation of the matrices at the start", POSITIVE, option="")
     ngram_tables: tuple[int, ...] = setting(
         (), "rows of tables of hashed 2-grams, 3-grams, ..., or none", SIZE, metavar="N,N,..."
+    )
+    ngram_prior: int = setting(
+        0,
+        "tokens back that an n-gram model looks, to whose log-probabilities the model adds what it learns",
+        Range(0, MOST_BACK, f"from 0 to {MOST_BACK} (0: the model starts from nothing)"),
     )
     dropout: float = setting(0.0, "probability of dropping an activation", FRACTION)
     query_key_norm: bool = setting(False, "normalize the queries and keys of each head")
@@ -344,6 +351,10 @@ class TrainingConfig:
                 raise SettingError(
                     name, " is for conversations, which ", "data_file", " has where its name ends in .jsonl"
                 )
+        if self.ngram_prior and is_conversation_file(self.data_file):
+            raise SettingError(
+                "ngram_prior", " counts what follows what, which has no meaning where only answers count"
+            )
         if self.init_from is None:  # else the experts come with the model
             self.require_experts("experts_per_token", "balance_loss", "router_z_loss")
         if self.num_experts is not None and self.experts_per_token > self.num_experts:

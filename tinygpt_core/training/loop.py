@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import backends, random, schedules
+from ..counting import CountingModel
 from ..dataset.batches import IGNORED_TARGET, Batch
 from ..files.atomic import lock_directory
 from ..files.reading import NotAFileError
@@ -48,6 +49,7 @@ from .checkpoint import (
 from .communicator import ONE_PROCESS, Communicator, require_agreement
 from .config import TrainingConfig
 from .conversations import Conversations, saved_template
+from .counts import counted_sequences, require_countable
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
 from .log_reading import is_number, read_lines
@@ -152,6 +154,8 @@ class Trainer:
                     put_adapters(self.model, adapters)
             else:
                 self.model = _initial_model(config, data.tokenizer.vocab_size)
+            if state is None and self.model.config.ngram_prior:
+                self.model.ngram_prior.count(counted_sequences(data.training_batches))
             self.optimizer = optimizer_of(self.model, config)
             self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
             self.schedule = learning_rate_schedule(config)
@@ -249,6 +253,8 @@ class Trainer:
         with beginning(directory, config, must_be_new=must_be_new) if is_first else nullcontext():
             data = prepare_data(config) if origin is None else origin.prepare_data(config)
             require_memory(config, data.tokenizer.vocab_size)
+            if config.ngram_prior:
+                require_countable(config, data)
             trainer = cls(config, directory, data, None, communicator, shard_optimizer, origin)
             trainer.save()
         return trainer
@@ -596,7 +602,7 @@ class Trainer:
     def _total_loss(self, model: GPT, criterion: CrossEntropyLoss, batch: Batch) -> Tensor:
         inputs, targets = as_tensors(batch)
         with autocast(self.config.dtype):
-            return criterion(logits=logits_of(model, batch, inputs), labels=targets).sum()
+            return criterion(logits=logits_of(model, batch, inputs, targets), labels=targets).sum()
 
     @property
     def evaluated_model(self) -> GPT:
@@ -630,8 +636,13 @@ class Trainer:
 
         if self.rungs is None:
             # Counting what follows what has no meaning where only answers count
-            self.rungs = {} if self.data.conversations is not None else ladder(self.data)
+            is_text = self.data.conversations is None
+            self.rungs = ladder(self.data, self._counting()) if is_text else {}
         return self.rungs
+
+    def _counting(self) -> CountingModel | None:
+        """Returns the model that has counted the text, where the model in training starts from one."""
+        return self.model.ngram_prior.counting if self.model.config.ngram_prior else None
 
     def save(self, directory: str | None = None) -> None:
         """Writes a checkpoint: the weights, the optimizer and everything random.
@@ -681,7 +692,7 @@ class Trainer:
             directory or self.directory,
             config=config,
             tokenizer=data.tokenizer,
-            model_tensors={name: tensor.buffer for name, tensor in self.evaluated_model.named_parameters()},
+            model_tensors=self.evaluated_model.named_weights(),
             optimizer_tensors=optimizer_tensors,
             state=state,
         )

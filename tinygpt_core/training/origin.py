@@ -126,7 +126,7 @@ class Origin:
         with uninitialized() if self.adapters is not None else nullcontext():
             model = GPT(replace(self.model.config, dropout=config.dropout))
         if self.adapters is None:
-            model.load_weights([(name, tensor.buffer) for name, tensor in self.model.named_parameters()])
+            model.load_weights(self.model.named_weights())
             return model
         own = dict(self.model.named_parameters())
         for name, tensor in model.named_parameters():

@@ -30,10 +30,13 @@ def _preset(name: str, about: str, *, like: str | None = None, **changes: Any) -
 _preset(
     "identifiers",
     "a minute or two in pure Python: names like Python's own, letter by letter",
-    ngram_tables=(4096, 16384, 32768, 65536, 65536),
-    eval_every=550,
+    ngram_prior=7,  # where looking back further does not help any more, as the ladder shows
+    learning_rate=0.003,
+    minimum_learning_rate=0.0001,
+    steps=800,
+    eval_every=400,
     eval_batches=79,  # all names that are not learned from
-    checkpoint_every=550,
+    checkpoint_every=400,
 )
 _preset("names", "the same on first names", like="identifiers", corpus="names")
 _preset(
@@ -67,7 +70,8 @@ _preset(
     num_heads=4,
     embedding_dim=64,
     initial_std=0.08,
-    steps=400,
+    dropout=0.2,
+    steps=1500,
     batch_size=32,
     learning_rate=0.002,
     minimum_learning_rate=0.0001,

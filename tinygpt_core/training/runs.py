@@ -223,6 +223,8 @@ def empty_model(config: GPTConfig, saved: Checkpoint, directory: str) -> GPT:
             f"the config of the run in {directory} does not go with its weights: {str(problem)[:400]}"
         ) from None
     expected = {name: tensor.shape for name, tensor in model.named_parameters()}
+    for name in model.named_extra_tensors():  # of any shape: it is looked at when they are loaded
+        expected[name] = shapes.get(name, ())
     for name in sorted(expected.keys() | shapes.keys()):
         if expected.get(name) != shapes.get(name):
             raise CheckpointError(
@@ -311,6 +313,7 @@ def _fill(model: GPT, tensors: OpenSafetensors, dtype: str) -> None:
         quantize(model, dtype, numbers_of)
     for name, tensor in model.named_parameters():
         tensor.buffer = tensors[name].as_dtype(tensor.dtype)
+    model.load_named_extra_tensors({name: tensors[name] for name in model.named_extra_tensors()})
     if dtype != "float32" and has_adapters:  # what is quantized is the sum
         merge_lora(model)
         quantize(model, dtype)

@@ -130,14 +130,19 @@ def as_tensors(batch: Any) -> tuple[Tensor, Tensor]:
     return Tensor(inputs), Tensor(targets)
 
 
-def logits_of(model: Any, batch: Any, inputs: Tensor) -> Tensor:
+def logits_of(model: Any, batch: Any, inputs: Tensor, targets: Tensor | None = None) -> Tensor:
     """Returns a model's logits for a batch whose inputs are Tensors already. Documents that share a row do
     not see each other.
+
+    Args:
+        targets: for a model that starts from counts of its training text: in training it learns as if these
+            had not been counted.
     """
+    options: dict[str, Tensor] = {}
     documents = getattr(batch, "documents", None)
-    if documents is None:
-        logits: Tensor = model(inputs)
-        return logits
-    packed = Buffer.from_array(documents[:], batch.shape, DType.int32)
-    logits = model(inputs, documents=Tensor(packed))
+    if documents is not None:
+        options["documents"] = Tensor(Buffer.from_array(documents[:], batch.shape, DType.int32))
+    if targets is not None and getattr(model, "ngram_prior", None) is not None and model.training:
+        options["targets"] = targets
+    logits: Tensor = model(inputs, **options)
     return logits

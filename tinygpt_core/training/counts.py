@@ -1,0 +1,58 @@
+"""The training text, as it is counted: by the ladder, and by a model that starts from counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..dataset.batches import DocumentBatches
+from ..nn.ngram_prior import longest_context
+from .config import TrainingConfig
+from .data import Data
+from .settings import SettingError
+
+MOST_COUNTED = 2**20  # tokens of the training text; of a longer one the beginning is counted
+
+
+def counted_sequences(batches: Any) -> Iterator[Sequence[int]]:
+    """Yields the training text: each document as far as a row of a batch shows it, or the one long stream."""
+    if not isinstance(batches, DocumentBatches):
+        yield batches.stream.int32(0, min(len(batches.stream), MOST_COUNTED))
+        return
+    count = 0
+    for number in range(len(batches.store)):
+        row = batches.store.row(number, batches.context_length, batches.boundary_id)
+        count += len(row)
+        if count > MOST_COUNTED:
+            return
+        yield row
+
+
+def require_countable(config: TrainingConfig, data: Data) -> None:
+    """Checks that a model can start from counts of its training text, all of which must be counted: what it
+    learns from is taken out of the counts, one occurrence after the other.
+
+    Raises:
+        SettingError: the text is too long, or the vocabulary too large.
+    """
+    longest = longest_context(data.tokenizer.vocab_size)
+    if config.ngram_prior > longest:
+        raise SettingError(
+            "ngram_prior",
+            f" must be at most {longest} with {data.tokenizer.vocab_size:,} kinds of tokens, not "
+            f"{config.ngram_prior}: an n-gram is one number of 64 bits",
+        )
+    batches = data.training_batches
+    if isinstance(batches, DocumentBatches):
+        lengths = (
+            min(batches.store.length(i) + 2, batches.context_length + 1) for i in range(len(batches.store))
+        )
+        num_tokens = sum(lengths)
+    else:
+        num_tokens = len(batches.stream)
+    if num_tokens > MOST_COUNTED:
+        raise SettingError(
+            "ngram_prior",
+            f" is for texts of at most {MOST_COUNTED:,} tokens, all of which are counted; here are "
+            f"{num_tokens:,}",
+        )
