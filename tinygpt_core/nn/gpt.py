@@ -120,7 +120,7 @@ class GPTConfig:
         ngram_prior: how many tokens back an n-gram model looks to whose log-probabilities the logits are
             added, as far as it is to be trusted (`NgramPrior`), so that the network learns what counting
             does not know; its counts are those of the text that `ngram_prior.count` gets. A head of its own
-            then starts at zero. 0: none.
+            then starts at zero, so that a fresh model guesses evenly. 0: none.
         bias: whether linear layers and LayerNorm have biases (the head has none).
         attention_bias: whether those of the attention have; None means as `bias`.
         tied_head: whether the head uses the token embeddings as its weights.
@@ -476,7 +476,7 @@ class GPT(Module):
             config.normalization, config.embedding_dim, config.eps, config.bias
         )
         if not config.tied_head:
-            head_std = 0.0 if config.ngram_prior else std  # so that the model begins as what was counted
+            head_std = 0.0 if config.ngram_prior else std  # so that the model begins as guessing evenly
             self.head = FullyConnectedLayer(config.embedding_dim, config.vocab_size, bias=False, std=head_std)
         if config.ngram_prior:
             self.ngram_prior = NgramPrior(config.vocab_size, config.ngram_prior, config.embedding_dim)

@@ -24,13 +24,14 @@ HUNDREDTHS = 100.0  # in which a file has the discounts: they are 0.05, 0.1, ...
 class NgramPrior(Module):
     """The log-probabilities of an n-gram model, to which a network adds what counting does not know.
 
-        y[b, t, w] = (1 + c(x[b, t])) log p(w | the last tokens up to t)    with c(x) = x W + b
+        y[b, t, w] = c(x[b, t]) log p(w | the last tokens up to t)    with c(x) = x W + b
 
-    p is interpolated Kneser-Ney, see `counting.CountingModel`; c says how far counting is to be trusted at
-    this position, as the network sees it, and begins as 0. With a network's logits z added, the model's
-    probabilities are p(w)^(1 + c) exp(z_w), divided by their sum: as long as z and c are 0 the model is the
-    counting, and all that is learned is what counting does not know. The counts are no parameters: they are
-    of the text that `count` got, and are kept with the weights (`extra_tensors`).
+    p is interpolated Kneser-Ney, see `counting.CountingModel`; c, the confidence, says how far counting is to
+    be trusted at this position, as the network sees it. With a network's logits z added, the model's
+    probabilities are p(w)^c exp(z_w), divided by their sum. Where z is 0, c = 0 is guessing evenly, c = 1 is
+    the counting, and more is surer than that. c begins as 0; soon it is about 1, and what is learned from
+    then on is what counting does not know. The counts are no parameters: they are of the text that `count`
+    got, and are kept with the weights (`extra_tensors`).
 
     A text that was counted has been seen: each of its tokens is among the counts that predict it, and a
     network that learned from these would trust them far too much. With `targets`, each position's own
@@ -105,9 +106,7 @@ class NgramPrior(Module):
         Raises:
             ShapeError: targets of another shape than the ids.
         """
-        return (self.confidence(x) + 1.0) * self.log_probabilities(
-            token_ids, past, places, targets, dtype=x.dtype
-        )
+        return self.confidence(x) * self.log_probabilities(token_ids, past, places, targets, dtype=x.dtype)
 
     def log_probabilities(
         self,
