@@ -8,12 +8,12 @@ Each variant is the run of `tinygpt train` on a backend (preset `identifiers` or
 change, a seed at a time; the loss is that on all names that are held out, in nats a letter, and the time is
 that of the whole run, the validations and the ladder included, in seconds of processor time and by the clock.
 
-The default model adds what it learns to what counting says. "without confidence" trusts counting everywhere
-to the same degree; "without blocks" has no attention and no MLP, so that what is added depends on the last
-letter alone; "own occurrence counted" learns from counts that contain the answer. The variants "GPT alone",
-"with tables" and "tables alone" start from nothing, with the steps and rates that suit them: the GPT, the
-same with tables of hashed n-grams in which it looks up vectors ("one table", "two tables", ... with the first
-of these only), and the tables without any blocks.
+The default model adds what it learns to what counting says, as far as it trusts that. "trusted everywhere"
+takes counting as it is at each position; "without blocks" has no attention and no MLP, so that what is added
+depends on the last letter alone; "own occurrence counted" learns from counts that contain the answer. The
+variants "GPT alone", "with tables" and "tables alone" have no counting, and the steps and rates that suit
+them: the GPT, the same with tables of hashed n-grams in which it looks up vectors ("one table", "two tables",
+... with the first of these only), and the tables without any blocks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import pairing  # beside this file; puts the repository on sys.path
 
-from tinygpt_core import Tensor, backends
+from tinygpt_core import Tensor, backends, no_grad
 from tinygpt_core.nn import GPT, NgramPrior
 from tinygpt_core.training import Trainer, TrainingConfig
 from tinygpt_core.training.presets import PRESETS, default_preset
@@ -39,10 +39,11 @@ ALL_NAMES = 10_000  # validation batches, more than there are
 TARGETS = {"python": 1.72, "numpy": 1.65}  # nats a letter, whatever counting reaches
 MOST_SECONDS = 75
 TABLES = (4096, 16384, 32768, 65536, 65536)  # rows for the last two, three, ... letters
-FROM_NOTHING = {  # what suits a model that starts there, where the preset has something else
-    "identifiers": {"steps": 1100, "learning_rate": 0.015, "minimum_learning_rate": 0.0007},
-    "identifiers-fast": {"steps": 400, "dropout": 0.0},
-}
+SMALL = {"steps": 1100, "learning_rate": 0.015, "minimum_learning_rate": 0.0007}
+LARGE = {"steps": 400, "learning_rate": 0.002, "dropout": 0.0}
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.0, "beta2": TrainingConfig().beta2}
+# By preset: what suits a model without counting
+WITHOUT_COUNTING = {"identifiers": SMALL, "identifiers-fast": LARGE | ADAMW}
 
 
 class Variant(NamedTuple):
@@ -73,10 +74,10 @@ def with_settings(**changes: Any) -> Variant:
 
 
 def with_tables(count: int, model: Callable[[GPT], None] = lambda model: None) -> Variant:
-    """Returns a run that starts from nothing, with so many tables of n-grams."""
+    """Returns a run without counting, with so many tables of n-grams."""
 
     def settings(config: TrainingConfig) -> TrainingConfig:
-        changes = {"ngram_prior": 0, "ngram_tables": TABLES[:count], **FROM_NOTHING[config.preset]}
+        changes = {"ngram_prior": 0, "ngram_tables": TABLES[:count], **WITHOUT_COUNTING[config.preset]}
         return replace(config, **changes)
 
     return Variant(settings, model)
@@ -87,6 +88,14 @@ def count_all(model: GPT) -> None:
     model.ngram_prior.__class__ = NothingLeftOut
 
 
+def trust_everywhere(model: GPT) -> None:
+    """Holds the confidence at 1."""
+    confidence = model.ngram_prior.confidence
+    with no_grad():
+        confidence.bias.assign(Tensor.ones((1,)))
+    confidence.freeze()
+
+
 def without_blocks(model: GPT) -> None:
     """Takes the blocks away."""
     model.transformer_blocks.clear()
@@ -94,7 +103,7 @@ def without_blocks(model: GPT) -> None:
 
 VARIANTS = {
     "default": Variant(),
-    "without confidence": Variant(model=lambda model: model.ngram_prior.confidence.freeze()),
+    "trusted everywhere": Variant(model=trust_everywhere),
     "without blocks": Variant(model=without_blocks),
     "own occurrence counted": Variant(model=count_all),
     "GPT alone": with_tables(0),
@@ -106,6 +115,7 @@ VARIANTS = {
     "four tables": with_tables(4),
     "weight decay": with_settings(weight_decay=0.1),
     "average of weights": with_settings(ema_decay=0.99),
+    "AdamW": with_settings(**ADAMW),
     "Muon": with_settings(optimizer="muon"),
     "WSD": with_settings(schedule="wsd"),
 }

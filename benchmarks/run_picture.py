@@ -29,7 +29,7 @@ from terminal import pieces_on_terminal  # noqa: E402
 COLUMNS, ROWS = 112, 100  # of the terminal; rows that stay empty are not drawn
 WIDTH, HEIGHT, FONT = 8, 16, 13.3  # of a cell and its letters, in pixels
 MARGIN = 16
-SCREENS = (10, 30, 70, 150, 250, 350, 450, 560, 680, 800)  # steps
+SCREENS = (4, 10, 20, 40, 80, 150, 300, 450, 600, 800)  # steps
 SECONDS = 0.5  # that a screen is shown
 SAMPLES = 6  # that are drawn
 PAPER, INK, COLOURS = "#1a202c", "#e2e8f0", {"cyan": "#76e4f7"}
@@ -153,8 +153,8 @@ def picture(found: list[Screen], command: str) -> str:
         f".last{{animation:hidden {SECONDS * last:g}s step-end;animation-delay:0s!important}}}}"
     )
     title = (
-        "A terminal: the curve of the default run's loss, which begins where counting ends; then names that "
-        "the model invents, and the ladder"
+        "A terminal: while the default run goes on, the curve of its loss falls; then names that the model "
+        "invents, and the ladder"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
