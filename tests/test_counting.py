@@ -22,12 +22,23 @@ from tinygpt_core.training.presets import PRESETS
 TEXTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=25)
 
 
-def by_the_formula(model: CountingModel, texts: list[list[int]], context: list[int], top: int) -> list[float]:
-    """p(w | context) of interpolated Kneser-Ney, from tuples that are counted anew for each question."""
+def by_the_formula(
+    model: CountingModel,
+    texts: list[list[int]],
+    context: list[int],
+    top: int,
+    left_out: tuple[int, int] | None = None,
+) -> list[float]:
+    """p(w | context) of interpolated Kneser-Ney, from tuples that are counted anew for each question.
+
+    left_out: the number of a text and a place in it, whose token is not counted.
+    """
     counts: dict[tuple[int, ...], int] = defaultdict(int)
     before: dict[tuple[int, ...], set[tuple[int, ...]]] = defaultdict(set)
-    for text in texts:
+    for number, text in enumerate(texts):
         for i in range(1, len(text)):
+            if (number, i) == left_out:
+                continue
             for length in range(min(i, model.context_length) + 1):
                 counts[tuple(text[i - length : i + 1])] += 1
             for length in range(min(i - 1, model.context_length - 1) + 1):
@@ -142,7 +153,7 @@ def test_a_run_ends_with_a_ladder_on_its_validation_text(tmp_path: Path) -> None
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     ladder = log[-1]["ladder"]
     assert [entry for entry in log if "ladder" in entry] == [log[-1]] and log[-1]["step"] == 4
-    assert list(ladder) == ["uniform", "unigram", *(f"{n} back" for n in range(1, 6))]
+    assert list(ladder) == ["uniform", "unigram", *(f"{n} back" for n in range(1, 8))]
     assert ladder["uniform"] == math.log(trainer.data.tokenizer.vocab_size)
     assert trainer.ladder() == ladder and events
     rows = [row for batch in trainer.data.validation_batches for row in sequences(batch)]

@@ -209,10 +209,10 @@ class CountingModel:
                 raise ValueError(
                     f"{len(keys):,} keys of context length {length} have {len(numbers):,} counts"
                 )
+            if any(after <= before for before, after in pairwise(keys)):
+                raise ValueError(f"the keys of context length {length} do not ascend")
             if len(keys) and not 0 <= keys[0] <= keys[-1] < vocab_size ** (length + 1):
                 raise ValueError(f"the keys of context length {length} are not all of {vocab_size:,} tokens")
-            if any(following <= key for key, following in pairwise(keys)):
-                raise ValueError(f"the keys of context length {length} do not ascend")
             if len(numbers) and not 1 <= min(numbers) <= max(numbers) <= LARGEST_COUNT:
                 raise ValueError(f"the counts of context length {length} must be from 1 to {LARGEST_COUNT:,}")
             model._raw[length].update(dict(zip(keys, numbers, strict=True)))

@@ -310,6 +310,8 @@ def _count_parameters(model: GPT) -> str:
     """Returns how many parameters a model has, and how many of them are trained, where that is not all."""
     count = model.num_parameters()
     trained = model.num_parameters(trainable_only=True)
+    if model.config.ngram_prior:
+        return f"{count:,} parameters and {model.ngram_prior.counting.num_ngrams:,} n-grams"
     if trained == count:
         return f"{count:,} parameters"
     return f"{trained:,} of {count:,} parameters are trained ({trained / count:.2%})"

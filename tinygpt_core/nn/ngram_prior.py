@@ -131,7 +131,7 @@ class NgramPrior(Module):
             before = kept.shape[1]
             seen = type(seen).concatenate([kept, seen.as_dtype(kept.dtype)], 1)
         ids = seen.to_array()
-        following = None if targets is None else targets.buffer.to_array()
+        next_ids = None if targets is None else targets.buffer.to_array()
         at = None if places is None else places.buffer.to_array()
         flat: array[float] = array(dtype.typecode)
         for row in range(batch_size):
@@ -140,7 +140,7 @@ class NgramPrior(Module):
                 number = row * length + place
                 end = beginning + before + place + 1
                 reach = before + place + 1 if at is None else at[number] + 1
-                target = None if following is None or following[number] < 0 else following[number]
+                target = None if next_ids is None or next_ids[number] < 0 else next_ids[number]
                 flat += self._row(ids[end - min(reach, self.context_length) : end], target, dtype)
         shape = (batch_size, length, self.vocab_size)
         return Tensor(type(seen).from_array(flat, shape, dtype))
@@ -180,15 +180,14 @@ class NgramPrior(Module):
         """
         lengths = range(self.context_length + 1)
         numbers: dict[str, array[int]] = {}
-        for name, typecode in {
-            "discounts": "i",
-            **{f"keys.{length}": "q" for length in lengths},
-            **{f"counts.{length}": "i" for length in lengths},
-        }.items():
-            flat = tensors[name].to_array()
-            if flat.typecode != typecode or tensors[name].ndim != (2 if name == "discounts" else 1):
-                raise ValueError(f"{name} of the n-gram prior has another shape or dtype than counts have")
-            numbers[name] = flat
+        kinds = [f"{kind}.{length}" for kind in ("keys", "counts") for length in lengths]
+        for name in ("discounts", *kinds):
+            tensor = tensors[name]
+            if tensor.numel and tensor.dtype.kind != "i":
+                raise ValueError(f"{name} of the n-gram prior are integers, not {tensor.dtype.name}")
+            if tensor.ndim != (2 if name == "discounts" else 1):
+                raise ValueError(f"{name} of the n-gram prior have the shape {tensor.shape}")
+            numbers[name] = tensor.as_dtype(DType.int64).to_array()
         discounts = [number / HUNDREDTHS for number in numbers["discounts"]]
         if len(discounts) != 2 * len(lengths):
             raise ValueError(f"the n-gram prior has {len(discounts)} discounts, and needs {2 * len(lengths)}")

@@ -81,6 +81,8 @@ class WeightAverage:
             wrong = ", ".join(sorted(tensors.keys() ^ expected))
             raise ValueError(f"unknown or missing among the weights in training: {wrong:.400}")
         self.trained.load_weights(list(tensors.items()), strict=False)
+        if self.model.config.ngram_prior:  # which the model's file has, and not the optimizer's
+            self.trained.ngram_prior.use(self.model.ngram_prior.counting)
 
 
 def split_off_trained(tensors: Mapping[str, Buffer]) -> tuple[dict[str, Buffer], dict[str, Buffer]]:

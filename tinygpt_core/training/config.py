@@ -171,8 +171,8 @@ class TrainingConfig:
     )
     ngram_prior: int = setting(
         0,
-        "tokens back that an n-gram model looks, to whose log-probabilities the model adds what it learns",
-        Range(0, MOST_BACK, f"from 0 to {MOST_BACK} (0: the model starts from nothing)"),
+        "tokens back that an n-gram model has counted, whose predictions the model corrects",
+        Range(0, MOST_BACK, f"from 0 to {MOST_BACK} (0: none)"),
     )
     dropout: float = setting(0.0, "probability of dropping an activation", FRACTION)
     query_key_norm: bool = setting(False, "normalize the queries and keys of each head")

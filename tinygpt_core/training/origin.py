@@ -89,6 +89,12 @@ class Origin:
                     name,
                     f" is {getattr(config, name)!r:.80}, but {value!r:.200} for the model in {self.path}",
                 )
+        if config.lora_rank and self.model.config.ngram_prior:
+            raise SettingError(
+                "lora_rank",
+                f" is for models that are all weights, but the one in {self.path} has counted its text "
+                "(ngram_prior), and a run counts its own",
+            )
         settings = replace(config, **sizes, init_from=self.path)
         settings.require_experts("balance_loss", "router_z_loss")
         return settings
