@@ -264,6 +264,8 @@ class CountingModel:
         base = self.vocab_size
         firsts = self._first_keys(context, top)
         top = len(firsts) - 1
+        if left_out is not None and not self._count_at(top, firsts[top] + left_out):
+            left_out = None  # it never followed this context
         probabilities = [1.0 / base] * base
         for length, first in enumerate(firsts):
             level, discount = self._level(length, top)
@@ -272,14 +274,10 @@ class CountingModel:
             total = sums[stop] - sums[start]
             kinds = stop - start
             less = -1  # the token whose count is one less
-            if left_out is not None:
-                count = level.count_of(first + left_out, start, stop)
-                # A count of p' is one less where the longer n-gram is not there any more
-                longer = 0 if length == top else firsts[length + 1] + left_out
-                if count and (length == top or self._count_at(length + 1, longer) == 1):
-                    less = left_out
-                    total -= 1
-                    kinds -= count == 1
+            if left_out is not None and self._is_one_less(left_out, length, firsts):
+                less = left_out
+                total -= 1
+                kinds -= level.count_of(first + left_out, start, stop) == 1
             if not total:
                 continue
             lent = discount * kinds / total
@@ -290,6 +288,13 @@ class CountingModel:
                 if count:
                     probabilities[token] += (count - discount) / total
         return list(map(math.log, probabilities))
+
+    def _is_one_less(self, token: int, length: int, firsts: Sequence[int]) -> bool:
+        """Whether the count of a token after a context of a length is one less without one occurrence of it
+        after the longest of these contexts: that of p always is, that of p' where the longer n-gram occurred
+        there alone.
+        """
+        return length == len(firsts) - 1 or self._count_at(length + 1, firsts[length + 1] + token) == 1
 
     def _count_at(self, length: int, key: int) -> int:
         """Returns how often a key with so long a context was counted."""
