@@ -519,3 +519,24 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         )
         assert done.returncode == 2 and says in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "wrong").exists()
+
+
+def test_a_step_on_a_device_is_not_recorded_since_counting_is_looked_up_on_the_host(tmp_path: Path) -> None:
+    if why := backends.why_not("cuda-on-cpu"):
+        pytest.skip(why)
+    config = small("cuda-on-cpu", data_file=words(tmp_path), corpus="names")
+    update: Any = Trainer.start(config, str(tmp_path / "run")).update
+    assert "ngram_prior" in update.why_no_graph
+
+
+def test_what_is_kept_of_contexts_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinygpt_core.nn.ngram_prior.MOST_KEPT", 3)
+    model = counted()
+    ids = ids_of([[0, 1, 2, 3, 4, 1, 2, 0]])
+    expected = [
+        model.ngram_prior.counting.log_probabilities([0, 1, 2, 3, 4, 1, 2, 0][: i + 1]) for i in range(8)
+    ]
+    for _ in range(2):
+        for one, two in zip(model.ngram_prior.log_probabilities(ids).to_python()[0], expected, strict=True):
+            assert one == pytest.approx(two, rel=1e-6)
+        assert len(model.ngram_prior._rows) <= 3
