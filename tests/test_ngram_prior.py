@@ -90,6 +90,17 @@ def test_one_left_out_is_counting_anew_without_it(
     assert all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(found, expected, strict=True))
 
 
+def test_each_place_left_out_is_counting_anew_without_it() -> None:
+    model = CountingModel(5, 3).fit(TEXTS)
+    for number, text in enumerate(TEXTS):
+        for place in range(1, len(text)):
+            for length in range(min(place, 3) + 1):
+                context = text[place - length : place]
+                found = model.log_probabilities(context, left_out=text[place])
+                expected = by_the_formula(model, TEXTS, context, 3, (number, place))
+                assert [math.exp(p) for p in found] == pytest.approx(expected, rel=1e-9)
+
+
 @settings(deadline=None)
 @given(
     texts=st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=9), min_size=1, max_size=8),
@@ -540,3 +551,9 @@ def test_what_is_kept_of_contexts_has_an_end(monkeypatch: pytest.MonkeyPatch) ->
         for one, two in zip(model.ngram_prior.log_probabilities(ids).to_python()[0], expected, strict=True):
             assert one == pytest.approx(two, rel=1e-6)
         assert len(model.ngram_prior._rows) <= 3
+    monkeypatch.undo()
+    kept = model.ngram_prior.log_probabilities(ids)
+    monkeypatch.setattr(
+        CountingModel, "log_probabilities", None
+    )  # what was asked before is not computed again
+    assert model.ngram_prior.log_probabilities(ids).to_python() == kept.to_python()
