@@ -185,6 +185,11 @@ ROOMS: dict[str, Room] = {
         ),
         "python",
     ),
+    "counting": Room(
+        ("tinygpt_core/counting.py", "tinygpt_core/nn/ngram_prior.py"),
+        ("test_counting.py", "test_ngram_prior.py"),
+        "python",
+    ),
     "trainer": Room(
         (
             "tinygpt_core/training/loop.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -159,3 +160,67 @@ def test_a_run_ends_with_a_ladder_on_its_validation_text(tmp_path: Path) -> None
     rows = [row for batch in trainer.data.validation_batches for row in sequences(batch)]
     assert sum(len(row) - 1 for row in rows) == sum(b.num_targets for b in trainer.data.validation_batches)
     assert ladder["2 back"] < ladder["unigram"] < ladder["uniform"]
+
+
+@pytest.mark.parametrize(("count", "longest"), [(40, 2), (25, 0), (3, 1), (1, 2), (10, 1)])
+def test_each_discount_is_the_one_that_the_held_out_text_is_most_probable_with(
+    count: int, longest: int
+) -> None:
+    """The others being as they are then: those of p' first, the shortest context before the longer ones."""
+    generator = random.Generator(count)
+    texts = [
+        [
+            generator.integer(0, 3) * generator.integer(0, 2)
+            for _ in range(generator.integer(2, 9) + 30 // count)
+        ]
+        for _ in range(count)
+    ]
+    if count >= 10:
+        held_out = texts[9::10]
+        rest = [text for i, text in enumerate(texts) if i % 10 != 9]
+    else:
+        held_out = [text[len(text) - len(text) // 10 - 1 :] for text in texts]
+        rest = [text[: len(text) - len(text) // 10] for text in texts]
+    model = CountingModel(3, longest)
+
+    def loss(top: int) -> float:
+        return -sum(
+            math.log(by_the_formula(model, rest, text[:i], top)[text[i]])
+            for text in held_out
+            for i in range(1, len(text))
+        )
+
+    found = CountingModel(3, longest).fit(texts)
+    places = [(model.discounts, length, longest) for length in range(longest)]
+    places += [(model.top_discounts, length, length) for length in range(longest + 1)]
+    for discounts, length, top in places:
+        chosen = (found.discounts if discounts is model.discounts else found.top_discounts)[length]
+        losses = {}
+        for value in GRID:
+            discounts[length] = value
+            losses[value] = loss(top)
+        assert losses[chosen] == pytest.approx(min(losses.values()), rel=1e-12)
+        discounts[length] = chosen
+    assert found.discounts == model.discounts and found.top_discounts == model.top_discounts
+    assert math.isclose(found.nats(texts), _mean_loss(model, texts, longest), rel_tol=1e-9)
+
+
+def _mean_loss(model: CountingModel, texts: list[list[int]], top: int) -> float:
+    """In nats, of texts that are counted themselves."""
+    losses = [
+        -math.log(by_the_formula(model, texts, text[:i], top)[text[i]])
+        for text in texts
+        for i in range(1, len(text))
+    ]
+    return sum(losses) / len(losses)
+
+
+def test_integers_of_any_size_stand_for_contexts() -> None:
+    many, few = CountingModel(2**40, 3), CountingModel(5, 3)
+    text = [0, 1, 2, 3, 4, 1, 2, 4, 4, 0, 1, 2, 3]
+    many.fit([[2**40 - 5 + token for token in text]])
+    few.fit([text])
+    assert many.num_ngrams == few.num_ngrams and many.discounts == few.discounts
+    assert many.counts()[0] == (array("q", range(2**40 - 5, 2**40)), few.counts()[0][1])
+    assert [list(counts) for _, counts in many.counts()] == [list(counts) for _, counts in few.counts()]
+    assert max(many.counts()[3][0]) < 2**160 and many.counts()[3][0] == sorted(many.counts()[3][0])

@@ -416,12 +416,11 @@ NO_FORMAT = "shakespeare-cpu"  # its parts are younger than the formats; a run s
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != NO_FORMAT])
-def test_every_preset_can_be_exported_but_for_its_tables(name: str, tmp_path: Path) -> None:
+def test_every_preset_can_be_exported_but_for_its_counts(name: str, tmp_path: Path) -> None:
     config = PRESETS[name].config.model_config(11)
-    assert why_not_elsewhere(config) == (
-        [f"ngram_tables is {config.ngram_tables!r}, not ()"] if config.ngram_tables else []
-    )
-    small = replace(config, num_layers=1, embedding_dim=16, num_heads=2, context_length=8, ngram_tables=())
+    counts = [f"ngram_prior is {config.ngram_prior}, not 0"] if config.ngram_prior else []
+    assert why_not_elsewhere(config) == counts
+    small = replace(config, num_layers=1, embedding_dim=16, num_heads=2, context_length=8, ngram_prior=0)
     model = GPT(small)
     model.eval()
     formats = [kind for kind, family in FAMILIES.items() if not family.obstacles(small)]

@@ -90,6 +90,17 @@ def test_one_left_out_is_counting_anew_without_it(
     assert all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(found, expected, strict=True))
 
 
+def test_each_place_left_out_is_counting_anew_without_it() -> None:
+    model = CountingModel(5, 3).fit(TEXTS)
+    for number, text in enumerate(TEXTS):
+        for place in range(1, len(text)):
+            for length in range(min(place, 3) + 1):
+                context = text[place - length : place]
+                found = model.log_probabilities(context, left_out=text[place])
+                expected = by_the_formula(model, TEXTS, context, 3, (number, place))
+                assert [math.exp(p) for p in found] == pytest.approx(expected, rel=1e-9)
+
+
 @settings(deadline=None)
 @given(
     texts=st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=9), min_size=1, max_size=8),
@@ -519,3 +530,30 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         )
         assert done.returncode == 2 and says in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "wrong").exists()
+
+
+def test_a_step_on_a_device_is_not_recorded_since_counting_is_looked_up_on_the_host(tmp_path: Path) -> None:
+    if why := backends.why_not("cuda-on-cpu"):
+        pytest.skip(why)
+    config = small("cuda-on-cpu", data_file=words(tmp_path), corpus="names")
+    update: Any = Trainer.start(config, str(tmp_path / "run")).update
+    assert "ngram_prior" in update.why_no_graph
+
+
+def test_what_is_kept_of_contexts_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinygpt_core.nn.ngram_prior.MOST_KEPT", 3)
+    model = counted()
+    ids = ids_of([[0, 1, 2, 3, 4, 1, 2, 0]])
+    expected = [
+        model.ngram_prior.counting.log_probabilities([0, 1, 2, 3, 4, 1, 2, 0][: i + 1]) for i in range(8)
+    ]
+    for _ in range(2):
+        for one, two in zip(model.ngram_prior.log_probabilities(ids).to_python()[0], expected, strict=True):
+            assert one == pytest.approx(two, rel=1e-6)
+        assert len(model.ngram_prior._rows) <= 3
+    monkeypatch.undo()
+    kept = model.ngram_prior.log_probabilities(ids)
+    monkeypatch.setattr(
+        CountingModel, "log_probabilities", None
+    )  # what was asked before is not computed again
+    assert model.ngram_prior.log_probabilities(ids).to_python() == kept.to_python()

@@ -113,7 +113,7 @@ class CountingModel:
         self._raw = [Counter[int]() for _ in range(context_length + 1)]
         self._levels: list[Level] = []  # of how often a token followed
         self._lower: list[Level] = []  # of after how many different tokens context and token stood
-        self._count([])
+        self._put_in_order()
 
     # ---------------------------------------------------------------- counting
 
@@ -131,15 +131,17 @@ class CountingModel:
         if not any(len(sequence) > 1 for sequence in counted):
             raise ValueError("there is nothing to count: no sequence has two ids")
         if len(counted) >= HELD_OUT:
-            held_out = counted[HELD_OUT - 1 :: HELD_OUT]
+            held_out = not_yet = counted[HELD_OUT - 1 :: HELD_OUT]
             rest = [sequence for i, sequence in enumerate(counted) if i % HELD_OUT != HELD_OUT - 1]
+            begins = [1] * len(held_out)
         else:
             cuts = [len(sequence) - len(sequence) // HELD_OUT for sequence in counted]
             held_out = [sequence[max(0, cut - 1) :] for sequence, cut in zip(counted, cuts, strict=True)]
             rest = [sequence[:cut] for sequence, cut in zip(counted, cuts, strict=True)]
-        self._count(rest)
+            not_yet, begins = counted, cuts
+        self._count(rest, [1] * len(rest))
         self._choose_discounts(held_out)
-        self._count(held_out)
+        self._count(not_yet, begins)
         return self
 
     def _check(self, ids: Sequence[int]) -> None:
@@ -147,14 +149,14 @@ class CountingModel:
         if len(ids) and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             raise ValueError(f"ids must lie in [0, {self.vocab_size})")
 
-    def _count(self, sequences: Iterable[Sequence[int]]) -> None:
-        """Adds sequences to the counts.
+    def _count(self, sequences: Iterable[Sequence[int]], begins: Iterable[int]) -> None:
+        """Adds sequences to the counts, each from the place on, 1 or later, where it begins.
 
         Context and token are one integer: with the token w and those before it a, b, ... (the newest first),
         w + V a + V² b + ...
         """
         base = self.vocab_size
-        for sequence in sequences:
+        for sequence, begin in zip(sequences, begins, strict=True):
             keys = list(sequence[1:])
             power = base
             for length, counts in enumerate(self._raw):
@@ -162,7 +164,7 @@ class CountingModel:
                     longer = keys[1:] if length > 1 else keys  # those with so many tokens before them
                     keys = [key + power * token for key, token in zip(longer, sequence, strict=False)]
                     power *= base
-                counts.update(keys)
+                counts.update(keys[max(0, begin - max(length, 1)) :])
         self._put_in_order()
 
     def _put_in_order(self) -> None:
@@ -264,6 +266,8 @@ class CountingModel:
         base = self.vocab_size
         firsts = self._first_keys(context, top)
         top = len(firsts) - 1
+        if left_out is not None and not self._count_at(top, firsts[top] + left_out):
+            left_out = None  # it never followed this context
         probabilities = [1.0 / base] * base
         for length, first in enumerate(firsts):
             level, discount = self._level(length, top)
@@ -272,14 +276,10 @@ class CountingModel:
             total = sums[stop] - sums[start]
             kinds = stop - start
             less = -1  # the token whose count is one less
-            if left_out is not None:
-                count = level.count_of(first + left_out, start, stop)
-                # A count of p' is one less where the longer n-gram is not there any more
-                longer = 0 if length == top else firsts[length + 1] + left_out
-                if count and (length == top or self._count_at(length + 1, longer) == 1):
-                    less = left_out
-                    total -= 1
-                    kinds -= count == 1
+            if left_out is not None and self._is_one_less(left_out, length, firsts):
+                less = left_out
+                total -= 1
+                kinds -= level.count_of(first + left_out, start, stop) == 1
             if not total:
                 continue
             lent = discount * kinds / total
@@ -290,6 +290,13 @@ class CountingModel:
                 if count:
                     probabilities[token] += (count - discount) / total
         return list(map(math.log, probabilities))
+
+    def _is_one_less(self, token: int, length: int, firsts: Sequence[int]) -> bool:
+        """Whether the count of a token after a context of a length is one less without one occurrence of it
+        after the longest of these contexts: that of p always is, that of p' where the longer n-gram occurred
+        there alone.
+        """
+        return length == len(firsts) - 1 or self._count_at(length + 1, firsts[length + 1] + token) == 1
 
     def _count_at(self, length: int, key: int) -> int:
         """Returns how often a key with so long a context was counted."""

@@ -311,7 +311,7 @@ def seal(folder: Path) -> None:
         path.write_text(json.dumps(value))
 
 
-def write_own_run(folder: Path) -> None:
+def write_own_run(folder: Path, **changes: Any) -> None:
     """Writes a run of two steps, of few numbers, with its corpus."""
     (folder / "text.txt").write_text(TEXT * 20)
     tokens = folder / "bpe"
@@ -324,6 +324,7 @@ def write_own_run(folder: Path) -> None:
         steps=2,
         eval_batches=1,
         **sizes,
+        **changes,
     )
     trainer = Trainer.start(config, str(folder / "run"))
     for _ in trainer.run():
@@ -331,6 +332,10 @@ def write_own_run(folder: Path) -> None:
     for file in (folder / "run").iterdir():
         shutil.move(file, folder / file.name)
     (folder / "run").rmdir()
+
+
+def write_run_that_counts(folder: Path) -> None:
+    write_own_run(folder, ngram_prior=2)
 
 
 def read_sealed(folder: Path) -> None:
@@ -573,6 +578,12 @@ TARGETS = {
         ("config.json", "state.json", "tokenizer", "model.safetensors", "optimizer.safetensors", "text.txt"),
         resume_sealed,
         (ValueError,),
+    ),
+    "sealed run that counts": Target(
+        write_run_that_counts, ("config.json", "model.safetensors"), read_sealed, (CheckpointError,)
+    ),
+    "sealed run that counts and is resumed": Target(
+        write_run_that_counts, ("config.json", "model.safetensors"), resume_sealed, (ValueError,)
     ),
     "sealed run that is explained": Target(
         write_own_run,
