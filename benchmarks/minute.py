@@ -115,7 +115,6 @@ VARIANTS = {
     "four tables": with_tables(4),
     "weight decay": with_settings(weight_decay=0.1),
     "average of weights": with_settings(ema_decay=0.99),
-    "AdamW": with_settings(**ADAMW),
     "Muon": with_settings(optimizer="muon"),
     "WSD": with_settings(schedule="wsd"),
 }
