@@ -270,7 +270,7 @@ def test_a_generation_shows_what_the_model_expected(run):
     for place, position in enumerate(tokens["positions"][:-1]):
         assert position["target"]["text"] == tokens["texts"][place + 1]
         assert math.isclose(position["loss"], -math.log(position["target"]["probability"]), rel_tol=2e-3)
-        shares = [share for _, share, _ in position["top"]]
+        shares = [share for _, share, _, _ in position["top"]]
         assert len(shares) == 10 and shares == sorted(shares, reverse=True) and sum(shares) <= 1.001
     assert tokens["positions"][-1]["target"] is None
 

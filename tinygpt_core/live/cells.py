@@ -113,11 +113,41 @@ class _Cell:
         return self._sum(below, f"{self.own}.attn")
 
     def _logits(self) -> dict[str, Any]:
+        if not self.model.config.ngram_prior:
+            return self._network()
+        z, log_p = (self.trace.matrix(name)[self.row][self.column] for name in ("network", "counting"))
+        trust = self.trace.matrix("confidence")[self.row][0]
+        steps = [["z, what the network adds", z], ["1 + c, the trust in counting", trust], ["log p", log_p]]
+        return {"computed": z + trust * log_p, "steps": steps}
+
+    def _network(self) -> dict[str, Any]:
         if not self.model.config.tied_head:
             return self._linear("norm", self.model.head)
         x = self.trace.matrix("norm")[self.row]
         weights = self.model.embedding_layer.embeddings.buffer[self.column].to_python()
         return self._products(("x", x), ("E", weights))
+
+    def _counting(self) -> dict[str, Any]:
+        counting = self.model.ngram_prior.counting
+        context = self.trace.ids[: self.row + 1]
+        steps: list[list[Any]] = [["nothing counted: p = 1 / V", 1.0 / counting.vocab_size]]
+        for step in counting.steps(context, self.column):
+            kinds = f"{step.kinds} kind{'s' * (step.kinds != 1)}"
+            seen = f"{step.count} of {step.total}, {kinds}, d {step.discount:g}"
+            steps.append([f"{step.length} back: {seen}", step.probability])
+        longest = min(len(context), counting.context_length)
+        note = (
+            "Each line says how much p is: max(count - d, 0) / total + d · kinds / total · the p above it. "
+            f"Counted is, {longest} back, how often this token followed; with fewer, after how many different "
+            "tokens it did. A context that was never seen has no line."
+        )
+        return {"computed": math.log(steps[-1][1]), "steps": steps, "note": note}
+
+    def _confidence(self) -> dict[str, Any]:
+        made = self._linear("norm", self.model.ngram_prior.confidence)
+        made["steps"].append(["1", 1.0])
+        made["computed"] += 1.0
+        return made
 
     def _probabilities(self) -> dict[str, Any]:
         return self._softmax(self.trace.matrix("logits")[self.row], "logit")
