@@ -128,20 +128,32 @@ class _Cell:
         return self._products(("x", x), ("E", weights))
 
     def _counting(self) -> dict[str, Any]:
+        """p, level by level, and the same p as a sum: of what each context says, as far as longer ones lend."""
         counting = self.model.ngram_prior.counting
         context = self.trace.ids[: self.row + 1]
+        found = counting.steps(context, self.column)
         steps: list[list[Any]] = [["nothing counted: p = 1 / V", 1.0 / counting.vocab_size]]
-        for step in counting.steps(context, self.column):
+        for step in found:
             kinds = f"{step.kinds} kind{'s' * (step.kinds != 1)}"
             seen = f"{step.count} of {step.total}, {kinds}, d {step.discount:g}"
             steps.append([f"{step.length} back: {seen}", step.probability])
+        shares: list[tuple[str, float]] = []
+        lent = [1.0]
+        for step in reversed(found):
+            own = max(step.count - step.discount, 0.0) / step.total
+            shares.append((f"{step.length} back: ({step.count} - {step.discount:g}) / {step.total}", own))
+            lent.append(lent[-1] * step.discount * step.kinds / step.total)
+        shares.append(("1 / V", 1.0 / counting.vocab_size))
+        said = [(name, own, left) for (name, own), left in zip(shares, lent, strict=True) if own]
+        made = self._sum_of([[name, own, "lent", left, own * left] for name, own, left in said])
         longest = min(len(context), counting.context_length)
         note = (
             "Each line says how much p is: max(count - d, 0) / total + d · kinds / total · the p above it. "
             f"Counted is, {longest} back, how often this token followed; with fewer, after how many different "
             "tokens it did. A context that was never seen has no line."
         )
-        return {"computed": math.log(steps[-1][1]), "steps": steps, "note": note}
+        log_p = math.log(made["computed"])
+        return made | {"computed": log_p, "steps": [*steps, ["log p", log_p]], "note": note}
 
     def _confidence(self) -> dict[str, Any]:
         made = self._linear("norm", self.model.ngram_prior.confidence)
@@ -295,10 +307,14 @@ class _Cell:
             [f"{a[0]}[{place}]", x, f"{b[0]}[{place}]", y, x * y]
             for place, (x, y) in enumerate(zip(a[1], b[1], strict=True))
         ]
-        terms.sort(key=lambda term: -abs(term[4]))
+        return self._sum_of(terms) | {"computed": dot(a[1], b[1])}
+
+    def _sum_of(self, terms: list[list[Any]]) -> dict[str, Any]:
+        """A sum of products: names and values of the two factors, and their product."""
+        terms = sorted(terms, key=lambda term: -abs(term[4]))
         others = [term[4] for term in terms[MOST_TERMS:]]
         return {
-            "computed": dot(a[1], b[1]),
+            "computed": math.fsum(term[4] for term in terms),
             "terms": terms[:MOST_TERMS],
             "other_terms": len(others),
             "other_sum": math.fsum(others),

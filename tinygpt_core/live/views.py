@@ -348,7 +348,7 @@ def _add_logits(result: Trace, seen: dict[str, Any]) -> None:
         counted = model.ngram_prior.log_probabilities(token_ids_of(model, result.ids), dtype=x.dtype)
         confidence = seen["ngram_prior.confidence"][1] + 1.0
     result.add("network", "what the network adds", axes, network, f"z = {product}", "norm")
-    formula = f"log p(token | the last {back} tokens)"
+    formula = f"log p, where p(token | the last {back} tokens)"
     result.add("counting", "what counting says", axes, counted, formula)
     formula = "1 + c = 1 + x W + b"
     result.add("confidence", "trust in counting", ("position", "trust"), confidence, formula, "norm")
