@@ -316,9 +316,7 @@ class CountingModel:
         level = self._levels[length]
         return level.count_of(key, 0, len(level.keys))
 
-    def steps(
-        self, context: Sequence[int], token: int, context_length: int | None = None
-    ) -> list[Step]:
+    def steps(self, context: Sequence[int], token: int, context_length: int | None = None) -> list[Step]:
         """Returns how the probability of a token comes about: from 1 / V, a step for each length of context
         that was seen, the shortest first. That of the last step is the one of `log_probabilities`.
 

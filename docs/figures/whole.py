@@ -77,18 +77,16 @@ def outside(sheet: Drawing) -> None:
 def counting(sheet: Drawing) -> None:
     """What a model may start from: it reads the ids, and joins at the logits."""
     plus = (128, 562)
-    with sheet.part("counting"):
+    with sheet.part("counting, its way"):
         sheet.line([(236, 160), (258, 160), (258, 530), (344, 530)], FAINT, dashed=True)
         sheet.arrow((344, 530), (344, 539), FAINT)
-        sheet.rect(294, 539, 216, 46, LILAC, FAINT, 6)
-        sheet.text(402, 559, "counting", bold=True)
-        sheet.text(402, 577, "what followed the last tokens?", size=12)
         sheet.arrow((294, 562), (plus[0] + 12, 562), FAINT, dashed=True)
         sheet.text(172, 555, "log p (T, V)", BLUE, 13, "start")
         sheet.circle(*plus, 12, LEMON, INK)
         sheet.text(plus[0], plus[1] + 6, "+", size=18, bold=True)
         sheet.text(522, 559, "not in every GPT: the network adds", FAINT, 12, "start")
         sheet.text(522, 577, "to it what counting does not know", FAINT, 12, "start")
+    box(sheet, 294, 539, 216, 46, "counting", "what followed the last tokens?", LILAC)
 
 
 def inside(sheet: Drawing) -> None:
