@@ -31,7 +31,7 @@ TABS = ("overview", "step", "attention", "tokens", "merges", "training")
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A page for a training step, for a generation, for a step of a model that starts from counting, for a
+    """A page for a training step, for a generation, for a step of a model that builds on counting, for a
     Tensor alone, and for a script.
     """
     folder = tmp_path_factory.mktemp("pages")

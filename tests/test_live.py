@@ -205,7 +205,7 @@ class Reference:
                 probabilities_by_counting(self.counting, ids[: place + 1], following[place])
                 for place in range(len(ids))
             ]
-            trust = 1.0 + self.linear(views["norm"], "ngram_prior.confidence")
+            trust = self.linear(views["norm"], "ngram_prior.confidence")
             views |= {"network": logits, "counting": np.log(np.array(rows)), "confidence": trust}
             logits = logits + trust * views["counting"]
         views["logits"] = logits
@@ -279,7 +279,7 @@ def test_logits_are_what_the_network_adds_to_what_counting_says(kind):
     network, trust, counted, logits = (
         np.array(found.matrix(name)) for name in ("network", "confidence", "counting", "logits")
     )
-    assert np.abs(trust - 1.0).min() > 1e-3, "the trust is of its position"
+    assert np.ptp(trust) > 1e-3, "the trust is of its position"
     np.testing.assert_allclose(network + trust * counted, logits, rtol=1e-5, atol=1e-5)
     for place in range(len(IDS)):
         expected = probabilities_by_counting(model.ngram_prior.counting, IDS[: place + 1])

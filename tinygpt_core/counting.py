@@ -76,7 +76,7 @@ class Step(NamedTuple):
 
     Attributes:
         length: of the context, in tokens.
-        count: c(h w), or what p' counts in its place.
+        times: c(h w), or what p' counts in its place.
         total: c(h), the sum of all counts after the context.
         kinds: how many different tokens follow it.
         discount: d.
@@ -84,7 +84,7 @@ class Step(NamedTuple):
     """
 
     length: int
-    count: int
+    times: int
     total: int
     kinds: int
     discount: float

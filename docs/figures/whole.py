@@ -75,7 +75,7 @@ def outside(sheet: Drawing) -> None:
 
 
 def counting(sheet: Drawing) -> None:
-    """What a model may start from: it reads the ids, and joins at the logits."""
+    """What a model may build on: it reads the ids, and joins at the logits."""
     plus = (128, 562)
     with sheet.part("counting, its way"):
         sheet.line([(236, 160), (258, 160), (258, 530), (344, 530)], FAINT, dashed=True)
@@ -154,8 +154,9 @@ def pictures() -> dict[str, str]:
         760,
         "A GPT. Text becomes T token ids; each picks a row of the embedding table, which gives x of shape "
         "(T, C). L blocks change x; a LayerNorm, the head and a softmax turn it into V probabilities at each "
-        "position. Where a model starts from counting, its log-probabilities are added to the logits. A block adds to x twice: what attention found at earlier positions, and what the MLP "
-        "made of each position by itself; both read x through a LayerNorm.",
+        "position. In a model that counts, too, what counting says is added to the logits. A block adds to x "
+        "twice: what attention found at earlier positions, and what the MLP made of each position by itself; "
+        "both read x through a LayerNorm.",
         themed=True,
     )
     outside(sheet)

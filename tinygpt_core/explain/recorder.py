@@ -61,8 +61,8 @@ class Recorder:
     Attributes:
         classes: what each Operation class says of itself, see `sources.describe`.
         calls: the module calls: `name`, `kind`, `parent` (an index, or -1) and `parameters`.
-        tensors: every value: `shape`, `dtype`, `name`, `kind` ("parameter", "input", "value", "gradient"), its
-            `values`, and of some inputs a sentence `about` them.
+        tensors: every value: `shape`, `dtype`, `name`, `kind` ("parameter", "input", "value", "gradient"),
+            its `values`, and of some inputs a sentence `about` them.
         operations: `kind`, `call`, `inputs` and `output` (indices of tensors), `seconds`, `bytes` of new
             storage, `kept`.
         steps: in order, ("forward", operation) and ("backward", operation).
@@ -264,9 +264,9 @@ class Recorder:
         name = f"{self._names.get(id(prior), 'ngram_prior')}.log p, counted"
         index = self.add_tensor("input", counted.shape, counted.dtype, counted, name)
         self.tensors[index]["about"] = (
-            f"What counting says of each token after the last {prior.context_length}, looked up in the counts of "
-            "the text that the model learns from. No gradient flows here. In a step of training the place itself "
-            "is left out of the counts, since it has the answer."
+            f"What counting says of each token after the last {prior.context_length}, looked up in the "
+            "counts of the text that the model learns from. No gradient flows here. In a step of training "
+            "the place itself is left out of the counts, since it has the answer."
         )
         self._by_buffer[id(counted)] = index
         self._kept_alive.append(counted)

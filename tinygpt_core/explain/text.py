@@ -51,7 +51,7 @@ def predictions(
         logits: floats (T, V).
         targets: the T tokens that came next, `ignore_index` where none did.
         ignore_index: see `targets`.
-        counted: floats (T, V), the log-probabilities of a model that counts, which the network starts from:
+        counted: floats (T, V), the log-probabilities of a model that counts, which the network builds on:
             then each token also has the probability that counting gives it.
     """
     positions = []

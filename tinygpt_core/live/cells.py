@@ -117,7 +117,7 @@ class _Cell:
             return self._network()
         z, log_p = (self.trace.matrix(name)[self.row][self.column] for name in ("network", "counting"))
         trust = self.trace.matrix("confidence")[self.row][0]
-        steps = [["z, what the network adds", z], ["1 + c, the trust in counting", trust], ["log p", log_p]]
+        steps = [["z, what the network adds", z], ["c, the trust in counting", trust], ["log p", log_p]]
         return {"computed": z + trust * log_p, "steps": steps}
 
     def _network(self) -> dict[str, Any]:
@@ -128,20 +128,20 @@ class _Cell:
         return self._products(("x", x), ("E", weights))
 
     def _counting(self) -> dict[str, Any]:
-        """p, level by level, and the same p as a sum: of what each context says, as far as longer ones lend."""
+        """p, level by level, and as a sum of what each context says, as far as longer ones lend to it."""
         counting = self.model.ngram_prior.counting
         context = self.trace.ids[: self.row + 1]
         found = counting.steps(context, self.column)
         steps: list[list[Any]] = [["nothing counted: p = 1 / V", 1.0 / counting.vocab_size]]
         for step in found:
             kinds = f"{step.kinds} kind{'s' * (step.kinds != 1)}"
-            seen = f"{step.count} of {step.total}, {kinds}, d {step.discount:g}"
+            seen = f"{step.times} of {step.total}, {kinds}, d {step.discount:g}"
             steps.append([f"{step.length} back: {seen}", step.probability])
         shares: list[tuple[str, float]] = []
         lent = [1.0]
         for step in reversed(found):
-            own = max(step.count - step.discount, 0.0) / step.total
-            shares.append((f"{step.length} back: ({step.count} - {step.discount:g}) / {step.total}", own))
+            own = max(step.times - step.discount, 0.0) / step.total
+            shares.append((f"{step.length} back: ({step.times} - {step.discount:g}) / {step.total}", own))
             lent.append(lent[-1] * step.discount * step.kinds / step.total)
         shares.append(("1 / V", 1.0 / counting.vocab_size))
         said = [(name, own, left) for (name, own), left in zip(shares, lent, strict=True) if own]
@@ -149,17 +149,14 @@ class _Cell:
         longest = min(len(context), counting.context_length)
         note = (
             "Each line says how much p is: max(count - d, 0) / total + d · kinds / total · the p above it. "
-            f"Counted is, {longest} back, how often this token followed; with fewer, after how many different "
-            "tokens it did. A context that was never seen has no line."
+            f"With {longest} back, counts say how often this token followed; with fewer, how many different "
+            "tokens stood before the context and this token. A context that was never seen has no line."
         )
         log_p = math.log(made["computed"])
         return made | {"computed": log_p, "steps": [*steps, ["log p", log_p]], "note": note}
 
     def _confidence(self) -> dict[str, Any]:
-        made = self._linear("norm", self.model.ngram_prior.confidence)
-        made["steps"].append(["1", 1.0])
-        made["computed"] += 1.0
-        return made
+        return self._linear("norm", self.model.ngram_prior.confidence)
 
     def _probabilities(self) -> dict[str, Any]:
         return self._softmax(self.trace.matrix("logits")[self.row], "logit")

@@ -423,8 +423,8 @@ class Microscope:
             `tokens`, the most probable first: the `logit`, the `probability` as the model gives it, what the
             temperature makes of it, and the `share` with which it would be drawn, 0 where it is cut off;
             `kept`, how many may be drawn; `others` and `other_probability`; `entropy` in nats; and where
-            something is switched off, the probability `without` that; for a model that starts from counts the
-            probability `counted` of each token, and the `trust` 1 + c at this position.
+            something is switched off, the probability `without` that; for a model that builds on counts the
+            probability `counted` of each token, and the `trust` in them, c, at this position.
 
         Raises:
             ProtocolError: what was asked for does not fit; the message says what would.

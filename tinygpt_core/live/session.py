@@ -32,7 +32,7 @@ from ..optimizers import rows_with_gradient
 from ..tensor import Tensor, no_grad
 from ..training.checkpoint import Checkpoint
 from ..training.config import TrainingConfig
-from ..training.counts import counted_sequences, require_countable
+from ..training.counts import require_countable
 from ..training.data import data_of_corpus
 from ..training.loop import Trainer
 
@@ -68,16 +68,19 @@ class TrainingSession:
     def __init__(self, config: TrainingConfig, corpus: Corpus, saved: Checkpoint | None = None) -> None:
         config = replace(config, accumulation=1)
         data = data_of_corpus(config, corpus, saved.tokenizer if saved else None)
+        if config.ngram_prior:
+            require_countable(config, data)
         self.trainer = Trainer(config, "", data)
         if saved is not None:
             is_another = data.sha256 != saved.config["data"]["sha256"]
             if is_another:  # and has an order of its own
                 order = data.training_batches.get_state()
                 saved = saved._replace(state=saved.state | {"data_order": order})
+            model = self.trainer.model
+            counting = model.ngram_prior.counting if model.config.ngram_prior else None
             self.trainer.restore(saved)
-            if is_another and config.ngram_prior:  # what it learns from is taken out of the counts
-                require_countable(config, data)
-                self.trainer.model.ngram_prior.count(counted_sequences(data.training_batches))
+            if counting and is_another:  # counted is what it learns from, and not what the run did
+                model.ngram_prior.use(counting)
             if config.steps <= self.trainer.step:
                 config = replace(config, steps=self.trainer.step + config.steps)
                 self.trainer.config = config
@@ -275,9 +278,10 @@ class RecordedStep:
 
         Returns:
             `terms`: for tokens of the batch, the largest contribution first, what they add to the gradient,
-            as the product of two named numbers; `note`, where the second needs a word more; `other_terms` and `other_sum`; `gradient`, their sum;
-            `norm` of the whole gradient, `clip` and `factor`; `clipped`; the optimizer's numbers; `before`,
-            `after`, `change`, and `computed`, the value after the step as the formula gives it, in doubles.
+            as the product of two named numbers; `note`, where the second needs a word more; `other_terms` and
+            `other_sum`; `gradient`, their sum; `norm` of the whole gradient, `clip` and `factor`; `clipped`;
+            the optimizer's numbers; `before`, `after`, `change`, and `computed`, the value after the step as
+            the formula gives it, in doubles.
 
         Raises:
             ValueError: there is no such parameter, or no such weight in it.
@@ -343,7 +347,7 @@ class RecordedStep:
         """Returns the loss of this batch where only this weight is moved, by multiples of its change.
 
         Scale 0 is the model before the step and scale 1 has this weight where the step put it; all others
-        stay as they were. Nothing is dropped at random, so with dropout the losses are others than the step's.
+        stay as they were. Nothing is dropped at random: with dropout, the losses are others than the step's.
 
         Returns:
             `points`: scale, value and loss.

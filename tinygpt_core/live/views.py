@@ -335,7 +335,7 @@ def _add_mlp(result: Trace, seen: dict[str, Any], layer: int, mlp: Any) -> str:
 
 
 def _add_logits(result: Trace, seen: dict[str, Any]) -> None:
-    """Adds the logits, and for a model that starts from counts what they are made of."""
+    """Adds the logits, and for a model that builds on counts what they are made of."""
     model = result.model
     axes = ("position", "token")
     product = "x E^T" if model.config.tied_head else "x W"
@@ -346,13 +346,12 @@ def _add_logits(result: Trace, seen: dict[str, Any]) -> None:
     with no_grad():
         network = model.embedding_layer.as_linear(x) if model.config.tied_head else seen["head"][1]
         counted = model.ngram_prior.log_probabilities(token_ids_of(model, result.ids), dtype=x.dtype)
-        confidence = seen["ngram_prior.confidence"][1] + 1.0
     result.add("network", "what the network adds", axes, network, f"z = {product}", "norm")
     formula = f"log p, where p(token | the last {back} tokens)"
     result.add("counting", "what counting says", axes, counted, formula)
-    formula = "1 + c = 1 + x W + b"
-    result.add("confidence", "trust in counting", ("position", "trust"), confidence, formula, "norm")
-    formula = "logits = z + (1 + c) · log p"
+    confidence = seen["ngram_prior.confidence"][1]
+    result.add("confidence", "trust in counting", ("position", "trust"), confidence, "c = x W + b", "norm")
+    formula = "logits = z + c · log p"
     result.add("logits", "logits", axes, seen[""][1], formula, "network", "confidence", "counting")
 
 
