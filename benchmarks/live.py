@@ -156,8 +156,10 @@ def pictures(browser: Any, address: str, folder: Path) -> None:
     page.screenshot(path=folder / "live-loss.png", full_page=True, clip=_box(page, "#weight-section", 420))
     page.select_option("#weights-of", "ngram_prior.confidence.weights")
     page.focus("[aria-label^='ngram_prior.confidence.weights']")
+    for _ in range(4):  # to the one whose step changes the loss of this batch most
+        page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#weight-detail h2:has-text('confidence.weights')")
+    page.wait_for_selector("#weight-detail h2:has-text('confidence.weights[11')")
     page.wait_for_selector(".along svg")
     page.screenshot(path=folder / "live-weight.png", full_page=True, clip=_box(page, "#weight-detail", 1500))
     context.close()
