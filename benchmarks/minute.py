@@ -1,14 +1,19 @@
 """The default runs, of a minute or two on one core: how good they are on all validation names, and what each
 part adds.
 
-    python benchmarks/minute.py [--backend python] [--variant "transformer alone"] [--seeds 1337 1 2] [--json]
+    python benchmarks/minute.py [--backend python] [--variant "GPT alone"] [--seeds 1337 1 2] [--check]
+                                [--json]
 
 Each variant is the run of `tinygpt train` on a backend (preset `identifiers` or `identifiers-fast`) with a
 change, a seed at a time; the loss is that on all names that are held out, in nats a letter, and the time is
 that of the whole run, the validations and the ladder included, in seconds of processor time and by the clock.
-"transformer alone" is what the default run was before it had tables of n-grams; "memory alone" has the tables
-and no transformer blocks, so that the difference to the default is what attention and its MLP add. An average
-of the weights is one of all rows of the tables: in pure Python a step then takes ten times as long.
+
+The default model adds what it learns to what counting says, as far as it trusts that. "trusted everywhere"
+takes counting as it is at each position; "without blocks" has no attention and no MLP, so that what is added
+depends on the last letter alone; "own occurrence counted" learns from counts that contain the answer. The
+variants "GPT alone", "with tables" and "tables alone" have no counting, and the steps and rates that suit
+them: the GPT, the same with tables of hashed n-grams in which it looks up vectors ("one table", "two tables",
+... with the first of these only), and the tables without any blocks.
 """
 
 from __future__ import annotations
@@ -21,37 +26,97 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import pairing  # beside this file; puts the repository on sys.path
 
-from tinygpt_core import backends  # noqa: E402
-from tinygpt_core.training import Trainer, TrainingConfig  # noqa: E402
-from tinygpt_core.training.presets import PRESETS, default_preset  # noqa: E402
+from tinygpt_core import Tensor, backends, no_grad
+from tinygpt_core.nn import GPT, NgramPrior
+from tinygpt_core.training import Trainer, TrainingConfig
+from tinygpt_core.training.presets import PRESETS, default_preset
 
 ALL_NAMES = 10_000  # validation batches, more than there are
-TARGETS = {"python": 1.72, "numpy": 1.65}  # nats a letter; in at most 75 s
+TARGETS = {"python": 1.72, "numpy": 1.65}  # nats a letter, whatever counting reaches
+MOST_SECONDS = 75
+TABLES = (4096, 16384, 32768, 65536, 65536)  # rows for the last two, three, ... letters
+SMALL = {"steps": 1100, "learning_rate": 0.015, "minimum_learning_rate": 0.0007}
+LARGE = {"steps": 400, "learning_rate": 0.002, "dropout": 0.0}
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.0, "beta2": TrainingConfig().beta2}
+# By preset: what suits a model without counting
+WITHOUT_COUNTING = {"identifiers": SMALL, "identifiers-fast": LARGE | ADAMW}
 
 
-def with_tables(count: int) -> Callable[[TrainingConfig], TrainingConfig]:
-    """Returns a change that leaves so many tables of n-grams."""
-    return lambda config: replace(config, ngram_tables=config.ngram_tables[:count])
+class Variant(NamedTuple):
+    """What is changed: settings of the run, and the model before its first step."""
+
+    settings: Callable[[TrainingConfig], TrainingConfig] = lambda config: config
+    model: Callable[[GPT], None] = lambda model: None
 
 
-VARIANTS: dict[str, Callable[[TrainingConfig], TrainingConfig]] = {
-    "default": lambda config: config,
-    "transformer alone": with_tables(0),
-    "memory alone": lambda config: config,  # its blocks are taken away, see `run`
+class NothingLeftOut(NgramPrior):
+    """Predicts in training, too, with all that was counted."""
+
+    def log_probabilities(
+        self,
+        token_ids: Tensor,
+        past: Tensor | None = None,
+        places: Tensor | None = None,
+        targets: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Returns what counting says of each position; targets are ignored."""
+        return super().log_probabilities(token_ids, past, places, None, **options)
+
+
+def with_settings(**changes: Any) -> Variant:
+    """Returns the default run with other settings."""
+    return Variant(lambda config: replace(config, **changes))
+
+
+def with_tables(count: int, model: Callable[[GPT], None] = lambda model: None) -> Variant:
+    """Returns a run without counting, with so many tables of n-grams."""
+
+    def settings(config: TrainingConfig) -> TrainingConfig:
+        changes = {"ngram_prior": 0, "ngram_tables": TABLES[:count], **WITHOUT_COUNTING[config.preset]}
+        return replace(config, **changes)
+
+    return Variant(settings, model)
+
+
+def count_all(model: GPT) -> None:
+    """Leaves a position's own occurrence in the counts."""
+    model.ngram_prior.__class__ = NothingLeftOut
+
+
+def trust_everywhere(model: GPT) -> None:
+    """Holds the confidence at 1."""
+    confidence = model.ngram_prior.confidence
+    with no_grad():
+        confidence.bias.assign(confidence.bias + 1.0)  # it begins at 0
+    confidence.freeze()
+
+
+def without_blocks(model: GPT) -> None:
+    """Takes the blocks away."""
+    model.transformer_blocks.clear()
+
+
+VARIANTS = {
+    "default": Variant(),
+    "trusted everywhere": Variant(model=trust_everywhere),
+    "without blocks": Variant(model=without_blocks),
+    "own occurrence counted": Variant(model=count_all),
+    "GPT alone": with_tables(0),
+    "with tables": with_tables(len(TABLES)),
+    "tables alone": with_tables(len(TABLES), without_blocks),
     "one table": with_tables(1),
     "two tables": with_tables(2),
     "three tables": with_tables(3),
     "four tables": with_tables(4),
-    "weight decay": lambda config: replace(config, weight_decay=0.1),
-    "average of weights": lambda config: replace(config, ema_decay=0.99),
-    "Muon": lambda config: replace(config, optimizer="muon"),
-    "WSD": lambda config: replace(config, schedule="wsd"),
+    "weight decay": with_settings(weight_decay=0.1),
+    "average of weights": with_settings(ema_decay=0.99),
+    "Muon": with_settings(optimizer="muon"),
+    "WSD": with_settings(schedule="wsd"),
 }
 
 
@@ -68,13 +133,12 @@ class Result(NamedTuple):
 def run(backend: str, variant: str, seed: int, **changes: Any) -> Result:
     """Trains once and returns how good the model is on all validation names, and how long it took."""
     config = PRESETS[default_preset(backend)].config
-    config = replace(config, backend=backend, seed=seed, eval_batches=ALL_NAMES, **changes)
+    config = replace(config, backend=backend, seed=seed, eval_batches=ALL_NAMES)
     started = time.perf_counter()
     started_processor = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer.start(VARIANTS[variant](config), folder)
-        if variant == "memory alone":
-            trainer.model.transformer_blocks.clear()
+        trainer = Trainer.start(replace(VARIANTS[variant].settings(config), **changes), folder)
+        VARIANTS[variant].model(trainer.model)
         for _ in trainer.run():
             pass
         nats = trainer.validated.val_loss if trainer.validated else trainer.validate()
@@ -88,8 +152,8 @@ def run(backend: str, variant: str, seed: int, **changes: Any) -> Result:
     )
 
 
-def main() -> None:
-    """Prints a Markdown table, or JSON."""
+def main() -> int:
+    """Prints a Markdown table, or JSON; returns 1 where --check finds a missed promise."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,7 +165,8 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1337, 1, 2], help="(default: 1337 1 2)")
     parser.add_argument("--steps", type=int, help="updates (default: the preset's)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a promise is missed")
+    parser.add_argument("--json", action="store_true", help="print JSON, and judge nothing")
     arguments = parser.parse_args()
     names = arguments.backend or [name for name in TARGETS if not backends.why_not(name)]
     changes = {} if arguments.steps is None else {"steps": arguments.steps}
@@ -112,7 +177,7 @@ def main() -> None:
     }
     if arguments.json:
         print(json.dumps([[*key, [result._asdict() for result in each]] for key, each in found.items()]))
-        return
+        return 0
     print(
         f"the default runs, seeds {', '.join(map(str, arguments.seeds))}, Python {sys.version.split()[0]}\n"
     )
@@ -130,9 +195,19 @@ def main() -> None:
         )
     print("\nThe ladder on the same names: ", end="")
     ladder = next(iter(found.values()))[0].ladder
-    print(", ".join(f"{name} {nats:.3f}" for name, nats in ladder.items()))
-    print(f"Targets: {', '.join(f'{name} {nats}' for name, nats in TARGETS.items())}, in at most 75 s.")
+    print(", ".join(f"{name} {nats:.3f}" for name, nats in ladder.items()), end="\n\n")
+    best, least = min(ladder.items(), key=lambda rung: rung[1])
+    promises = pairing.Promises()
+    for (name, variant), each in found.items():
+        if variant != "default":
+            continue
+        worst = max(result.nats for result in each)
+        promises.say(worst < least, f"{name}: {worst:.3f} at most, below counting {best}, {least:.3f}")
+        promises.say(worst <= TARGETS[name], f"{name}: {worst:.3f} at most ({TARGETS[name]:.2f} at most)")
+        seconds = statistics.median(result.seconds for result in each)
+        promises.say(seconds <= MOST_SECONDS, f"{name}: {seconds:.0f} s ({MOST_SECONDS} s at most)")
+    return int(arguments.check and promises.missed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -29,7 +29,7 @@ from terminal import pieces_on_terminal  # noqa: E402
 COLUMNS, ROWS = 112, 100  # of the terminal; rows that stay empty are not drawn
 WIDTH, HEIGHT, FONT = 8, 16, 13.3  # of a cell and its letters, in pixels
 MARGIN = 16
-SCREENS = (10, 30, 70, 150, 280, 450, 600, 800, 950, 1100)  # steps
+SCREENS = (4, 10, 20, 40, 80, 150, 300, 450, 600, 800)  # steps
 SECONDS = 0.5  # that a screen is shown
 SAMPLES = 6  # that are drawn
 PAPER, INK, COLOURS = "#1a202c", "#e2e8f0", {"cyan": "#76e4f7"}

@@ -39,6 +39,10 @@ READER = (None, "the reader's own files; tests/test_conversations.py goes from a
 SUBSTITUTES = {
     "git clone URL tinygpt && cd tinygpt": (None, "the reader's own copy of what the tests run in"),
     "python3 -m tinygpt_core train": ("train --steps 3 --out {run}", "a minute"),
+    "python3 -m tinygpt_core train --ngram-prior 0 --out no-counts": (
+        "train --ngram-prior 0 --steps 3 --out no-counts",
+        "a minute",
+    ),
     'python3 -m tinygpt_core generate runs/latest --prompt "get_" --count 5': (
         'generate {run} --prompt "get_" --count 2',
         "another directory",

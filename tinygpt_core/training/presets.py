@@ -64,7 +64,7 @@ _preset("stdlib", "the same on the standard library's source", like="docs", corp
 
 _preset(
     "identifiers-fast",
-    "half a minute on a fast backend: the same names, and a larger model",
+    "a minute on a fast backend: the same names, and a larger model",
     like="identifiers",
     num_layers=2,
     num_heads=4,
