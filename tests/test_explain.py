@@ -38,6 +38,7 @@ from tinygpt_core.nn import GPT, MLP, GPTConfig
 from tinygpt_core.operations import Add, Linear, Mul
 from tinygpt_core.tokenizer import BPETokenizer, CharTokenizer, RegexPatterns
 from tinygpt_core.training import PRESETS, StepEvent, Trainer, TrainingConfig, checkpoint
+from tinygpt_core.training.runs import load_model
 from tinygpt_core.training.statistics import BINS, SAMPLE, copies, histogram, statistics
 
 BACKENDS = ["python", "numpy"] if backends.why_not("numpy") is None else ["python"]
@@ -213,8 +214,8 @@ def test_modules_are_the_blocks():
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"positions": "learned", "accumulation": 2}, {"dropout": 0.3}],
-    ids=["rotary", "packed", "dropout"],
+    [{}, {"positions": "learned", "accumulation": 2}, {"dropout": 0.3}, {"ngram_prior": 3}],
+    ids=["rotary", "packed", "dropout", "prior"],
 )
 def test_the_step_of_the_page_is_the_next_step_of_the_run(tmp_path, name, changes):
     directory, config = make_run(tmp_path, 6, backend=name, checkpoint_every=5, **changes)
@@ -270,9 +271,56 @@ def test_a_generation_shows_what_the_model_expected(run):
     for place, position in enumerate(tokens["positions"][:-1]):
         assert position["target"]["text"] == tokens["texts"][place + 1]
         assert math.isclose(position["loss"], -math.log(position["target"]["probability"]), rel_tol=2e-3)
-        shares = [share for _, share, _ in position["top"]]
+        shares = [share for _, share, _, _ in position["top"]]
         assert len(shares) == 10 and shares == sorted(shares, reverse=True) and sum(shares) <= 1.001
     assert tokens["positions"][-1]["target"] is None
+
+
+@pytest.fixture(scope="module")
+def counting_run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_run(tmp_path_factory.mktemp("counting"), 12, ngram_prior=3)[0]
+
+
+@pytest.mark.parametrize("prompt", [None, "get"], ids=["a step", "a generation"])
+def test_what_counting_says_is_named_and_stands_beside_what_the_model_says(counting_run, prompt):
+    shown = subjects.explain_run(counting_run, prompt)
+    graph, tokens = shown["graph"], shown["tokens"]
+    calls = {call["name"]: call for call in graph["calls"]}
+    assert calls["ngram_prior"]["kind"] == "NgramPrior" and calls["ngram_prior.confidence"]["parent"] >= 0
+    [leaf] = (i for i, each in enumerate(graph["tensors"]) if each["name"] == "ngram_prior.log p, counted")
+    tensor = graph["tensors"][leaf]
+    assert tensor["kind"] == "input" and tensor["about"].startswith("What counting says")
+    [user] = (operation for operation in graph["operations"] if leaf in operation["inputs"])
+    assert user["kind"] == "Mul" and graph["calls"][user["call"]]["name"] == "ngram_prior"
+    made = {operation["output"] for operation in graph["operations"]}
+    read = {i for operation in graph["operations"] for i in operation["inputs"] if i is not None}
+    for each in (graph["tensors"][i] for i in read - made):
+        if each["dtype"].startswith("float"):
+            assert each["name"] or not each["shape"], "what is no result has a name, or is one number"
+
+    model = load_model(counting_run, None)[0]
+    counting, ids = model.ngram_prior.counting, tokenizer_of(counting_run)
+    assert tokens["has_counting"]
+    texts = [ids[text] for text in tokens["texts"]]
+    for place, position in enumerate(tokens["positions"]):
+        target = position["target"] and position["target"]["id"]
+        left_out = target if prompt is None else None  # in training each place is left out of the counts
+        expected = counting.log_probabilities(texts[max(0, place - 2) : place + 1], left_out=left_out)
+        for _, _, token, counted in position["top"]:
+            assert math.isclose(counted, math.exp(expected[token]), rel_tol=1e-3)
+        if target is not None:
+            assert math.isclose(position["target"]["counted"], math.exp(expected[target]), rel_tol=1e-3)
+
+
+def tokenizer_of(run: str) -> dict[str, int]:
+    tokenizer = load_model(run, None)[1]
+    return {text.token_text(tokenizer, i): i for i in range(tokenizer.vocab_size)}
+
+
+def test_a_model_that_did_not_count_says_nothing_of_counting(run):
+    tokens = subjects.explain_run(run)["tokens"]
+    assert not tokens["has_counting"]
+    assert all(entry[3] is None for position in tokens["positions"] for entry in position["top"])
 
 
 # ---------------------------------------------------------------- what is shown of values, attention and

@@ -31,7 +31,9 @@ TABS = ("overview", "step", "attention", "tokens", "merges", "training")
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A page for a training step, for a generation, for a Tensor alone, and for a script."""
+    """A page for a training step, for a generation, for a step of a model that builds on counting, for a
+    Tensor alone, and for a script.
+    """
     folder = tmp_path_factory.mktemp("pages")
     (folder / "words.txt").write_text(WORDS)
     config = replace(
@@ -48,7 +50,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     for _ in Trainer.start(config, str(folder / "run")).run():
         pass
-    made = {name: folder / f"{name}.html" for name in ("training", "generation", "tensor")}
+    counting = replace(config, ngram_prior=2, tokenizer="characters", positions="rotary")
+    for _ in Trainer.start(counting, str(folder / "counting")).run():
+        pass
+    made = {name: folder / f"{name}.html" for name in ("training", "generation", "counting", "tensor")}
+    explain.explain(str(folder / "counting"), made["counting"])
     explain.explain(str(folder / "run"), made["training"])
     explain.explain(str(folder / "run"), made["generation"], prompt="get</script>")
     x = Tensor([[1.0, float("nan"), 0.0]], requires_grad=True)
@@ -121,7 +127,7 @@ def window(browser: Any, pages: dict[str, Path]) -> Iterator[Window]:
 # ---------------------------------------------------------------- the page as a whole
 
 
-@pytest.mark.parametrize("name", ["training", "generation", "tensor"])
+@pytest.mark.parametrize("name", ["training", "generation", "counting", "tensor"])
 @pytest.mark.parametrize("size", [(1400, 900), (390, 800)], ids=["wide", "narrow"])
 def test_every_view_opens_without_an_error(browser, pages, name, size, theme):
     window = Window(browser, pages[name], theme, size)
@@ -135,7 +141,7 @@ def test_every_view_opens_without_an_error(browser, pages, name, size, theme):
     window.context.close()
 
 
-@pytest.mark.parametrize("name", ["training", "generation", "tensor"])
+@pytest.mark.parametrize("name", ["training", "generation", "counting", "tensor"])
 def test_axe_finds_nothing(browser, pages, name, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[browser]'")
     window = Window(browser, pages[name], theme)
@@ -204,6 +210,7 @@ def test_the_parts_of_the_map_lead_to_their_views(window):
     assert names.count("LayerNorm") == 3 and set(names) == {
         *("tokenizer", "embedding", "block", "LayerNorm", "head", "softmax", "causal self-attention", "MLP")
     }
+    assert window.count('.map [data-part^="counting"]') == 0, "this model did not count"
     for name, key, view in (
         ("causal self-attention", None, "attention"),
         ("MLP", None, "step"),
@@ -447,6 +454,27 @@ def test_predictions_have_ten_bars_and_a_loss_for_every_token(window):
         assert f"place {position['target']['rank']} of" in window.text(".expected")
 
 
+def test_what_counting_says_stands_beside_what_the_model_says(browser, pages):
+    window = Window(browser, pages["counting"])
+    assert window.count('.map [data-part^="counting"]') == 2
+    window.page.click('.map [data-part="counting"]')
+    assert window.page.is_visible("#view-tokens")
+    tokens = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).tokens")
+    window.page.locator("#view-tokens .chip").nth(2).click()
+    top = tokens["positions"][1]["top"]
+    shown = window.page.locator("#view-tokens .bar:not(.names) .counted").all_inner_texts()
+    assert len(shown) >= 10 and window.count("#view-tokens .bar .mark") == len(shown)
+    for text, (_, _, _, counted) in zip(shown[:10], top, strict=True):
+        assert float(text.split()[0]) == pytest.approx(100 * counted, abs=0.5)
+    window.tab("step")
+    window.page.click("text=Open all")
+    leaf = window.page.locator(".node.leaf", has_text="log p, counted").last
+    leaf.evaluate("node => node.dispatchEvent(new MouseEvent('click', { bubbles: true }))")
+    assert "What counting says" in window.text(".panel")
+    assert not window.problems
+    window.context.close()
+
+
 def test_merges_end_in_the_tokens(window):
     window.tab("merges")
     shown = window.page.evaluate("JSON.parse(document.getElementById('data').textContent).merges")
@@ -464,7 +492,7 @@ def test_the_ladder_falls_to_the_best_with_the_model_among_its_rungs(window):
     window.tab("training")
     shown = [row.split() for row in window.page.locator(".ladder tr").all_inner_texts()]
     nats = [row[-1] for row in shown]
-    assert len(nats) == 8 and all(len(each.partition(".")[2]) == 3 for each in nats)
+    assert len(nats) == 10 and all(len(each.partition(".")[2]) == 3 for each in nats)
     assert nats == sorted(nats, key=float, reverse=True)
     assert window.text(".ladder .own").startswith("this model")
 

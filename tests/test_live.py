@@ -8,6 +8,8 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from tinygpt_core import random
+from tinygpt_core.counting import CountingModel
 from tinygpt_core.dataset.corpora import Corpus
 from tinygpt_core.dtype import DType
 from tinygpt_core.formats import save_pretrained
@@ -37,6 +40,7 @@ from tinygpt_core.nn import ACTIVATION_FUNCTIONS, GPT, GPTConfig
 from tinygpt_core.tensor import Tensor
 from tinygpt_core.tokenizer import CharTokenizer
 from tinygpt_core.training import PRESETS, Trainer
+from tinygpt_core.training.counts import counted_sequences
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 SIZES: dict[str, Any] = {
@@ -57,7 +61,10 @@ KINDS = {
     "no biases": {"positions": "rotary", "tied_head": False, "bias": False},
     "n-grams": {"positions": "rotary", "tied_head": False, "ngram_tables": (7, 11, 19)},
     "n-grams and positions": {"ngram_tables": (5,)},
+    "prior": {"positions": "rotary", "tied_head": False, "ngram_prior": 3},
+    "prior and a tied head": {"ngram_prior": 2, "bias": False, "normalization": "rms_norm"},
 }
+COUNTED = [[3, 1, 12, 0, 5, 5, 7], [3, 1, 12, 5, 5], [0, 3, 1, 2, 0, 5, 5, 7, 3, 1], [9, 3, 1, 12, 0, 4]]
 WORDS = ["get_name", "set_name", "is_path", "has_size", "get_size", "set_path"] * 3
 
 
@@ -66,7 +73,41 @@ def model_of(kind: str) -> GPT:
         model = GPT(GPTConfig(**(SIZES | KINDS[kind])))
         for _, parameter in model.named_parameters():  # so that nothing is as small as at a beginning
             parameter.assign(parameter + Tensor.normal(parameter.shape, std=0.3))
+    if model.config.ngram_prior:
+        model.ngram_prior.count(COUNTED)
     return model
+
+
+def probabilities_by_counting(
+    model: CountingModel, context: Sequence[int], left_out: int | None = None
+) -> Any:
+    """Interpolated Kneser-Ney by its definition, from all n-grams that were counted: what `CountingModel`
+    says in doubles, with one n-gram's occurrence (`left_out` after the context) taken away first.
+    """
+    size, top = model.vocab_size, min(model.context_length, len(context))
+    context = list(context[len(context) - top :])
+    counted: list[Counter[tuple[int, ...]]] = [Counter() for _ in range(top + 1)]
+    for length, (keys, counts) in enumerate(model.counts()[: top + 1]):
+        for key, count in zip(keys, counts, strict=True):
+            digits = [key // size**place % size for place in range(length + 1)]
+            counted[length][tuple(reversed(digits))] = count
+    if left_out is not None:
+        for length in range(top + 1):
+            ngram = (*context[top - length :], left_out)
+            counted[length][ngram] -= 1
+            assert counted[length][ngram] >= 0, "of a text that was counted"
+            counted[length] += Counter()  # without those at zero
+    p = np.full(size, 1.0 / size)
+    for length in range(top + 1):
+        if length == top:
+            level, discount = counted[top], model.top_discounts[top]
+        else:
+            level, discount = Counter(ngram[1:] for ngram in counted[length + 1]), model.discounts[length]
+        after = np.array([level[(*context[top - length :], token)] for token in range(size)])
+        if after.sum():
+            lent = discount * (after > 0).sum() / after.sum()
+            p = np.maximum(after - discount, 0.0) / after.sum() + lent * p
+    return p
 
 
 @pytest.fixture
@@ -103,6 +144,7 @@ class Reference:
 
     def __init__(self, model: GPT, weights: dict[str, Any] | None = None) -> None:
         self.config = model.config
+        self.counting = model.ngram_prior.counting if model.config.ngram_prior else None
         self.weights = weights or {
             name: np.array(tensor.to_python(), dtype=np.float64) for name, tensor in model.named_parameters()
         }
@@ -123,7 +165,13 @@ class Reference:
             [a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], 1
         )
 
-    def __call__(self, ids: list[int], off: tuple[tuple[int, int], ...] = ()) -> dict[str, Any]:
+    def __call__(
+        self,
+        ids: list[int],
+        off: tuple[tuple[int, int], ...] = (),
+        following: Sequence[int | None] = (None,) * 64,
+    ) -> dict[str, Any]:
+        """`following`: what came next in a text that was counted, which is left out of the counts."""
         heads, size = self.config.num_heads, self.config.head_dim
         views: dict[str, Any] = {"embedding": self.weights["embedding_layer.embeddings"][ids]}
         x = views["stream"] = views["embedding"]
@@ -151,7 +199,16 @@ class Reference:
             mlp = views[f"{own}.mlp"] = self.linear(views[f"{own}.activated"], f"{path}.mlp.layers.1")
             x = views[f"{own}.stream"] = x + attn + mlp
         views["norm"] = self.norm(x, "layer_norm")
-        logits = views["logits"] = views["norm"] @ self.weights["head.weights"]
+        logits = views["norm"] @ self.weights["head.weights"]
+        if self.config.ngram_prior:
+            rows = [
+                probabilities_by_counting(self.counting, ids[: place + 1], following[place])
+                for place in range(len(ids))
+            ]
+            trust = self.linear(views["norm"], "ngram_prior.confidence")
+            views |= {"network": logits, "counting": np.log(np.array(rows)), "confidence": trust}
+            logits = logits + trust * views["counting"]
+        views["logits"] = logits
         views["probabilities"] = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         return views
 
@@ -160,15 +217,18 @@ class Reference:
         total = 0.0
         for row in range(rows):
             ids = list(batch.inputs[row * length : (row + 1) * length])
-            shares = self(ids)["probabilities"]
-            for place, target in enumerate(batch.targets[row * length : (row + 1) * length]):
+            targets = batch.targets[row * length : (row + 1) * length]
+            following = [None if target < 0 else target for target in targets]
+            shares = self(ids, following=following)["probabilities"]
+            for place, target in enumerate(targets):
                 total -= math.log(shares[place, target]) if target >= 0 else 0.0
         return total / batch.num_targets
 
 
 @pytest.mark.parametrize("off", [(), ((0, 1),), ((0, 0), (1, 1))], ids=["all on", "one head off", "two off"])
-def test_every_view_is_what_numpy_computes(off):
-    model = model_of("default")
+@pytest.mark.parametrize("kind", ["default", "prior"])
+def test_every_view_is_what_numpy_computes(off, kind):
+    model = model_of(kind)
     found = trace(model, IDS, Switches(heads=frozenset(off)))
     expected = Reference(model)(IDS, off)
     assert set(found.views) == set(expected)
@@ -197,7 +257,7 @@ def test_every_cell_is_what_its_formula_gives(kind, switches):
     for name, view in found.views.items():
         for head, matrix in enumerate(view.matrices):
             for row in (0, 3, len(IDS) - 1):
-                for column in (0, 1, len(matrix[0]) - 1):
+                for column in sorted({0, min(1, len(matrix[0]) - 1), len(matrix[0]) - 1}):
                     cell = explain_cell(found, name, row, column, head)
                     assert cell["value"] == matrix[row][column]
                     assert cell["computed"] == pytest.approx(cell["value"], rel=1e-5, abs=2e-6), (name, cell)
@@ -209,6 +269,25 @@ def test_every_cell_is_what_its_formula_gives(kind, switches):
                         assert products == pytest.approx(cell["computed"], rel=1e-9, abs=1e-12)
                     seen += 1
     assert seen > 100
+
+
+@pytest.mark.parametrize("kind", ["prior", "prior and a tied head"])
+def test_logits_are_what_the_network_adds_to_what_counting_says(kind):
+    model = model_of(kind)
+    found = trace(model, IDS)
+    assert found.views["logits"].inputs == ("network", "confidence", "counting")
+    network, trust, counted, logits = (
+        np.array(found.matrix(name)) for name in ("network", "confidence", "counting", "logits")
+    )
+    assert np.ptp(trust) > 1e-3, "the trust is of its position"
+    np.testing.assert_allclose(network + trust * counted, logits, rtol=1e-5, atol=1e-5)
+    for place in range(len(IDS)):
+        expected = probabilities_by_counting(model.ngram_prior.counting, IDS[: place + 1])
+        np.testing.assert_allclose(np.exp(counted[place]), expected, rtol=1e-5)
+        cell = explain_cell(found, "counting", place, 5)
+        assert cell["steps"][-2][1] == pytest.approx(expected[5], rel=1e-9), "level by level"
+        products = math.fsum(term[4] for term in cell["terms"]) + cell["other_sum"]
+        assert products == pytest.approx(expected[5], rel=1e-9), "and as a sum"
 
 
 @pytest.mark.parametrize("kind", ["default", "gpt2", "n-grams", "n-grams and positions"])
@@ -408,12 +487,28 @@ WEIGHTS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def stepped() -> TrainingSession:
-    session = session_of()
+@pytest.fixture(scope="module", params=[0, 3], ids=["alone", "from counting"])
+def stepped(request: pytest.FixtureRequest) -> TrainingSession:
+    session = session_of(ngram_prior=request.param)
     session.run(4, 1e9)
     session.step()
     return session
+
+
+def gradient_by_differences(session: TrainingSession, name: str, index: list[int]) -> float:
+    """dL/dw of the recorded step, from the loss that NumPy computes at both sides of the weight."""
+    recorded = session.recorded
+    weights = {
+        each: np.array(buffer.to_python(), dtype=np.float64) for each, buffer in recorded.before.items()
+    }
+    reference = Reference(session.trainer.model, weights)
+    h = 1e-4
+    losses = []
+    for sign in (1, -1):
+        weights[name][tuple(index)] += sign * h
+        losses.append(reference.loss(recorded.batch))
+        weights[name][tuple(index)] -= sign * h
+    return (losses[0] - losses[1]) / (2 * h)
 
 
 @pytest.mark.parametrize(("name", "place"), WEIGHTS, ids=[name for name, _ in WEIGHTS])
@@ -426,17 +521,8 @@ def test_why_a_weight_moved(stepped, name, place):
         index = [place] if len(shape) == 1 else [place // shape[1], place % shape[1]]
     why = recorded.explain_weight(name, index)
 
-    weights = {
-        each: np.array(buffer.to_python(), dtype=np.float64) for each, buffer in recorded.before.items()
-    }
-    reference = Reference(stepped.trainer.model, weights)
-    h = 1e-4
-    losses = []
-    for sign in (1, -1):
-        weights[name][tuple(index)] += sign * h
-        losses.append(reference.loss(recorded.batch))
-        weights[name][tuple(index)] -= sign * h
-    assert why["gradient"] == pytest.approx((losses[0] - losses[1]) / (2 * h), rel=2e-3, abs=2e-6)
+    by_differences = gradient_by_differences(stepped, name, index)
+    assert why["gradient"] == pytest.approx(by_differences, rel=2e-3, abs=2e-6)
     assert why["gradient"] != 0.0
     assert why["other_sum"] + math.fsum(term["value"] for term in why["terms"]) == pytest.approx(
         why["gradient"]
@@ -463,6 +549,45 @@ def test_why_a_weight_moved(stepped, name, place):
     assert why["after"] == (after[index[0]] if len(index) == 1 else after[index[0]][index[1]])
 
 
+@pytest.mark.parametrize(("name", "index"), [("weights", [2, 0]), ("bias", [0])])
+def test_why_the_trust_in_counting_moved(name, index):
+    session = session_of(ngram_prior=3)
+    session.run(4, 1e9)
+    session.step()
+    recorded, model = session.recorded, session.trainer.model
+    why = recorded.explain_weight(f"ngram_prior.confidence.{name}", index)
+    by_differences = gradient_by_differences(session, f"ngram_prior.confidence.{name}", index)
+    assert why["gradient"] == pytest.approx(by_differences, rel=2e-3, abs=2e-6)
+    assert why["gradient"] != 0.0 and "sum over the tokens" in why["note"]
+    assert recorded.explain_weight("head.weights", [2, 0])["note"] is None
+    of_logits = np.array(recorded.calls[""][1].grad.to_python())
+    length = recorded.batch.shape[1]
+    for term in why["terms"]:  # dL/dc is the sum over the tokens of dL/dlogit log p
+        start, place = term["row"] * length, term["position"]
+        ids = list(recorded.batch.inputs[start : start + place + 1])
+        target = recorded.batch.targets[start + place]
+        if target < 0:
+            assert term["output_gradient"] == 0.0
+            continue
+        p = probabilities_by_counting(model.ngram_prior.counting, ids, target)
+        expected = (of_logits[term["row"], place] * np.log(p)).sum()
+        assert term["output_gradient"] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_another_text_is_counted_in_place_of_the_one_before(default_run):
+    microscope = Microscope({"run": str(default_run)})
+    before = microscope.model.ngram_prior.counting.num_ngrams
+    ask(microscope, "train_new", own_text="\n".join(WORDS), by_line=True, continue_run=True)
+    counting = microscope.session.trainer.model.ngram_prior.counting
+    data = microscope.session.trainer.data
+    assert counting.counts() == CountingModel(64, 7).fit(counted_sequences(data.training_batches)).counts()
+    assert microscope.model.ngram_prior.counting.num_ngrams == before, "the run itself stays"
+    step = ask(microscope, "train_step")
+    mover = step["movers"][0]
+    along = ask(microscope, "weight_loss", parameter=mover["parameter"], index=mover["index"])["points"]
+    assert along[3]["scale"] == 0.0 and along[3]["loss"] == pytest.approx(step["loss"], rel=1e-6)
+
+
 def test_the_batch_is_reconciled_with_its_losses(stepped):
     recorded = stepped.recorded
     losses = [entry["loss"] for row in recorded.texts() for entry in row if entry["loss"] is not None]
@@ -484,7 +609,7 @@ def test_the_loss_where_only_one_weight_moves(stepped):
         weights[name][tuple(index)] = point["value"]
         assert point["loss"] == pytest.approx(
             Reference(stepped.trainer.model, weights).loss(recorded.batch), rel=1e-5
-        )
+        ), "as in the step: each place is left out of the counts"
     assert points[0]["loss"] == pytest.approx(recorded.event["loss"], rel=1e-6)
     assert points[1]["value"] == pytest.approx(recorded.explain_weight(name, index)["after"])
 
@@ -529,7 +654,7 @@ def test_a_row_of_a_table_of_n_grams_says_why_it_moved():
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory) -> Path:
-    """Two steps of `tinygpt train` as it is, tables and all."""
+    """Two steps of `tinygpt train` as it is."""
     directory = tmp_path_factory.mktemp("default") / "run"
     config = replace(PRESETS["identifiers"].config, steps=2, backend="python")
     for _ in Trainer.start(config, str(directory)).run():
@@ -539,24 +664,49 @@ def default_run(tmp_path_factory) -> Path:
 
 def test_the_default_model_can_be_looked_into_and_trained_on(default_run):
     microscope = Microscope({"run": str(default_run)})
+    views = [view["name"] for view in ask(microscope, "forward", text="get_value")["views"]]
+    assert views[-5:] == ["network", "counting", "confidence", "logits", "probabilities"]
+    cell = ask(microscope, "cell", text="get_value", view="counting", row=5, column=2)
+    assert cell["computed"] == pytest.approx(cell["value"], rel=1e-5, abs=1e-9)
+    found = ask(microscope, "distribution", text="get_value", position=5)
+    counted = ask(microscope, "view", text="get_value", view="counting")["matrices"][0][5]
+    assert found["trust"] == ask(microscope, "view", text="get_value", view="confidence")["matrices"][0][5][0]
+    for entry in found["tokens"]:
+        assert entry["counted"] == pytest.approx(math.exp(counted[entry["id"]]), rel=1e-12)
+    before = ask(microscope, "train_new", corpus="identifiers", continue_run=True)["step"]
+    step = ask(microscope, "train_step")
+    assert step["step"] == before + 1 and step["movers"]
+    for name in ("ngram_prior.confidence.weights", "head.weights"):
+        why = ask(microscope, "weight", parameter=name, index=[1, 0])
+        assert why["computed"] == pytest.approx(why["after"], rel=1e-5, abs=1e-8)
+        assert why["clipped"] == pytest.approx(why["gradient"] * why["factor"], rel=1e-4, abs=1e-9)
+    mover = step["movers"][0]
+    along = ask(microscope, "weight_loss", parameter=mover["parameter"], index=mover["index"])["points"]
+    assert along[3]["scale"] == 0.0 and along[3]["loss"] == pytest.approx(step["loss"], rel=1e-6)
+
+
+def test_a_model_with_large_tables_can_be_looked_into_and_trained_on(tmp_path):
+    tables = (65_536, 65_536)
+    config = replace(
+        PRESETS["identifiers"].config, steps=2, backend="python", ngram_prior=0, ngram_tables=tables
+    )
+    for _ in Trainer.start(config, str(tmp_path / "run")).run():
+        pass
+    microscope = Microscope({"run": str(tmp_path / "run")})
     assert ask(microscope, "about")["parameters"] > MOST_PARAMETERS, "with its tables"
     views = [view["name"] for view in ask(microscope, "forward", text="get_value")["views"]]
     assert views[:3] == ["embedding", "ngrams", "stream"]
     cell = ask(microscope, "cell", text="get_value", view="ngrams", row=5, column=2)
     assert cell["computed"] == pytest.approx(cell["value"], rel=1e-5, abs=1e-9)
-    assert len(cell["steps"]) == len(microscope.model.config.ngram_tables) + 2
-    before = ask(microscope, "train_new", corpus="identifiers", continue_run=True)["step"]
-    step = ask(microscope, "train_step")
-    assert step["step"] == before + 1 and step["movers"]
+    assert len(cell["steps"]) == len(tables) + 2
+    assert ask(microscope, "distribution", text="get_value")["trust"] is None
+    ask(microscope, "train_new", corpus="identifiers", continue_run=True)
+    ask(microscope, "train_step")
     for name, rows in microscope.session.recorded.rows.items():
-        index = [rows[0], 1]
-        why = ask(microscope, "weight", parameter=name, index=index)
+        why = ask(microscope, "weight", parameter=name, index=[rows[0], 1])
         assert why["computed"] == pytest.approx(why["after"], rel=1e-5, abs=1e-8)
         assert why["clipped"] == pytest.approx(why["gradient"] * why["factor"], rel=1e-4, abs=1e-9)
         assert len(ask(microscope, "train_weights", parameter=name)["rows"]) == MOST_ROWS
-    mover = step["movers"][0]
-    along = ask(microscope, "weight_loss", parameter=mover["parameter"], index=mover["index"])["points"]
-    assert along[3]["scale"] == 0.0 and along[3]["loss"] == pytest.approx(step["loss"], rel=1e-6)
 
 
 def test_a_run_of_one_text_goes_on_with_lines(microscope):

@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from static_host import CHROMIUM
 
 from tinygpt_core.live import Microscope
 from tinygpt_core.live.server import LiveServer, serve
+from tinygpt_core.training import PRESETS, Trainer
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="drives a browser: pip install -e '.[browser]'"
@@ -34,8 +36,17 @@ SLOW = 120_000  # milliseconds: a machine may have much else to do
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
-    runs = {"letters": str(RUNS / "documents" / "run"), "byte pairs": str(RUNS / "bpe" / "run")}
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("counting")
+    (folder / "words.txt").write_text(WORDS * 4)
+    config = replace(PRESETS["debug"].config, corpus="names", data_file=str(folder / "words.txt"), steps=30)
+    for _ in Trainer.start(replace(config, ngram_prior=3), str(folder / "run")).run():
+        pass
+    runs = {
+        "letters": str(RUNS / "documents" / "run"),
+        "byte pairs": str(RUNS / "bpe" / "run"),
+        "counting": str(folder / "run"),
+    }
     with serve(Microscope(runs, backend="python")) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -108,6 +119,10 @@ class Window:
     def tab(self, name: str) -> None:
         self.page.click(f"#tab-{name}")
 
+    def open(self, run: str) -> None:
+        self.page.select_option("#run", run)
+        self.page.wait_for_selector(f"#about:has-text('{run}:')")
+
     def point_at_the_first_cell(self, view: str) -> None:
         """Opens a view of the text "get", and lays the pointer on its cell (0, 0)."""
         self.write("get", 4)
@@ -160,6 +175,33 @@ def test_the_distribution_follows_the_text(window):
     assert window.text(".bars .bar:first-child .value") == "100.0 %"
 
 
+def test_what_counting_says_stands_beside_what_the_model_says(window):
+    window.open("counting")
+    window.write("get", 4)
+    window.page.wait_for_selector("text=at position 3")
+    found = window.ask("distribution", text="get")
+    shown = window.page.locator(".bars .bar:not(.names) .value.counted")
+    window.page.wait_for_selector(".bars .value.counted")
+    assert shown.count() == min(24, found["vocabulary"]) == window.page.locator(".ghost.counted").count()
+    for place, entry in enumerate(found["tokens"][:5]):
+        assert number(shown.nth(place).inner_text().split(" %")[0]) == pytest.approx(
+            100 * entry["counted"], rel=0.06
+        )
+    trust = re.search(r"trusts it (\S+) times here", window.text("#view-next .note >> nth=0"))
+    assert float(trust[1]) == pytest.approx(found["trust"], rel=5e-3)
+    window.page.click("[aria-label='What is this: What counting says']")
+    assert "chapter 4" in window.text("#drawer")
+
+
+def test_lingering_on_what_counting_says(window):
+    window.open("counting")
+    window.point_at_the_first_cell("counting")
+    window.page.wait_for_selector("#view-values .cell-reading .made")
+    found = window.ask("cell", text="get", view="counting", row=0, column=0)
+    line = window.text("#view-values .cell-reading .made")
+    assert line.startswith(found["formula"]) and " = " in line and "log p −" in line.partition(";")[2]
+
+
 def test_writing_draws_what_python_draws(window):
     window.write("ge", 3)
     drawn = window.ask("draw", text="ge", seed=1, draw=0)
@@ -191,7 +233,9 @@ def test_a_row_of_attention_and_a_head_that_is_off(window):
     window.page.wait_for_selector('.switch[data-key="heads-0-0"][aria-checked="true"]')
 
 
-def test_every_view_has_a_cell_that_says_how_it_was_made(window):
+@pytest.mark.parametrize("run", ["letters", "counting"])
+def test_every_view_has_a_cell_that_says_how_it_was_made(window, run):
+    window.open(run)
     window.write("get", 4)
     window.tab("values")
     views = window.ask("forward", text="get")["views"]
@@ -449,9 +493,10 @@ def test_what_was_expanded_goes_with_its_text(window):
 
 @pytest.mark.parametrize("size", [(1400, 900), (390, 800)], ids=["wide", "narrow"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_view_fits_and_axe_finds_nothing(browser, server, theme, size):
+@pytest.mark.parametrize("run", ["letters", "counting"])
+def test_every_view_fits_and_axe_finds_nothing(browser, server, theme, size, run):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install -e '.[browser]'")
-    server.microscope.answer({"method": "open", "params": {"run": "letters"}})
+    server.microscope.answer({"method": "open", "params": {"run": run}})
     window = Window(browser, server, theme, size)
     window.write("get", 4)
     window.train()

@@ -179,7 +179,8 @@ def test_texts_are_as_probable_as_the_target_alone_makes_them(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"ngram_tables": (5, 7)}, {"positions": "rotary", "value_embeddings": 1}]
+    "changes",
+    [{}, {"ngram_tables": (5, 7)}, {"positions": "rotary", "value_embeddings": 1}, {"ngram_prior": 2}],
 )
 def test_so_it_is_with_a_gpt_whose_cache_is_taken_back(changes: dict[str, Any]) -> None:
     with random.use_generator(random.Generator(3)):
@@ -187,6 +188,9 @@ def test_so_it_is_with_a_gpt_whose_cache_is_taken_back(changes: dict[str, Any]) 
             widened(GPT(GPTConfig(3, length, layers, 1, 4, **changes)), 25.0)
             for length, layers in ((4, 2), (3, 1))
         )
+    for model in (target, draft) if "ngram_prior" in changes else ():
+        model.ngram_prior.count([[0, 1, 2, 2, 1, 0, 1, 1, 2, 0]])
+        model.ngram_prior.confidence.bias.assign(Tensor([2.0]))
     sampler = SpeculativeDecoding(draft, 2)
     found = distribution(lambda way: sampler(target, [1, 0], tokens=3, temperature=0.8, generator=way))
     expected = distribution(

@@ -71,6 +71,26 @@ class Level(NamedTuple):
         return self.count_of(first + token, start, stop), total, stop - start
 
 
+class Step(NamedTuple):
+    """What contexts of one length make of the probability of a token, see the formula of `CountingModel`.
+
+    Attributes:
+        length: of the context, in tokens.
+        times: c(h w), or what p' counts in its place.
+        total: c(h), the sum of all counts after the context.
+        kinds: how many different tokens follow it.
+        discount: d.
+        probability: p(w | h), from these and the step before.
+    """
+
+    length: int
+    times: int
+    total: int
+    kinds: int
+    discount: float
+    probability: float
+
+
 class CountingModel:
     """An n-gram model with interpolated Kneser-Ney smoothing.
 
@@ -303,8 +323,23 @@ class CountingModel:
         level = self._levels[length]
         return level.count_of(key, 0, len(level.keys))
 
-    def _probability(self, context: Sequence[int], token: int, top: int) -> float:
-        """Returns the probability of one token, as `log_probabilities` has it."""
+    def steps(self, context: Sequence[int], token: int, context_length: int | None = None) -> list[Step]:
+        """Returns how the probability of a token comes about: from 1 / V, a step for each length of context
+        that was seen, the shortest first. That of the last step is the one of `log_probabilities`.
+
+        Args:
+            context: the ids before it, of which the last `context_length` count.
+            token: whose probability it is.
+            context_length: look less far back than the model could.
+
+        Raises:
+            ValueError: a context_length below 0 or above the model's, or an id outside [0, V).
+        """
+        top = self._top(context_length)
+        self._check([*(context[-top:] if top else []), token])
+        return list(self._steps(context, token, top))
+
+    def _steps(self, context: Sequence[int], token: int, top: int) -> Iterator[Step]:
         p = 1.0 / self.vocab_size
         firsts = self._first_keys(context, top)
         for length, first in enumerate(firsts):
@@ -313,6 +348,13 @@ class CountingModel:
             if total:
                 lent = discount * kinds * p
                 p = (count - discount + lent) / total if count else lent / total
+                yield Step(length, count, total, kinds, discount, p)
+
+    def _probability(self, context: Sequence[int], token: int, top: int) -> float:
+        """Returns the probability of one token, as `log_probabilities` has it."""
+        p = 1.0 / self.vocab_size
+        for step in self._steps(context, token, top):
+            p = step.probability
         return p
 
     def _top(self, context_length: int | None) -> int:

@@ -49,7 +49,7 @@ def outside(sheet: Drawing) -> None:
         sheet.text(middle, 333, "L of them, one after the other", size=12)
     box(sheet, left, 390, width, 30, "LayerNorm", "", MINT)
     box(sheet, left, 442, width, 46, "head", "dot products with a table (V, C)", SKY)
-    box(sheet, left, 510, width, 30, "softmax", "", LILAC)
+    box(sheet, left, 606, width, 30, "softmax", "", LILAC)
     for start, end, shape in (
         (74, 94, ""),
         (124, 146, ""),
@@ -57,31 +57,48 @@ def outside(sheet: Drawing) -> None:
         (246, 278, "x (T, C)"),
         (346, 390, "x (T, C)"),
         (420, 442, ""),
-        (488, 510, "logits (T, V)"),
-        (540, 562, ""),
+        (488, 606, ""),
+        (636, 658, ""),
     ):
         sheet.arrow((middle, start), (middle, end))
         if shape:
             sheet.text(middle + 12, (start + end) / 2 + 5, shape, BLUE, 13, "start")
-    sheet.text(middle + 12, 556, "(T, V)", BLUE, 13, "start")
+    sheet.text(middle + 12, 512, "z (T, V)", BLUE, 13, "start")
+    sheet.text(middle + 12, 600, "logits (T, V)", BLUE, 13, "start")
+    sheet.text(middle + 12, 652, "(T, V)", BLUE, 13, "start")
     for i, (letter, share) in enumerate(zip("aeio_", (0.9, 0.45, 0.2, 0.3, 0.1), strict=True)):
         x = left + 44 * i
-        sheet.rect(x + 6, 610 - 40 * share, 28, 40 * share, PURPLE, "none", 0)
-        sheet.text(x + 20, 626, letter)
-    sheet.line([(left, 610), (left + width, 610)], FAINT, 1)
-    sheet.text(middle, 648, f"what comes after “{TEXT}”?", FAINT, 13)
+        sheet.rect(x + 6, 706 - 40 * share, 28, 40 * share, PURPLE, "none", 0)
+        sheet.text(x + 20, 722, letter)
+    sheet.line([(left, 706), (left + width, 706)], FAINT, 1)
+    sheet.text(middle, 744, f"what comes after “{TEXT}”?", FAINT, 13)
+
+
+def counting(sheet: Drawing) -> None:
+    """What a model may build on: it reads the ids, and joins at the logits."""
+    plus = (128, 562)
+    with sheet.part("counting, its way"):
+        sheet.line([(236, 160), (258, 160), (258, 530), (344, 530)], FAINT, dashed=True)
+        sheet.arrow((344, 530), (344, 539), FAINT)
+        sheet.arrow((294, 562), (plus[0] + 12, 562), FAINT, dashed=True)
+        sheet.text(172, 555, "log p (T, V)", BLUE, 13, "start")
+        sheet.circle(*plus, 12, LEMON, INK)
+        sheet.text(plus[0], plus[1] + 6, "+", size=18, bold=True)
+        sheet.text(522, 559, "not in every GPT: the network adds", FAINT, 12, "start")
+        sheet.text(522, 577, "to it what counting does not know", FAINT, 12, "start")
+    box(sheet, 294, 539, 216, 46, "counting", "what followed the last tokens?", LILAC)
 
 
 def inside(sheet: Drawing) -> None:
     """The right column: one block, with the residual stream from top to bottom."""
-    sheet.rect(276, 46, 464, 494, "none", FAINT, 8)
+    sheet.rect(276, 46, 464, 478, "none", FAINT, 8)
     sheet.line([(254, 284), (276, 60)], FAINT, 1, dashed=True)
-    sheet.line([(248, 346), (276, 532)], FAINT, 1, dashed=True)
+    sheet.line([(248, 346), (276, 516)], FAINT, 1, dashed=True)
     sheet.text(280, 34, "one block", FAINT, 13, "start")
     stream = 318
-    sheet.arrow((stream, 50), (stream, 536), ORANGE, 5, head=16)
+    sheet.arrow((stream, 50), (stream, 520), ORANGE, 5, head=16)
     sheet.text(stream + 12, 68, "x (T, C)", BLUE, 13, "start")
-    sheet.text(stream + 12, 530, "x (T, C): the residual stream", BLUE, 13, "start")
+    sheet.text(stream + 14, 516, "x (T, C): the residual stream", BLUE, 13, "start")
     for top, name, below in (
         (86, "causal self-attention", "each position looks back"),
         (316, "MLP", "each position by itself"),
@@ -134,14 +151,16 @@ def pictures() -> dict[str, str]:
     """The pictures by name."""
     sheet = Drawing(
         760,
-        664,
+        760,
         "A GPT. Text becomes T token ids; each picks a row of the embedding table, which gives x of shape "
         "(T, C). L blocks change x; a LayerNorm, the head and a softmax turn it into V probabilities at each "
-        "position. A block adds to x twice: what attention found at earlier positions, and what the MLP "
-        "made of each position by itself; both read x through a LayerNorm.",
+        "position. In a model that counts, too, what counting says is added to the logits. A block adds to x "
+        "twice: what attention found at earlier positions, and what the MLP made of each position by itself; "
+        "both read x through a LayerNorm.",
         themed=True,
     )
     outside(sheet)
+    counting(sheet)
     inside(sheet)
     rows = (
         "T positions, V tokens in the vocabulary, C numbers in a vector,",
@@ -149,7 +168,7 @@ def pictures() -> dict[str, str]:
         "T up to 1,024, V = 50,257, C = 768, L = 12 and H = 12.",
     )
     for i, row in enumerate(rows):
-        sheet.text(280, 576 + 24 * i, row, FAINT, 13, "start")
+        sheet.text(294, 644 + 24 * i, row, FAINT, 13, "start")
     return {"gpt": sheet.svg()}
 
 

@@ -184,7 +184,17 @@ def settings() -> dict[str, TrainingConfig]:
     """The runs that are bundled, by name: the default one, and one whose tokenizer has merges."""
     backend = "python" if backends.why_not("numpy") else "numpy"
     letters = replace(PRESETS["identifiers"].config, backend=backend)
-    pairs = replace(letters, tokenizer="bpe", vocab_size=400, context_length=16, steps=800, ngram_tables=())
+    plain = TrainingConfig()
+    pairs = replace(
+        letters,
+        tokenizer="bpe",
+        vocab_size=400,
+        context_length=16,
+        steps=800,
+        ngram_prior=0,  # a GPT alone, which learns as one
+        learning_rate=plain.learning_rate,
+        minimum_learning_rate=plain.minimum_learning_rate,
+    )
     return {"letters": letters, "byte pairs": pairs}
 
 

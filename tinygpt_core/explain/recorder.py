@@ -27,6 +27,7 @@ from ..kernels.attention import Attention as AttentionKernel
 from ..kernels.attention import PackedAttention as PackedKernel
 from ..module import Module
 from ..nn.experts import MixtureOfExperts, Routing, recorded_routing
+from ..nn.ngram_prior import NgramPrior
 from ..operations import (
     Attention,
     CrossEntropy,
@@ -60,8 +61,8 @@ class Recorder:
     Attributes:
         classes: what each Operation class says of itself, see `sources.describe`.
         calls: the module calls: `name`, `kind`, `parent` (an index, or -1) and `parameters`.
-        tensors: every value: `shape`, `dtype`, `name`, `kind` ("parameter", "input", "value", "gradient") and
-            its `values`.
+        tensors: every value: `shape`, `dtype`, `name`, `kind` ("parameter", "input", "value", "gradient"),
+            its `values`, and of some inputs a sentence `about` them.
         operations: `kind`, `call`, `inputs` and `output` (indices of tensors), `seconds`, `bytes` of new
             storage, `kept`.
         steps: in order, ("forward", operation) and ("backward", operation).
@@ -69,6 +70,7 @@ class Recorder:
             probabilities by head; with a mixture of experts in its block also, for each position, pairs of an
             expert and its weight, as `experts`.
         logits, targets: of the last CrossEntropy operation, at the first of its `num_positions` positions.
+        counted: the log-probabilities that an `NgramPrior` gave last, at the same positions.
     """
 
     _open: Recorder | None = None
@@ -83,6 +85,7 @@ class Recorder:
         self.attention: list[dict[str, Any]] = []
         self.logits: Buffer | None = None
         self.targets: Buffer | None = None
+        self.counted: Buffer | None = None
         self.num_positions = 0
         self._by_buffer: dict[int, int] = {}
         self._by_operation: dict[int, int] = {}
@@ -100,6 +103,9 @@ class Recorder:
         self._wrapped_methods.enter_context(WrappedMethod(Module, "__call__", self._wrap_call))
         self._routings = self._wrapped_methods.enter_context(recorded_routing())
         self._wrapped_methods.enter_context(WrappedMethod(GradientFunction, "apply", self._wrap_apply))
+        self._wrapped_methods.enter_context(
+            WrappedMethod(NgramPrior, "log_probabilities", self._wrap_counting)
+        )
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -171,6 +177,14 @@ class Recorder:
             entry["backward_seconds"] = seconds
 
         return apply
+
+    def _wrap_counting(self, original: Method) -> Method:
+        def log_probabilities(prior: NgramPrior, *inputs: Any, **options: Any) -> Tensor:
+            counted: Tensor = original(prior, *inputs, **options)
+            self._record_counting(prior, counted.buffer)
+            return counted
+
+        return log_probabilities
 
     # ---- what is written down
 
@@ -244,6 +258,19 @@ class Recorder:
                 "heads": attention_maps(query, key, sequence=self.sequence, **options),
             }
         )
+
+    def _record_counting(self, prior: NgramPrior, counted: Buffer) -> None:
+        """Names what no operation made: log-probabilities, looked up in counts."""
+        name = f"{self._names.get(id(prior), 'ngram_prior')}.log p, counted"
+        index = self.add_tensor("input", counted.shape, counted.dtype, counted, name)
+        self.tensors[index]["about"] = (
+            f"What counting says of each token after the last {prior.context_length}, looked up in the "
+            "counts of the text that the model learns from. No gradient flows here. In a step of training "
+            "the place itself is left out of the counts, since it has the answer."
+        )
+        self._by_buffer[id(counted)] = index
+        self._kept_alive.append(counted)
+        self.counted = one_sequence(counted, 2, self.sequence)
 
     def _record_routing(self, routing: Routing, shape: Shape) -> None:
         """Adds to the attention of the same block which experts each position of one sequence is sent to."""

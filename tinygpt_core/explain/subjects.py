@@ -340,7 +340,11 @@ def assemble(
     tokens = None
     if recorder.logits is not None and recorder.targets is not None and recorder.logits.ndim == 2:
         shown = ids[: recorder.targets.numel]
-        tokens = text.predictions(tokenizer, shown, recorder.logits, recorder.targets.to_python())
+        counted = recorder.counted
+        if counted is not None and counted.shape != recorder.logits.shape:  # of another pass
+            counted = None
+        targets = recorder.targets.to_python()
+        tokens = text.predictions(tokenizer, shown, recorder.logits, targets, counted=counted)
         if recorder.num_positions > MOST_POSITIONS:
             tokens["cut"] = f"Of {recorder.num_positions} positions the first {MOST_POSITIONS} are shown."
     attention = [attention_layer(recorder, entry, graph["calls"]) for entry in recorder.attention] or None

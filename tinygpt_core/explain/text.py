@@ -41,6 +41,7 @@ def predictions(
     logits: Buffer,
     targets: Sequence[int],
     ignore_index: int = -1,
+    counted: Buffer | None = None,
 ) -> dict[str, Any]:
     """Returns, for each position, the most probable next tokens, and how probable the one was that came.
 
@@ -50,15 +51,21 @@ def predictions(
         logits: floats (T, V).
         targets: the T tokens that came next, `ignore_index` where none did.
         ignore_index: see `targets`.
+        counted: floats (T, V), the log-probabilities of a model that counts, which the network builds on:
+            then each token also has the probability that counting gives it.
     """
     positions = []
-    for row, target in zip(logits.to_python(), targets, strict=True):
+    log_p = [None] * len(targets) if counted is None else counted.to_python()
+    for row, target, counts in zip(logits.to_python(), targets, log_p, strict=True):
         total = log_sum_exp(row)
         best = heapq.nlargest(TOP, range(len(row)), key=row.__getitem__)
         entry: dict[str, Any] = {
             "target": None,
             "loss": None,
-            "top": [[token_text(tokenizer, i), _share(math.exp(row[i] - total)), i] for i in best],
+            "top": [
+                [token_text(tokenizer, i), _share(math.exp(row[i] - total)), i, _counted(counts, i)]
+                for i in best
+            ],
         }
         if target != ignore_index:
             own = row[target]
@@ -68,6 +75,7 @@ def predictions(
                 "id": target,
                 "probability": _share(math.exp(own - total)),
                 "rank": rank,
+                "counted": _counted(counts, target),
             }
             entry |= {"target": shown, "loss": _share(total - own)}
         positions.append(entry)
@@ -79,7 +87,12 @@ def predictions(
         "vocabulary": vocabulary,
         "uniform": _share(math.log(vocabulary)),
         "prompt_length": None,
+        "has_counting": counted is not None,
     }
+
+
+def _counted(log_probabilities: Sequence[float] | None, idx: int) -> float | None:
+    return None if log_probabilities is None else _share(math.exp(log_probabilities[idx]))
 
 
 def log_sum_exp(row: Sequence[float]) -> float:

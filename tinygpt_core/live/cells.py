@@ -113,11 +113,50 @@ class _Cell:
         return self._sum(below, f"{self.own}.attn")
 
     def _logits(self) -> dict[str, Any]:
+        if not self.model.config.ngram_prior:
+            return self._network()
+        z, log_p = (self.trace.matrix(name)[self.row][self.column] for name in ("network", "counting"))
+        trust = self.trace.matrix("confidence")[self.row][0]
+        steps = [["z, what the network adds", z], ["c, the trust in counting", trust], ["log p", log_p]]
+        return {"computed": z + trust * log_p, "steps": steps}
+
+    def _network(self) -> dict[str, Any]:
         if not self.model.config.tied_head:
             return self._linear("norm", self.model.head)
         x = self.trace.matrix("norm")[self.row]
         weights = self.model.embedding_layer.embeddings.buffer[self.column].to_python()
         return self._products(("x", x), ("E", weights))
+
+    def _counting(self) -> dict[str, Any]:
+        """p, level by level, and as a sum of what each context says, as far as longer ones lend to it."""
+        counting = self.model.ngram_prior.counting
+        context = self.trace.ids[: self.row + 1]
+        found = counting.steps(context, self.column)
+        steps: list[list[Any]] = [["nothing counted: p = 1 / V", 1.0 / counting.vocab_size]]
+        for step in found:
+            kinds = f"{step.kinds} kind{'s' * (step.kinds != 1)}"
+            seen = f"{step.times} of {step.total}, {kinds}, d {step.discount:g}"
+            steps.append([f"{step.length} back: {seen}", step.probability])
+        shares: list[tuple[str, float]] = []
+        lent = [1.0]
+        for step in reversed(found):
+            own = max(step.times - step.discount, 0.0) / step.total
+            shares.append((f"{step.length} back: ({step.times} - {step.discount:g}) / {step.total}", own))
+            lent.append(lent[-1] * step.discount * step.kinds / step.total)
+        shares.append(("1 / V", 1.0 / counting.vocab_size))
+        said = [(name, own, left) for (name, own), left in zip(shares, lent, strict=True) if own]
+        made = self._sum_of([[name, own, "lent", left, own * left] for name, own, left in said])
+        longest = min(len(context), counting.context_length)
+        note = (
+            "Each line says how much p is: max(count - d, 0) / total + d · kinds / total · the p above it. "
+            f"With {longest} back, counts say how often this token followed; with fewer, how many different "
+            "tokens stood before the context and this token. A context that was never seen has no line."
+        )
+        log_p = math.log(made["computed"])
+        return made | {"computed": log_p, "steps": [*steps, ["log p", log_p]], "note": note}
+
+    def _confidence(self) -> dict[str, Any]:
+        return self._linear("norm", self.model.ngram_prior.confidence)
 
     def _probabilities(self) -> dict[str, Any]:
         return self._softmax(self.trace.matrix("logits")[self.row], "logit")
@@ -265,10 +304,14 @@ class _Cell:
             [f"{a[0]}[{place}]", x, f"{b[0]}[{place}]", y, x * y]
             for place, (x, y) in enumerate(zip(a[1], b[1], strict=True))
         ]
-        terms.sort(key=lambda term: -abs(term[4]))
+        return self._sum_of(terms) | {"computed": dot(a[1], b[1])}
+
+    def _sum_of(self, terms: list[list[Any]]) -> dict[str, Any]:
+        """A sum of products: names and values of the two factors, and their product."""
+        terms = sorted(terms, key=lambda term: -abs(term[4]))
         others = [term[4] for term in terms[MOST_TERMS:]]
         return {
-            "computed": dot(a[1], b[1]),
+            "computed": math.fsum(term[4] for term in terms),
             "terms": terms[:MOST_TERMS],
             "other_terms": len(others),
             "other_sum": math.fsum(others),

@@ -37,6 +37,7 @@ MOST_SHOWN = 50  # tokens of a distribution
 MOST_CELLS = 20_000  # of a view that is sent whole
 MOST_ROWS = 512  # of a parameter that are sent
 LONGEST_REQUEST = 4 * MOST_CORPUS + 100_000  # bytes: a character has at most four
+SHOWN_OPTIONS = {"ngram_tables", "ngram_prior"}  # of a model
 SEED_LIMIT = 2**53  # integers of JSON that a browser keeps exact
 
 
@@ -226,7 +227,7 @@ class Microscope:
         if name not in self.runs:
             raise ProtocolError(f"there is no run {_short(name)}")
         model, tokenizer, config = load_model(self.runs[name], self.backend)
-        unshown = sorted(model.config.to_dict().keys() & OPTIONS.keys() - {"ngram_tables"})
+        unshown = sorted(model.config.to_dict().keys() & OPTIONS.keys() - SHOWN_OPTIONS)
         if lora_config(model) is not None:
             raise ProtocolError(
                 f"run {_short(name)} has adapters (LoRA), which are not shown here: "
@@ -422,7 +423,8 @@ class Microscope:
             `tokens`, the most probable first: the `logit`, the `probability` as the model gives it, what the
             temperature makes of it, and the `share` with which it would be drawn, 0 where it is cut off;
             `kept`, how many may be drawn; `others` and `other_probability`; `entropy` in nats; and where
-            something is switched off, the probability `without` that.
+            something is switched off, the probability `without` that; for a model that builds on counts the
+            probability `counted` of each token, and the `trust` in them, c, at this position.
 
         Raises:
             ProtocolError: what was asked for does not fit; the message says what would.
@@ -433,7 +435,11 @@ class Microscope:
         baseline = None
         if found.switches:
             baseline = self._all_on(found).matrix("probabilities")[row]
-        return self._distribution(logits, params, baseline)
+        counted = trust = None
+        if "counting" in found.views:
+            counted = list(map(math.exp, found.matrix("counting")[row]))
+            trust = found.matrix("confidence")[row][0]
+        return self._distribution(logits, params, baseline, counted) | {"trust": trust}
 
     def _all_on(self, found: Trace) -> Trace:
         """Returns the pass over the same tokens with nothing switched off."""
@@ -442,7 +448,11 @@ class Microscope:
         return self._baseline
 
     def _distribution(
-        self, logits: Sequence[float], params: Parameters, baseline: Sequence[float] | None = None
+        self,
+        logits: Sequence[float],
+        params: Parameters,
+        baseline: Sequence[float] | None,
+        counted: Sequence[float] | None,
     ) -> dict[str, Any]:
         temperature, candidates, weights = self._candidates(logits, params)
         total = math.fsum(weights)
@@ -459,6 +469,7 @@ class Microscope:
                 "reshaped": reshaped[idx] if reshaped else float(idx == candidates[0]),
                 "share": shares.get(idx, 0.0),
                 "baseline": None if baseline is None else baseline[idx],
+                "counted": None if counted is None else counted[idx],
             }
             for idx in order[:MOST_SHOWN]
         ]

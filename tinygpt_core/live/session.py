@@ -23,6 +23,7 @@ from ..dtype import DType
 from ..explain.text import loss_of, token_text
 from ..kernels.base import lookup
 from ..kernels.optimizer_steps import PutRows
+from ..nn.dropout import Dropout
 from ..nn.embedding import Embedding
 from ..nn.inspection import ForwardHook
 from ..nn.linear import FullyConnectedLayer
@@ -31,6 +32,7 @@ from ..optimizers import rows_with_gradient
 from ..tensor import Tensor, no_grad
 from ..training.checkpoint import Checkpoint
 from ..training.config import TrainingConfig
+from ..training.counts import require_countable
 from ..training.data import data_of_corpus
 from ..training.loop import Trainer
 
@@ -38,6 +40,11 @@ CURVE = 2000  # points of the loss curve that are kept
 MOST_TERMS = 40  # of a gradient that are named; the others are added up
 SCALES = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of the change, at which the loss is measured
 MOST_PARAMETERS = 2_000_000  # of a model whose steps are recorded; of tables only a few rows are kept
+CONFIDENCE = "ngram_prior.confidence."
+TRUST = (
+    "What went out is c, one number a position, which multiplies what counting says of all tokens: its "
+    "gradient is the sum over the tokens of dL/dlogit · log p."
+)
 MOMENTS = ("first_moment", "second_moment")
 
 
@@ -61,12 +68,19 @@ class TrainingSession:
     def __init__(self, config: TrainingConfig, corpus: Corpus, saved: Checkpoint | None = None) -> None:
         config = replace(config, accumulation=1)
         data = data_of_corpus(config, corpus, saved.tokenizer if saved else None)
+        if config.ngram_prior:
+            require_countable(config, data)
         self.trainer = Trainer(config, "", data)
         if saved is not None:
-            if data.sha256 != saved.config["data"]["sha256"]:  # another text has an order of its own
+            is_another = data.sha256 != saved.config["data"]["sha256"]
+            if is_another:  # and has an order of its own
                 order = data.training_batches.get_state()
                 saved = saved._replace(state=saved.state | {"data_order": order})
+            model = self.trainer.model
+            counting = model.ngram_prior.counting if model.config.ngram_prior else None
             self.trainer.restore(saved)
+            if counting and is_another:  # counted is what it learns from, and not what the run did
+                model.ngram_prior.use(counting)
             if config.steps <= self.trainer.step:
                 config = replace(config, steps=self.trainer.step + config.steps)
                 self.trainer.config = config
@@ -264,9 +278,10 @@ class RecordedStep:
 
         Returns:
             `terms`: for tokens of the batch, the largest contribution first, what they add to the gradient,
-            as the product of two named numbers; `other_terms` and `other_sum`; `gradient`, their sum;
-            `norm` of the whole gradient, `clip` and `factor`; `clipped`; the optimizer's numbers; `before`,
-            `after`, `change`, and `computed`, the value after the step as the formula gives it, in doubles.
+            as the product of two named numbers; `note`, where the second needs a word more; `other_terms` and
+            `other_sum`; `gradient`, their sum; `norm` of the whole gradient, `clip` and `factor`; `clipped`;
+            the optimizer's numbers; `before`, `after`, `change`, and `computed`, the value after the step as
+            the formula gives it, in doubles.
 
         Raises:
             ValueError: there is no such parameter, or no such weight in it.
@@ -303,6 +318,7 @@ class RecordedStep:
             "count": len(terms),
             "targets": self.batch.num_targets,
             "gradient": gradient,
+            "note": TRUST if name.startswith(CONFIDENCE) else None,
             "norm": norm,
             "clip": None if math.isinf(clip) else clip,
             "factor": factor,
@@ -331,7 +347,7 @@ class RecordedStep:
         """Returns the loss of this batch where only this weight is moved, by multiples of its change.
 
         Scale 0 is the model before the step and scale 1 has this weight where the step put it; all others
-        stay as they were.
+        stay as they were. Nothing is dropped at random: with dropout, the losses are others than the step's.
 
         Returns:
             `points`: scale, value and loss.
@@ -356,7 +372,10 @@ class RecordedStep:
     def _weights_of_before(self) -> Iterator[None]:
         now = {name: self._kept(name, tensor.buffer) for name, tensor in self.parameters.items()}
         was_training = self.model.training
-        self.model.eval()
+        self.model.train()  # as in the step, where a model that counted leaves out what it is asked for
+        for _, module in self.model.named_modules():
+            if isinstance(module, Dropout):
+                module.eval()
         try:
             self._put(self.before)
             yield

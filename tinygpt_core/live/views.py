@@ -106,7 +106,7 @@ class Trace:
         return self.views[name].matrices[head]
 
 
-HEAD = ("norm", "logits", "probabilities")
+HEAD = ("norm", "network", "counting", "confidence", "logits", "probabilities")
 STREAM = ("position", "width")
 HEADS = ("head", "position", "size of a head")
 MAP = ("head", "position that looks", "position looked at")
@@ -134,9 +134,8 @@ def trace(model: GPT, ids: Sequence[int], switches: Switches | None = None) -> T
         below = _add_block(result, seen, layer, below)
     kind = model.config.normalization
     result.add("norm", "normalized", STREAM, seen["layer_norm"][1], NORMALIZED[kind], below)
-    weights = "E^T" if model.config.tied_head else "W"
+    _add_logits(result, seen)
     axes = ("position", "token")
-    result.add("logits", "logits", axes, seen[""][1], f"logits = x {weights}", "norm")
     probabilities = [[softmax(row) for row in result.matrix("logits")]]
     formula = "p = exp(logit) / sum of exp(logits)"
     result.add("probabilities", "probabilities", axes, probabilities, formula, "logits")
@@ -193,7 +192,6 @@ def _run(model: GPT, ids: Sequence[int], switches: Switches) -> dict[str, Any]:
 
     was_training = model.training
     model.eval()
-    buffer_class: Any = type(model.embedding_layer.embeddings.buffer)
     with ExitStack() as hooks, no_grad():
         for layer, block in enumerate(model.transformer_blocks):
             parts: tuple[tuple[str, Module], ...] = ((ATTENTION, block.attn), (MULTI_LAYER, block.mlp))
@@ -208,7 +206,7 @@ def _run(model: GPT, ids: Sequence[int], switches: Switches) -> dict[str, Any]:
                 name = f"transformer_blocks.{layer}.attn.out"
                 hooks.enter_context(ForwardHook(block.attn.out, without_heads(heads, name)))
         try:
-            model(Tensor(buffer_class([list(ids)], DType.int32)))
+            model(token_ids_of(model, ids))
         finally:
             model.train(was_training)
     return seen
@@ -334,6 +332,33 @@ def _add_mlp(result: Trace, seen: dict[str, Any], layer: int, mlp: Any) -> str:
     gated = seen[f"{path}.down"][0]
     result.add(f"{own}.gated", "gated", axes, gated, formula, f"{own}.gate", f"{own}.up")
     return "gated"
+
+
+def _add_logits(result: Trace, seen: dict[str, Any]) -> None:
+    """Adds the logits, and for a model that builds on counts what they are made of."""
+    model = result.model
+    axes = ("position", "token")
+    product = "x E^T" if model.config.tied_head else "x W"
+    if not model.config.ngram_prior:
+        result.add("logits", "logits", axes, seen[""][1], f"logits = {product}", "norm")
+        return
+    x, back = seen["layer_norm"][1], model.config.ngram_prior
+    with no_grad():
+        network = model.embedding_layer.as_linear(x) if model.config.tied_head else seen["head"][1]
+        counted = model.ngram_prior.log_probabilities(token_ids_of(model, result.ids), dtype=x.dtype)
+    result.add("network", "what the network adds", axes, network, f"z = {product}", "norm")
+    formula = f"log p, where p(token | the last {back} tokens)"
+    result.add("counting", "what counting says", axes, counted, formula)
+    confidence = seen["ngram_prior.confidence"][1]
+    result.add("confidence", "trust in counting", ("position", "trust"), confidence, "c = x W + b", "norm")
+    formula = "logits = z + c · log p"
+    result.add("logits", "logits", axes, seen[""][1], formula, "network", "confidence", "counting")
+
+
+def token_ids_of(model: GPT, ids: Sequence[int]) -> Tensor:
+    """Returns a batch (1, T) of one text, where the model lives."""
+    buffer_class: Any = type(model.embedding_layer.embeddings.buffer)
+    return Tensor(buffer_class([list(ids)], DType.int32))
 
 
 def scores_of(query: Matrix, key: Matrix, scale: float) -> Matrix:

@@ -82,8 +82,10 @@ function attentionView(data) {
   return view;
 }
 
-// A line of a bar chart.
-function bar(label, share, most, title, extra = "", text = percent(share)) {
+// A line of a bar chart; `counted`, what counting gives the same, has a mark and a column of its own.
+function bar(label, share, most, title, extra = "", text = percent(share), counted = null) {
+  const place = (value) => Math.min(100, (100 * value) / Math.max(most, 1e-30));
   return element("li", { class: `bar ${extra}`, title }, element("span", { class: "what" }, label),
-    element("span", { class: "track" }, element("span", { class: "fill", style: `width:${(100 * share) / Math.max(most, 1e-30)}%` })), element("span", { class: "value" }, text));
+    element("span", { class: "track" }, element("span", { class: "fill", style: `width:${place(share)}%` }), counted === null ? null : element("span", { class: "mark", style: `left:${place(counted)}%` })),
+    element("span", { class: "value" }, text), counted === null ? null : element("span", { class: "value counted" }, percent(counted)));
 }

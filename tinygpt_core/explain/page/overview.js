@@ -49,8 +49,9 @@ function overviewView(data, show) {
 
 // The picture of a GPT that the book begins with. Its parts lead to the views that show them at work.
 function gptMap(data, show) {
-  const views = { tokenizer: data.merges ? "merges" : "tokens", block: "step", MLP: "step", LayerNorm: "step", "causal self-attention": "attention", head: "tokens", softmax: "tokens", embedding: data.training ? "training" : "step" };
+  const views = { tokenizer: data.merges ? "merges" : "tokens", block: "step", MLP: "step", LayerNorm: "step", "causal self-attention": "attention", head: "tokens", counting: "tokens", softmax: "tokens", embedding: data.training ? "training" : "step" };
   const picture = document.getElementById("map").content.firstElementChild.cloneNode(true);
+  if (!data.graph.calls.some((call) => call.kind === "NgramPrior")) picture.querySelectorAll('[data-part^="counting"]').forEach((part) => part.remove()); // this model did not count
   for (const part of picture.querySelectorAll("[data-part]")) {
     const name = part.dataset.part, view = views[name];
     if (!view) continue;

@@ -92,7 +92,7 @@ function operationPanel(graph, texts, { writer, leafName, nameOf, inputName }, s
     const gradients = graph.operations.flatMap((operation) => (operation.grads || []).filter((gradient, place) => gradient !== null && operation.inputs[place] === index));
     panel.replaceChildren(
       element("p", { class: "eyebrow" }, value.kind === "parameter" ? "A parameter: training changes it" : "An input: it comes from outside"),
-      element("h2", {}, leafName(index)), element("p", { class: "path" }, value.name || what(index)), tensorCard(index, ""),
+      element("h2", {}, leafName(index)), element("p", { class: "path" }, value.name || what(index)), tensorCard(index, ""), ...(value.about ? [element("p", { class: "note" }, value.about)] : []),
       element("h3", {}, "Its gradient"), ...(gradients.length ? gradients.map((gradient) => tensorCard(gradient, "part")) : [element("p", { class: "note" }, "None was computed.")]));
     panel.scrollTop = 0;
   }

@@ -24,14 +24,16 @@ function tokensView(data) {
   function choose(place) {
     chips.forEach((chip, i) => chip.setAttribute("aria-pressed", String(i === place)));
     bars.forEach((item, i) => item.classList.toggle("now", i === place - 1));
-    const position = positions[place - 1], target = position.target, most = position.top[0][1];
-    const rows = position.top.map(([token, share, id]) => bar(visible(token), share, most, `token ${id}`, target && target.id === id ? "true" : ""));
-    if (target && !position.top.some(([, , id]) => id === target.id)) rows.push(element("li", { class: "gap", "aria-hidden": "true" }, "⋮"), bar(visible(target.text), target.probability, most, `token ${target.id}`, "true"));
+    const position = positions[place - 1], target = position.target, counts = data.tokens.has_counting, most = Math.max(...position.top.map(([, share, , counted]) => Math.max(share, counted)));
+    const rows = position.top.map(([token, share, id, counted]) => bar(visible(token), share, most, `token ${id}`, target && target.id === id ? "true" : "", percent(share), counted));
+    if (target && !position.top.some(([, , id]) => id === target.id)) rows.push(element("li", { class: "gap", "aria-hidden": "true" }, "⋮"), bar(visible(target.text), target.probability, most, `token ${target.id}`, "true", percent(target.probability), target.counted));
+    if (counts) rows.unshift(element("li", { class: "bar names" }, element("span", {}), element("span", {}), element("span", { class: "value" }, "model"), element("span", { class: "value counted" }, "counting")));
     chart.replaceChildren(
       element("h2", {}, "After ", element("q", {}, visible(texts.slice(Math.max(0, place - 12), place).join("")))),
       element("p", { class: "note" }, target ? ["The model gave ", element("b", {}, visible(target.text)), `, which came next, ${percent(target.probability)}: place ${target.rank} of ${data.tokens.vocabulary.toLocaleString("en")}. `,
         `Loss = −ln ${number(target.probability)} = ${number(position.loss)} nats.`] : "Nothing came after it, so there is no loss."),
-      element("h3", {}, "The ten most probable tokens"), element("ol", { class: "weights" }, rows));
+      element("h3", {}, "The ten most probable tokens"), ...(counts ? [element("p", { class: "note" }, "The green line and the last column are what counting alone says.")] : []),
+      element("ol", { class: counts ? "weights with-counting" : "weights" }, rows));
   }
 
   // The loss of each token, as bars.

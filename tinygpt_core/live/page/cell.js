@@ -3,7 +3,7 @@ import { button, byId, element, fill, number, plural, token } from "./dom.js";
 import { newestOnly } from "./engine.js";
 import { ask, on, state, subject, tell } from "./store.js";
 
-const SHOWN_PRODUCTS = 3; // in a line
+const SHOWN_PRODUCTS = 3; // in a line, and so many steps; of more the last one
 let opener = null, cell = null; // the cell that the drawer shows, if it shows one
 
 export function openDrawer(...content) {
@@ -49,17 +49,17 @@ export async function howMade(view, row, column, head = 0) {
   try {
     const found = await ask("cell", { ...subject(), view, row, column, head });
     if (found.terms.length) return `${found.formula} = ${sumOf(found)}`;
-    return found.steps.length ? `${found.formula}: ${stepsOf(found)}` : found.note || found.formula;
+    return found.steps.length ? `${found.formula}: ${stepsOf(found.steps)}` : found.note || found.formula;
   } catch { return null; } // the text has changed meanwhile
 }
 
 function sumOf(found) {
   const shown = found.terms.slice(0, SHOWN_PRODUCTS), more = found.terms.length + found.other_terms - shown.length;
   const products = shown.map(([, x, , y]) => `${number(x, 3)} · ${number(y, 3)}`).join(" + ");
-  return `${products}${more ? ` + ${plural(more, "smaller product")}` : ""}${found.steps.length ? `; ${stepsOf(found)}` : ""}`;
+  return `${products}${more ? ` + ${plural(more, "smaller product")}` : ""}${found.steps.length ? `; ${stepsOf(found.steps.length > SHOWN_PRODUCTS ? found.steps.slice(-1) : found.steps)}` : ""}`;
 }
 
-const stepsOf = (found) => found.steps.map(([name, value]) => `${name} ${number(value, 3)}`).join(", ");
+const stepsOf = (steps) => steps.map(([name, value]) => `${name} ${number(value, 3)}`).join(", ");
 
 // What the drawer shows is of the text and the run that are open.
 on("forward", () => {

@@ -59,11 +59,12 @@ export function token(text, attributes = {}) {
   return element("bdi", { class: "token", ...attributes }, visible(text));
 }
 
-export function bar(label, share, most, value, kind = "", ghost = null) {
+// `ghost` marks a place on the track; `counted`, another share, has a mark and a column of its own.
+export function bar(label, share, most, value, kind = "", ghost = null, counted = null) {
   const fill = element("span", { class: "fill", style: { width: `${(100 * share) / Math.max(most, 1e-30)}%` } });
-  const track = element("span", { class: "track" }, fill);
-  if (ghost !== null) track.append(element("span", { class: "ghost", style: { left: `${Math.min(100, (100 * ghost) / Math.max(most, 1e-30))}%` } }));
-  return element("li", { class: `bar ${kind}` }, element("span", { class: "what" }, label), track, element("span", { class: "value" }, value));
+  const mark = (place, name) => (place === null ? null : element("span", { class: name, style: { left: `${Math.min(100, (100 * place) / Math.max(most, 1e-30))}%` } }));
+  const track = element("span", { class: "track" }, fill, mark(counted, "ghost counted"), mark(ghost, "ghost"));
+  return element("li", { class: `bar ${kind}` }, element("span", { class: "what" }, label), track, element("span", { class: "value" }, value), counted === null ? null : element("span", { class: "value counted" }, percent(counted)));
 }
 
 export function button(label, click, attributes = {}) {

@@ -1,5 +1,5 @@
 // The next token: the distribution at the chosen position, and the sliders that reshape it.
-import { bar, element, number, percent, token } from "./dom.js";
+import { bar, element, fill, number, percent, token } from "./dom.js";
 import { newestOnly } from "./engine.js";
 import { help } from "./help.js";
 import { drawPicture } from "./reader.js";
@@ -32,16 +32,19 @@ export function nextView() {
       const at = state.forward.tokens[state.position];
       if (!at) return;
       title.replaceChildren("What comes after ", token(at.text), element("span", { class: "dim" }, ` at position ${state.position}`));
-      const most = Math.max(...found.tokens.map((each) => Math.max(each.share, each.probability, each.baseline || 0)));
+      const most = Math.max(...found.tokens.map((each) => Math.max(each.share, each.probability, each.baseline || 0, each.counted || 0)));
       const came = state.forward.tokens[state.position + 1];
-      bars.replaceChildren(...found.tokens.slice(0, 24).map((each) => {
+      const counts = found.trust !== null;
+      bars.classList.toggle("with-counting", counts);
+      fill(bars, counts ? element("li", { class: "bar names" }, element("span", { class: "what" }), element("span", {}), element("span", { class: "value" }, "model"), element("span", { class: "value counted" }, "counting")) : null, found.tokens.slice(0, 24).map((each) => {
         const changed = each.baseline === null ? "" : ` (was ${percent(each.baseline)})`;
-        return bar([token(each.text)], each.share, most, `${percent(each.share)}${changed}`, (each.share ? "" : "out ") + (came && came.id === each.id ? "true" : ""), each.baseline === null ? each.probability : each.baseline);
+        return bar([token(each.text)], each.share, most, `${percent(each.share)}${changed}`, (each.share ? "" : "out ") + (came && came.id === each.id ? "true" : ""), each.baseline === null ? each.probability : each.baseline, each.counted);
       }));
       let text = `${found.kept} of ${found.vocabulary} tokens may be drawn. Entropy ${number(found.entropy)} nats of at most ${number(Math.log(found.vocabulary))}. The line marks what the model says at temperature 1${state.heads.length || state.parts.length ? " with everything on" : ""}.`;
       if (found.divergence !== null) text += ` What is switched off changes the prediction by ${number(found.divergence)} nats (Kullback–Leibler).`;
+      if (counts) text += ` The green line and the last column are what counting alone says; the network trusts it ${number(found.trust, 3)} times here.`;
       if (came) text += " In orange: the token that came.";
-      summary.replaceChildren(text, " ", help("nats"));
+      fill(summary, text, " ", help("nats"), counts ? [" ", help("counting")] : null);
       drawing.replaceChildren(drawPicture());
       document.dispatchEvent(new CustomEvent("painted", { detail: "next" }));
     } catch (problem) { tell("problem", problem.message); }

@@ -5,6 +5,7 @@ import { change, choose, state } from "./store.js";
 export function makeTour(views, show) {
   let place = -1, box = null, opener = null, isAnother = false;
   const letter = () => token(state.forward.tokens[Math.min(state.position, state.forward.tokens.length - 1)].text);
+  const counts = () => state.forward.views.some((each) => each.name === "counting");
   const pick = () => choose(Math.min(state.forward.tokens.length - 1, state.about.is_documents ? 2 : 1));
   const record = async () => {
     show("train");
@@ -24,7 +25,7 @@ export function makeTour(views, show) {
     ["It asks, and others answer", () => ["The vector is mapped to a query, a key and a value. The query of ", letter(), " meets the keys of all positions up to its own."], () => { show("values"); return views.values.choose("blocks.0.query"); }, "#flow"],
     ["It looks back", () => ["q · k, scaled, masked, and made into shares: this row is what ", letter(), " looks at. Switch the head off, and see what the prediction loses."], () => show("attention"), "#attention-row"],
     ["It thinks by itself", () => ["What the heads say is added to the stream; then the MLP works on each position alone, and adds its part."], () => { show("values"); return views.values.choose("blocks.0.mlp"); }, "#flow"],
-    ["It expects", () => ["The last vector is multiplied with a column for every token: the logits. Softmax makes probabilities of them: what could come after ", letter(), "."], () => show("next"), "#sampling"],
+    ["It expects", () => ["The last vector is multiplied with a column for every token", counts() ? ", and what counting says is added, as far as the network trusts it" : "", ": the logits. Softmax makes probabilities of them: what could come after ", letter(), "."], () => show("next"), "#sampling"],
     ["It is surprised", () => [isAnother ? "This run cannot be trained further here, so a new small model is. " : "", "In training the next token is known. The loss is −log of the probability that it got: the table shows it for every token of a batch."], record, "#weight-section"],
     ["Backward", () => ["The chain rule walks back. A weight's gradient is a sum: each token that used it adds what came in times the gradient of what went out."], recorded, "#weight-gradient"],
     ["The update", () => ["The gradient is clipped, averaged into m and v, corrected for their start at zero, and scaled by the learning rate: this is how far the weight moves."], recorded, "#weight-after"],

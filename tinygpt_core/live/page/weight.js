@@ -1,6 +1,6 @@
 // Why this weight moved: the recorded step, its batch and losses, the largest movers, and for a chosen weight the gradient as a sum over
 // tokens, the clip, Adam's numbers, the change, and what that does to the loss.
-import { button, drawing, element, number, percent, plural, token } from "./dom.js";
+import { button, drawing, element, fill, number, percent, plural, token } from "./dom.js";
 import { help } from "./help.js";
 import { ask, tell } from "./store.js";
 
@@ -20,7 +20,7 @@ export function weightSection() {
   async function explain(parameter, index) {
     try {
       const found = await ask("weight", { parameter, index });
-      detail.replaceChildren(...weightDetail(found));
+      fill(detail, weightDetail(found));
       const along = element("div", { class: "along" });
       detail.append(along);
       const points = await ask("weight_loss", { parameter, index });
@@ -69,6 +69,7 @@ function weightDetail(found) {
         element("td", { class: term.value < 0 ? "weight negative" : "weight" }, element("span", { class: "fill", style: { width: `${(100 * Math.abs(term.value)) / most}%` } }), element("span", {}, number(term.value)))))),
       element("tfoot", {}, found.count > 20 ? element("tr", {}, element("th", { scope: "row", colspan: uses ? 6 : 5 }, `the other ${found.count - 20}`), element("td", {}, number(found.other_sum + found.terms.slice(20).reduce((total, term) => total + term.value, 0)))) : null,
         element("tr", {}, element("th", { scope: "row", colspan: uses ? 6 : 5 }, "sum: the gradient"), element("td", { id: "weight-gradient" }, number(found.gradient, 6)))))),
+    found.note ? element("p", { class: "note" }, found.note) : null,
     element("h3", {}, "2. From the gradient to the step", help("adam")),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The optimizer's numbers" }, element("table", { class: "steps" }, element("tbody", {},
       line(["gradient norm ", help("gradient_norm")], found.norm, found.clip === null ? "no limit" : `of all parameters; the limit is ${number(found.clip)}`),
