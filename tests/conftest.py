@@ -170,6 +170,7 @@ LONG = {
     "test_encoders.py::test_ids_are_those_of_gpt2": "reads all of GPT-2's vocabulary",
     "test_ngram_embeddings.py::test_a_run_that_was_stopped_goes_on_to_the_bit": "trains",
     "test_ngram_prior.py::test_a_run_that_was_stopped_goes_on_to_the_bit": "trains",
+    "test_live.py::test_a_model_with_large_tables_can_be_looked_into_and_trained_on": "trains 180,000 rows",
     "test_progress.py": "trains in a terminal",
     "test_convolution.py::test_same_as_pytorch": "imports PyTorch",
     "test_benchmarks.py::test_the_first_look_at_a_gpu_looks": "runs the CUDA step on the CPU",

@@ -33,7 +33,7 @@ TINY = [
     "--checkpoint-every",
     "3",
 ]
-TINY_WITHOUT_TABLES = [*TINY, "--ngram-tables", "none"]  # of the names, for speed
+TINY_WITHOUT_COUNTING = [*TINY, "--ngram-prior", "0"]  # of the names, for speed
 SMALLEST = TrainingConfig(
     corpus="identifiers",
     context_length=8,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import TINY_WITHOUT_COUNTING as TINY
 from small_runs import WORDS, config_of_words
 from test_cli import assert_refused, tinygpt
 

@@ -92,9 +92,9 @@ def test_tensorboard_shows_the_log_and_no_second_branch_after_a_resume(
         (step, {entry["name"]: entry["ratio"] for entry in parameters})
         for step, parameters in logged("parameters")
     ]
-    name = "update_to_weight/head.weights"
+    name = "update_to_weight/embedding_layer.embeddings"
     assert (
-        curves[name] == is_float32([(step, of["head.weights"]) for step, of in ratios])
+        curves[name] == is_float32([(step, of["embedding_layer.embeddings"]) for step, of in ratios])
         and len(curves[name]) > 2
     )
     assert len(curves["tokens_per_second"]) == 7 and "settings/text_summary" in events.Tags()["tensors"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from rank_threads import run_ranks
-from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import TINY_WITHOUT_COUNTING as TINY
 from small_runs import WORDS, config_of_words
 from test_cli import assert_refused, tinygpt
 from test_families import IDS, MODELS, our_model, their_model

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import TINY_WITHOUT_COUNTING as TINY
 from small_runs import WORDS
 from test_cli import assert_refused, tinygpt
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import TINY_WITHOUT_COUNTING as TINY
 from small_runs import WORDS
 
 from tinygpt_core import Tensor, backends, no_grad, random

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from mpi_runs import log_of
-from small_runs import TINY_WITHOUT_TABLES as TINY
+from small_runs import TINY_WITHOUT_COUNTING as TINY
 from small_runs import WORDS, config_of_words
 from test_cli import assert_refused, tinygpt
 
