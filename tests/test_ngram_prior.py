@@ -500,6 +500,22 @@ def test_runs_are_converted_quantized_and_kept(tmp_path: Path) -> None:
         assert row == pytest.approx(other, abs=0.1)
 
 
+def test_the_prior_of_a_preset_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = PRESETS["identifiers"].config
+    config = replace(preset, data_file=words(tmp_path), corpus="names", eval_batches=1)
+    for number, (changes, found) in enumerate(
+        (({}, 7), ({"tokenizer": "bpe", "vocab_size": 1000}, 6), ({"ngram_prior": 5}, 5))
+    ):
+        trainer = Trainer.start(replace(config, **changes), str(tmp_path / f"run{number}"))
+        assert trainer.config.ngram_prior == trainer.model.config.ngram_prior == found
+    with pytest.raises(SettingError, match="at most"):
+        Trainer.start(replace(config, tokenizer="bpe", vocab_size=1000, ngram_prior=8), str(tmp_path / "no"))
+    monkeypatch.setattr("tinygpt_core.training.counts.MOST_COUNTED", 50)
+    assert Trainer.start(config, str(tmp_path / "long")).config.ngram_prior == 0
+    with pytest.raises(SettingError, match="give 0"):
+        Trainer.start(replace(config, ngram_prior=2), str(tmp_path / "no"))
+
+
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tinygpt_core", *arguments], cwd=folder, capture_output=True, text=True

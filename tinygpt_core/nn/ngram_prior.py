@@ -189,8 +189,11 @@ class NgramPrior(Module):
                 raise ValueError(f"{name} of the n-gram prior have the shape {tensor.shape}")
             numbers[name] = tensor.as_dtype(DType.int64).to_array()
         discounts = [number / HUNDREDTHS for number in numbers["discounts"]]
-        if len(discounts) != 2 * len(lengths):
-            raise ValueError(f"the n-gram prior has {len(discounts)} discounts, and needs {2 * len(lengths)}")
+        if tensors["discounts"].shape != (2, len(lengths)):
+            raise ValueError(
+                f"discounts of the n-gram prior have the shape {tensors['discounts'].shape}, not "
+                f"{(2, len(lengths))}"
+            )
         self.use(
             CountingModel.of_counts(
                 self.vocab_size,
