@@ -219,3 +219,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fuzz-seconds", type=float, default=0.0, help="how long tests/fuzz looks for failures (default: 0)"
     )
     group.addoption("--fuzz-seed", type=int, default=0, help="where the long fuzzing begins (default: 0)")
+
+
+@pytest.fixture(params=["python"] if backends.why_not("numpy") else ["python", "numpy", "cuda-on-cpu"])
+def usable(request: pytest.FixtureRequest) -> str:
+    """The name of each backend in turn that a model is tried on, as far as it can run here."""
+    if why := backends.why_not(request.param):
+        pytest.skip(f"{request.param} cannot run here: {why}")
+    name: str = request.param
+    return name

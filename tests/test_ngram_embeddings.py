@@ -22,14 +22,6 @@ BACKENDS = ["python"] if backends.why_not("numpy") else ["python", "numpy", "cud
 CONFIG = GPTConfig(11, 8, 1, 2, 8, ngram_tables=(32, 64, 128), positions="rotary")
 
 
-@pytest.fixture(params=BACKENDS)
-def usable(request: pytest.FixtureRequest) -> str:
-    if why := backends.why_not(request.param):
-        pytest.skip(f"{request.param} cannot run here: {why}")
-    name: str = request.param
-    return name
-
-
 def ids_of(rows: list[list[int]]) -> Tensor:
     return Tensor(Buffer(rows, DType.int32))
 
@@ -40,6 +32,22 @@ def filled(model: GPT) -> GPT:
         for table in model.ngram_embedding_layer.tables:
             table.embeddings.assign(Tensor.normal(table.embeddings.shape, 0.0, 0.05))
     return model
+
+
+def assert_a_cache_changes_nothing(model: GPT, rows: list[list[int]], split: tuple[int, ...]) -> None:
+    """Of two rows, whose positions come in parts of the lengths of `split`, which look at those before."""
+    whole = model(ids_of(rows)).to_python()
+    cache = model.new_cache(2)
+    for _ in range(2):  # a cache that was reset forgets the tokens, too
+        start = 0
+        for length in split:
+            part = model(ids_of([row[start : start + length] for row in rows]), cache).to_python()
+            for row in range(2):
+                for place in range(length):
+                    expected = whole[row][start + place]
+                    assert part[row][place] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+            start += length
+        cache.reset()
 
 
 def test_the_tables_start_at_zero_and_draw_nothing() -> None:
@@ -74,19 +82,7 @@ def test_a_row_depends_on_its_n_gram_alone(usable: str) -> None:
 def test_a_cache_changes_nothing(usable: str, split: tuple[int, ...]) -> None:
     with backends.use(usable), random.use_generator(random.Generator(2)):
         model = filled(GPT(CONFIG))
-        rows = [[1, 2, 3, 2, 3, 4], [5, 5, 5, 1, 2, 3]]
-        whole = model(ids_of(rows)).to_python()
-        cache = model.new_cache(2)
-        for _ in range(2):  # a cache that was reset forgets the tokens, too
-            start = 0
-            for length in split:
-                part = model(ids_of([row[start : start + length] for row in rows]), cache).to_python()
-                for row in range(2):
-                    for place in range(length):
-                        expected = whole[row][start + place]
-                        assert part[row][place] == pytest.approx(expected, rel=1e-5, abs=1e-6)
-                start += length
-            cache.reset()
+        assert_a_cache_changes_nothing(model, [[1, 2, 3, 2, 3, 4], [5, 5, 5, 1, 2, 3]], split)
 
 
 def test_backends_agree() -> None:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_counting import by_the_formula
+from test_ngram_embeddings import assert_a_cache_changes_nothing, ids_of
 
 from tinygpt_core import backends, random
 from tinygpt_core.buffer import Buffer
@@ -34,21 +35,8 @@ from tinygpt_core.training.origin import Origin
 from tinygpt_core.training.presets import PRESETS
 from tinygpt_core.training.settings import SettingError
 
-BACKENDS = ["python"] if backends.why_not("numpy") else ["python", "numpy", "cuda-on-cpu"]
 CONFIG = GPTConfig(5, 8, 1, 2, 8, ngram_prior=3, positions="rotary", tied_head=False)
 TEXTS = [[0, 1, 2, 3, 4, 1, 2, 0], [0, 1, 2, 4, 3, 1, 2, 4, 0], [0, 2, 1, 2, 0], [0, 4, 4, 4, 1, 2, 3, 0]]
-
-
-@pytest.fixture(params=BACKENDS)
-def usable(request: pytest.FixtureRequest) -> str:
-    if why := backends.why_not(request.param):
-        pytest.skip(f"{request.param} cannot run here: {why}")
-    name: str = request.param
-    return name
-
-
-def ids_of(rows: list[list[int]]) -> Tensor:
-    return Tensor(Buffer(rows, DType.int32))
 
 
 def counted(config: GPTConfig = CONFIG, confidence: float = 1.0) -> GPT:
@@ -236,19 +224,7 @@ def test_gradients_are_those_of_central_differences() -> None:
 def test_a_cache_changes_nothing(usable: str, split: tuple[int, ...], tables: tuple[int, ...]) -> None:
     with backends.use(usable), random.use_generator(random.Generator(2)):
         model = counted(replace(CONFIG, ngram_tables=tables))
-        rows = [[0, 1, 2, 3, 4, 1], [0, 4, 4, 1, 2, 3]]
-        whole = model(ids_of(rows)).to_python()
-        cache = model.new_cache(2)
-        for _ in range(2):  # a cache that was reset forgets the tokens, too
-            start = 0
-            for length in split:
-                part = model(ids_of([row[start : start + length] for row in rows]), cache).to_python()
-                for row in range(2):
-                    for place in range(length):
-                        expected = whole[row][start + place]
-                        assert part[row][place] == pytest.approx(expected, rel=1e-5, abs=1e-6)
-                start += length
-            cache.reset()
+        assert_a_cache_changes_nothing(model, [[0, 1, 2, 3, 4, 1], [0, 4, 4, 1, 2, 3]], split)
 
 
 def test_documents_in_a_row_are_as_alone(usable: str) -> None:

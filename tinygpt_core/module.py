@@ -330,7 +330,11 @@ class Module:
                 those of quantized layers.
         """
         self.require_savable()
-        write_tensors(file, {**dict(tree_flatten(self.parameters())), **self.named_extra_tensors()})
+        write_tensors(file, self._tensors_of_a_file())
+
+    def _tensors_of_a_file(self) -> dict[str, Tensor | Buffer]:
+        """Returns what `save_weights` writes: tied parameters under each of their names."""
+        return {**dict(tree_flatten(self.parameters())), **self.named_extra_tensors()}
 
     def extra_tensors(self) -> dict[str, Buffer]:
         """Returns what a file of weights has to hold of this module besides its parameters, by name and of

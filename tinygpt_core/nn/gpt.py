@@ -16,7 +16,6 @@ from ..buffer.base import Buffer
 from ..module import Module, WeightFile, Weights, matching, named_tensors, write_tensors
 from ..shape import ShapeError
 from ..tensor import Tensor, no_grad
-from ..tree import tree_flatten
 from .activations import ACTIVATION_FUNCTIONS, GATED_ACTIVATIONS
 from .arguments import check_divisible, check_rotary, check_size
 from .cache import KeyValueCache
@@ -26,7 +25,7 @@ from .embedding import Embedding, NgramEmbedding
 from .experts import check_experts_per_token
 from .linear import FullyConnectedLayer
 from .mlp import MLP
-from .ngram_prior import NgramPrior, longest_context
+from .ngram_prior import NgramPrior, check_fits_64_bits
 from .normalization import NORMALIZATIONS, normalization_layer
 from .rotary import RotaryScaling
 from .transformer import TransformerBlock
@@ -203,12 +202,9 @@ class GPTConfig:
         back = self.ngram_prior
         if not isinstance(back, int) or isinstance(back, bool):
             raise TypeError(f"ngram_prior must be an int, but got {back!r:.80}")
-        longest = longest_context(self.vocab_size)
-        if not 0 <= back <= longest:
-            raise ValueError(
-                f"ngram_prior must be from 0 to {longest} with a vocabulary of {self.vocab_size:,} tokens, "
-                f"but got {back!r:.80}: an n-gram is one number of 64 bits"
-            )
+        if back < 0:
+            raise ValueError(f"ngram_prior must be 0 or more, but got {back!r:.80}")
+        check_fits_64_bits("ngram_prior", back, self.vocab_size)
 
     def _check_tables(self) -> None:
         if not isinstance(self.ngram_tables, (tuple, list)):
@@ -526,8 +522,7 @@ class GPT(Module):
         self.require_savable()
         is_json = os.fspath(file).endswith(".json")
         if self.config.final_activation and not is_json:
-            tensors = {**dict(tree_flatten(self.parameters())), **self.named_extra_tensors()}
-            write_tensors(file, tensors, {FINAL_ACTIVATION: "true"})
+            write_tensors(file, self._tensors_of_a_file(), {FINAL_ACTIVATION: "true"})
             return
         if not (is_json and self.config.final_activation and self._is_like_tinygpt()):
             super().save_weights(file)

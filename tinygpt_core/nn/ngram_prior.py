@@ -58,12 +58,7 @@ class NgramPrior(Module):
         super().__init__()
         self.vocab_size = check_size("vocab_size", vocab_size)
         self.context_length = check_size("context_length", context_length)
-        longest = longest_context(vocab_size)
-        if context_length > longest:
-            raise ValueError(
-                f"ngram_prior must be at most {longest} with a vocabulary of {vocab_size:,} tokens, not "
-                f"{context_length}: an n-gram is one number of 64 bits"
-            )
+        check_fits_64_bits("context_length", context_length, vocab_size)
         self.confidence = FullyConnectedLayer(embedding_dim, 1, std=0.0)
         self.use(CountingModel(vocab_size, context_length))
 
@@ -209,6 +204,16 @@ class NgramPrior(Module):
     def _extra_repr(self) -> str:
         counted = f"num_ngrams={self._counting.num_ngrams}"
         return f"vocab_size={self.vocab_size}, context_length={self.context_length}, {counted}"
+
+
+def check_fits_64_bits(name: str, context_length: int, vocab_size: int) -> None:
+    """Raises ValueError, with the name of the argument, where n-grams with so long a context do not fit."""
+    longest = longest_context(vocab_size)
+    if context_length > longest:
+        raise ValueError(
+            f"{name} must be at most {longest} with a vocabulary of {vocab_size:,} tokens, but got "
+            f"{context_length!r:.80}: an n-gram is one number of 64 bits"
+        )
 
 
 def longest_context(vocab_size: int) -> int:

@@ -35,10 +35,12 @@ def with_countable_prior(config: TrainingConfig, data: Data) -> TrainingConfig:
     gives way to a shorter one, or to none.
 
     Raises:
-        SettingError: it is not the preset's, see `require_countable`.
+        SettingError: it is not the preset's, or that of a model to begin with; see `require_countable`.
     """
+    if not config.ngram_prior:
+        return config
     of_preset = PRESETS[config.preset].config.ngram_prior if config.preset in PRESETS else None
-    if config.ngram_prior != of_preset:
+    if config.init_from is not None or config.ngram_prior != of_preset:
         require_countable(config, data)
         return config
     longest = longest_context(data.tokenizer.vocab_size) if _num_counted(data) <= MOST_COUNTED else 0

@@ -49,7 +49,7 @@ from .checkpoint import (
 from .communicator import ONE_PROCESS, Communicator, require_agreement
 from .config import TrainingConfig
 from .conversations import Conversations, saved_template
-from .counts import counted_sequences, require_countable, with_countable_prior
+from .counts import counted_sequences, with_countable_prior
 from .data import Data, prepare_data
 from .events import CheckpointEvent, Event, StepEvent, ValidationEvent
 from .log_reading import is_number, read_lines
@@ -253,10 +253,7 @@ class Trainer:
         with beginning(directory, config, must_be_new=must_be_new) if is_first else nullcontext():
             data = prepare_data(config) if origin is None else origin.prepare_data(config)
             require_memory(config, data.tokenizer.vocab_size)
-            if config.ngram_prior and origin is None:
-                config = with_countable_prior(config, data)
-            elif config.ngram_prior:
-                require_countable(config, data)
+            config = with_countable_prior(config, data)
             trainer = cls(config, directory, data, None, communicator, shard_optimizer, origin)
             trainer.save()
         return trainer
